@@ -1,0 +1,227 @@
+"""From rollouts, demonstrations and (alpha, beta) to weighted trajectories: the losses of Eq. 11-13, before any gradient.
+
+Everything here is counted over the whole optimiser step and all ranks, from what was sampled and before anything is
+dropped: leaving out a trajectory that weighs nothing never changes a denominator. Every rank holds the whole rollout
+batch and computes this alike, so no count ever has to be communicated.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from hpt.batch import Part, Trajectory, WeightedTrajectory
+from hpt.config import RunConfig
+from hpt.methods import Component, Method, resolved_row
+from hpt.upge.advantage import RolloutGroups, advantages, clip_cov_keep
+from hpt.upge.aggregation import StepCounts, trajectory_scales
+from hpt.upge.rows import Row
+
+#: (normalisation, which half) -> aggregation rule of `hpt.upge.aggregation`.
+NORMALIZATIONS = {
+    (normalization, half): f"{normalization}_{half}"
+    for normalization in ("per_prompt", "paper", "released")
+    for half in ("rollouts", "demonstration")
+}
+
+
+@dataclass(frozen=True, eq=False)
+class QuestionBatch:
+    """What is known about one question of a rollout batch once its rollouts are graded.
+
+    Attributes:
+        problem_id: id of the question.
+        rollouts: its n rollouts (fewer when a demonstration takes a place in the group; none for pure SFT).
+        demonstration: tau*, or None when the data has none.
+        alpha, beta: Eq. 9.
+    """
+
+    problem_id: str
+    rollouts: tuple[Trajectory, ...]
+    demonstration: Trajectory | None
+    alpha: float
+    beta: float
+
+
+@dataclass(frozen=True, eq=False)
+class Assembled:
+    """The rollout batch as optimiser steps: per update its weighted trajectories, the zero ones already left out.
+
+    ``questions`` are those of each update; ``left_out`` counts trajectories that weigh nothing.
+    """
+
+    updates: tuple[tuple[WeightedTrajectory, ...], ...]
+    questions: tuple[tuple[QuestionBatch, ...], ...]
+    left_out: int
+
+
+def split_into_updates(questions: Sequence[QuestionBatch], updates: int) -> list[list[QuestionBatch]]:
+    """Deal questions to optimiser steps: the same number each, those that use a demonstration spread evenly.
+
+    Slicing the batch in order would be wrong: where demonstrations stand together, one update would be all SFT.
+    """
+    with_demonstration = [question for question in questions if question.beta > 0]
+    without = [question for question in questions if not question.beta > 0]
+    dealt: list[list[QuestionBatch]] = [[] for _ in range(updates)]
+    for position, question in enumerate([*with_demonstration, *without]):
+        dealt[position % updates].append(question)
+    return dealt
+
+
+def members(questions: Sequence[QuestionBatch], component: Component) -> list[tuple[Trajectory, float]]:
+    """Return the trajectories a component acts on, with the coefficient of Eq. 9 of their question (never zero)."""
+    acted: list[tuple[Trajectory, float]] = []
+    for question in questions:
+        if component.data == "rollouts":
+            acted.extend((rollout, question.alpha) for rollout in question.rollouts if question.alpha > 0)
+        elif question.beta > 0 and question.demonstration is not None:
+            acted.append((question.demonstration, question.beta))
+    return acted
+
+
+def component_advantages(
+    questions: Sequence[QuestionBatch], component: Component, row: Row, config: RunConfig, baseline: float
+) -> dict[int, np.ndarray]:
+    """Return the per-token advantages [len] float64 of every trajectory a component acts on, by ``id(trajectory)``.
+
+    Statistics that run over the batch (REINFORCE++, a baseline) run over the whole rollout batch, once, before it is
+    divided into updates.
+    """
+    offline = component.coefficient == "offline_coefficient"
+    with_group = component.group == "rollouts_and_demonstration" or (
+        offline and config.estimator.offline_advantage == "group"
+    )
+    acting = {id(trajectory) for trajectory, _ in members(questions, component)}
+    group: list[Trajectory] = []
+    for question in questions:
+        own = [*question.rollouts, question.demonstration] if with_group else []
+        own = own or (question.rollouts if component.data == "rollouts" else [question.demonstration])
+        present = [trajectory for trajectory in own if trajectory is not None]
+        if any(id(trajectory) in acting for trajectory in present):
+            group.extend(present)
+    if not group:
+        return {}
+    groups = RolloutGroups(
+        rewards=np.array([trajectory.reward for trajectory in group]),
+        group=np.array([trajectory.prompt_index for trajectory in group]),
+        is_demonstration=np.array([trajectory.is_demonstration for trajectory in group]),
+        lengths=np.array([trajectory.length for trajectory in group]),
+        kl=None,
+        values=None,
+        baseline=baseline,
+    )
+    per_token = [np.broadcast_to(a, t.length) for a, t in zip(advantages(row, groups), group, strict=True)]
+    return {id(t): np.asarray(a) for a, t in zip(per_token, group, strict=True) if id(t) in acting}
+
+
+def assemble(
+    questions: Sequence[QuestionBatch], method: Method, config: RunConfig, step: int, baseline: float = 0.0
+) -> Assembled:
+    """Weigh every trajectory of a rollout batch and divide the batch into optimiser steps.
+
+    Args:
+        questions: N graded questions with their (alpha, beta).
+        method: the method at work.
+        config: normalisation, coefficients, number of updates.
+        step: rollout batch number (Clip-Cov's hash).
+        baseline: running baseline of REINFORCE.
+
+    Returns:
+        Per update, the trajectories that weigh something, each with one `Part` per component acting on it.
+    """
+    rows = [resolved_row(component, config) for component in method.components]
+    tables = [
+        component_advantages(questions, component, row, config, baseline)
+        for component, row in zip(method.components, rows, strict=True)
+    ]
+    keeps = [
+        _kept_tokens(questions, component, row, table, config, step)
+        for component, row, table in zip(method.components, rows, tables, strict=True)
+    ]
+    shares = split_into_updates(questions, config.schedule.updates_per_step)
+    updates, left_out = [], 0
+    for share in shares:
+        parts: dict[int, list[Part]] = {}
+        everyone: dict[int, Trajectory] = {}
+        for index, (component, row) in enumerate(zip(method.components, rows, strict=True)):
+            acted = members(share, component)
+            everyone.update((id(trajectory), trajectory) for trajectory, _ in acted)
+            scales = _scales(component, row, [trajectory for trajectory, _ in acted], len(share), config)
+            constant = getattr(config.estimator, component.coefficient)
+            for (trajectory, feedback), scale in zip(acted, scales, strict=True):
+                key = id(trajectory)
+                part = Part(index, tables[index][key], float(scale) * constant * feedback, keeps[index].get(key))
+                parts.setdefault(key, []).append(part)
+        weighted = [WeightedTrajectory(trajectory, tuple(parts[key])) for key, trajectory in everyone.items()]
+        weighted = _with_regularisers(weighted, len(share), config)
+        kept = tuple(item for item in weighted if not item.is_zero)
+        left_out += len(weighted) - len(kept)
+        updates.append(kept)
+    return Assembled(tuple(updates), tuple(tuple(share) for share in shares), left_out)
+
+
+def _kept_tokens(
+    questions: Sequence[QuestionBatch],
+    component: Component,
+    row: Row,
+    table: dict[int, np.ndarray],
+    config: RunConfig,
+    step: int,
+) -> dict[int, np.ndarray]:
+    if row.mask != "clip_cov" or component.data != "rollouts":
+        return {}
+    acting = [trajectory for trajectory, _ in members(questions, component)]
+    kept = clip_cov_keep(
+        row,
+        [trajectory.old_logprobs for trajectory in acting],
+        [table[id(trajectory)] for trajectory in acting],
+        seed=config.seed,
+        step=step,
+        problem_ids=[trajectory.problem_id for trajectory in acting],
+        samples=[trajectory.sample for trajectory in acting],
+    )
+    return {id(trajectory): keep for trajectory, keep in zip(acting, kept, strict=True)}
+
+
+def _scales(
+    component: Component, row: Row, trajectories: Sequence[Trajectory], prompts: int, config: RunConfig
+) -> np.ndarray:
+    lengths = np.array([trajectory.length for trajectory in trajectories], dtype=np.int64)
+    counts = StepCounts(
+        prompts=prompts,
+        rollouts_per_prompt=config.rollout.rollouts_per_prompt,
+        max_response_tokens=config.max_response_tokens,
+        sequences=len(trajectories),
+        tokens=int(lengths.sum()),
+        ranks=config.estimator.released_ranks,
+        micro_batches=config.estimator.released_micro_batches,
+    )
+    normalization = config.estimator.normalization
+    rule = row.aggregation if normalization == "row" else NORMALIZATIONS[normalization, component.scale]
+    return trajectory_scales(rule, lengths, counts)
+
+
+def _with_regularisers(weighted: list[WeightedTrajectory], prompts: int, config: RunConfig) -> list[WeightedTrajectory]:
+    """Add the entropy bonus (a mean over the tokens in its scope) and the KL term (normalised like a rollout)."""
+    settings = config.estimator
+    if settings.entropy_coefficient:
+        scope = [item for item in weighted if settings.entropy_scope == "all" or not item.is_zero]
+        tokens = sum(item.trajectory.length for item in scope)
+        inside = {id(item) for item in scope}
+        weighted = [
+            replace(item, entropy_scale=settings.entropy_coefficient / tokens) if id(item) in inside else item
+            for item in weighted
+        ]
+    if settings.kl_coefficient:
+        online = Component("sft", "rollouts", "rl_coefficient", "rollouts")
+        rollouts = [item.trajectory for item in weighted if not item.trajectory.is_demonstration]
+        normalization = "per_prompt" if settings.normalization == "row" else settings.normalization
+        named = config.model_copy(update={"estimator": settings.model_copy(update={"normalization": normalization})})
+        scales = iter(_scales(online, resolved_row(online, named), rollouts, prompts, named))
+        weighted = [
+            item
+            if item.trajectory.is_demonstration
+            else replace(item, kl_scale=settings.kl_coefficient * float(next(scales)))
+            for item in weighted
+        ]
+    return weighted

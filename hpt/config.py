@@ -1,0 +1,300 @@
+"""Every setting of a training run: resolved, validated, frozen, and hashed into a fingerprint.
+
+Unknown keys, wrong types and impossible pairs are refused before anything is loaded, with a sentence that says what was
+given, what is allowed and what to write. `hpt/scales.py` holds the values a scale, a recipe and a method bring along;
+this module says what the settings *are*.
+"""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, NoReturn
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from hpt.errors import ConfigError
+
+#: Raised whenever the same configuration can give other numbers than before; part of every fingerprint.
+NUMERICS_VERSION = 1
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, no unknown keys, no silent conversions ("8" is not 8)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class PolicySettings(Settings):
+    """The model that is trained."""
+
+    name: str = Field("weak", description="base of the mini world (weak, strong, llama) or a name for a local model")
+    path: str | None = Field(None, description="folder in Hugging Face format; None = the base this package trains")
+    weights_sha256: str = Field("", description="hash of the initial weights, filled in when the run is resolved")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="compute type; bfloat16 keeps fp32 masters")
+
+
+class DataSettings(Settings):
+    """The questions and demonstrations."""
+
+    source: str = Field("graded", description="'graded' = the scale's own world, else a .jsonl file of problems")
+    world: str = Field("mini", description="preset of the graded world (hpt.tasks.graded.WORLDS)")
+    questions: int | None = Field(None, ge=1, description="use only the first so many training questions; None = all")
+    sha256: str = Field("", description="hash of the training problems, filled in when the run is resolved")
+    max_prompt_tokens: int = Field(64, ge=1, description="longer prompts are refused")
+    overlong_demonstrations: Literal["refuse", "drop"] = Field(
+        "refuse", description="a demonstration over rollout.max_response_tokens is an error, or left out and counted"
+    )
+
+
+class RolloutSettings(Settings):
+    """How the policy is sampled while it trains (vLLM)."""
+
+    rollouts_per_prompt: int = Field(8, ge=1, description="n of Eq. 8")
+    temperature: float = Field(1.0, gt=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_response_tokens: int = Field(112, ge=1, description="L, the ceiling of a response")
+    max_model_tokens: int = Field(176, ge=2, description="context given to the sampler: prompt + response")
+    max_parallel_sequences: int = Field(256, ge=1, description="vLLM max_num_seqs")
+    cache_gib: float = Field(1.0, gt=0, description="KV cache on CPU, GiB; share of GPU memory is gpu_memory_share")
+    gpu_memory_share: float = Field(0.5, gt=0, le=1)
+    max_logprob_gap: float = Field(
+        0.05, gt=0, description="largest |sampler - trainer| log-prob, nats; above it the weights are stale: error"
+    )
+    gap_check_rollouts: int = Field(8, ge=0, description="untrained rollouts that are checked as well, per step")
+    old_logprobs: Literal["sampler", "trainer"] = Field("sampler", description="who reports log pi_old")
+    verifier_timeout_s: float = Field(5.0, gt=0, description="hard limit for grading one answer, seconds")
+
+
+class EstimatorSettings(Settings):
+    """Which rows act and how they are weighted; 'row' means the value of the row of Table 1 itself."""
+
+    normalization: Literal["per_prompt", "paper", "released", "row"] = "per_prompt"
+    length_divisor: int | None = Field(None, ge=1, description="L of the normalisation; None = max_response_tokens")
+    released_ranks: int = Field(8, ge=1, description="W of `released`: the authors' GPUs, whatever ours are")
+    released_micro_batches: int = Field(1, ge=1, description="m of `released`: their micro-batches with demonstrations")
+    online_row: str = Field("method", description="row acting on rollouts; 'method' = the method's own")
+    offline_row: str = Field("method", description="row acting on demonstrations; 'method' = the method's own")
+    advantage_std: Literal["row", "none", "sample", "population"] = "row"
+    clip_eps_low: float | Literal["row", "none"] = Field("row", description="PPO clip below; 'none' removes it")
+    clip_eps_high: float | Literal["row", "none"] = Field("row", description="PPO clip above; 'none' removes it")
+    rl_coefficient: float = Field(1.0, ge=0, description="multiplies alpha")
+    sft_coefficient: float = Field(1.0, ge=0, description="multiplies beta on SFT terms (c)")
+    offline_coefficient: float = Field(1.0, ge=0, description="multiplies off-policy RL terms on demonstrations")
+    offline_advantage: Literal["own_reward", "group"] = Field(
+        "own_reward", description="OFF/ON and Mix/ON: the demonstration's reward, or normalised with the rollouts"
+    )
+    offline_shaping: bool = Field(True, description="LUFFY's f(p) = p/(p+0.1) on off-policy RL terms")
+    entropy_coefficient: float = Field(0.0, ge=0)
+    entropy_scope: Literal["trained", "all"] = "trained"
+    kl_coefficient: float = Field(0.0, ge=0, description="k3 to the frozen initial policy, in the loss")
+    baseline_decay: float = Field(0.95, ge=0, lt=1, description="running baseline of REINFORCE")
+
+
+class GateSettings(Settings):
+    """Eq. 9-10: from performance P to (alpha, beta)."""
+
+    kind: str = Field("switch", description="switch, linear, sigmoid, constant, or module:function")
+    count: int = Field(0, ge=0, description="gamma as a count of correct rollouts out of n")
+    inclusive: bool = Field(True, description="SFT when P <= gamma (Eq. 10); False: only when P < gamma")
+    slope: float = Field(20.0, gt=0, description="steepness of the sigmoid, per unit of P")
+    alpha: float = Field(1.0, ge=0, description="constant gate: weight of RL")
+    beta: float = Field(1.0, ge=0, description="constant gate: weight of SFT")
+
+
+class OptimizerSettings(Settings):
+    """AdamW at a constant rate."""
+
+    learning_rate: float = Field(1e-3, gt=0)
+    first_stage_learning_rate: float | None = Field(None, gt=0, description="SFT stage of SFT->GRPO; None = the same")
+    adam_beta1: float = Field(0.9, ge=0, lt=1)
+    adam_beta2: float = Field(0.95, ge=0, lt=1)
+    adam_epsilon: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    warmup_steps: int = Field(5, ge=0, description="step k of the first k runs at k/warmup, so no step runs at zero")
+    gradient_clip: float = Field(1.0, ge=0, description="clip the global norm to this; 0 = off")
+    skip_above_norm: float = Field(
+        80.0, ge=0, description="skip the update when the norm before clipping exceeds; 0=off"
+    )
+
+
+class ScheduleSettings(Settings):
+    """How long and in which portions."""
+
+    steps: int = Field(600, ge=0, description="rollout batches")
+    prompts_per_step: int = Field(32, ge=1)
+    updates_per_step: int = Field(2, ge=1, description="optimiser steps per rollout batch")
+    first_stage_share: float = Field(0.4, ge=0, le=1, description="SFT->GRPO: share of the steps that are SFT")
+
+
+class ValidationSettings(Settings):
+    """The curves drawn while training (Figure 5)."""
+
+    every: int = Field(60, ge=0, description="steps between validations; 0 = never")
+    problems_per_set: int = Field(40, ge=1)
+    samples_per_problem: int = Field(4, ge=1)
+    temperature: float = Field(0.6, ge=0)
+    top_p: float = Field(0.95, gt=0, le=1)
+
+
+class EngineSettings(Settings):
+    """How the step is computed; the gradient must not depend on it beyond rounding."""
+
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    micro_batch_tokens: int = Field(16384, ge=1, description="token budget of one forward and backward")
+    layout: Literal["padded", "packed"] = "padded"
+    gradient_checkpointing: bool = False
+    threads: int = Field(1, ge=1, description="CPU threads of the training process")
+
+
+class CheckpointSettings(Settings):
+    """When the run is saved; not part of the fingerprint."""
+
+    every: int = Field(25, ge=1, description="steps between checkpoints")
+    keep: int = Field(2, ge=1, description="newest checkpoints kept")
+
+
+class RunConfig(Settings):
+    """One training job, completely."""
+
+    scale: str = "mini"
+    recipe: Literal["paper", "released"] = "released"
+    method: str = "hpt"
+    seed: int = Field(0, ge=0)
+    policy: PolicySettings = PolicySettings()
+    data: DataSettings = DataSettings()
+    rollout: RolloutSettings = RolloutSettings()
+    estimator: EstimatorSettings = EstimatorSettings()
+    gate: GateSettings = GateSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
+    validation: ValidationSettings = ValidationSettings()
+    engine: EngineSettings = EngineSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
+
+    @model_validator(mode="after")
+    def _possible_together(self) -> "RunConfig":
+        n = self.rollout.rollouts_per_prompt
+        if self.gate.count > n:
+            raise _impossible("gate.count", self.gate.count, f"a count from 0 to rollout.rollouts_per_prompt = {n}",
+                              f"set gate.count to at most {n}")  # fmt: skip
+        if self.schedule.prompts_per_step % self.schedule.updates_per_step:
+            raise _impossible(
+                "schedule.updates_per_step", self.schedule.updates_per_step,
+                f"a divisor of schedule.prompts_per_step = {self.schedule.prompts_per_step}",
+                "choose one that divides, so that every update sees the same number of prompts",
+            )  # fmt: skip
+        longest = self.data.max_prompt_tokens + self.rollout.max_response_tokens
+        if longest > self.rollout.max_model_tokens:
+            raise _impossible(
+                "rollout.max_model_tokens", self.rollout.max_model_tokens,
+                f"at least data.max_prompt_tokens + rollout.max_response_tokens = {longest}",
+                "raise it, or shorten the prompt or response limit",
+            )  # fmt: skip
+        if self.policy.dtype == "bfloat16" and self.engine.zero_stage == 0:
+            raise _impossible("engine.zero_stage", 0, "1, 2 or 3 with policy.dtype = bfloat16",
+                              "set engine.zero_stage to 1 or more: it keeps the fp32 master weights")  # fmt: skip
+        return self
+
+    @property
+    def max_response_tokens(self) -> int:
+        """L of the normalisations, in tokens."""
+        return self.estimator.length_divisor or self.rollout.max_response_tokens
+
+    def fingerprint(self) -> str:
+        """Return the 16-hex-digit name of everything that can move this run's numbers.
+
+        Resolved settings (with the data hash and base-weights hash they hold) and `NUMERICS_VERSION`; not the
+        checkpoint cadence, and not the commit: that is provenance, shown where it differs.
+        """
+        content = self.model_dump(mode="json", exclude={"checkpoint"})
+        content["policy"].pop("path")  # where the weights lie does not matter, weights_sha256 does
+        return digest({"config": content, "numerics": NUMERICS_VERSION})
+
+
+def digest(value: Any) -> str:
+    """Return the first 16 hex digits of the SHA-256 of ``value`` as canonical JSON.
+
+    Example:
+        >>> digest({"b": 1, "a": 2}) == digest({"a": 2, "b": 1})
+        True
+    """
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
+
+
+class _Impossible(ValueError):
+    """Carries a ConfigError through pydantic, which wraps every ValueError of a validator."""
+
+    def __init__(self, error: ConfigError) -> None:
+        self.error = error
+        super().__init__(str(error))
+
+
+def _impossible(field: str, value: object, allowed: str, remedy: str) -> _Impossible:
+    return _Impossible(ConfigError(field, value, allowed, remedy))
+
+
+def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay nested settings over each other, the last layer on top.
+
+    Example:
+        >>> merge({"gate": {"count": 0, "kind": "switch"}}, {"gate": {"count": 2}})
+        {'gate': {'count': 2, 'kind': 'switch'}}
+    """
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            below = merged.get(key)
+            both_nested = isinstance(value, Mapping) and isinstance(below, Mapping)
+            merged[key] = merge(below, value) if both_nested else value  # type: ignore[arg-type]
+    return merged
+
+
+def nest(dotted: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn ``{"gate.count": 2}`` into ``{"gate": {"count": 2}}``."""
+    nested: dict[str, Any] = {}
+    for path, value in dotted.items():
+        layer: Any = value
+        for key in reversed(path.split(".")):
+            layer = {key: layer}
+        nested = merge(nested, layer)
+    return nested
+
+
+def validate(settings: Mapping[str, Any]) -> RunConfig:
+    """Return the frozen configuration, or the first thing wrong with it as a `ConfigError`.
+
+    Raises:
+        ConfigError: unknown key, wrong type, value out of range, or an impossible pair.
+
+    Example:
+        >>> validate({"gate": {"count": 2}}).gate.count
+        2
+    """
+    try:
+        return RunConfig.model_validate(settings)
+    except ValidationError as error:
+        explain(error, RunConfig)
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> NoReturn:
+    """Raise the first error of a pydantic validation of ``model`` as a `ConfigError` with a remedy."""
+    first = error.errors()[0]
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, _Impossible):
+        raise cause.error from None
+    path = [str(part) for part in first["loc"]]
+    if first["type"] == "extra_forbidden":
+        siblings: type[BaseModel] = model
+        for part in path[:-1]:
+            inner = siblings.model_fields[part].annotation
+            siblings = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else siblings
+        names = list(siblings.model_fields)
+        close = difflib.get_close_matches(path[-1], names, 1)
+        remedy = f"did you mean {close[0]}?" if close else "remove it or correct the name"
+        raise ConfigError(".".join(path), first["input"], "no such setting; known here: " + ", ".join(names), remedy)
+    raise ConfigError(".".join(path), first["input"], _allowed(first["msg"]), "correct the value") from None
+
+
+def _allowed(message: str) -> str:
+    return message.removeprefix("Input should be ").removeprefix("a valid ") or message

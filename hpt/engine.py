@@ -1,0 +1,204 @@
+"""DeepSpeed around the policy: forward, backward, one guarded optimiser step, at any ZeRO stage; there is no other engine.
+
+Scaling, once. The loss of `hpt.upge` is already normalised over the whole optimiser step and all ranks, so the gradient
+wanted is the plain *sum* over micro-batches and ranks. DeepSpeed adds micro-batches up but *averages* ranks; `backward`
+therefore multiplies by the number of ranks. Nothing is divided by the number of micro-batches: gradient
+accumulation is 1 and ``managed_gradient_accumulation`` is off, so that `step` alone ends an accumulation.
+"""
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hpt.config import EngineSettings, OptimizerSettings
+from hpt.errors import HptError
+from hpt.policy import PolicyModule
+
+
+@dataclass(frozen=True)
+class StepOutcome:
+    """What became of one optimiser step: global gradient norm before clipping, and whether the update was applied."""
+
+    gradient_norm: float
+    applied: bool
+
+
+class GuardedAdamW(torch.optim.AdamW):
+    """AdamW that leaves everything as it was when the gradient norm is not finite or above a bound.
+
+    DeepSpeed calls this optimiser after it has summed the gradients over ranks and knows their global norm, so asking
+    here, inside its step, is the one place where the decision is global at every ZeRO stage and costs nothing.
+    Setting the learning rate to zero instead would still move Adam's moments.
+    """
+
+    def __init__(self, parameters: Any, settings: OptimizerSettings) -> None:
+        betas = (settings.adam_beta1, settings.adam_beta2)
+        super().__init__(
+            parameters, lr=settings.learning_rate, betas=betas, eps=settings.adam_epsilon,
+            weight_decay=settings.weight_decay, foreach=True,
+        )  # fmt: skip
+        self.may_step: Callable[[], bool] = lambda: True
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Update the parameters, unless the guard says no."""
+        return super().step(closure) if self.may_step() else None
+
+
+class PolicyEngine:
+    """The policy under DeepSpeed.
+
+    Args:
+        model: Hugging Face causal language model, on CPU.
+        engine: ZeRO stage and the like.
+        optimizer: AdamW settings, clip and skip rule.
+        dtype: ``float32`` or ``bfloat16``.
+        make_optimizer: builds another optimiser (base training uses Muon); None = `GuardedAdamW`.
+
+    Raises:
+        HptError: DeepSpeed cannot be imported.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        engine: EngineSettings,
+        optimizer: OptimizerSettings,
+        dtype: str = "float32",
+        make_optimizer: Callable[[nn.Module], Any] | None = None,
+    ) -> None:
+        deepspeed = start_process_group()
+        self.rank, self.ranks = deepspeed.comm.get_rank(), deepspeed.comm.get_world_size()
+        self.settings, self.optimizer_settings = engine, optimizer
+        if engine.gradient_checkpointing:
+            model.gradient_checkpointing_enable()  # pyright: ignore[reportCallIssue]
+        policy = PolicyModule(model)
+        inner = make_optimizer(policy) if make_optimizer else GuardedAdamW(policy.parameters(), optimizer)
+        self._inner = inner
+        self._engine: Any
+        self._engine, *_ = deepspeed.initialize(
+            model=policy, optimizer=inner, config=_deepspeed_config(engine, optimizer, dtype)
+        )
+        self._norm = 0.0
+        self._applied = True
+        inner.may_step = self._guard
+        self.device = next(policy.parameters()).device
+
+    @property
+    def module(self) -> PolicyModule:
+        """The policy inside the engine."""
+        return self._engine.module
+
+    def forward(self, *inputs: Any) -> tuple[Tensor, Tensor]:
+        """Run the policy; see `PolicyModule.forward`."""
+        return self._engine(*inputs)
+
+    __call__ = forward
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of this micro-batch's part of the step's loss."""
+        self._engine.backward(loss * self.ranks)
+
+    def step(self, learning_rate: float) -> StepOutcome:
+        """Sum over ranks, clip, update (or skip) and clear the gradients."""
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = learning_rate * group.get("lr_scale", 1.0)
+        self._norm, self._applied = float("nan"), False
+        self._engine.step()
+        return StepOutcome(self._norm, self._applied)
+
+    def _guard(self) -> bool:
+        settings = self.optimizer_settings
+        if self.settings.zero_stage == 0:
+            # no ZeRO optimiser around ours: the gradients are summed by now, the norm and the clip are ours to do
+            bound = settings.gradient_clip or float("inf")
+            self._norm = float(torch.nn.utils.clip_grad_norm_(self.module.parameters(), bound))
+        else:
+            self._norm = float(self._engine.optimizer._global_grad_norm)
+        finite = self._norm == self._norm and self._norm not in (float("inf"), float("-inf"))
+        self._applied = finite and not (settings.skip_above_norm and self._norm > settings.skip_above_norm)
+        return self._applied
+
+    def named_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield (name, full tensor) one at a time; at ZeRO-3 each is gathered while it is looked at, then let go."""
+        import deepspeed
+
+        partitioned = self.settings.zero_stage == 3
+        for name, parameter in self.module.model.named_parameters():
+            with deepspeed.zero.GatheredParameters([parameter], enabled=partitioned):
+                yield name, parameter.detach()
+
+    def save_model(self, folder: Path) -> None:
+        """Write the weights in Hugging Face format (rank 0 writes; at ZeRO-3 all ranks must call)."""
+        state = {name: weight.clone().contiguous() for name, weight in self.named_weights()}
+        if self.rank == 0:
+            self.module.model.save_pretrained(folder, state_dict=state)  # pyright: ignore[reportCallIssue]
+
+    def save_state(self, folder: Path) -> None:
+        """Write weights, optimiser and everything DeepSpeed needs to go on, into ``folder/deepspeed``."""
+        self._engine.save_checkpoint(str(folder), tag="deepspeed", save_latest=False)
+
+    def load_state(self, folder: Path) -> None:
+        """Read what `save_state` wrote.
+
+        Raises:
+            RecordFault: nothing there, or not readable.
+        """
+        from hpt.errors import RecordFault
+
+        path, _ = self._engine.load_checkpoint(str(folder), tag="deepspeed")
+        if path is None:
+            raise RecordFault(f"{folder}: no DeepSpeed state; remove this checkpoint and the one before is used")
+
+    def close(self) -> None:
+        """Let go of the engine's buffers (a second stage builds a new engine in the same process)."""
+        self._engine.destroy()
+
+
+def start_process_group() -> Any:
+    """Import DeepSpeed and join the process group: the launcher's when there is one, else a group of one.
+
+    Raises:
+        HptError: DeepSpeed cannot be imported.
+    """
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "error")
+    try:
+        import deepspeed
+    except ImportError as error:
+        message = f"DeepSpeed cannot be imported ({error}); run `hpt doctor`, it says what to install"
+        raise HptError(message) from error
+    if not torch.distributed.is_initialized():
+        if "RANK" not in os.environ:
+            with socket.socket() as probe:  # a free port, so that runs side by side do not meet
+                probe.bind(("127.0.0.1", 0))
+                port = probe.getsockname()[1]
+            os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+        deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
+    return deepspeed
+
+
+def _deepspeed_config(engine: EngineSettings, optimizer: OptimizerSettings, dtype: str) -> dict[str, Any]:
+    buckets = 50_000_000
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "managed_gradient_accumulation": False,
+        "gradient_clipping": optimizer.gradient_clip if engine.zero_stage else 0.0,  # stage 0: see the guard
+        "zero_allow_untested_optimizer": True,
+        "bf16": {"enabled": dtype == "bfloat16"},
+        "zero_optimization": {
+            "stage": engine.zero_stage,
+            "reduce_bucket_size": buckets,
+            "allgather_bucket_size": buckets,
+            "overlap_comm": False,
+        },
+        "steps_per_print": 1_000_000_000,
+        "wall_clock_breakdown": False,
+    }

@@ -1,0 +1,181 @@
+"""What each training method is, as data: which rows of Table 1 act on what, and which gate weighs them.
+
+A method never appears in an ``if``. It says, per prompt, which rows apply with which coefficient: the gate of Eq. 8-10
+maps the performance P to (alpha, beta), components on rollouts are multiplied by alpha, components on the demonstration
+by beta. So HPT is ``gate x online row x offline row``. A method of your own is another `Method` in a module of your own,
+named on the command line as ``my_module:MY_METHOD``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from hpt.config import RunConfig
+from hpt.errors import ConfigError
+from hpt.registry import resolve
+from hpt.upge.rows import ROWS, Row
+
+Data = Literal["rollouts", "demonstration"]
+
+
+@dataclass(frozen=True)
+class Component:
+    """One row of Table 1 acting on one kind of data.
+
+    Attributes:
+        row: name of the row (`hpt.upge.rows.ROWS`) or ``module:ROW``.
+        data: the trajectories it acts on; alpha of Eq. 9 weighs rollouts, beta weighs demonstrations.
+        coefficient: the setting of `EstimatorSettings` that multiplies it.
+        scale: which half of the normalisation it uses. An off-policy RL term on a demonstration is normalised like
+            one more rollout (LUFFY: every sequence of the group weighs the same), an SFT term like a demonstration.
+        group: whether its advantage is taken over the rollouts alone or over rollouts and demonstration.
+    """
+
+    row: str
+    data: Data
+    coefficient: Literal["rl_coefficient", "sft_coefficient", "offline_coefficient"]
+    scale: Data
+    group: Literal["rollouts", "rollouts_and_demonstration"] = "rollouts"
+
+
+@dataclass(frozen=True)
+class Method:
+    """A training method.
+
+    Attributes:
+        name: spelling in settings and file names.
+        title: spelling in the paper.
+        components: the rows at work.
+        settings: settings the method brings along (its gate, usually); anything can be overridden.
+        samples: whether rollouts are drawn. Pure SFT needs none: P plays no role in it.
+        demonstrations_per_group: how many of the n members of a group are the demonstration (LUFFY and SRFT: 1 of 8).
+        stages: methods run one after the other, each with a fresh optimiser (SFT->GRPO); components are then empty.
+    """
+
+    name: str
+    title: str
+    components: tuple[Component, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    samples: bool = True
+    demonstrations_per_group: int = 0
+    stages: tuple[str, ...] = ()
+
+    @property
+    def needs_demonstrations(self) -> bool:
+        """Whether a training question without a demonstration is an error for this method."""
+        return any(component.data == "demonstration" for component in self.components)
+
+
+_ONLINE = Component("dr_grpo", "rollouts", "rl_coefficient", "rollouts")
+_GRPO = Component("grpo", "rollouts", "rl_coefficient", "rollouts")
+_SFT = Component("sft", "demonstration", "sft_coefficient", "demonstration")
+_OFFLINE = Component("luffy_offline", "demonstration", "offline_coefficient", "rollouts")
+_OFFLINE_GROUP = replace(_OFFLINE, group="rollouts_and_demonstration")
+_SWITCH = {"gate": {"kind": "switch"}}
+_ONLY_RL = {"gate": {"kind": "constant", "alpha": 1.0, "beta": 0.0}}
+_ONLY_SFT = {"gate": {"kind": "constant", "alpha": 0.0, "beta": 1.0}}
+_BOTH = {"gate": {"kind": "constant", "alpha": 1.0, "beta": 1.0}}
+
+#: The methods of Section 3 and 4. Paper: Tables 2, 3 and 5.
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method("sft", "SFT", (_SFT,), _ONLY_SFT, samples=False),
+        Method("grpo", "GRPO", (_GRPO,), _ONLY_RL),
+        Method("sft_then_grpo", "SFT → GRPO", stages=("sft", "grpo")),
+        Method(
+            "luffy",
+            "LUFFY",
+            (replace(_GRPO, group="rollouts_and_demonstration"), _OFFLINE_GROUP),
+            _BOTH,
+            demonstrations_per_group=1,
+        ),
+        Method(
+            "srft",
+            "SRFT",
+            (
+                Component("srft_rollout", "rollouts", "rl_coefficient", "rollouts"),
+                replace(_OFFLINE_GROUP, row="srft_offline"),
+                replace(_SFT, row="srft_sft"),
+            ),
+            _BOTH,
+            demonstrations_per_group=1,
+        ),
+        Method("hpt", "HPT", (_ONLINE, _SFT), _SWITCH),
+        Method("off_on", "OFF/ON", (_ONLINE, _OFFLINE), _SWITCH),
+        Method(
+            "mix_on",
+            "Mix/ON",
+            (_ONLINE, _OFFLINE, _SFT),
+            {**_SWITCH, "estimator": {"sft_coefficient": 0.1, "offline_coefficient": 1.0}},
+        ),
+    )
+}
+
+
+def method_named(name: str) -> Method:
+    """Return a method of the package, or ``module:METHOD`` of your own.
+
+    Raises:
+        ConfigError: no such method.
+
+    Example:
+        >>> method_named("hpt").title
+        'HPT'
+    """
+    return resolve(METHODS, name, "method")
+
+
+def resolved_row(component: Component, config: RunConfig) -> Row:
+    """Return the row a component uses under ``config``: Table 1's, with the recipe's departures written over it.
+
+    Every departure is a setting: ``estimator.clip_eps_low`` / ``clip_eps_high`` (``"none"`` leaves the mask at 1),
+    ``advantage_std``, ``online_row`` / ``offline_row``, ``offline_shaping``, ``offline_advantage``.
+
+    Raises:
+        ConfigError: a setting the row has no use for (a clip bound on a row without a ratio, say).
+    """
+    settings = config.estimator
+    is_rollout = component.data == "rollouts"
+    chosen = settings.online_row if is_rollout else settings.offline_row
+    name = component.row if chosen == "method" else chosen
+    where = "estimator.online_row" if is_rollout else "estimator.offline_row"
+    row = resolve(ROWS, name, where)
+    changes: dict[str, Any] = {}
+    for bound in ("clip_eps_low", "clip_eps_high"):
+        value = getattr(settings, bound)
+        if value == "row" or not is_rollout:
+            continue  # demonstrations have no sampling ratio to clip
+        if bound in row.parameters:
+            changes[bound] = None if value == "none" else value
+        elif value != "none":
+            remedy = f"set estimator.{bound} to row or none, or choose an online row with a ratio"
+            raise ConfigError(f"estimator.{bound}", value, f"no clip: row {row.name} has no ratio to clip", remedy)
+    if settings.advantage_std != "row" and "std" in row.parameters:
+        changes["std"] = settings.advantage_std
+    row = row.with_parameters(**changes) if changes else row
+    if component.coefficient == "offline_coefficient":
+        if not settings.offline_shaping and row.denominator == "unit_shaped":
+            row = replace(row, denominator="unit")
+        alone = component.group == "rollouts"  # a demonstration that replaced its group's rollouts
+        if alone and settings.offline_advantage == "own_reward":
+            row = replace(row, advantage="own_reward")
+    return row
+
+
+def stage_at(config: RunConfig, step: int) -> tuple[Method, int, int]:
+    """Return (method at work, first step of its stage, number of steps of its stage) for step ``step`` (0-based).
+
+    Example:
+        >>> from hpt.config import validate
+        >>> settings = {"method": "sft_then_grpo", "schedule": {"steps": 10, "first_stage_share": 0.4}}
+        >>> [stage_at(validate(settings), step)[0].name for step in (0, 3, 4)]
+        ['sft', 'sft', 'grpo']
+    """
+    method, steps = method_named(config.method), config.schedule.steps
+    if not method.stages:
+        return method, 0, steps
+    first = round(config.schedule.first_stage_share * steps)
+    if step < first:
+        return method_named(method.stages[0]), 0, first
+    return method_named(method.stages[1]), first, steps - first

@@ -1,0 +1,106 @@
+"""The policy being trained: a Hugging Face causal language model whose head works in chunks.
+
+The head never builds a [tokens, vocabulary] tensor larger than one chunk; everything else is the model as it is.
+"""
+
+import os
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from hpt.batch import MicroBatch
+from hpt.errors import ConfigError
+from hpt.upge.likelihood import token_logprobs_and_entropy
+
+
+class ChunkedHead(nn.Module):
+    """The output head, called with targets: returns log-probs and entropies instead of logits.
+
+    It shares the weight of the head it replaces, so names in the state dict stay what other software expects. It is a
+    module of its own, called as one, because DeepSpeed ZeRO-3 gathers a parameter when its module is called; reading
+    ``lm_head.weight`` from outside would find an empty tensor.
+    """
+
+    def __init__(self, head: nn.Linear) -> None:
+        super().__init__()
+        self.weight = head.weight
+        self.bias = head.bias
+
+    def forward(self, hidden: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        """Return (logprobs [T], entropies [T]) of ``targets`` [T] given ``hidden`` [T, H]."""
+        return token_logprobs_and_entropy(hidden, self.weight, targets, temperature=temperature, bias=self.bias)
+
+
+class PolicyModule(nn.Module):
+    """The model and its forward pass over a micro-batch: pi_theta's log-probs and entropies, per response token."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        model.lm_head = ChunkedHead(cast(nn.Linear, model.lm_head))
+
+    def forward(
+        self, input_ids: Tensor, position_ids: Tensor | None, predictor: Tensor, targets: Tensor, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        """Return (logprobs [T], entropies [T]).
+
+        Args:
+            input_ids: [rows, width].
+            position_ids: [1, width] for a packed row, whose restarts mark the trajectories; None for padded rows,
+                where plain causal attention is right as it is.
+            predictor: [T] flat positions that predict the targets.
+            targets: [T] response tokens.
+            temperature: logits are divided by it, as the sampler's are.
+        """
+        body = cast(nn.Module, self.model.model)
+        hidden = body(input_ids=input_ids, position_ids=position_ids, use_cache=False).last_hidden_state
+        selected = hidden.flatten(0, 1).index_select(0, predictor)
+        return self.model.lm_head(selected, targets, temperature)
+
+
+def forward_micro_batch(module: nn.Module, batch: MicroBatch, layout: str, temperature: float) -> tuple[Tensor, Tensor]:
+    """Run a micro-batch through a `PolicyModule` (or the DeepSpeed engine around one)."""
+    position_ids = batch.position_ids if layout == "packed" else None
+    return module(batch.input_ids, position_ids, batch.predictor, batch.targets, temperature)
+
+
+def load_model(folder: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> nn.Module:
+    """Load a model folder in Hugging Face format.
+
+    Raises:
+        ConfigError: no such folder, no model or tokenizer in it, or a model that needs code of its own to run.
+
+    Example:
+        >>> load_model("runs/mini/bases/weak/model")  # doctest: +SKIP
+        Qwen2ForCausalLM(...)
+    """
+    check_model_folder(folder)
+    from transformers import AutoModelForCausalLM
+
+    # use_safetensors: a pickled pytorch_model.bin could run anything it likes
+    return AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, attn_implementation="sdpa", use_safetensors=True, local_files_only=True
+    )
+
+
+def check_model_folder(folder: str | os.PathLike[str]) -> None:
+    """Refuse a model folder that cannot be used, before anything is loaded.
+
+    Raises:
+        ConfigError: what is missing, and what to do.
+    """
+    path = Path(folder)
+    if not (path / "config.json").is_file():
+        remedy = "name a folder saved with save_pretrained, or leave policy.path out to use the mini world's base"
+        raise ConfigError("policy.path", str(folder), "a model folder in Hugging Face format (config.json)", remedy)
+    if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
+        remedy = "save the tokenizer into the same folder: tokenizer.save_pretrained(folder)"
+        raise ConfigError("policy.path", str(folder), "a model folder that holds its tokenizer", remedy)
+    if not list(path.glob("*.safetensors")):
+        remedy = "save the weights with save_pretrained(folder, safe_serialization=True)"
+        raise ConfigError("policy.path", str(folder), "weights in safetensors files (pickles are not read)", remedy)
+    if '"auto_map"' in (path / "config.json").read_text():
+        remedy = "use a model whose architecture transformers ships; code from model folders is never run"
+        raise ConfigError("policy.path", str(folder), "a model that needs no code of its own", remedy)

@@ -1,0 +1,173 @@
+"""The sampler: vLLM draws every response of the package, on CPU and GPU alike; there is no second way to generate.
+
+One engine per rank, in the training process. After each rollout batch's updates the trainer's weights are moved to the
+engine in memory, and every rollout carries the version of the weights it was drawn from. A request's seed is a hash of
+(run seed, step, problem id) and vLLM gives sample i that seed plus i, so what is drawn depends on neither the order of
+the prompts, nor the number of ranks, nor on what was drawn before: a resumed run draws what an unbroken one would.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from hpt.config import RolloutSettings
+from hpt.errors import HptError, TrainingFault
+
+
+@dataclass(frozen=True)
+class SamplingRequest:
+    """n samples of one prompt.
+
+    Attributes:
+        prompt_tokens: token ids, int32 [P].
+        seed: of sample 0; sample i has ``seed + i``.
+        samples: n.
+        temperature, top_p: sampling law; temperature 0 is greedy.
+        max_tokens: ceiling of a response, tokens.
+    """
+
+    prompt_tokens: np.ndarray
+    seed: int
+    samples: int
+    temperature: float
+    top_p: float
+    max_tokens: int
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One sampled response: tokens [len] int32, logprobs [len] float32 as the sampler reports them, and its end."""
+
+    tokens: np.ndarray
+    logprobs: np.ndarray
+    finish_reason: str
+
+
+def request_seed(run_seed: int, purpose: str, step: int, problem_id: str) -> int:
+    """Return the seed of a request: 62 bits of a hash, leaving room for ``seed + i`` below 2**63.
+
+    Python's own ``hash`` changes from process to process; blake2b does not.
+
+    Example:
+        >>> request_seed(0, "train", 3, "q1") == request_seed(0, "train", 3, "q1")
+        True
+    """
+    content = f"{run_seed}\x1f{purpose}\x1f{step}\x1f{problem_id}".encode()
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big") >> 2
+
+
+class Sampler:
+    """A vLLM engine holding one model's weights.
+
+    Args:
+        folder: model folder in Hugging Face format; its weights are the engine's until `load_weights`.
+        settings: context, parallel sequences, cache.
+        dtype: ``float32`` or ``bfloat16``.
+        ranks: number of training ranks; with more than one the engine joins the running process group.
+
+    Raises:
+        HptError: vLLM cannot be imported.
+    """
+
+    def __init__(self, folder: str, settings: RolloutSettings, dtype: str = "float32", ranks: int = 1) -> None:
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the engine must share this process's weights and group
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", f"{max(settings.cache_gib, 0.05):.3g}")
+        # "auto" pins each process to cores of its own choosing, and two runs side by side choose the same one
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+        try:
+            import vllm
+            from vllm.sampling_params import RequestOutputKind
+        except ImportError as error:
+            raise HptError(f"vLLM cannot be imported ({error}); run `hpt doctor`, it says what to install") from error
+        self._vllm, self._final_only = vllm, RequestOutputKind.FINAL_ONLY
+        options: dict[str, Any] = {}
+        if ranks > 1:
+            options["distributed_executor_backend"] = "external_launcher"
+        self._engine = vllm.LLM(
+            model=folder,
+            dtype=dtype,  # pyright: ignore[reportArgumentType]
+            enforce_eager=True,
+            logprobs_mode="processed_logprobs",  # of the law really sampled from: temperature and top-p applied
+            max_model_len=settings.max_model_tokens,
+            max_num_seqs=settings.max_parallel_sequences,
+            max_num_batched_tokens=max(8192, settings.max_model_tokens),
+            enable_prefix_caching=False,  # a cached prefix of older weights would be stale
+            skip_tokenizer_init=True,
+            disable_log_stats=True,
+            gpu_memory_utilization=settings.gpu_memory_share,
+            seed=0,
+            **options,
+        )
+        self._stop_tokens = _stop_tokens(folder)
+        self.version = 0
+
+    def sample(self, requests: Sequence[SamplingRequest]) -> list[list[Sample]]:
+        """Return ``samples`` responses for every request, in order.
+
+        Raises:
+            TrainingFault: the engine returned fewer or empty responses.
+        """
+        if not requests:
+            return []
+        parameters = [
+            self._vllm.SamplingParams(
+                n=request.samples,
+                temperature=request.temperature,
+                top_p=request.top_p,
+                max_tokens=request.max_tokens,
+                seed=request.seed,
+                logprobs=0,  # of the sampled token only
+                stop_token_ids=self._stop_tokens,
+                detokenize=False,
+                output_kind=self._final_only,
+            )
+            for request in requests
+        ]
+        prompts = [{"prompt_token_ids": request.prompt_tokens.tolist()} for request in requests]
+        outputs = self._engine.generate(prompts, parameters, use_tqdm=False)  # pyright: ignore[reportArgumentType]
+        batches = [[_to_sample(completion) for completion in output.outputs] for output in outputs]
+        for request, batch in zip(requests, batches, strict=True):
+            if len(batch) != request.samples or any(len(sample.tokens) == 0 for sample in batch):
+                got = [len(sample.tokens) for sample in batch]
+                raise TrainingFault(f"the sampler was asked for {request.samples} responses and returned lengths {got}")
+        return batches
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """Replace the engine's weights in memory.
+
+        Args:
+            weights: (name as in the model folder, tensor), one at a time so that ZeRO-3 need gather only one.
+            version: number of updates these weights have seen.
+        """
+        # model.load_weights would be wrong on CPU: linear weights are repacked after loading, so it would write into
+        # a layout that is no longer there
+        self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
+        self._engine.reset_prefix_cache()
+        self.version = version
+
+
+def _to_sample(completion: Any) -> Sample:
+    tokens = np.asarray(completion.token_ids, dtype=np.int32)
+    logprobs = np.fromiter(
+        (entry[token].logprob for entry, token in zip(completion.logprobs, completion.token_ids, strict=True)),
+        dtype=np.float32,
+        count=len(tokens),
+    )
+    return Sample(tokens, logprobs, str(completion.finish_reason))
+
+
+def _stop_tokens(folder: str) -> list[int]:
+    from transformers import AutoConfig, GenerationConfig
+
+    try:
+        stop = GenerationConfig.from_pretrained(folder).eos_token_id
+    except OSError:  # a folder without generation_config.json: the model's own end token
+        stop = AutoConfig.from_pretrained(folder).eos_token_id
+    return [stop] if isinstance(stop, int) else list(stop or [])

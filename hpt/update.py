@@ -1,0 +1,144 @@
+"""One optimiser step: from weighted trajectories to a gradient that depends on nothing but them.
+
+The same class trains bases, runs methods and is measured by the invariance tests: there is one path to a gradient.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hpt.batch import MicroBatch, WeightedTrajectory, collate, split_into_micro_batches, split_over_ranks
+from hpt.batch import zero_weight_filler as filler
+from hpt.engine import PolicyEngine, StepOutcome
+from hpt.policy import forward_micro_batch
+from hpt.upge.estimator import Component, TokenStreams, upge_loss
+from hpt.upge.regularisers import entropy_bonus, kl_to_reference
+from hpt.upge.rows import Row
+
+#: Sums of a metric over tokens or trajectories, to be added over micro-batches and ranks before anything is divided.
+Sums = dict[str, float]
+
+
+def micro_batch_loss(
+    batch: MicroBatch, logprobs: Tensor, entropies: Tensor, rows: Sequence[Row], reference: Tensor | None = None
+) -> tuple[Tensor, Sums]:
+    """Return this micro-batch's part of the step's loss (Eq. 13) and the sums its metrics are made of.
+
+    Args:
+        batch: the micro-batch.
+        logprobs, entropies: [T] of the current policy.
+        rows: the row of every component of the method.
+        reference: [T] log-probs of the frozen initial policy, when a KL term is on.
+    """
+    streams = TokenStreams(logprobs, entropies, batch.old_logprobs, batch.trajectory, batch.trajectories)
+    components = [
+        Component(rows[index], part.advantages, part.scales, part.keep, batch.rewards)
+        for index, part in batch.parts.items()
+    ]
+    result = upge_loss(streams, components)
+    loss = result.loss - entropy_bonus(entropies, batch.entropy_scales)
+    if reference is not None:
+        loss = loss + kl_to_reference(logprobs, reference, batch.kl_scales)
+    sums = {f"{name}": float(value) for name, value in result.metrics.items()}
+    with torch.no_grad():
+        demonstration = torch.tensor([m.trajectory.is_demonstration for m in batch.members])[batch.trajectory]
+        for kind, chosen in (("rollout", ~demonstration), ("demonstration", demonstration)):
+            chosen = chosen.to(logprobs.device)
+            sums[f"{kind}_tokens"] = float(chosen.sum())
+            sums[f"{kind}_nll"] = float(-logprobs[chosen].sum())
+            sums[f"{kind}_entropy"] = float(entropies[chosen].sum())
+        sums["loss"] = float(loss)
+    return loss, sums
+
+
+class Updater:
+    """Runs optimiser steps on a `PolicyEngine`.
+
+    Args:
+        engine: the policy under DeepSpeed.
+        rows: the row of every component of the method at work.
+        temperature: of sampling; log-probs are taken at the same temperature.
+        reference: frozen initial policy for a KL term, or None.
+    """
+
+    def __init__(
+        self, engine: PolicyEngine, rows: Sequence[Row], temperature: float = 1.0, reference: nn.Module | None = None
+    ) -> None:
+        self.engine, self.rows, self.temperature, self.reference = engine, list(rows), temperature, reference
+        self.dtype = torch.float32
+
+    def micro_batches(self, items: Sequence[WeightedTrajectory]) -> list[MicroBatch]:
+        """Return this rank's micro-batches; every rank gets the same number, filled up with weightless ones."""
+        settings = self.engine.settings
+        shares = [
+            split_into_micro_batches(share, settings.micro_batch_tokens, settings.layout)
+            for share in split_over_ranks(items, self.engine.ranks)
+        ]
+        most = max(1, *(len(share) for share in shares)) if self.engine.ranks > 1 else len(shares[0])
+        own = shares[self.engine.rank]
+        own = own + [[filler()]] * (most - len(own))
+        return [collate(group, len(self.rows), settings.layout, self.dtype) for group in own]
+
+    def forward(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
+        """Return (logprobs [T], entropies [T]) of the policy."""
+        return forward_micro_batch(self.engine, batch, self.engine.settings.layout, self.temperature)
+
+    def update(self, items: Sequence[WeightedTrajectory], learning_rate: float) -> tuple[StepOutcome | None, Sums]:
+        """Take one optimiser step on the whole step's trajectories (the same list on every rank).
+
+        Returns:
+            What became of the step (None: nothing weighed anything, no step was taken) and this rank's metric sums.
+        """
+        totals: Sums = {}
+        if not items:
+            return None, totals
+        for batch in self.micro_batches(items):
+            sums = self.accumulate(batch)
+            for name, value in sums.items():
+                totals[name] = totals.get(name, 0.0) + value
+        return self.engine.step(learning_rate), totals
+
+    def accumulate(self, batch: MicroBatch) -> Sums:
+        """Run one forward and backward, adding to the gradient."""
+        batch = move(batch, self.engine.device)
+        logprobs, entropies = self.forward(batch)
+        loss, sums = micro_batch_loss(batch, logprobs, entropies, self.rows, self.reference_logprobs(batch))
+        self.engine.backward(loss)
+        return sums
+
+    @torch.no_grad()
+    def reference_logprobs(self, batch: MicroBatch) -> Tensor | None:
+        """Return the frozen initial policy's log-probs [T], or None without a KL term."""
+        if self.reference is None:
+            return None
+        return forward_micro_batch(self.reference, batch, self.engine.settings.layout, self.temperature)[0]
+
+    @torch.no_grad()
+    def logprobs(self, items: Sequence[WeightedTrajectory]) -> dict[int, Any]:
+        """Return the policy's log-probs [len] of each trajectory, by ``id(trajectory)``; all ranks compute the same."""
+        settings = self.engine.settings
+        found: dict[int, Any] = {}
+        for group in split_into_micro_batches(items, settings.micro_batch_tokens, settings.layout):
+            batch = move(collate(group, 0, settings.layout, self.dtype), self.engine.device)
+            values = self.forward(batch)[0].float().cpu().numpy()
+            start = 0
+            for item in group:
+                end = start + item.trajectory.length
+                found[id(item.trajectory)] = values[start:end]
+                start = end
+        return found
+
+
+def move(batch: MicroBatch, device: torch.device) -> MicroBatch:
+    """Return the micro-batch on ``device``."""
+    if device.type == "cpu":
+        return batch
+    for name, value in vars(batch).items():
+        if isinstance(value, Tensor):
+            setattr(batch, name, value.to(device, non_blocking=True))
+    for part in batch.parts.values():
+        part.advantages, part.scales = part.advantages.to(device), part.scales.to(device)
+        part.keep = None if part.keep is None else part.keep.to(device)
+    return batch
