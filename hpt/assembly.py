@@ -13,9 +13,10 @@ import numpy as np
 from hpt.batch import Part, Trajectory, WeightedTrajectory
 from hpt.config import RunConfig
 from hpt.methods import Component, Method, resolved_row
-from hpt.upge.advantage import RolloutGroups, advantages, clip_cov_keep
+from hpt.upge.advantage import RolloutGroups, advantages, updated_baseline
 from hpt.upge.aggregation import StepCounts, trajectory_scales
 from hpt.upge.rows import Row
+from hpt.upge.stabilization import BATCH_MASKS
 
 #: (normalisation, which half) -> aggregation rule of `hpt.upge.aggregation`.
 NORMALIZATIONS = {
@@ -101,17 +102,9 @@ def component_advantages(
             group.extend(present)
     if not group:
         return {}
-    groups = RolloutGroups(
-        rewards=np.array([trajectory.reward for trajectory in group]),
-        group=np.array([trajectory.prompt_index for trajectory in group]),
-        is_demonstration=np.array([trajectory.is_demonstration for trajectory in group]),
-        lengths=np.array([trajectory.length for trajectory in group]),
-        kl=None,
-        values=None,
-        baseline=baseline,
-    )
-    per_token = [np.broadcast_to(a, t.length) for a, t in zip(advantages(row, groups), group, strict=True)]
-    return {id(t): np.asarray(a) for a, t in zip(per_token, group, strict=True) if id(t) in acting}
+    groups = _groups(group, baseline)
+    per_token = advantages(row, groups)
+    return {id(t): a for a, t in zip(per_token, group, strict=True) if id(t) in acting}
 
 
 def assemble(
@@ -146,14 +139,14 @@ def assemble(
         for index, (component, row) in enumerate(zip(method.components, rows, strict=True)):
             acted = members(share, component)
             everyone.update((id(trajectory), trajectory) for trajectory, _ in acted)
-            scales = _scales(component, row, [trajectory for trajectory, _ in acted], len(share), config)
+            scales = _scales(component, row, [trajectory for trajectory, _ in acted], share, method, config)
             constant = getattr(config.estimator, component.coefficient)
             for (trajectory, feedback), scale in zip(acted, scales, strict=True):
                 key = id(trajectory)
                 part = Part(index, tables[index][key], float(scale) * constant * feedback, keeps[index].get(key))
                 parts.setdefault(key, []).append(part)
         weighted = [WeightedTrajectory(trajectory, tuple(parts[key])) for key, trajectory in everyone.items()]
-        weighted = _with_regularisers(weighted, len(share), config)
+        weighted = _with_regularisers(weighted, share, method, config)
         kept = tuple(item for item in weighted if not item.is_zero)
         left_out += len(weighted) - len(kept)
         updates.append(kept)
@@ -168,10 +161,10 @@ def _kept_tokens(
     config: RunConfig,
     step: int,
 ) -> dict[int, np.ndarray]:
-    if row.mask != "clip_cov" or component.data != "rollouts":
+    if row.mask not in BATCH_MASKS or component.data != "rollouts":
         return {}
     acting = [trajectory for trajectory, _ in members(questions, component)]
-    kept = clip_cov_keep(
+    kept = BATCH_MASKS[row.mask](
         row,
         [trajectory.old_logprobs for trajectory in acting],
         [table[id(trajectory)] for trajectory in acting],
@@ -184,44 +177,67 @@ def _kept_tokens(
 
 
 def _scales(
-    component: Component, row: Row, trajectories: Sequence[Trajectory], prompts: int, config: RunConfig
+    component: Component,
+    row: Row,
+    trajectories: Sequence[Trajectory],
+    share: Sequence[QuestionBatch],
+    method: Method,
+    config: RunConfig,
 ) -> np.ndarray:
     lengths = np.array([trajectory.length for trajectory in trajectories], dtype=np.int64)
+    pooled = {id(t): t.length for other in method.components for t, _ in members(share, other)}
     counts = StepCounts(
-        prompts=prompts,
+        prompts=len(share),
         rollouts_per_prompt=config.rollout.rollouts_per_prompt,
         max_response_tokens=config.max_response_tokens,
         sequences=len(trajectories),
         tokens=int(lengths.sum()),
         ranks=config.estimator.released_ranks,
         micro_batches=config.estimator.released_micro_batches,
+        pooled_tokens=sum(pooled.values()),
     )
     normalization = config.estimator.normalization
     rule = row.aggregation if normalization == "row" else NORMALIZATIONS[normalization, component.scale]
     return trajectory_scales(rule, lengths, counts)
 
 
-def _with_regularisers(weighted: list[WeightedTrajectory], prompts: int, config: RunConfig) -> list[WeightedTrajectory]:
-    """Add the entropy bonus (a mean over the tokens in its scope) and the KL term (normalised like a rollout)."""
+def _with_regularisers(
+    weighted: list[WeightedTrajectory], share: Sequence[QuestionBatch], method: Method, config: RunConfig
+) -> list[WeightedTrajectory]:
+    """Add the entropy bonus (a mean over the tokens in its scope) and the KL term (scaled like the rollouts)."""
     settings = config.estimator
+    entropy, kl = dict.fromkeys(map(id, weighted), 0.0), dict.fromkeys(map(id, weighted), 0.0)
     if settings.entropy_coefficient:
         scope = [item for item in weighted if settings.entropy_scope == "all" or not item.is_zero]
         tokens = sum(item.trajectory.length for item in scope)
-        inside = {id(item) for item in scope}
-        weighted = [
-            replace(item, entropy_scale=settings.entropy_coefficient / tokens) if id(item) in inside else item
-            for item in weighted
-        ]
+        entropy.update((id(item), settings.entropy_coefficient / tokens) for item in scope)
     if settings.kl_coefficient:
-        online = Component("sft", "rollouts", "rl_coefficient", "rollouts")
-        rollouts = [item.trajectory for item in weighted if not item.trajectory.is_demonstration]
-        normalization = "per_prompt" if settings.normalization == "row" else settings.normalization
-        named = config.model_copy(update={"estimator": settings.model_copy(update={"normalization": normalization})})
-        scales = iter(_scales(online, resolved_row(online, named), rollouts, prompts, named))
-        weighted = [
-            item
-            if item.trajectory.is_demonstration
-            else replace(item, kl_scale=settings.kl_coefficient * float(next(scales)))
-            for item in weighted
-        ]
-    return weighted
+        for component in method.components:
+            if component.data == "rollouts":
+                rollouts = [item for item in weighted if not item.trajectory.is_demonstration]
+                row, trajectories = resolved_row(component, config), [item.trajectory for item in rollouts]
+                scales = _scales(component, row, trajectories, share, method, config)
+                kl.update(
+                    (id(item), settings.kl_coefficient * float(s)) for item, s in zip(rollouts, scales, strict=True)
+                )
+    return [replace(item, entropy_scale=entropy[id(item)], kl_scale=kl[id(item)]) for item in weighted]
+
+
+def baseline_after(questions: Sequence[QuestionBatch], method: Method, config: RunConfig, baseline: float) -> float:
+    """Return REINFORCE's running baseline after this rollout batch: global, so that it can be checkpointed."""
+    rollouts = [rollout for question in questions for rollout in question.rollouts]
+    online = [component for component in method.components if component.data == "rollouts"]
+    if not rollouts or not online:
+        return baseline
+    row = resolved_row(online[0], config)
+    return updated_baseline(row, _groups(rollouts, baseline), config.estimator.baseline_decay)
+
+
+def _groups(trajectories: Sequence[Trajectory], baseline: float) -> RolloutGroups:
+    return RolloutGroups(
+        rewards=np.array([trajectory.reward for trajectory in trajectories]),
+        group=np.array([trajectory.prompt_index for trajectory in trajectories]),
+        is_demonstration=np.array([trajectory.is_demonstration for trajectory in trajectories]),
+        lengths=np.array([trajectory.length for trajectory in trajectories]),
+        baseline=baseline,
+    )

@@ -1,4 +1,4 @@
-"""DeepSpeed around the policy: forward, backward, one guarded optimiser step, at any ZeRO stage; there is no other engine.
+"""DeepSpeed around the policy: forward, backward, one guarded optimiser step, at any ZeRO stage; the only engine.
 
 Scaling, once. The loss of `hpt.upge` is already normalised over the whole optimiser step and all ranks, so the gradient
 wanted is the plain *sum* over micro-batches and ranks. DeepSpeed adds micro-batches up but *averages* ranks; `backward`
@@ -154,6 +154,19 @@ class PolicyEngine:
         path, _ = self._engine.load_checkpoint(str(folder), tag="deepspeed")
         if path is None:
             raise RecordFault(f"{folder}: no DeepSpeed state; remove this checkpoint and the one before is used")
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        if self.ranks > 1:
+            torch.distributed.barrier()
+
+    def gather(self, own: list[Any]) -> list[Any]:
+        """Return the concatenation of every rank's list, in order of ranks, on every rank."""
+        if self.ranks == 1:
+            return own
+        lists: list[Any] = [None] * self.ranks
+        torch.distributed.all_gather_object(lists, own)
+        return [item for part in lists for item in part]
 
     def close(self) -> None:
         """Let go of the engine's buffers (a second stage builds a new engine in the same process)."""

@@ -38,10 +38,10 @@ def micro_batch_loss(
         for index, part in batch.parts.items()
     ]
     result = upge_loss(streams, components)
-    loss = result.loss - entropy_bonus(entropies, batch.entropy_scales)
+    loss = result.loss + entropy_bonus(entropies, batch.entropy_scales)
     if reference is not None:
         loss = loss + kl_to_reference(logprobs, reference, batch.kl_scales)
-    sums = {f"{name}": float(value) for name, value in result.metrics.items()}
+    sums = {name: float(value) for name, value in result.metrics.items()}
     with torch.no_grad():
         demonstration = torch.tensor([m.trajectory.is_demonstration for m in batch.members])[batch.trajectory]
         for kind, chosen in (("rollout", ~demonstration), ("demonstration", demonstration)):

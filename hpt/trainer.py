@@ -1,0 +1,305 @@
+"""Algorithm 1: Hybrid Post-Training, and with other methods in its place, SFT, GRPO, LUFFY, SRFT and their relatives.
+
+`Trainer.train` is the algorithm, line by line; what a line does is the method of that name below it. One rollout batch
+is a step; it holds ``prompts_per_step`` questions and is followed by ``updates_per_step`` optimiser steps.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hpt.assembly import Assembled, QuestionBatch, assemble, baseline_after
+from hpt.batch import DEMONSTRATION, Trajectory, WeightedTrajectory
+from hpt.checkpoint import Records, TrainingState
+from hpt.config import RunConfig
+from hpt.engine import PolicyEngine, StepOutcome
+from hpt.errors import TrainingFault
+from hpt.evaluate import EvaluationSettings, sample_answers
+from hpt.gate import feedback_coefficients
+from hpt.methods import resolved_row, stage_at
+from hpt.records import GradedRollouts, gate_metrics, rollout_metrics, rollout_rows, training_metrics
+from hpt.rewards import Verdict, Verifier
+from hpt.rollout import Sampler, SamplingRequest, request_seed
+from hpt.tasks.problems import Problem
+from hpt.update import Updater
+
+
+class Trainer:
+    """One run of one method.
+
+    Args:
+        config: resolved settings.
+        problems: training questions, each encoded in ``prompts`` and (where it has one) ``demonstrations``.
+        prompts, demonstrations: token ids by problem id.
+        curves: validation sets by name.
+        tokenizer: of the policy.
+        engine_for: builds the engine of a stage from its first step; called once per stage.
+        sampler, verifier: vLLM and math-verify.
+        reference: frozen initial policy for a KL term, or None.
+        state, records: where to continue.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        problems: list[Problem],
+        prompts: dict[str, np.ndarray],
+        demonstrations: dict[str, np.ndarray],
+        curves: dict[str, list[Problem]],
+        tokenizer: Any,
+        engine: PolicyEngine,
+        sampler: Sampler,
+        verifier: Verifier,
+        reference: Any = None,
+        state: TrainingState | None = None,
+        records: Records | None = None,
+    ) -> None:
+        self.config, self.problems, self.prompts, self.demonstrations = config, problems, prompts, demonstrations
+        self.curves, self.tokenizer, self.sampler, self.verifier = curves, tokenizer, sampler, verifier
+        self.reference, self.state = reference, state or TrainingState()
+        self.rows = {name: frame.to_dict("records") for name, frame in (records or {}).items()}
+        for table in ("metrics", "rollouts", "validation"):
+            self.rows.setdefault(table, [])
+        self.timings: dict[str, float] = {}
+        self.use_engine(engine)
+
+    def use_engine(self, engine: PolicyEngine) -> None:
+        """Train on ``engine`` from here on (a stage of its own has a fresh optimiser) and sample from its weights."""
+        self.engine = engine
+        self.method, self.stage_start, _ = stage_at(self.config, self.state.step)
+        rows = [resolved_row(component, self.config) for component in self.method.components]
+        self.online_rows = [
+            row.name for row, part in zip(rows, self.method.components, strict=True) if part.data == "rollouts"
+        ]
+        self.updater = Updater(engine, rows, self.config.rollout.temperature, self.reference)
+        self.move_weights()
+
+    def train(self, until: int, after_step: Callable[[], None] = lambda: None) -> None:
+        """Run Algorithm 1 up to step ``until`` (the end of the run, or of its stage).
+
+        Args:
+            until: rollout batches done when it returns.
+            after_step: called after every step: checkpoints, progress.
+
+        Raises:
+            TrainingFault: stale weights, or a sampler that fails.
+        """
+        while self.state.step < until:  # for t = 1 to T do
+            step_start = time.perf_counter()
+            if self.state.step == 0:
+                self.validate_if_due()  # the base: the curves' first point
+            questions = self.questions(self.state.step)
+            with self.clock("time/rollout_s"):
+                rollouts = self.sample(questions)  #   tau_i ~ pi_theta(. | q), i = 1..n
+            with self.clock("time/verify_s"):
+                graded = self.verify(questions, rollouts)  #   v(tau_i) <- R(tau_i)
+            with self.clock("time/train_s"):
+                batch = self.weigh_questions(questions, rollouts, graded)  #   P, alpha <- f(P), beta <- g(P)
+                assembled = assemble(batch, self.method, self.config, self.state.step, self.state.baseline)  # L
+                gap = self.check_logprobs(batch, assembled)
+                sums, outcomes = self.update(assembled)  #   theta <- theta - eta grad L
+                self.state.baseline = baseline_after(batch, self.method, self.config, self.state.baseline)
+            with self.clock("time/transfer_s"):
+                self.move_weights()
+            self.timings["time/step_s"] = time.perf_counter() - step_start
+            self.record(questions, graded, batch, assembled, sums, outcomes, gap)
+            self.state.step += 1
+            self.validate_if_due()
+            after_step()
+
+    def questions(self, step: int) -> list[Problem]:
+        """Return the step's questions: every epoch in an order of its own, its last incomplete batch left out."""
+        size = self.config.schedule.prompts_per_step
+        steps_per_epoch = len(self.problems) // size
+        epoch, position = divmod(step, steps_per_epoch)
+        order = np.random.default_rng([self.config.seed, epoch]).permutation(len(self.problems))
+        return [self.problems[i] for i in order[position * size : (position + 1) * size]]
+
+    def sample(self, questions: list[Problem]) -> list[list[Trajectory]]:
+        """Draw the rollouts of every question: [N][n]; every rank draws a share, all get all."""
+        settings = self.config.rollout
+        samples = settings.rollouts_per_prompt - self.method.demonstrations_per_group if self.method.samples else 0
+        if samples == 0:
+            return [[] for _ in questions]
+        own = list(enumerate(questions))[self.engine.rank :: self.engine.ranks]
+        requests = [
+            SamplingRequest(
+                self.prompts[problem.id],
+                request_seed(self.config.seed, "train", self.state.step, problem.id),
+                samples,
+                settings.temperature,
+                settings.top_p,
+                settings.max_response_tokens,
+            )
+            for _, problem in own
+        ]
+        version = self.sampler.version
+        drawn = [
+            (index, [
+                Trajectory(problem.id, index, i, self.prompts[problem.id], s.tokens, s.logprobs, 0.0, version)
+                for i, s in enumerate(batch)
+            ])
+            for (index, problem), batch in zip(own, self.sampler.sample(requests), strict=True)
+        ]  # fmt: skip
+        return [batch for _, batch in sorted(self.engine.gather(drawn), key=lambda item: item[0])]
+
+    def verify(self, questions: list[Problem], rollouts: list[list[Trajectory]]) -> list[GradedRollouts]:
+        """Grade every rollout (Eq. 7); every rank grades a share."""
+        own = range(len(questions))[self.engine.rank :: self.engine.ranks]
+        flat = [(index, rollout) for index in own for rollout in rollouts[index]]
+        texts = self.tokenizer.batch_decode([t.response_tokens for _, t in flat], skip_special_tokens=True)
+        grades = iter(self.verifier.grade(texts, [questions[index] for index, _ in flat]) if flat else ())
+        verdicts = [(index, tuple(next(grades).verdict for _ in rollouts[index])) for index in own]
+        by_question = dict(self.engine.gather(verdicts))
+        end = self.tokenizer.eos_token_id
+        return [
+            GradedRollouts(
+                lengths=np.array([rollout.length for rollout in group], dtype=np.int64),
+                negative_logprobs=np.array([-rollout.old_logprobs.sum(dtype=np.float64) for rollout in group]),
+                truncated=np.array([rollout.response_tokens[-1] != end for rollout in group], dtype=bool),
+                verdicts=by_question[index],
+            )
+            for index, group in enumerate(rollouts)
+        ]
+
+    def weigh_questions(
+        self, questions: list[Problem], rollouts: list[list[Trajectory]], graded: list[GradedRollouts]
+    ) -> list[QuestionBatch]:
+        """Turn verdicts into rewards and performance into (alpha, beta), Eq. 7-10."""
+        members = self.config.rollout.rollouts_per_prompt - self.method.demonstrations_per_group
+        correct = np.array([own.correct for own in graded])
+        gate = self.config.gate
+        if self.method.name != self.config.method:  # a stage weighs with its own method's gate
+            gate = gate.model_copy(update=dict(self.method.settings.get("gate", {})))
+        alpha, beta = feedback_coefficients(gate, correct, members)
+        batch = []
+        for index, (problem, group, own) in enumerate(zip(questions, rollouts, graded, strict=True)):
+            rewarded = tuple(
+                replace(rollout, reward=float(verdict is Verdict.correct))
+                for rollout, verdict in zip(group, own.verdicts, strict=True)
+            )
+            demonstration = self.demonstration(index, problem)
+            batch.append(QuestionBatch(problem.id, rewarded, demonstration, float(alpha[index]), float(beta[index])))
+        return batch
+
+    def demonstration(self, index: int, problem: Problem) -> Trajectory | None:
+        """Return tau* of a question as a trajectory, graded like a rollout."""
+        tokens = self.demonstrations.get(problem.id)
+        if tokens is None:
+            return None
+        grade = self.verifier.grade([problem.demonstration or ""], [problem])[0]  # remembered after the first time
+        zeros, reward = np.zeros(len(tokens), dtype=np.float32), float(grade.verdict is Verdict.correct)
+        return Trajectory(problem.id, index, DEMONSTRATION, self.prompts[problem.id], tokens, zeros, reward, -1)
+
+    def check_logprobs(self, batch: list[QuestionBatch], assembled: Assembled) -> tuple[float, int]:
+        """Compare sampler and trainer on the first update's rollouts and at least so many others as configured.
+
+        Raises:
+            TrainingFault: the gap exceeds ``rollout.max_logprob_gap``: training on stale weights is refused.
+        """
+        everyone = [rollout for question in batch for rollout in question.rollouts]
+        if not everyone:
+            return float("nan"), 0
+        first = {id(item.trajectory) for item in assembled.updates[0]}
+        others = [rollout for rollout in everyone if id(rollout) not in first]
+        spread = max(1, len(others) // max(1, self.config.rollout.gap_check_rollouts))
+        checked = [rollout for rollout in everyone if id(rollout) in first] + others[::spread]
+        found = self.updater.logprobs([WeightedTrajectory(rollout, ()) for rollout in checked])
+        gap = max(float(np.abs(found[id(rollout)] - rollout.old_logprobs).max()) for rollout in checked)
+        if not gap <= self.config.rollout.max_logprob_gap:
+            message = f"step {self.state.step}: sampler and trainer log-probs differ by {gap:.3g} nats, allowed is "
+            message += f"rollout.max_logprob_gap = {self.config.rollout.max_logprob_gap}; the sampler's weights are "
+            raise TrainingFault(message + f"version {self.sampler.version}, the trainer's {self.state.version}")
+        return gap, len(checked)
+
+    def update(self, assembled: Assembled) -> tuple[dict[str, float], list[StepOutcome]]:
+        """Take the step's optimiser steps; returns sums over all ranks, and what became of each step."""
+        totals: dict[str, float] = {}
+        outcomes = []
+        for items in assembled.updates:
+            outcome, sums = self.updater.update(items, self.learning_rate())
+            for name, value in sums.items():
+                totals[name] = totals.get(name, 0.0) + value
+            if outcome is not None:
+                outcomes.append(outcome)
+                self.state.version += outcome.applied
+        if self.engine.ranks == 1:
+            return totals, outcomes
+        gathered = self.engine.gather([totals])
+        return {name: sum(part.get(name, 0.0) for part in gathered) for part in gathered for name in part}, outcomes
+
+    def learning_rate(self) -> float:
+        """Return the constant rate, after a short warm-up that starts above zero; a stage has its own."""
+        settings = self.config.optimizer
+        first_stage = self.stage_start == 0 and self.method.name != self.config.method
+        rate = (settings.first_stage_learning_rate if first_stage else None) or settings.learning_rate
+        return rate * min(1.0, (self.state.step - self.stage_start + 1) / max(1, settings.warmup_steps))
+
+    def move_weights(self) -> None:
+        """Give the sampler the trainer's weights, with their version."""
+        self.sampler.load_weights(self.engine.named_weights(), self.state.version)
+
+    def validate_if_due(self) -> None:
+        """Sample the validation curves' problems every ``validation.every`` steps, and at the end."""
+        settings, step = self.config.validation, self.state.step
+        done = any(row["step"] == step for row in self.rows["validation"])
+        due = settings.every and (step % settings.every == 0 or step == self.config.schedule.steps)
+        if done or not due:
+            return
+        law = EvaluationSettings(
+            samples_per_problem=settings.samples_per_problem,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            max_response_tokens=self.config.rollout.max_response_tokens,
+            seed=self.config.seed,
+        )
+        for name, problems in self.curves.items():
+            own = problems[self.engine.rank :: self.engine.ranks]
+            answers = sample_answers(self.sampler, self.verifier, self.tokenizer, name, own, law)
+            answers["correct"] = answers["verdict"] == Verdict.correct.value
+            counts = answers.groupby(["benchmark", "problem_id"], sort=True).agg(
+                level=("level", "first"), correct=("correct", "sum"), samples=("correct", "size"),
+                response_tokens_mean=("response_tokens", "mean"),
+            )  # fmt: skip
+            rows = counts.reset_index().to_dict("records")
+            self.rows["validation"] += [{"step": step, **row} for row in self.engine.gather(rows)]
+
+    def record(
+        self, questions: list[Problem], graded: list[GradedRollouts], batch: list[QuestionBatch],
+        assembled: Assembled, sums: dict[str, float], outcomes: list[StepOutcome], gap: tuple[float, int],
+    ) -> None:  # fmt: skip
+        """Add the step's rows to the records."""
+        self.rows["rollouts"] += rollout_rows(self.state.step, questions, graded, batch)
+        self.rows["metrics"].append(
+            {
+                "step": self.state.step,
+                **rollout_metrics(graded),
+                **gate_metrics(batch),
+                **training_metrics(self.online_rows, assembled, sums, outcomes),
+                "optim/learning_rate": self.learning_rate(),
+                "check/logprob_gap": gap[0],
+                "check/logprob_gap_rollouts": float(gap[1]),
+                "check/policy_version": float(self.state.version),
+                **self.timings,
+            }
+        )
+
+    def tables(self) -> Records:
+        """Return the records so far."""
+        return {name: pd.DataFrame(rows) for name, rows in self.rows.items()}
+
+    def clock(self, name: str) -> AbstractContextManager[None]:
+        """Time a phase of the step, seconds."""
+        return _clock(self.timings, name)
+
+
+@contextmanager
+def _clock(timings: dict[str, float], name: str):
+    start = time.perf_counter()
+    yield
+    timings[name] = time.perf_counter() - start
