@@ -2,6 +2,7 @@
 
 SCALE ?= mini
 VENV ?= .venv
+# requirements/gpu.lock on a machine with a GPU; also taken from the environment: `export LOCK=requirements/gpu.lock`.
 LOCK ?= requirements/cpu.lock
 # Passed on to every `pip install`, e.g. PIP_ARGS="--extra-index-url <address of PyTorch's CPU wheel index>".
 PIP_ARGS ?=
@@ -14,7 +15,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11
 
 BIN := $(VENV)/bin
 # Named by content, not dated: a checkout changes dates without changing files, and the other way round.
-STAMP := $(VENV)/.installed-$(shell cat $(LOCK) pyproject.toml | cksum | tr ' ' '-')
+LOCK_NAME := $(notdir $(basename $(LOCK)))
+STAMP := $(VENV)/.installed-$(LOCK_NAME)-$(shell cat $(LOCK) pyproject.toml | cksum | tr ' ' '-')
 # DeepSpeed and the notebooks look up `ninja`, `deepspeed` and `python` on the path.
 export PATH := $(abspath $(BIN)):$(PATH)
 
@@ -30,17 +32,22 @@ $(STAMP):
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
 	  echo "make: PYTHON = $(PYTHON) is $$("$(PYTHON)" --version 2>&1 || true); allowed is Python 3.11;" \
 	    "install it and type: make setup PYTHON=<path of a Python 3.11>" >&2; exit 2; }
+	@# pip takes torch 2.13.0+cpu for the 2.13.0 of the GPU lock, so two locks in one folder would be neither.
+	@! ls "$(VENV)"/.installed-* 2>/dev/null | grep -qv '/\.installed-$(LOCK_NAME)-' || { \
+	  echo "make: VENV = $(VENV) holds another lock than LOCK = $(LOCK); allowed is one lock per environment;" \
+	    "type: make setup LOCK=$(LOCK) VENV=<another folder> (or make clean first)" >&2; exit 2; }
 	@"$(BIN)/python" -c 'import sys, pip; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null \
 	  || { { [ ! -e "$(VENV)" ] || [ -e "$(VENV)/pyvenv.cfg" ]; } && "$(PYTHON)" -m venv --clear "$(VENV)"; } || { \
 	  echo "make: no virtual environment could be created in VENV = $(VENV) (which must be new or one already);" \
 	    "on Debian and Ubuntu, where the venv module is a package of its own, type: apt-get install python3-venv" >&2; \
 	  exit 2; }
 	@# torch first and alone: its CPU build is the one package that may need an index of its own.
-	"$(BIN)/python" -m pip install --no-deps $(PIP_ARGS) "$$(grep '^torch==' $(LOCK))" || { \
-	  echo "make: pip cannot find $$(grep '^torch==' $(LOCK)), the build of PyTorch for CPUs; type:" \
+	@"$(BIN)/python" -m pip install --quiet --no-deps $(PIP_ARGS) "$$(grep '^torch==' $(LOCK))" || { \
+	  echo "make: pip cannot find $$(grep '^torch==' $(LOCK)); where it ends in +cpu it is in an index of its own; type:" \
 	    "make setup PIP_ARGS=\"--extra-index-url <address of PyTorch's CPU wheel index>\"" \
 	    "(or --find-links <folder that holds the wheel>)" >&2; exit 2; }
 	@# --no-deps: the lock is complete, and it leaves out three packages on purpose (see CONTRIBUTING.md).
+	@echo "installing $(LOCK) into $(VENV): two minutes, 4 GB"
 	"$(BIN)/python" -m pip install --quiet --no-deps $(PIP_ARGS) -r $(LOCK)
 	"$(BIN)/python" -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@rm -f "$(VENV)"/.installed-*
@@ -72,11 +79,13 @@ format: setup  ## let ruff mend what it can
 	"$(BIN)/ruff" check --fix .
 	"$(BIN)/ruff" format .
 
-lock: setup  ## resolve requirements/cpu.lock anew from pyproject.toml (LOCK_ARGS: where to find PyTorch's CPU wheels)
+UV_COMPILE = "$(BIN)/uv" pip compile pyproject.toml --extra dev --upgrade --python-version 3.11 \
+  --custom-compile-command "make lock"
+lock: setup  ## resolve the locks anew from pyproject.toml (LOCK_ARGS: where uv finds PyTorch's CPU wheels)
 	"$(BIN)/python" -m pip install --quiet $(PIP_ARGS) uv
-	"$(BIN)/uv" pip compile pyproject.toml --extra cpu --extra dev --upgrade --python-version 3.11 \
-	  --no-emit-package torchvision --no-emit-package torchaudio --no-emit-package torchcodec \
-	  --custom-compile-command "make lock" $(LOCK_ARGS) --output-file requirements/cpu.lock
+	$(UV_COMPILE) --extra cpu --no-emit-package torchvision --no-emit-package torchaudio \
+	  --no-emit-package torchcodec $(LOCK_ARGS) --output-file requirements/cpu.lock
+	$(UV_COMPILE) --extra gpu --output-file requirements/gpu.lock
 
 clean:  ## remove .venv and the caches; runs/ and reports/ stay
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist *.egg-info

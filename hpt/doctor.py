@@ -60,7 +60,7 @@ def _torch(machine: Machine) -> Iterator[Finding]:
             "PyTorch",
             "warn",
             f"{version} is built for CPUs, and this machine has a GPU",
-            "for the scales gpu and full: pip install -e '.[gpu,dev]' in an environment of its own",
+            "for the scales gpu and full: make setup LOCK=requirements/gpu.lock VENV=<another folder>",
         )
     else:
         build = f"CUDA {machine.torch_cuda}" if machine.torch_cuda else "CPU"
@@ -102,11 +102,9 @@ def _imports(machine: Machine) -> Iterator[Finding]:
 
 
 def _versions(machine: Machine) -> Iterator[Finding]:
-    if machine.torch_cuda:
-        return  # the lock describes the CPU environment
     if not machine.locked:
         yield Finding(
-            "lock", "warn", "no requirements/cpu.lock beside the package", "install from a clone of the repository"
+            "lock", "warn", "no requirements/*.lock beside the package", "install from a clone of the repository"
         )
         return
     missing = sorted(set(machine.locked) - set(machine.packages))

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-LOCK = Path(__file__).resolve().parent.parent / "requirements" / "cpu.lock"
+LOCKS = Path(__file__).resolve().parent.parent / "requirements"
 # Their registry builds are CUDA ones; beside a CPU build of PyTorch, transformers finds and imports them, and fails.
 LEFT_OUT = ("torchvision", "torchaudio", "torchcodec")
 ENGINES = {"vllm": "the sampler", "deepspeed": "the trainer", "math_verify": "the verifier"}
@@ -43,7 +43,8 @@ class Machine:
         compiler: path of a C++ compiler, or None.
         python_headers: whether ``Python.h`` is there for compiled kernels.
         libnuma: whether ``libnuma.so.1`` can be loaded.
-        locked: normalised distribution name -> version of the lock; empty where there is no lock beside the package.
+        locked: normalised distribution name -> version of the CPU or GPU lock, whichever PyTorch is built for;
+            empty where there is no lock beside the package.
         import_errors: module -> last line of the error its import ended with ("" for success); only with ``deep``.
     """
 
@@ -107,6 +108,11 @@ def _torch_cuda() -> str | None:
     return built_for_cuda(version.read_text(encoding="utf-8")) if version.exists() else None
 
 
+def _locked(torch_cuda: str | None) -> dict[str, str]:
+    lock = LOCKS / ("gpu.lock" if torch_cuda else "cpu.lock")
+    return read_lock(lock.read_text(encoding="utf-8")) if lock.exists() else {}
+
+
 def _can_load(library: str) -> bool:
     try:
         ctypes.CDLL(library)
@@ -158,13 +164,14 @@ def inspect_machine(folder: Path | None = None, deep: bool = False) -> Machine:
         deep: also import PyTorch, transformers and the engines, each in its own process (about a minute).
     """
     importable = (m for m in (*ENGINES, *LEFT_OUT) if importlib.util.find_spec(m) is not None)
+    torch_cuda = _torch_cuda()
     headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
     return Machine(
         python=sys.version_info[:3],
         architecture=platform.machine(),
         packages={normalise(d.name): d.version for d in importlib.metadata.distributions() if d.name},
         modules=frozenset(importable),
-        torch_cuda=_torch_cuda(),
+        torch_cuda=torch_cuda,
         gpu=Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None,
         cores=len(os.sched_getaffinity(0)),
         memory_gib=_free_memory() / GIB,
@@ -173,6 +180,6 @@ def inspect_machine(folder: Path | None = None, deep: bool = False) -> Machine:
         compiler=next((path for path in map(shutil.which, ("g++", "c++", "clang++")) if path), None),
         python_headers=headers.exists(),
         libnuma=_can_load("libnuma.so.1"),
-        locked=read_lock(LOCK.read_text(encoding="utf-8")) if LOCK.exists() else {},
+        locked=_locked(torch_cuda),
         import_errors={m: import_error(m) for m in ("torch", "transformers", *ENGINES)} if deep else {},
     )

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from hpt.doctor import Finding, diagnose
-from hpt.machine import LOCK, Machine, import_error, inspect_machine, normalise, read_lock
+from hpt.machine import LOCKS, Machine, import_error, inspect_machine, normalise, read_lock
 
 HEALTHY = Machine(
     python=(3, 11, 7),
@@ -30,6 +30,7 @@ GPU = replace(
     packages={"torch": "2.13.0", "vllm": "0.32.0", "deepspeed": "0.19.8", "math-verify": "0.9.0"},
     modules=HEALTHY.modules | {"torchvision", "torchaudio"},
     cpu_flags=frozenset(),
+    locked={"torch": "2.13.0", "vllm": "0.32.0"},
 )
 
 
@@ -52,7 +53,7 @@ def test_healthy_machine_has_nothing_to_mend(machine: Machine) -> None:
         ("Python", {"python": (3, 12, 1)}, "fail", "3.12.1", "make setup PYTHON="),
         ("PyTorch", {"packages": {}}, "fail", "not installed", "make setup"),
         ("PyTorch", {"torch_cuda": "13.0"}, "fail", "built for CUDA 13.0", "pip uninstall -y torch"),
-        ("PyTorch", {"gpu": True}, "warn", "has a GPU", ".[gpu,dev]"),
+        ("PyTorch", {"gpu": True}, "warn", "has a GPU", "LOCK=requirements/gpu.lock"),
         (
             "packages left out",
             {"modules": HEALTHY.modules | {"torchvision"}},
@@ -64,7 +65,7 @@ def test_healthy_machine_has_nothing_to_mend(machine: Machine) -> None:
         ("deepspeed", {"packages": {"torch": "2.13.0+cpu"}}, "fail", "not installed", "make setup"),
         ("lock", {"locked": {"torch": "2.14.0+cpu"}}, "warn", "torch 2.13.0+cpu (locked: 2.14.0+cpu)", "make -B setup"),
         ("lock", {"locked": {"pebble": "5.2.3"}}, "warn", "pebble missing", "make -B setup"),
-        ("lock", {"locked": {}}, "warn", "no requirements/cpu.lock", "clone"),
+        ("lock", {"locked": {}}, "warn", "no requirements/*.lock", "clone"),
         ("cores", {"cores": 1}, "warn", "1 core", "2 cores"),
         ("vector instructions", {"cpu_flags": frozenset({"sse4_2"})}, "fail", "neither AVX2", "AVX2"),
         ("memory", {"memory_gib": 1.5}, "warn", "1.5 GiB free", "--scale tiny"),
@@ -104,7 +105,7 @@ def test_inspection_reads_this_machine() -> None:
     assert machine.packages[normalise("math_verify")]
     assert machine.cores >= 1
     assert machine.memory_gib > 0
-    assert machine.locked == read_lock(LOCK.read_text(encoding="utf-8"))
+    assert machine.locked == read_lock((LOCKS / "cpu.lock").read_text(encoding="utf-8"))
     assert machine.import_errors == {}
 
 
