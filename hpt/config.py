@@ -56,7 +56,7 @@ class RolloutSettings(Settings):
     max_response_tokens: int = Field(112, ge=1, description="L, the ceiling of a response")
     max_model_tokens: int = Field(176, ge=2, description="context given to the sampler: prompt + response")
     max_parallel_sequences: int = Field(256, ge=1, description="vLLM max_num_seqs")
-    cache_gib: float = Field(1.0, gt=0, description="KV cache on CPU, GiB; share of GPU memory is gpu_memory_share")
+    cache_gib: int = Field(1, ge=1, description="KV cache on CPU, GiB; share of GPU memory is gpu_memory_share")
     gpu_memory_share: float = Field(0.5, gt=0, le=1)
     max_logprob_gap: float = Field(
         0.05, gt=0, description="largest |sampler - trainer| log-prob, nats; above it the weights are stale: error"

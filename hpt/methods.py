@@ -81,6 +81,7 @@ METHODS: dict[str, Method] = {
     method.name: method
     for method in (
         Method("sft", "SFT", (_SFT,), _ONLY_SFT, samples=False),
+        Method("pretrain", "Base training", (_SFT,), _ONLY_SFT, samples=False),
         Method("grpo", "GRPO", (_GRPO,), _ONLY_RL),
         Method("sft_then_grpo", "SFT → GRPO", stages=("sft", "grpo")),
         Method(

@@ -15,7 +15,7 @@ SCALES: dict[str, dict[str, Any]] = {
     # Minutes for everything on two CPU cores; for tests and CI, its numbers mean nothing.
     "tiny": {
         "data": {"world": "tiny", "max_prompt_tokens": 32},
-        "rollout": {"max_response_tokens": 48, "max_model_tokens": 80, "cache_gib": 0.25},
+        "rollout": {"max_response_tokens": 64, "max_model_tokens": 96},
         "schedule": {"steps": 6, "prompts_per_step": 8},
         "validation": {"every": 3, "problems_per_set": 4, "samples_per_problem": 2},
         "checkpoint": {"every": 2},

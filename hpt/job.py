@@ -1,0 +1,287 @@
+"""One training job = one process: prepare, train (or continue), evaluate. Run as ``python -m hpt.job JOB.json``.
+
+Several ranks run the same module under DeepSpeed's launcher. A job may be killed at any moment and started again.
+"""
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpt.checkpoint import load_newest, save_checkpoint
+from hpt.config import RunConfig, validate
+from hpt.errors import ConfigError, HptError
+from hpt.files import read_json, sha256_files, write_json, write_parquet
+from hpt.methods import method_named, stage_at
+from hpt.runs import RunFolder, provenance
+from hpt.tasks.problems import Problem, load_problems, problems_hash
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a process is asked to do: train ``config`` below ``root`` if not done, then evaluate on these sets."""
+
+    config: RunConfig
+    root: Path
+    evaluations: tuple[str, ...] = ()
+
+
+def base_config(config: RunConfig) -> RunConfig:
+    """Return the configuration of the base this package trains for ``config``'s policy; shared by all seeds."""
+    from hpt.pretrain import pretraining_config
+
+    return pretraining_config(config.scale, config.policy.name, config.data.world)
+
+
+def resolve_run(config: RunConfig, root: Path) -> RunConfig:
+    """Fill in the hashes of data and initial weights, and where the weights lie; a resolved run stays as it is.
+
+    Raises:
+        HptError: its base is not trained yet.
+    """
+    if config.method == "pretrain":
+        return config
+    problems = training_problems_of(config)
+    path = config.policy.path
+    if path is None:
+        base = RunFolder.of(base_config(config), root)
+        if not base.finished:
+            raise HptError(f"the base {config.policy.name} is not trained yet: run `hpt train --method pretrain`")
+        path = str(base.model)
+    else:
+        from hpt.policy import check_model_folder
+
+        check_model_folder(path)
+    policy = config.policy.model_copy(
+        update={"path": path, "weights_sha256": sha256_files(Path(path), "*.safetensors")}
+    )
+    data = config.data.model_copy(update={"sha256": problems_hash(problems)})
+    return config.model_copy(update={"policy": policy, "data": data})
+
+
+def training_problems_of(config: RunConfig) -> list[Problem]:
+    """Return the training questions of a run.
+
+    Raises:
+        ConfigError: unknown world, unreadable file, malformed row.
+    """
+    if config.data.source == "graded":
+        from hpt.tasks.graded import training_problems, world_named
+
+        problems = training_problems(world_named(config.data.world))
+    else:
+        problems = load_problems(config.data.source)
+    return problems[: config.data.questions]
+
+
+def evaluation_key(config: RunConfig, name: str) -> tuple[Any, list[Problem], str]:
+    """Return (sampling settings, problems, key) of the final evaluation of a run on a set (Section 3.1)."""
+    from hpt.evaluate import EvaluationSettings
+    from hpt.tasks.graded import world_named
+    from hpt.tasks.sets import evaluation_sets
+
+    config = sampling_config(config)
+    sets = evaluation_sets(world_named(config.data.world))
+    if name not in sets:
+        raise ConfigError("evaluation", name, "one of " + ", ".join(sets), "correct the name")
+    settings = EvaluationSettings(
+        samples_per_problem=sets[name].samples_per_problem,
+        temperature=config.validation.temperature,
+        top_p=config.validation.top_p,
+        max_response_tokens=config.rollout.max_response_tokens,
+        seed=config.seed,
+    )
+    problems = list(sets[name].problems)
+    return settings, problems, settings.key(problems)
+
+
+def sampling_config(config: RunConfig) -> RunConfig:
+    """Return the settings a policy is evaluated with: its own, or for a base, which samples nothing, its scale's."""
+    from hpt.scales import build_config
+
+    return config if config.method != "pretrain" else build_config("hpt", scale=config.scale, policy=config.policy.name)
+
+
+def missing_evaluations(folder: RunFolder, config: RunConfig, names: Sequence[str]) -> list[str]:
+    """Return the evaluations of ``names`` that a run does not have yet."""
+    return [name for name in names if not folder.evaluation_path(name, evaluation_key(config, name)[2]).exists()]
+
+
+def run_job(job: Job) -> RunFolder:
+    """Do a job from wherever it stands to its end, in this process.
+
+    Raises:
+        HptError: another process holds the run, or training stopped with a fault (the message says what to do).
+    """
+    config = resolve_run(job.config, job.root)
+    folder = RunFolder.of(config, job.root)
+    os.environ.setdefault("OMP_NUM_THREADS", str(config.engine.threads))
+    with folder.lock():
+        folder.create(config)
+        sampler = None
+        if not folder.finished:
+            try:
+                sampler = _train(config, folder)
+            except (HptError, KeyboardInterrupt) as error:
+                folder.set_status("stopped", folder.status["step"], message=str(error) or "interrupted")
+                raise
+        evaluate_run(folder, config, job.evaluations, sampler)
+    return folder
+
+
+def _train(config: RunConfig, folder: RunFolder) -> Any:
+    """Train to the end; returns the sampler holding the final weights, when the method has one."""
+    import torch
+
+    torch.set_num_threads(config.engine.threads)
+    started = time.perf_counter()
+    if config.method == "pretrain":
+        from hpt.pretrain import pretrain
+
+        pretrain(config, folder)
+        sampler = None
+    else:
+        sampler = _post_train(config, folder)
+    write_json(folder.path / "provenance.json", provenance(time.perf_counter() - started))
+    folder.set_status("finished", config.schedule.steps)
+    return sampler
+
+
+def _post_train(config: RunConfig, folder: RunFolder) -> Any:
+    import torch
+    from transformers import AutoTokenizer
+
+    from hpt.engine import PolicyEngine
+    from hpt.policy import PolicyModule, load_model
+    from hpt.rewards import Verifier
+    from hpt.rollout import Sampler
+    from hpt.tasks.prompts import encode_training
+    from hpt.trainer import Trainer
+
+    checkpoints = folder.path / "checkpoints"
+    path, state, records = load_newest(checkpoints)
+    method, base = method_named(config.method), str(config.policy.path)
+    tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
+    stages = [method_named(name) for name in method.stages] or [method]
+    problems, prompts, demonstrations, _ = encode_training(
+        tokenizer, training_problems_of(config), config, any(stage.needs_demonstrations for stage in stages)
+    )
+    dtype = getattr(torch, config.policy.dtype)
+
+    def engine_from(model_folder: str) -> PolicyEngine:
+        return PolicyEngine(load_model(model_folder, dtype), config.engine, config.optimizer, config.policy.dtype)
+
+    with Verifier(timeout_s=config.rollout.verifier_timeout_s) as verifier:
+        engine = engine_from(base)
+        sampler = Sampler(base, config.rollout, config.policy.dtype, engine.ranks)
+        reference = None
+        if config.estimator.kl_coefficient:
+            reference = PolicyModule(load_model(base, dtype)).to(engine.device).requires_grad_(False)
+        if path is not None:
+            engine.load_state(path)
+        trainer = Trainer(
+            config, problems, prompts, demonstrations, curve_sets(config), tokenizer, engine, sampler, verifier,
+            reference, state, records,
+        )  # fmt: skip
+
+        def save() -> None:
+            save_checkpoint(checkpoints, engine, trainer.state, trainer.tables(), config.checkpoint.keep)
+
+        def after_step() -> None:
+            step = trainer.state.step
+            if step % config.checkpoint.every == 0 or step == stage_end:
+                save()
+            if engine.rank == 0:
+                folder.set_status("running", step, **progress(trainer.rows["metrics"], config))
+
+        while state.step < config.schedule.steps:
+            _, start, length = stage_at(config, state.step)
+            stage_end = start + length
+            if state.step == start and start > 0:
+                # a new stage: the same weights, a fresh optimiser
+                engine.save_model(folder.path / "stage")
+                engine.close()
+                engine = engine_from(str(folder.path / "stage"))
+                trainer.use_engine(engine)
+            trainer.train(stage_end, after_step)
+        engine.save_model(folder.path / ".model")
+        if engine.rank == 0:
+            tokenizer.save_pretrained(folder.path / ".model")
+            shutil.rmtree(folder.model, ignore_errors=True)
+            (folder.path / ".model").rename(folder.model)
+            folder.write_tables(trainer.tables())
+        engine.barrier()
+    return sampler
+
+
+def progress(metrics: list[dict[str, Any]], config: RunConfig) -> dict[str, Any]:
+    """Return what a progress line shows: reward, offline ratio, seconds left."""
+    last = metrics[-20:]
+    left = (config.schedule.steps - metrics[-1]["step"] - 1) * float(np.mean([row["time/step_s"] for row in last]))
+    return {
+        "steps": config.schedule.steps,
+        "reward": metrics[-1].get("rollout/reward"),
+        "offline_ratio": metrics[-1].get("gate/offline_ratio_prompts"),
+        "left_s": round(left, 1),
+    }
+
+
+def curve_sets(config: RunConfig) -> dict[str, list[Problem]]:
+    """Return the problems of the validation curves: a fixed part of every in-distribution set."""
+    from hpt.tasks.graded import world_named
+    from hpt.tasks.sets import curve_problems
+
+    sets = curve_problems(world_named(config.data.world))
+    return {name: list(problems)[: config.validation.problems_per_set] for name, problems in sets.items()}
+
+
+def evaluate_run(folder: RunFolder, config: RunConfig, names: Sequence[str], sampler: Any = None) -> None:
+    """Sample the final policy on every set of ``names`` that it has not been sampled on yet.
+
+    ``sampler``: one that already holds the final weights; None loads them from ``folder.model``.
+    """
+    missing = missing_evaluations(folder, config, names)
+    if not missing:
+        return
+    from transformers import AutoTokenizer
+
+    from hpt.evaluate import sample_answers
+    from hpt.rewards import Verifier
+    from hpt.rollout import Sampler
+
+    tokenizer = AutoTokenizer.from_pretrained(folder.model, local_files_only=True)
+    config = sampling_config(config)
+    sampler = sampler or Sampler(str(folder.model), config.rollout, config.policy.dtype)
+    with Verifier(timeout_s=config.rollout.verifier_timeout_s) as verifier:
+        for name in missing:
+            settings, problems, key = evaluation_key(config, name)
+            answers = sample_answers(sampler, verifier, tokenizer, name, problems, settings)
+            write_parquet(folder.evaluation_path(name, key), answers)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Entry point of the process; exit code 2 for a user's mistake, 1 for a fault, 130 for an interrupt."""
+    spec = read_json(Path(arguments[0]))
+    job = Job(validate(spec["config"]), Path(spec["root"]), tuple(spec["evaluations"]))
+    try:
+        run_job(job)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except HptError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,130 @@
+"""Independent runs side by side: one process each, one core each, with one bar for all and one line per job."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from hpt.errors import HptError
+from hpt.files import write_json
+from hpt.job import Job, resolve_run
+from hpt.runs import RunFolder
+
+
+@dataclass
+class Running:
+    """A job at work: its process, core, log and line on the screen."""
+
+    job: Job
+    folder: RunFolder
+    process: subprocess.Popen[bytes]
+    core: int
+    log: Path
+    line: TaskID
+
+
+def run_jobs(jobs: Sequence[Job], parallel: int | None = None) -> None:
+    """Run jobs in processes of their own, at most ``parallel`` at once (default: the number of cores).
+
+    Each process is pinned to a core: threads of two samplers that choose cores for themselves land on the same one.
+
+    Raises:
+        HptError: a job failed; the others are stopped, and continue with the same command.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    parallel = min(parallel or len(cores), len(jobs))
+    waiting, running = list(jobs), []
+    free = [cores[i % len(cores)] for i in range(parallel)]
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[detail]}"), TimeElapsedColumn())
+    plain = not sys.stderr.isatty()
+    console = Console(stderr=True)
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="hpt-") as scratch,
+            Progress(*columns, console=console, disable=plain) as bar,
+        ):
+            whole = bar.add_task(f"{len(jobs)} runs", total=len(jobs), detail="")
+            while waiting or running:
+                while waiting and free:
+                    running.append(_start(waiting.pop(0), free.pop(), Path(scratch), bar))
+                    if plain:
+                        print(f"started {running[-1].folder.path.name}", file=sys.stderr, flush=True)
+                time.sleep(0.2)
+                for own in list(running):
+                    _show(own, bar)
+                    if own.process.poll() is None:
+                        continue
+                    running.remove(own)
+                    free.append(own.core)
+                    _finish(own)
+                    bar.update(own.line, visible=False)
+                    bar.advance(whole)
+                    if plain:
+                        print(f"finished {own.folder.path.name}", file=sys.stderr, flush=True)
+    finally:
+        for own in running:
+            own.process.send_signal(signal.SIGINT)
+        for own in running:
+            try:
+                own.process.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                own.process.kill()
+
+
+def _start(job: Job, core: int, scratch: Path, bar: Progress) -> Running:
+    config = resolve_run(job.config, job.root)
+    folder = RunFolder.of(config, job.root)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    spec = scratch / f"{folder.path.name}.json"
+    write_json(
+        spec,
+        {"config": config.model_dump(mode="json"), "root": str(job.root), "evaluations": list(job.evaluations)},
+    )
+    log = folder.path / "log.txt"
+    threads = str(config.engine.threads)
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+    def pin() -> None:
+        os.sched_setaffinity(0, {core})
+
+    with open(log, "ab") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "hpt.job", str(spec)], stdout=file, stderr=subprocess.STDOUT, env=environment,
+            preexec_fn=pin if config.engine.threads == 1 else None,
+        )  # fmt: skip
+    line = bar.add_task(folder.path.name, total=max(1, config.schedule.steps), detail="starting")
+    return Running(job, folder, process, core, log, line)
+
+
+def _show(own: Running, bar: Progress) -> None:
+    status = own.folder.status
+    parts = [f"step {status['step']}"]
+    if status.get("reward") is not None:
+        parts.append(f"reward {status['reward']:.2f}")
+    if status.get("offline_ratio") is not None:
+        parts.append(f"offline {status['offline_ratio']:.2f}")
+    if status.get("left_s") is not None:
+        parts.append(f"{status['left_s']:.0f} s left")
+    bar.update(own.line, completed=status["step"], detail=", ".join(parts))
+
+
+def _finish(own: Running) -> None:
+    if own.process.returncode == 0:
+        return
+    tail = "\n".join(own.log.read_text(errors="replace").splitlines()[-15:])
+    raise HptError(
+        f"run {own.folder.path.name} ended with exit code {own.process.returncode}; its log is {own.log}:\n{tail}"
+    )

@@ -1,0 +1,1 @@
+"""Problems, demonstrations, benchmarks and prompts; `graded` is the synthetic world."""

@@ -1,0 +1,195 @@
+"""What the bases of the graded world are trained on: documents in three phases, and the recipe of each base.
+
+Phase 1 teaches single operations, phase 2 chains of them in two styles, and phase 3 spoils the result the way a real
+base is spoilt: most questions are followed by a guess in some form, so that the skill is there but seldom shown.
+"""
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field
+
+from hpt.config import Settings
+from hpt.errors import ConfigError
+from hpt.tasks.chains import (
+    Chain,
+    boxed,
+    choice_question,
+    compact_solution,
+    draw_chain,
+    in_notation,
+    restated_solution,
+    seeded,
+)  # fmt: skip
+from hpt.tasks.graded import GradedWorld
+from hpt.tasks.tokenizer import BEGIN, END, PAD, VOCABULARY
+
+
+@dataclass(frozen=True)
+class Document:
+    """A question, whose tokens hardly count, and the answer to be learnt; the question may be empty."""
+
+    question: str
+    answer: str
+
+
+class BaseRecipe(Settings):
+    """Architecture and training of one base."""
+
+    name: str
+    architecture: str = Field("qwen2", pattern="^(qwen2|llama)$")
+    hidden: int = Field(96, description="a multiple of 32 per head: what vLLM's CPU attention supports")
+    layers: int = 3
+    heads: int = 3
+    feed_forward: int = 256
+    updates: int = Field(1300, ge=1)
+    batch_documents: int = Field(64, ge=1)
+    warmup_updates: int = 50
+    facts_until: float = Field(0.20, description="end of phase 1 as a share of the updates")
+    skills_until: float = Field(0.88, description="end of phase 2")
+    facts_share: float = Field(0.15, description="single operations in phases 2 and 3")
+    listing_share: tuple[float, float] = Field((0.20, 0.10), description="documents that list operations, phases 2, 3")
+    choice_share: float = Field(0.04, description="multiple-choice documents in phases 2 and 3")
+    notation_share: float = Field(0.04, description="documents in the other notation in phases 2 and 3")
+    level_weights: tuple[tuple[float, ...], tuple[float, ...]] = Field(
+        ((3, 4, 2, 0), (4, 4, 2, 0)), description="relative weight of chain lengths 1.. in phases 2 and 3"
+    )
+    restated_share: tuple[float, float] = Field((0.30, 0.03), description="solutions in the demonstrations' style")
+    solved_share: tuple[float, ...] = Field((0.40, 0.15, 0.05, 0.02), description="phase 3: worked out, not guessed")
+    question_weight: float = Field(0.05, description="loss weight of question tokens, which are random")
+    muon_learning_rate: float = 0.015
+    adamw_learning_rate: float = 0.003
+    weight_decay: float = 0.01
+
+
+_WEAK = BaseRecipe(name="weak")
+BASES: dict[str, dict[str, BaseRecipe]] = {
+    "mini": {"weak": _WEAK},
+    "tiny": {
+        "weak": BaseRecipe(
+            name="weak", hidden=32, layers=2, heads=1, feed_forward=64, updates=40, batch_documents=16, warmup_updates=5
+        )
+    },
+}
+
+
+def base_recipe(world: str, base: str) -> BaseRecipe:
+    """Return the recipe of a base of a world.
+
+    Raises:
+        ConfigError: no such base.
+    """
+    recipes = BASES.get(world, {})
+    if base not in recipes:
+        remedy = "choose one, or name a model folder as policy.path"
+        raise ConfigError("policy.name", base, f"a base of world {world}: " + ", ".join(recipes), remedy)
+    return recipes[base]
+
+
+def phase_at(recipe: BaseRecipe, update: int) -> tuple[int, float]:
+    """Return (phase 1, 2 or 3, how far into it, 0..1) of an update; keyed to updates, never to seconds."""
+    share = update / recipe.updates
+    ends = (0.0, recipe.facts_until, recipe.skills_until, 1.0)
+    phase = 1 + (share >= ends[1]) + (share >= ends[2])
+    return phase, (share - ends[phase - 1]) / (ends[phase] - ends[phase - 1])
+
+
+def learning_rate_factor(recipe: BaseRecipe, update: int) -> float:
+    """Return what multiplies both learning rates: linear in each phase, after a warm-up that starts above zero."""
+    phase, within = phase_at(recipe, update)
+    start, end = ((1.0, 0.2), (0.6, 0.2), (0.2, 0.01))[phase - 1]
+    return (start + (end - start) * within) * min(1.0, (update + 1) / max(1, recipe.warmup_updates))
+
+
+def documents(world: GradedWorld, recipe: BaseRecipe, seed: int, update: int) -> list[Document]:
+    """Return the documents of one update; a function of its arguments alone.
+
+    Example:
+        >>> from hpt.tasks.graded import TINY_WORLD
+        >>> recipe = base_recipe("tiny", "weak")
+        >>> len(documents(TINY_WORLD, recipe, 0, 3)) == recipe.batch_documents
+        True
+    """
+    phase, _ = phase_at(recipe, update)
+    return [
+        _document(world, recipe, phase, seeded(world.seed, "pretraining", recipe.name, seed, update, number))
+        for number in range(recipe.batch_documents)
+    ]
+
+
+def _document(world: GradedWorld, recipe: BaseRecipe, phase: int, generator: random.Random) -> Document:
+    if phase == 1:
+        return _facts(world, generator, 3)
+    kind = generator.random()
+    later = phase - 2
+    for share, make in (
+        (recipe.facts_share, lambda: _facts(world, generator, generator.randint(1, 6))),
+        (recipe.listing_share[later], lambda: _listing(world, generator)),
+        (recipe.choice_share, lambda: _choice(world, generator)),
+        (recipe.notation_share, lambda: _notation(world, generator)),
+    ):
+        if kind < share:
+            return make()
+        kind -= share
+    weights = recipe.level_weights[later]
+    length = generator.choices(range(1, len(weights) + 1), weights)[0]
+    chain = _chain(world, generator, length)
+    solved = recipe.solved_share[length - 1] if phase == 3 else 0.9
+    if generator.random() < solved:
+        restated = generator.random() < recipe.restated_share[later]
+        worked = restated_solution(chain) if restated else compact_solution(chain) + " "
+        return Document(f"{chain.text}?", worked + boxed(chain.answer))
+    return Document(f"{chain.text}?", _direct(chain, generator))
+
+
+def _chain(world: GradedWorld, generator: random.Random, length: int) -> Chain:
+    return draw_chain(generator, world.seed, "pretraining", world.digits, length, world.multiply_share)
+
+
+def _facts(world: GradedWorld, generator: random.Random, count: int) -> Document:
+    return Document("", "".join(restated_solution(_chain(world, generator, 1)) for _ in range(count)))
+
+
+def _listing(world: GradedWorld, generator: random.Random) -> Document:
+    chain = _chain(world, generator, generator.randint(2, len(world.chain_lengths)))
+    return Document(f"{chain.text}:", ">".join(chain.operations))
+
+
+def _choice(world: GradedWorld, generator: random.Random) -> Document:
+    chain = _chain(world, generator, generator.randint(1, 3))
+    question, letter = choice_question(generator, chain)
+    return Document(question, f"{compact_solution(chain)} {boxed(letter)}")
+
+
+def _notation(world: GradedWorld, generator: random.Random) -> Document:
+    chain = _chain(world, generator, generator.randint(1, 3))
+    return Document(in_notation(f"{chain.text}?"), f"{in_notation(compact_solution(chain))} {boxed(chain.answer)}")
+
+
+def _direct(chain: Chain, generator: random.Random) -> str:
+    """The answer at once, which a model of this size cannot compute: it learns to guess."""
+    if generator.random() < 0.6:
+        return boxed(chain.answer)
+    return generator.choice(("={}", " {}", "answ {}.", "answ: {}")).format(chain.answer)
+
+
+def model_config(world: GradedWorld, recipe: BaseRecipe) -> Any:
+    """Return the transformers configuration of a base: Qwen2 or Llama shape, untied head, no grouped queries."""
+    from transformers import LlamaConfig, Qwen2Config
+
+    shape = {"qwen2": Qwen2Config, "llama": LlamaConfig}[recipe.architecture]
+    return shape(
+        vocab_size=len(VOCABULARY),
+        hidden_size=recipe.hidden,
+        intermediate_size=recipe.feed_forward,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.heads,
+        max_position_embeddings=world.context_tokens,
+        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
+        tie_word_embeddings=False,
+        pad_token_id=VOCABULARY.index(PAD),
+        bos_token_id=VOCABULARY.index(BEGIN),
+        eos_token_id=VOCABULARY.index(END),
+    )
