@@ -1,0 +1,195 @@
+"""The verifier when comparisons hang or kill their worker: the batch completes, the rest is graded, all is counted.
+
+The functions given as ``compare`` run in worker processes, which import them from this module.
+"""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from hpt.equality import WORKER_MEMORY_BYTES
+from hpt.errors import HptError
+from hpt.rewards import Verdict, Verifier
+
+TIMEOUT_S = 0.4
+
+
+@dataclass(frozen=True)
+class Gold:
+    answer: str
+    answer_kind: str = "math"
+
+
+def text_equal_unless_told_to_fail(answer: str, gold: str) -> bool:
+    """Misbehave as the answer says. `once PATH` misbehaves only as long as PATH does not exist."""
+    words = answer.split()
+    if words[0] == "once":
+        mark = Path(words[1])
+        if mark.exists():
+            return True
+        mark.touch()
+        words = words[2:]
+    if words[0] == "hang":
+        time.sleep(60)
+    if words[0] == "hang-in-c":  # one uninterruptible C call, some minutes long
+        _ = 10 ** (10**9) % 7
+    if words[0] == "exit":
+        os._exit(int(words[1]))
+    if words[0] == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if words[0] == "raise":
+        raise RecursionError
+    return answer == gold
+
+
+def no_engine_in_worker(answer: str, gold: str) -> bool:
+    return "math_verify" in sys.modules and not {"torch", "vllm", "numpy"} & set(sys.modules)
+
+
+def room_for(answer: str, gold: str) -> bool:
+    return len(bytearray(int(answer))) > 0
+
+
+def grade(verifier: Verifier, *answers: str) -> list[Verdict]:
+    grades = verifier.grade([f"\\boxed{{{answer}}}" for answer in answers], [Gold("good")] * len(answers))
+    return [grade.verdict for grade in grades]
+
+
+def failing_verifier(**settings: int) -> Verifier:
+    return Verifier(timeout_s=TIMEOUT_S, compare=text_equal_unless_told_to_fail, **settings)
+
+
+@pytest.mark.parametrize(
+    ("failure", "deaths"), [("hang", 0), ("hang-in-c", 0), ("exit 1", 2), ("exit 0", 0), ("kill", 2)]
+)
+def test_a_failing_pair_is_tried_alone_then_times_out_and_the_batch_completes(failure: str, deaths: int) -> None:
+    with failing_verifier() as verifier:
+        assert grade(verifier, "good", failure, "bad", "good") == [
+            Verdict.correct,
+            Verdict.timed_out,
+            Verdict.wrong,
+            Verdict.correct,
+        ]
+        assert verifier.counters["timed_out"] == 1
+        assert verifier.counters["retried_alone"] == 3  # the distinct pairs of its chunk
+        assert verifier.counters["worker_deaths"] == deaths
+        assert verifier.counters["pool_restarts"] == 0
+        assert grade(verifier, "good", "better") == [Verdict.correct, Verdict.wrong]  # and the next batch works
+
+
+@pytest.mark.parametrize("failure", ["hang", "exit 3"])
+def test_a_pair_that_failed_once_is_graded_when_tried_alone(tmp_path: Path, failure: str) -> None:
+    with failing_verifier() as verifier:
+        assert grade(verifier, f"once {tmp_path}/mark {failure}", "good") == [Verdict.correct] * 2
+        assert verifier.counters["retried_alone"] == 2
+        assert verifier.counters["timed_out"] == 0
+
+
+def test_many_failures_among_good_answers_with_two_workers() -> None:
+    answers = ["good", "exit 1", "exit 2"] + [f"bad{i}" for i in range(40)]
+    with failing_verifier(workers=2) as verifier:
+        verdicts = grade(verifier, *answers)
+    assert verdicts == [Verdict.correct] + [Verdict.timed_out] * 2 + [Verdict.wrong] * 40
+
+
+def test_a_timeout_is_not_remembered() -> None:
+    with failing_verifier() as verifier:
+        for _ in range(2):
+            assert grade(verifier, "exit 1") == [Verdict.timed_out]
+        assert verifier.counters["cache_hits"] == 0
+        assert verifier.counters["worker_deaths"] == 4
+
+
+def test_a_comparison_that_raises_is_wrong_and_counted() -> None:
+    with failing_verifier() as verifier:
+        assert grade(verifier, "raise", "good") == [Verdict.wrong, Verdict.correct]
+        assert (verifier.counters["errors"], verifier.counters["retried_alone"]) == (1, 0)
+
+
+def test_workers_killed_while_idle_are_replaced() -> None:
+    with failing_verifier() as verifier:
+        assert grade(verifier, "good") == [Verdict.correct]
+        for worker in multiprocessing.active_children():
+            assert worker.pid is not None
+            os.kill(worker.pid, signal.SIGKILL)
+        time.sleep(0.3)  # pebble notices within 0.1 s; grading at once is tested by the deaths above
+        assert grade(verifier, "fine", "best") == [Verdict.wrong] * 2
+        assert verifier.counters["timed_out"] == 0
+
+
+def test_close_stops_a_hanging_worker_and_grading_starts_a_new_one() -> None:
+    verifier = failing_verifier()
+    verifier.start()
+    start = time.monotonic()
+    verifier.close()
+    verifier.close()
+    assert time.monotonic() - start < 3
+    assert multiprocessing.active_children() == []
+    assert grade(verifier, "good") == [Verdict.correct]
+    verifier.close()
+    assert multiprocessing.active_children() == []
+
+
+def test_starting_does_not_wait_for_the_workers() -> None:
+    with failing_verifier() as verifier:
+        verifier.close()
+        start = time.monotonic()
+        verifier.start()
+        assert time.monotonic() - start < 0.2  # a worker needs about 0.4 s
+
+
+def test_workers_import_math_verify_and_no_engine() -> None:
+    with Verifier(compare=no_engine_in_worker) as verifier:
+        assert grade(verifier, "1") == [Verdict.correct]
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the memory limit needs Linux")
+@pytest.mark.parametrize(("share", "verdict"), [(0.5, Verdict.correct), (1.5, Verdict.wrong)])
+def test_a_worker_cannot_take_all_memory(share: float, verdict: Verdict) -> None:
+    with Verifier(compare=room_for) as verifier:
+        assert grade(verifier, str(int(share * WORKER_MEMORY_BYTES))) == [verdict]
+        assert verifier.counters["errors"] == (verdict is Verdict.wrong)
+
+
+def fail_to_prepare() -> None:
+    raise ImportError("no math_verify here")
+
+
+def test_workers_that_cannot_start_are_an_error_not_a_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hpt.rewards.prepare_worker", fail_to_prepare)
+    with failing_verifier() as verifier, pytest.raises(HptError, match="failed to start 4 times"):
+        grade(verifier, "good")
+
+
+SCRIPT = """
+from hpt.rewards import Verifier
+from tests.faults.test_verifier import Gold
+with Verifier() as verifier:
+    print(verifier.grade([r"\\boxed{1}"], [Gold("1")])[0].verdict.value)
+"""
+
+
+@pytest.mark.parametrize(
+    ("guard", "output", "complaint"),
+    [('if __name__ == "__main__":', "correct", ""), ("if True:", "", 'do so under `if __name__ == "__main__":`')],
+)
+def test_a_script_must_guard_its_work_and_is_told_so(tmp_path: Path, guard: str, output: str, complaint: str) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(guard + SCRIPT.replace("\n", "\n    "))
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": root},
+    )
+    assert done.stdout.strip() == output
+    assert complaint in done.stderr

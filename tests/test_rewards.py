@@ -1,0 +1,227 @@
+r"""The grader's rules: what counts as the answer, what form it must have, and that math-verify decides the rest."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpt.boxes import last_boxed
+from hpt.errors import ConfigError
+from hpt.rewards import MAX_ANSWER_CHARACTERS, Grade, Verdict, Verifier
+
+
+@dataclass(frozen=True)
+class Gold:
+    answer: str
+    answer_kind: str = "math"
+
+
+@pytest.fixture(scope="module")
+def verifier() -> Iterator[Verifier]:
+    with Verifier(timeout_s=20.0) as shared:
+        yield shared
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The box
+
+
+@pytest.mark.parametrize(
+    ("text", "content"),
+    [
+        ("", None),
+        ("the answer is 5", None),
+        (r"\boxed 5", None),
+        (r"boxed{5}", None),
+        (r"\fbox{5}", None),
+        (r"\boxed{5}", "5"),
+        (r"\boxed {5}", "5"),
+        (r"\boxed{}", ""),
+        (r"\boxed{ 5 }", " 5 "),
+        (r"\boxed{1} then \boxed{2}", "2"),
+        (r"\boxed{\frac{1}{2}} rest", r"\frac{1}{2}"),
+        (r"\boxed{1} and \boxed{2", "1"),
+        (r"\boxed{2", None),
+        (r"\boxed{\frac{1}{2}", None),
+        (r"\boxed{x=\boxed{5}}", "5"),
+        (r"\boxed{3 and \boxed{4}", "4"),
+        (r"{{{ \boxed{5} }", "5"),
+        (r"}}} \boxed{5}", "5"),
+        (r"\boxed{\{1,2\}}", r"\{1,2\}"),
+        (r"\boxed{\left\{x\right.}", r"\left\{x\right."),
+        (r"\boxed{\}", None),
+        (r"\boxed{a \\ {b}}", r"a \\ {b}"),
+        (r"\\boxed{5}", "5"),
+        (r"x \\\boxed{5}", "5"),
+    ],
+)
+def test_last_boxed_takes_the_last_balanced_box(text: str, content: str | None) -> None:
+    assert last_boxed(text) == content
+
+
+@given(st.text(alphabet=st.sampled_from("ab{}\\ "), max_size=40), st.from_regex(r"[a-z0-9+ ]{0,20}", fullmatch=True))
+def test_a_box_appended_to_any_text_without_boxes_is_found(before: str, content: str) -> None:
+    assert last_boxed(before + " \\boxed{" + content + "}") == content
+
+
+@pytest.mark.parametrize(
+    ("text", "content"),
+    [
+        ("\\boxed{" * 150_000, None),
+        ("\\boxed{" * 5_000 + "7" + "}" * 5_000, "7"),
+        ("\\boxed{1}" * 110_000, "1"),
+        ("{" * 1_000_000 + "\\boxed{3}", "3"),
+        ("\\boxed{3}" + "}" * 1_000_000, "3"),
+        ("\\boxed" + " " * 1_000_000, None),
+        ("\\" * 1_000_001 + "boxed{3}", "3"),
+        ("x" * 1_000_000 + "\\boxed{3}", "3"),
+    ],
+    ids=["unclosed", "nested", "many", "open braces", "close braces", "spaces", "backslashes", "long"],
+)
+def test_a_megabyte_is_read_in_linear_time(text: str, content: str | None) -> None:
+    start = time.process_time()
+    assert last_boxed(text) == content
+    assert time.process_time() - start < 5.0  # measured 0.01-0.4 s; quadratic would take minutes
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The verdicts
+
+TRAPS = [
+    # (response, gold answer, kind, verdict); math-verify alone would call several of the wrong ones correct
+    ("398*9=712", "712", "digits", Verdict.no_answer),
+    ("398*9=712", "712", "math", Verdict.no_answer),
+    (r"\boxed{712", "712", "digits", Verdict.no_answer),
+    (r"\boxed{712}", "712", "digits", Verdict.correct),
+    (r"\boxed{713}", "712", "digits", Verdict.wrong),
+    (r"\boxed{712} so \boxed{713}", "712", "digits", Verdict.wrong),
+    (r"\boxed{7} \boxed{12}", "712", "digits", Verdict.wrong),
+    (r"\boxed{1} \boxed{2}", r"\{1,2\}", "math", Verdict.wrong),
+    (r"\boxed{713} so \boxed{712}", "712", "digits", Verdict.correct),
+    (r"\boxed{024}", "24", "digits", Verdict.correct),
+    (r"\boxed{24}", "0024", "digits", Verdict.correct),
+    (r"\boxed{245+1}", "246", "math", Verdict.correct),
+    (r"\boxed{245+1}", "246", "digits", Verdict.wrong),
+    (r"\boxed{246.0}", "246", "digits", Verdict.wrong),
+    (r"\boxed{-246}", "246", "digits", Verdict.wrong),
+    (r"\boxed{2 46}", "246", "digits", Verdict.wrong),
+    (r"\boxed{246 }", "246", "digits", Verdict.wrong),
+    (r"\boxed{}", "246", "digits", Verdict.wrong),
+    (r"\boxed{}", "246", "math", Verdict.wrong),
+    ("\\boxed{\u0662\u0664\u0666}", "246", "digits", Verdict.wrong),  # Arabic-Indic
+    ("\\boxed{\u0662\u0664\u0666}", "\u0662\u0664\u0666", "digits", Verdict.wrong),
+    ("\\boxed{\uff12\uff14\uff16}", "246", "digits", Verdict.wrong),  # full width
+    ("\\boxed{24\u00b2}", "242", "digits", Verdict.wrong),  # str.isdigit is true for a superscript
+    (r"\boxed{0.5}", r"\frac{1}{2}", "math", Verdict.correct),
+    (r"\boxed{0.5}", r"\boxed{\frac{1}{2}}", "math", Verdict.correct),  # some files box the gold answer
+    (r"\boxed{x=\boxed{5}}", "5", "math", Verdict.correct),
+    (r"\boxed{(2, 1)}", "(1, 2)", "math", Verdict.wrong),
+    (r"\boxed{A}", "A", "choice", Verdict.correct),
+    (r"\boxed{a}", "A", "choice", Verdict.wrong),
+    (r"\boxed{B}", "A", "choice", Verdict.wrong),
+    (r"\boxed{ A}", "A", "choice", Verdict.wrong),
+    (r"\boxed{A. mercury}", "A", "choice", Verdict.wrong),
+    (r"\boxed{E}", "E", "choice", Verdict.wrong),
+    ("A", "A", "choice", Verdict.no_answer),
+]
+
+
+def test_the_traps(verifier: Verifier) -> None:
+    responses = [response for response, _, _, _ in TRAPS]
+    golds = [Gold(answer, kind) for _, answer, kind, _ in TRAPS]
+    grades = verifier.grade(responses, golds)
+    seen = [(*trap[:3], grade.verdict) for trap, grade in zip(TRAPS, grades, strict=True)]
+    assert seen == TRAPS
+
+
+def test_math_verify_alone_falls_into_the_traps() -> None:
+    """The reason for the rules: should math-verify become stricter, they can be looked at again."""
+    from math_verify import parse, verify
+
+    assert verify(parse("712"), parse("398*9=712"))
+    assert verify(parse(r"\boxed{246}"), parse(r"\boxed{245+1}"))
+    assert verify(parse(r"\boxed{\{1,2\}}"), parse(r"\boxed{1} \boxed{2}"))
+
+
+def test_grades_keep_the_answer_and_the_order(verifier: Verifier) -> None:
+    responses = [r"\boxed{2}", "none", r"\boxed{1}", r"\boxed{2}"]
+    assert verifier.grade(responses, [Gold("1"), Gold("1"), Gold("1"), Gold("2")]) == [
+        Grade(Verdict.wrong, "2"),
+        Grade(Verdict.no_answer, None),
+        Grade(Verdict.correct, "1"),
+        Grade(Verdict.correct, "2"),
+    ]
+
+
+def test_a_box_over_the_limit_is_wrong_and_counted(verifier: Verifier) -> None:
+    before = verifier.counters["too_long"]
+    just, over = "0" * (MAX_ANSWER_CHARACTERS - 1) + "5", "0" * MAX_ANSWER_CHARACTERS + "5"
+    grades = verifier.grade([f"\\boxed{{{just}}}", f"\\boxed{{{over}}}"], [Gold("5", "digits")] * 2)
+    assert [grade.verdict for grade in grades] == [Verdict.correct, Verdict.wrong]
+    assert grades[1].answer == "0" * MAX_ANSWER_CHARACTERS
+    assert verifier.counters["too_long"] == before + 1
+
+
+def test_counters_count_verdicts_and_the_cache(verifier: Verifier) -> None:
+    before = dict(verifier.counters)
+    responses = [r"\boxed{101}", r"\boxed{101}", r"\boxed{102}", "no"]
+    for _ in range(2):
+        verifier.grade(responses, [Gold("101", "digits")] * 4)
+    grown = {name: count - before[name] for name, count in verifier.counters.items() if count != before[name]}
+    assert grown == {"correct": 4, "wrong": 2, "no_answer": 2, "cache_hits": 3}
+
+
+def test_an_empty_batch(verifier: Verifier) -> None:
+    assert verifier.grade([], []) == []
+
+
+def test_unequal_lengths_are_refused(verifier: Verifier) -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        verifier.grade(["a", "b"], [Gold("1")])
+
+
+@pytest.mark.parametrize("settings", [{"workers": 0}, {"timeout_s": 0.0}, {"timeout_s": float("nan")}])
+def test_impossible_settings_are_refused(settings: dict) -> None:
+    with pytest.raises(ConfigError, match=f"verifier.{next(iter(settings))} = "):
+        Verifier(**settings)
+
+
+def test_an_unknown_answer_kind_is_refused(verifier: Verifier) -> None:
+    with pytest.raises(ConfigError, match=r"answer_kind = 'number': allowed is one of \['choice', 'digits', 'math'\]"):
+        verifier.grade([r"\boxed{1}"], [Gold("1", "number")])
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Real benchmarks: HPT_BENCHMARKS names a folder of JSON files, lists of {"answer": ...}
+
+SAME_VALUE = {("5", "x=5")}  # neighbours written differently whose equality math-verify rightly sees
+
+
+def benchmark_files() -> list[Path]:
+    folder = os.environ.get("HPT_BENCHMARKS")
+    return sorted(Path(folder).glob("*.json")) if folder else []
+
+
+@pytest.mark.skipif(not benchmark_files(), reason="HPT_BENCHMARKS names no folder of benchmark files")
+@pytest.mark.parametrize("path", benchmark_files(), ids=lambda path: path.stem)
+def test_gold_answers_of_benchmarks(path: Path, verifier: Verifier) -> None:
+    """Each gold answer is correct for itself, and the next different one is wrong for it."""
+    written = [str(row["answer"]) for row in json.loads(path.read_text())]
+    answers = [answer if (box := last_boxed(answer)) is None else box for answer in written]
+    golds = [Gold(answer, "choice" if set(answers) <= set("ABCD") else "math") for answer in written]
+    following = answers[1:] + answers[:1]
+    own = verifier.grade([f"thus \\boxed{{{answer}}}." for answer in answers], golds)
+    other = verifier.grade([f"thus \\boxed{{{answer}}}." for answer in following], golds)
+    refused = [answer for answer, grade in zip(answers, own, strict=True) if grade.verdict is not Verdict.correct]
+    accepted = {
+        (answer, next_answer)
+        for answer, next_answer, grade in zip(answers, following, other, strict=True)
+        if answer != next_answer and grade.verdict is not Verdict.wrong
+    }
+    assert (refused, accepted - SAME_VALUE) == ([], set())
