@@ -64,7 +64,7 @@ def _lower_soft_limit(kind: int, value: int) -> None:
 
 def compare_chunk(compare: Comparison, pairs: Sequence[Pair], limit_s: float) -> list[bool | None]:
     """Compare each pair; None where the comparison raised. Runs in a worker, with its CPU time limited."""
-    # Backstop for a parent that was killed and can no longer stop this worker. CPU time counts from the start of process.
+    # Backstop for a parent that was killed and can no longer stop this worker; the limit counts from its birth.
     usage = resource.getrusage(resource.RUSAGE_SELF)
     _lower_soft_limit(resource.RLIMIT_CPU, math.ceil(usage.ru_utime + usage.ru_stime + 2 * limit_s) + 1)
     outcomes: list[bool | None] = []
