@@ -123,6 +123,7 @@ TRAPS = [
     (r"\boxed{x=\boxed{5}}", "5", "math", Verdict.correct),
     (r"\boxed{(2, 1)}", "(1, 2)", "math", Verdict.wrong),
     (r"\boxed{A}", "A", "choice", Verdict.correct),
+    (r"\boxed{A}", r"\boxed{A}", "choice", Verdict.correct),
     (r"\boxed{a}", "A", "choice", Verdict.wrong),
     (r"\boxed{B}", "A", "choice", Verdict.wrong),
     (r"\boxed{ A}", "A", "choice", Verdict.wrong),
