@@ -9,16 +9,18 @@ Three decisions, each with the alternative it replaces:
    stop a big-integer power inside C; and it reports "not equal" where the truth is "not known".
 
 Workers are started with "spawn": the parent may hold torch, vLLM and their threads, which a fork would copy half-alive.
-Spawn imports the parent's main script again, so a script must keep its work under ``if __name__ == "__main__":``.
+They do not import the parent's main script, as spawn otherwise does: it may hold torch, and need no guard this way.
 """
 
 import math
-import multiprocessing
+import sys
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, TimeoutError, wait
 from dataclasses import dataclass
 from enum import StrEnum
+from multiprocessing.context import SpawnContext, SpawnProcess
+from types import ModuleType
 from typing import Protocol, Self
 
 from pebble import ProcessExpired, ProcessPool
@@ -71,6 +73,22 @@ FORM_RULES: dict[str, Callable[[str], bool]] = {
 }
 
 
+class _WorkerProcess(SpawnProcess):
+    """A spawned process that is not told of the parent's main script, and so does not import it."""
+
+    def start(self) -> None:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")  # spawn sends the name or file of what stands here
+        try:
+            super().start()
+        finally:
+            sys.modules["__main__"] = main
+
+
+class _WorkerContext(SpawnContext):
+    Process = _WorkerProcess
+
+
 class Verifier:
     """Grades batches of responses, with workers that start on demand and are replaced when they hang or die.
 
@@ -116,9 +134,7 @@ class Verifier:
     def start(self) -> None:
         """Start the workers in the background (about 1 s until they can work); ``grade`` does it where needed."""
         if self._pool is None:
-            self._pool = ProcessPool(
-                max_workers=self.workers, initializer=prepare_worker, context=multiprocessing.get_context("spawn")
-            )
+            self._pool = ProcessPool(max_workers=self.workers, initializer=prepare_worker, context=_WorkerContext())
             self._schedule([])  # pebble starts its processes with the first task
 
     def close(self) -> None:
@@ -205,8 +221,8 @@ class Verifier:
                 self.close()
                 if restarts > MAX_POOL_RESTARTS:
                     raise HptError(
-                        f"the verifier's worker processes failed to start {restarts} times; a script that grades must "
-                        'do so under `if __name__ == "__main__":`, and `import math_verify` must work'
+                        f"the verifier's worker processes failed to start {restarts} times; what they print says why, "
+                        "and `import math_verify` must work"
                     )
             chunks = lost
         return verdicts

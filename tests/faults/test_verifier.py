@@ -169,27 +169,23 @@ def test_workers_that_cannot_start_are_an_error_not_a_hang(monkeypatch: pytest.M
 
 
 SCRIPT = """
+print("once")
+from tests.faults.test_verifier import Gold, no_engine_in_worker
 from hpt.rewards import Verifier
-from tests.faults.test_verifier import Gold
-with Verifier() as verifier:
+with Verifier(compare=no_engine_in_worker) as verifier:
     print(verifier.grade([r"\\boxed{1}"], [Gold("1")])[0].verdict.value)
 """
 
 
-@pytest.mark.parametrize(
-    ("guard", "output", "complaint"),
-    [('if __name__ == "__main__":', "correct", ""), ("if True:", "", 'do so under `if __name__ == "__main__":`')],
-)
-def test_a_script_must_guard_its_work_and_is_told_so(tmp_path: Path, guard: str, output: str, complaint: str) -> None:
+def test_workers_do_not_import_the_main_script(tmp_path: Path) -> None:
+    """A training job's main module imports torch; and spawn would need a script to guard its work."""
     script = tmp_path / "script.py"
-    script.write_text(guard + SCRIPT.replace("\n", "\n    "))
-    root = str(Path(__file__).parents[2])
+    script.write_text(SCRIPT)
     done = subprocess.run(
         [sys.executable, str(script)],
         capture_output=True,
         text=True,
         timeout=60,
-        env={**os.environ, "PYTHONPATH": root},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
-    assert done.stdout.strip() == output
-    assert complaint in done.stderr
+    assert (done.stdout.split(), done.stderr) == (["once", "correct"], "")
