@@ -1,4 +1,4 @@
-"""From rollouts, demonstrations and (alpha, beta) to weighted trajectories: the losses of Eq. 11-13, before any gradient.
+"""From rollouts, demonstrations and (alpha, beta) to weighted trajectories: Eq. 11-13 before any gradient.
 
 Everything here is counted over the whole optimiser step and all ranks, from what was sampled and before anything is
 dropped: leaving out a trajectory that weighs nothing never changes a denominator. Every rank holds the whole rollout

@@ -2,7 +2,8 @@
 
 A checkpoint is written into a hidden folder and renamed when complete, with the SHA-256 of each file beside it; a
 process killed at any moment leaves the previous one in place. The records live *inside* the checkpoint, so a resumed
-run cannot hold a row for a step that will be taken again. A damaged checkpoint is noticed, counted, and the one before it is used.
+run cannot hold a row for a step that will be taken again. A damaged checkpoint is noticed and counted, and the one
+before it is used.
 
 Nothing random has a state to save: every draw is hashed from (seed, step, question).
 """
@@ -22,7 +23,7 @@ Records = dict[str, pd.DataFrame]
 
 @dataclass
 class TrainingState:
-    """Counters of a run: steps done, updates applied (the policy's version), running baseline, damaged checkpoints met."""
+    """Counters: steps done, updates applied (the policy's version), running baseline, damaged checkpoints met."""
 
     step: int = 0
     version: int = 0

@@ -23,8 +23,8 @@ class ConfigError(HptError):
         remedy: what to type or change.
 
     Example:
-        >>> print(ConfigError("gate.count", 9, "a count from 0 to rollouts_per_prompt = 8", "set gate.count to 8 or less"))
-        gate.count = 9: allowed is a count from 0 to rollouts_per_prompt = 8; set gate.count to 8 or less
+        >>> print(ConfigError("gate.count", 9, "a count from 0 to 8", "set gate.count to 8 or less"))
+        gate.count = 9: allowed is a count from 0 to 8; set gate.count to 8 or less
     """
 
     def __init__(self, field: str, value: object, allowed: str, remedy: str) -> None:

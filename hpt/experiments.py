@@ -176,3 +176,18 @@ def compute(
         bases = [job for job in left if job.config.method == "pretrain"]
         run_jobs(bases or left, jobs)  # runs cannot be resolved before their base exists
     return planned
+
+
+def run_with_base(config: RunConfig, root: Path, evaluations: Sequence[str] = ()) -> RunFolder:
+    """Make one run, after its base if that is missing, in a process of its own with a progress line."""
+    from hpt.pool import run_jobs
+
+    if config.method != "pretrain" and config.policy.path is None:
+        base = base_config(config)
+        if not RunFolder.of(base, root).finished:
+            run_jobs([Job(base, root)])
+    config = resolve_run(config, root)
+    folder = RunFolder.of(config, root)
+    if not folder.finished or missing_evaluations(folder, config, evaluations):
+        run_jobs([Job(config, root, tuple(evaluations))])
+    return folder

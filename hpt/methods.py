@@ -2,7 +2,7 @@
 
 A method never appears in an ``if``. It says, per prompt, which rows apply with which coefficient: the gate of Eq. 8-10
 maps the performance P to (alpha, beta), components on rollouts are multiplied by alpha, components on the demonstration
-by beta. So HPT is ``gate x online row x offline row``. A method of your own is another `Method` in a module of your own,
+by beta. So HPT is ``gate x online row x offline row``. A method of your own is another `Method` in your own module,
 named on the command line as ``my_module:MY_METHOD``.
 """
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Metric:
-    """One recorded quantity: ``label`` for axes, ``definition`` for the glossary, ``unit``, and whether it is a time."""
+    """One recorded quantity: label for axes, definition for the glossary, unit, and whether it is a time."""
 
     name: str
     label: str
@@ -21,7 +21,7 @@ class Metric:
 
 _ALL = (
     Metric("step", "Training step", "rollout batches", "Number of rollout batches trained on so far."),
-    Metric("rollout/reward", "Training reward", "share", "Mean reward R (Eq. 7) of all rollouts, before the gate acts."),
+    Metric("rollout/reward", "Training reward", "share", "Mean R (Eq. 7) of all rollouts, before the gate acts."),
     Metric("rollout/response_length_tokens", "Response length", "tokens",
            "Mean tokens of all sampled responses, end token included."),
     Metric("rollout/entropy", "Entropy", "nats/token",

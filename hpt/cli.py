@@ -1,0 +1,305 @@
+"""The command line: ``hpt reproduce | train | evaluate | plan | runs | report | doctor``.
+
+Exit codes: 0 done, 1 a fault while running, 2 a mistake in what was asked for (before any compute), 130 interrupted.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from hpt.errors import ConfigError, HptError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Check, understand and change *Towards a Unified View of Large Language Model Post-Training*.",
+)
+runs_app = typer.Typer(no_args_is_help=True, help="List, show, compare records of, export, import or remove runs.")
+app.add_typer(runs_app, name="runs")
+console = Console(soft_wrap=True)
+
+Scale = Annotated[str, typer.Option(help="How big: tiny (minutes, numbers mean nothing), mini (the default) ...")]
+Seeds = Annotated[str, typer.Option(help="Seeds, comma-separated; one is quick, three give intervals: 0,1,2")]
+Only = Annotated[list[str] | None, typer.Option(help="Only these artefacts, e.g. --only table3 --only figure5")]
+RunsDir = Annotated[Path, typer.Option(help="Folder of run folders")]
+ReportsDir = Annotated[Path, typer.Option(help="Folder the reports are written to")]
+Jobs = Annotated[int | None, typer.Option(min=1, help="Runs at the same time; default: the number of cores")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="One setting, e.g. --set gate.count=2 --set optimizer.learning_rate=0.001"),
+]
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Return the seeds of a comma-separated list.
+
+    Raises:
+        ConfigError: not whole numbers of at least 0, or named twice.
+
+    Example:
+        >>> parse_seeds("0,1,2")
+        [0, 1, 2]
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and part.isascii() for part in parts) or len(set(parts)) < len(parts):
+        raise ConfigError("seeds", text, "different whole numbers of at least 0, comma-separated", "write e.g. 0,1,2")
+    return [int(part) for part in parts]
+
+
+def parse_settings(given: list[str] | None) -> dict[str, Any]:
+    """Return dotted settings from ``name=value`` texts; a value is read as JSON, else taken as text.
+
+    Raises:
+        ConfigError: no equals sign, or a name given twice.
+
+    Example:
+        >>> parse_settings(["gate.count=2", "estimator.clip_eps_low=none"])
+        {'gate.count': 2, 'estimator.clip_eps_low': 'none'}
+    """
+    settings: dict[str, Any] = {}
+    for text in given or []:
+        name, separator, value = text.partition("=")
+        if not separator or name in settings:
+            raise ConfigError("--set", text, "name=value, each name once", "write e.g. --set gate.count=2")
+        try:
+            settings[name] = json.loads(value)
+        except ValueError:
+            settings[name] = value
+    return settings
+
+
+@app.command()
+def reproduce(
+    scale: Scale = "mini",
+    only: Only = None,
+    seeds: Seeds = "0",
+    jobs: Jobs = None,
+    runs_dir: RunsDir = Path("runs"),
+    reports_dir: ReportsDir = Path("reports"),
+    why: Annotated[bool, typer.Option("--why", help="Say what would be computed and why, and stop")] = False,
+    from_records: Annotated[
+        bool,
+        typer.Option("--from-records", help="Render from committed records instead of computing; the report says so"),
+    ] = False,
+) -> None:
+    """Compute whatever is missing, execute the notebooks and write the report; run again to continue."""
+    from hpt.experiments import compute
+    from hpt.report import build_report
+
+    chosen, numbers = only or [], parse_seeds(seeds)
+    if why:
+        _print_plan(scale, chosen, numbers, runs_dir)
+        return
+    if not from_records:
+        compute(scale, chosen, numbers, runs_dir, jobs)
+    build_report(scale, numbers, runs_dir, reports_dir, only=chosen or None, from_records=from_records)
+    console.print(f"report: {reports_dir / scale / 'index.html'}")
+    if len(numbers) < 3:
+        console.print("one seed decides nothing: `hpt reproduce --seeds 0,1,2` adds the intervals")
+
+
+@app.command()
+def plan(scale: Scale = "mini", only: Only = None, seeds: Seeds = "0", runs_dir: RunsDir = Path("runs")) -> None:
+    """Show what would run, and why; nothing is computed."""
+    _print_plan(scale, only or [], parse_seeds(seeds), runs_dir)
+
+
+def _print_plan(scale: str, only: list[str], seeds: list[int], runs_dir: Path) -> None:
+    from hpt.experiments import planned_runs
+
+    table = Table("run", "seed", "steps", "evaluations", "to do")
+    for run in planned_runs(scale, only, seeds, runs_dir):
+        name = f"{run.method} ({run.policy})"
+        table.add_row(
+            name,
+            str(run.seed),
+            str(run.config.schedule.steps),
+            str(len(run.evaluations)),
+            run.reason or "nothing: done",
+        )
+    console.print(table)
+
+
+@app.command()
+def train(
+    method: Annotated[str, typer.Option(help="sft, grpo, sft_then_grpo, luffy, srft, hpt, off_on, mix_on, pretrain, "
+                                             "or module:METHOD of your own")] = "hpt",
+    scale: Scale = "mini",
+    recipe: Annotated[str, typer.Option(help="released: what the authors run; paper: the printed equations")] = "released",
+    policy: Annotated[str, typer.Option(help="Base of the mini world (weak), or a model folder")] = "weak",
+    data: Annotated[Path | None, typer.Option(help="Training problems (.jsonl); default: the world")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    settings: Set = None,
+    runs_dir: RunsDir = Path("runs"),
+) -> None:  # fmt: skip
+    """Train one policy with one method (its base first, if it is missing); run again to continue."""
+    from hpt.experiments import run_with_base
+    from hpt.job import base_config
+    from hpt.scales import build_config
+
+    given = parse_settings(settings)
+    if data is not None:
+        given["data.source"] = str(data)
+    if Path(policy).is_dir():
+        given["policy.path"], policy = str(Path(policy).resolve()), Path(policy).name
+    basis = build_config("hpt", scale=scale, policy=policy) if method == "pretrain" else None
+    config = base_config(basis) if basis else build_config(
+        method, scale=scale, recipe=recipe, policy=policy, seed=seed, settings=given
+    )  # fmt: skip
+    folder = run_with_base(config, runs_dir)
+    console.print(f"finished: {folder.path}")
+
+
+@app.command()
+def evaluate(
+    run: Annotated[str, typer.Argument(help="Name of a finished run, or the start of it")],
+    benchmarks: Annotated[str, typer.Option(help="Sets, comma-separated, or all")] = "all",
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """Sample a finished run's policy on evaluation sets and print its scores."""
+    from hpt.experiments import run_with_base
+    from hpt.export import load_records
+    from hpt.tasks.graded import world_named
+    from hpt.tasks.sets import evaluation_sets
+
+    folder = find_run(run, runs_dir)
+    config = folder.config
+    sets = (
+        tuple(evaluation_sets(world_named(config.data.world))) if benchmarks == "all" else tuple(benchmarks.split(","))
+    )
+    run_with_base(config, runs_dir, sets)
+    counts = load_records(folder.path).evaluations
+    table = Table("set", "problems", "samples", "accuracy (%)")
+    for name, own in counts.groupby("benchmark", sort=False):
+        share = 100 * (own["correct"] / own["samples"]).mean()
+        table.add_row(str(name), str(len(own)), str(int(own["samples"].sum())), f"{share:.1f}")
+    console.print(table)
+
+
+def find_run(name: str, runs_dir: Path) -> Any:
+    """Return the one run folder whose name starts with ``name``.
+
+    Raises:
+        ConfigError: none, or several.
+    """
+    from hpt.runs import run_folders
+
+    found = [folder for folder in run_folders(runs_dir) if folder.path.name.startswith(name)]
+    if len(found) != 1:
+        names = ", ".join(folder.path.name for folder in found[:5]) or "none begins so"
+        raise ConfigError("run", name, f"the beginning of one run's name ({names})", "see `hpt runs list`")
+    return found[0]
+
+
+@runs_app.command("list")
+def list_runs(runs_dir: RunsDir = Path("runs")) -> None:
+    """List all runs with state and step."""
+    from hpt.runs import run_folders
+
+    table = Table("run", "scale", "state", "step")
+    for folder in run_folders(runs_dir):
+        status = folder.status
+        table.add_row(folder.path.name, folder.path.parent.name, status["state"], str(status["step"]))
+    console.print(table)
+
+
+@runs_app.command("show")
+def show_run(run: str, runs_dir: RunsDir = Path("runs")) -> None:
+    """Print a run's settings, status and provenance."""
+    folder = find_run(run, runs_dir)
+    shown = {"folder": str(folder.path), "status": folder.status, "config": folder.config.model_dump(mode="json")}
+    if (folder.path / "provenance.json").exists():
+        shown["provenance"] = json.loads((folder.path / "provenance.json").read_text())
+    console.print_json(data=shown)
+
+
+@runs_app.command("remove")
+def remove_run(
+    run: str,
+    runs_dir: RunsDir = Path("runs"),
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
+) -> None:
+    """Delete a run's folder, weights and records."""
+    import shutil
+
+    folder = find_run(run, runs_dir)
+    if not yes:
+        typer.confirm(f"delete {folder.path} for good?", abort=True)
+    with folder.lock():
+        shutil.rmtree(folder.path)
+    console.print(f"removed {folder.path}")
+
+
+@runs_app.command("export")
+def export_runs(
+    scale: Scale = "mini", runs_dir: RunsDir = Path("runs"), reports_dir: ReportsDir = Path("reports")
+) -> None:
+    """Write the records of every finished run (no answers, no weights) under reports/<scale>/records/."""
+    from hpt.export import export_run
+    from hpt.runs import run_folders
+
+    for folder in run_folders(runs_dir, scale):
+        if folder.finished:
+            export_run(folder, reports_dir / scale / "records")
+            console.print(f"exported {folder.path.name}")
+
+
+@app.command()
+def report(
+    scale: Scale = "mini",
+    only: Only = None,
+    seeds: Seeds = "0",
+    runs_dir: RunsDir = Path("runs"),
+    reports_dir: ReportsDir = Path("reports"),
+    from_records: Annotated[bool, typer.Option("--from-records", help="Render from committed records")] = False,
+) -> None:
+    """Execute the notebooks and write the report from what is there."""
+    from hpt.report import build_report
+
+    build_report(scale, parse_seeds(seeds), runs_dir, reports_dir, only=only, from_records=from_records)
+
+
+@app.command()
+def doctor(
+    deep: Annotated[bool, typer.Option("--deep", help="Import the heavy packages too (a minute)")] = False,
+) -> None:
+    """Check the environment: what is missing, and what to type."""
+    from hpt.doctor import diagnose
+
+    findings = diagnose(deep=deep)
+    for finding in findings:
+        mark = {"ok": "[green]ok  [/]", "warn": "[yellow]warn[/]", "fail": "[red]fail[/]"}[finding.status]
+        console.print(
+            f"{mark} {finding.name}: {finding.detail}" + (f"\n     → {finding.remedy}" if finding.remedy else "")
+        )
+    if any(finding.status == "fail" for finding in findings):
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command line and turn the package's errors into one sentence and an exit code."""
+    # runs started from here import modules of the user's own from where the user stands
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH", "")]))
+    sys.path.insert(0, os.getcwd())
+    try:
+        app()
+    except ConfigError as error:
+        Console(stderr=True).print(f"error: {error}", markup=False)
+        sys.exit(2)
+    except HptError as error:
+        Console(stderr=True).print(f"error: {error}", markup=False)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted; the same command continues where this one stopped")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
