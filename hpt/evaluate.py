@@ -21,11 +21,11 @@ from hpt.tasks.prompts import prompt_tokens
 class EvaluationSettings(Settings):
     """How answers are sampled (Section 3.1: temperature 0.6, top-p 0.95)."""
 
-    samples_per_problem: int = Field(1, ge=1)
-    temperature: float = Field(0.6, ge=0)
-    top_p: float = Field(0.95, gt=0, le=1)
-    max_response_tokens: int = Field(112, ge=1)
-    seed: int = Field(0, ge=0)
+    samples_per_problem: int = Field(default=1, ge=1)
+    temperature: float = Field(default=0.6, ge=0)
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    max_response_tokens: int = Field(default=112, ge=1)
+    seed: int = Field(default=0, ge=0)
 
     def key(self, problems: Sequence[Problem]) -> str:
         """Return the name of everything that can move the answers besides the weights."""

@@ -4,8 +4,9 @@ The head never builds a [tokens, vocabulary] tensor larger than one chunk; every
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -57,10 +58,12 @@ class PolicyModule(nn.Module):
         body = cast(nn.Module, self.model.model)
         hidden = body(input_ids=input_ids, position_ids=position_ids, use_cache=False).last_hidden_state
         selected = hidden.flatten(0, 1).index_select(0, predictor)
-        return self.model.lm_head(selected, targets, temperature)
+        return cast(ChunkedHead, self.model.lm_head)(selected, targets, temperature)
 
 
-def forward_micro_batch(module: nn.Module, batch: MicroBatch, layout: str, temperature: float) -> tuple[Tensor, Tensor]:
+def forward_micro_batch(
+    module: Callable[..., Any], batch: MicroBatch, layout: str, temperature: float
+) -> tuple[Tensor, Tensor]:
     """Run a micro-batch through a `PolicyModule` (or the DeepSpeed engine around one)."""
     position_ids = batch.position_ids if layout == "packed" else None
     return module(batch.input_ids, position_ids, batch.predictor, batch.targets, temperature)

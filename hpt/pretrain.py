@@ -21,6 +21,7 @@ from hpt.checkpoint import load_newest, save_checkpoint
 from hpt.config import RunConfig, digest, validate
 from hpt.engine import PolicyEngine
 from hpt.policy import load_model
+from hpt.records import rows_of
 from hpt.runs import RunFolder
 from hpt.tasks.corpus import BaseRecipe, Document, base_recipe, documents, learning_rate_factor, model_config
 from hpt.tasks.graded import GradedWorld, world_named
@@ -145,7 +146,7 @@ def pretrain(config: RunConfig, folder: RunFolder) -> None:
     if path is not None:
         engine.load_state(path)
     updater = Updater(engine, [ROWS["sft"]])
-    rows = records["metrics"].to_dict("records") if "metrics" in records else []
+    rows = rows_of(records.get("metrics"))
     while state.step < config.schedule.steps:
         started = time.perf_counter()
         batch = pretraining_batch(world, recipe, tokenizer, config.seed, state.step)

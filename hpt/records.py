@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from hpt.assembly import Assembled, QuestionBatch
 from hpt.engine import StepOutcome
@@ -136,3 +137,10 @@ def training_metrics(
 
 def _share(part: float, whole: float) -> float:
     return float(part) / float(whole) if whole else NAN
+
+
+def rows_of(frame: pd.DataFrame | None) -> list[dict[str, Any]]:
+    """Return a table's rows as dictionaries; none for no table."""
+    if frame is None:
+        return []
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]

@@ -22,7 +22,7 @@ from hpt.errors import TrainingFault
 from hpt.evaluate import EvaluationSettings, sample_answers
 from hpt.gate import feedback_coefficients
 from hpt.methods import resolved_row, stage_at
-from hpt.records import GradedRollouts, gate_metrics, rollout_metrics, rollout_rows, training_metrics
+from hpt.records import GradedRollouts, gate_metrics, rollout_metrics, rollout_rows, rows_of, training_metrics
 from hpt.rewards import Verdict, Verifier
 from hpt.rollout import Sampler, SamplingRequest, request_seed
 from hpt.tasks.problems import Problem
@@ -62,9 +62,9 @@ class Trainer:
         self.config, self.problems, self.prompts, self.demonstrations = config, problems, prompts, demonstrations
         self.curves, self.tokenizer, self.sampler, self.verifier = curves, tokenizer, sampler, verifier
         self.reference, self.state = reference, state or TrainingState()
-        self.rows = {name: frame.to_dict("records") for name, frame in (records or {}).items()}
-        for table in ("metrics", "rollouts", "validation"):
-            self.rows.setdefault(table, [])
+        self.rows: dict[str, list[dict[str, Any]]] = {
+            name: rows_of((records or {}).get(name)) for name in ("metrics", "rollouts", "validation")
+        }
         self.timings: dict[str, float] = {}
         self.use_engine(engine)
 
@@ -266,7 +266,7 @@ class Trainer:
                 level=("level", "first"), correct=("correct", "sum"), samples=("correct", "size"),
                 response_tokens_mean=("response_tokens", "mean"),
             )  # fmt: skip
-            rows = counts.reset_index().to_dict("records")
+            rows = rows_of(counts.reset_index())
             self.rows["validation"] += [{"step": step, **row} for row in self.engine.gather(rows)]
 
     def record(

@@ -38,26 +38,32 @@ class BaseRecipe(Settings):
     """Architecture and training of one base."""
 
     name: str
-    architecture: str = Field("qwen2", pattern="^(qwen2|llama)$")
-    hidden: int = Field(96, description="a multiple of 32 per head: what vLLM's CPU attention supports")
+    architecture: str = Field(default="qwen2", pattern="^(qwen2|llama)$")
+    hidden: int = Field(default=96, description="a multiple of 32 per head: what vLLM's CPU attention supports")
     layers: int = 3
     heads: int = 3
     feed_forward: int = 256
-    updates: int = Field(1300, ge=1)
-    batch_documents: int = Field(64, ge=1)
+    updates: int = Field(default=1300, ge=1)
+    batch_documents: int = Field(default=64, ge=1)
     warmup_updates: int = 50
-    facts_until: float = Field(0.20, description="end of phase 1 as a share of the updates")
-    skills_until: float = Field(0.88, description="end of phase 2")
-    facts_share: float = Field(0.15, description="single operations in phases 2 and 3")
-    listing_share: tuple[float, float] = Field((0.20, 0.10), description="documents that list operations, phases 2, 3")
-    choice_share: float = Field(0.04, description="multiple-choice documents in phases 2 and 3")
-    notation_share: float = Field(0.04, description="documents in the other notation in phases 2 and 3")
-    level_weights: tuple[tuple[float, ...], tuple[float, ...]] = Field(
-        ((3, 4, 2, 0), (4, 4, 2, 0)), description="relative weight of chain lengths 1.. in phases 2 and 3"
+    facts_until: float = Field(default=0.20, description="end of phase 1 as a share of the updates")
+    skills_until: float = Field(default=0.88, description="end of phase 2")
+    facts_share: float = Field(default=0.15, description="single operations in phases 2 and 3")
+    listing_share: tuple[float, float] = Field(
+        default=(0.20, 0.10), description="documents that list operations, phases 2, 3"
     )
-    restated_share: tuple[float, float] = Field((0.30, 0.03), description="solutions in the demonstrations' style")
-    solved_share: tuple[float, ...] = Field((0.40, 0.15, 0.05, 0.02), description="phase 3: worked out, not guessed")
-    question_weight: float = Field(0.05, description="loss weight of question tokens, which are random")
+    choice_share: float = Field(default=0.04, description="multiple-choice documents in phases 2 and 3")
+    notation_share: float = Field(default=0.04, description="documents in the other notation in phases 2 and 3")
+    level_weights: tuple[tuple[float, ...], tuple[float, ...]] = Field(
+        default=((3, 4, 2, 0), (4, 4, 2, 0)), description="relative weight of chain lengths 1.. in phases 2 and 3"
+    )
+    restated_share: tuple[float, float] = Field(
+        default=(0.30, 0.03), description="solutions in the demonstrations' style"
+    )
+    solved_share: tuple[float, ...] = Field(
+        default=(0.40, 0.15, 0.05, 0.02), description="phase 3: worked out, not guessed"
+    )
+    question_weight: float = Field(default=0.05, description="loss weight of question tokens, which are random")
     muon_learning_rate: float = 0.015
     adamw_learning_rate: float = 0.003
     weight_decay: float = 0.01

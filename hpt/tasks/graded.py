@@ -20,10 +20,14 @@ class SetConstants(Settings):
     name: str = Field(description="name in tables")
     stands_for: str = Field(description="benchmark of the paper whose place it takes")
     problems_per_level: dict[int, int] = Field(description="level to number of problems")
-    samples_per_problem: int = Field(1, ge=1, description="answers sampled per problem (avg@k)")
-    distribution: str = Field("in", pattern="^(in|out)$", description="'in' or 'out' of the training distribution")
-    multiply_share: float | None = Field(None, ge=0, le=1, description="another mix of operations; None = the world's")
-    form: str = Field("plain", pattern="^(plain|choice|notation)$", description="how the question is asked")
+    samples_per_problem: int = Field(default=1, ge=1, description="answers sampled per problem (avg@k)")
+    distribution: str = Field(
+        default="in", pattern="^(in|out)$", description="'in' or 'out' of the training distribution"
+    )
+    multiply_share: float | None = Field(
+        default=None, ge=0, le=1, description="another mix of operations; None = the world's"
+    )
+    form: str = Field(default="plain", pattern="^(plain|choice|notation)$", description="how the question is asked")
 
 
 class GradedWorld(Settings):
@@ -31,20 +35,28 @@ class GradedWorld(Settings):
 
     name: str = Field(description="name of the preset; also selects the pre-training recipes")
     seed: int = Field(ge=0, description="seed of all problems, demonstrations, splits and pre-training documents")
-    digits: int = Field(4, ge=1, le=9, description="digits of a state; there are 10**digits answers")
-    chain_lengths: tuple[int, ...] = Field((1, 2, 3, 4, 5), description="operations of level 1, 2, ...")
-    longer_chain_length: int = Field(6, ge=1, description="operations of the level after the last, for evaluation only")
-    multiply_share: float = Field(0.34, ge=0, le=1, description="probability of * ; + and - share the rest evenly")
-    detour: float = Field(0.25, ge=0, lt=1, description="probability that the teacher errs before each value it writes")
-    max_detours: int = Field(8, ge=0, description="errors in one demonstration at most: bounds its length")
+    digits: int = Field(default=4, ge=1, le=9, description="digits of a state; there are 10**digits answers")
+    chain_lengths: tuple[int, ...] = Field(default=(1, 2, 3, 4, 5), description="operations of level 1, 2, ...")
+    longer_chain_length: int = Field(
+        default=6, ge=1, description="operations of the level after the last, for evaluation only"
+    )
+    multiply_share: float = Field(
+        default=0.34, ge=0, le=1, description="probability of * ; + and - share the rest evenly"
+    )
+    detour: float = Field(
+        default=0.25, ge=0, lt=1, description="probability that the teacher errs before each value it writes"
+    )
+    max_detours: int = Field(default=8, ge=0, description="errors in one demonstration at most: bounds its length")
     training_per_level: tuple[int, ...] = Field(description="training questions of level 1, 2, ... (hard-heavy)")
     validation_per_level: tuple[int, ...] = Field(
         description="problems of level 1, 2, ... on which settings are chosen"
     )
     evaluation: tuple[SetConstants, ...] = Field(description="the evaluation sets, in the order of the tables")
-    curve_problems: int = Field(40, ge=1, description="at most so many problems per in-distribution set in curves")
-    curve_samples: int = Field(4, ge=1, description="answers sampled per problem in curves")
-    context_tokens: int = Field(256, ge=16, description="positions of the models: prompt and response together")
+    curve_problems: int = Field(
+        default=40, ge=1, description="at most so many problems per in-distribution set in curves"
+    )
+    curve_samples: int = Field(default=4, ge=1, description="answers sampled per problem in curves")
+    context_tokens: int = Field(default=256, ge=16, description="positions of the models: prompt and response together")
 
     @property
     def chance(self) -> float:
