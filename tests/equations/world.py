@@ -1,0 +1,228 @@
+"""A tiny float64 policy and a random batch on which masks work on both sides; shared by the tests of this folder."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hpt.upge.advantage import RolloutGroups, advantages
+from hpt.upge.aggregation import StepCounts, trajectory_scales
+from hpt.upge.estimator import Component, Row, TokenStreams, upge_loss
+from hpt.upge.stabilization import BATCH_MASKS
+from tests.equations.textbook import Textbook
+
+VOCABULARY, WIDTH, QUESTIONS, ROLLOUTS, LONGEST = 7, 4, 4, 4, 9
+BASELINE = 0.3
+Policy = dict[str, Tensor]
+
+
+@dataclass(eq=False)
+class World:
+    """Trajectories 0..15 are rollouts (4 questions x 4), 16..19 the demonstrations."""
+
+    policy: Policy
+    old_policy: Policy
+    frozen_policy: Policy
+    tokens: list[Tensor]
+    question: list[int]
+    rewards: np.ndarray
+    values: list[np.ndarray]
+
+    def __post_init__(self) -> None:
+        self.is_demonstration = np.arange(len(self.tokens)) >= QUESTIONS * ROLLOUTS
+        self.lengths = np.array([len(tokens) for tokens in self.tokens])
+
+    def logits(self, policy: Policy, index: int) -> Tensor:
+        """[length, V]: a bigram network that also knows its question."""
+        previous = torch.cat([torch.zeros(1, dtype=torch.int64), self.tokens[index][:-1]])
+        hidden = torch.tanh(policy["embedding"][previous] + policy["question"][self.question[index]])
+        return hidden @ policy["output"].T + policy["bias"]
+
+    def logprobs(self, policy: Policy, index: int) -> Tensor:
+        chosen = self.tokens[index][:, None]
+        return torch.log_softmax(self.logits(policy, index), -1).gather(1, chosen).squeeze(1)
+
+    def entropies(self, policy: Policy, index: int) -> Tensor:
+        log_p = torch.log_softmax(self.logits(policy, index), -1)
+        return -(log_p.exp() * log_p).sum(-1)
+
+
+def random_policy(generator: torch.Generator, near: Policy | None = None, noise: float = 0.4) -> Policy:
+    shapes = {
+        "embedding": (VOCABULARY, WIDTH),
+        "question": (QUESTIONS, WIDTH),
+        "output": (VOCABULARY, WIDTH),
+        "bias": (VOCABULARY,),
+    }
+    drawn = {name: torch.randn(shape, generator=generator, dtype=torch.float64) for name, shape in shapes.items()}
+    if near is None:
+        return {name: value.requires_grad_() for name, value in drawn.items()}
+    return {name: near[name].detach() + noise * value for name, value in drawn.items()}
+
+
+def make_world(seed: int) -> World:
+    generator = torch.Generator().manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    policy = random_policy(generator)
+    old, frozen = random_policy(generator, policy), random_policy(generator, policy)
+    trajectories = QUESTIONS * (ROLLOUTS + 1)
+    lengths = rng.integers(2, LONGEST + 1, trajectories)
+    tokens = [torch.from_numpy(rng.integers(0, VOCABULARY, length)) for length in lengths]
+    rollout_rewards = rng.permutation([1, 0, 0, 0, 1, 1, 0, 0, 1, 1, 1, 0]).tolist() + [0, 0, 0, 0]
+    question = [i // ROLLOUTS for i in range(QUESTIONS * ROLLOUTS)] + list(range(QUESTIONS))
+    values = [rng.normal(0.5, 0.3, length) for length in lengths]
+    return World(policy, old, frozen, tokens, question, np.array(rollout_rewards + [1, 1, 0, 1], float), values)
+
+
+def textbook_of(world: World, policy: Policy | None = None, clipped: list[np.ndarray] | None = None) -> Textbook:
+    """Pad the world into what the papers' formulas are written in."""
+    policy = world.policy if policy is None else policy
+    count = QUESTIONS * ROLLOUTS
+
+    def padded(streams: list[Tensor]) -> tuple[Tensor, Tensor]:
+        rows = [torch.nn.functional.pad(stream, (0, LONGEST - len(stream))) for stream in streams]
+        stacked = torch.stack(rows)
+        return stacked[:count].view(QUESTIONS, ROLLOUTS, LONGEST), stacked[count:]
+
+    everyone = range(len(world.tokens))
+    current = [world.logprobs(policy, i) for i in everyone]
+    old = [world.logprobs(world.old_policy, i).detach() for i in everyone]
+    frozen = [world.logprobs(world.frozen_policy, i).detach() for i in everyone]
+    logp, demo_logp = padded(current)
+    mask, demo_mask = padded([torch.ones(length, dtype=torch.float64) for length in world.lengths])
+    entropy, demo_entropy = padded([world.entropies(policy, i) for i in everyone])
+    selected = clipped or [np.zeros(length, dtype=bool) for length in world.lengths]
+    rewards = torch.from_numpy(world.rewards)
+    return Textbook(
+        logp=logp,
+        old=padded(old)[0],
+        mask=mask,
+        entropy=entropy,
+        demo_logp=demo_logp,
+        demo_mask=demo_mask,
+        demo_entropy=demo_entropy,
+        reward=rewards[:count].view(QUESTIONS, ROLLOUTS),
+        demo_reward=rewards[count:],
+        kl=padded([a - b for a, b in zip(old, frozen, strict=True)])[0],
+        values=padded([torch.from_numpy(values) for values in world.values])[0],
+        clipped=padded([torch.from_numpy(array) for array in selected])[0],
+        baseline=BASELINE,
+        longest=LONGEST,
+    )
+
+
+OFFLINE = {"sft", "srft_offline", "srft_sft", "luffy_offline", "offline_unshaped", "dft"}
+
+
+def members(world: World, row: Row) -> tuple[np.ndarray, np.ndarray]:
+    """Return (trajectories the row acts on, trajectories its advantage compares), as bool [B]."""
+    acting = world.is_demonstration if row.name in OFFLINE else ~world.is_demonstration
+    compared = np.ones_like(acting) if row.name in OFFLINE and row.advantage == "group" else acting
+    return acting, compared
+
+
+def row_advantages(world: World, row: Row) -> list[np.ndarray]:
+    """Per token of every trajectory of the world; zeros where the row does not look."""
+    _, compared = members(world, row)
+    index = np.flatnonzero(compared)
+    old = [world.logprobs(world.old_policy, i).detach().numpy() for i in index]
+    frozen = [world.logprobs(world.frozen_policy, i).detach().numpy() for i in index]
+    groups = RolloutGroups(
+        rewards=world.rewards[index],
+        group=np.array(world.question)[index],
+        is_demonstration=world.is_demonstration[index],
+        lengths=world.lengths[index],
+        kl=[a - b for a, b in zip(old, frozen, strict=True)],
+        values=[world.values[i] for i in index],
+        baseline=BASELINE,
+    )
+    result = [np.zeros(length) for length in world.lengths]
+    for i, values in zip(index, advantages(row, groups), strict=True):
+        result[i] = values
+    return result
+
+
+def kept_tokens(world: World, row: Row, seed: int = 0) -> list[np.ndarray] | None:
+    """What a mask over the batch lets through; None for other rows."""
+    if row.mask not in BATCH_MASKS:
+        return None
+    acting = np.flatnonzero(members(world, row)[0])
+    per_token = row_advantages(world, row)
+    kept = BATCH_MASKS[row.mask](
+        row,
+        [world.logprobs(world.old_policy, i).detach().numpy() for i in acting],
+        [per_token[i] for i in acting],
+        seed=seed,
+        step=3,
+        problem_ids=[f"q{world.question[i]}" for i in acting],
+        samples=[int(i) % ROLLOUTS for i in acting],
+    )
+    keep = [np.ones(length, dtype=bool) for length in world.lengths]
+    for i, array in zip(acting, kept, strict=True):
+        keep[i] = array
+    return keep
+
+
+def streams_of(world: World, chosen: list[int], policy: Policy | None = None) -> TokenStreams:
+    """Flatten some trajectories of the world into one micro-batch."""
+    policy = world.policy if policy is None else policy
+    old = [
+        torch.zeros(int(world.lengths[i]), dtype=torch.float64)
+        if world.is_demonstration[i]
+        else world.logprobs(world.old_policy, i).detach()
+        for i in chosen
+    ]
+    return TokenStreams(
+        logprobs=torch.cat([world.logprobs(policy, i) for i in chosen]),
+        entropies=torch.cat([world.entropies(policy, i) for i in chosen]),
+        old_logprobs=torch.cat(old),
+        trajectory=torch.repeat_interleave(torch.arange(len(chosen)), torch.from_numpy(world.lengths[chosen])),
+        trajectories=len(chosen),
+    )
+
+
+def step_counts(world: World, row: Row) -> StepCounts:
+    lengths = world.lengths[members(world, row)[0]]
+    return StepCounts(
+        prompts=QUESTIONS,
+        rollouts_per_prompt=ROLLOUTS,
+        max_response_tokens=LONGEST,
+        sequences=len(lengths),
+        tokens=int(lengths.sum()),
+        pooled_tokens=int(world.lengths.sum()),
+    )
+
+
+def component_of(world: World, row: Row, chosen: list[int], rule: str | None = None, factor: float = 1.0) -> Component:
+    """The row on some trajectories of the world, scaled by counts of the whole world."""
+    acting, _ = members(world, row)
+    scales = trajectory_scales(rule or row.aggregation, world.lengths, step_counts(world, row)) * acting * factor
+    per_token, keep = row_advantages(world, row), kept_tokens(world, row)
+    return Component(
+        row=row,
+        advantages=torch.from_numpy(np.concatenate([per_token[i] for i in chosen])),
+        scales=torch.from_numpy(np.repeat(scales[chosen], world.lengths[chosen])),
+        keep=None if keep is None else torch.from_numpy(np.concatenate([keep[i] for i in chosen])).double(),
+        rewards=torch.from_numpy(world.rewards[chosen]),
+    )
+
+
+def upge_gradient(world: World, rows: list[Row], splits: list[list[int]] | None = None) -> Tensor:
+    """Gradient of the package's loss over all parameters, flat; summed over micro-batches when ``splits`` are given."""
+    total = None
+    for chosen in splits or [list(range(len(world.tokens)))]:
+        components = [component_of(world, row, chosen) for row in rows]
+        gradient = flat_gradient(upge_loss(streams_of(world, chosen), components).loss, world.policy)
+        total = gradient if total is None else total + gradient
+    assert total is not None
+    return total
+
+
+def flat_gradient(loss: Tensor, policy: Policy) -> Tensor:
+    gradients = torch.autograd.grad(loss, list(policy.values()), materialize_grads=True)
+    return torch.cat([gradient.flatten() for gradient in gradients])
+
+
+def relative_difference(a: Tensor, b: Tensor) -> float:
+    return float((a - b).abs().max() / b.abs().max())
