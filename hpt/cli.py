@@ -132,7 +132,7 @@ def train(
     method: Annotated[str, typer.Option(help="sft, grpo, sft_then_grpo, luffy, srft, hpt, off_on, mix_on, pretrain, "
                                              "or module:METHOD of your own")] = "hpt",
     scale: Scale = "mini",
-    recipe: Annotated[str, typer.Option(help="released: what the authors run; paper: the printed equations")] = "released",
+    recipe: Annotated[str, typer.Option(help="released: as the authors run it; paper: as printed")] = "released",
     policy: Annotated[str, typer.Option(help="Base of the mini world (weak), or a model folder")] = "weak",
     data: Annotated[Path | None, typer.Option(help="Training problems (.jsonl); default: the world")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,

@@ -12,7 +12,7 @@ Entry = TypeVar("Entry")
 def resolve(table: Mapping[str, Entry], name: str, field: str) -> Entry:
     """Return the entry called ``name`` of ``table``, or the attribute ``module:attribute`` of an importable module.
 
-    A user's own row, gate or method lives in a module of their own; the training process imports it, nothing is pickled.
+    A user's own row, gate or method lives in a module of theirs; the training process imports it, nothing is pickled.
 
     Args:
         table: the package's own entries by name.
