@@ -72,6 +72,22 @@ def test_forbidden_text_would_be_found(reason: str, line: str) -> None:
     assert FORBIDDEN[reason].search(line)
 
 
+ENGINE_MODULES = {"vllm": {"rollout.py"}, "deepspeed": {"trainer.py", "engine.py", "checkpoint.py"}}
+
+
+@pytest.mark.parametrize("engine", ENGINE_MODULES)
+def test_engines_are_imported_late_and_in_their_own_modules_only(engine: str) -> None:
+    """One sampler and one trainer, each behind one door; imported at the top of a module, both slow every command."""
+    imports = re.compile(rf"^( *)(?:import|from) +{engine}\b", flags=re.MULTILINE)
+    found = [
+        (path.name, len(indent))
+        for path in tracked("hpt/*.py")
+        for indent in imports.findall(path.read_text(encoding="utf-8"))
+    ]
+    assert {name for name, _ in found} <= ENGINE_MODULES[engine]
+    assert all(indent > 0 for _, indent in found)
+
+
 def test_no_large_file() -> None:
     large = {path.name: path.stat().st_size for path in tracked() if path.stat().st_size > LARGEST_FILE_BYTES}
     assert not large
