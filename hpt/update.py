@@ -38,14 +38,14 @@ def micro_batch_loss(
         for index, part in batch.parts.items()
     ]
     result = upge_loss(streams, components)
-    loss = result.loss + entropy_bonus(entropies, batch.entropy_scales)
+    loss = result.loss - entropy_bonus(entropies, batch.entropy_scales)
     if reference is not None:
         loss = loss + kl_to_reference(logprobs, reference, batch.kl_scales)
     sums = {name: float(value) for name, value in result.metrics.items()}
     with torch.no_grad():
-        demonstration = torch.tensor([m.trajectory.is_demonstration for m in batch.members])[batch.trajectory]
+        kinds = torch.tensor([m.trajectory.is_demonstration for m in batch.members], device=batch.trajectory.device)
+        demonstration = kinds[batch.trajectory]
         for kind, chosen in (("rollout", ~demonstration), ("demonstration", demonstration)):
-            chosen = chosen.to(logprobs.device)
             sums[f"{kind}_tokens"] = float(chosen.sum())
             sums[f"{kind}_nll"] = float(-logprobs[chosen].sum())
             sums[f"{kind}_entropy"] = float(entropies[chosen].sum())
