@@ -1,0 +1,247 @@
+"""Scores of one policy on a benchmark, all computed from its sampled answers: avg@k, pass@k, exclusive solves.
+
+Functions that score return one share (0 to 1) per problem; a benchmark's score is their mean, and `hpt.stats` takes the
+same values for an interval over problems. Averages of tables are taken as the paper took its own (Tables 2 to 6): from
+the printed cells, rounded half up.
+
+Answer frames have one row per sampled answer (`hpt.evaluate.sample_answers`): benchmark, problem_id, level, sample,
+verdict, answer, response_tokens, finish_reason, mean_logprob.
+"""
+
+from collections.abc import Iterable, Mapping
+from decimal import ROUND_HALF_UP, Decimal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import gammaln
+from scipy.stats import binomtest
+
+from hpt.rewards import Verdict
+
+Shares = NDArray[np.float64]
+
+
+def avg_at_k(correct: ArrayLike) -> Shares:
+    """Return each problem's share of correct answers; its mean is avg@k (Section 3.1; avg@1 is plain accuracy).
+
+    Args:
+        correct: [problems, k] booleans.
+
+    Example:
+        >>> avg_at_k([[1, 0, 0, 1], [1, 1, 1, 1]])
+        array([0.5, 1. ])
+    """
+    return _matrix(correct).mean(axis=1)
+
+
+def pass_at_k(correct_counts: ArrayLike, samples: ArrayLike, k: int) -> Shares:
+    """Return the unbiased estimate of each problem's chance that one of k answers is correct (Chen et al. 2021).
+
+    1 - C(N - c, k) / C(N, k) for c correct among N samples, in log space: C(2048, 1024) is above the largest float.
+
+    Args:
+        correct_counts: [problems] integers c.
+        samples: N, one for all problems or [problems].
+        k: answers drawn, 1 to N.
+
+    Raises:
+        ValueError: k outside 1..N, or a count outside 0..N.
+
+    Example:
+        >>> pass_at_k([0, 1, 4], 4, 2)
+        array([0. , 0.5, 1. ])
+    """
+    counts, total = _counts(correct_counts, samples)
+    if k < 1 or (k > total).any():
+        raise ValueError(f"pass@k needs 1 <= k <= samples, got k = {k} with {total.min():.0f} samples")
+    wrong = total - counts
+    with np.errstate(invalid="ignore"):  # inf - inf where fewer than k answers are wrong: replaced below
+        log_all_wrong = gammaln(wrong + 1) - gammaln(wrong - k + 1) - gammaln(total + 1) + gammaln(total - k + 1)
+    return np.where(wrong < k, 1.0, np.where(counts == 0, 0.0, -np.expm1(log_all_wrong)))
+
+
+def pass_at_k_bootstrap(
+    correct_counts: ArrayLike, samples: ArrayLike, k: int, *, draws: int = 1_000, generator: np.random.Generator | int
+) -> Shares:
+    """Return bootstrap draws of a benchmark's pass@k, the paper's estimate (Section 4.1, Figure 2).
+
+    Each draw takes k of a problem's N samples with replacement and asks whether any is correct. The number correct
+    among them is binomial(k, c / N), so it is drawn as such. The mean over draws lies slightly below `pass_at_k`
+    (drawing with replacement sees fewer distinct samples); percentiles of the draws give the band, which holds the
+    problems and their samples fixed.
+
+    Args:
+        correct_counts: [problems] integers c.
+        samples: N, one for all problems or [problems].
+        k: answers drawn, at least 1.
+        draws: number of bootstrap draws.
+        generator: numpy generator, or a seed for one.
+
+    Returns:
+        [draws] shares, each a mean over problems.
+
+    Example:
+        >>> pass_at_k_bootstrap([0, 8], 8, 4, draws=3, generator=0)
+        array([0.5, 0.5, 0.5])
+    """
+    counts, total = _counts(correct_counts, samples)
+    if k < 1 or draws < 1:
+        raise ValueError(f"k and draws must be at least 1, got k = {k}, draws = {draws}")
+    hits = np.random.default_rng(generator).binomial(k, counts / total, size=(draws, len(counts)))
+    return (hits > 0).mean(axis=1)
+
+
+def chance_pass_at_k(answers: ArrayLike, k: int) -> Shares:
+    """Return pass@k of guessing: 1 - (1 - 1/answers)^k for that many equally likely answers.
+
+    Args:
+        answers: number of possible answers, scalar or [problems], at least 1.
+        k: guesses, at least 1.
+
+    Example:
+        >>> float(chance_pass_at_k(10_000, 256).round(4))
+        0.0253
+    """
+    possible = np.asarray(answers, dtype=np.float64)
+    if (possible < 1).any() or k < 1:
+        raise ValueError(f"answers and k must be at least 1, got answers = {answers}, k = {k}")
+    with np.errstate(divide="ignore"):  # one possible answer: log(0), and the chance is 1
+        return -np.expm1(k * np.log1p(-1 / possible))
+
+
+def exclusive_solves(a: ArrayLike, b: ArrayLike, levels: ArrayLike) -> pd.DataFrame:
+    """Count problems that only one of two policies solves, by level, as in Table 4 (a: HPT, b: the baseline).
+
+    Args:
+        a: [problems] booleans, one answer per problem.
+        b: [problems] booleans, same problems in the same order.
+        levels: [problems] level of each.
+
+    Returns:
+        One row per level and a last one "Overall": level, problems, a_only (+X), b_only (-Y), their percentages of the
+        row's problems (0.1, half up), mcnemar_p (two-sided exact test that the two counts are equally likely).
+
+    Example:
+        >>> frame = exclusive_solves([1, 1, 0], [0, 1, 0], [1, 1, 2])
+        >>> frame[["level", "problems", "a_only", "b_only", "a_only_percent"]].values.tolist()
+        [[1, 2, 1, 0, 50.0], [2, 1, 0, 0, 0.0], ['Overall', 3, 1, 0, 33.3]]
+    """
+    solved_a, solved_b, level = (np.asarray(values) for values in (a, b, levels))
+    if not solved_a.shape == solved_b.shape == level.shape or solved_a.ndim != 1:
+        raise ValueError(f"a, b and levels must be [problems] alike, got {solved_a.shape, solved_b.shape, level.shape}")
+    solved_a, solved_b = solved_a.astype(bool), solved_b.astype(bool)
+    everything = np.ones(len(level), dtype=bool)
+    groups = [(own.item(), level == own) for own in np.unique(level)] + [("Overall", everything)]
+    return pd.DataFrame([_exclusive_row(name, solved_a[rows], solved_b[rows]) for name, rows in groups])
+
+
+def _exclusive_row(level: object, a: NDArray[np.bool_], b: NDArray[np.bool_]) -> dict[str, object]:
+    a_only, b_only, problems = int((a & ~b).sum()), int((b & ~a).sum()), len(a)
+    return {
+        "level": level,
+        "problems": problems,
+        "a_only": a_only,
+        "b_only": b_only,
+        "a_only_percent": round_half_up(100 * a_only / problems),
+        "b_only_percent": round_half_up(100 * b_only / problems),
+        "mcnemar_p": float(binomtest(a_only, a_only + b_only).pvalue) if a_only + b_only else 1.0,
+    }
+
+
+def round_half_up(value: float, decimals: int = 1) -> float:
+    """Round as the paper's tables do: ties away from zero (Python's `round` takes ties to the even digit).
+
+    Example:
+        >>> round_half_up(0.25), round(0.25, 1), round_half_up(-0.25)
+        (0.3, 0.2, -0.3)
+    """
+    # Nine decimals first: a mean of printed cells that is a tie on paper is 44.449999999999996 in binary.
+    exact = Decimal(repr(round(float(value), 9)))
+    return float(exact.quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP))
+
+
+def average_of_cells(cells: Iterable[float], decimals: int = 1) -> float:
+    """Return a table's average: the unweighted mean of its *printed* cells, itself rounded half up.
+
+    Averaging unrounded scores instead differs in the last digit: in 12 of the paper's 40 averages the mean of the
+    printed cells is an exact tie.
+
+    Args:
+        cells: scores in percent.
+
+    Example:
+        >>> average_of_cells([25.1, 22.8, 56.1, 84.2, 33.8, 44.7])
+        44.5
+    """
+    return round_half_up(float(np.mean([round_half_up(cell, decimals) for cell in cells])), decimals)
+
+
+def counts_per_problem(answers: pd.DataFrame) -> pd.DataFrame:
+    """Reduce sampled answers to counts: what a report needs and what travels with it.
+
+    Args:
+        answers: one row per sampled answer, see the module's first lines.
+
+    Returns:
+        One row per problem in order of appearance: benchmark, problem_id, level, correct, samples, no_answer,
+        timed_out (counts), response_tokens_mean.
+
+    Example:
+        >>> answers = pd.DataFrame({"benchmark": "a", "problem_id": ["p", "p"], "level": 1, "sample": [0, 1],
+        ...                         "verdict": ["correct", "no_answer"], "response_tokens": [10, 20]})
+        >>> counts_per_problem(answers).values.tolist()
+        [['a', 'p', 1, 1, 2, 1, 0, 15.0]]
+    """
+    counted = (Verdict.correct, Verdict.no_answer, Verdict.timed_out)
+    flags = {verdict.value: (answers["verdict"] == verdict.value).astype(int) for verdict in counted}
+    grouped = answers.assign(**flags).groupby(["benchmark", "problem_id"], sort=False)
+    return grouped.agg(
+        level=("level", "first"),
+        correct=("correct", "sum"),
+        samples=("verdict", "size"),
+        no_answer=("no_answer", "sum"),
+        timed_out=("timed_out", "sum"),
+        response_tokens_mean=("response_tokens", "mean"),
+    ).reset_index()
+
+
+def benchmark_scores(counts: pd.DataFrame, distributions: Mapping[str, str]) -> pd.DataFrame:
+    """Return each benchmark's avg@k in percent.
+
+    Args:
+        counts: as from `counts_per_problem`.
+        distributions: benchmark -> "in" or "out" (of the training distribution).
+
+    Returns:
+        One row per benchmark in order of appearance: benchmark, distribution, score (percent, unrounded), problems.
+
+    Raises:
+        KeyError: a benchmark has no distribution.
+
+    Example:
+        >>> counts = pd.DataFrame({"benchmark": ["a", "a"], "problem_id": ["p", "q"], "correct": [1, 4], "samples": 4})
+        >>> benchmark_scores(counts, {"a": "in"}).values.tolist()
+        [['a', 'in', 62.5, 2]]
+    """
+    grouped = counts.assign(score=100 * counts["correct"] / counts["samples"]).groupby("benchmark", sort=False)
+    scores = grouped.agg(score=("score", "mean"), problems=("score", "size")).reset_index()
+    scores.insert(1, "distribution", [distributions[name] for name in scores["benchmark"]])
+    return scores
+
+
+def _matrix(correct: ArrayLike) -> Shares:
+    matrix = np.asarray(correct, dtype=np.float64)
+    if matrix.ndim != 2 or not matrix.size:
+        raise ValueError(f"correct must be [problems, k] and not empty, got shape {matrix.shape}")
+    return matrix
+
+
+def _counts(correct_counts: ArrayLike, samples: ArrayLike) -> tuple[Shares, Shares]:
+    counts = np.asarray(correct_counts, dtype=np.float64)
+    if counts.ndim != 1 or not counts.size:
+        raise ValueError(f"correct_counts must be [problems] and not empty, got shape {counts.shape}")
+    total = np.broadcast_to(np.asarray(samples, dtype=np.float64), counts.shape)
+    if (total < 1).any() or (counts < 0).any() or (counts > total).any():
+        raise ValueError("each count must lie between 0 and the number of samples, and samples be at least 1")
+    return counts, total

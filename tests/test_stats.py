@@ -1,0 +1,171 @@
+"""Intervals and differences: numbers from a textbook or by hand, coverage by simulation, degenerate cases."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from hpt.stats import Decision, bca_interval, paired_difference, seed_mean, wilson_interval
+
+
+def test_wilson_by_hand() -> None:
+    z, n, share = 1.959964, 500, 446 / 500  # HPT on MATH-500, Table 2
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    interval = wilson_interval(446, 500)
+    assert (interval.low, interval.high) == pytest.approx((centre - half, centre + half), abs=1e-6)
+    assert interval.kind.endswith("fixed weights")
+
+
+@pytest.mark.parametrize(("correct", "low", "high"), [(0, 0.0, 0.2775), (10, 0.7225, 1.0)])
+def test_wilson_at_the_ends_is_not_a_point(correct: int, low: float, high: float) -> None:
+    interval = wilson_interval(correct, 10)
+    assert (interval.low, interval.high) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_wilson_refuses_impossible_counts() -> None:
+    with pytest.raises(ValueError):
+        wilson_interval(11, 10)
+
+
+def test_bca_is_seeded_and_contains_the_mean() -> None:
+    shares = np.random.default_rng(3).beta(0.5, 2.0, size=60)
+    first, again, other = (bca_interval(shares, generator=seed, resamples=999) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+    assert first == bca_interval(shares, generator=np.random.default_rng(1), resamples=999)
+    assert first.low < shares.mean() < first.high
+    assert first.kind == "BCa over problems, fixed weights"
+
+
+def test_bca_widens_with_the_level_and_narrows_with_problems() -> None:
+    shares = np.tile([0.0, 0.25, 0.5, 1.0], 10)
+    widths = [
+        interval.high - interval.low
+        for interval in (
+            bca_interval(shares, 0.5, generator=0, resamples=999),
+            bca_interval(shares, 0.95, generator=0, resamples=999),
+            bca_interval(np.tile(shares, 16), 0.95, generator=0, resamples=999),
+        )
+    ]
+    assert widths[0] < widths[1]
+    assert widths[2] == pytest.approx(widths[1] / 4, rel=0.2)
+
+
+def test_bca_covers_a_skewed_mean_about_as_often_as_it_says() -> None:
+    generator = np.random.default_rng(0)
+    covered = 0
+    for _ in range(200):
+        shares = generator.binomial(8, generator.beta(0.4, 1.6, size=40)) / 8  # hard problems: most near zero, mean 0.2
+        interval = bca_interval(shares, 0.9, generator=generator, resamples=400)
+        covered += interval.low <= 0.2 <= interval.high
+    assert 165 <= covered <= 193  # 180 expected; 0.9 +- 3.5 standard errors, allowing for the known slight shortfall
+
+
+@pytest.mark.parametrize(("value", "low", "high"), [(0.0, 0.0, 0.1135), (1.0, 0.8865, 1.0)])
+def test_bca_of_all_failed_or_all_solved_is_wilsons(value: float, low: float, high: float) -> None:
+    interval = bca_interval([value] * 30, generator=0)
+    assert (interval.low, interval.high) == pytest.approx((low, high), abs=1e-4)
+    assert interval.kind.startswith("Wilson")
+
+
+def test_bca_of_equal_shares_is_a_point_and_says_so() -> None:
+    interval = bca_interval([0.25] * 4, generator=0)
+    assert (interval.low, interval.high) == (0.25, 0.25)
+    assert "all problems equal" in interval.kind
+
+
+def test_bca_of_one_problem_is_unknown() -> None:
+    interval = bca_interval([0.25], generator=0)
+    assert not interval.known
+    assert "one problem" in interval.kind
+
+
+def test_bca_of_one_unusual_problem_is_finite() -> None:
+    interval = bca_interval([0.0] * 29 + [1 / 32], generator=0)
+    assert interval.known
+    assert 0 <= interval.low <= 1 / 960 <= interval.high
+
+
+@pytest.mark.parametrize("values", [[], [[0.5]]])
+def test_bca_needs_a_vector(values: list) -> None:
+    with pytest.raises(ValueError, match="problems"):
+        bca_interval(values, generator=0)
+
+
+def test_paired_difference_by_hand() -> None:
+    """Differences 2, 3, 4: mean 3, standard error 1 / sqrt 3, t(2, 0.975) = 4.3027."""
+    difference = paired_difference([3.0, 4.0, 5.0], [1.0, 1.0, 1.0])
+    half = 4.302653 / math.sqrt(3)
+    assert difference.differences == (2.0, 3.0, 4.0)
+    assert (difference.interval.low, difference.interval.high) == pytest.approx((3 - half, 3 + half), abs=1e-5)
+    assert difference.p_value == pytest.approx(stats.ttest_rel([3, 4, 5], [1, 1, 1]).pvalue)
+    assert difference.interval.kind == "Student's t over 3 seeds"
+
+
+def test_pairing_removes_what_seeds_share() -> None:
+    difference = paired_difference([10.0, 50.0, 90.0], [9.0, 48.9, 89.1])
+    assert difference.decide() is Decision.above
+    assert stats.ttest_ind([10.0, 50.0, 90.0], [9.0, 48.9, 89.1]).pvalue > 0.9
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_the_smallest_detectable_difference_is_found_four_times_in_five(seeds: int) -> None:
+    spread = seed_mean(np.arange(seeds, dtype=float)).smallest_detectable / np.arange(seeds).std(ddof=1)
+    draws = np.random.default_rng(0).normal(spread, 1.0, size=(200_000, seeds))
+    errors = draws.std(axis=1, ddof=1) / math.sqrt(seeds)
+    found = draws.mean(axis=1) / errors > stats.t.ppf(0.975, seeds - 1)
+    assert found.mean() == pytest.approx(0.8, abs=0.004)
+
+
+def test_the_interval_over_seeds_covers_as_often_as_it_says() -> None:
+    draws = np.random.default_rng(1).normal(5.0, 2.0, size=(2_000, 3))
+    intervals = [seed_mean(row).interval for row in draws]
+    assert np.mean([own.low <= 5.0 <= own.high for own in intervals]) == pytest.approx(0.95, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("values", "decision"),
+    [
+        ([5.0], Decision.one_seed),
+        ([5.0, 5.1], Decision.undecided),
+        ([5.0, 5.1, 5.2], Decision.above),
+        ([-5.0, -5.1, -5.2], Decision.below),
+        ([-5.0, 5.1, 5.2], Decision.undecided),
+        ([2.0, 2.0, 2.0], Decision.above),
+        ([0.0, 0.0, 0.0], Decision.undecided),
+    ],
+)
+def test_decisions(values: list[float], decision: Decision) -> None:
+    assert seed_mean(values).decide() is decision
+
+
+def test_decisions_are_relative_to_the_threshold() -> None:
+    assert [seed_mean([5.0, 5.1, 5.2]).decide(threshold).value for threshold in (4.0, 5.1, 6.0)] == [
+        "above",
+        "undecided",
+        "below",
+    ]
+
+
+def test_one_seed_has_no_interval() -> None:
+    difference = paired_difference([5.0], [3.0])
+    assert difference.mean == 2.0
+    assert not difference.interval.known
+    assert math.isnan(difference.smallest_detectable)
+    assert difference.decide().value == "undecided (one seed)"
+
+
+def test_equal_seeds_are_a_point_and_say_so() -> None:
+    difference = paired_difference([0.1 + 0.2] * 3, [0.3, 0.3, 0.3])  # not exactly zero in binary
+    assert (difference.interval.low, difference.interval.high) == pytest.approx((0.0, 0.0))
+    assert difference.p_value == 1.0
+    assert difference.decide() is Decision.undecided
+    assert "all 3 seeds equal" in difference.interval.kind
+
+
+@pytest.mark.parametrize(("a", "b"), [([], []), ([1.0], [1.0, 2.0]), ([1.0, float("nan")], [1.0, 2.0])])
+def test_unusable_seeds_are_refused(a: list[float], b: list[float]) -> None:
+    with pytest.raises(ValueError, match="seeds"):
+        paired_difference(a, b)
