@@ -17,9 +17,9 @@ from hpt.assembly import Assembled, QuestionBatch, assemble, baseline_after
 from hpt.batch import DEMONSTRATION, Trajectory, WeightedTrajectory
 from hpt.checkpoint import Records, TrainingState
 from hpt.config import RunConfig
+from hpt.curves import validation_rows
 from hpt.engine import PolicyEngine, StepOutcome
 from hpt.errors import TrainingFault
-from hpt.evaluate import EvaluationSettings, sample_answers
 from hpt.gate import feedback_coefficients
 from hpt.methods import resolved_row, stage_at
 from hpt.records import GradedRollouts, gate_metrics, rollout_metrics, rollout_rows, rows_of, training_metrics
@@ -100,8 +100,9 @@ class Trainer:
                 graded = self.verify(questions, rollouts)  #   v(tau_i) <- R(tau_i)
             with self.clock("time/train_s"):
                 batch = self.weigh_questions(questions, rollouts, graded)  #   P, alpha <- f(P), beta <- g(P)
+                batch, gap = self.trainer_logprobs(batch)
                 assembled = assemble(batch, self.method, self.config, self.state.step, self.state.baseline)  # L
-                gap = self.check_logprobs(batch, assembled)
+                gap = gap or self.check_logprobs(batch, assembled)
                 sums, outcomes = self.update(assembled)  #   theta <- theta - eta grad L
                 self.state.baseline = baseline_after(batch, self.method, self.config, self.state.baseline)
             with self.clock("time/transfer_s"):
@@ -210,12 +211,32 @@ class Trainer:
         spread = max(1, len(others) // max(1, self.config.rollout.gap_check_rollouts))
         checked = [rollout for rollout in everyone if id(rollout) in first] + others[::spread]
         found = self.updater.logprobs([WeightedTrajectory(rollout, ()) for rollout in checked])
-        gap = max(float(np.abs(found[id(rollout)] - rollout.old_logprobs).max()) for rollout in checked)
+        return self.checked_gap(checked, found), len(checked)
+
+    def checked_gap(self, rollouts: list[Trajectory], found: dict[int, np.ndarray]) -> float:
+        """Return the largest gap between the sampler's and the trainer's log-probs; refuse one that is too large."""
+        gap = max(float(np.abs(found[id(rollout)] - rollout.old_logprobs).max()) for rollout in rollouts)
         if not gap <= self.config.rollout.max_logprob_gap:
             message = f"step {self.state.step}: sampler and trainer log-probs differ by {gap:.3g} nats, allowed is "
             message += f"rollout.max_logprob_gap = {self.config.rollout.max_logprob_gap}; the sampler's weights are "
             raise TrainingFault(message + f"version {self.sampler.version}, the trainer's {self.state.version}")
-        return gap, len(checked)
+        return gap
+
+    def trainer_logprobs(self, batch: list[QuestionBatch]) -> tuple[list[QuestionBatch], tuple[float, int] | None]:
+        """With ``rollout.old_logprobs = trainer``, put the trainer's log pi_old in the place of the sampler's.
+
+        In bfloat16 the two engines round differently, and a ratio that starts away from 1 would be their noise.
+        """
+        rollouts = [rollout for question in batch for rollout in question.rollouts]
+        if self.config.rollout.old_logprobs == "sampler" or not rollouts:
+            return batch, None
+        found = self.updater.logprobs([WeightedTrajectory(rollout, ()) for rollout in rollouts])
+        gap = self.checked_gap(rollouts, found)
+        replaced = [
+            replace(question, rollouts=tuple(replace(r, old_logprobs=found[id(r)]) for r in question.rollouts))
+            for question in batch
+        ]
+        return replaced, (gap, len(rollouts))
 
     def update(self, assembled: Assembled) -> tuple[dict[str, float], list[StepOutcome]]:
         """Take the step's optimiser steps; returns sums over all ranks, and what became of each step."""
@@ -251,23 +272,9 @@ class Trainer:
         due = settings.every and (step % settings.every == 0 or step == self.config.schedule.steps)
         if done or not due:
             return
-        law = EvaluationSettings(
-            samples_per_problem=settings.samples_per_problem,
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-            max_response_tokens=self.config.rollout.max_response_tokens,
-            seed=self.config.seed,
+        self.rows["validation"] += validation_rows(
+            self.sampler, self.verifier, self.tokenizer, self.curves, self.config, step, self.engine
         )
-        for name, problems in self.curves.items():
-            own = problems[self.engine.rank :: self.engine.ranks]
-            answers = sample_answers(self.sampler, self.verifier, self.tokenizer, name, own, law)
-            answers["correct"] = answers["verdict"] == Verdict.correct.value
-            counts = answers.groupby(["benchmark", "problem_id"], sort=True).agg(
-                level=("level", "first"), correct=("correct", "sum"), samples=("correct", "size"),
-                response_tokens_mean=("response_tokens", "mean"),
-            )  # fmt: skip
-            rows = rows_of(counts.reset_index())
-            self.rows["validation"] += [{"step": step, **row} for row in self.engine.gather(rows)]
 
     def record(
         self, questions: list[Problem], graded: list[GradedRollouts], batch: list[QuestionBatch],

@@ -1,0 +1,48 @@
+"""The validation curves drawn while a policy trains (Figure 5)."""
+
+from typing import Any
+
+from hpt.config import RunConfig
+from hpt.engine import PolicyEngine
+from hpt.evaluate import EvaluationSettings, sample_answers
+from hpt.records import rows_of
+from hpt.rewards import Verdict, Verifier
+from hpt.rollout import Sampler
+from hpt.tasks.problems import Problem
+
+
+def validation_rows(
+    sampler: Sampler,
+    verifier: Verifier,
+    tokenizer: Any,
+    curves: dict[str, list[Problem]],
+    config: RunConfig,
+    step: int,
+    engine: PolicyEngine,
+) -> list[dict[str, Any]]:
+    """Sample every curve's problems from the weights the sampler holds; each rank takes a share, all get all rows.
+
+    Returns:
+        One row per problem: step, benchmark, problem_id, level, correct, samples, response_tokens_mean.
+    """
+    settings = config.validation
+    law = EvaluationSettings(
+        samples_per_problem=settings.samples_per_problem,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        max_response_tokens=config.rollout.max_response_tokens,
+        seed=config.seed,
+    )
+    rows: list[dict[str, Any]] = []
+    for name, problems in curves.items():
+        own = problems[engine.rank :: engine.ranks]
+        answers = sample_answers(sampler, verifier, tokenizer, name, own, law)
+        answers["correct"] = answers["verdict"] == Verdict.correct.value
+        counts = answers.groupby(["benchmark", "problem_id"], sort=True).agg(
+            level=("level", "first"),
+            correct=("correct", "sum"),
+            samples=("correct", "size"),
+            response_tokens_mean=("response_tokens", "mean"),
+        )
+        rows += [{"step": step, **row} for row in engine.gather(rows_of(counts.reset_index()))]
+    return rows
