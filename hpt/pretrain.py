@@ -23,7 +23,15 @@ from hpt.engine import PolicyEngine
 from hpt.policy import load_model
 from hpt.records import rows_of
 from hpt.runs import RunFolder
-from hpt.tasks.corpus import BaseRecipe, Document, base_recipe, documents, learning_rate_factor, model_config
+from hpt.tasks.corpus import (
+    BaseRecipe,
+    Document,
+    base_recipe,
+    document_tokens,
+    documents,
+    learning_rate_factor,
+    model_config,
+)
 from hpt.tasks.graded import GradedWorld, world_named
 from hpt.tasks.tokenizer import build_tokenizer
 from hpt.update import Updater
@@ -44,6 +52,7 @@ def pretraining_config(scale: str, base: str, world: str) -> RunConfig:
             "method": "pretrain",
             "seed": 0,
             "policy": {"name": base},
+            "engine": {"micro_batch_tokens": 1536},
             "data": {
                 "source": "graded",
                 "world": world,
@@ -101,14 +110,11 @@ class BaseOptimizer(torch.optim.Optimizer):
 
 
 def as_trajectory(document: Document, tokenizer: Any, question_weight: float) -> tuple[Trajectory, np.ndarray]:
-    """Return a document as (trajectory, token weights [len]): begin token, then question and answer to be predicted."""
-    question = tokenizer.encode(document.question, add_special_tokens=False)
-    answer = [*tokenizer.encode(document.answer, add_special_tokens=False), tokenizer.eos_token_id]
-    tokens = np.array(question + answer, dtype=np.int32)
-    weights = np.concatenate([np.full(len(question), question_weight), np.ones(len(answer))])
+    """Return a document as (trajectory, token weights [len]): a begin token, then everything is to be predicted."""
+    tokens, weights = document_tokens(document, tokenizer, question_weight)
     prompt = np.array([tokenizer.bos_token_id], dtype=np.int32)
-    zeros = np.zeros(len(tokens), dtype=np.float32)
-    return Trajectory("", 0, DEMONSTRATION, prompt, tokens, zeros, 1.0, -1), weights
+    response, zeros = np.array(tokens, dtype=np.int32), np.zeros(len(tokens), dtype=np.float32)
+    return Trajectory("", 0, DEMONSTRATION, prompt, response, zeros, 1.0, -1), np.array(weights)
 
 
 def pretraining_batch(

@@ -22,8 +22,8 @@ SCALES: dict[str, dict[str, Any]] = {
     },
     # The default: real, small science on two CPU cores.
     "mini": {
-        "schedule": {"steps": 400},
-        "validation": {"every": 40},
+        "schedule": {"steps": 300},
+        "validation": {"every": 30},
         # small micro-batches stay in the cache and hold little padding: 1.5 to 2 times as fast as one of 16,384
         "engine": {"micro_batch_tokens": 1536},
     },
