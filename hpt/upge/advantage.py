@@ -16,7 +16,6 @@ import numpy as np
 
 from hpt.errors import ConfigError
 from hpt.registry import resolve
-from hpt.upge.stabilization import clip_cov_keep as clip_cov_keep
 
 if TYPE_CHECKING:
     from hpt.upge.row import Row

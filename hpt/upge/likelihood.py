@@ -41,7 +41,8 @@ def token_logprobs_and_entropy(
 
     Returns:
         logprobs [T] and entropies [T] in nats; float32, or float64 for float64 inputs. bfloat16 inputs are multiplied
-        with float32 accumulation and never rounded to bfloat16 in between.
+        with float32 accumulation and logits stay float32; only the logits' gradient is rounded to bfloat16 before its
+        two products, and these are summed over chunks in float32.
 
     Example:
         >>> logprobs, entropies = token_logprobs_and_entropy(torch.zeros(1, 3), torch.zeros(4, 3), torch.tensor([2]))

@@ -1,0 +1,110 @@
+"""Clip-Cov's choice of tokens: the right candidates, the right number, at random, whatever the order."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from hpt.errors import ConfigError
+from hpt.upge.estimator import ROWS, TokenStreams, unified_weights
+from hpt.upge.stabilization import clip_cov_keep
+
+ROW = ROWS["clip_cov"].with_parameters(clip_cov_share=0.05)
+
+
+def make_batch(seed: int, trajectories: int = 24) -> dict[str, list]:
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, 40, trajectories)
+    return {
+        "old_logprobs": [-rng.exponential(2.0, length) for length in lengths],
+        "advantages": [
+            np.full(length, value) for length, value in zip(lengths, rng.normal(size=trajectories), strict=True)
+        ],
+        "problem_ids": [f"q{i // 4}" for i in range(trajectories)],
+        "samples": [i % 4 for i in range(trajectories)],
+    }
+
+
+def keep_of(batch: dict[str, list], seed: int = 0, step: int = 0, row=ROW) -> list[np.ndarray]:
+    return clip_cov_keep(
+        row,
+        batch["old_logprobs"],
+        batch["advantages"],
+        seed=seed,
+        step=step,
+        problem_ids=batch["problem_ids"],
+        samples=batch["samples"],
+    )
+
+
+def candidates_of(batch: dict[str, list]) -> np.ndarray:
+    """Centred advantage times centred log-prob in (1, 5), written with plain numpy on the flat batch."""
+    logprobs, advantages = np.concatenate(batch["old_logprobs"]), np.concatenate(batch["advantages"])
+    covariance = (logprobs - np.mean(logprobs)) * (advantages - np.mean(advantages))
+    return (covariance > 1) & (covariance < 5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_only_candidates_are_dropped_and_as_many_as_the_share_says(seed: int) -> None:
+    batch = make_batch(seed)
+    dropped = ~np.concatenate(keep_of(batch))
+    candidates = candidates_of(batch)
+    assert dropped.sum() == int(0.05 * len(candidates)) < candidates.sum()
+    assert not (dropped & ~candidates).any()
+
+
+def test_the_hash_is_the_documented_one() -> None:
+    """A choice that changed between versions would change results without any setting having changed."""
+    batch = make_batch(3)
+    lengths = [len(values) for values in batch["old_logprobs"]]
+    candidates = np.split(candidates_of(batch), np.cumsum(lengths)[:-1])
+    ranked = []
+    for i, flags in enumerate(candidates):
+        for token in np.flatnonzero(flags):
+            name = "\x1f".join(["7", "11", batch["problem_ids"][i], str(batch["samples"][i]), str(token)])
+            ranked.append(
+                (int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big") >> 1, i, token)
+            )
+    expected = {(i, token) for _, i, token in sorted(ranked)[: int(0.05 * sum(lengths))]}
+    kept = keep_of(batch, seed=7, step=11)
+    assert {(i, token) for i, flags in enumerate(kept) for token in np.flatnonzero(~flags)} == expected
+
+
+def test_neither_order_nor_ranks_matter() -> None:
+    batch = make_batch(1)
+    reference = keep_of(batch)
+    for shuffle in range(5):
+        order = np.random.default_rng(shuffle).permutation(len(reference))
+        shuffled = keep_of({name: [values[i] for i in order] for name, values in batch.items()})
+        for position, original in enumerate(order):
+            np.testing.assert_array_equal(shuffled[position], reference[original])
+
+
+def test_seed_and_step_draw_anew_and_every_candidate_has_its_turn() -> None:
+    batch = make_batch(2)
+    candidates = candidates_of(batch)
+    dropped = np.array([~np.concatenate(keep_of(batch, seed=s, step=t)) for s in range(20) for t in range(20)])
+    assert len({row.tobytes() for row in dropped}) > 390
+    share = dropped[:, candidates].mean(0)
+    expected = dropped[0].sum() / candidates.sum()
+    # 400 draws: 5 standard deviations of a binomial share, for a fixed seed
+    assert np.abs(share - expected).max() < 5 * np.sqrt(expected * (1 - expected) / 400)
+
+
+def test_at_least_one_candidate_is_dropped_and_none_without_candidates() -> None:
+    batch = make_batch(4)
+    assert sum((~flags).sum() for flags in keep_of(batch, row=ROWS["clip_cov"])) == 1
+    flat = {**batch, "advantages": [np.zeros_like(values) for values in batch["advantages"]]}
+    assert all(flags.all() for flags in keep_of(flat))
+    assert clip_cov_keep(ROW, [], [], seed=0, step=0, problem_ids=[], samples=[]) == []
+
+
+def test_the_estimator_refuses_to_go_without_the_choice() -> None:
+    import torch
+
+    zeros = torch.zeros(2, dtype=torch.float64)
+    streams = TokenStreams(zeros, zeros, zeros, torch.zeros(2, dtype=torch.int64), 1)
+    with pytest.raises(ConfigError, match="BATCH_MASKS"):
+        unified_weights(ROW, streams, torch.ones(2))
+    kept = unified_weights(ROW, streams, torch.ones(2, dtype=torch.float64), torch.tensor([1.0, 0.0]))
+    assert kept.tolist() == [1.0, 0.0]
