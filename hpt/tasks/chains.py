@@ -206,9 +206,12 @@ def imperfect_teacher(generator: random.Random, chain: Chain, detour: float, max
 def choice_question(generator: random.Random, chain: Chain) -> tuple[str, str]:
     """Return (question with four choices, right letter); the wrong choices are uniform over the other states.
 
+    Each value stands before its letter: small models look up what follows a value, hardly what precedes it (with the
+    letters in front, 3,000 such documents taught them nothing beyond chance).
+
     Example:
         >>> question, letter = choice_question(seeded(0), Chain("2735", ("*9",)))
-        >>> question.startswith("2735*9?A"), f"{letter}8375" in question
+        >>> question.startswith("2735*9?"), f"8375{letter}" in question
         (True, True)
     """
     values = {chain.answer}
@@ -216,7 +219,7 @@ def choice_question(generator: random.Random, chain: Chain) -> tuple[str, str]:
         values.add("".join(generator.choice(DIGITS) for _ in chain.start))
     order = sorted(values)  # a set has no order of its own
     generator.shuffle(order)
-    listed = "".join(letter + value for letter, value in zip(LETTERS, order, strict=True))
+    listed = "".join(value + letter for letter, value in zip(LETTERS, order, strict=True))
     return f"{chain.text}?{listed}", LETTERS[order.index(chain.answer)]
 
 

@@ -28,10 +28,44 @@ from hpt.tasks.tokenizer import BEGIN, END, PAD, VOCABULARY
 
 @dataclass(frozen=True)
 class Document:
-    """A question, whose tokens hardly count, and the answer to be learnt; the question may be empty."""
+    """Text whose pieces are in turn a question, whose tokens hardly count, and the answer to be learnt.
 
-    question: str
-    answer: str
+    Example:
+        >>> document = Document(("27+4", "=61>", "30*9", "=70>"))
+        >>> document.question, document.answer
+        ('27+4', '=61>30*9=70>')
+    """
+
+    pieces: tuple[str, ...]
+
+    @property
+    def question(self) -> str:
+        """The first question."""
+        return self.pieces[0]
+
+    @property
+    def answer(self) -> str:
+        """Everything after it."""
+        return "".join(self.pieces[1:])
+
+
+def document_tokens(document: Document, tokenizer: Any, question_weight: float) -> tuple[list[int], list[float]]:
+    """Return (tokens after BOS, end token included; loss weight of each).
+
+    Random question tokens cannot be learnt. At weight 1 their noise hides the answers: a document of single operations
+    was then as far from solved after 700 updates as at the start.
+
+    Example:
+        >>> document_tokens(Document(("27+4", "=61")), tokenizer, 0.05)[1]  # doctest: +SKIP
+        [0.05, 0.05, 0.05, 0.05, 1.0, 1.0, 1.0, 1.0]
+    """
+    tokens: list[int] = []
+    weights: list[float] = []
+    for place, piece in enumerate(document.pieces):
+        new = tokenizer.encode(piece, add_special_tokens=False)
+        tokens += new
+        weights += [question_weight if place % 2 == 0 else 1.0] * len(new)
+    return [*tokens, tokenizer.eos_token_id], [*weights, 1.0]
 
 
 class BaseRecipe(Settings):
@@ -69,7 +103,9 @@ class BaseRecipe(Settings):
     weight_decay: float = 0.01
 
 
-_WEAK = BaseRecipe(name="weak")
+_WEAK = BaseRecipe(
+    name="weak", updates=1200, facts_until=0.25, choice_share=0.05, level_weights=((3, 3, 2, 0), (4, 4, 2, 0))
+)
 BASES: dict[str, dict[str, BaseRecipe]] = {
     "mini": {"weak": _WEAK},
     "tiny": {
@@ -127,26 +163,36 @@ def documents(world: GradedWorld, recipe: BaseRecipe, seed: int, update: int) ->
 def _document(world: GradedWorld, recipe: BaseRecipe, phase: int, generator: random.Random) -> Document:
     if phase == 1:
         return _facts(world, generator, 3)
-    kind = generator.random()
     later = phase - 2
-    for share, make in (
-        (recipe.facts_share, lambda: _facts(world, generator, generator.randint(1, 6))),
-        (recipe.listing_share[later], lambda: _listing(world, generator)),
-        (recipe.choice_share, lambda: _choice(world, generator)),
-        (recipe.notation_share, lambda: _notation(world, generator)),
-    ):
-        if kind < share:
-            return make()
-        kind -= share
+    kind = generator.choices(
+        ("facts", "listing", "choice", "notation", "plain"),
+        cum_weights=(
+            recipe.facts_share,
+            recipe.facts_share + recipe.listing_share[later],
+            recipe.facts_share + recipe.listing_share[later] + recipe.choice_share,
+            recipe.facts_share + recipe.listing_share[later] + recipe.choice_share + recipe.notation_share,
+            1.0,
+        ),
+    )[0]
+    if kind == "facts":
+        return _facts(world, generator, generator.randint(1, 4))
+    if kind == "listing":
+        return _listing(world, generator)
     weights = recipe.level_weights[later]
     length = generator.choices(range(1, len(weights) + 1), weights)[0]
     chain = _chain(world, generator, length)
-    solved = recipe.solved_share[length - 1] if phase == 3 else 0.9
-    if generator.random() < solved:
-        restated = generator.random() < recipe.restated_share[later]
-        worked = restated_solution(chain) if restated else compact_solution(chain) + " "
-        return Document(f"{chain.text}?", worked + boxed(chain.answer))
-    return Document(f"{chain.text}?", _direct(chain, generator))
+    solved = generator.random() < (recipe.solved_share[length - 1] if phase == 3 else 0.9)
+    restated = generator.random() < recipe.restated_share[later]
+    worked = restated_solution(chain) if restated else compact_solution(chain)
+    if kind == "choice":
+        question, letter = choice_question(generator, chain)
+        found = "" if restated else f"{letter} "
+        return Document((question, worked + found + boxed(letter) if solved else boxed(letter)))
+    worked += boxed(chain.answer) if restated else " " + boxed(chain.answer)
+    question, answer = f"{chain.text}?", worked if solved else _direct(chain, generator)
+    if kind == "notation":
+        question, answer = in_notation(question), in_notation(answer)
+    return Document((question, answer))
 
 
 def _chain(world: GradedWorld, generator: random.Random, length: int) -> Chain:
@@ -154,23 +200,16 @@ def _chain(world: GradedWorld, generator: random.Random, length: int) -> Chain:
 
 
 def _facts(world: GradedWorld, generator: random.Random, count: int) -> Document:
-    return Document("", "".join(restated_solution(_chain(world, generator, 1)) for _ in range(count)))
+    pieces: list[str] = []
+    for _ in range(count):
+        chain = _chain(world, generator, 1)
+        pieces += [chain.text, f"={chain.answer}>"]
+    return Document(tuple(pieces))
 
 
 def _listing(world: GradedWorld, generator: random.Random) -> Document:
     chain = _chain(world, generator, generator.randint(2, len(world.chain_lengths)))
-    return Document(f"{chain.text}:", ">".join(chain.operations))
-
-
-def _choice(world: GradedWorld, generator: random.Random) -> Document:
-    chain = _chain(world, generator, generator.randint(1, 3))
-    question, letter = choice_question(generator, chain)
-    return Document(question, f"{compact_solution(chain)} {boxed(letter)}")
-
-
-def _notation(world: GradedWorld, generator: random.Random) -> Document:
-    chain = _chain(world, generator, generator.randint(1, 3))
-    return Document(in_notation(f"{chain.text}?"), f"{in_notation(compact_solution(chain))} {boxed(chain.answer)}")
+    return Document((f"{chain.text}:", ">".join(chain.operations)))
 
 
 def _direct(chain: Chain, generator: random.Random) -> str:
