@@ -1,0 +1,136 @@
+"""The paper's published numbers and claims; everything is read from ``paper.json``, the only place that holds them.
+
+Columns are named after the benchmarks that the evaluation sets stand for; rows can be asked for by the label the paper
+prints or by the method's name in this package.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of the paper with the test that decides it.
+
+    Attributes:
+        id: names the claim in reports.
+        section: of the paper, where the sentence stands.
+        artefact: the table or figure it is about.
+        policy: base whose runs it is tested on.
+        sentence: quoted from the paper.
+        reading: what the sentence is taken to mean, thresholds included; fixed before any run it is applied to.
+        methods: methods it needs runs of.
+        records: tables of each run it reads.
+        test: key of `hpt.claims.TESTS`.
+        parameters: keyword arguments of the test, thresholds among them.
+    """
+
+    id: str
+    section: str
+    artefact: str
+    policy: str
+    sentence: str
+    reading: str
+    methods: tuple[str, ...]
+    records: tuple[str, ...]
+    test: str
+    parameters: dict[str, Any]
+
+
+@cache
+def paper_data() -> dict[str, Any]:
+    """Return the whole file: source, benchmarks, averages, tables, figures, claims. Not to be changed by the caller."""
+    return json.loads(resources.files("hpt").joinpath("paper.json").read_text(encoding="utf-8"))
+
+
+def paper_table(table: str) -> pd.DataFrame:
+    """Return a table as printed.
+
+    Args:
+        table: ``table2`` to ``table6``.
+
+    Returns:
+        One row per printed row: row (label), method (name in this package, or None), policy, starred (copied by the
+        authors from another paper), then the printed columns; values in percent (Table 4: problems and percent).
+
+    Raises:
+        KeyError: no such table.
+
+    Example:
+        >>> paper_table("table6")[["row", "Avg"]].values.tolist()
+        [['gamma = 2/8', 39.0], ['gamma = 1/8', 38.7], ['gamma = 0', 41.9]]
+    """
+    own = paper_data()["tables"][table]
+    named = [{key: row[key] for key in ("row", "method", "policy", "starred")} for row in own["rows"]]
+    values = [dict(zip(own["columns"], row["values"], strict=True)) for row in own["rows"]]
+    return pd.DataFrame([name | cells for name, cells in zip(named, values, strict=True)])
+
+
+def paper_value(table: str, row: str, column: str, policy: str | None = None) -> float | None:
+    """Return one printed number, or None where the paper has none.
+
+    Args:
+        table: ``table2`` to ``table6``.
+        row: printed label, or a method's name in this package.
+        column: benchmark or average.
+        policy: ``weak``, ``strong`` or ``llama``; needed where a table has the row for several (Table 3).
+
+    Raises:
+        ValueError: several rows match.
+
+    Example:
+        >>> paper_value("table3", "hpt", "Avg", policy="weak"), paper_value("table3", "srft", "Avg")
+        (41.9, None)
+    """
+    if table not in paper_data()["tables"]:
+        return None
+    frame = paper_table(table)
+    found = frame[(frame["row"] == row) | (frame["method"] == row)]
+    if policy is not None:
+        found = found[found["policy"] == policy]
+    if len(found) > 1:
+        raise ValueError(f"{table} has {len(found)} rows {row!r}: name one of the policies {sorted(found['policy'])}")
+    if found.empty or column not in paper_data()["tables"][table]["columns"]:
+        return None
+    return float(found[column].iloc[0])
+
+
+def paper_figure(figure: str) -> dict[str, Any]:
+    """Return what a figure of the paper shows: title, section, policy, axes with units, panels, series, estimate.
+
+    The paper prints no values of its curves.
+
+    Raises:
+        KeyError: no such figure.
+
+    Example:
+        >>> paper_figure("figure6")["y"]
+        'offline data ratio (share)'
+    """
+    return dict(paper_data()["figures"][figure])
+
+
+@cache
+def claims() -> tuple[Claim, ...]:
+    """Return every claim, in the order of the paper.
+
+    Example:
+        >>> claims()[0].id
+        'table3-hpt-above-sft'
+    """
+    rows: list[dict[str, Any]] = paper_data()["claims"]
+    return tuple(Claim(**{**row, "methods": tuple(row["methods"]), "records": tuple(row["records"])}) for row in rows)
+
+
+def claim_named(claim_id: str) -> Claim:
+    """Return a claim by its id.
+
+    Raises:
+        KeyError: no such claim.
+    """
+    return {claim.id: claim for claim in claims()}[claim_id]

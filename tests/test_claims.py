@@ -1,0 +1,258 @@
+"""The verdict on each claim, on made-up records where the answer is known, in both directions."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hpt.claim_tests import MIN_STEPS, ClaimRecords, RunFrames
+from hpt.claims import ClaimResult, judge
+from hpt.paper import claim_named
+
+STEPS = 100
+TIME = np.arange(STEPS) / STEPS  # share of training, 0 to 0.99
+Curve = Callable[[int], np.ndarray]
+
+RATIO, ENTROPY, LENGTH = "gate/offline_ratio_prompts", "rollout/entropy", "rollout/response_length_tokens"
+
+
+def curve_run(column: str, values: np.ndarray) -> RunFrames:
+    return RunFrames(pd.DataFrame({"step": np.arange(1, len(values) + 1), column: values}))
+
+
+def judged(
+    claim: str, records: dict[int, dict[str, RunFrames]], scale: str = "mini", ceiling: int | None = 100
+) -> ClaimResult:
+    return judge(claim_named(claim), ClaimRecords(scale, records, ceiling))
+
+
+def verdict(claim: str, column: str, seeds: int = 3, scale: str = "mini", **curves: Curve) -> str:
+    records = {
+        seed: {method: curve_run(column, curve(seed)) for method, curve in curves.items()} for seed in range(seeds)
+    }
+    return judged(claim, records, scale).verdict.value
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Table 3: averages
+
+
+def scores_run(*scores: float, out: float = 0.0) -> RunFrames:
+    rows = [(f"set-{number}", "in", score) for number, score in enumerate(scores)] + [("other", "out", out)]
+    return RunFrames(pd.DataFrame(), scores=pd.DataFrame(rows, columns=["benchmark", "distribution", "score"]))
+
+
+def average_result(hpt: list[float], sft: list[float], scale: str = "mini") -> ClaimResult:
+    records = {
+        seed: {"hpt": scores_run(a + 10, a - 10), "sft": scores_run(b, b, out=99.0)}
+        for seed, (a, b) in enumerate(zip(hpt, sft, strict=True))
+    }
+    return judged("table3-hpt-above-sft", records, scale)
+
+
+@pytest.mark.parametrize(
+    ("hpt", "sft", "expected"),
+    [
+        ([90.0, 91.0, 92.0], [60.0, 60.0, 61.0], "holds in this world"),
+        ([60.0, 60.0, 61.0], [90.0, 91.0, 92.0], "does not hold"),
+        ([97.0, 97.0, 78.0], [60.0, 99.0, 99.0], "undecided"),
+        ([90.0, 91.0], [60.0, 60.0], "undecided"),
+        ([90.0], [60.0], "undecided (one seed)"),
+        ([90.0, 90.0, 90.0], [60.0, 60.0, 60.0], "holds in this world"),
+        ([60.0, 60.0, 60.0], [60.0, 60.0, 60.0], "undecided"),
+    ],
+)
+def test_average_above(hpt: list[float], sft: list[float], expected: str) -> None:
+    assert average_result(hpt, sft).verdict.value == expected
+
+
+def test_only_scale_full_can_reproduce() -> None:
+    words = [average_result([90, 91, 92], [60, 60, 61], scale).verdict.value for scale in ("mini", "gpu", "full")]
+    assert words == ["holds in this world", "holds in this world", "reproduced"]
+    assert average_result([60, 60, 61], [90, 91, 92], "full").verdict.value == "does not hold"
+
+
+def test_scale_tiny_decides_nothing() -> None:
+    result = average_result([90, 91, 92], [60, 60, 61], "tiny")
+    assert result.verdict.value == "not testable here"
+    assert "numbers mean nothing" in result.explanation
+
+
+def test_a_result_carries_its_numbers() -> None:
+    result = average_result([63.0, 64.0, 65.0], [60.0, 60.0, 60.0])
+    assert result.effect == pytest.approx(4.0)
+    assert result.per_seed == pytest.approx({0: 3.0, 1: 4.0, 2: 5.0})
+    assert result.interval is not None
+    assert (result.interval.low, result.interval.high) == pytest.approx((1.516, 6.484), abs=1e-3)
+    assert result.unit == "points"
+    assert result.explanation == (
+        "hpt minus sft: +4.0 points (3 seeds, 95% interval +1.5 to +6.5; 3.3 would have been seen 4 times in 5)."
+    )
+
+
+def test_one_seed_has_an_effect_and_no_interval() -> None:
+    result = average_result([63.0], [60.0])
+    assert (result.effect, result.interval) == (3.0, None)
+    assert result.explanation == "hpt minus sft: +3.0 points (1 seed)."
+
+
+def test_seeds_without_a_run_are_left_out_and_named() -> None:
+    complete = {seed: {"hpt": scores_run(90.0 + seed), "sft": scores_run(60.0)} for seed in (0, 1, 2)}
+    result = judged("table3-hpt-above-sft", complete | {7: {"hpt": scores_run(1.0)}})
+    assert result.verdict.value == "holds in this world"
+    assert "seeds [7]" in result.explanation
+
+
+@pytest.mark.parametrize(
+    ("sft", "reason"),
+    [
+        ({}, "no seed has runs of hpt and sft"),
+        ({"sft": RunFrames(pd.DataFrame())}, "no scores of sft, seed 0"),
+        ({"sft": scores_run(1.0, float("nan"))}, "no complete in-distribution scores"),
+        ({"sft": scores_run(1.0, 2.0, 3.0)}, "different benchmarks"),
+    ],
+)
+def test_missing_scores_are_not_testable(sft: dict[str, RunFrames], reason: str) -> None:
+    result = judged("table3-hpt-above-sft", {0: {"hpt": scores_run(1.0, 2.0), **sft}})
+    assert result.verdict.value == "not testable here"
+    assert reason in result.explanation
+    assert (result.effect, result.interval, result.per_seed) == (None, None, {})
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Figure 6: the offline data ratio
+
+
+def falling(early: float, late: float, speed: float = 8.0) -> Curve:
+    return lambda seed: late + (early - late) * np.exp(-speed * TIME) + 0.001 * seed
+
+
+@pytest.mark.parametrize(
+    ("curve", "expected"),
+    [
+        (falling(0.9, 0.05), "holds in this world"),
+        (falling(0.9, 0.0, speed=20), "does not hold"),  # seed 0 at zero, seeds 1 and 2 below one in 200
+        (falling(0.9, 0.4), "does not hold"),  # settles, but not small
+        (falling(0.45, 0.05), "does not hold"),  # does not start high
+        (lambda seed: 0.8 - 0.75 * TIME, "does not hold"),  # small in the end, but still falling
+        (lambda seed: 0.8 - 0.6 * TIME, "does not hold"),
+        (lambda seed: np.full(STEPS, 0.6), "does not hold"),
+        (lambda seed: falling(0.9, 0.4 if seed == 1 else 0.05)(0), "undecided"),
+    ],
+)
+def test_offline_ratio(curve: Curve, expected: str) -> None:
+    assert verdict("figure6-offline-ratio", RATIO, hpt=curve) == expected
+
+
+def test_a_shape_is_decided_by_three_seeds_or_more() -> None:
+    words = [verdict("figure6-offline-ratio", RATIO, seeds=n, hpt=falling(0.9, 0.05)) for n in (1, 2, 3)]
+    assert words == ["undecided (one seed)", "undecided", "holds in this world"]
+
+
+def test_a_shape_that_fails_says_which_threshold_and_by_how_much() -> None:
+    run = {"hpt": curve_run(RATIO, falling(0.9, 0.4)(0))}
+    result = judged("figure6-offline-ratio", {0: run, 1: run, 2: run})
+    assert "met in 0 of 3 seeds" in result.explanation
+    assert "late mean 0.4 (at least 0.005 and at most 0.25: not met)" in result.explanation
+    assert result.unit == "share"
+    assert result.effect is not None
+    assert result.effect < -0.2
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Figure 7, left: entropy
+
+
+def level(value: float) -> Curve:
+    return lambda seed: np.full(STEPS, value + 0.01 * seed)
+
+
+@pytest.mark.parametrize(
+    ("hpt", "expected"),
+    [
+        (level(0.3), "holds in this world"),
+        (level(0.1), "does not hold"),
+        # above on average, but below in the last two fifths: "throughout" fails in every seed
+        (lambda seed: np.where(TIME < 0.6, 0.6, 0.15) + 0.01 * seed, "does not hold"),
+        # below in one tenth only: "nearly everywhere" is met
+        (lambda seed: np.where(TIME < 0.9, 0.6, 0.15) + 0.01 * seed, "holds in this world"),
+        # the first tenth, where both are the base, does not count
+        (lambda seed: np.where(TIME < 0.1, -9.0, 0.3) + 0.01 * seed, "holds in this world"),
+        (lambda seed: np.full(STEPS, [0.21, 0.9, 1.9][seed]), "undecided"),  # above in every seed, spread too wide
+        (lambda seed: np.full(STEPS, [0.4, 0.4, 0.1][seed]), "undecided"),
+    ],
+)
+def test_entropy(hpt: Curve, expected: str) -> None:
+    assert verdict("figure7-entropy-above-grpo", ENTROPY, hpt=hpt, grpo=lambda seed: np.full(STEPS, 0.2)) == expected
+
+
+def test_entropy_of_one_seed_is_undecided() -> None:
+    assert (
+        verdict("figure7-entropy-above-grpo", ENTROPY, seeds=1, hpt=level(9), grpo=level(0)) == "undecided (one seed)"
+    )
+
+
+def test_curves_over_different_steps_are_not_compared() -> None:
+    records = {0: {"hpt": curve_run(ENTROPY, np.ones(STEPS)), "grpo": curve_run(ENTROPY, np.ones(STEPS - 1))}}
+    result = judged("figure7-entropy-above-grpo", records)
+    assert (result.verdict.value, "different steps" in result.explanation) == ("not testable here", True)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Figure 7, right: response length
+
+
+def rising(start: float, end: float, by: float, back_to: float | None = None) -> Curve:
+    """Rise linearly until a share of training, then stay; or fall linearly to another level by the end."""
+    last = end if back_to is None else back_to
+    return lambda seed: np.interp(TIME, [0, by, 1], [start, end, last])
+
+
+@pytest.mark.parametrize(
+    ("curve", "expected"),
+    [
+        (rising(23, 45, 0.2), "holds in this world"),
+        (rising(23, 25, 0.2), "does not hold"),  # hardly rises
+        (rising(23, 45, 1.0), "does not hold"),  # rises, but slowly
+        (rising(23, 45, 0.2, back_to=30), "does not hold"),  # falls back
+        (rising(23, 96, 0.2), "does not hold"),  # jumps to the ceiling of 100
+        (rising(45, 23, 0.2), "does not hold"),
+        (lambda seed: rising(23, 45, 0.2, back_to=30 if seed else None)(seed), "undecided"),
+    ],
+)
+def test_response_length(curve: Curve, expected: str) -> None:
+    assert verdict("figure7-length-rises-and-stays", LENGTH, hpt=curve) == expected
+
+
+def test_length_without_a_known_ceiling_is_not_testable() -> None:
+    records = {0: {"hpt": curve_run(LENGTH, rising(23, 45, 0.2)(0))}}
+    assert judged("figure7-length-rises-and-stays", records, ceiling=None).verdict.value == "not testable here"
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Curves in general
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (falling(0.9, 0.05)(0)[:: STEPS // MIN_STEPS], "undecided (one seed)"),
+        (np.ones(MIN_STEPS - 1), "not testable here"),
+        (np.append(np.ones(MIN_STEPS - 1), [np.nan] * STEPS), "not testable here"),
+    ],
+)
+def test_too_few_steps_are_not_testable(values: np.ndarray, expected: str) -> None:
+    assert judged("figure6-offline-ratio", {0: {"hpt": curve_run(RATIO, values)}}).verdict.value == expected
+
+
+def test_rows_may_come_in_any_order() -> None:
+    run = curve_run(RATIO, falling(0.9, 0.05)(0))
+    shuffled = RunFrames(run.metrics.sample(frac=1, random_state=0))
+    claim = "figure6-offline-ratio"
+    assert judged(claim, {0: {"hpt": shuffled}}).per_seed == judged(claim, {0: {"hpt": run}}).per_seed
+
+
+def test_a_missing_column_is_not_testable() -> None:
+    result = judged("figure6-offline-ratio", {0: {"hpt": curve_run("step_time", np.ones(STEPS))}})
+    assert (result.verdict.value, RATIO in result.explanation) == ("not testable here", True)

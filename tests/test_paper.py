@@ -1,0 +1,151 @@
+"""The published numbers against each other: averages, percentages, rows that appear in several tables."""
+
+import numpy as np
+import pytest
+
+from hpt.claim_tests import TESTS
+from hpt.experiments import ARTEFACTS
+from hpt.methods import METHODS
+from hpt.metrics import METRICS
+from hpt.paper import claim_named, claims, paper_data, paper_figure, paper_table, paper_value
+from hpt.scores import average_of_cells, round_half_up
+from hpt.tasks.graded import MINI_WORLD
+from hpt.tasks.sets import evaluation_sets
+
+TABLES = ["table2", "table3", "table4", "table5", "table6"]
+ACCURACIES = ["table2", "table3", "table5", "table6"]
+BENCHMARKS = paper_data()["benchmarks"]
+
+
+def test_the_tables_are_all_there() -> None:
+    assert list(paper_data()["tables"]) == TABLES
+    assert [len(paper_table(table)) for table in TABLES] == [12, 10, 8, 3, 3]
+
+
+@pytest.mark.parametrize("table", ACCURACIES)
+def test_every_printed_average_is_the_half_up_mean_of_the_printed_cells(table: str) -> None:
+    frame = paper_table(table)
+    checked = 0
+    for average, distribution in paper_data()["averages"].items():
+        if average in frame:
+            cells = [name for name in frame.columns if BENCHMARKS.get(name, {}).get("distribution") == distribution]
+            recomputed = [average_of_cells(row) for row in frame[cells].to_numpy()]
+            assert recomputed == frame[average].to_list()
+            checked += len(recomputed)
+    assert checked == {"table2": 24, "table3": 10, "table5": 3, "table6": 3}[table]
+
+
+def test_single_sample_cells_are_possible_counts_of_problems() -> None:
+    """One answer per problem: a cell must be k of N rounded. It can differ from every such k in a slip of the pen."""
+    impossible = set()
+    for table in ACCURACIES:
+        frame = paper_table(table)
+        for name in set(frame.columns) & set(BENCHMARKS):
+            possible = [
+                round_half_up(100 * k / BENCHMARKS[name]["problems"]) for k in range(BENCHMARKS[name]["problems"] + 1)
+            ]
+            if BENCHMARKS[name]["samples_per_problem"] == 1:
+                wrong = frame[~frame[name].isin(possible)]
+                impossible |= {(table, row, name, value) for row, value in zip(wrong["row"], wrong[name], strict=True)}
+    assert impossible == {("table2", "SRFT", "GPQA", 36.8)}  # so printed: 72 and 73 of 198 are 36.4 and 36.9
+
+
+def test_rounding_ties_to_even_would_contradict_the_paper() -> None:
+    frame = paper_table("table2")
+    means = frame[["ARC-c", "GPQA"]].to_numpy().mean(axis=1)
+    assert (np.round(means, 1) != frame["Avg (OOD)"]).any()
+
+
+@pytest.mark.parametrize("baseline", ["GRPO", "LUFFY"])
+@pytest.mark.parametrize("sign", ["+X", "-Y"])
+def test_exclusive_solves_add_up(baseline: str, sign: str) -> None:
+    columns, sizes = paper_data()["tables"]["table4"]["columns"], paper_data()["tables"]["table4"]["sizes"]
+    counts = [paper_value("table4", f"{baseline} {sign}", column) for column in columns]
+    percentages = [paper_value("table4", f"{baseline} {sign} %", column) for column in columns]
+    assert sum(counts[:-1]) == counts[-1]  # type: ignore[arg-type]
+    assert sum(sizes[:-1]) == sizes[-1] == 500
+    assert [round_half_up(100 * count / size) for count, size in zip(counts, sizes, strict=True)] == percentages
+
+
+def test_one_run_has_the_same_numbers_wherever_it_is_printed() -> None:
+    columns = paper_data()["tables"]["table6"]["columns"]
+    printed = [
+        [paper_value(*place, column, policy="weak") for column in columns]
+        for place in (("table3", "HPT"), ("table5", "SFT/ON"), ("table6", "gamma = 0"))
+    ]
+    assert printed[0] == printed[1] == printed[2]
+
+
+def test_numbers_quoted_in_the_text_of_section_3() -> None:
+    hpt, luffy, srft = (paper_value("table2", method, "AIME 24") for method in ("hpt", "luffy", "srft"))
+    assert hpt is not None
+    assert luffy is not None
+    assert srft is not None
+    assert (round_half_up(hpt - luffy), round_half_up(hpt - srft)) == (6.9, 14.6)
+
+
+def test_starred_rows() -> None:
+    starred = {table: paper_table(table).query("starred")["row"].to_list() for table in TABLES}
+    assert starred == {
+        "table2": ["PRIME-Zero", "SimpleRL-Zero", "OpenReasoner-Zero", "Oat-Zero"],
+        "table3": ["SFT", "GRPO", "LUFFY"],
+        "table4": [],
+        "table5": [],
+        "table6": [],
+    }
+    assert set(paper_table("table3").query("starred")["policy"]) == {"llama"}
+
+
+def test_values_are_found_by_label_and_by_method() -> None:
+    assert paper_value("table2", "SFT → GRPO", "MATH-500") == paper_value("table2", "sft_then_grpo", "MATH-500") == 84.6
+    assert paper_value("table3", "base", "AMC", policy="weak") == 24.5
+    assert paper_value("table5", "mix_on", "Avg") == 40.3
+
+
+@pytest.mark.parametrize(
+    "place", [("table7", "hpt", "Avg"), ("table2", "ppo", "Avg"), ("table3", "srft", "Avg"), ("table5", "hpt", "GPQA")]
+)
+def test_what_the_paper_does_not_print_is_none(place: tuple[str, str, str]) -> None:
+    assert paper_value(*place) is None
+
+
+def test_an_ambiguous_row_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"table3 has 2 rows 'hpt': name one of the policies \['llama', 'weak'\]"):
+        paper_value("table3", "hpt", "Avg")
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_methods_named_in_the_tables_exist(table: str) -> None:
+    named = set(paper_table(table)["method"].dropna())
+    assert named <= {"base", *METHODS}
+
+
+def test_every_evaluation_set_stands_for_a_printed_benchmark() -> None:
+    sets = evaluation_sets(MINI_WORLD).values()
+    assert {(own.stands_for, own.distribution) for own in sets} == {
+        (name, own["distribution"]) for name, own in BENCHMARKS.items()
+    }
+
+
+@pytest.mark.parametrize("figure", [f"figure{number}" for number in range(2, 9)])
+def test_figures_are_described(figure: str) -> None:
+    fields = {"title", "section", "policy", "x", "y", "panels", "series", "estimate"}
+    assert set(paper_figure(figure)) == fields
+    assert all(paper_figure(figure).values())
+
+
+def test_claim_ids_are_unique_and_findable() -> None:
+    ids = [claim.id for claim in claims()]
+    assert len(set(ids)) == len(ids) == 6
+    assert [claim_named(own).id for own in ids] == ids
+
+
+@pytest.mark.parametrize("claim", claims(), ids=lambda claim: claim.id)
+def test_a_claim_needs_only_what_exists(claim) -> None:
+    assert claim.test in TESTS
+    assert set(claim.methods) <= set(METHODS)
+    assert claim.artefact in ARTEFACTS
+    assert set(claim.methods) <= set(ARTEFACTS[claim.artefact].methods)
+    assert claim.policy in ARTEFACTS[claim.artefact].policies
+    assert claim.parameters.get("column", "step") in METRICS
+    assert {claim.parameters["method"], claim.parameters.get("baseline", claim.methods[-1])} == set(claim.methods)
