@@ -46,8 +46,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
     "paper": {
         "estimator": {
-            "clip_eps_low": 0.2,
-            "clip_eps_high": 0.2,
+            "clip_eps_low": "row",  # a number would be refused by rows without a ratio, such as SRFT's
+            "clip_eps_high": "row",
             "advantage_std": "sample",
             "entropy_coefficient": 0.0,
             "offline_advantage": "group",

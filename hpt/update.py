@@ -43,9 +43,10 @@ def micro_batch_loss(
         loss = loss + kl_to_reference(logprobs, reference, batch.kl_scales)
     sums = {name: float(value) for name, value in result.metrics.items()}
     with torch.no_grad():
-        kinds = torch.tensor([m.trajectory.is_demonstration for m in batch.members], device=batch.trajectory.device)
-        demonstration = kinds[batch.trajectory]
-        for kind, chosen in (("rollout", ~demonstration), ("demonstration", demonstration)):
+        # a zero-weight filler of another rank's work is a "demonstration" of one token; it must not be counted
+        for kind, wanted in (("rollout", False), ("demonstration", True)):
+            own = [m.trajectory.is_demonstration is wanted and not m.is_zero for m in batch.members]
+            chosen = torch.tensor(own, device=batch.trajectory.device)[batch.trajectory]
             sums[f"{kind}_tokens"] = float(chosen.sum())
             sums[f"{kind}_nll"] = float(-logprobs[chosen].sum())
             sums[f"{kind}_entropy"] = float(entropies[chosen].sum())
