@@ -144,12 +144,16 @@ def world_named(name: str) -> GradedWorld:
 def training_problems(world: GradedWorld) -> list[Problem]:
     """Return the training questions, each with one demonstration of the imperfect teacher.
 
+    The order mixes the levels, so that the first so many questions are a fair sample of all.
+
     Example:
         >>> problem = training_problems(TINY_WORLD)[0]
-        >>> problem.level, problem.demonstration.endswith(f"boxed{{{problem.answer}}}")
-        (1, True)
+        >>> problem.demonstration.endswith(f"boxed{{{problem.answer}}}")
+        True
     """
-    return _problems(world, "training", world.training_per_level)
+    problems = _problems(world, "training", world.training_per_level)
+    seeded(world.seed, "training", "order").shuffle(problems)
+    return problems
 
 
 def validation_problems(world: GradedWorld) -> list[Problem]:
