@@ -1,0 +1,151 @@
+"""Figures 5 to 7: validation accuracy, offline data ratio, entropy and response length over training."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from hpt.artefacts.curves import metric_curve, smoothing_window, validation_curve
+from hpt.artefacts.output import FigureArtefact
+from hpt.artefacts.selection import of_method, sets_of
+from hpt.export import RunRecords
+from hpt.metrics import axis_label
+from hpt.plots import LineStyle, draw_curve, legend_below, line_style, new_figure
+from hpt.stats import MIN_SEEDS
+
+RATIOS = {"gate/offline_ratio_prompts": "of prompts", "gate/offline_ratio_rows": "of training rows"}
+POLICIES = {"weak": "weak base (stands for Qwen2.5-Math-1.5B)", "strong": "strong base (stands for Qwen2.5-Math-7B)"}
+
+
+def figure5(records: Sequence[RunRecords]) -> FigureArtefact:
+    """Return the validation curves of every method on the weak base, a panel per in-distribution set."""
+    methods = ("sft", "grpo", "luffy", "hpt")
+    used = _used(records, methods, ("weak",))
+    sets = {name: own for name, own in sets_of(used).items() if own.distribution == "in"}
+    curves = {
+        (name, method): validation_curve(of_method(used, method, "weak"), name) for name in sets for method in methods
+    }
+
+    def draw() -> Figure:
+        figure, grid = new_figure(2, 3, sharex=True)
+        for axes, (name, own) in zip(grid.flat, sets.items(), strict=False):
+            for method in methods:
+                draw_curve(axes, curves[name, method], line_style(method))
+            axes.set_title(f"{name}\nstands for {own.stands_for}", fontsize=9)
+            axes.set_ylim(bottom=0)
+        for axes in grid[-1]:
+            axes.set_xlabel(axis_label("step"))
+        for axes in grid[:, 0]:
+            axes.set_ylabel("Validation accuracy (%)")
+        legend_below(figure, list(grid.flat))
+        return figure
+
+    caption = f"Accuracy on a fixed part of every in-distribution set while training. {_bands(used)} {_ONLY_PICTURES}"
+    data = _long(curves, ("panel", "method"))
+    return FigureArtefact("figure5", "Figure 5: validation accuracy, weak base", data, draw, caption, used)
+
+
+def figure6(records: Sequence[RunRecords]) -> FigureArtefact:
+    """Return the offline data ratio of HPT over training in both readings, a panel per base."""
+    used = _used(records, ("hpt",), tuple(POLICIES))
+    present = [policy for policy in POLICIES if any(own.policy == policy for own in used)]
+    window = _window(used)
+    curves = {
+        (policy, ratio): metric_curve(of_method(used, "hpt", policy), ratio, window)
+        for policy in present
+        for ratio in RATIOS
+    }
+
+    def draw() -> Figure:
+        figure, grid = new_figure(1, max(1, len(present)), width=4.2, sharey=True)
+        look = line_style("hpt")
+        for axes, policy in zip(grid.flat, present, strict=False):
+            for ratio, reading in RATIOS.items():
+                named = LineStyle(f"{look.label}: share {reading}", look.colour, look.marker)
+                draw_curve(axes, curves[policy, ratio], named, dashed=ratio != next(iter(RATIOS)))
+            axes.set_title(POLICIES[policy])
+            axes.set_xlabel(axis_label("step"))
+            axes.set_ylim(0, 1)
+        grid[0, 0].set_ylabel("Offline data ratio (share)")
+        legend_below(figure, list(grid.flat))
+        return figure
+
+    caption = (
+        "Share of the training data that is offline, in the paper's two readings: prompts that learn from their "
+        "demonstration (its text), and demonstrations among the rows of the step, each online prompt bringing its "
+        f"rollouts (its definition). {_smoothed(window)}{_bands(used)} {_ONLY_PICTURES}"
+    )
+    data = _long(curves, ("policy", "metric"))
+    return FigureArtefact("figure6", "Figure 6: offline data ratio", data, draw, caption, used)
+
+
+def figure7(records: Sequence[RunRecords]) -> FigureArtefact:
+    """Return entropy and response length of all rollouts over training, before the gate acts, on the weak base."""
+    methods, metrics = ("grpo", "luffy", "hpt"), ("rollout/entropy", "rollout/response_length_tokens")
+    used = _used(records, methods, ("weak",))
+    window = _window(used)
+    curves = {
+        (metric, method): metric_curve(of_method(used, method, "weak"), metric, window)
+        for metric in metrics
+        for method in methods
+    }
+
+    def draw() -> Figure:
+        figure, grid = new_figure(1, 2, width=4.2)
+        for axes, metric in zip(grid.flat, metrics, strict=True):
+            for method in methods:
+                draw_curve(axes, curves[metric, method], line_style(method))
+            axes.set_ylabel(axis_label(metric))
+            axes.set_xlabel(axis_label("step"))
+            axes.set_ylim(bottom=0)
+        legend_below(figure, list(grid.flat))
+        return figure
+
+    caption = (
+        "All sampled responses of a step, before the gate acts; entropy is the mean of -log pi of the sampled tokens "
+        f"at temperature 1, estimated alike for every method. {_smoothed(window)}{_bands(used)} {_ONLY_PICTURES}"
+    )
+    data = _long(curves, ("metric", "method"))
+    return FigureArtefact("figure7", "Figure 7: entropy and response length, weak base", data, draw, caption, used)
+
+
+_ONLY_PICTURES = "The paper prints no values of its curves, so there is none to put beside ours."
+
+
+def _used(records: Sequence[RunRecords], methods: Sequence[str], policies: Sequence[str]) -> tuple[RunRecords, ...]:
+    return tuple(own for own in records if own.method in methods and own.policy in policies)
+
+
+def _window(used: Sequence[RunRecords]) -> int:
+    return smoothing_window(max((own.config.schedule.steps for own in used), default=1))
+
+
+def _smoothed(window: int) -> str:
+    return f"Moving average over {window} steps. " if window > 1 else ""
+
+
+def _bands(used: Sequence[RunRecords]) -> str:
+    seeds = len({own.seed for own in used})
+    if seeds >= MIN_SEEDS:
+        return f"Mean of {seeds} seeds with its 95 % band (Student's t); thin lines are single seeds."
+    return (
+        "One seed: no band."
+        if seeds == 1
+        else f"Mean of {seeds} seeds; thin lines are single seeds, too few for a band."
+    )
+
+
+def _long(curves: dict[tuple[str, str], pd.DataFrame], names: tuple[str, str]) -> pd.DataFrame:
+    """Return all curves below each other, two columns saying which is which."""
+    parts = []
+    for key, frame in curves.items():
+        own = frame.copy()
+        for position, (name, value) in enumerate(zip(names, key, strict=True)):
+            own.insert(position, name, value)
+        parts.append(own)
+    filled = [own for own in parts if len(own)]
+    return (
+        pd.concat(filled, ignore_index=True)
+        if filled
+        else pd.DataFrame(columns=[*names, "step", "mean", "low", "high"])
+    )

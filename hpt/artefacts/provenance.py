@@ -1,0 +1,60 @@
+"""What every table and figure carries: the runs it came from, by name, fingerprint and commit."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from hpt.export import RunRecords
+
+
+def source_rows(records: Iterable[RunRecords]) -> list[dict[str, Any]]:
+    """Return one entry per run, sorted by name: what a companion file of an artefact lists.
+
+    Example:
+        >>> source_rows([])
+        []
+    """
+    rows = [
+        {
+            "run": own.name,
+            "fingerprint": own.fingerprint,
+            "method": own.method,
+            "policy": own.policy,
+            "seed": own.seed,
+            "scale": own.config.scale,
+            "recipe": own.config.recipe,
+            "commit": str(own.provenance.get("commit") or "unknown"),
+            "dirty": bool(own.provenance.get("dirty")),
+            "numerics_version": own.provenance.get("numerics_version"),
+            "finished": own.provenance.get("finished"),
+            "wall_s": own.provenance.get("wall_s"),
+        }
+        for own in records
+    ]
+    return sorted(rows, key=lambda row: row["run"])
+
+
+def commits(records: Iterable[RunRecords]) -> str:
+    """Return the commits the runs were made at, first 12 digits each; ``+`` marks files that differed from it."""
+    return ", ".join(sorted({short_commit(own.commit) for own in records})) or "none"
+
+
+def short_commit(commit: str) -> str:
+    """Return a commit's first 12 digits, keeping a final ``+``.
+
+    Example:
+        >>> short_commit("0123456789abcdef0123+"), short_commit("unknown")
+        ('0123456789ab+', 'unknown')
+    """
+    return commit.rstrip("+")[:12] + ("+" if commit.endswith("+") else "")
+
+
+def source_line(records: Sequence[RunRecords]) -> str:
+    """Return the footer of an artefact: runs and commit in one line.
+
+    Example:
+        >>> source_line([])
+        'From 0 runs at commit none.'
+    """
+    names = "; ".join(sorted(own.name for own in records))
+    count = f"{len(records)} run{'' if len(records) == 1 else 's'}"
+    return f"From {count} at commit {commits(records)}{': ' + names if names else ''}."

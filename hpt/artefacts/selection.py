@@ -1,0 +1,55 @@
+"""Choosing what an artefact draws on: records by method and policy, evaluations by set and sampling law."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import pandas as pd
+
+from hpt.errors import RecordFault
+from hpt.export import RunRecords
+from hpt.tasks.sets import EvaluationSet, evaluation_sets
+
+
+def of_method(records: Sequence[RunRecords], method: str, policy: str) -> list[RunRecords]:
+    """Return the runs of a method on a base, in the order of their seeds.
+
+    Raises:
+        RecordFault: two runs of one seed: a mean over seeds would count it twice.
+    """
+    chosen = sorted((own for own in records if own.method == method and own.policy == policy), key=lambda own: own.seed)
+    for first, second in pairwise(chosen):
+        if first.seed == second.seed:
+            raise RecordFault(f"{first.name} and {second.name} are two runs of one seed; give only one of them")
+    return chosen
+
+
+def sets_of(records: Sequence[RunRecords]) -> dict[str, EvaluationSet]:
+    """Return the evaluation sets of the world the runs lived in, in the order of the tables.
+
+    Raises:
+        RecordFault: no runs, or runs of different worlds.
+    """
+    from hpt.tasks.graded import world_named
+
+    worlds = sorted({own.config.data.world for own in records})
+    if len(worlds) != 1:
+        raise RecordFault(f"an artefact needs runs of one world, got {', '.join(worlds) or 'none'}")
+    return evaluation_sets(world_named(worlds[0]))
+
+
+def evaluation_counts(run: RunRecords, name: str) -> pd.DataFrame:
+    """Return a run's counts on a set, one row per problem in the set's order, under the run's own sampling law.
+
+    Raises:
+        RecordFault: the run was not evaluated on it, or only on other problems or with another law.
+    """
+    from hpt.job import evaluation_key
+
+    on_set = run.evaluations[run.evaluations["benchmark"] == name]
+    key = evaluation_key(run.config, name)[2]
+    counts = on_set[on_set["key"] == key]
+    if not len(counts):
+        found = f"only as {', '.join(sorted(set(on_set['key'])))}" if len(on_set) else "not at all"
+        message = f"{run.name} was not evaluated on {name} under key {key} ({found}); its world or sampling has changed"
+        raise RecordFault(f"{message}: compute it again, or render at the commit it was recorded at")
+    return counts.reset_index(drop=True)

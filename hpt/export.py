@@ -1,0 +1,260 @@
+"""Records that travel: what a finished run leaves behind for reports, without answers and without weights.
+
+A record folder is what a report needs of a run and no more::
+
+    reports/<scale>/records/<run name>/
+        config.json         as in the run folder
+        provenance.json     commit, versions, hardware, wall time
+        metrics.parquet     one row per step
+        rollouts.parquet    one row per question and step: counts
+        validation.parquet  one row per problem of the validation curves: counts
+        evaluations.parquet one row per problem and evaluation: counts
+        manifest.json       SHA-256 of each of them
+
+`load_records` reads a run folder and a record folder alike, so every table and figure renders from records alone.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from hpt.config import RunConfig, validate
+from hpt.errors import HptError, RecordFault
+from hpt.files import MANIFEST, check_manifest, read_json, read_parquet, write_json, write_manifest, write_parquet
+from hpt.runs import TABLES, RunFolder
+from hpt.scores import counts_per_problem
+
+#: Columns without which a table is not what its name says.
+COLUMNS: dict[str, Sequence[str]] = {
+    "metrics": ("step",),
+    "rollouts": (
+        "step problem_id level correct rollouts alpha beta branch response_tokens_mean entropy no_answer timed_out"
+    ).split(),
+    "validation": ("step", "benchmark", "problem_id", "level", "correct", "samples", "response_tokens_mean"),
+    "evaluations": (
+        "key benchmark problem_id level correct samples no_answer timed_out response_tokens_mean"
+    ).split(),
+}  # fmt: skip
+_EVALUATIONS = "evaluations.parquet"
+#: A record folder holds these and its manifest, nothing else; what else a manifest names is never read or copied.
+RECORD_FILES = ("config.json", "provenance.json", *(f"{name}.parquet" for name in TABLES), _EVALUATIONS)
+
+
+@dataclass(frozen=True, eq=False)
+class RunRecords:
+    """A finished run as reports see it.
+
+    Attributes:
+        name: of the run folder; ends with the fingerprint.
+        config: resolved settings.
+        metrics: one row per step; columns are `hpt.metrics.METRICS`.
+        rollouts: one row per question and step (`hpt.records.rollout_rows`); empty for a base.
+        validation: step, benchmark, problem_id, level, correct, samples, response_tokens_mean; empty for a base.
+        evaluations: key (hash of the sampling law and the problems) and the columns of `counts_per_problem`.
+        provenance: as `hpt.runs.provenance` returned it when the run ended.
+    """
+
+    name: str
+    config: RunConfig
+    metrics: pd.DataFrame
+    rollouts: pd.DataFrame
+    validation: pd.DataFrame
+    evaluations: pd.DataFrame
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint the run was made under, as its folder's name keeps it."""
+        return self.name.rpartition("-")[2]
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        return self.config.method
+
+    @property
+    def policy(self) -> str:
+        """Name of the base."""
+        return self.config.policy.name
+
+    @property
+    def seed(self) -> int:
+        """Run seed."""
+        return self.config.seed
+
+    @property
+    def commit(self) -> str:
+        """Commit of the source, with ``+`` where files differed from it; ``unknown`` outside a clone."""
+        commit = str(self.provenance.get("commit") or "unknown")
+        return commit + ("+" if self.provenance.get("dirty") else "")
+
+
+def load_records(path: Path) -> RunRecords:
+    """Read the records of a run from its run folder or from an exported record folder.
+
+    Args:
+        path: either folder.
+
+    Raises:
+        RecordFault: no such folder, a file is missing or damaged, or a table lacks a column.
+
+    Example:
+        >>> load_records(Path("runs/mini/hpt-weak-s0-0123456789abcdef")).method  # doctest: +SKIP
+        'hpt'
+    """
+    path = Path(path)
+    exported = (path / MANIFEST).exists()
+    if exported:
+        if sorted(read_json(path / MANIFEST)) != sorted(RECORD_FILES):
+            raise RecordFault(f"{path / MANIFEST} must list {', '.join(RECORD_FILES)}; export the run again")
+        check_manifest(path)
+    config = _config(path)
+    tables = {name: _table(path, name) for name in TABLES}
+    evaluations = _checked(path / _EVALUATIONS, "evaluations") if exported else _evaluations(path)
+    return RunRecords(
+        name=path.name, config=config, evaluations=evaluations, provenance=read_json(path / "provenance.json"), **tables
+    )
+
+
+def record_folders(records: Path) -> list[Path]:
+    """Return the record folders below ``records``, sorted by name."""
+    return [manifest.parent for manifest in sorted(Path(records).glob(f"*/{MANIFEST}"))]
+
+
+def export_run(folder: RunFolder, target: Path) -> Path:
+    """Write the records of a finished run to ``target/<run name>``, whole or not at all, and return that folder.
+
+    The same run gives the same bytes, so exporting again changes nothing under version control.
+
+    Args:
+        folder: a finished run.
+        target: the folder of record folders, ``reports/<scale>/records``.
+
+    Raises:
+        HptError: the run is not finished.
+        RecordFault: its records are damaged.
+    """
+    if not folder.finished:
+        state = folder.status["state"]
+        raise HptError(f"{folder.path.name} is {state}, only a finished run is exported; run its command again first")
+    records = load_records(folder.path)
+    final = Path(target) / records.name
+    with _replacing(final) as scratch:
+        write_json(scratch / "config.json", read_json(folder.path / "config.json"))
+        write_json(scratch / "provenance.json", records.provenance)
+        for name in TABLES:
+            write_parquet(scratch / f"{name}.parquet", getattr(records, name))
+        write_parquet(scratch / _EVALUATIONS, records.evaluations)
+        write_manifest(scratch)
+    return final
+
+
+def import_runs(source: Path, target: Path) -> list[Path]:
+    """Take record folders made elsewhere into ``target`` (``reports/<scale>/records``), each checked first.
+
+    Args:
+        source: one record folder, or a folder of them.
+        target: the folder of record folders.
+
+    Returns:
+        The folders now in ``target``, in the order of their names.
+
+    Raises:
+        RecordFault: nothing to import, a damaged folder, or another content under a name that is already there.
+    """
+    folders = [Path(source)] if (Path(source) / MANIFEST).exists() else record_folders(source)
+    if not folders:
+        raise RecordFault(f"{source} holds no records; name a folder written by `hpt runs export`")
+    for folder in folders:
+        load_records(folder)
+    taken = []
+    for folder in folders:
+        final = Path(target) / folder.name
+        if (final / MANIFEST).exists() and read_json(final / MANIFEST) != read_json(folder / MANIFEST):
+            raise RecordFault(f"{final} is there with another content than {folder}; remove one of the two")
+        with _replacing(final) as scratch:
+            for name in (*RECORD_FILES, MANIFEST):
+                shutil.copyfile(folder / name, scratch / name)
+        taken.append(final)
+    return taken
+
+
+def find_records(records: Iterable[RunRecords], config: RunConfig) -> RunRecords | None:
+    """Return the record of the run that ``config`` describes, or None.
+
+    Compared are all settings and the training data; not the hash of the base's weights, which a machine without the
+    base cannot know, and not where they lay.
+
+    Args:
+        records: to search.
+        config: with ``data.sha256`` filled in.
+
+    Raises:
+        RecordFault: several records fit (their bases differ).
+    """
+    wanted = _described(config)
+    found = [own for own in records if _described(own.config) == wanted]
+    if len(found) > 1:
+        names = ", ".join(own.name for own in found)
+        raise RecordFault(f"{names} are records of the same settings on different bases; remove all but one")
+    return found[0] if found else None
+
+
+def _described(config: RunConfig) -> dict[str, Any]:
+    return config.model_dump(exclude={"checkpoint": True, "policy": {"path", "weights_sha256"}})
+
+
+def _config(path: Path) -> RunConfig:
+    try:
+        return validate(read_json(path / "config.json"))
+    except HptError as error:
+        raise RecordFault(f"{path / 'config.json'} is not a configuration of this version: {error}") from error
+
+
+def _table(path: Path, name: str) -> pd.DataFrame:
+    file = path / f"{name}.parquet"
+    if name != "metrics" and not file.exists():
+        return pd.DataFrame(columns=list(COLUMNS[name]))  # a base draws no rollouts and has no curves
+    return _checked(file, name)
+
+
+def _checked(file: Path, name: str) -> pd.DataFrame:
+    frame = read_parquet(file)
+    # a table without rows keeps no columns: pandas writes none for an empty list of rows
+    missing = [column for column in COLUMNS[name] if column not in frame.columns] if len(frame) else []
+    if missing:
+        raise RecordFault(f"{file} lacks the columns {', '.join(missing)}; remove its folder and make it again")
+    return frame if len(frame) else pd.DataFrame(columns=list(COLUMNS[name]))
+
+
+def _evaluations(path: Path) -> pd.DataFrame:
+    parts = []
+    for file in sorted((path / "evaluations").glob("*.parquet")):
+        answers = read_parquet(file)
+        needed = ("benchmark", "problem_id", "level", "verdict", "response_tokens")
+        if missing := [column for column in needed if column not in answers.columns]:
+            raise RecordFault(f"{file} lacks the columns {', '.join(missing)}; remove it and evaluate again")
+        counts = counts_per_problem(answers)
+        counts.insert(0, "key", file.stem.rpartition("-")[2])
+        parts.append(counts)
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(COLUMNS["evaluations"]))
+
+
+@contextmanager
+def _replacing(final: Path) -> Iterator[Path]:
+    """Yield a neighbour of a folder to fill, then put it in the folder's place; a failure leaves the old folder."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{final.name[:40]}.", dir=final.parent))
+    try:
+        yield scratch
+        shutil.rmtree(final, ignore_errors=True)
+        scratch.chmod(0o755)
+        scratch.rename(final)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

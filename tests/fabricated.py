@@ -1,0 +1,115 @@
+"""Run folders with the real schema and made-up numbers, so that reports can be tested without training anything."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from hpt.config import RunConfig
+from hpt.experiments import PlannedRun, planned_runs
+from hpt.files import write_json, write_parquet
+from hpt.job import curve_sets, evaluation_key, training_problems_of
+from hpt.methods import METHODS
+from hpt.metrics import METRICS
+from hpt.runs import RunFolder
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+#: Where accuracy ends up, so that tables and verdicts have something to tell apart.
+SKILL = {"pretrain": 0.1, "sft": 0.45, "grpo": 0.4, "luffy": 0.5, "hpt": 0.8}
+
+
+def fabricate(
+    root: Path, artefacts: Sequence[str] = (), seeds: Sequence[int] = (0,), scale: str = "tiny", **settings: object
+) -> list[PlannedRun]:
+    """Write finished run folders for everything the artefacts need, bases first, and return the finished plan."""
+    dotted = {name.replace("__", "."): value for name, value in settings.items()}
+    for wanted in (True, False):
+        for run in planned_runs(scale, artefacts, seeds, root, dotted):
+            if (run.method == "pretrain") is wanted:
+                assert run.folder is not None
+                write_run(run.folder, run.config, run.evaluations)
+    plan = planned_runs(scale, artefacts, seeds, root, dotted)
+    assert all(run.done for run in plan)
+    return plan
+
+
+def write_run(folder: RunFolder, config: RunConfig, evaluations: Sequence[str]) -> None:
+    """Write one finished run; the numbers depend on method and seed alone."""
+    generator = np.random.default_rng([config.seed, *config.method.encode()])
+    skill = SKILL.get(config.method, 0.5)
+    folder.create(config)
+    tables = {"metrics": _metrics(config, skill, generator)}
+    if config.method != "pretrain":
+        tables["rollouts"] = _rollouts(config, skill, generator)
+        tables["validation"] = _validation(config, skill, generator)
+    folder.write_tables(tables)
+    for name in evaluations:
+        _, problems, key = evaluation_key(config, name)
+        samples = evaluation_key(config, name)[0].samples_per_problem
+        solved = generator.random((len(problems), samples)) < skill
+        answers = pd.DataFrame(
+            {
+                "benchmark": name,
+                "problem_id": np.repeat([problem.id for problem in problems], samples),
+                "level": np.repeat([problem.level for problem in problems], samples),
+                "sample": np.tile(np.arange(samples), len(problems)),
+                "verdict": np.where(solved.ravel(), "correct", "no_answer"),
+                "answer": "<script>alert(1)</script>",
+                "response_tokens": generator.integers(5, 40, size=solved.size),
+                "finish_reason": "stop",
+                "mean_logprob": -0.1,
+            }
+        )
+        write_parquet(folder.evaluation_path(name, key), answers)
+    provenance = {
+        "commit": COMMIT, "dirty": False, "numerics_version": 1, "python": "3.11", "packages": {"torch": "2.13.0"},
+        "machine": "x86_64", "processor": "made up", "finished": "2026-01-01T00:00:00+00:00", "wall_s": 12.5,
+    }  # fmt: skip
+    write_json(folder.path / "provenance.json", provenance)
+    folder.set_status("finished", config.schedule.steps)
+
+
+def _metrics(config: RunConfig, skill: float, generator: np.random.Generator) -> pd.DataFrame:
+    steps = np.arange(config.schedule.steps)
+    progress = steps / max(1, len(steps) - 1)
+    frame = pd.DataFrame({name: np.full(len(steps), 1.0) for name in METRICS})
+    frame["step"] = steps
+    ratio = 0.9 - 0.8 * progress
+    frame["rollout/reward"] = skill * progress + generator.normal(0, 0.02, len(steps))
+    frame["rollout/entropy"] = 0.5 - 0.3 * progress * (1.2 - skill) + generator.normal(0, 0.01, len(steps))
+    frame["rollout/response_length_tokens"] = 20 + 30 * skill * progress + generator.normal(0, 0.5, len(steps))
+    frame["gate/offline_ratio_prompts"] = ratio
+    frame["gate/offline_ratio_rows"] = ratio / (ratio + 8 * (1 - ratio))
+    if not METHODS[config.method].samples:
+        frame = frame.drop(columns=[name for name in METRICS if name.startswith("rollout/")])
+    return frame
+
+
+def _rollouts(config: RunConfig, skill: float, generator: np.random.Generator) -> pd.DataFrame:
+    problems = training_problems_of(config)[: config.schedule.prompts_per_step]
+    rows = [
+        {
+            "step": step, "problem_id": problem.id, "level": problem.level,
+            "correct": int(generator.binomial(8, skill)), "rollouts": 8, "alpha": 1.0, "beta": 0.0,
+            "branch": "rollouts", "response_tokens_mean": 20.0, "entropy": 0.3, "no_answer": 1, "timed_out": 0,
+        }
+        for step in range(config.schedule.steps)
+        for problem in problems
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _validation(config: RunConfig, skill: float, generator: np.random.Generator) -> pd.DataFrame:
+    steps, samples = config.schedule.steps, config.validation.samples_per_problem
+    rows = [
+        {
+            "step": step, "benchmark": name, "problem_id": problem.id, "level": problem.level,
+            "correct": int(generator.binomial(samples, 0.1 + (skill - 0.1) * step / max(1, steps))),
+            "samples": samples, "response_tokens_mean": 20.0,
+        }
+        for step in range(0, steps + 1, config.validation.every)
+        for name, problems in curve_sets(config).items()
+        for problem in problems
+    ]  # fmt: skip
+    return pd.DataFrame(rows)

@@ -1,0 +1,150 @@
+"""Records must travel whole: the same tables on both sides, no answers, and nothing damaged is ever read."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from hpt.errors import HptError, RecordFault
+from hpt.experiments import PlannedRun
+from hpt.export import RECORD_FILES, RunRecords, export_run, find_records, import_runs, load_records, record_folders
+from hpt.files import MANIFEST, read_json, write_json, write_manifest
+from hpt.runs import RunFolder
+from tests.fabricated import fabricate
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> list[PlannedRun]:
+    return fabricate(tmp_path_factory.mktemp("runs"), ["table3"], seeds=[0])
+
+
+def folder_of(plan: list[PlannedRun], method: str) -> RunFolder:
+    folder = next(run.folder for run in plan if run.method == method)
+    assert folder is not None
+    return folder
+
+
+def bytes_below(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize("method", ["pretrain", "sft", "hpt"])
+def test_an_exported_run_reads_as_the_run_itself(plan: list[PlannedRun], tmp_path: Path, method: str) -> None:
+    original = load_records(folder_of(plan, method).path)
+    exported = load_records(export_run(folder_of(plan, method), tmp_path))
+    assert (exported.name, exported.config, exported.provenance) == (
+        original.name,
+        original.config,
+        original.provenance,
+    )
+    assert len(original.metrics)
+    assert len(original.evaluations)
+    for name in ("metrics", "rollouts", "validation", "evaluations"):
+        pd.testing.assert_frame_equal(getattr(exported, name), getattr(original, name), check_dtype=False)
+
+
+def test_an_export_holds_counts_and_no_answers(plan: list[PlannedRun], tmp_path: Path) -> None:
+    folder = export_run(folder_of(plan, "hpt"), tmp_path)
+    assert sorted(path.name for path in folder.iterdir()) == sorted((*RECORD_FILES, MANIFEST))
+    answers = pd.concat(map(pd.read_parquet, (folder_of(plan, "hpt").path / "evaluations").iterdir()))
+    evaluations = load_records(folder).evaluations
+    assert "answer" not in evaluations
+    assert evaluations["correct"].sum() == (answers["verdict"] == "correct").sum() > 0
+    assert evaluations["no_answer"].sum() == (answers["verdict"] == "no_answer").sum() > 0
+    assert evaluations["samples"].sum() == len(answers)
+
+
+def test_exporting_again_changes_no_byte(plan: list[PlannedRun], tmp_path: Path) -> None:
+    first = bytes_below(export_run(folder_of(plan, "hpt"), tmp_path))
+    assert bytes_below(export_run(folder_of(plan, "hpt"), tmp_path)) == first
+    assert bytes_below(export_run(folder_of(plan, "hpt"), tmp_path / "elsewhere")) == first
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_only_finished_runs_are_exported(tmp_path: Path) -> None:
+    (run, *_) = fabricate(tmp_path / "runs", ["figure6"])
+    assert run.folder is not None
+    run.folder.set_status("running", 3)
+    with pytest.raises(HptError, match=f"{run.folder.path.name} is running.*run its command again"):
+        export_run(run.folder, tmp_path / "records")
+    assert not (tmp_path / "records").exists()
+
+
+@pytest.mark.parametrize("name", RECORD_FILES)
+@pytest.mark.parametrize("damage", ["cut", "removed"])
+def test_a_damaged_record_folder_is_refused(plan: list[PlannedRun], tmp_path: Path, name: str, damage: str) -> None:
+    file = export_run(folder_of(plan, "hpt"), tmp_path) / name
+    file.write_bytes(file.read_bytes()[:-7]) if damage == "cut" else file.unlink()
+    with pytest.raises(RecordFault, match=name.partition(".")[0]):
+        load_records(file.parent)
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "provenance.json", "metrics.parquet", "rollouts.parquet", "evaluation"]
+)
+def test_a_damaged_run_folder_is_refused(tmp_path: Path, name: str) -> None:
+    folder = folder_of(fabricate(tmp_path, ["table3"]), "hpt").path
+    file = next((folder / "evaluations").iterdir()) if name == "evaluation" else folder / name
+    file.write_bytes(file.read_bytes()[:-7])
+    with pytest.raises(RecordFault, match=file.name.partition(".")[0]):
+        load_records(folder)
+
+
+def test_a_table_without_a_needed_column_is_refused(tmp_path: Path) -> None:
+    folder = folder_of(fabricate(tmp_path, ["figure6"]), "hpt")
+    folder.write_tables({"rollouts": folder.table("rollouts").drop(columns="branch")})
+    with pytest.raises(RecordFault, match="lacks the columns branch"):
+        load_records(folder.path)
+
+
+def test_a_manifest_that_names_other_files_is_refused(plan: list[PlannedRun], tmp_path: Path) -> None:
+    """Otherwise an import would read, and copy, whatever a stranger's manifest points at."""
+    folder = export_run(folder_of(plan, "hpt"), tmp_path)
+    (tmp_path / "secret").write_text("x")
+    write_json(folder / MANIFEST, read_json(folder / MANIFEST) | {"../secret": "0" * 64})
+    with pytest.raises(RecordFault, match=r"must list config\.json"):
+        import_runs(folder, tmp_path / "taken")
+    assert not (tmp_path / "taken").exists()
+
+
+def test_import_takes_what_was_exported(plan: list[PlannedRun], tmp_path: Path) -> None:
+    for run in plan:
+        assert run.folder is not None
+        export_run(run.folder, tmp_path / "there")
+    taken = import_runs(tmp_path / "there", tmp_path / "here")
+    assert taken == record_folders(tmp_path / "here")
+    assert bytes_below(tmp_path / "here") == bytes_below(tmp_path / "there")
+    assert import_runs(tmp_path / "there" / taken[0].name, tmp_path / "here") == [taken[0]]  # again, and one alone
+
+
+def test_import_refuses_another_content_of_the_same_name(plan: list[PlannedRun], tmp_path: Path) -> None:
+    there, here = (export_run(folder_of(plan, "hpt"), tmp_path / name) for name in ("there", "here"))
+    write_json(there / "provenance.json", {"commit": "another"})
+    write_manifest(there)
+    before = bytes_below(here)
+    with pytest.raises(RecordFault, match="another content"):
+        import_runs(tmp_path / "there", tmp_path / "here")
+    assert bytes_below(here) == before
+
+
+def test_import_of_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecordFault, match="holds no records"):
+        import_runs(tmp_path, tmp_path / "here")
+
+
+def test_a_record_is_found_by_its_settings(plan: list[PlannedRun]) -> None:
+    records = [load_records(run.folder.path) for run in plan if run.folder is not None]
+    config = next(run.config for run in plan if run.method == "hpt")
+    elsewhere = config.model_copy(
+        update={"policy": config.policy.model_copy(update={"weights_sha256": "", "path": None})}
+    )
+    found = find_records(records, elsewhere)
+    assert found is not None
+    assert found.method == "hpt"
+    assert find_records(records, config.model_copy(update={"seed": 7})) is None
+    assert (
+        find_records(records, config.model_copy(update={"gate": config.gate.model_copy(update={"count": 3})})) is None
+    )
+    twin = RunRecords("twin", found.config, found.metrics, found.rollouts, found.validation, found.evaluations)
+    with pytest.raises(RecordFault, match="twin are records of the same settings"):
+        find_records([*records, twin], elsewhere)
