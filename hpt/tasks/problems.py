@@ -63,7 +63,8 @@ def load_problems(path: str | Path) -> list[Problem]:
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # not splitlines(): it also cuts at U+0085, U+2028 and others, which JSON leaves unescaped inside text
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             "data.source", str(path), "a readable UTF-8 .jsonl file", f"check the path: {error}"
