@@ -26,6 +26,8 @@ FORBIDDEN = {
     ),
     "an unfinished mark": re.compile(r"\b(?:TO" + r"DO|FIX" + r"ME|XX" + r"X)\b"),
 }
+# Tests may branch on a row's name to state the textbook loss it is compared with; the package may not.
+ONLY_IN = {"an algorithm chosen by its name; make it data": "hpt/*.py"}
 TEXT = {".py", ".md", ".toml", ".yml", ".txt", ".lock", ".in", ".json", ".ipynb", ".html", ".tex", ".sh", ".cfg", ""}
 
 
@@ -40,15 +42,15 @@ def tracked(pattern: str = "*") -> list[Path]:
     return [path for name in done.stdout.split("\0") if name and (path := ROOT / name).is_file()]
 
 
-def text_files() -> list[Path]:
-    return [path for path in tracked() if path.suffix in TEXT]
+def text_files(pattern: str) -> list[Path]:
+    return [path for path in tracked(pattern) if path.suffix in TEXT]
 
 
 @pytest.mark.parametrize("reason", FORBIDDEN)
 def test_forbidden_text(reason: str) -> None:
     found = [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()[:120]}"
-        for path in text_files()
+        for path in text_files(ONLY_IN.get(reason, "*"))
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
         if FORBIDDEN[reason].search(line)
     ]
