@@ -223,6 +223,6 @@ def test_gold_answers_of_benchmarks(path: Path, verifier: Verifier) -> None:
     accepted = {
         (answer, next_answer)
         for answer, next_answer, grade in zip(answers, following, other, strict=True)
-        if answer != next_answer and grade.verdict is not Verdict.wrong
+        if answer != next_answer and grade.verdict is Verdict.correct
     }
     assert (refused, accepted - SAME_VALUE) == ([], set())

@@ -18,7 +18,7 @@ from hpt.equality import WORKER_MEMORY_BYTES
 from hpt.errors import HptError
 from hpt.rewards import Verdict, Verifier
 
-TIMEOUT_S = 0.4
+TIMEOUT_S = 1.0  # a comparison here takes microseconds; a loaded machine may pause it for half a second
 
 
 @dataclass(frozen=True)
