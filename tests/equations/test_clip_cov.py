@@ -80,6 +80,24 @@ def test_neither_order_nor_ranks_matter() -> None:
             np.testing.assert_array_equal(shuffled[position], reference[original])
 
 
+def test_sums_are_exact() -> None:
+    """Means of numbers that cancel: added up one after the other, the mean is 0.75 or 1.5 depending on the order."""
+    row = ROWS["clip_cov"].with_parameters(clip_cov_share=1.0, clip_cov_low=0.0, clip_cov_high=1.0)
+    values, logprobs = np.array([1e17, 3.0, -1e17, 3.0, 1.0]), np.array([-1.0, -1.0, -1.0, -1.0, 0.0])
+    for order in ([0, 1, 2, 3, 4], [1, 3, 4, 0, 2], [0, 2, 1, 3, 4], [4, 2, 0, 3, 1]):
+        kept = clip_cov_keep(
+            row,
+            [logprobs[[i]] for i in order],
+            [values[[i]] for i in order],
+            seed=0,
+            step=0,
+            problem_ids=[str(i) for i in order],
+            samples=[0] * 5,
+        )
+        # mean advantage 1.4, mean log-prob -0.8: the last token's covariance is 0.8 * -0.4, nobody is a candidate
+        assert all(flags.all() for flags in kept)
+
+
 def test_seed_and_step_draw_anew_and_every_candidate_has_its_turn() -> None:
     batch = make_batch(2)
     candidates = candidates_of(batch)

@@ -1,0 +1,294 @@
+"""The one loss: HPT's mixed loss, several rows at once, the two regularisers, metrics that add up, and refusals."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from hpt.errors import ConfigError
+from hpt.upge.estimator import ROWS, Component, Row, TokenStreams, unified_weights, upge_loss
+from hpt.upge.reference import trajectory_means
+from hpt.upge.regularisers import entropy_bonus, kl_to_reference
+from tests.equations import textbook, world
+
+QUESTIONS, ROLLOUTS, LONGEST = world.QUESTIONS, world.ROLLOUTS, world.LONGEST
+#: alpha and beta of the four questions; the third gate is soft, the last question counts but weighs nothing.
+ALPHA, BETA = torch.tensor([1.0, 0.0, 0.3, 0.0]).double(), torch.tensor([0.0, 1.0, 0.7, 0.0]).double()
+
+
+def mixed_gradient(w: world.World, normalization: str, coefficient: float) -> Tensor:
+    everyone = list(range(len(w.tokens)))
+    question = torch.tensor(w.question)
+    components = []
+    for name, half, gate, factor in (
+        ("dr_grpo", "rollouts", ALPHA, 1.0),
+        ("sft", "demonstration", BETA, coefficient),
+    ):
+        row = ROWS[name].with_parameters(**({"std": "sample"} if name == "dr_grpo" else {}))
+        component = world.component_of(w, row, everyone, f"{normalization}_{half}", factor)
+        component.scales = component.scales * gate[question].repeat_interleave(torch.from_numpy(w.lengths))
+        components.append(component)
+    return world.flat_gradient(upge_loss(world.streams_of(w, everyone), components).loss, w.policy)
+
+
+@pytest.mark.parametrize("normalization", ["paper", "per_prompt", "released"])
+def test_mixed_loss_of_hpt(normalization: str) -> None:
+    """Eq. 11 to 13 as printed, and with the other two normalisations, all written with sums and means."""
+    w, c = world.make_world(1), 0.3
+    t = world.textbook_of(w)
+    surrogate = textbook.clipped_surrogate(t.ratio, textbook.group_advantage(t), 0.2, 0.2) * t.mask
+    nll = -t.demo_logp * t.demo_mask
+    per_question = {
+        "paper": ALPHA * -surrogate.sum(-1).mean(-1) + BETA * c * nll.sum(-1) / t.demo_mask.sum(-1),
+        "per_prompt": ALPHA * -surrogate.sum(-1).mean(-1) / LONGEST + BETA * c * nll.sum(-1) / LONGEST,
+    }
+    if normalization == "released":
+        rl = -(ALPHA[:, None] * surrogate.sum(-1)).sum() / (8 * LONGEST)
+        loss = rl + c * (BETA * nll.sum(-1)).sum() / t.demo_mask.sum()
+    else:
+        loss = per_question[normalization].mean()
+    expected = world.flat_gradient(loss, w.policy)
+    assert world.relative_difference(mixed_gradient(w, normalization, c), expected) < 1e-10
+
+
+def test_srft_is_the_sum_of_its_three_rows() -> None:
+    w = world.make_world(1)
+    t = world.textbook_of(w)
+    expected = world.flat_gradient(textbook.srft_sft(t) + textbook.srft_offline(t) + textbook.srft_rollout(t), w.policy)
+    rows = [ROWS[name] for name in ("srft_sft", "srft_offline", "srft_rollout")]
+    assert world.relative_difference(world.upge_gradient(w, rows), expected) < 1e-10
+
+
+def test_metrics_add_up_over_micro_batches() -> None:
+    w = world.make_world(1)
+    rows = [ROWS[name] for name in ("grpo", "luffy_offline")]
+
+    def metrics(chosen: list[int]) -> dict[str, Tensor]:
+        return upge_loss(world.streams_of(w, chosen), [world.component_of(w, row, chosen) for row in rows]).metrics
+
+    whole = metrics(list(range(20)))
+    parts = [metrics(chosen) for chosen in ([3, 17], [0, 1, 2], list(range(4, 17)), [18, 19])]
+    for name, value in whole.items():
+        torch.testing.assert_close(sum(part[name] for part in parts), value, rtol=1e-12, atol=1e-12)
+    assert whole["grpo/tokens"] == w.lengths[:16].sum()
+    assert whole["luffy_offline/tokens"] == w.lengths[16:].sum()
+
+
+def tiny_streams(ratios: list[float], logprob: float = -1.0) -> TokenStreams:
+    logprobs = torch.full((len(ratios),), logprob, dtype=torch.float64, requires_grad=True)
+    old = logprobs.detach() - torch.tensor(ratios, dtype=torch.float64).log()
+    return TokenStreams(logprobs, torch.ones_like(old), old, torch.zeros(len(ratios), dtype=torch.int64), 1)
+
+
+def test_weights_and_metrics_by_hand() -> None:
+    """A > 0 and A < 0 with ratios of 1.5 and 0.5, A = 0 with a ratio of 2; a sixth token lies outside."""
+    streams = tiny_streams([1.5, 0.5, 1.5, 0.5, 2.0, 4.0])
+    advantages = torch.tensor([1.0, 1.0, -1.0, -1.0, 0.0, 1.0]).double()
+    scales = torch.tensor([0.5, 0.5, 0.5, 0.5, 0.5, 0.0]).double()
+    result = upge_loss(streams, [Component(ROWS["grpo"], advantages, scales)])
+    assert result.weights.tolist() == pytest.approx([0.0, 0.25, -0.75, 0.0, 0.0, 0.0])
+    assert result.loss.item() == pytest.approx(0.25 - 0.75)  # logprob -1: minus sum of weight x logprob
+    expected = {
+        "tokens": 5,
+        "masked_tokens": 2,  # a token without advantage is not clipped: it has no gradient to lose
+        "ratio_sum": 6.0,
+        "approx_kl_sum": 2 * (1 / 1.5 - 1 + np.log(1.5)) + 2 * (2 - 1 + np.log(0.5)) + (0.5 - 1 + np.log(2)),
+        "weight_sum": 0.5 - 1.5,
+        "absolute_weight_sum": 2.0,
+    }
+    assert {name: value.item() for name, value in result.metrics.items()} == pytest.approx(
+        {f"grpo/{name}": value for name, value in expected.items()}
+    )
+
+
+def test_one_row_twice_adds_up() -> None:
+    """A method may let the same row act on two kinds of data."""
+    streams = tiny_streams([1.0, 1.0])
+    scales = torch.tensor([1.0, 0.0]).double()
+    components = [
+        Component(ROWS["sft"], torch.ones(2), scales),
+        Component(ROWS["sft"], torch.ones(2), 3 * (1 - scales)),
+    ]
+    result = upge_loss(streams, components)
+    assert result.weights.tolist() == [1.0, 3.0]
+    assert result.metrics["sft/tokens"] == 2
+
+
+#: Where each paper puts its bounds; a ratio just inside must pass, one just outside must not.
+PUBLISHED_BOUNDS = {
+    "ppo": (0.2, 0.2),
+    "grpo": (0.2, 0.2),
+    "dr_grpo": (0.2, 0.2),
+    "reinforce_plus_plus": (0.2, 0.2),
+    "clip_cov": (0.2, 0.2),
+    "dapo": (0.2, 0.28),
+    "gspo": (3e-4, 4e-4),
+}
+
+
+@pytest.mark.parametrize("name", sorted(PUBLISHED_BOUNDS))
+def test_published_clip_bounds(name: str) -> None:
+    low, high = PUBLISHED_BOUNDS[name]
+    ratios = [1 + 0.99 * high, 1 + 1.01 * high, 1 - 0.99 * low, 1 - 1.01 * low, 1 - 3 * low, 1 + 3 * high]
+    streams = tiny_streams(ratios)
+    streams.trajectory, streams.trajectories = torch.arange(6), 6  # a token each, so GSPO's ratio is the token's
+    advantages = torch.tensor([1.0, 1.0, -1.0, -1.0, 1.0, -1.0]).double()
+    weights = unified_weights(ROWS[name], streams, advantages, torch.ones(6))
+    assert (weights != 0).tolist() == [True, False, True, False, True, True]
+
+
+def test_every_clipped_row_is_tested_for_its_bounds() -> None:
+    assert set(PUBLISHED_BOUNDS) == {name for name, row in ROWS.items() if row.mask != "none"}
+
+
+def test_only_logprobs_carry_gradient() -> None:
+    """Weights are numbers, also where they are made of the current policy: entropies, ratios, shaped probabilities."""
+    for row in ROWS.values():
+        streams = tiny_streams([0.9, 1.1])
+        streams.entropies = torch.ones(2, dtype=torch.float64, requires_grad=True)
+        component = Component(row, torch.ones(2), torch.ones(2), torch.ones(2), rewards=torch.ones(1))
+        result = upge_loss(streams, [component])
+        assert not result.weights.requires_grad
+        gradient, = torch.autograd.grad(result.loss, [streams.logprobs], retain_graph=True)  # fmt: skip
+        torch.testing.assert_close(gradient, -result.weights)
+        assert torch.autograd.grad(result.loss, [streams.entropies], allow_unused=True)[0] is None
+        assert not unified_weights(row, streams, torch.ones(2), torch.ones(2)).requires_grad
+
+
+def test_a_masked_token_with_an_infinite_ratio_weighs_nothing() -> None:
+    streams = tiny_streams([1.0, 1.0, 1.0])
+    streams.old_logprobs = torch.tensor([-1.0, -2000.0, -2000.0]).double()
+    weights = unified_weights(ROWS["grpo"], streams, torch.tensor([1.0, 1.0, 0.0]).double())
+    assert weights.tolist() == [1.0, 0.0, 0.0]
+
+
+def test_a_token_on_which_no_row_acts_weighs_nothing_whatever_its_advantage() -> None:
+    streams = tiny_streams([1.0, 1.0])
+    advantages = torch.tensor([1.0, torch.nan]).double()
+    result = upge_loss(streams, [Component(ROWS["sft"], advantages, torch.tensor([1.0, 0.0]).double())])
+    assert result.weights.tolist() == [1.0, 0.0]
+    assert torch.isfinite(result.loss)
+
+
+def test_no_component_gives_a_loss_that_can_be_back_propagated() -> None:
+    streams = tiny_streams([1.0, 2.0])
+    result = upge_loss(streams, [])
+    result.loss.backward()
+    assert result.loss == 0
+    assert streams.logprobs.grad is not None
+    assert not streams.logprobs.grad.any()
+    assert result.metrics == {}
+
+
+def test_float32_in_float32_out() -> None:
+    """A weight in float64 would silently double the memory and the time of everything behind it."""
+    for row in ROWS.values():
+        streams = tiny_streams([0.9, 1.1])
+        narrow = TokenStreams(streams.logprobs.float(), streams.entropies.float(), streams.old_logprobs.float(),
+                              streams.trajectory, 1)  # fmt: skip
+        component = Component(row, torch.ones(2), torch.ones(2), torch.ones(2), rewards=torch.ones(1))
+        result = upge_loss(narrow, [component])
+        assert result.weights.dtype == result.loss.dtype == torch.float32
+
+
+def test_trajectory_means_by_hand() -> None:
+    streams = tiny_streams([1.0] * 4)
+    streams.trajectory, streams.trajectories = torch.tensor([0, 2, 2, 0]), 3
+    means = trajectory_means(torch.tensor([1.0, 10.0, 20.0, 3.0], requires_grad=True), streams)
+    assert not means.requires_grad
+    assert means.tolist() == [2.0, 0.0, 15.0]
+
+
+# --- the two regularisers --------------------------------------------------------------------------------------------
+
+
+def test_entropy_bonus_has_the_gradient_of_the_entropy() -> None:
+    w = world.make_world(1)
+    t = world.textbook_of(w)
+    everything = (t.entropy * t.mask).sum() + (t.demo_entropy * t.demo_mask).sum()
+    streams = world.streams_of(w, list(range(20)))
+    bonus = entropy_bonus(streams.entropies, torch.full_like(streams.entropies, 0.001))
+    expected = world.flat_gradient(0.001 * everything, w.policy)
+    assert world.relative_difference(world.flat_gradient(bonus, w.policy), expected) < 1e-10
+    assert entropy_bonus(torch.tensor([2.0, 3.0]), torch.tensor([1.0, 0.0])) == 2.0
+
+
+def test_k3_is_the_kl_in_expectation_and_its_gradient_that_of_the_reverse_kl() -> None:
+    """Summed over the whole vocabulary, weighted with the probability of drawing each token."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(6, generator=generator, dtype=torch.float64, requires_grad=True)
+    log_p = torch.log_softmax(logits, -1)
+    log_q = torch.log_softmax(torch.randn(6, generator=generator, dtype=torch.float64), -1)
+    penalty = kl_to_reference(log_p, log_q, log_p.exp().detach())
+    assert penalty.item() == pytest.approx((log_p.exp() * (log_p - log_q)).sum().item(), rel=1e-12)
+    reverse = (log_q.exp() * (log_q - log_p)).sum()
+    gradient, expected = (torch.autograd.grad(loss, logits, retain_graph=True)[0] for loss in (penalty, reverse))
+    torch.testing.assert_close(gradient, expected, rtol=1e-10, atol=1e-12)
+    assert kl_to_reference(log_p, log_p.detach() + 3, torch.zeros(6)) == 0
+
+
+# --- the table as data -----------------------------------------------------------------------------------------------
+
+
+def test_the_table_holds_the_rows_of_the_paper_and_says_where_they_come_from() -> None:
+    assert {"sft", "ppo", "grpo", "reinforce", "cispo", "gspo", "srft_offline", "luffy_offline"} <= set(ROWS)
+    for name, row in ROWS.items():
+        assert row.name == name
+        assert row.source
+
+
+def test_reading_the_table_does_not_load_torch() -> None:
+    code = "import sys; from hpt.upge.rows import ROWS, Row; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_constants_can_be_replaced_but_not_invented() -> None:
+    row = ROWS["grpo"].with_parameters(clip_eps_high=None, std="population")
+    assert (row.parameters["clip_eps_high"], row.parameters["clip_eps_low"]) == (None, 0.2)
+    assert ROWS["grpo"].parameters["clip_eps_high"] == 0.2
+    with pytest.raises(ConfigError, match=r"row sft: clip_eps_high.*none"):
+        ROWS["sft"].with_parameters(clip_eps_high=0.2)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"std": "unbiased"}, {"std": None}, {"clip_eps_low": -0.1}, {"clip_eps_low": "0.2"}, {"clip_eps_low": True}],
+)
+def test_impossible_constants_are_refused(wrong: dict) -> None:
+    with pytest.raises(ConfigError, match=rf"row grpo: {next(iter(wrong))}"):
+        ROWS["grpo"].with_parameters(**wrong)
+
+
+def test_a_row_without_a_constant_it_needs_says_which() -> None:
+    row = Row("mine", "clip", "old", "group", "token_mean", {"std": "none"})
+    with pytest.raises(ConfigError, match="clip_eps_low"):
+        unified_weights(row, tiny_streams([1.0]), torch.ones(1))
+
+
+@pytest.mark.parametrize("choice", ["mask", "denominator", "trajectory_coefficient"])
+def test_unknown_names_are_refused_with_the_known_ones(choice: str) -> None:
+    fields = {"mask": "none", "denominator": "old", "trajectory_coefficient": "one", choice: "typo"}
+    row = Row("mine", advantage="one", aggregation="token_mean", **fields)
+    with pytest.raises(ConfigError, match=rf"row mine: {choice} = 'typo': allowed is one of \w+, "):
+        upge_loss(tiny_streams([1.0]), [Component(row, torch.ones(1), torch.ones(1))])
+
+
+def square_root_of_the_ratio(row: Row, streams: TokenStreams, advantages: Tensor) -> Tensor:
+    return (streams.logprobs.detach() + streams.old_logprobs) / 2
+
+
+def test_a_row_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A denominator from a module of the user's own: pi_ref = sqrt(pi pi_old), so pi / pi_ref = sqrt(r)."""
+    monkeypatch.setitem(sys.modules, "my_rows", sys.modules[__name__])
+    row = Row("mine", "none", "my_rows:square_root_of_the_ratio", "group", "token_mean", {"std": "none"})
+    weights = unified_weights(row, tiny_streams([4.0, 0.25]), torch.ones(2).double())
+    assert weights.tolist() == pytest.approx([2.0, 0.5])
+
+
+def test_srft_needs_rewards_to_know_which_answers_are_right() -> None:
+    component = Component(ROWS["srft_rollout"], torch.ones(1), torch.ones(1))
+    with pytest.raises(ConfigError, match="rewards"):
+        upge_loss(tiny_streams([1.0]), [component])
