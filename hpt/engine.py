@@ -187,6 +187,9 @@ def start_process_group() -> Any:
     except ImportError as error:
         message = f"DeepSpeed cannot be imported ({error}); run `hpt doctor`, it says what to install"
         raise HptError(message) from error
+    # DeepSpeed would compile a shared-memory all-reduce for CPU ranks at first use, behind a lock file that a killed
+    # process leaves for ever: every later run would wait for it. gloo does the same sums without a compiler.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     if not torch.distributed.is_initialized():
         if "RANK" not in os.environ:
             with socket.socket() as probe:  # a free port, so that runs side by side do not meet
