@@ -8,7 +8,7 @@ this module says what the settings *are*.
 import difflib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -221,6 +221,9 @@ class RunConfig(Settings):
                 f"at least data.max_prompt_tokens + rollout.max_response_tokens = {longest}",
                 "raise it, or shorten the prompt or response limit",
             )  # fmt: skip
+        if self.rollout.top_p != 1.0:
+            raise _impossible("rollout.top_p", self.rollout.top_p, "1: ratios and entropies are those of the whole law",
+                              "leave it out; for evaluations set validation.top_p")  # fmt: skip
         if self.policy.dtype == "bfloat16" and self.engine.zero_stage == 0:
             raise _impossible("engine.zero_stage", 0, "1, 2 or 3 with policy.dtype = bfloat16",
                               "set engine.zero_stage to 1 or more: it keeps the fp32 master weights")  # fmt: skip
@@ -313,17 +316,33 @@ def explain(error: ValidationError, model: type[BaseModel]) -> NoReturn:
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, _Impossible):
         raise cause.error from None
-    path = [str(part) for part in first["loc"]]
     if first["type"] == "extra_forbidden":
-        siblings: type[BaseModel] = model
-        for part in path[:-1]:
-            inner = siblings.model_fields[part].annotation
-            siblings = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else siblings
-        names = list(siblings.model_fields)
+        path = [str(part) for part in first["loc"]]
+        names = list(_section(model, path[:-1]).model_fields)
         close = difflib.get_close_matches(path[-1], names, 1)
         remedy = f"did you mean {close[0]}?" if close else "remove it or correct the name"
         raise ConfigError(".".join(path), first["input"], "no such setting; known here: " + ", ".join(names), remedy)
-    raise ConfigError(".".join(path), first["input"], _allowed(first["msg"]), "correct the value") from None
+    path = _setting_path(model, first["loc"])
+    same = [own for own in error.errors() if _setting_path(model, own["loc"]) == path]  # one for each type it may have
+    allowed = " or ".join(dict.fromkeys(_allowed(own["msg"]) for own in same))
+    raise ConfigError(".".join(path), first["input"], allowed, "correct the value") from None
+
+
+def _section(model: type[BaseModel], path: Sequence[str]) -> type[BaseModel]:
+    for part in path:
+        inner = model.model_fields[part].annotation
+        model = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else model
+    return model
+
+
+def _setting_path(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:
+    """Return the dotted name's parts; pydantic adds to them which type of a union it was trying."""
+    path: list[str] = []
+    for part in map(str, location):
+        if part not in _section(model, path).model_fields:
+            break
+        path.append(part)
+    return path or [str(part) for part in location]
 
 
 def _allowed(message: str) -> str:

@@ -7,9 +7,13 @@ tuned (what the search chose for a method at a scale), then what the user names.
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from hpt.config import RunConfig, merge, nest, validate
 from hpt.errors import ConfigError
-from hpt.methods import method_named
+from hpt.gate import feedback_coefficients
+from hpt.methods import method_named, resolved_row
+from hpt.upge.advantage import RolloutGroups, advantages
 
 SCALES: dict[str, dict[str, Any]] = {
     # Minutes for everything on two CPU cores; for tests and CI, its numbers mean nothing.
@@ -107,4 +111,25 @@ def build_config(
     chosen = method_named(method)
     tuned = TUNED.get(scale, {}).get(policy, {}).get(method, {})
     layers = (SCALES[scale], RECIPES[recipe], chosen.settings, tuned, names, nest(settings or {}))
-    return validate(merge(*layers))
+    config = validate(merge(*layers))
+    check_method(config)
+    return config
+
+
+def check_method(config: RunConfig) -> None:
+    """Refuse what the method of ``config`` cannot do, by weighing a made-up group the way training would.
+
+    Raises:
+        ConfigError: unknown gate or row, a clip on a row without a ratio, a row that needs what no rollout batch holds
+            (PPO's values), or too few rollouts beside the demonstrations of a group.
+    """
+    made_up = RolloutGroups(np.array([1.0, 0.0]), np.zeros(2, int), np.zeros(2, bool), np.ones(2, int))
+    whole = method_named(config.method)
+    for method in [method_named(name) for name in whole.stages] or [whole]:
+        members, needed = config.rollout.rollouts_per_prompt, method.demonstrations_per_group + 1
+        if members < needed:
+            allowed = f"at least {needed}: {method.demonstrations_per_group} of them is the demonstration"
+            raise ConfigError("rollout.rollouts_per_prompt", members, allowed, f"set it to {needed} or more")
+        feedback_coefficients(config.gate, np.array([0]), members)
+        for component in method.components:
+            advantages(resolved_row(component, config), made_up)
