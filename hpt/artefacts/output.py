@@ -3,15 +3,19 @@
 The same records give the same bytes: no dates, no paths, fixed float formats, seeded intervals.
 """
 
+import base64
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pandas as pd
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
+from hpt.artefacts.markup import given, scores_html
 from hpt.artefacts.provenance import commits, source_line, source_rows
 from hpt.export import RunRecords
 from hpt.files import write_json, write_text
@@ -87,29 +91,21 @@ class TableArtefact:
         closing = [r"\bottomrule", r"\end{tabular}", ""]
         return "\n".join([*comments, *opening, heads + r" \\", notes + r" \\", r"\midrule", *lines, *closing])
 
+    def shown(self) -> dict[str, Any]:
+        """Return what is shown, as JSON holds it: a report draws the table again from this."""
+        return {
+            "kind": "table",
+            "name": self.name,
+            "title": self.title,
+            "caption": self.caption,
+            "paper_label": self.paper_label,
+            "columns": [[column.head, column.note] for column in self.columns],
+            "rows": [[label, [[c.value, c.interval, c.paper] for c in cells]] for label, cells in self.rows],
+        }
+
     def html(self) -> Markup:
         """Return the table as HTML, every text escaped; the paper's value stands below ours."""
-        heads = Markup("").join(
-            Markup("<th scope='col'>{}{}</th>").format(column.head, _if(column.note, "<small>{}</small>"))
-            for column in self.columns
-        )
-        rows = Markup("\n").join(
-            Markup("<tr><th scope='row'>{}</th>{}</tr>").format(label, Markup("").join(map(self._html_cell, cells)))
-            for label, cells in self.rows
-        )
-        return Markup(
-            "<table class='scores sortable'><thead><tr><th scope='col'></th>{}</tr></thead><tbody>{}</tbody></table>"
-            "<p class='caption'>{}</p>"
-        ).format(heads, rows, self.caption)
-
-    def _html_cell(self, cell: Cell) -> Markup:
-        paper = f"{self.paper_label} {cell.paper}" if cell.paper else ""
-        return Markup("<td data-sort='{}'><b>{}</b>{}{}</td>").format(
-            cell.value,
-            cell.value,
-            _if(cell.interval, "<span class='interval'>{}</span>"),
-            _if(paper, "<span class='paper'>{}</span>"),
-        )
+        return scores_html(self.shown()) + given(self.caption, "<p class='caption'>{}</p>")
 
     def _flat_rows(self) -> list[tuple[str, tuple[str, ...]]]:
         flat = []
@@ -153,9 +149,16 @@ class FigureArtefact:
         texts = _write_texts(stem, {"csv": csv_text(self.data)})
         return [*images, *texts, _write_sources(stem, self.title, self.sources)]
 
+    def shown(self) -> dict[str, Any]:
+        """Return what a report needs beside the files."""
+        return {"kind": "figure", "name": self.name, "title": self.title, "caption": self.caption}
+
     def html(self) -> Markup:
-        """Return the caption, escaped; the picture itself is a file."""
-        return Markup("<p class='caption'>{}</p>").format(self.caption)
+        """Return the figure inside HTML, its caption escaped."""
+        with TemporaryDirectory() as folder:
+            (svg, *_) = save_figure(self.figure(), Path(folder) / self.name, {"Title": self.title})
+            picture = Markup("<img alt='{}' src='{}'>").format(self.title, svg_source(svg))
+        return picture + given(self.caption, "<p class='caption'>{}</p>")
 
 
 Made = TableArtefact | FigureArtefact
@@ -178,6 +181,11 @@ def interval_text(low: float, high: float) -> str:
     return "" if pd.isna(low) or pd.isna(high) else f"[{round_half_up(low):.1f}, {round_half_up(high):.1f}]"
 
 
+def svg_source(path: Path) -> str:
+    """Return an SVG file as a data address, so that a page holds its pictures itself."""
+    return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+
+
 def _write_texts(stem: Path, texts: dict[str, str]) -> list[Path]:
     paths = []
     for ending, text in texts.items():
@@ -190,10 +198,6 @@ def _write_sources(stem: Path, title: str, sources: Sequence[RunRecords]) -> Pat
     path = stem.with_name(f"{stem.name}.provenance.json")
     write_json(path, {"artefact": stem.name, "title": title, "commits": commits(sources), "runs": source_rows(sources)})
     return path
-
-
-def _if(text: str, markup: str) -> Markup:
-    return Markup(markup).format(text) if text else Markup("")
 
 
 def _md(text: str) -> str:
