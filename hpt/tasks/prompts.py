@@ -42,6 +42,7 @@ def encode_training(
             raise ConfigError(f"question {problem.id}", f"{len(prompt)} tokens", allowed, remedy)
         if problem.demonstration is not None:
             response = demonstration_tokens(tokenizer, problem.demonstration)
+            _check_round_trip(tokenizer, f"demonstration of {problem.id}", problem.demonstration, response[:-1])
             limit = config.rollout.max_response_tokens
             if len(response) <= limit:
                 demonstrations[problem.id] = response
@@ -62,3 +63,11 @@ def encode_training(
         allowed = f"at least schedule.prompts_per_step = {config.schedule.prompts_per_step} questions"
         raise ConfigError("data", f"{len(kept)} usable questions", allowed, "lower it or add questions")
     return kept, prompts, demonstrations, dropped
+
+
+def _check_round_trip(tokenizer: Any, field: str, text: str, tokens: np.ndarray) -> None:
+    # a tokenizer that drops what it does not know would teach the policy another text, and nothing would look wrong
+    decoded = tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
+    if decoded != text:
+        remedy = "use the tokenizer the model was trained with, and check that it knows every character"
+        raise ConfigError(field, decoded, f"what the text says: {text[:120]!r}", remedy)
