@@ -1,0 +1,276 @@
+"""The package's own path to a gradient in float64, without DeepSpeed: only rounding is left, so 1e-12 is asked for.
+
+Each way of getting the normalisation wrong that other code bases show is built here once, and has to be noticed.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from hpt import update
+from hpt.assembly import QuestionBatch, assemble
+from hpt.batch import MicroBatch, Part, Trajectory, WeightedTrajectory, zero_weight_filler
+from hpt.config import EngineSettings, RunConfig
+from hpt.engine import StepOutcome
+from hpt.methods import METHODS, resolved_row
+from hpt.policy import PolicyModule
+from hpt.scales import build_config
+from hpt.update import Updater
+from hpt.upge.rows import Row
+from tests.invariance import world
+
+
+class PlainEngine:
+    """What `Updater` needs of an engine, as plain autograd in float64; the sum over ranks is taken by `gradient`."""
+
+    def __init__(self, settings: EngineSettings, rank: int, ranks: int) -> None:
+        self.policy = PolicyModule(world.in_float64(world.tiny_model()))
+        self.settings, self.rank, self.ranks, self.device = settings, rank, ranks, torch.device("cpu")
+        self.micro_batches = 0
+
+    def __call__(self, *inputs: Any) -> tuple[Tensor, Tensor]:
+        return self.policy(*inputs)
+
+    def backward(self, loss: Tensor) -> None:
+        self.micro_batches += 1
+        (loss * self.ranks).backward()  # as `PolicyEngine` does; DeepSpeed then divides
+
+    def step(self, learning_rate: float) -> StepOutcome:
+        gradient = torch.cat([
+            (torch.zeros_like(p) if p.grad is None else p.grad).flatten() / self.ranks for p in self.policy.parameters()
+        ])  # fmt: skip
+        self.policy.zero_grad()
+        self.gradient = gradient
+        return StepOutcome(float(gradient.norm()), True)
+
+
+def gradient(
+    items: Sequence[WeightedTrajectory],
+    rows: Sequence[Row],
+    split: int | None = 1,
+    layout: str = "padded",
+    ranks: int = 1,
+    reference: Any = None,
+    engine_class: type[PlainEngine] = PlainEngine,
+) -> Tensor:
+    budget = world.token_budget(items, split, ranks, layout)
+    settings = EngineSettings(micro_batch_tokens=budget, layout=layout)  # pyright: ignore[reportArgumentType]
+    total: Tensor | None = None
+    for rank in range(ranks):
+        engine: Any = engine_class(settings, rank, ranks)
+        updater = Updater(engine, rows, reference=reference)
+        updater.dtype = torch.float64
+        updater.update(items, 1.0)
+        if ranks == 1 and split:
+            assert engine.micro_batches == split
+        total = engine.gradient if total is None else total + engine.gradient
+    assert total is not None
+    return total
+
+
+@cache
+def expected(normalization: str, questions: str = "mixed", **settings: Any) -> tuple[Tensor, float]:
+    return world.literal_gradient(world.make_questions(questions), config_of(normalization, **settings))
+
+
+def config_of(normalization: str, **settings: Any) -> RunConfig:
+    return world.config_for(normalization, **{name.replace("__", "."): value for name, value in settings.items()})
+
+
+LAYOUTS = ("padded", "packed")
+
+
+@pytest.mark.parametrize("questions", ["mixed", "lonely"])
+@pytest.mark.parametrize("normalization", world.NORMALIZATIONS)
+def test_gradient_is_that_of_the_whole_batch(normalization: str, questions: str) -> None:
+    items, rows = world.weighted(world.make_questions(questions), config_of(normalization))
+    for split in (1, 2, 5, None):
+        for layout in LAYOUTS:
+            for ranks in (1, 2) if questions == "mixed" or split is None else (1,):
+                found = gradient(items, rows, split, layout, ranks)
+                case = f"split {split}, {layout}, {ranks} ranks"
+                assert world.measure(found, expected(normalization, questions)) <= world.FLOAT64_BOUND, case
+
+
+@pytest.mark.parametrize("normalization", world.NORMALIZATIONS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_running_weightless_trajectories_changes_nothing(normalization: str, layout: str) -> None:
+    questions = world.make_questions()
+    items, rows = world.weighted(questions, config_of(normalization))
+    found = gradient(world.with_weightless(items, questions), rows, 5, layout)
+    assert world.measure(found, expected(normalization)) <= world.FLOAT64_BOUND
+
+
+def test_entropy_over_all_tokens_counts_the_weightless_ones() -> None:
+    settings = {"estimator__entropy_scope": "all"}
+    items, rows = world.weighted(world.make_questions(), config_of("per_prompt", **settings))
+    reference = expected("per_prompt", **settings)
+    assert world.measure(gradient(items, rows, 5), reference) <= world.FLOAT64_BOUND
+    assert world.measure(gradient(items, rows, 5), expected("per_prompt")) > 1e-4
+
+
+@pytest.mark.parametrize("normalization", world.NORMALIZATIONS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_kl_term(normalization: str, layout: str) -> None:
+    config = config_of(normalization, estimator__kl_coefficient=0.3)
+    questions = world.make_questions()
+    items, rows = world.weighted(questions, config)
+    frozen = world.in_float64(world.tiny_model())
+    with torch.no_grad():
+        for parameter in frozen.parameters():
+            parameter.mul_(0.9)
+    reference = world.literal_gradient(questions, config, frozen)
+    assert world.measure(reference[0], expected(normalization)) > 1e-3, "the KL term weighs nothing here"
+    found = gradient(items, rows, 5, layout, reference=PolicyModule(world.in_float64(frozen)))
+    assert world.measure(found, reference) <= world.FLOAT64_BOUND
+
+
+@pytest.mark.parametrize("recipe", ["paper", "released"])
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if not method.stages])
+def test_no_method_depends_on_the_layout(name: str, recipe: str) -> None:
+    """Also those whose factors look at a whole trajectory (SRFT) or whose denominators pool all tokens (LUFFY)."""
+    settings = {"rollout.rollouts_per_prompt": world.ROLLOUTS, "schedule.updates_per_step": 1}
+    config = build_config(name, scale="tiny", recipe=recipe, settings=settings)
+    method = METHODS[name]
+    questions = [replace(question, alpha=1.0, beta=1.0) for question in world.make_questions()]
+    (items,) = assemble(questions, method, config, step=0).updates
+    rows = [resolved_row(component, config) for component in method.components]
+    alone = [gradient([item], rows) for item in items]
+    whole, norms = torch.stack(alone).sum(0), float(sum(part.norm() for part in alone))
+    assert norms > 0
+    for split, layout, ranks in ((1, "padded", 1), (1, "packed", 1), (None, "packed", 2), (2, "padded", 2)):
+        found = gradient(items, rows, split, layout, ranks)
+        assert world.measure(found, (whole, norms)) <= world.FLOAT64_BOUND
+
+
+# --- each mistake once ------------------------------------------------------------------------------------------------
+
+
+class MeanOverMicroBatches(PlainEngine):
+    def step(self, learning_rate: float) -> StepOutcome:
+        outcome = super().step(learning_rate)
+        self.gradient = self.gradient / self.micro_batches
+        return outcome
+
+
+class MeanOverRanks(PlainEngine):
+    def backward(self, loss: Tensor) -> None:
+        super().backward(loss / self.ranks)
+
+
+Mistake = Callable[[list[QuestionBatch], RunConfig, pytest.MonkeyPatch], Tensor]
+
+
+def mean_over_micro_batches(questions: list[QuestionBatch], config: RunConfig, patch: pytest.MonkeyPatch) -> Tensor:
+    return gradient(*world.weighted(questions, config), split=5, engine_class=MeanOverMicroBatches)
+
+
+def mean_over_ranks(questions: list[QuestionBatch], config: RunConfig, patch: pytest.MonkeyPatch) -> Tensor:
+    return gradient(*world.weighted(questions, config), ranks=2, engine_class=MeanOverRanks)
+
+
+def token_mean_of_each_micro_batch(
+    questions: list[QuestionBatch], config: RunConfig, patch: pytest.MonkeyPatch
+) -> Tensor:
+    """What most frameworks do: every micro-batch its own mean, then a mean of the means."""
+    items, rows = world.weighted(questions, config)
+    total, genuine = sum(item.trajectory.length for item in items), update.micro_batch_loss
+
+    def own_mean(batch: MicroBatch, *arguments: Any) -> Any:
+        loss, sums = genuine(batch, *arguments)
+        return loss * total / (5 * len(batch.targets)), sums
+
+    patch.setattr(update, "micro_batch_loss", own_mean)
+    return gradient(items, rows, split=5)
+
+
+def counted_after_skipping(questions: list[QuestionBatch], config: RunConfig, patch: pytest.MonkeyPatch) -> Tensor:
+    """Dynamic sampling done carelessly: the all-zero group no longer counts as a prompt."""
+    return gradient(*world.weighted([question for question in questions if question.problem_id != "q2"], config))
+
+
+def counted_on_each_rank(questions: list[QuestionBatch], config: RunConfig, patch: pytest.MonkeyPatch) -> Tensor:
+    (first, rows), (second, _) = (world.weighted(half, config) for half in (questions[:3], questions[3:]))
+    return gradient(first + second, rows)
+
+
+def neighbours_seen_in_packed_rows(
+    questions: list[QuestionBatch], config: RunConfig, patch: pytest.MonkeyPatch
+) -> Tensor:
+    def without_restarts(module: Any, batch: MicroBatch, layout: str, temperature: float) -> Any:
+        return module(batch.input_ids, None, batch.predictor, batch.targets, temperature)
+
+    patch.setattr(update, "forward_micro_batch", without_restarts)
+    return gradient(*world.weighted(questions, config), layout="packed")
+
+
+def no_clip(questions: list[QuestionBatch], config: RunConfig, patch: pytest.MonkeyPatch) -> Tensor:
+    items, rows = world.weighted(questions, config)
+    return gradient(items, [replace(row, mask="none") for row in rows])
+
+
+def entropy_added_to_the_loss(questions: list[QuestionBatch], config: RunConfig, patch: pytest.MonkeyPatch) -> Tensor:
+    genuine = update.entropy_bonus
+    patch.setattr(update, "entropy_bonus", lambda entropies, scales: -genuine(entropies, scales))
+    return gradient(*world.weighted(questions, config))
+
+
+def fillers_that_weigh(questions: list[QuestionBatch], config: RunConfig, patch: pytest.MonkeyPatch) -> Tensor:
+    items, rows = world.weighted(world.make_questions("lonely"), config)  # the ranks have unequally much to do
+    right = gradient(items, rows, None, ranks=2)
+    heavy = replace(zero_weight_filler(), parts=(Part(1, np.ones(1), 0.01),))
+    patch.setattr(update, "filler", lambda: heavy)
+    return expected("per_prompt")[0] + gradient(items, rows, None, ranks=2) - right
+
+
+def stale_old_logprobs(questions: list[QuestionBatch], config: RunConfig, patch: pytest.MonkeyPatch) -> Tensor:
+    def shifted(rollout: Trajectory) -> Trajectory:
+        return replace(rollout, old_logprobs=rollout.old_logprobs + 1e-3)
+
+    moved = [replace(q, rollouts=tuple(shifted(rollout) for rollout in q.rollouts)) for q in questions]
+    return gradient(*world.weighted(moved, config))
+
+
+MISTAKES: list[Mistake] = [
+    mean_over_micro_batches,
+    mean_over_ranks,
+    token_mean_of_each_micro_batch,
+    counted_after_skipping,
+    counted_on_each_rank,
+    neighbours_seen_in_packed_rows,
+    no_clip,
+    entropy_added_to_the_loss,
+    fillers_that_weigh,
+    stale_old_logprobs,
+]
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.__name__)
+def test_a_mistake_is_noticed(mistake: Mistake, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = mistake(world.make_questions(), config_of("per_prompt"), monkeypatch)
+    assert world.measure(found, expected("per_prompt")) > 100 * world.FLOAT32_BOUND
+
+
+def test_the_batch_holds_what_it_claims() -> None:
+    questions = world.make_questions()
+    items, _ = world.weighted(questions, config_of("per_prompt"))
+    model = world.in_float64(world.tiny_model())
+    sides = set()
+    for item in items:
+        if item.trajectory.is_demonstration:
+            continue
+        current = world.response_logprobs(model, item.trajectory)[0].detach().numpy()
+        advantage, ratio = item.parts[0].advantages[0] > 0, current - item.trajectory.old_logprobs
+        for value in ratio:
+            sides.add((bool(advantage), "high" if value > 0.19 else "low" if value < -0.23 else "inside"))
+    assert sides == {(sign, side) for sign in (True, False) for side in ("high", "low", "inside")}
+    near = next(question.rollouts for question in questions if question.problem_id == "q1")
+    assert all((rollout.response_tokens[:-1] == near[0].response_tokens[:-1]).all() for rollout in near)
+    assert len({item.trajectory.length for item in items}) > 5
+    assert sum(item.trajectory.is_demonstration for item in items) == 3

@@ -1,0 +1,110 @@
+"""The gradient of a mixed step from real processes and the real engine: 1 and 2 ranks, ZeRO 0 to 3, any layout.
+
+`tests.invariance.worker` computes them, all at once per number of ranks; the tests compare with float64 autograd.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.invariance import world
+from tests.invariance.cases import BROKEN, BROKEN_ON_TWO_RANKS, CASES, STAGES, Case
+
+ROOT = Path(__file__).resolve().parents[2]
+RANKS = (1, 2)
+Shown = dict[tuple[int, int], Any]
+
+pytestmark = pytest.mark.timeout(900)  # the first test waits for all workers: one minute on two idle cores
+
+
+def start(ranks: int, folder: Path) -> list[subprocess.Popen[bytes]]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    processes = []
+    for rank in range(ranks):
+        place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
+        environment = {**os.environ, **place, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-W", "ignore", "-m", "tests.invariance.worker", str(folder)]
+        with open(folder / f"log-{rank}.txt", "wb") as log:
+            processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log))
+    return processes
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
+    """What the workers found: (ranks, stage) -> arrays by ``case/quantity``."""
+    folders = {ranks: tmp_path_factory.mktemp(f"ranks-{ranks}") for ranks in RANKS}
+    running = {ranks: start(ranks, folder) for ranks, folder in folders.items()}
+    everyone = [process for processes in running.values() for process in processes]
+    try:
+        for ranks, processes in running.items():
+            for rank, process in enumerate(processes):
+                code = process.wait(timeout=800)
+                assert code == 0, (folders[ranks] / f"log-{rank}.txt").read_text()[-4000:]
+        yield {(ranks, stage): np.load(folders[ranks] / f"{stage}.npz") for ranks in RANKS for stage in STAGES}
+    finally:
+        for process in everyone:
+            process.kill()
+
+
+@cache
+def reference(normalization: str, questions: str) -> tuple[torch.Tensor, float]:
+    return world.literal_gradient(world.make_questions(questions), world.config_for(normalization))
+
+
+def error(shown: Shown, ranks: int, stage: int, case: Case) -> float:
+    gradient = torch.from_numpy(shown[ranks, stage][f"{case.name}/gradient"])
+    return world.measure(gradient, reference(case.normalization, case.questions))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("ranks", RANKS)
+def test_gradient_is_that_of_the_whole_batch(shown: Shown, ranks: int, stage: int, case: Case) -> None:
+    assert error(shown, ranks, stage, case) <= world.FLOAT32_BOUND
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("ranks", RANKS)
+def test_reported_norm_is_that_of_the_global_gradient(shown: Shown, ranks: int, stage: int) -> None:
+    """The skip rule and the clip decide by it, so it must not be a rank's own."""
+    for case in CASES:
+        expected = float(reference(case.normalization, case.questions)[0].norm())
+        assert float(shown[ranks, stage][f"{case.name}/norm"]) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_splits_are_what_they_claim_to_be(shown: Shown, stage: int) -> None:
+    for ranks in RANKS:
+        for case in CASES:
+            counts = shown[ranks, stage][f"{case.name}/micro_batches"]
+            assert len(counts) == ranks
+            assert len(set(counts.tolist())) == 1, "a rank runs fewer forwards than another: ZeRO 2 and 3 would hang"
+            assert case.split in (None, counts[0])
+    lonely = [case for case in CASES if case.questions == "lonely"]
+    for case in lonely:
+        assert shown[2, stage][f"{case.name}/demonstrations_only"].tolist() == [True, False]
+
+
+@pytest.mark.parametrize("ranks", RANKS)
+def test_tokens_are_counted_once_and_fillers_not_at_all(shown: Shown, ranks: int) -> None:
+    expected = {"mixed": [118, 28], "lonely": [16, 60]}
+    for case in CASES:
+        assert shown[ranks, 0][f"{case.name}/tokens"].tolist() == expected[case.questions]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("ranks", RANKS)
+def test_a_mistake_is_noticed(shown: Shown, ranks: int, stage: int) -> None:
+    for case in BROKEN + (BROKEN_ON_TWO_RANKS if ranks > 1 else []):
+        assert error(shown, ranks, stage, case) > 1e-2, case.broken
