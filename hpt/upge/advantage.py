@@ -7,6 +7,7 @@ Table 1) is the method's decision, taken by what it passes.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ def group(row: Row, groups: RolloutGroups) -> list[np.ndarray]:
 
 
 def leave_one_out(row: Row, groups: RolloutGroups) -> list[np.ndarray]:
-    """A_i = R_i - mean of the other members (RLOO, Ahmadian et al. 2024, Eq. 8); R holds the KL penalty.
+    """A_i = R_i - mean of the other members (RLOO, Ahmadian et al. 2024); R holds the KL penalty.
 
     0 for a group of one: there is nothing to compare with.
     """
@@ -92,7 +93,7 @@ def leave_one_out(row: Row, groups: RolloutGroups) -> list[np.ndarray]:
 
 
 def running_baseline(row: Row, groups: RolloutGroups) -> list[np.ndarray]:
-    """A = R - b with the caller's running baseline (Ahmadian et al. 2024, Eq. 6); R holds the KL penalty."""
+    """A = R - b with the caller's running baseline (Ahmadian et al. 2024); R holds the KL penalty."""
     return _spread(_penalised_rewards(row, groups) - groups.baseline, groups)
 
 
@@ -235,8 +236,5 @@ def _token_rewards(row: Row, groups: RolloutGroups) -> list[np.ndarray]:
 
 
 def _discounted(values: np.ndarray, discount: float) -> np.ndarray:
-    total, result = 0.0, np.zeros(len(values))
-    for token in range(len(values) - 1, -1, -1):
-        total = values[token] + discount * total
-        result[token] = total
-    return result
+    backwards = itertools.accumulate(reversed(values.tolist()), lambda later, value: value + discount * later)
+    return np.array(list(backwards)[::-1], dtype=np.float64)

@@ -64,7 +64,7 @@ _TABLE_1 = (
     Row("cispo",               "none",          "clipped_ratio",  "group",            "token_mean",        _CISPO),
     Row("gspo",                "sequence_clip", "sequence_ratio", "group",            "sequence_mean",     _GSPO),
     Row("clip_cov",            "clip_cov",      "old",            "group",            "token_mean",        _COV),
-    # offline, and the two on-policy-looking terms that SRFT adds to its offline one
+    # offline; the other two terms of SRFT stand beside its offline one
     Row("srft_offline",        "none",          "unit",           "group",            "sequence_mean",     _STD),
     Row("srft_sft",            "none",          "current",        "one",              "token_mean"),
     Row("srft_rollout",        "none",          "current",        "signed",           "constant_length"),
@@ -83,12 +83,12 @@ _SOURCES = {
     "dr_grpo": "Liu et al. 2025: no std, constant length; HPT's online row (Eq. 11)",
     "dapo": "Yu et al. 2025, Eq. 8: clip-higher, token mean; dynamic sampling and length penalty are out of scope",
     "reinforce": "Table 1 as printed, advantage +1 or -1",
-    "reinforce_baseline": "Ahmadian et al. 2024, Eq. 5 and 6, running baseline",
-    "rloo": "Ahmadian et al. 2024, Eq. 8",
+    "reinforce_baseline": "Ahmadian et al. 2024, running baseline",
+    "rloo": "Ahmadian et al. 2024, leave-one-out baseline",
     "reinforce_plus_plus": "Hu et al. 2025a: normalised over the batch, not over the group",
     "cispo": "MiniMax-M1 (Chen et al. 2025), Eq. 4 and 5. Table 1 prints a mask; the method drops no token",
     "gspo": "Zheng et al. 2025, Eq. 5 to 7",
-    "clip_cov": "Cui et al. 2025b, Section 4.2",
+    "clip_cov": "Cui et al. 2025b",
     "srft_offline": "Fu et al. 2025; Eq. 19",
     "srft_sft": "Fu et al. 2025: the SFT part, weighted 0.5 exp(-H)",
     "srft_rollout": "Fu et al. 2025: the self-rollout part, right answers weighted 0.1 exp(H)",
@@ -151,8 +151,9 @@ class UpgeResult:
         weights: [T] detached, scale x coefficient x weight summed over components.
         metrics: ``<row>/<quantity>`` -> scalar tensor. All are sums over the tokens on which the row acts, so adding
             them over micro-batches and ranks is right; divide by ``<row>/tokens`` afterwards. Quantities: ``tokens``;
-            ``masked_tokens``; ``ratio_sum`` (pi / pi_ref of Eq. 6); ``approx_kl_sum`` (k3 of the policy since
-            sampling, nats; without meaning on demonstrations); ``weight_sum``; ``absolute_weight_sum``.
+            ``masked_tokens``; ``ratio_sum`` (pi / pi_ref of Eq. 6); ``approx_kl_sum`` (r - 1 - log r with
+            r = pi / pi_old: the k3 estimate of KL(pi_old || pi), nats; without meaning on demonstrations);
+            ``weight_sum``; ``absolute_weight_sum``.
     """
 
     loss: Tensor
@@ -229,7 +230,7 @@ def _sums(component: Component, streams: TokenStreams, weights: Tensor, acts: Te
         "tokens": acts,
         "masked_tokens": mask == 0,
         "ratio_sum": ratio,
-        "approx_kl_sum": (-log_ratio).exp() - 1 + log_ratio,
+        "approx_kl_sum": log_ratio.exp() - 1 - log_ratio,
         "weight_sum": weights,
         "absolute_weight_sum": weights.abs(),
     }

@@ -91,7 +91,7 @@ def clip_cov_keep(
     problem_ids: Sequence[str],
     samples: Sequence[int],
 ) -> list[np.ndarray]:
-    """Choose the tokens Clip-Cov drops: a few of those that pull the entropy down most (Cui et al. 2025b, Sec. 4.2).
+    """Choose the tokens Clip-Cov drops: a few of those that pull the entropy down most (Cui et al. 2025b).
 
     With means over all tokens given, cov_t = (log pi_old,t - mean log pi_old) (A_t - mean A). Of the tokens with
     ``clip_cov_low`` < cov < ``clip_cov_high``, ``clip_cov_share`` of *all* tokens (at least one) are dropped at random.

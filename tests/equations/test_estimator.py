@@ -95,7 +95,7 @@ def test_weights_and_metrics_by_hand() -> None:
         "tokens": 5,
         "masked_tokens": 2,  # a token without advantage is not clipped: it has no gradient to lose
         "ratio_sum": 6.0,
-        "approx_kl_sum": 2 * (1 / 1.5 - 1 + np.log(1.5)) + 2 * (2 - 1 + np.log(0.5)) + (0.5 - 1 + np.log(2)),
+        "approx_kl_sum": 2 * (1.5 - 1 - np.log(1.5)) + 2 * (0.5 - 1 - np.log(0.5)) + (2 - 1 - np.log(2)),
         "weight_sum": 0.5 - 1.5,
         "absolute_weight_sum": 2.0,
     }

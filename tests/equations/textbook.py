@@ -126,7 +126,7 @@ def trajectory_logp(t: Textbook) -> Tensor:
 
 
 def penalised_reward(t: Textbook, beta: float) -> Tensor:
-    """R(x, y) - beta log pi / pi_frozen, Ahmadian et al. 2024, Eq. 2."""
+    """R(x, y) - beta log pi / pi_frozen, Ahmadian et al. 2024."""
     return t.reward - beta * (t.kl * t.mask).sum(-1)
 
 
@@ -140,7 +140,7 @@ def reinforce_baseline(t: Textbook, beta: float = 0.0) -> Tensor:
 
 
 def rloo(t: Textbook, beta: float = 0.0) -> Tensor:
-    """Ahmadian et al. 2024, Eq. 8, with the sum over j != i written out."""
+    """Ahmadian et al. 2024, with the sum over j != i written out."""
     reward = penalised_reward(t, beta)
     n = reward.shape[1]
     others = torch.stack([sum(reward[:, j] for j in range(n) if j != i) / (n - 1) for i in range(n)], 1)
