@@ -26,8 +26,8 @@ SCALES: dict[str, dict[str, Any]] = {
     },
     # The default: real, small science on two CPU cores.
     "mini": {
-        "schedule": {"steps": 300},
-        "validation": {"every": 30},
+        "schedule": {"steps": 240},
+        "validation": {"every": 24},
         # small micro-batches stay in the cache and hold little padding: 1.5 to 2 times as fast as one of 16,384
         "engine": {"micro_batch_tokens": 1536},
     },
