@@ -11,7 +11,7 @@ from typing import Any
 
 from hpt.config import RunConfig
 from hpt.errors import ConfigError
-from hpt.job import Job, base_config, missing_evaluations, resolve_run
+from hpt.job import Job, base_config, missing_evaluations, resolve_run, training_problems_of
 from hpt.methods import METHODS
 from hpt.runs import RunFolder
 from hpt.scales import build_config
@@ -182,9 +182,9 @@ def run_with_base(config: RunConfig, root: Path, evaluations: Sequence[str] = ()
     """Make one run, after its base if that is missing, in a process of its own with a progress line."""
     from hpt.pool import run_jobs
 
-    if config.method != "pretrain" and config.policy.path is None:
-        base = base_config(config)
-        if not RunFolder.of(base, root).finished:
+    if config.method != "pretrain":
+        training_problems_of(config)  # an unreadable file is a mistake to name before a base is trained for it
+        if config.policy.path is None and not RunFolder.of(base := base_config(config), root).finished:
             run_jobs([Job(base, root)])
     config = resolve_run(config, root)
     folder = RunFolder.of(config, root)

@@ -1,5 +1,6 @@
 """Independent runs side by side: one process each, one core each, with one bar for all and one line per job."""
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -97,13 +98,16 @@ def _start(job: Job, core: int, scratch: Path, bar: Progress) -> Running:
         "TOKENIZERS_PARALLELISM": "false",
     }
 
-    def pin() -> None:
-        os.sched_setaffinity(0, {core})
+    def prepare() -> None:
+        if threads == "1":
+            os.sched_setaffinity(0, {core})
+        # a pool that is killed outright cannot stop its jobs; without this they would run on, unseen (PR_SET_PDEATHSIG)
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
     with open(log, "ab") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "hpt.job", str(spec)], stdout=file, stderr=subprocess.STDOUT, env=environment,
-            preexec_fn=pin if config.engine.threads == 1 else None,
+            preexec_fn=prepare,
         )  # fmt: skip
     line = bar.add_task(folder.path.name, total=max(1, config.schedule.steps), detail="starting")
     return Running(job, folder, process, core, log, line)

@@ -1,0 +1,63 @@
+"""The command line: help that helps, mistakes named before any compute, exit codes that scripts can rely on."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hpt.cli import parse_seeds, parse_settings
+from hpt.errors import ConfigError
+
+
+def hpt(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "hpt.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False, timeout=120)
+
+
+@pytest.mark.parametrize("command", ["reproduce", "train", "evaluate", "plan", "runs", "report", "doctor"])
+def test_every_command_explains_itself(command: str, tmp_path: Path) -> None:
+    done = hpt(command, "--help", folder=tmp_path)
+    assert done.returncode == 0
+    assert "Usage" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("train", "--method", "hpx"), "method = 'hpx': allowed is one of"),
+        (("train", "--set", "gate.count=9"), "gate.count = 9"),
+        (("train", "--set", "gate.cuont=2"), "did you mean count?"),
+        (("train", "--scale", "huge"), "scale = 'huge'"),
+        (("train", "--set", "gate.count"), "--set = 'gate.count'"),
+        (("train", "--data", "missing.jsonl"), "missing.jsonl"),
+        (("reproduce", "--only", "table9"), "only = 'table9'"),
+        (("reproduce", "--seeds", "0,0"), "seeds = '0,0'"),
+        (("runs", "show", "nothing"), "run = 'nothing'"),
+    ],
+)
+def test_a_mistake_is_named_and_exits_with_2_before_any_compute(
+    arguments: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    done = hpt(*arguments, folder=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr.replace("\n", " ")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_plan_says_what_would_run_and_why(tmp_path: Path) -> None:
+    done = hpt("plan", "--scale", "tiny", "--seeds", "0,1", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "pretrain" in done.stdout
+    assert "no run of this" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_seeds_and_settings_are_read_strictly() -> None:
+    assert parse_seeds("0, 2") == [0, 2]
+    assert parse_settings(["a.b=1e-3", "c=none", "d=true"]) == {"a.b": 1e-3, "c": "none", "d": True}
+    for bad in ("", "-1", "1.5", "a", "٣"):
+        with pytest.raises(ConfigError):
+            parse_seeds(bad)
+    with pytest.raises(ConfigError):
+        parse_settings(["a=1", "a=2"])
