@@ -1,0 +1,182 @@
+"""Trajectories, how they are divided over ranks and micro-batches, and how they become tensors."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpt.batch import (
+    DEMONSTRATION,
+    MicroBatch,
+    Part,
+    Trajectory,
+    WeightedTrajectory,
+    collate,
+    split_into_micro_batches,
+    split_over_ranks,
+    zero_weight_filler,
+)
+
+LAYOUTS = ("padded", "packed")
+
+
+def item(prompt: int, response: int, number: int = 0, parts: tuple[Part, ...] = ()) -> WeightedTrajectory:
+    """A trajectory whose tokens tell where they belong: 1000 x number + position."""
+    tokens = np.arange(prompt + response, dtype=np.int32) + 1000 * (number + 1)
+    logprobs = -np.arange(response, dtype=np.float32) - number
+    sample = DEMONSTRATION if number % 3 == 0 else number
+    trajectory = Trajectory(f"q{number}", number, sample, tokens[:prompt], tokens[prompt:], logprobs, number % 2, 0)
+    return WeightedTrajectory(trajectory, parts, entropy_scale=0.5 * number, kl_scale=0.25 * number)
+
+
+SHAPES = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 15)), min_size=1, max_size=12)
+
+
+def items_of(shapes: list[tuple[int, int]]) -> list[WeightedTrajectory]:
+    return [
+        item(prompt, response, number, (Part(number % 2, np.arange(response) + number + 0.5, number + 1.0),))
+        for number, (prompt, response) in enumerate(shapes)
+    ]
+
+
+def lengths(items: list[WeightedTrajectory]) -> list[int]:
+    return [own.trajectory.total_tokens for own in items]
+
+
+@given(SHAPES, st.integers(1, 5))
+def test_ranks_share_the_work_evenly_and_nothing_is_lost(shapes: list[tuple[int, int]], ranks: int) -> None:
+    items = items_of(shapes)
+    shares = split_over_ranks(items, ranks)
+    assert len(shares) == ranks
+    assert sorted(id(own) for share in shares for own in share) == sorted(map(id, items))
+    loads = [sum(lengths(share)) for share in shares]
+    # longest first to the least loaded: the spread is never more than one trajectory
+    assert max(loads) - min(loads) <= max(lengths(items))
+    again = split_over_ranks(items, ranks)
+    assert [[id(own) for own in share] for share in again] == [[id(own) for own in share] for share in shares]
+
+
+@given(SHAPES, st.integers(1, 200), st.sampled_from(LAYOUTS))
+def test_micro_batches_keep_to_the_budget_and_lose_nothing(
+    shapes: list[tuple[int, int]], budget: int, layout: str
+) -> None:
+    items = items_of(shapes)
+    groups = split_into_micro_batches(items, budget, layout)
+    assert sorted(id(own) for group in groups for own in group) == sorted(map(id, items))
+    for group in groups:
+        sizes = lengths(group)
+        cost = len(group) * max(sizes) if layout == "padded" else sum(sizes)
+        assert cost <= budget or len(group) == 1
+        tensors = collate(group, 2, layout)
+        assert tensors.input_ids.numel() == cost  # what the budget counts is what the forward pass really costs
+
+
+def test_micro_batches_are_not_smaller_than_the_budget_asks() -> None:
+    assert [len(group) for group in split_into_micro_batches(items_of([(2, 3)] * 7), 15, "packed")] == [3, 3, 1]
+    assert [len(group) for group in split_into_micro_batches(items_of([(2, 3)] * 7), 14, "padded")] == [2, 2, 2, 1]
+    assert split_into_micro_batches([], 10) == []
+
+
+def is_laid_out_rightly(batch: MicroBatch, items: list[WeightedTrajectory], layout: str) -> bool:
+    """Whether every response token stands right behind the position that is said to predict it."""
+    ids, positions = batch.input_ids.flatten(), batch.position_ids.flatten()
+    tokens = torch.from_numpy(np.concatenate([own.trajectory.response_tokens for own in items])).long()
+    prompts = [len(own.trajectory.prompt_tokens) for own in items]
+    expected_positions = torch.cat([
+        torch.arange(prompt - 1, prompt - 1 + own.trajectory.length) for prompt, own in zip(prompts, items, strict=True)
+    ])  # fmt: skip
+    last_prompt = torch.tensor([int(own.trajectory.prompt_tokens[-1]) for own in items])
+    first = torch.tensor([0, *np.cumsum([own.trajectory.length for own in items])[:-1].tolist()])
+    checks = [
+        torch.equal(batch.targets, tokens),
+        torch.equal(ids[batch.predictor + 1], tokens),
+        torch.equal(ids[batch.predictor[first]], last_prompt),
+        torch.equal(positions[batch.predictor], expected_positions),
+        batch.trajectory.bincount().tolist() == [own.trajectory.length for own in items],
+        batch.input_ids.shape == batch.position_ids.shape,
+        len(batch.input_ids) == (len(items) if layout == "padded" else 1),
+    ]
+    return all(checks)
+
+
+@given(SHAPES, st.sampled_from(LAYOUTS))
+def test_every_token_stands_behind_its_predictor(shapes: list[tuple[int, int]], layout: str) -> None:
+    items = items_of(shapes)
+    batch = collate(items, 2, layout)
+    assert is_laid_out_rightly(batch, items, layout)
+    # the two usual mistakes
+    for broken, shift in (("targets", 1), ("predictor", -1)):
+        genuine = getattr(batch, broken)
+        setattr(batch, broken, genuine + shift)
+        assert not is_laid_out_rightly(batch, items, layout)
+        setattr(batch, broken, genuine)
+
+
+@given(SHAPES, st.sampled_from(LAYOUTS))
+def test_streams_follow_their_trajectory(shapes: list[tuple[int, int]], layout: str) -> None:
+    items = items_of(shapes)
+    batch = collate(items, 2, layout, torch.float64)
+    assert batch.trajectories == len(items)
+    assert batch.rewards.tolist() == [own.trajectory.reward for own in items]
+    start = 0
+    for number, own in enumerate(items):
+        end = start + own.trajectory.length
+        assert batch.old_logprobs[start:end].tolist() == own.trajectory.old_logprobs.tolist()
+        assert set(batch.entropy_scales[start:end].tolist()) == {own.entropy_scale}
+        assert set(batch.kl_scales[start:end].tolist()) == {own.kl_scale}
+        for component, streams in batch.parts.items():
+            acts = component == number % 2
+            assert set(streams.scales[start:end].tolist()) == {number + 1.0 if acts else 0.0}
+            expected = own.parts[0].advantages.tolist() if acts else [0.0] * own.trajectory.length
+            assert streams.advantages[start:end].tolist() == expected
+            assert streams.keep is None
+        start = end
+    assert set(batch.parts) == {number % 2 for number in range(len(items))}
+
+
+def test_tokens_without_a_say_on_keep_are_kept() -> None:
+    keep = np.array([True, False, True])
+    items = [
+        item(1, 3, 0, (Part(0, np.ones(3), 1.0, keep),)),
+        item(1, 2, 1, (Part(0, np.ones(2), 1.0),)),
+        item(1, 1, 2, (Part(1, np.ones(1), 1.0),)),
+    ]
+    batch = collate(items, 2)
+    assert batch.parts[0].keep is not None
+    assert batch.parts[0].keep.tolist() == [1, 0, 1, 1, 1, 1]
+    assert batch.parts[1].keep is None
+
+
+@pytest.mark.parametrize(
+    ("parts", "entropy", "kl", "zero"),
+    [
+        ((), 0.0, 0.0, True),
+        ((Part(0, np.zeros(2), 1.0),), 0.0, 0.0, True),
+        ((Part(0, np.ones(2), 0.0),), 0.0, 0.0, True),
+        ((Part(0, np.array([0.0, 1e-300]), 1e-9),), 0.0, 0.0, False),
+        ((Part(0, np.zeros(2), 1.0), Part(1, np.ones(2), 1.0)), 0.0, 0.0, False),
+        ((), 1e-9, 0.0, False),
+        ((), 0.0, 1e-9, False),
+    ],
+)
+def test_only_what_has_no_gradient_at_all_is_zero(
+    parts: tuple[Part, ...], entropy: float, kl: float, zero: bool
+) -> None:
+    assert WeightedTrajectory(item(1, 2).trajectory, parts, entropy, kl).is_zero is zero
+
+
+def test_fillers_weigh_nothing_and_fit_both_layouts() -> None:
+    filler = zero_weight_filler()
+    assert filler.is_zero
+    for layout in LAYOUTS:
+        batch = collate([filler], 2, layout)
+        assert batch.parts == {}
+        assert len(batch.targets) == 1
+        assert not batch.entropy_scales.any()
+        assert not batch.kl_scales.any()
+
+
+def test_demonstrations_are_told_apart() -> None:
+    assert item(1, 2, 0).trajectory.is_demonstration
+    assert not item(1, 2, 1).trajectory.is_demonstration
