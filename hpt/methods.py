@@ -147,6 +147,8 @@ def resolved_row(component: Component, config: RunConfig) -> Row:
         value = getattr(settings, bound)
         if value == "row" or not is_rollout:
             continue  # demonstrations have no sampling ratio to clip
+        if value == "none" and row.mask not in ("clip", "clip_cov"):
+            continue  # the release removed PPO's clip; GSPO's sequence clip and CISPO's bound are what those rows are
         if bound in row.parameters:
             changes[bound] = None if value == "none" else value
         elif value != "none":
