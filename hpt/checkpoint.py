@@ -76,7 +76,7 @@ def load_newest(folder: Path) -> tuple[Path | None, TrainingState, Records]:
             records = {file.stem: read_parquet(file) for file in sorted(path.glob("*.parquet"))}
         except (RecordFault, TypeError):
             damaged += 1
-            path.rename(path.with_name(f"damaged-{path.name}"))
+            path.rename(path.with_name(f"damaged-{damaged}-{path.name}"))  # numbered: a step may be damaged twice
             continue
         state.damaged_checkpoints = damaged
         return path, state, records

@@ -1,0 +1,341 @@
+"""Methods as data: which rows they resolve to, and what each trajectory weighs, against numbers worked out by hand.
+
+The step of the examples: 4 questions, 2 rollouts each, L = 10.
+
+    question   rewards   rollout tokens   demonstration tokens
+    q0         0 0       3 4              5
+    q1         1 0       2 6              -
+    q2         1 1       1 1              4     weighs nothing under RL
+    q3         0 0       2 2              3
+"""
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hpt.assembly import Assembled, QuestionBatch, assemble, baseline_after, split_into_updates
+from hpt.batch import DEMONSTRATION, Trajectory, WeightedTrajectory
+from hpt.config import RunConfig, validate
+from hpt.errors import ConfigError
+from hpt.gate import feedback_coefficients
+from hpt.methods import METHODS, Component, Method, method_named, resolved_row, stage_at
+from hpt.scales import RECIPES, build_config
+from hpt.upge.rows import ROWS
+
+SETTINGS = {
+    "rollout.rollouts_per_prompt": 2,
+    "estimator.length_divisor": 10,
+    "schedule.prompts_per_step": 4,
+    "schedule.updates_per_step": 1,
+    "estimator.entropy_coefficient": 0.0,
+}
+REWARDS = ((0, 0), (1, 0), (1, 1), (0, 0))
+ROLLOUT_TOKENS = ((3, 4), (2, 6), (1, 1), (2, 2))
+DEMONSTRATION_TOKENS = (5, 0, 4, 3)
+
+
+def config_for(method: str, recipe: str = "released", **settings: Any) -> RunConfig:
+    chosen = {name.replace("__", "."): value for name, value in settings.items()}
+    return build_config(method, scale="tiny", recipe=recipe, settings=SETTINGS | chosen)
+
+
+def trajectory(index: int, sample: int, length: int, reward: float) -> Trajectory:
+    tokens = np.arange(length, dtype=np.int32)
+    logprobs = -np.ones(length, dtype=np.float32)
+    return Trajectory(f"q{index}", index, sample, tokens[:1], tokens, logprobs, float(reward), 0)
+
+
+def questions_for(config: RunConfig, demonstration_reward: float = 1.0) -> list[QuestionBatch]:
+    correct = np.array([sum(rewards) for rewards in REWARDS])
+    members = config.rollout.rollouts_per_prompt - method_named(config.method).demonstrations_per_group
+    alpha, beta = feedback_coefficients(config.gate, correct, members)
+    questions = []
+    for index, (rewards, lengths, shown) in enumerate(zip(REWARDS, ROLLOUT_TOKENS, DEMONSTRATION_TOKENS, strict=True)):
+        rollouts = tuple(trajectory(index, i, *own) for i, own in enumerate(zip(lengths, rewards, strict=True)))
+        demonstration = trajectory(index, DEMONSTRATION, shown, demonstration_reward) if shown else None
+        questions.append(QuestionBatch(f"q{index}", rollouts, demonstration, float(alpha[index]), float(beta[index])))
+    return questions
+
+
+def assembled(config: RunConfig, **more: Any) -> Assembled:
+    return assemble(questions_for(config, **more), method_named(config.method), config, step=0)
+
+
+Weights = dict[tuple[str, int], list[tuple[float, float]]]
+
+
+def weights(result: Assembled) -> Weights:
+    """(question, sample) -> (advantage, scale) of each part, over all updates."""
+    return {
+        (item.trajectory.problem_id, item.trajectory.sample): [
+            (float(part.advantages[0]), part.scale) for part in item.parts
+        ]
+        for update in result.updates
+        for item in update
+    }
+
+
+def near(found: Weights, expected: Weights) -> bool:
+    return found.keys() == expected.keys() and all(
+        np.allclose(found[key], expected[key], rtol=1e-6, atol=0) and len(found[key]) == len(expected[key])
+        for key in expected
+    )
+
+
+D = DEMONSTRATION
+#: normalisation -> (scale of a rollout, scale of q0's and of q3's demonstration), with N = 4, n = 2, L = 10, c = 0.3,
+#: an RL coefficient of 2, and W = 4, m = 3, T_D = 5 + 3.
+BY_HAND = {
+    "per_prompt": (2 / 80, 0.3 / 40, 0.3 / 40),
+    "paper": (2 / 8, 0.3 / 20, 0.3 / 12),
+    "released": (2 / 40, 0.3 * 3 / 8, 0.3 * 3 / 8),
+}
+COEFFICIENTS = {"estimator__rl_coefficient": 2.0, "estimator__sft_coefficient": 0.3,
+                "estimator__released_ranks": 4, "estimator__released_micro_batches": 3}  # fmt: skip
+
+
+@pytest.mark.parametrize("normalization", BY_HAND)
+def test_hpt_weighs_as_worked_out_by_hand(normalization: str) -> None:
+    result = assembled(config_for("hpt", estimator__normalization=normalization, **COEFFICIENTS))
+    rollout, first, last = BY_HAND[normalization]
+    expected: Weights = {
+        ("q0", D): [(1.0, first)],
+        ("q1", 0): [(0.5, rollout)],
+        ("q1", 1): [(-0.5, rollout)],
+        ("q3", D): [(1.0, last)],
+    }
+    assert near(weights(result), expected)
+    assert result.left_out == 2  # q2's rollouts: kept by the method, and weighing nothing
+    doubled = {key: [(a, 2 * s) for a, s in parts] for key, parts in expected.items()}
+    assert not near(weights(result), doubled)
+
+
+def test_the_papers_advantage_divides_by_the_sample_std() -> None:
+    result = assembled(config_for("hpt", "paper"))
+    std = np.sqrt(0.5)
+    assert weights(result)["q1", 0][0] == pytest.approx((0.5 / (std + 1e-6), 1 / 8))
+
+
+def test_an_empty_half_has_no_denominator_to_divide_by() -> None:
+    config = config_for("hpt", estimator__normalization="released", gate__count=2)  # everything is SFT
+    assert {key[1] for key in weights(assembled(config))} == {D}
+    config = config_for("grpo", estimator__normalization="released")  # no demonstration anywhere
+    assert D not in {key[1] for key in weights(assembled(config))}
+
+
+def test_luffy_compares_rollouts_and_demonstration_and_weighs_them_alike() -> None:
+    config = config_for("luffy", rollout__rollouts_per_prompt=3)
+    result = weights(assembled(config))
+    scale = 1 / (4 * 3 * 10)
+    assert result["q0", D] == [pytest.approx((2 / 3, scale))]
+    assert result["q0", 0] == [pytest.approx((-1 / 3, scale))]
+    assert result["q1", 0] == [pytest.approx((1 / 2, scale))]  # no demonstration: its rollouts alone
+    assert not {("q2", 0), ("q2", D)} & result.keys()  # right, right and a right demonstration: nothing to learn
+
+
+def test_srft_uses_the_demonstration_twice_and_its_rollouts_by_sign() -> None:
+    result = weights(assembled(config_for("srft", rollout__rollouts_per_prompt=3)))
+    assert [advantage for advantage, _ in result["q0", D]] == pytest.approx([2 / 3, 1.0])
+    assert [scale for _, scale in result["q0", D]] == pytest.approx([1 / 120, 1 / 40])
+    assert result["q1", 0] == [pytest.approx((1.0, 1 / 120))]
+    assert result["q1", 1] == [pytest.approx((-1.0, 1 / 120))]
+    assert [advantage for advantage, _ in result["q2", D]] == pytest.approx([0.0, 1.0])
+
+
+def test_off_on_and_mix_on_use_the_demonstration_as_one_more_rollout() -> None:
+    assert weights(assembled(config_for("off_on")))["q0", D] == [pytest.approx((1.0, 1 / 80))]
+    assert ("q0", D) not in weights(assembled(config_for("off_on"), demonstration_reward=0.0))  # its own reward
+    grouped = config_for("off_on", estimator__offline_advantage="group")
+    assert weights(assembled(grouped))["q0", D] == [pytest.approx((2 / 3, 1 / 80))]
+    assert weights(assembled(config_for("mix_on")))["q0", D] == [
+        pytest.approx((1.0, 1 / 80)),
+        pytest.approx((1.0, 0.1 / 40)),
+    ]
+
+
+def test_a_soft_gate_multiplies_both_halves() -> None:
+    result = weights(assembled(config_for("hpt", gate__kind="linear")))
+    assert result["q1", 0] == [pytest.approx((0.5, 0.5 / 80))]  # P = 1/2
+    assert result["q0", D] == [pytest.approx((1.0, 1 / 40))]  # P = 0
+    assert "q2" not in {key[0] for key in result}  # P = 1: beta = 0, and nothing to compare
+
+
+def test_rows_of_their_own_keep_their_own_denominator_when_asked() -> None:
+    config = config_for("grpo", estimator__normalization="row")
+    result = weights(assembled(config))
+    # sequence_mean: 8 rollouts act, each divided by its own length
+    assert result["q1", 0] == [pytest.approx((0.5, 1 / (8 * 2)))]
+    assert result["q1", 1] == [pytest.approx((-0.5, 1 / (8 * 6)))]
+
+
+@pytest.mark.parametrize(("scope", "tokens"), [("trained", 2 + 6 + 5 + 3), ("all", 2 + 6 + 5 + 3 + 2)])
+def test_entropy_bonus_is_a_mean_over_its_scope(scope: str, tokens: int) -> None:
+    config = config_for("hpt", estimator__entropy_coefficient=0.5, estimator__entropy_scope=scope)
+    items = [item for update in assembled(config).updates for item in update]
+    assert [item.entropy_scale for item in items] == pytest.approx([0.5 / tokens] * len(items))
+    assert sum(item.trajectory.length for item in items) == tokens  # "all" runs the weightless ones for it
+
+
+def test_kl_term_is_scaled_like_the_rollouts_and_leaves_demonstrations_alone() -> None:
+    items = assembled(config_for("hpt", estimator__kl_coefficient=0.5)).updates[0]
+    by_kind = {item.trajectory.is_demonstration: item.kl_scale for item in items}
+    assert by_kind == {True: 0.0, False: pytest.approx(0.5 / 80)}
+    assert sum(not item.trajectory.is_demonstration for item in items) == 4  # the all-right group has a KL term too
+
+
+# --- updates ---------------------------------------------------------------------------------------------------------
+
+
+def test_each_update_counts_its_own_prompts() -> None:
+    config = config_for("hpt", schedule__updates_per_step=2)
+    result = assembled(config)
+    assert [len(share) for share in result.questions] == [2, 2]
+    assert weights(result)["q0", D] == [pytest.approx((1.0, 1 / 20))]
+    assert weights(result)["q1", 0] == [pytest.approx((0.5, 1 / 40))]
+
+
+@pytest.mark.parametrize("demonstrations", range(9))
+@pytest.mark.parametrize("updates", [1, 2, 4])
+def test_demonstrations_are_spread_evenly_over_updates(demonstrations: int, updates: int) -> None:
+    """Wherever they stand in the batch: sliced in order, one update would be all SFT."""
+    config = config_for("hpt")
+    prototype = questions_for(config)[0]
+    batch = [
+        replace(prototype, problem_id=f"q{i}", beta=float(i < demonstrations), alpha=float(i >= demonstrations))
+        for i in range(8)
+    ]
+    dealt = split_into_updates(batch, updates)
+    assert Counter(question.problem_id for share in dealt for question in share) == Counter(f"q{i}" for i in range(8))
+    assert {len(share) for share in dealt} == {8 // updates}
+    with_one = [sum(question.beta > 0 for question in share) for share in dealt]
+    assert max(with_one) - min(with_one) <= 1
+
+
+def test_statistics_over_the_batch_are_taken_before_it_is_divided() -> None:
+    """REINFORCE++ normalises over all kept tokens of the step, not over those of an update."""
+    whole = assembled(config_for("grpo", estimator__online_row="reinforce_plus_plus"))
+    divided = assembled(config_for("grpo", estimator__online_row="reinforce_plus_plus", schedule__updates_per_step=2))
+    advantage = {key: parts[0][0] for key, parts in weights(whole).items()}
+    assert advantage == {key: parts[0][0] for key, parts in weights(divided).items()}
+    assert len(set(advantage.values())) == 2
+
+
+def test_running_baseline_is_handed_on() -> None:
+    config = config_for("grpo", estimator__online_row="reinforce_baseline", estimator__baseline_decay=0.5)
+    questions, method = questions_for(config), method_named("grpo")
+    after = baseline_after(questions, method, config, 1.0)
+    assert after == pytest.approx(0.5 * 1.0 + 0.5 * 3 / 8)
+    result = weights(assemble(questions, method, config, 0, baseline=after))
+    assert result["q1", 0][0][0] == pytest.approx(1 - after)
+    assert baseline_after(questions, method_named("sft"), config_for("sft"), 0.25) == 0.25
+
+
+def test_clip_cov_drops_tokens_of_rollouts_only() -> None:
+    config = config_for("grpo", estimator__online_row="clip_cov")
+    items = assembled(config).updates[0]
+    assert all(item.parts[0].keep is not None and len(item.parts[0].keep) == item.trajectory.length for item in items)
+
+
+# --- rows ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if not method.stages])
+def test_every_method_assembles_under_both_recipes(name: str, recipe: str) -> None:
+    config = config_for(name, recipe, rollout__rollouts_per_prompt=3)
+    method = method_named(name)
+    items: tuple[WeightedTrajectory, ...] = assembled(config).updates[0]
+    assert items
+    for item in items:
+        for part in item.parts:
+            component = method.components[part.component]
+            assert (component.data == "demonstration") == item.trajectory.is_demonstration
+            assert part.advantages.shape == (item.trajectory.length,)
+            assert np.isfinite(part.advantages).all()
+            assert part.scale > 0
+
+
+CLIP = ("clip_eps_low", "clip_eps_high")
+RESOLVED: list[tuple[str, str, list[tuple[str, str, str, dict[str, Any]]]]] = [
+    ("hpt", "released", [("dr_grpo", "old", "group", {"std": "none", "clip_eps_low": None, "clip_eps_high": None}),
+                         ("sft", "current", "one", {})]),
+    ("hpt", "paper", [("dr_grpo", "old", "group", {"std": "sample", "clip_eps_low": 0.2, "clip_eps_high": 0.2}),
+                      ("sft", "current", "one", {})]),
+    ("grpo", "paper", [("grpo", "old", "group", {"std": "sample", "clip_eps_low": 0.2, "clip_eps_high": 0.2})]),
+    ("grpo", "released", [("grpo", "old", "group", {"std": "none", "clip_eps_low": None, "clip_eps_high": None})]),
+    ("luffy", "released", [("grpo", "old", "group", {"std": "none"}),
+                           ("luffy_offline", "unit_shaped", "group", {"std": "none", "shaping_gamma": 0.1})]),
+    ("off_on", "released", [("dr_grpo", "old", "group", {}), ("luffy_offline", "unit_shaped", "own_reward", {})]),
+    ("off_on", "paper", [("dr_grpo", "old", "group", {}), ("luffy_offline", "unit_shaped", "group", {})]),
+    ("mix_on", "released", [("dr_grpo", "old", "group", {}), ("luffy_offline", "unit_shaped", "own_reward", {}),
+                            ("sft", "current", "one", {})]),
+    ("srft", "released", [("srft_rollout", "current", "signed", {}), ("srft_offline", "unit", "group", {"std": "none"}),
+                          ("srft_sft", "current", "one", {})]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "recipe", "expected"), RESOLVED)
+def test_resolved_rows(name: str, recipe: str, expected: list[tuple[str, str, str, dict[str, Any]]]) -> None:
+    rows = [resolved_row(component, config_for(name, recipe, rollout__rollouts_per_prompt=3))
+            for component in METHODS[name].components]  # fmt: skip
+    assert [(row.name, row.denominator, row.advantage) for row in rows] == [own[:3] for own in expected]
+    for row, own in zip(rows, expected, strict=True):
+        assert own[3].items() <= row.parameters.items()
+
+
+def test_rows_can_be_exchanged_without_touching_the_method() -> None:
+    config = config_for("hpt", "paper", estimator__online_row="dapo", estimator__offline_row="dft")
+    online, offline = (resolved_row(component, config) for component in METHODS["hpt"].components)
+    assert (online.name, offline.name) == ("dapo", "dft")
+    assert online.parameters["clip_eps_high"] == 0.28  # its own, not a number of the recipe
+    shaped = config_for("luffy", estimator__offline_shaping=False)
+    assert resolved_row(METHODS["luffy"].components[1], shaped).denominator == "unit"
+
+
+def test_table_1_itself_is_never_changed() -> None:
+    before = {name: dict(row.parameters) for name, row in ROWS.items()}
+    resolved_row(METHODS["hpt"].components[0], config_for("hpt", estimator__clip_eps_low=0.1))
+    assert {name: dict(row.parameters) for name, row in ROWS.items()} == before
+
+
+@pytest.mark.parametrize("bound", CLIP)
+def test_a_clip_on_a_row_without_a_ratio_is_refused(bound: str) -> None:
+    config = validate({"method": "grpo", "estimator": {"online_row": "reinforce", bound: 0.2}})
+    with pytest.raises(ConfigError, match=f"estimator.{bound} = 0.2.*no ratio to clip"):
+        resolved_row(METHODS["grpo"].components[0], config)
+    unclipped = validate({"method": "grpo", "estimator": {"online_row": "reinforce", bound: "none"}})
+    assert resolved_row(METHODS["grpo"].components[0], unclipped).name == "reinforce"
+
+
+# --- methods and stages ----------------------------------------------------------------------------------------------
+
+OWN = Method("own", "Own", (Component("sft", "demonstration", "sft_coefficient", "demonstration"),), samples=False)
+
+
+def test_a_method_of_ones_own() -> None:
+    assert method_named("tests.test_methods:OWN").title == "Own"
+    assert method_named("tests.test_methods:OWN").needs_demonstrations
+    with pytest.raises(ConfigError, match=r"method = 'htp'.*hpt"):
+        method_named("htp")
+
+
+def test_only_those_that_learn_from_demonstrations_need_them() -> None:
+    needing = {name for name, method in METHODS.items() if method.needs_demonstrations}
+    assert needing == {"sft", "pretrain", "luffy", "srft", "hpt", "off_on", "mix_on"}
+    assert {name for name, method in METHODS.items() if not method.samples} == {"sft", "pretrain"}
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [(0.4, ["sft"] * 4 + ["grpo"] * 6), (0.0, ["grpo"] * 10), (1.0, ["sft"] * 10), (0.25, ["sft"] * 2 + ["grpo"] * 8)],
+)
+def test_stages(share: float, expected: list[str]) -> None:
+    config = validate({"method": "sft_then_grpo", "schedule": {"steps": 10, "first_stage_share": share}})
+    found = [stage_at(config, step) for step in range(10)]
+    assert [method.name for method, _, _ in found] == expected
+    for step, (_, start, length) in enumerate(found):
+        assert start <= step < start + length
+    assert stage_at(validate({"method": "hpt", "schedule": {"steps": 10}}), 7) == (METHODS["hpt"], 0, 10)
