@@ -4,6 +4,7 @@ The same records give the same bytes: no dates, no paths, fixed float formats, s
 """
 
 import base64
+import html
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
-from markupsafe import Markup, escape
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from hpt.artefacts.markup import given, scores_html
@@ -72,14 +73,16 @@ class TableArtefact:
         """Return the table as Markdown: ours above the paper's in rows of their own."""
         heads = ["", *(f"{c.head}<br>{c.note}" if c.note else c.head for c in self.columns)]
         lines = [
-            f"**{_md(self.title)}**",
+            f"**{markdown_text(self.title)}**",
             "",
             _md_row(map(_md_keep_breaks, heads)),
             _md_row(["---"] + ["---:"] * len(self.columns)),
         ]
         for label, cells in self._flat_rows():
-            lines.append(_md_row([_md(label), *map(_md, cells)]))
-        return "\n".join([*lines, "", _md(self.caption), "", f"<sub>{_md(source_line(self.sources))}</sub>", ""])
+            lines.append(_md_row([markdown_text(label), *map(markdown_text, cells)]))
+        return "\n".join(
+            [*lines, "", markdown_text(self.caption), "", f"<sub>{markdown_text(source_line(self.sources))}</sub>", ""]
+        )
 
     def tex(self) -> str:
         """Return the table as a LaTeX ``tabular`` (package booktabs), with its sources as a comment."""
@@ -200,13 +203,13 @@ def _write_sources(stem: Path, title: str, sources: Sequence[RunRecords]) -> Pat
     return path
 
 
-def _md(text: str) -> str:
+def markdown_text(text: str) -> str:
     """Escape what Markdown and the HTML inside it would read as markup."""
-    return re.sub(r"([\\`*_\[\]|])", r"\\\1", str(escape(text)).replace("\n", " "))
+    return re.sub(r"([\\`*_\[\]|])", r"\\\1", html.escape(text, quote=False).replace("\n", " "))
 
 
 def _md_keep_breaks(text: str) -> str:
-    return "<br>".join(map(_md, text.split("<br>")))
+    return "<br>".join(map(markdown_text, text.split("<br>")))
 
 
 def _md_row(cells: Sequence[str] | map) -> str:

@@ -1,0 +1,267 @@
+"""The report: execute the notebooks, then render one page and one README from what they left behind.
+
+    reports/<scale>/
+        index.html, README.md      what this module renders; regenerated, never edited
+        tables/, figures/          written by the notebooks (`hpt.artefacts`)
+        notebooks/<name>.html      the executed notebook
+        notebooks/<name>.json      its status: artefacts, verdicts, runs, commit, duration
+        records/                   committed records (`hpt.export`)
+        .executed/                 executed .ipynb files, kept out of version control
+
+The page is a function of that folder: with ``only``, what an earlier call made stays on it.
+"""
+
+import datetime
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from hpt.artefacts import BUILDERS
+from hpt.artefacts.markup import scores_html, verdict_badge
+from hpt.artefacts.output import markdown_text, svg_source
+from hpt.artefacts.provenance import short_commit
+from hpt.config import NUMERICS_VERSION
+from hpt.errors import ConfigError, HptError
+from hpt.experiments import ARTEFACTS, artefacts_named, planned_runs
+from hpt.export import record_folders
+from hpt.files import read_json, write_json, write_text
+from hpt.notebook import duration
+from hpt.paper import claims
+from hpt.runs import source_commit
+from hpt.stats import MIN_SEEDS
+
+#: Source notebooks; the package is used from its folder, as everything that edits and reruns is.
+NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
+#: The figure at the top of the page.
+MAIN_FIGURE = "figure5"
+
+_ABOUT = (
+    "Every table and figure with our value and its interval beside the paper's, a verdict on each claim of the paper, "
+    "and where every number came from."
+)
+_SMALL = (
+    "This is a small world made by this package. It says nothing about the level a model of 1.5 or 7 billion "
+    "parameters reaches: compare signs and order with the paper, never levels."
+)
+
+
+def build_report(
+    scale: str,
+    seeds: Sequence[int],
+    root: Path,
+    reports_dir: Path,
+    only: Sequence[str] | None = None,
+    from_records: bool = False,
+) -> Path:
+    """Execute the notebooks of the artefacts and write ``reports/<scale>``; return its ``index.html``.
+
+    Nothing is trained: what the artefacts need must be there, as runs or as records.
+
+    Args:
+        scale: key of `hpt.scales.SCALES`.
+        seeds: run seeds.
+        root: folder of run folders.
+        reports_dir: ``reports``.
+        only: names of artefacts; none = all.
+        from_records: read ``reports/<scale>/records`` instead of the runs; the page says so.
+
+    Raises:
+        ConfigError: an unknown scale or artefact, or no records to read.
+        HptError: runs are missing, or a notebook failed; the others are done, and the page says which failed.
+    """
+    folder = Path(reports_dir).resolve() / scale
+    chosen = [artefact for artefact in artefacts_named(list(only or [])) if artefact.name in BUILDERS]
+    planned = planned_runs(scale, [artefact.name for artefact in chosen], seeds, root)
+    if from_records:
+        if not record_folders(folder / "records"):
+            remedy = "leave --from-records out, or bring records with `hpt runs import`"
+            raise ConfigError("--from-records", str(folder / "records"), "a folder that holds records", remedy)
+    elif missing := [run for run in planned if not run.done]:
+        names = ", ".join(f"{run.method} seed {run.seed} ({run.reason})" for run in missing[:4])
+        more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
+        remedy = f"`hpt reproduce --scale {scale}` computes them, --from-records reads committed records"
+        raise HptError(f"{len(missing)} runs are missing for this report: {names}{more}; {remedy}")
+    by_notebook: dict[str, list[str]] = {}
+    for artefact in chosen:
+        by_notebook.setdefault(artefact.notebook, []).append(artefact.name)
+    parameters = {
+        "scale": scale,
+        "seeds": list(seeds),
+        "runs_dir": str(Path(root).resolve()),
+        "output_dir": str(folder),
+        "from_records": str(folder / "records") if from_records else "",
+    }
+    failed = []
+    for name, artefacts in by_notebook.items():
+        several = sum(own.notebook == name for own in ARTEFACTS.values()) > 1
+        status = execute(name, folder, parameters | ({"only": artefacts} if several else {}))
+        failed += [name] if status["state"] != "ok" else []
+    index = render(folder, scale)
+    if failed:
+        raise HptError(f"failed: {', '.join(failed)}; {index} says why, and holds everything else")
+    return index
+
+
+def execute(name: str, folder: Path, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Execute a notebook with papermill, write it as HTML, and return its status, which is written too.
+
+    Args:
+        name: of the notebook.
+        folder: ``reports/<scale>``.
+        parameters: of the notebook.
+    """
+    import nbformat
+    import papermill
+
+    executed = folder / ".executed" / f"{name}.ipynb"
+    write_text(executed.parent / ".gitignore", "*\n")
+    status_file = folder / "notebooks" / f"{name}.json"
+    commit, dirty = source_commit()
+    started, when = time.monotonic(), datetime.datetime.now(datetime.UTC)
+    run = {"notebook": name, "scale": parameters["scale"], "commit": commit or "unknown", "dirty": dirty}
+    try:
+        papermill.execute_notebook(
+            NOTEBOOKS / f"{name}.ipynb", executed, parameters, kernel_name="python3", progress_bar=sys.stderr.isatty()
+        )
+        status = read_json(status_file)
+    except papermill.PapermillExecutionError as error:
+        # the other notebooks are still wanted; what went wrong stands on the page and in the exit code
+        status = run | {"state": "failed", "error": f"{error.ename}: {error.evalue}"}
+        status |= {"seeds": parameters["seeds"], "artefacts": [], "verdicts": [], "runs": []}
+    status["when"], status["wall_s"] = when.isoformat(timespec="minutes"), round(time.monotonic() - started, 1)
+    write_json(status_file, status)
+    page = _notebook_page(nbformat.read(executed, as_version=4), status)
+    write_text(folder / "notebooks" / f"{name}.html", page)
+    return status
+
+
+def render(folder: Path, scale: str) -> Path:
+    """Render ``index.html`` and ``README.md`` of a report from the files its notebooks left; return the page."""
+    report = _report(folder, scale)
+    for name in ("index.html", "README.md"):
+        write_text(folder / name, _environment().get_template(f"{name}.jinja").render(report=report))
+    return folder / "index.html"
+
+
+def _report(folder: Path, scale: str) -> dict[str, Any]:
+    """Return everything the page says."""
+    order = list(dict.fromkeys(artefact.notebook for artefact in ARTEFACTS.values()))
+    files = {path.stem: path for path in (folder / "notebooks").glob("*.json")}
+    statuses = [read_json(files[name]) for name in order if name in files]
+    made = {own["name"]: _shown(folder, own, status) for status in statuses for own in status["artefacts"]}
+    judged = {row["claim"]: row | {"notebook": status["notebook"]} for status in statuses for row in status["verdicts"]}
+    runs = {row["run"]: row for status in statuses for row in status["runs"]}
+    seeds = sorted({seed for status in statuses for seed in status["seeds"]})
+    return {
+        "scale": scale,
+        "about": _ABOUT,
+        "seeds_text": f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'} ({', '.join(map(str, seeds))})",
+        "notes": _notes(scale, seeds, statuses, list(runs.values())),
+        "failures": [status for status in statuses if status["state"] != "ok"],
+        "main": made.get(MAIN_FIGURE),
+        "artefacts": [made[name] for name in ARTEFACTS if name in made],
+        "verdicts": [judged[claim.id] for claim in claims() if claim.id in judged],
+        "notebooks": [_status_row(status) for status in statuses],
+        "runs": [_run_row(runs[name]) for name in sorted(runs)],
+    }
+
+
+def _notes(scale: str, seeds: Sequence[int], statuses: list[dict[str, Any]], runs: list[dict[str, Any]]) -> list[str]:
+    notes = []
+    if scale == "tiny":
+        notes.append("Scale tiny exists for tests: its numbers mean nothing.")
+    elif scale != "full":
+        notes.append(_SMALL)
+    if 0 < len(seeds) < MIN_SEEDS:
+        notes.append(f"{len(seeds)} seed(s) decide nothing about methods: three or more do.")
+    if any(status.get("from_records") for status in statuses):
+        notes.append("Rendered from committed records; nothing was computed on this machine for it.")
+    changed = {f"{key} = {value}" for status in statuses for key, value in status.get("settings", {}).items()}
+    if changed:
+        notes.append("Changed settings: " + ", ".join(sorted(changed)) + ".")
+    made_at = sorted({short_commit(row["commit"] + ("+" if row["dirty"] else "")) for row in runs})
+    if len(made_at) > 1:
+        notes.append(f"The runs were made at {len(made_at)} commits: {', '.join(made_at)} (+: with changed files).")
+    older = sorted({str(row["numerics_version"]) for row in runs} - {str(NUMERICS_VERSION)})
+    if older:
+        notes.append(f"Some runs are of numerics version {', '.join(older)}; the package is at {NUMERICS_VERSION}.")
+    return notes
+
+
+def _shown(folder: Path, own: dict[str, Any], status: dict[str, Any]) -> dict[str, Any]:
+    name, endings = own["name"], ("csv", "md", "tex") if own["kind"] == "table" else ("csv",)
+    links = [{"text": ending, "href": f"tables/{name}.{ending}"} for ending in (*endings, "provenance.json")]
+    shown = own | {"notebook": status["notebook"]}
+    if own["kind"] == "table":
+        shown["markdown"] = Markup((folder / "tables" / f"{name}.md").read_text(encoding="utf-8"))
+    else:
+        links = [{"text": ending, "href": f"figures/{name}.{ending}"} for ending in ("svg", "png")] + links
+        shown["source"] = svg_source(folder / "figures" / f"{name}.svg")
+    return shown | {"links": links}
+
+
+def _status_row(status: dict[str, Any]) -> dict[str, Any]:
+    counts = Counter(row["verdict"] for row in status["verdicts"])
+    return {
+        "name": status["notebook"],
+        "state": status["state"],
+        "when": _minutes(status.get("when")),
+        "wall_s": status["wall_s"],
+        "took": duration(status["wall_s"]),
+        "commit": short_commit(status["commit"] + ("+" if status["dirty"] else "")),
+        "seeds": ", ".join(map(str, status["seeds"])),
+        "verdicts": ", ".join(f"{count} {verdict}" for verdict, count in counts.items()),
+    }
+
+
+def _run_row(row: dict[str, Any]) -> dict[str, Any]:
+    seconds = row["wall_s"]
+    return row | {
+        "commit": short_commit(row["commit"] + ("+" if row["dirty"] else "")),
+        "took": "" if seconds is None else duration(seconds),
+        "wall_s": seconds or 0,
+        "finished": _minutes(row["finished"]),
+    }
+
+
+def _minutes(moment: str | None) -> str:
+    """Return an ISO moment to the minute, without its offset (all are UTC)."""
+    return (moment or "")[:16].replace("T", " ")
+
+
+def _notebook_page(notebook: Any, status: dict[str, Any]) -> str:
+    from nbconvert import HTMLExporter
+    from pygments.formatters import HtmlFormatter
+
+    body, _ = HTMLExporter(template_name="basic").from_notebook_node(notebook)
+    light, dark = (HtmlFormatter(style=own).get_style_defs(".highlight") for own in ("friendly", "github-dark"))
+    template = _environment().get_template("notebook.html.jinja")
+    return template.render(
+        name=status["notebook"],
+        scale=status["scale"],
+        when=_minutes(status["when"]),
+        commit=short_commit(status["commit"] + ("+" if status["dirty"] else "")),
+        error=status.get("error"),
+        body=Markup(body),  # nbconvert escapes what cells printed; what they display is HTML of `hpt.artefacts.markup`
+        highlighting=Markup(f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}"),
+    )
+
+
+def _environment() -> Any:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("hpt"),
+        autoescape=lambda name: ".md" not in (name or ""),  # Markdown goes through the filter md instead
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(badge=verdict_badge, scores=scores_html, md=markdown_text)
+    return environment
