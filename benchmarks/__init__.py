@@ -1,0 +1,1 @@
+"""Speed and memory, measured as ratios to a peer in the same run; run by `make bench`, never a timed test."""
