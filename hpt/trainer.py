@@ -21,7 +21,7 @@ from hpt.curves import validation_rows
 from hpt.engine import PolicyEngine, StepOutcome
 from hpt.errors import TrainingFault
 from hpt.gate import feedback_coefficients
-from hpt.methods import resolved_row, stage_at
+from hpt.methods import method_named, resolved_row, stage_at
 from hpt.records import GradedRollouts, gate_metrics, rollout_metrics, rollout_rows, rows_of, training_metrics
 from hpt.rewards import Verdict, Verifier
 from hpt.rollout import Sampler, SamplingRequest, request_seed
@@ -72,6 +72,8 @@ class Trainer:
         """Train on ``engine`` from here on (a stage of its own has a fresh optimiser) and sample from its weights."""
         self.engine = engine
         self.method, self.stage_start, _ = stage_at(self.config, self.state.step)
+        stages = method_named(self.config.method).stages
+        self.is_stage, self.is_first_stage = bool(stages), bool(stages) and self.method is method_named(stages[0])
         rows = [resolved_row(component, self.config) for component in self.method.components]
         self.online_rows = [
             row.name for row, part in zip(rows, self.method.components, strict=True) if part.data == "rollouts"
@@ -175,7 +177,7 @@ class Trainer:
         members = self.config.rollout.rollouts_per_prompt - self.method.demonstrations_per_group
         correct = np.array([own.correct for own in graded])
         gate = self.config.gate
-        if self.method.name != self.config.method:  # a stage weighs with its own method's gate
+        if self.is_stage:  # a stage weighs with its own method's gate
             gate = gate.model_copy(update=dict(self.method.settings.get("gate", {})))
         alpha, beta = feedback_coefficients(gate, correct, members)
         batch = []
@@ -215,7 +217,8 @@ class Trainer:
 
     def checked_gap(self, rollouts: list[Trajectory], found: dict[int, np.ndarray]) -> float:
         """Return the largest gap between the sampler's and the trainer's log-probs; refuse one that is too large."""
-        gap = max(float(np.abs(found[id(rollout)] - rollout.old_logprobs).max()) for rollout in rollouts)
+        # np.max, because Python's max() forgets a nan that is not the first
+        gap = float(np.max([np.abs(found[id(rollout)] - rollout.old_logprobs).max() for rollout in rollouts]))
         if not gap <= self.config.rollout.max_logprob_gap:
             message = f"step {self.state.step}: sampler and trainer log-probs differ by {gap:.3g} nats, allowed is "
             message += f"rollout.max_logprob_gap = {self.config.rollout.max_logprob_gap}; the sampler's weights are "
@@ -257,8 +260,7 @@ class Trainer:
     def learning_rate(self) -> float:
         """Return the constant rate, after a short warm-up that starts above zero; a stage has its own."""
         settings = self.config.optimizer
-        first_stage = self.stage_start == 0 and self.method.name != self.config.method
-        rate = (settings.first_stage_learning_rate if first_stage else None) or settings.learning_rate
+        rate = (settings.first_stage_learning_rate if self.is_first_stage else None) or settings.learning_rate
         return rate * min(1.0, (self.state.step - self.stage_start + 1) / max(1, settings.warmup_steps))
 
     def move_weights(self) -> None:

@@ -1,0 +1,152 @@
+"""A sampler that says what it is told, and a verifier that reads the box: the trainer without vLLM and math-verify."""
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hpt.boxes import last_boxed
+from hpt.config import RunConfig
+from hpt.engine import PolicyEngine
+from hpt.rewards import Grade, Verdict
+from hpt.rollout import Sample, SamplingRequest
+from hpt.scales import build_config
+from hpt.tasks.graded import TINY_WORLD
+from hpt.tasks.problems import Problem
+from hpt.tasks.prompts import demonstration_tokens, prompt_tokens
+from hpt.tasks.tokenizer import build_tokenizer
+from hpt.trainer import Trainer
+
+#: question number, sample number -> text of the response.
+Script = Callable[[int, int], str]
+
+
+def right(question: int, sample: int) -> str:
+    """Every rollout is right."""
+    return f"\\boxed{{{question}}}"
+
+
+def wrong(question: int, sample: int) -> str:
+    """Every rollout is wrong, and no two say the same."""
+    return f"{sample}\\boxed{{99}}"
+
+
+def mixed(question: int, sample: int) -> str:
+    """Question 0: all wrong. 1: all right. Others: the first sample alone is right."""
+    return right(question, sample) if question == 1 or (question > 1 and sample == 0) else wrong(question, sample)
+
+
+def problems(count: int) -> list[Problem]:
+    """Question i is ``i?``, its answer i, and its demonstration says so."""
+    return [Problem(f"q{i}", f"{i}?", str(i), f"{i}={i}\\boxed{{{i}}}", 1, "digits") for i in range(count)]
+
+
+@cache
+def tokenizer() -> Any:
+    """The tokenizer of the graded world."""
+    return build_tokenizer(TINY_WORLD)
+
+
+def small_model(seed: int = 0) -> nn.Module:
+    """A Qwen2 of one layer for that tokenizer."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(seed)
+    shape = Qwen2Config(
+        vocab_size=len(tokenizer()), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2, max_position_embeddings=128, tie_word_embeddings=False, initializer_range=0.1,
+    )  # fmt: skip
+    return Qwen2ForCausalLM(shape).float()
+
+
+class ScriptedSampler:
+    """Answers as told, with the log-probs of the weights it was last given; counts what it is asked."""
+
+    def __init__(self, model: nn.Module, script: Script, temperature: float = 1.0) -> None:
+        self.model, self.script, self.version = copy.deepcopy(model), script, 0
+        self.stale, self.requests = False, 0
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """Take the trainer's weights; with ``stale`` it only says so."""
+        found = {name: weight.clone() for name, weight in weights}
+        if not self.stale:
+            self.model.load_state_dict(found)
+            self.version = version
+
+    @torch.no_grad()
+    def sample(self, requests: Sequence[SamplingRequest]) -> list[list[Sample]]:
+        """Return the scripted responses."""
+        self.requests += len(requests)
+        return [[self._one(request, i) for i in range(request.samples)] for request in requests]
+
+    def _one(self, request: SamplingRequest, index: int) -> Sample:
+        question = int(tokenizer().decode(request.prompt_tokens, skip_special_tokens=True).rstrip("?"))
+        response = demonstration_tokens(tokenizer(), self.script(question, index))[: request.max_tokens]
+        tokens = torch.from_numpy(np.concatenate([request.prompt_tokens, response]).astype(np.int64))
+        logits: Tensor = self.model(input_ids=tokens[None], use_cache=False).logits[0]
+        table = (logits / request.temperature).log_softmax(-1)[len(request.prompt_tokens) - 1 : -1]
+        logprobs = table.gather(1, torch.from_numpy(response.astype(np.int64))[:, None])[:, 0]
+        return Sample(response, logprobs.numpy(), "stop")
+
+
+class ScriptedVerifier:
+    """Compares the box with the answer, letter by letter."""
+
+    def grade(self, texts: Sequence[str], asked: Sequence[Problem]) -> list[Grade]:
+        """Return one grade per text."""
+        grades = []
+        for text, problem in zip(texts, asked, strict=True):
+            answer = last_boxed(text)
+            same = Verdict.correct if answer == problem.answer else Verdict.wrong
+            grades.append(Grade(Verdict.no_answer if answer is None else same, answer))
+        return grades
+
+
+def config_for(method: str, **settings: Any) -> RunConfig:
+    """Four questions a step, three rollouts each, two updates, no validation, unless said otherwise."""
+    chosen = {
+        "rollout.rollouts_per_prompt": 3,
+        "schedule.prompts_per_step": 4,
+        "schedule.updates_per_step": 2,
+        "schedule.steps": 4,
+        "validation.every": 0,
+        "optimizer.warmup_steps": 0,
+        "optimizer.learning_rate": 0.01,
+    }
+    chosen |= {name.replace("__", "."): value for name, value in settings.items()}
+    return build_config(method, scale="tiny", settings=chosen)
+
+
+def make_trainer(config: RunConfig, script: Script = mixed, questions: int = 4, **more: Any) -> Trainer:
+    """A trainer on the real engine with everything around it scripted."""
+    asked = problems(questions)
+    model = small_model()
+    sampler: Any = ScriptedSampler(model, script)
+    verifier: Any = ScriptedVerifier()
+    engine = PolicyEngine(model, config.engine, config.optimizer)
+    return Trainer(
+        config,
+        asked,
+        {problem.id: prompt_tokens(tokenizer(), problem) for problem in asked},
+        {problem.id: demonstration_tokens(tokenizer(), problem.demonstration or "") for problem in asked},
+        more.pop("curves", {}),
+        tokenizer(),
+        engine,
+        sampler,
+        verifier,
+        **more,
+    )
+
+
+def weights_of(engine: PolicyEngine) -> dict[str, Tensor]:
+    """A copy of the weights by name."""
+    return {name: weight.clone() for name, weight in engine.named_weights()}
+
+
+def same_weights(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
+    """Whether two copies agree in every bit."""
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)

@@ -1,0 +1,434 @@
+"""Algorithm 1 with a scripted sampler: what is sampled, trained, skipped, counted and recorded."""
+
+import math
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hpt.batch import WeightedTrajectory
+from hpt.checkpoint import TrainingState
+from hpt.config import EngineSettings, OptimizerSettings
+from hpt.engine import PolicyEngine
+from hpt.errors import TrainingFault
+from hpt.methods import METHODS, Method
+from hpt.metrics import METRICS, timing_columns
+from hpt.trainer import Trainer
+from hpt.update import Updater
+from hpt.upge.rows import ROWS
+from tests.scripted import (
+    ScriptedSampler,
+    config_for,
+    make_trainer,
+    mixed,
+    problems,
+    right,
+    same_weights,
+    small_model,
+    weights_of,
+    wrong,
+)
+
+STEPS = 4
+
+
+def metrics(trainer: Trainer) -> list[dict[str, Any]]:
+    return trainer.rows["metrics"]
+
+
+def column(trainer: Trainer, name: str) -> list[float]:
+    return [row[name] for row in metrics(trainer)]
+
+
+class Calls:
+    """Counts forwards and backwards of an engine, and what each optimiser step was given."""
+
+    def __init__(self, trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.backwards, self.updates = 0, []
+        engine, updater = trainer.engine, trainer.updater
+        backward, update = engine.backward, updater.update
+
+        def counted(loss: torch.Tensor) -> None:
+            self.backwards += 1
+            backward(loss)
+
+        def seen(items: tuple[WeightedTrajectory, ...], rate: float) -> Any:
+            self.updates.append(items)
+            return update(items, rate)
+
+        monkeypatch.setattr(engine, "backward", counted)
+        monkeypatch.setattr(updater, "update", seen)
+
+
+# --- what is sampled and trained -------------------------------------------------------------------------------------
+
+
+def test_sft_needs_no_rollouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make_trainer(config_for("sft"))
+    before = weights_of(trainer.engine)
+    trainer.train(STEPS)
+    sampler: Any = trainer.sampler
+    assert sampler.requests == 0
+    assert not same_weights(weights_of(trainer.engine), before)
+    assert column(trainer, "trained/demonstrations") == [4.0] * STEPS
+    assert column(trainer, "trained/rollouts") == [0.0] * STEPS
+    assert "rollout/reward" not in metrics(trainer)[0]
+    losses = column(trainer, "trained/demonstration_nll")
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize(("method", "rollouts"), [("grpo", 3), ("hpt", 3), ("luffy", 2), ("srft", 2)])
+def test_the_demonstration_takes_a_place_in_the_group(method: str, rollouts: int) -> None:
+    trainer = make_trainer(config_for(method))
+    drawn = trainer.sample(trainer.questions(0))
+    assert [len(group) for group in drawn] == [rollouts] * 4
+
+
+def test_hpt_learns_unsolved_questions_from_demonstrations_and_the_rest_from_rollouts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trainer = make_trainer(config_for("hpt", schedule__updates_per_step=1))
+    calls = Calls(trainer, monkeypatch)
+    trainer.train(1)
+    trained = {(item.trajectory.problem_id, item.trajectory.is_demonstration) for item in calls.updates[0]}
+    assert trained == {("q0", True), ("q2", False), ("q3", False)}
+    by_question = {row["problem_id"]: row for row in trainer.rows["rollouts"]}
+    assert {name: row["branch"] for name, row in by_question.items()} == {
+        "q0": "demonstration", "q1": "rollouts", "q2": "rollouts", "q3": "rollouts"
+    }  # fmt: skip
+    assert {name: row["correct"] for name, row in by_question.items()} == {"q0": 0, "q1": 3, "q2": 1, "q3": 1}
+
+
+@pytest.mark.parametrize("updates", [1, 2])
+def test_a_group_without_a_signal_costs_no_pass(updates: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"estimator__entropy_scope": "trained", "schedule__updates_per_step": updates}
+    config = config_for("grpo", engine__micro_batch_tokens=1, **settings)  # a trajectory, a pass
+    trainer = make_trainer(config)
+    calls = Calls(trainer, monkeypatch)
+    trainer.train(1)
+    assert sum(map(len, calls.updates)) == calls.backwards == 2 * 3  # q2 and q3; q0 and q1 are all the same
+    assert column(trainer, "trained/left_out") == [6.0]
+    assert column(trainer, "trained/rollouts") == [6.0]
+
+
+@pytest.mark.parametrize("script", [right, wrong])
+def test_a_step_without_any_signal_takes_no_update(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adam would otherwise move the weights by its momentum, and by weight decay."""
+    trainer = make_trainer(config_for("grpo"), script)
+    before = weights_of(trainer.engine)
+    calls = Calls(trainer, monkeypatch)
+    trainer.train(2)
+    assert calls.backwards == 0
+    assert same_weights(weights_of(trainer.engine), before)
+    assert column(trainer, "optim/updates") == column(trainer, "optim/skipped_updates") == [0.0, 0.0]
+    assert all(math.isnan(norm) for norm in column(trainer, "optim/gradient_norm"))
+    assert trainer.state.version == 0
+
+
+def test_micro_batches_of_one_kind_are_nothing_special() -> None:
+    """With a trajectory each, none holds both kinds; the released code takes the mean of an empty set there."""
+    found = []
+    for tokens in (1, 100_000):
+        trainer = make_trainer(config_for("hpt", engine__micro_batch_tokens=tokens))
+        trainer.train(2)
+        found.append((weights_of(trainer.engine), metrics(trainer)))
+    for name, weight in found[0][0].items():
+        assert torch.allclose(weight, found[1][0][name], atol=1e-5), name
+    for alone, together in zip(found[0][1], found[1][1], strict=True):
+        for name in METRICS:
+            if name in alone and name not in timing_columns():
+                assert math.isfinite(alone[name]), name
+                assert alone[name] == pytest.approx(together[name], rel=1e-3, abs=1e-5), name
+
+
+def test_demonstrations_reach_every_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    def half_solved(question: int, sample: int) -> str:
+        return wrong(question, sample) if question < 4 else mixed(question, sample)
+
+    trainer = make_trainer(config_for("hpt", schedule__prompts_per_step=8), half_solved, questions=8)
+    calls = Calls(trainer, monkeypatch)
+    trainer.train(1)
+    kinds = [Counter(item.trajectory.is_demonstration for item in update) for update in calls.updates]
+    assert kinds == [Counter({True: 2, False: 6})] * 2
+
+
+# --- questions -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("questions", "size"), [(12, 4), (13, 4), (4, 4)])
+def test_every_epoch_visits_every_question_once(questions: int, size: int) -> None:
+    trainer = make_trainer(config_for("sft"), questions=questions)
+    steps = questions // size
+    orders = []
+    for epoch in range(3):
+        asked = [problem.id for step in range(steps) for problem in trainer.questions(epoch * steps + step)]
+        assert len(set(asked)) == len(asked) == steps * size
+        orders.append(asked)
+    if questions > size:
+        assert orders[0] != orders[1] != orders[2]
+    assert [problem.id for problem in trainer.questions(1)] == [problem.id for problem in trainer.questions(1)]
+    everyone = {problem.id for problem in problems(questions)}
+    assert set(orders[0]) == everyone if questions % size == 0 else set(orders[0]) < everyone
+
+
+def test_seeds_order_questions_differently() -> None:
+    orders = [
+        [problem.id for problem in make_trainer(config_for("sft", seed=seed), questions=12).questions(0)]
+        for seed in (0, 1)
+    ]
+    assert orders[0] != orders[1]
+
+
+# --- learning rate ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("warmup", "shares"), [(0, [1, 1, 1, 1]), (1, [1, 1, 1, 1]), (3, [1 / 3, 2 / 3, 1, 1])])
+def test_rate_is_constant_after_a_warmup_that_never_is_zero(
+    warmup: int, shares: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(config_for("sft", optimizer__warmup_steps=warmup))
+    used, step = [], trainer.engine.step
+
+    def seen(rate: float) -> Any:
+        before = weights_of(trainer.engine)
+        outcome = step(rate)
+        used.append(trainer.engine._engine.optimizer.param_groups[0]["lr"])
+        assert not same_weights(weights_of(trainer.engine), before), "a step at rate zero"
+        return outcome
+
+    monkeypatch.setattr(trainer.engine, "step", seen)
+    trainer.train(STEPS)
+    assert column(trainer, "optim/learning_rate") == pytest.approx([0.01 * share for share in shares])
+    assert used == pytest.approx([0.01 * share for share in shares for _ in range(2)])
+
+
+def test_each_stage_has_its_rate_its_warmup_and_its_gate() -> None:
+    settings = {"optimizer__first_stage_learning_rate": 0.02, "optimizer__warmup_steps": 2}
+    trainer = make_trainer(config_for("sft_then_grpo", schedule__first_stage_share=0.5, **settings))
+    trainer.train(2)
+    trainer.use_engine(trainer.engine)  # the job builds a fresh engine here
+    trainer.train(4)
+    assert column(trainer, "optim/learning_rate") == pytest.approx([0.01, 0.02, 0.005, 0.01])
+    assert column(trainer, "gate/alpha_mean") == [0.0, 0.0, 1.0, 1.0]
+    assert column(trainer, "gate/beta_mean") == [1.0, 1.0, 0.0, 0.0]
+
+
+OWN = Method("own", "Own", METHODS["hpt"].components, {"gate": {"kind": "switch", "count": 0}})
+
+
+def test_a_method_of_ones_own_keeps_the_gate_and_rate_the_user_set() -> None:
+    settings = {"gate__count": 1, "optimizer__first_stage_learning_rate": 0.5}
+    trainer = make_trainer(config_for("tests.test_trainer:OWN", **settings))
+    trainer.train(1)
+    betas = {row["problem_id"]: row["beta"] for row in trainer.rows["rollouts"]}
+    assert betas == {"q0": 1, "q1": 0, "q2": 1, "q3": 1}
+    assert column(trainer, "optim/learning_rate") == [0.01]
+
+
+# --- the skip rule ---------------------------------------------------------------------------------------------------
+
+
+def moments(engine: PolicyEngine) -> list[torch.Tensor]:
+    """Adam's state, in whatever pieces the ZeRO stage keeps it."""
+    states = engine._inner.state.values()
+    return [value.clone() for state in states for value in state.values() if isinstance(value, torch.Tensor)]
+
+
+def engine_and_updater(stage: int) -> tuple[PolicyEngine, Updater, list[WeightedTrajectory]]:
+    optimizer = OptimizerSettings(learning_rate=0.01, gradient_clip=1.0, skip_above_norm=50.0)
+    engine = PolicyEngine(small_model(), EngineSettings(zero_stage=stage), optimizer)  # pyright: ignore[reportArgumentType]
+    trainer = make_trainer(config_for("sft"))
+    batch = trainer.weigh_questions(*graded(trainer))
+    from hpt.assembly import assemble
+
+    items = [item for update in assemble(batch, trainer.method, trainer.config, 0).updates for item in update]
+    return engine, Updater(engine, [ROWS["sft"]]), items
+
+
+def graded(trainer: Trainer) -> tuple[Any, Any, Any]:
+    questions = trainer.questions(0)
+    rollouts = trainer.sample(questions)
+    return questions, rollouts, trainer.verify(questions, rollouts)
+
+
+def scaled(engine: PolicyEngine, factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    genuine = PolicyEngine.backward.__get__(engine)
+    monkeypatch.setattr(engine, "backward", lambda loss: genuine(loss * factor))
+
+
+@pytest.mark.parametrize("factor", [1e6, float("inf"), float("nan")])
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_a_bad_gradient_changes_nothing_at_all(stage: int, factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, updater, items = engine_and_updater(stage)
+    assert updater.update(items, 0.01)[0].applied  # pyright: ignore[reportOptionalMemberAccess]
+    weights, state = weights_of(engine), moments(engine)
+    assert len(state) >= 2, "there are no moments to protect"
+    scaled(engine, factor, monkeypatch)
+    outcome, _ = updater.update(items, 0.01)
+    assert outcome is not None
+    assert not outcome.applied
+    assert outcome.gradient_norm > 50 or not math.isfinite(outcome.gradient_norm)
+    assert same_weights(weights_of(engine), weights)
+    assert all(torch.equal(left, right) for left, right in zip(moments(engine), state, strict=True))
+    # and the step after it is the step that would have been taken
+    monkeypatch.undo()
+    assert updater.update(items, 0.01)[0].applied  # pyright: ignore[reportOptionalMemberAccess]
+    other, other_updater, items = engine_and_updater(stage)
+    for _ in range(2):
+        other_updater.update(items, 0.01)
+    assert same_weights(weights_of(engine), weights_of(other))
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_the_norm_is_the_one_before_clipping_and_the_clip_works(stage: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under SGD of rate 1 the update itself is the gradient, of norm at most the clip."""
+    settings = OptimizerSettings(gradient_clip=0.25, skip_above_norm=0.0)
+
+    class GuardedSGD(torch.optim.SGD):
+        may_step: Any = None
+
+        def step(self, closure: Any = None) -> Any:
+            return super().step(closure) if self.may_step() else None
+
+    engine = PolicyEngine(
+        small_model(), EngineSettings(zero_stage=stage), settings,  # pyright: ignore[reportArgumentType]
+        make_optimizer=lambda module: GuardedSGD(module.parameters(), lr=1.0),
+    )  # fmt: skip
+    _, _, items = engine_and_updater(0)
+    before = weights_of(engine)
+    scaled(engine, 3.0, monkeypatch)
+    outcome, _ = Updater(engine, [ROWS["sft"]]).update(items, 1.0)
+    assert outcome is not None
+    assert outcome.applied
+    assert outcome.gradient_norm > 0.26
+    moved = sum(float((weight - before[name]).double().square().sum()) for name, weight in weights_of(engine).items())
+    assert math.sqrt(moved) == pytest.approx(0.25, rel=1e-3)
+
+
+def test_skipped_updates_are_counted_and_are_no_new_version() -> None:
+    trainer = make_trainer(config_for("hpt", optimizer__skip_above_norm=1e-9))
+    before = weights_of(trainer.engine)
+    trainer.train(2)
+    assert column(trainer, "optim/skipped_updates") == [2.0, 2.0]
+    assert column(trainer, "optim/updates") == [0.0, 0.0]
+    assert same_weights(weights_of(trainer.engine), before)
+    assert trainer.state.version == 0
+
+
+# --- stale weights ---------------------------------------------------------------------------------------------------
+
+
+def test_stale_weights_stop_the_run() -> None:
+    trainer = make_trainer(config_for("hpt", optimizer__learning_rate=0.3))
+    sampler: Any = trainer.sampler
+    trainer.train(1)
+    sampler.stale = True
+    trainer.train(2)  # sampled before the weights moved on
+    with pytest.raises(TrainingFault, match=r"step 2: .*max_logprob_gap = 0.05.*version 2, the trainer's 4"):
+        trainer.train(3)
+    assert trainer.state.step == 2
+    assert len(metrics(trainer)) == 2
+
+
+def test_one_log_prob_that_is_no_number_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it stands: max() of Python forgets a nan that is not the first."""
+    genuine = ScriptedSampler._one
+
+    def with_nan(self: ScriptedSampler, request: Any, index: int) -> Any:
+        sample = genuine(self, request, index)
+        if index == 2:
+            sample.logprobs[0] = np.nan
+        return sample
+
+    monkeypatch.setattr(ScriptedSampler, "_one", with_nan)
+    with pytest.raises(TrainingFault, match="differ by nan"):
+        make_trainer(config_for("hpt"), mixed).train(1)
+
+
+def test_the_gap_is_looked_at_on_trained_rollouts_and_on_others() -> None:
+    trainer = make_trainer(config_for("hpt"))
+    trainer.train(1)
+    row = metrics(trainer)[0]
+    # q2 or q3 is in the first update with 3 rollouts that weigh something, and 9 others are there
+    assert row["check/logprob_gap_rollouts"] >= min(12, 3 + 8)
+    assert row["check/logprob_gap"] < 1e-4
+
+
+def test_old_logprobs_of_the_trainer_start_at_ratio_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    genuine = ScriptedSampler._one
+
+    def off(self: ScriptedSampler, request: Any, index: int) -> Any:
+        sample = genuine(self, request, index)
+        sample.logprobs[:] += 0.02  # the rounding of a bfloat16 sampler
+        return sample
+
+    monkeypatch.setattr(ScriptedSampler, "_one", off)
+    kl = {}
+    for who in ("sampler", "trainer"):
+        trainer = make_trainer(config_for("hpt", rollout__old_logprobs=who, schedule__updates_per_step=1))
+        trainer.train(1)
+        assert metrics(trainer)[0]["check/logprob_gap"] == pytest.approx(0.02, abs=1e-4)
+        kl[who] = metrics(trainer)[0]["estimator/approx_kl"]
+    assert kl["sampler"] == pytest.approx(0.02**2 / 2, rel=0.05)
+    assert abs(kl["trainer"]) < 1e-9
+
+
+# --- records ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_column_is_in_the_registry_and_every_number_follows_from_the_script() -> None:
+    trainer = make_trainer(config_for("hpt"))
+    trainer.train(1)
+    row = metrics(trainer)[0]
+    assert set(row) == set(METRICS)
+    # right: \boxed{ q } end = 4 tokens; wrong: s \boxed{ 9 9 } end = 6
+    tokens = 3 * 6 + 3 * 4 + 2 * (4 + 6 + 6)
+    assert row["rollout/reward"] == pytest.approx(5 / 12)
+    assert row["rollout/tokens"] == tokens
+    assert row["rollout/response_length_tokens"] == pytest.approx(tokens / 12)
+    assert row["rollout/truncated_frac"] == row["rollout/no_answer_count"] == row["rollout/timed_out_count"] == 0
+    assert (row["gate/all_wrong_frac"], row["gate/all_correct_frac"]) == (0.25, 0.25)
+    assert row["gate/offline_ratio_prompts"] == 0.25
+    assert row["gate/offline_ratio_rows"] == pytest.approx(1 / (1 + 9))
+    assert (row["trained/demonstrations"], row["trained/rollouts"], row["trained/left_out"]) == (1, 6, 3)
+    assert row["trained/demonstration_tokens"] == 7  # 0=0\boxed{0} and its end
+    assert row["trained/rollout_tokens"] == 2 * (4 + 6 + 6)
+    assert row["optim/updates"] == 2
+    uniform = math.log(len(small_model().model.embed_tokens.weight))  # pyright: ignore
+    assert row["rollout/entropy"] == pytest.approx(uniform, rel=0.1)
+    assert row["trained/rollout_entropy"] == pytest.approx(uniform, rel=0.1)
+
+
+def test_a_response_without_its_end_is_truncated() -> None:
+    trainer = make_trainer(config_for("grpo", rollout__max_response_tokens=5), wrong)
+    _, _, found = graded(trainer)
+    assert all(own.truncated.all() for own in found)
+    assert all(own.lengths.tolist() == [5, 5, 5] for own in found)
+
+
+def test_validation_is_done_before_training_at_its_interval_and_at_the_end_and_not_twice() -> None:
+    config = config_for("hpt", validation__every=2, schedule__steps=3, validation__samples_per_problem=2)
+    curves = {"curve": problems(2)}
+    trainer = make_trainer(config, curves=curves)
+    trainer.train(3)
+    assert [row["step"] for row in trainer.rows["validation"]] == [0, 0, 2, 2, 3, 3]
+    assert [row["samples"] for row in trainer.rows["validation"]] == [2] * 6
+    assert [row["correct"] for row in trainer.rows["validation"]] == [0, 2] * 3
+    state, records = TrainingState(step=2, version=trainer.state.version), trainer.tables()
+    records["validation"] = records["validation"].head(4)
+    again = make_trainer(config, curves=curves, state=state, records=records)
+    again.train(3)
+    assert [row["step"] for row in again.rows["validation"]] == [0, 0, 2, 2, 3, 3]
+
+
+def test_rollouts_carry_the_version_of_the_weights_they_were_drawn_from() -> None:
+    trainer = make_trainer(config_for("hpt"))
+    versions = []
+    for step in range(3):
+        versions.append(
+            {rollout.policy_version for group in trainer.sample(trainer.questions(step)) for rollout in group}
+        )
+        trainer.train(step + 1)
+    assert versions == [{0}, {2}, {4}]
