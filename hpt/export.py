@@ -146,7 +146,9 @@ def export_run(folder: RunFolder, target: Path) -> Path:
     records = load_records(folder.path)
     final = Path(target) / records.name
     with _replacing(final) as scratch:
-        write_json(scratch / "config.json", read_json(folder.path / "config.json"))
+        config = read_json(folder.path / "config.json")
+        config["policy"]["path"] = None  # a place on one machine; weights_sha256 says which weights
+        write_json(scratch / "config.json", config)
         write_json(scratch / "provenance.json", records.provenance)
         for name in TABLES:
             write_parquet(scratch / f"{name}.parquet", getattr(records, name))
