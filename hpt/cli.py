@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from hpt.cli_runs import ReportsDir, RunsDir, Scale, find_run, runs_app
 from hpt.errors import ConfigError, HptError
 
 app = typer.Typer(
@@ -21,15 +22,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Check, understand and change *Towards a Unified View of Large Language Model Post-Training*.",
 )
-runs_app = typer.Typer(no_args_is_help=True, help="List, show, compare records of, export, import or remove runs.")
 app.add_typer(runs_app, name="runs")
 console = Console(soft_wrap=True)
 
-Scale = Annotated[str, typer.Option(help="How big: tiny (minutes, numbers mean nothing), mini (the default) ...")]
 Seeds = Annotated[str, typer.Option(help="Seeds, comma-separated; one is quick, three give intervals: 0,1,2")]
 Only = Annotated[list[str] | None, typer.Option(help="Only these artefacts, e.g. --only table3 --only figure5")]
-RunsDir = Annotated[Path, typer.Option(help="Folder of run folders")]
-ReportsDir = Annotated[Path, typer.Option(help="Folder the reports are written to")]
 Jobs = Annotated[int | None, typer.Option(min=1, help="Runs at the same time; default: the number of cores")]
 Set = Annotated[
     list[str] | None,
@@ -111,20 +108,29 @@ def plan(scale: Scale = "mini", only: Only = None, seeds: Seeds = "0", runs_dir:
     _print_plan(scale, only or [], parse_seeds(seeds), runs_dir)
 
 
-def _print_plan(scale: str, only: list[str], seeds: list[int], runs_dir: Path) -> None:
+def _print_plan(scale: str, only: list[str], seeds: list[int], runs_dir: Path, jobs: int | None = None) -> None:
     from hpt.experiments import planned_runs
+    from hpt.forecast import forecast
 
-    table = Table("run", "seed", "steps", "evaluations", "to do")
-    for run in planned_runs(scale, only, seeds, runs_dir):
-        name = f"{run.method} ({run.policy})"
-        table.add_row(
-            name,
+    planned = planned_runs(scale, only, seeds, runs_dir)
+    jobs = jobs or len(os.sched_getaffinity(0))
+    expected = forecast(planned, runs_dir, scale, jobs)
+    seconds = iter(expected.seconds)
+    table = Table("run", "seed", "steps", "evaluations", "minutes", "to do")
+    for run in planned:
+        minutes = "" if run.done else f"{next(seconds) / 60:.1f}"
+        cells = (
+            f"{run.method} ({run.policy})",
             str(run.seed),
             str(run.config.schedule.steps),
             str(len(run.evaluations)),
-            run.reason or "nothing: done",
         )
+        table.add_row(*cells, minutes, run.reason or "nothing: done")
     console.print(table)
+    console.print(
+        f"about {expected.wall_s / 60:.0f} min, {jobs} runs at a time, and {expected.disk_mib:.0f} MiB of disk below "
+        f"{runs_dir}; times are those of runs finished here, else of a reference machine"
+    )
 
 
 @app.command()
@@ -181,74 +187,6 @@ def evaluate(
         share = 100 * (own["correct"] / own["samples"]).mean()
         table.add_row(str(name), str(len(own)), str(int(own["samples"].sum())), f"{share:.1f}")
     console.print(table)
-
-
-def find_run(name: str, runs_dir: Path) -> Any:
-    """Return the one run folder whose name starts with ``name``.
-
-    Raises:
-        ConfigError: none, or several.
-    """
-    from hpt.runs import run_folders
-
-    found = [folder for folder in run_folders(runs_dir) if folder.path.name.startswith(name)]
-    if len(found) != 1:
-        names = ", ".join(folder.path.name for folder in found[:5]) or "none begins so"
-        raise ConfigError("run", name, f"the beginning of one run's name ({names})", "see `hpt runs list`")
-    return found[0]
-
-
-@runs_app.command("list")
-def list_runs(runs_dir: RunsDir = Path("runs")) -> None:
-    """List all runs with state and step."""
-    from hpt.runs import run_folders
-
-    table = Table("run", "scale", "state", "step")
-    for folder in run_folders(runs_dir):
-        status = folder.status
-        table.add_row(folder.path.name, folder.path.parent.name, status["state"], str(status["step"]))
-    console.print(table)
-
-
-@runs_app.command("show")
-def show_run(run: str, runs_dir: RunsDir = Path("runs")) -> None:
-    """Print a run's settings, status and provenance."""
-    folder = find_run(run, runs_dir)
-    shown = {"folder": str(folder.path), "status": folder.status, "config": folder.config.model_dump(mode="json")}
-    if (folder.path / "provenance.json").exists():
-        shown["provenance"] = json.loads((folder.path / "provenance.json").read_text())
-    console.print_json(data=shown)
-
-
-@runs_app.command("remove")
-def remove_run(
-    run: str,
-    runs_dir: RunsDir = Path("runs"),
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
-) -> None:
-    """Delete a run's folder, weights and records."""
-    import shutil
-
-    folder = find_run(run, runs_dir)
-    if not yes:
-        typer.confirm(f"delete {folder.path} for good?", abort=True)
-    with folder.lock():
-        shutil.rmtree(folder.path)
-    console.print(f"removed {folder.path}")
-
-
-@runs_app.command("export")
-def export_runs(
-    scale: Scale = "mini", runs_dir: RunsDir = Path("runs"), reports_dir: ReportsDir = Path("reports")
-) -> None:
-    """Write the records of every finished run (no answers, no weights) under reports/<scale>/records/."""
-    from hpt.export import export_run
-    from hpt.runs import run_folders
-
-    for folder in run_folders(runs_dir, scale):
-        if folder.finished:
-            export_run(folder, reports_dir / scale / "records")
-            console.print(f"exported {folder.path.name}")
 
 
 @app.command()
