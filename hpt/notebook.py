@@ -4,6 +4,7 @@ A notebook only shows and explains; everything it does is one of these calls, an
 around a run. Training happens in processes of its own, so a kernel needs neither PyTorch nor vLLM.
 """
 
+import os
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -74,7 +75,7 @@ class Study:
         """Return the table of runs: which are there, which will be made, and how long that takes."""
         heads = ("method", "base", "seed", "steps", "evaluation sets", "to do", "time")
         if self.from_records is not None:
-            note = f"Nothing is computed: records are read from {self.from_records}."
+            note = f"Nothing is computed: records are read from {shown_path(self.from_records)}."
             rows = [
                 (r.method, r.policy, r.seed, r.config.schedule.steps, len(r.evaluations), "read", "")
                 for r in self.planned
@@ -106,16 +107,7 @@ class Study:
             done = compute(self.scale, self.artefacts, self.seeds, self.runs_dir, settings=self.settings)
             return [load_records(run.folder.path) for run in done if run.folder is not None]
         there = [load_records(folder) for folder in record_folders(self.from_records)]
-        return [self._recorded(there, run) for run in self.planned]
-
-    def _recorded(self, there: Sequence[RunRecords], run: PlannedRun) -> RunRecords:
-        found = find_records(there, with_data_hash(run.config))
-        if found is None:
-            have = sorted({own.seed for own in there if own.method == run.method and own.policy == run.policy})
-            message = f"{self.from_records} has no record of {run.method} on the {run.policy} base with seed {run.seed}"
-            remedy = f"it has its seeds {', '.join(map(str, have))} under these or other settings" if have else ""
-            raise RecordFault(f"{message} and these settings; {remedy or 'compute the run and export it'}")
-        return found
+        return [_recorded(there, run, shown_path(self.from_records)) for run in self.planned]
 
     def show(self, artefact: str, records: Sequence[RunRecords]) -> Shown:
         """Make a table or figure, write it where asked, and return it to be displayed."""
@@ -214,10 +206,34 @@ def plan(name: str, artefacts: Sequence[str], given: Mapping[str, Any]) -> Study
     )
 
 
+def _recorded(there: Sequence[RunRecords], run: PlannedRun, where: str) -> RunRecords:
+    found = find_records(there, with_data_hash(run.config))
+    if found is None:
+        have = sorted({own.seed for own in there if own.method == run.method and own.policy == run.policy})
+        message = (
+            f"{where} has no record of {run.method} on the {run.policy} base with seed {run.seed} and these settings"
+        )
+        remedy = "compute the run and export it"
+        if have:
+            remedy = f"seeds {', '.join(map(str, have))} are there, under these or other settings; {remedy}"
+        raise RecordFault(f"{message}; {remedy}")
+    return found
+
+
 def project_path(text: str) -> Path:
     """Return a path; a relative one starts at the project's folder also where the kernel runs in ``notebooks/``."""
+    return (project_folder() / Path(text).expanduser()).resolve()
+
+
+def project_folder() -> Path:
+    """Return the folder that relative parameters start at: the current one, or the parent of ``notebooks/``."""
     folder = Path.cwd()
-    return ((folder.parent if folder.name == "notebooks" else folder) / Path(text).expanduser()).resolve()
+    return folder.parent if folder.name == "notebooks" else folder
+
+
+def shown_path(path: Path) -> str:
+    """Return a path relative to the project's folder, so that a page made on one machine does not name its folders."""
+    return os.path.relpath(path, project_folder())
 
 
 def with_data_hash(config: RunConfig) -> RunConfig:
@@ -262,7 +278,9 @@ def verdict_table(rows: Sequence[Verdict]) -> Markup:
         return Markup("<p>The paper makes no claim that these artefacts test.</p>")
     shown = [
         (
-            Markup("“{}” (Section {})<br><small>{}</small>").format(own.sentence, own.section, own.reading),
+            Markup("<b>{}:</b> “{}” (Section {})<br><small>{}</small>").format(
+                own.subject, own.sentence, own.section, own.reading
+            ),
             own.paper,
             own.ours,
             own.interval,

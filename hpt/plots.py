@@ -24,6 +24,8 @@ from hpt.methods import METHODS
 PNG_DPI = 110
 #: Draw every seed as a thin line of its own up to this many; beyond, the band says it better.
 FEW_SEEDS = 5
+#: Points drawn of a long curve, about; the eye sees no more, and files stay small. Tables of a figure hold all.
+POINTS = 150
 #: About so many markers along a curve.
 MARKERS = 10
 
@@ -118,6 +120,8 @@ def draw_curve(axes: Axes, curve: pd.DataFrame, look: LineStyle, *, dashed: bool
         look: colour, marker and label.
         dashed: a second reading of the same quantity.
     """
+    stride = max(1, len(curve) // POINTS)
+    curve = curve.iloc[sorted({*range(0, len(curve), stride), max(0, len(curve) - 1)} if len(curve) else ())]
     steps = curve["step"].to_numpy(float)
     seeds = [name for name in curve.columns if name.startswith("seed_") and curve[name].notna().any()]
     if 1 < len(seeds) <= FEW_SEEDS:

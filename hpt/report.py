@@ -30,7 +30,7 @@ from hpt.errors import ConfigError, HptError
 from hpt.experiments import ARTEFACTS, artefacts_named, planned_runs
 from hpt.export import record_folders
 from hpt.files import read_json, write_json, write_text
-from hpt.notebook import duration
+from hpt.notebook import duration, shown_path
 from hpt.paper import claims
 from hpt.runs import source_commit
 from hpt.stats import MIN_SEEDS
@@ -92,9 +92,9 @@ def build_report(
     parameters = {
         "scale": scale,
         "seeds": list(seeds),
-        "runs_dir": str(Path(root).resolve()),
-        "output_dir": str(folder),
-        "from_records": str(folder / "records") if from_records else "",
+        "runs_dir": shown_path(Path(root).resolve()),
+        "output_dir": shown_path(folder),
+        "from_records": shown_path(folder / "records") if from_records else "",
     }
     failed = []
     for name, artefacts in by_notebook.items():
@@ -166,6 +166,7 @@ def _report(folder: Path, scale: str) -> dict[str, Any]:
         "main": made.get(MAIN_FIGURE),
         "artefacts": [made[name] for name in ARTEFACTS if name in made],
         "verdicts": [judged[claim.id] for claim in claims() if claim.id in judged],
+        "tally": Counter(row["verdict"] for row in judged.values()).most_common(),
         "notebooks": [_status_row(status) for status in statuses],
         "runs": [_run_row(runs[name]) for name in sorted(runs)],
     }

@@ -45,7 +45,7 @@ def scores_artefact(name: str, title: str, data: pd.DataFrame, sources: tuple[Ru
         label = "base" if method == BASE else line_style(str(method)).label
         rows.append((label, tuple(_cell(row) for row in own.to_dict("records"))))
     seeds = int(data["seeds"].max()) if len(data) else 0
-    return TableArtefact(name, title, data, tuple(columns), tuple(rows), _caption(seeds), sources, "in the paper")
+    return TableArtefact(name, title, data, tuple(columns), tuple(rows), _caption(seeds), sources)
 
 
 def _cell(row: dict) -> Cell:

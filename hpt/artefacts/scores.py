@@ -35,9 +35,9 @@ def score_table(
 
     Returns:
         One row per method and column (sets, then the average): method, column, stands_for, samples_per_problem,
-        problems, seeds, score (percent, mean over seeds as printed), seeds_low, seeds_high (Student's t over seeds,
-        NaN for one), problems_low, problems_high (fixed weights), problems_interval (its kind), paper (percent or
-        NaN), and ``seed_<n>`` per seed (percent; the average as the paper takes it, from printed cells).
+        problems, seeds, score (percent, mean over seeds as printed), seeds_low, seeds_high (Student's t over seeds
+        within 0 to 100, NaN for one), problems_low, problems_high (fixed weights), problems_interval (its kind), paper
+        (percent or NaN), and ``seed_<n>`` per seed (percent; the average as the paper takes it, from printed cells).
 
     Raises:
         RecordFault: a run lacks an evaluation, or runs of different worlds.
@@ -99,8 +99,9 @@ def _row(
         "column": column,
         "seeds": len(by_seed),
         "score": round_half_up(over_seeds.mean),
-        "seeds_low": over_seeds.interval.low,
-        "seeds_high": over_seeds.interval.high,
+        # Student's t knows nothing of shares: with few seeds it reaches below 0 and above 100 percent
+        "seeds_low": np.clip(over_seeds.interval.low, 0.0, 100.0),
+        "seeds_high": np.clip(over_seeds.interval.high, 0.0, 100.0),
         "problems_low": 100 * over_problems.low,
         "problems_high": 100 * over_problems.high,
         "problems_interval": over_problems.kind,

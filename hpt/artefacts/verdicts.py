@@ -20,6 +20,7 @@ class Verdict:
     Attributes:
         claim: id.
         artefact: table or figure it is about.
+        subject: methods compared, or the one looked at.
         section: of the paper.
         sentence: the paper's.
         reading: what was tested, thresholds included.
@@ -32,6 +33,7 @@ class Verdict:
 
     claim: str
     artefact: str
+    subject: str
     section: str
     sentence: str
     reading: str
@@ -76,7 +78,7 @@ def paper_evidence(claim: Claim) -> str:
     Example:
         >>> from hpt.paper import claim_named
         >>> paper_evidence(claim_named("table3-hpt-above-sft"))
-        'HPT 41.9, SFT 36.9: +5.0 points'
+        '+5.0 points (HPT 41.9, SFT 36.9)'
     """
     averages = {kind: name for name, kind in paper_data()["averages"].items()}
     column = averages.get(claim.parameters.get("distribution", ""))
@@ -85,13 +87,14 @@ def paper_evidence(claim: Claim) -> str:
     if values[0] is None or values[1] is None:
         return "curves without printed values" if claim.artefact.startswith("figure") else "no number printed"
     own, other = (line_style(str(method)).label for method in pair)
-    return f"{own} {values[0]:.1f}, {other} {values[1]:.1f}: {values[0] - values[1]:+.1f} points"
+    return f"{values[0] - values[1]:+.1f} points ({own} {values[0]:.1f}, {other} {values[1]:.1f})"
 
 
 def _verdict(claim: Claim, result: ClaimResult) -> Verdict:
     return Verdict(
         claim=claim.id,
         artefact=claim.artefact,
+        subject=" against ".join(line_style(method).label for method in claim.methods),
         section=claim.section,
         sentence=claim.sentence,
         reading=claim.reading,
@@ -104,7 +107,7 @@ def _verdict(claim: Claim, result: ClaimResult) -> Verdict:
 
 
 def _number(value: float) -> str:
-    return f"{value:+.3g}" if abs(value) < 100 else f"{value:+.0f}"
+    return f"{value:+#.3g}" if abs(value) < 100 else f"{value:+.0f}"
 
 
 def _interval(interval: Interval | None) -> str:

@@ -1,0 +1,160 @@
+"""The page: everything on it, nothing from the network, all text escaped, the same again from the same records."""
+
+import html
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from hpt.errors import ConfigError, HptError
+from hpt.export import export_run
+from hpt.files import read_json, write_json
+from hpt.report import build_report, render
+from tests.fabricated import COMMIT, fabricate
+
+SEEDS = (0, 1, 2)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("work")
+    for run in fabricate(folder / "runs", seeds=SEEDS):
+        assert run.folder is not None
+        export_run(run.folder, folder / "reports" / "tiny" / "records")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(work: Path) -> Path:
+    """The folder of a report that two notebooks were executed for."""
+    return build_report("tiny", SEEDS, work / "runs", work / "reports").parent
+
+
+def test_everything_is_there(report: Path) -> None:
+    made = {
+        str(path.relative_to(report)) for path in report.rglob("*") if path.is_file() and "records" not in str(path)
+    }
+    notebooks = ("table3_main_results", "training_dynamics")
+    figures = ("figure5", "figure6", "figure7")
+    expected = {
+        "index.html",
+        "README.md",
+        *(f"notebooks/{name}.{end}" for name in notebooks for end in ("html", "json")),
+    }
+    expected |= {f"figures/{name}.{end}" for name in figures for end in ("png", "svg")}
+    expected |= {f"tables/table3.{end}" for end in ("csv", "md", "tex")} | {f"tables/{name}.csv" for name in figures}
+    assert expected <= made
+    assert (report / ".executed" / ".gitignore").read_text() == "*\n"
+    assert sum(path.stat().st_size for path in report.rglob("*.html")) < 2_000_000
+
+
+def test_the_page_says_what_was_found_and_where_it_came_from(report: Path) -> None:
+    page = html.unescape((report / "index.html").read_text())
+    for text in (
+        "its numbers mean nothing", "3 seeds (0, 1, 2)", "not testable here", "+5.0 points (HPT 41.9, SFT 36.9)",
+        "HPT maintains higher entropy than GRPO", "../../docs/world.md", "prefers-color-scheme: dark", COMMIT[:12],
+    ):  # fmt: skip
+        assert text in page, text
+    for run in read_json(report / "notebooks" / "table3_main_results.json")["runs"]:
+        assert run["fingerprint"] in page
+    readme = (report / "README.md").read_text()
+    assert "| HPT, paper | 16.6 | 17.8 | 51.0 | 81.0 | 37.5 | 47.3 | 41.9 |" in readme
+    assert "(figures/figure5.svg)" in readme
+
+
+def test_links_lead_somewhere(report: Path) -> None:
+    for page in (report / "index.html", *(report / "notebooks").glob("*.html")):
+        for target in re.findall(r"""href=["']([^"'#][^"']*)["']""", page.read_text()):
+            if target.startswith("https://arxiv.org/") or target == "../../docs/world.md":
+                continue
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+    readme = (report / "README.md").read_text()
+    for target in re.findall(r"\]\(([^)#]+)\)", readme):
+        assert target == "../../docs/world.md" or (report / target).exists(), target
+
+
+def test_pages_load_nothing_from_elsewhere(report: Path) -> None:
+    for page in (report / "index.html", *(report / "notebooks").glob("*.html")):
+        text = page.read_text()
+        sources = re.findall(r"""(?:src|srcset|poster|data)=["']([^"']+)["']""", text) + re.findall(
+            r"url\(([^)]+)\)", text
+        )
+        assert all(source.startswith("data:") for source in sources), page.name
+        assert "@import" not in text
+        assert "<link" not in text
+
+
+def test_pages_name_no_folder_of_this_machine(report: Path) -> None:
+    for page in (report / "index.html", report / "README.md", *(report / "notebooks").glob("*")):
+        assert not re.search(r"(?<![\w./])/(?:home|root|tmp|work|Users)/", page.read_text()), page.name
+
+
+def test_from_records_gives_the_same_tables_and_figures_and_says_so(report: Path, work: Path) -> None:
+    artefacts = {path: path.read_bytes() for name in ("tables", "figures") for path in (report / name).iterdir()}
+    assert len(artefacts) >= 14
+    assert "committed records" not in (report / "index.html").read_text()
+    build_report("tiny", SEEDS, work / "no-runs", work / "reports", only=["table3"], from_records=True)
+    assert {path: path.read_bytes() for path in artefacts} == artefacts
+    page = (report / "index.html").read_text()
+    assert "Rendered from committed records" in page
+    assert "Figure 7" in page  # made earlier, and still shown
+
+
+def test_rendering_again_changes_nothing(report: Path) -> None:
+    before = (report / "index.html").read_bytes(), (report / "README.md").read_bytes()
+    render(report, "tiny")
+    assert ((report / "index.html").read_bytes(), (report / "README.md").read_bytes()) == before
+
+
+def test_missing_runs_are_not_computed_by_a_report(work: Path, tmp_path: Path) -> None:
+    with pytest.raises(HptError, match=r"4 runs are missing .* seed 9 .*`hpt reproduce --scale tiny`"):
+        build_report("tiny", [9], work / "runs", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_mistakes_are_named_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="only = 'table9': allowed is one of table3"):
+        build_report("tiny", [0], tmp_path / "runs", tmp_path / "reports", only=["table9"])
+    with pytest.raises(ConfigError, match="scale = 'huge'"):
+        build_report("huge", [0], tmp_path / "runs", tmp_path / "reports")
+    with pytest.raises(ConfigError, match="--from-records = .*a folder that holds records"):
+        build_report("tiny", [0], tmp_path / "runs", tmp_path / "reports", from_records=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_notebook_is_told_and_the_rest_is_there(tmp_path: Path) -> None:
+    plan = fabricate(tmp_path / "runs")
+    grpo = next(run.folder for run in plan if run.method == "grpo")
+    assert grpo is not None
+    file = next((grpo.path / "evaluations").iterdir())
+    file.write_bytes(b"")
+    with pytest.raises(HptError, match="failed: table3_main_results, training_dynamics"):
+        build_report("tiny", [0], tmp_path / "runs", tmp_path / "reports")
+    page = html.unescape((tmp_path / "reports" / "tiny" / "index.html").read_text())
+    assert "RecordFault" in page
+    assert file.name in page
+    assert "No claim was tested" in page
+    assert "failed" in (tmp_path / "reports" / "tiny" / "README.md").read_text()
+
+
+def test_text_of_models_and_users_is_escaped(report: Path, tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>"
+    folder = tmp_path / "tiny"
+    for name in ("table3_main_results", "training_dynamics"):
+        status = read_json(report / "notebooks" / f"{name}.json")
+        status = json.loads(re.sub(r"(hpt-weak|HPT|\+ points|weak base|0123456789ab)", evil, json.dumps(status)))
+        status |= {"settings": {evil: evil}, "state": "failed", "error": evil, "notebook": status["notebook"]}
+        for verdict in status["verdicts"]:
+            verdict |= {"explanation": evil, "ours": evil, "verdict": evil}
+        for made in status["artefacts"]:
+            made["name"] = made["name"].replace(evil, "")
+        write_json(folder / "notebooks" / f"{name}.json", status)
+    for name in ("tables", "figures"):
+        (folder / name).mkdir()
+        for path in (report / name).iterdir():
+            (folder / name / path.name).write_bytes(path.read_bytes())
+    page = render(folder, "tiny").read_text()
+    assert page.count("<script") == 1  # the one that sorts
+    assert page.count("&lt;script&gt;") > 20
+    assert "<script" not in (folder / "README.md").read_text()
