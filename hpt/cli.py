@@ -234,9 +234,10 @@ def main() -> None:
     except HptError as error:
         Console(stderr=True).print(f"error: {error}", markup=False)
         sys.exit(1)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted; the same command continues where this one stopped")
-        sys.exit(130)
+    except SystemExit as leaving:  # typer turns Ctrl-C into this without a word
+        if leaving.code == 130:
+            Console(stderr=True).print("interrupted; the same command continues where this one stopped")
+        raise
 
 
 if __name__ == "__main__":

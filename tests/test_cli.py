@@ -1,5 +1,6 @@
 """The command line: help that helps, mistakes named before any compute, exit codes that scripts can rely on."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -61,3 +62,14 @@ def test_seeds_and_settings_are_read_strictly() -> None:
             parse_seeds(bad)
     with pytest.raises(ConfigError):
         parse_settings(["a=1", "a=2"])
+
+
+def test_ctrl_c_stops_and_says_how_to_continue(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hpt.cli", "train", "--method", "pretrain", "--scale", "tiny"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        assert process.stderr is not None
+        assert "started pretrain" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+        assert process.wait(timeout=60) == 130
+    assert "the same command continues" in said
