@@ -119,7 +119,7 @@ class Study:
             made.write(self.output_dir)
         changed = ", ".join(f"{name} = {value!r}" for name, value in self.settings.items())
         note = Markup("<p><b>Changed settings: {}.</b></p>").format(changed) if changed else Markup("")
-        return Shown(Markup("<h4>{}</h4>").format(made.title) + note + made.html(), made.title)
+        return Shown(note + made.html(), made.title)
 
     def verdicts(self, records: Sequence[RunRecords]) -> list[Verdict]:
         """Return the verdicts on the claims that the artefacts test."""

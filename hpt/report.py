@@ -179,7 +179,8 @@ def _notes(scale: str, seeds: Sequence[int], statuses: list[dict[str, Any]], run
     elif scale != "full":
         notes.append(_SMALL)
     if 0 < len(seeds) < MIN_SEEDS:
-        notes.append(f"{len(seeds)} seed(s) decide nothing about methods: three or more do.")
+        count = "One seed decides" if len(seeds) == 1 else f"{len(seeds)} seeds decide"
+        notes.append(f"{count} nothing about methods; {MIN_SEEDS} or more do.")
     if any(status.get("from_records") for status in statuses):
         notes.append("Rendered from committed records; nothing was computed on this machine for it.")
     changed = {f"{key} = {value}" for status in statuses for key, value in status.get("settings", {}).items()}

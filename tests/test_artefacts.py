@@ -58,7 +58,8 @@ def test_scores_are_the_mean_over_seeds_of_the_answers(folders: list[RunFolder],
     assert len(set(by_hand)) > 1
     assert cell["score"] == pytest.approx(np.mean(by_hand), abs=0.0500001)
     half = stats.t.ppf(0.975, 2) * np.std(by_hand, ddof=1) / np.sqrt(3)
-    assert [cell["seeds_low"], cell["seeds_high"]] == pytest.approx([np.mean(by_hand) - half, np.mean(by_hand) + half])
+    expected = np.mean(by_hand) - half, min(100.0, np.mean(by_hand) + half)  # no accuracy is above 100
+    assert (cell["seeds_low"], cell["seeds_high"]) == pytest.approx(expected)
 
 
 def test_one_seed_has_an_interval_over_problems_alone(records: list[RunRecords]) -> None:

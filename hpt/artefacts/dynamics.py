@@ -32,7 +32,8 @@ def figure5(records: Sequence[RunRecords]) -> FigureArtefact:
             for method in methods:
                 draw_curve(axes, curves[name, method], line_style(method))
             axes.set_title(f"{name}\nstands for {own.stands_for}", fontsize=9)
-            axes.set_ylim(0, min(100.0, axes.get_ylim()[1]))  # a band of Student's t may reach where no accuracy can
+            # a band of Student's t may reach where no accuracy can, and a curve of zeros has no scale of its own
+            axes.set_ylim(0, min(100.0, max(5.0, axes.get_ylim()[1])))
         for axes in grid[-1]:
             axes.set_xlabel(axis_label("step"))
         for axes in grid[:, 0]:

@@ -65,6 +65,11 @@ def verdict_badge(verdict: str) -> Markup:
     return Markup("<span class='verdict {}'>{}</span>").format(kind, verdict)
 
 
+def caption_html(title: str, caption: str) -> Markup:
+    """Return what stands below a table or figure."""
+    return Markup("<p class='caption'><b>{}.</b> {}</p>").format(title, caption)
+
+
 def given(text: str, markup: str) -> Markup:
     """Return ``markup`` around a text, or nothing around an empty one."""
     return Markup(markup).format(text) if text else Markup("")

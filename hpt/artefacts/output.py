@@ -16,7 +16,7 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from hpt.artefacts.markup import given, scores_html
+from hpt.artefacts.markup import caption_html, scores_html
 from hpt.artefacts.provenance import commits, source_line, source_rows
 from hpt.export import RunRecords
 from hpt.files import write_json, write_text
@@ -108,7 +108,7 @@ class TableArtefact:
 
     def html(self) -> Markup:
         """Return the table as HTML, every text escaped; the paper's value stands below ours."""
-        return scores_html(self.shown()) + given(self.caption, "<p class='caption'>{}</p>")
+        return scores_html(self.shown()) + caption_html(self.title, self.caption)
 
     def _flat_rows(self) -> list[tuple[str, tuple[str, ...]]]:
         flat = []
@@ -161,7 +161,7 @@ class FigureArtefact:
         with TemporaryDirectory() as folder:
             (svg, *_) = save_figure(self.figure(), Path(folder) / self.name, {"Title": self.title})
             picture = Markup("<img alt='{}' src='{}'>").format(self.title, svg_source(svg))
-        return picture + given(self.caption, "<p class='caption'>{}</p>")
+        return picture + caption_html(self.title, self.caption)
 
 
 Made = TableArtefact | FigureArtefact

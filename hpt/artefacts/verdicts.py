@@ -99,16 +99,20 @@ def _verdict(claim: Claim, result: ClaimResult) -> Verdict:
         sentence=claim.sentence,
         reading=claim.reading,
         paper=paper_evidence(claim),
-        ours="" if result.effect is None else f"{_number(result.effect)} {result.unit}".strip(),
-        interval=_interval(result.interval),
+        ours="" if result.effect is None else f"{_number(result.effect, result.unit)} {result.unit}".strip(),
+        interval=_interval(result.interval, result.unit),
         verdict=result.verdict.value,
         explanation=result.explanation,
     )
 
 
-def _number(value: float) -> str:
+def _number(value: float, unit: str) -> str:
+    if unit == "points":
+        return f"{value:+.1f}"  # as accuracies are printed
     return f"{value:+#.3g}" if abs(value) < 100 else f"{value:+.0f}"
 
 
-def _interval(interval: Interval | None) -> str:
-    return f"[{_number(interval.low)}, {_number(interval.high)}]" if interval is not None and interval.known else ""
+def _interval(interval: Interval | None, unit: str) -> str:
+    if interval is None or not interval.known:
+        return ""
+    return f"[{_number(interval.low, unit)}, {_number(interval.high, unit)}]"

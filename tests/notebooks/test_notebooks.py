@@ -123,7 +123,6 @@ def test_one_figure_alone(work: Path, tmp_path: Path) -> None:
     ("given", "message"),
     [
         ({"sedes": [0]}, r"sedes = \[0\]: allowed is a parameter of this notebook: scale, seeds"),
-        ({"seeds": 0}, "seeds = 0: allowed is a list"),
         ({"settings": {"gate.cuont": 2}}, r"gate\.cuont = 2: .*did you mean count"),
     ],
 )
