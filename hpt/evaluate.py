@@ -69,7 +69,8 @@ def sample_answers(
     flat = [
         (problem, i, sample) for problem, batch in zip(problems, batches, strict=True) for i, sample in enumerate(batch)
     ]
-    texts = tokenizer.batch_decode([sample.tokens for _, _, sample in flat], skip_special_tokens=True)
+    # a rank with no problem of a small set has nothing to decode, and batch_decode makes one empty text of nothing
+    texts = tokenizer.batch_decode([sample.tokens for _, _, sample in flat], skip_special_tokens=True) if flat else []
     grades = verifier.grade(texts, [problem for problem, _, _ in flat])
     return pd.DataFrame(
         {

@@ -8,13 +8,13 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hpt.checkpoint import load_newest, save_checkpoint
 from hpt.config import RunConfig, validate
 from hpt.errors import ConfigError, HptError
 from hpt.files import read_json, sha256_files, write_json, write_parquet
@@ -122,8 +122,10 @@ def run_job(job: Job) -> RunFolder:
     config = resolve_run(job.config, job.root)
     folder = RunFolder.of(config, job.root)
     os.environ.setdefault("OMP_NUM_THREADS", str(config.engine.threads))
-    with folder.lock():
-        folder.create(config)
+    # rank 0 holds the run for all; the others meet it when they join the process group
+    with folder.lock() if _rank() == 0 else nullcontext():
+        if _rank() == 0:
+            folder.create(config)
         sampler = None
         if not folder.finished:
             try:
@@ -148,15 +150,21 @@ def _train(config: RunConfig, folder: RunFolder) -> Any:
         sampler = None
     else:
         sampler = _post_train(config, folder)
-    write_json(folder.path / "provenance.json", provenance(time.perf_counter() - started))
-    folder.set_status("finished", config.schedule.steps)
+    if _rank() == 0:
+        write_json(folder.path / "provenance.json", provenance(time.perf_counter() - started))
+        folder.set_status("finished", config.schedule.steps)
     return sampler
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", "0"))
 
 
 def _post_train(config: RunConfig, folder: RunFolder) -> Any:
     import torch
     from transformers import AutoTokenizer
 
+    from hpt.checkpoint import load_newest, save_checkpoint
     from hpt.engine import PolicyEngine
     from hpt.policy import PolicyModule, load_model
     from hpt.rewards import Verifier
@@ -165,7 +173,6 @@ def _post_train(config: RunConfig, folder: RunFolder) -> Any:
     from hpt.trainer import Trainer
 
     checkpoints = folder.path / "checkpoints"
-    path, state, records = load_newest(checkpoints)
     method, base = method_named(config.method), str(config.policy.path)
     tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
     stages = [method_named(name) for name in method.stages] or [method]
@@ -179,6 +186,8 @@ def _post_train(config: RunConfig, folder: RunFolder) -> Any:
 
     with Verifier(timeout_s=config.rollout.verifier_timeout_s) as verifier:
         engine = engine_from(base)
+        # rank 0 looks for all: it sets damaged checkpoints aside, and two ranks must not disagree on where to continue
+        ((path, state, records),) = engine.gather([load_newest(checkpoints)] if engine.rank == 0 else [])
         sampler = Sampler(base, config.rollout, config.policy.dtype, engine.ranks)
         reference = None
         if config.estimator.kl_coefficient:
