@@ -1,15 +1,19 @@
 """``hpt runs``: list, show, export, import or remove run folders."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from hpt.errors import ConfigError
-from hpt.runs import RunFolder, run_folders
+
+if TYPE_CHECKING:
+    from hpt.runs import RunFolder
 
 runs_app = typer.Typer(no_args_is_help=True, help="List, show, export, import or remove runs.")
 console = Console(soft_wrap=True)
@@ -25,6 +29,8 @@ def find_run(name: str, runs_dir: Path) -> RunFolder:
     Raises:
         ConfigError: none, or several.
     """
+    from hpt.runs import run_folders
+
     found = [folder for folder in run_folders(runs_dir) if folder.path.name.startswith(name)]
     if len(found) != 1:
         names = ", ".join(folder.path.name for folder in found[:5]) or "none begins so"
@@ -35,6 +41,8 @@ def find_run(name: str, runs_dir: Path) -> RunFolder:
 @runs_app.command("list")
 def list_runs(runs_dir: RunsDir = Path("runs")) -> None:
     """List all runs with state and step."""
+    from hpt.runs import run_folders
+
     table = Table("run", "scale", "state", "step")
     for folder in run_folders(runs_dir):
         status = folder.status
@@ -75,6 +83,7 @@ def export_runs(
 ) -> None:
     """Write the records of every finished run (no answers, no weights) under reports/<scale>/records/."""
     from hpt.export import export_run
+    from hpt.runs import run_folders
 
     for folder in run_folders(runs_dir, scale):
         if folder.finished:

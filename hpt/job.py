@@ -34,7 +34,7 @@ class Job:
 
 def base_config(config: RunConfig) -> RunConfig:
     """Return the configuration of the base this package trains for ``config``'s policy; shared by all seeds."""
-    from hpt.pretrain import pretraining_config
+    from hpt.bases import pretraining_config
 
     return pretraining_config(config.scale, config.policy.name, config.data.world)
 
@@ -55,7 +55,7 @@ def resolve_run(config: RunConfig, root: Path) -> RunConfig:
             raise HptError(f"the base {config.policy.name} is not trained yet: run `hpt train --method pretrain`")
         path = str(base.model)
     else:
-        from hpt.policy import check_model_folder
+        from hpt.model_folder import check_model_folder
 
         check_model_folder(path)
     policy = config.policy.model_copy(

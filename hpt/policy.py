@@ -5,14 +5,13 @@ The head never builds a [tokens, vocabulary] tensor larger than one chunk; every
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from hpt.batch import MicroBatch
-from hpt.errors import ConfigError
+from hpt.model_folder import check_model_folder
 from hpt.upge.likelihood import token_logprobs_and_entropy
 
 
@@ -86,24 +85,3 @@ def load_model(folder: str | os.PathLike[str], dtype: torch.dtype = torch.float3
     return AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype, attn_implementation="sdpa", use_safetensors=True, local_files_only=True
     )
-
-
-def check_model_folder(folder: str | os.PathLike[str]) -> None:
-    """Refuse a model folder that cannot be used, before anything is loaded.
-
-    Raises:
-        ConfigError: what is missing, and what to do.
-    """
-    path = Path(folder)
-    if not (path / "config.json").is_file():
-        remedy = "name a folder saved with save_pretrained, or leave policy.path out to use the mini world's base"
-        raise ConfigError("policy.path", str(folder), "a model folder in Hugging Face format (config.json)", remedy)
-    if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
-        remedy = "save the tokenizer into the same folder: tokenizer.save_pretrained(folder)"
-        raise ConfigError("policy.path", str(folder), "a model folder that holds its tokenizer", remedy)
-    if not list(path.glob("*.safetensors")):
-        remedy = "save the weights with save_pretrained(folder, safe_serialization=True)"
-        raise ConfigError("policy.path", str(folder), "weights in safetensors files (pickles are not read)", remedy)
-    if '"auto_map"' in (path / "config.json").read_text():
-        remedy = "use a model whose architecture transformers ships; code from model folders is never run"
-        raise ConfigError("policy.path", str(folder), "a model that needs no code of its own", remedy)

@@ -18,7 +18,7 @@ from torch import nn
 
 from hpt.batch import DEMONSTRATION, Part, Trajectory, WeightedTrajectory
 from hpt.checkpoint import load_newest, save_checkpoint
-from hpt.config import RunConfig, digest, validate
+from hpt.config import RunConfig
 from hpt.engine import PolicyEngine
 from hpt.policy import load_model
 from hpt.records import rows_of
@@ -36,34 +36,6 @@ from hpt.tasks.graded import GradedWorld, world_named
 from hpt.tasks.tokenizer import build_tokenizer
 from hpt.update import Updater
 from hpt.upge.rows import ROWS
-
-
-def pretraining_config(scale: str, base: str, world: str) -> RunConfig:
-    """Return the configuration of a base's run; its data hash covers the world and the recipe.
-
-    Example:
-        >>> pretraining_config("tiny", "weak", "tiny").method
-        'pretrain'
-    """
-    recipe = base_recipe(world, base)
-    return validate(
-        {
-            "scale": scale,
-            "method": "pretrain",
-            "seed": 0,
-            "policy": {"name": base},
-            "engine": {"micro_batch_tokens": 1536},
-            "data": {
-                "source": "graded",
-                "world": world,
-                "sha256": digest({"world": world_named(world).model_dump(), "recipe": recipe.model_dump()}),
-            },
-            "optimizer": {"warmup_steps": recipe.warmup_updates, "gradient_clip": 1.0, "learning_rate": 1.0},
-            "schedule": {"steps": recipe.updates, "prompts_per_step": recipe.batch_documents, "updates_per_step": 1},
-            "validation": {"every": 0},
-            "checkpoint": {"every": 200, "keep": 1},
-        }
-    )
 
 
 class BaseOptimizer(torch.optim.Optimizer):

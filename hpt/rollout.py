@@ -6,17 +6,21 @@ engine in memory, and every rollout carries the version of the weights it was dr
 the prompts, nor the number of ranks, nor on what was drawn before: a resumed run draws what an unbroken one would.
 """
 
+from __future__ import annotations
+
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 
 from hpt.config import RolloutSettings
 from hpt.errors import HptError, TrainingFault
+
+if TYPE_CHECKING:  # planning a run reads this module's settings and must not wait for PyTorch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
