@@ -66,7 +66,13 @@ def test_seeds_and_settings_are_read_strictly() -> None:
 
 def test_ctrl_c_stops_and_says_how_to_continue(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "hpt.cli", "train", "--method", "pretrain", "--scale", "tiny"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+
+    def listen() -> None:  # a shell starts background jobs, and so whole test runs, with Ctrl-C ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, cwd=tmp_path, preexec_fn=listen
+    ) as process:  # fmt: skip
         assert process.stderr is not None
         assert "started pretrain" in process.stderr.readline()
         process.send_signal(signal.SIGINT)
