@@ -9,6 +9,7 @@ accumulation is 1 and ``managed_gradient_accumulation`` is off, so that `step` a
 import os
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,9 +82,10 @@ class PolicyEngine:
         inner = make_optimizer(policy) if make_optimizer else GuardedAdamW(policy.parameters(), optimizer)
         self._inner = inner
         self._engine: Any
-        self._engine, *_ = deepspeed.initialize(
-            model=policy, optimizer=inner, config=_deepspeed_config(engine, optimizer, dtype)
-        )
+        with _launched():
+            self._engine, *_ = deepspeed.initialize(
+                model=policy, optimizer=inner, config=_deepspeed_config(engine, optimizer, dtype)
+            )
         self._norm = 0.0
         self._applied = True
         inner.may_step = self._guard
@@ -191,13 +193,32 @@ def start_process_group() -> Any:
     # process leaves for ever: every later run would wait for it. gloo does the same sums without a compiler.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     if not torch.distributed.is_initialized():
-        if "RANK" not in os.environ:
-            with socket.socket() as probe:  # a free port, so that runs side by side do not meet
-                probe.bind(("127.0.0.1", 0))
-                port = probe.getsockname()[1]
-            os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-        deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
+        with _launched():
+            backend = "nccl" if torch.cuda.is_available() else "gloo"
+            deepspeed.init_distributed(dist_backend=backend, verbose=False)
     return deepspeed
+
+
+@contextmanager
+def _launched() -> Iterator[None]:
+    """Set what a launcher would have set, where there was none, and take it back.
+
+    Left in the environment it would be inherited by runs started from here, which would all take themselves for rank 0
+    of this process's group and fail on its port.
+    """
+    if "RANK" in os.environ:
+        yield
+        return
+    with socket.socket() as probe:  # a free port, so that runs side by side do not meet
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    alone = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ.update(alone, LOCAL_RANK="0")  # this one stays: ZeRO-3 reads it later too, and alone it means nothing
+    try:
+        yield
+    finally:
+        for name in alone:
+            os.environ.pop(name, None)
 
 
 def _deepspeed_config(engine: EngineSettings, optimizer: OptimizerSettings, dtype: str) -> dict[str, Any]:

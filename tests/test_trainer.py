@@ -1,6 +1,7 @@
 """Algorithm 1 with a scripted sampler: what is sampled, trained, skipped, counted and recorded."""
 
 import math
+import os
 from collections import Counter
 from typing import Any
 
@@ -432,3 +433,9 @@ def test_rollouts_carry_the_version_of_the_weights_they_were_drawn_from() -> Non
         )
         trainer.train(step + 1)
     assert versions == [{0}, {2}, {4}]
+
+
+def test_training_here_leaves_child_processes_free_to_train() -> None:
+    """A launcher's variables left in the environment would make every child rank 0 of this process's group."""
+    make_trainer(config_for("sft"))
+    assert not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} & set(os.environ)
