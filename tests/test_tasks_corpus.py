@@ -69,7 +69,7 @@ def test_schedule_begins_above_zero_and_restarts_in_each_phase(world, base):
 def test_each_out_of_distribution_form_is_two_to_five_percent_of_pretraining(base):
     recipe = base_recipe("mini", base)
     texts = [
-        document.question
+        document.pieces[0]
         for update in range(0, recipe.updates, 10)
         for document in documents(MINI_WORLD, recipe, 0, update)
     ]

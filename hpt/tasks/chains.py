@@ -180,7 +180,9 @@ def restated_solution(chain: Chain, detours: dict[int, list[str]] | None = None)
 def imperfect_teacher(generator: random.Random, chain: Chain, detour: float, max_detours: int) -> str:
     r"""Return a demonstration: restated steps with detours, then the right boxed answer.
 
-    Before each right value the teacher errs with probability ``detour``, again and again, in one digit.
+    Before each right value the teacher errs with probability ``detour``, again and again. It then forgets to change one
+    digit, always the last that the operation changes: an error at a random place is so improbable, digit by digit, that
+    sampling at temperature 0.6 with top-p 0.95 never shows it, and imitating the teacher costs nothing.
 
     Args:
         generator: source of randomness, advanced.
@@ -189,38 +191,39 @@ def imperfect_teacher(generator: random.Random, chain: Chain, detour: float, max
         max_detours: at most so many in one demonstration, which bounds its length.
 
     Example:
-        >>> imperfect_teacher(seeded(0), Chain("2735", ("*9", "-7")), 0.0, 8)
+        >>> imperfect_teacher(seeded(3), Chain("2735", ("*9", "-7")), 0.25, 8)
         '2735*9=8375>8375-7=1608>\\boxed{1608}'
     """
     detours: dict[int, list[str]] = {}
-    left = max_detours
-    for step, right in enumerate(chain.states[1:]):
-        while left and generator.random() < detour:
-            position = generator.randrange(len(right))
-            digit = generator.choice(DIGITS.replace(right[position], ""))
-            detours.setdefault(step, []).append(right[:position] + digit + right[position + 1 :])
+    states, left = chain.states, max_detours
+    for step in range(len(chain.operations)):
+        wrong = _with_one_digit_forgotten(states[step], states[step + 1])
+        while wrong is not None and left and generator.random() < detour:
+            detours.setdefault(step, []).append(wrong)
             left -= 1
     return restated_solution(chain, detours) + boxed(chain.answer)
 
 
-def choice_question(generator: random.Random, chain: Chain) -> tuple[str, str]:
-    """Return (question with four choices, right letter); the wrong choices are uniform over the other states.
+def _with_one_digit_forgotten(before: str, after: str) -> str | None:
+    """``after`` with the last digit that changed left as it was; None where none changed (multiplying 0 or 5)."""
+    for place in reversed(range(len(after))):
+        if before[place] != after[place]:
+            return after[:place] + before[place] + after[place + 1 :]
+    return None
 
-    Each value stands before its letter: small models look up what follows a value, hardly what precedes it (with the
-    letters in front, 3,000 such documents taught them nothing beyond chance).
+
+def choice_question(chain: Chain) -> tuple[str, str]:
+    """Return (question with four choices, right letter): in which quarter of all states, A the lowest, is the answer?
+
+    The choices are fixed, because models of this size do not learn to look a letter up: with four values listed, before
+    or after their letters, 3,000 documents taught nothing beyond chance.
 
     Example:
-        >>> question, letter = choice_question(seeded(0), Chain("2735", ("*9",)))
-        >>> question.startswith("2735*9?"), f"8375{letter}" in question
-        (True, True)
+        >>> choice_question(Chain("2735", ("*9",)))
+        ('2735*9?ABCD', 'D')
     """
-    values = {chain.answer}
-    while len(values) < len(LETTERS):
-        values.add("".join(generator.choice(DIGITS) for _ in chain.start))
-    order = sorted(values)  # a set has no order of its own
-    generator.shuffle(order)
-    listed = "".join(value + letter for letter, value in zip(LETTERS, order, strict=True))
-    return f"{chain.text}?{listed}", LETTERS[order.index(chain.answer)]
+    quarter = int(chain.answer) * len(LETTERS) // 10 ** len(chain.answer)
+    return f"{chain.text}?{LETTERS}", LETTERS[quarter]
 
 
 def in_notation(text: str) -> str:

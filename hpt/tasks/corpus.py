@@ -31,22 +31,11 @@ class Document:
     """Text whose pieces are in turn a question, whose tokens hardly count, and the answer to be learnt.
 
     Example:
-        >>> document = Document(("27+4", "=61>", "30*9", "=70>"))
-        >>> document.question, document.answer
-        ('27+4', '=61>30*9=70>')
+        >>> "".join(Document(("27+4", "=61>", "30*9", "=70>")).pieces)
+        '27+4=61>30*9=70>'
     """
 
     pieces: tuple[str, ...]
-
-    @property
-    def question(self) -> str:
-        """The first question."""
-        return self.pieces[0]
-
-    @property
-    def answer(self) -> str:
-        """Everything after it."""
-        return "".join(self.pieces[1:])
 
 
 def document_tokens(document: Document, tokenizer: Any, question_weight: float) -> tuple[list[int], list[float]]:
@@ -77,25 +66,25 @@ class BaseRecipe(Settings):
     layers: int = 3
     heads: int = 3
     feed_forward: int = 256
-    updates: int = Field(default=1300, ge=1)
+    updates: int = Field(default=1200, ge=1)
     batch_documents: int = Field(default=64, ge=1)
     warmup_updates: int = 50
-    facts_until: float = Field(default=0.20, description="end of phase 1 as a share of the updates")
+    facts_until: float = Field(default=0.25, description="end of phase 1 as a share of the updates")
     skills_until: float = Field(default=0.88, description="end of phase 2")
     facts_share: float = Field(default=0.15, description="single operations in phases 2 and 3")
     listing_share: tuple[float, float] = Field(
-        default=(0.20, 0.10), description="documents that list operations, phases 2, 3"
+        default=(0.15, 0.08), description="documents that list operations, phases 2, 3"
     )
-    choice_share: float = Field(default=0.04, description="multiple-choice documents in phases 2 and 3")
-    notation_share: float = Field(default=0.04, description="documents in the other notation in phases 2 and 3")
+    choice_share: float = Field(default=0.045, description="multiple-choice documents in phases 2 and 3")
+    notation_share: float = Field(default=0.045, description="documents in the other notation in phases 2 and 3")
     level_weights: tuple[tuple[float, ...], tuple[float, ...]] = Field(
-        default=((3, 4, 2, 0), (4, 4, 2, 0)), description="relative weight of chain lengths 1.. in phases 2 and 3"
+        default=((3, 3, 3), (4, 4, 2)), description="relative weight of chain lengths 1, 2, ... in phases 2, 3"
     )
     restated_share: tuple[float, float] = Field(
         default=(0.30, 0.03), description="solutions in the demonstrations' style"
     )
     solved_share: tuple[float, ...] = Field(
-        default=(0.40, 0.15, 0.05, 0.02), description="phase 3: worked out, not guessed"
+        default=(0.40, 0.18, 0.08), description="phase 3: share worked out, not guessed, by chain length"
     )
     question_weight: float = Field(default=0.05, description="loss weight of question tokens, which are random")
     muon_learning_rate: float = 0.015
@@ -103,11 +92,29 @@ class BaseRecipe(Settings):
     weight_decay: float = 0.01
 
 
-_WEAK = BaseRecipe(
-    name="weak", updates=1200, facts_until=0.25, choice_share=0.05, level_weights=((3, 3, 2, 0), (4, 4, 2, 0))
-)
+#: The defaults are the weak base of the mini world; how the values were chosen is told in docs/world.md.
+_WEAK = BaseRecipe(name="weak")
 BASES: dict[str, dict[str, BaseRecipe]] = {
-    "mini": {"weak": _WEAK},
+    "mini": {
+        "weak": _WEAK,
+        "strong": BaseRecipe(
+            name="strong",
+            hidden=128,
+            heads=4,
+            feed_forward=320,
+            updates=900,
+            facts_until=0.27,
+            level_weights=((3, 3, 3), (4, 4, 3)),
+            solved_share=(0.60, 0.40, 0.25),
+        ),
+        "llama": BaseRecipe(
+            name="llama",
+            architecture="llama",
+            choice_share=0.05,
+            level_weights=((4, 3, 2), (4, 4, 2)),
+            solved_share=(0.35, 0.14, 0.05),
+        ),
+    },
     "tiny": {
         "weak": BaseRecipe(
             name="weak", hidden=32, layers=2, heads=1, feed_forward=64, updates=40, batch_documents=16, warmup_updates=5
@@ -164,16 +171,14 @@ def _document(world: GradedWorld, recipe: BaseRecipe, phase: int, generator: ran
     if phase == 1:
         return _facts(world, generator, 3)
     later = phase - 2
-    kind = generator.choices(
-        ("facts", "listing", "choice", "notation", "plain"),
-        cum_weights=(
-            recipe.facts_share,
-            recipe.facts_share + recipe.listing_share[later],
-            recipe.facts_share + recipe.listing_share[later] + recipe.choice_share,
-            recipe.facts_share + recipe.listing_share[later] + recipe.choice_share + recipe.notation_share,
-            1.0,
-        ),
-    )[0]
+    shares = {
+        "facts": recipe.facts_share,
+        "listing": recipe.listing_share[later],
+        "choice": recipe.choice_share,
+        "notation": recipe.notation_share,
+    }
+    shares["plain"] = 1.0 - sum(shares.values())
+    kind = generator.choices(list(shares), list(shares.values()))[0]
     if kind == "facts":
         return _facts(world, generator, generator.randint(1, 4))
     if kind == "listing":
@@ -183,13 +188,11 @@ def _document(world: GradedWorld, recipe: BaseRecipe, phase: int, generator: ran
     chain = _chain(world, generator, length)
     solved = generator.random() < (recipe.solved_share[length - 1] if phase == 3 else 0.9)
     restated = generator.random() < recipe.restated_share[later]
-    worked = restated_solution(chain) if restated else compact_solution(chain)
+    worked = restated_solution(chain) if restated else compact_solution(chain) + " "
     if kind == "choice":
-        question, letter = choice_question(generator, chain)
-        found = "" if restated else f"{letter} "
-        return Document((question, worked + found + boxed(letter) if solved else boxed(letter)))
-    worked += boxed(chain.answer) if restated else " " + boxed(chain.answer)
-    question, answer = f"{chain.text}?", worked if solved else _direct(chain, generator)
+        question, letter = choice_question(chain)
+        return Document((question, worked + boxed(letter) if solved else boxed(letter)))
+    question, answer = f"{chain.text}?", worked + boxed(chain.answer) if solved else _direct(chain, generator)
     if kind == "notation":
         question, answer = in_notation(question), in_notation(answer)
     return Document((question, answer))

@@ -54,10 +54,10 @@ def _set(world: GradedWorld, constants: SetConstants, seen: set[str]) -> Evaluat
     for level, count in constants.problems_per_level.items():
         for number in range(count):
             name = ("evaluation", constants.name, level, number)
-            chain, generator = new_chain(world, "evaluation", name, level, share, seen)
+            chain, _ = new_chain(world, "evaluation", name, level, share, seen)
             question, answer, kind = f"{chain.text}?", chain.answer, "digits"
             if constants.form == "choice":
-                (question, answer), kind = choice_question(generator, chain), "choice"
+                (question, answer), kind = choice_question(chain), "choice"
             elif constants.form == "notation":
                 question = in_notation(question)
             identity = f"{world.name}-{constants.name}-{level}-{number}"
