@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from hpt.errors import ConfigError
 
 #: Raised whenever the same configuration can give other numbers than before; part of every fingerprint.
-NUMERICS_VERSION = 1
+NUMERICS_VERSION = 2
 
 
 class Settings(BaseModel):

@@ -86,6 +86,9 @@ class BaseRecipe(Settings):
     solved_share: tuple[float, ...] = Field(
         default=(0.40, 0.18, 0.08), description="phase 3: share worked out, not guessed, by chain length"
     )
+    choice_solved_share: tuple[float, ...] | None = Field(
+        default=None, description="the same for multiple choice, where a guess is right once in four; None = the same"
+    )
     question_weight: float = Field(default=0.05, description="loss weight of question tokens, which are random")
     muon_learning_rate: float = 0.015
     adamw_learning_rate: float = 0.003
@@ -113,12 +116,22 @@ BASES: dict[str, dict[str, BaseRecipe]] = {
             choice_share=0.05,
             level_weights=((4, 3, 2), (4, 4, 2)),
             solved_share=(0.35, 0.14, 0.05),
+            choice_solved_share=(0.60, 0.40, 0.30),
         ),
     },
     "tiny": {
-        "weak": BaseRecipe(
-            name="weak", hidden=32, layers=2, heads=1, feed_forward=64, updates=40, batch_documents=16, warmup_updates=5
+        name: BaseRecipe(
+            name=name,
+            architecture="llama" if name == "llama" else "qwen2",
+            hidden=32,
+            layers=2,
+            heads=1,
+            feed_forward=64,
+            updates=40,
+            batch_documents=16,
+            warmup_updates=5,
         )
+        for name in ("strong", "weak", "llama")
     },
 }
 
@@ -186,7 +199,8 @@ def _document(world: GradedWorld, recipe: BaseRecipe, phase: int, generator: ran
     weights = recipe.level_weights[later]
     length = generator.choices(range(1, len(weights) + 1), weights)[0]
     chain = _chain(world, generator, length)
-    solved = generator.random() < (recipe.solved_share[length - 1] if phase == 3 else 0.9)
+    shares_solved = (recipe.choice_solved_share if kind == "choice" else None) or recipe.solved_share
+    solved = generator.random() < (shares_solved[length - 1] if phase == 3 else 0.9)
     restated = generator.random() < recipe.restated_share[later]
     worked = restated_solution(chain) if restated else compact_solution(chain) + " "
     if kind == "choice":
