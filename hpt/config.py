@@ -34,6 +34,11 @@ class PolicySettings(Settings):
     path: str | None = Field(
         default=None, description="folder in Hugging Face format; None = the base this package trains"
     )
+    after: str | None = Field(
+        default=None,
+        description="start from the final weights of this method's run on the same base and seed; None = from the base",
+        json_schema_extra={"neutral": True},
+    )
     weights_sha256: str = Field(
         default="", description="hash of the initial weights, filled in when the run is resolved"
     )
@@ -51,6 +56,11 @@ class DataSettings(Settings):
     world: str = Field(default="mini", description="preset of the graded world (hpt.tasks.graded.WORLDS)")
     questions: int | None = Field(
         default=None, ge=1, description="use only the first so many training questions; None = all"
+    )
+    questions_per_level: list[int] | None = Field(
+        default=None,
+        description="use only so many questions of level 1, 2, ..., the first of each; None = all",
+        json_schema_extra={"neutral": True},
     )
     sha256: str = Field(default="", description="hash of the training problems, filled in when the run is resolved")
     max_prompt_tokens: int = Field(default=64, ge=1, description="longer prompts are refused")
@@ -240,9 +250,26 @@ class RunConfig(Settings):
         Resolved settings (with the data hash and base-weights hash they hold) and `NUMERICS_VERSION`; not the
         checkpoint cadence, and not the commit: that is provenance, shown where it differs.
         """
-        content = self.model_dump(mode="json", exclude={"checkpoint"})
+        content = _without_neutral(self, self.model_dump(mode="json", exclude={"checkpoint"}))
         content["policy"].pop("path")  # where the weights lie does not matter, weights_sha256 does
         return digest({"config": content, "numerics": NUMERICS_VERSION})
+
+
+def _without_neutral(settings: Settings, content: dict[str, Any]) -> dict[str, Any]:
+    """Leave out fields that were added later and stand at their default, which is what every earlier run did.
+
+    Without this, every new setting would give all finished runs another name, and they would be made again. Such a
+    field is marked ``json_schema_extra={"neutral": True}``; its default must never be changed.
+    """
+    kept = {}
+    for name, value in content.items():
+        field = type(settings).model_fields[name]
+        own = getattr(settings, name)
+        extra = field.json_schema_extra
+        if isinstance(extra, dict) and extra.get("neutral") and own == field.default:
+            continue
+        kept[name] = _without_neutral(own, value) if isinstance(own, Settings) else value
+    return kept
 
 
 def digest(value: Any) -> str:

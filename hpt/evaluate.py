@@ -46,7 +46,8 @@ def sample_answers(
         sampler: holds the policy's weights.
         verifier: grades.
         tokenizer: of the policy.
-        name: of the set, written into the table and part of the request seeds.
+        name: of the evaluation, ``set`` or ``set@samples``, written into the table; the set's name is part of the
+            request seeds, so that more samples begin with the same ones.
         problems: the set (or a rank's share of it).
         settings: sampling law, samples per problem, seed.
 
@@ -57,7 +58,7 @@ def sample_answers(
     requests = [
         SamplingRequest(
             prompt_tokens(tokenizer, problem),
-            request_seed(settings.seed, f"evaluate:{name}", 0, problem.id),
+            request_seed(settings.seed, f"evaluate:{name.partition('@')[0]}", 0, problem.id),
             settings.samples_per_problem,
             settings.temperature,
             settings.top_p,

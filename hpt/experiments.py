@@ -1,67 +1,35 @@
-"""Which runs and evaluations each artefact needs, as data; and making whatever is missing.
+"""Which runs and evaluations artefacts need, and making whatever is missing.
 
 Shared runs are made once: Table 3 and Figures 5 to 7 draw on the same ones. A run is found by its fingerprint, so
-changing a setting makes only the runs it changes.
+changing a setting makes only the runs it changes. What each artefact compares is data: `hpt.catalogue`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hpt.catalogue import ARTEFACTS, Artefact, artefacts_named
 from hpt.config import RunConfig
-from hpt.errors import ConfigError
-from hpt.job import Job, base_config, missing_evaluations, resolve_run, training_problems_of
+from hpt.job import Job, initial_run, is_ready, missing_evaluations, resolve_run, training_problems_of
 from hpt.methods import METHODS
 from hpt.runs import RunFolder
-from hpt.scales import build_config
 
-#: The evaluation sets of the mini world that stand for the paper's in-distribution benchmarks.
-IN_DISTRIBUTION = ("contest-a", "contest-b", "contest-c", "graded-500", "applied", "olympiad-like")
+__all__ = ["ARTEFACTS", "Artefact", "PlannedRun", "artefacts_named", "compute", "planned_runs", "run_with_base"]
 
-
-@dataclass(frozen=True)
-class Artefact:
-    """One table or figure of the paper.
-
-    Attributes:
-        name: file name and what ``--only`` takes.
-        title: for people.
-        policies: bases it needs runs of.
-        methods: methods it compares.
-        evaluations: sets on which the final policies (and the bases) are evaluated; none for training curves.
-        notebook: the notebook that makes it.
-    """
-
-    name: str
-    title: str
-    policies: tuple[str, ...]
-    methods: tuple[str, ...]
-    evaluations: tuple[str, ...]
-    notebook: str
-
-
-_METHODS = ("sft", "grpo", "luffy", "hpt")
-ARTEFACTS: dict[str, Artefact] = {
-    artefact.name: artefact
-    for artefact in (
-        Artefact("table3", "Table 3: main results", ("weak",), _METHODS, IN_DISTRIBUTION, "table3_main_results"),
-        Artefact("figure5", "Figure 5: validation curves", ("weak",), _METHODS, (), "training_dynamics"),
-        Artefact("figure6", "Figure 6: offline data ratio", ("weak",), ("hpt",), (), "training_dynamics"),
-        Artefact("figure7", "Figure 7: entropy and response length", ("weak",), ("grpo", "luffy", "hpt"), (),
-                 "training_dynamics"),
-    )
-}  # fmt: skip
+#: Bases in the order their runs are made: the weak half of Table 3 and Figures 5 to 7 are worth reading early.
+_BASE_ORDER = ("weak", "strong", "llama")
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run an artefact needs: its settings, its folder (None while its base is not trained), its evaluations."""
+    """A run artefacts need: settings, folder (None while its initial weights are not there), evaluations, its arms."""
 
     config: RunConfig
     folder: RunFolder | None
     evaluations: tuple[str, ...]
     reason: str
+    arms: tuple[str, ...] = ()
 
     @property
     def method(self) -> str:
@@ -84,16 +52,11 @@ class PlannedRun:
         return self.reason == ""
 
 
-def artefacts_named(names: Sequence[str]) -> list[Artefact]:
-    """Return the artefacts of these names; all of them for none.
-
-    Raises:
-        ConfigError: no such artefact.
-    """
-    for name in names:
-        if name not in ARTEFACTS:
-            raise ConfigError("only", name, "one of " + ", ".join(ARTEFACTS), "correct the name")
-    return [ARTEFACTS[name] for name in names or ARTEFACTS]
+@dataclass
+class _Need:
+    config: RunConfig
+    evaluations: dict[str, None]  # ordered, each once
+    arms: dict[str, None]
 
 
 def planned_runs(
@@ -103,41 +66,48 @@ def planned_runs(
     root: Path,
     settings: Mapping[str, Any] | None = None,
 ) -> list[PlannedRun]:
-    """Return every run the artefacts need, bases first, each once, with why it is not done (if it is not).
+    """Return every run the artefacts need, in the order they are made, with why it is not done (if it is not).
 
     Args:
         scale: key of `hpt.scales.SCALES`.
-        artefacts: names; empty = all.
+        artefacts: names; empty = all of the paper.
         seeds: run seeds; bases are shared by all of them.
         root: folder of run folders.
-        settings: dotted settings laid over every method's run.
+        settings: dotted settings laid over every method's run, below those an arm has of its own.
     """
-    evaluations: dict[str, tuple[RunConfig, set[str]]] = {}
+    needs: dict[str, _Need] = {}
+
+    def need(config: RunConfig, evaluations: Iterable[str], arm: str) -> None:
+        before = initial_run(config)
+        if before is not None:
+            # what a run starts from is needed too; only a base is itself a line of the artefact
+            need(before, evaluations if before.method == "pretrain" else (), f"{before.method}-{before.policy.name}")
+        own = needs.setdefault(config.fingerprint(), _Need(config, {}, {}))
+        own.evaluations |= dict.fromkeys(evaluations)
+        own.arms[arm] = None
+
+    seeds = list(seeds)
     for artefact in artefacts_named(artefacts):
-        for policy in artefact.policies:
-            example = build_config(artefact.methods[0], scale=scale, policy=policy)
-            configs = [base_config(example)]
-            for method in artefact.methods:
-                configs += [
-                    build_config(method, scale=scale, policy=policy, seed=seed, settings=settings) for seed in seeds
-                ]
-            for config in configs:
-                _, names = evaluations.setdefault(config.fingerprint(), (config, set()))
-                names.update(artefact.evaluations)
-    planned = [_planned(config, tuple(sorted(names)), root) for config, names in evaluations.values()]
-    return sorted(planned, key=lambda run: (run.method != "pretrain", run.seed, _cost_rank(run)))
+        for arm in artefact.arms:
+            for seed in seeds:
+                need(arm.config(scale, seed, settings), artefact.evaluations, arm.key)
+    planned = [replace(_planned(own.config, tuple(own.evaluations), root), arms=tuple(own.arms))
+               for own in needs.values()]  # fmt: skip
+    return sorted(planned, key=_order)
 
 
-def _cost_rank(run: PlannedRun) -> int:
-    # the longest first, so that two cores finish together
-    return -METHODS[run.method].samples * 2 - len(METHODS[run.method].components) if run.method in METHODS else 0
+def _order(run: PlannedRun) -> tuple[Any, ...]:
+    base = _BASE_ORDER.index(run.policy) if run.policy in _BASE_ORDER else len(_BASE_ORDER)
+    # a base first, then within it the longest run first, so that two cores finish together
+    cost = -METHODS[run.method].samples * 2 - len(METHODS[run.method].components) if run.method in METHODS else 0
+    return (run.seed, base, run.method != "pretrain", cost)
 
 
 def _planned(config: RunConfig, names: tuple[str, ...], root: Path) -> PlannedRun:
-    if config.method != "pretrain" and config.policy.path is None:
-        base = RunFolder.of(base_config(config), root)
-        if not base.finished:
-            return PlannedRun(config, None, names, f"its base {config.policy.name} is not trained")
+    if not is_ready(config, root):
+        before = initial_run(config)
+        what = f"its base {config.policy.name}" if config.policy.after is None else f"{config.policy.after}"
+        return PlannedRun(config, None, names, f"{what} is not trained" if before else "")
     config = resolve_run(config, root)
     folder = RunFolder.of(config, root)
     status = folder.status
@@ -172,20 +142,24 @@ def compute(
     from hpt.pool import run_jobs
 
     seeds = list(seeds)
-    while left := jobs_of(planned := planned_runs(scale, artefacts, seeds, root, settings), root):
-        bases = [job for job in left if job.config.method == "pretrain"]
-        run_jobs(bases or left, jobs)  # runs cannot be resolved before their base exists
+    planned = planned_runs(scale, artefacts, seeds, root, settings)
+    if left := jobs_of(planned, root):
+        run_jobs(left, jobs)
+        planned = planned_runs(scale, artefacts, seeds, root, settings)
     return planned
 
 
 def run_with_base(config: RunConfig, root: Path, evaluations: Sequence[str] = ()) -> RunFolder:
-    """Make one run, after its base if that is missing, in a process of its own with a progress line."""
+    """Make one run, after what it starts from if that is missing, in a process of its own with a progress line."""
     from hpt.pool import run_jobs
 
     if config.method != "pretrain":
         training_problems_of(config)  # an unreadable file is a mistake to name before a base is trained for it
-        if config.policy.path is None and not RunFolder.of(base := base_config(config), root).finished:
-            run_jobs([Job(base, root)])
+    chain = [config]
+    while (before := initial_run(chain[0])) is not None and not is_ready(chain[0], root):
+        chain.insert(0, before)
+    if len(chain) > 1:
+        run_jobs([Job(own, root) for own in chain[:-1]])
     config = resolve_run(config, root)
     folder = RunFolder.of(config, root)
     if not folder.finished or missing_evaluations(folder, config, evaluations):

@@ -58,6 +58,7 @@ class RunRecords:
         validation: step, benchmark, problem_id, level, correct, samples, response_tokens_mean; empty for a base.
         evaluations: key (hash of the sampling law and the problems) and the columns of `counts_per_problem`.
         provenance: as `hpt.runs.provenance` returned it when the run ended.
+        arms: keys of the arms (`hpt.catalogue.Arm`) this run was asked for as; empty where nobody asked.
     """
 
     name: str
@@ -67,6 +68,7 @@ class RunRecords:
     validation: pd.DataFrame
     evaluations: pd.DataFrame
     provenance: dict[str, Any] = field(default_factory=dict)
+    arms: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:
@@ -115,11 +117,10 @@ def load_records(path: Path) -> RunRecords:
             raise RecordFault(f"{path / MANIFEST} must list {', '.join(RECORD_FILES)}; export the run again")
         check_manifest(path)
     config = _config(path)
-    tables = {name: _table(path, name) for name in TABLES}
+    metrics, rollouts, validation = (_table(path, name) for name in ("metrics", "rollouts", "validation"))
     evaluations = _checked(path / _EVALUATIONS, "evaluations") if exported else _evaluations(path)
-    return RunRecords(
-        name=path.name, config=config, evaluations=evaluations, provenance=read_json(path / "provenance.json"), **tables
-    )
+    provenance = read_json(path / "provenance.json")
+    return RunRecords(path.name, config, metrics, rollouts, validation, evaluations, provenance)
 
 
 def record_folders(records: Path) -> list[Path]:

@@ -39,21 +39,47 @@ def base_config(config: RunConfig) -> RunConfig:
     return pretraining_config(config.scale, config.policy.name, config.data.world)
 
 
+def initial_run(config: RunConfig) -> RunConfig | None:
+    """Return the run whose final weights ``config`` starts from: its base, or the run named by ``policy.after``.
+
+    None for a base, which starts from nothing, and for a model folder of the user's.
+    """
+    from hpt.scales import build_config
+
+    if config.method == "pretrain" or config.policy.path is not None:
+        return None
+    if config.policy.after is None:
+        return base_config(config)
+    return build_config(
+        config.policy.after, scale=config.scale, recipe=config.recipe, policy=config.policy.name, seed=config.seed
+    )
+
+
+def is_ready(config: RunConfig, root: Path) -> bool:
+    """Return whether the weights ``config`` starts from are there."""
+    before = initial_run(config)
+    return before is None or (is_ready(before, root) and RunFolder.of(resolve_run(before, root), root).finished)
+
+
 def resolve_run(config: RunConfig, root: Path) -> RunConfig:
     """Fill in the hashes of data and initial weights, and where the weights lie; a resolved run stays as it is.
 
     Raises:
-        HptError: its base is not trained yet.
+        HptError: what it starts from is not trained yet.
     """
     if config.method == "pretrain":
         return config
     problems = training_problems_of(config)
     path = config.policy.path
     if path is None:
-        base = RunFolder.of(base_config(config), root)
-        if not base.finished:
-            raise HptError(f"the base {config.policy.name} is not trained yet: run `hpt train --method pretrain`")
-        path = str(base.model)
+        before = initial_run(config)
+        assert before is not None
+        folder = RunFolder.of(resolve_run(before, root), root)
+        if not folder.finished:
+            what = f"{before.method} on the {before.policy.name} base" if config.policy.after else "the base"
+            remedy = f"run `hpt train --method {before.method} --scale {config.scale} --policy {config.policy.name}`"
+            raise HptError(f"{what} ({config.policy.name}) is not trained yet: {remedy}")
+        path = str(folder.model)
     else:
         from hpt.model_folder import check_model_folder
 
@@ -77,27 +103,58 @@ def training_problems_of(config: RunConfig) -> list[Problem]:
         problems = training_problems(world_named(config.data.world))
     else:
         problems = load_problems(config.data.source)
+    if config.data.questions_per_level is not None:
+        problems = _of_levels(problems, config.data.questions_per_level)
     return problems[: config.data.questions]
 
 
+def _of_levels(problems: list[Problem], counts: Sequence[int]) -> list[Problem]:
+    left, chosen = dict(enumerate(counts, start=1)), []
+    for problem in problems:
+        if problem.level is not None and left.get(problem.level, 0) > 0:
+            left[problem.level] -= 1
+            chosen.append(problem)
+    for level, lacking in left.items():
+        if lacking:
+            have = f"at most {counts[level - 1] - lacking} of level {level}: there are no more"
+            raise ConfigError("data.questions_per_level", list(counts), have, "ask for fewer")
+    return chosen
+
+
 def evaluation_key(config: RunConfig, name: str) -> tuple[Any, list[Problem], str]:
-    """Return (sampling settings, problems, key) of the final evaluation of a run on a set (Section 3.1)."""
+    """Return (sampling settings, problems, key) of the final evaluation of a run on a set (Section 3.1).
+
+    Args:
+        config: of the run.
+        name: an evaluation set; ``validation``, on which settings are chosen and which no table reports; or
+            ``set@samples`` for another number of answers per problem than the set's.
+
+    Raises:
+        ConfigError: no such set, or a number of samples that is none.
+    """
     from hpt.evaluate import EvaluationSettings
-    from hpt.tasks.graded import world_named
+    from hpt.tasks.graded import validation_problems, world_named
     from hpt.tasks.sets import evaluation_sets
 
     config = sampling_config(config)
-    sets = evaluation_sets(world_named(config.data.world))
-    if name not in sets:
-        raise ConfigError("evaluation", name, "one of " + ", ".join(sets), "correct the name")
+    world = world_named(config.data.world)
+    sets = evaluation_sets(world)
+    of_set, at, samples = name.partition("@")
+    if of_set not in (*sets, "validation"):
+        raise ConfigError("evaluation", name, "one of " + ", ".join((*sets, "validation")), "correct the name")
+    if at and not (samples.isdecimal() and int(samples) > 0):
+        raise ConfigError("evaluation", name, "set@samples with samples of at least 1", f"write e.g. {of_set}@256")
+    if of_set == "validation":
+        problems, usual = validation_problems(world), world.curve_samples
+    else:
+        problems, usual = list(sets[of_set].problems), sets[of_set].samples_per_problem
     settings = EvaluationSettings(
-        samples_per_problem=sets[name].samples_per_problem,
+        samples_per_problem=int(samples) if at else usual,
         temperature=config.validation.temperature,
         top_p=config.validation.top_p,
         max_response_tokens=config.rollout.max_response_tokens,
         seed=config.seed,
     )
-    problems = list(sets[name].problems)
     return settings, problems, settings.key(problems)
 
 

@@ -8,7 +8,7 @@ import os
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +105,10 @@ class Study:
         """
         if self.from_records is None:
             done = compute(self.scale, self.artefacts, self.seeds, self.runs_dir, settings=self.settings)
-            return [load_records(run.folder.path) for run in done if run.folder is not None]
+            return [replace(load_records(run.folder.path), arms=run.arms) for run in done if run.folder is not None]
         there = [load_records(folder) for folder in record_folders(self.from_records)]
-        return [_recorded(there, run, shown_path(self.from_records)) for run in self.planned]
+        where = shown_path(self.from_records)
+        return [replace(_recorded(there, run, where), arms=run.arms) for run in self.planned]
 
     def show(self, artefact: str, records: Sequence[RunRecords]) -> Shown:
         """Make a table or figure, write it where asked, and return it to be displayed."""

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from hpt.errors import HptError
 from hpt.files import write_json
-from hpt.job import Job, resolve_run
+from hpt.job import Job, is_ready, resolve_run
 from hpt.runs import RunFolder
 
 
@@ -54,10 +54,14 @@ def run_jobs(jobs: Sequence[Job], parallel: int | None = None) -> None:
         ):
             whole = bar.add_task(f"{len(jobs)} runs", total=len(jobs), detail="")
             while waiting or running:
-                while waiting and free:
-                    running.append(_start(waiting.pop(0), free.pop(), Path(scratch), bar))
+                while free and (following := _first_ready(waiting)) is not None:
+                    waiting.remove(following)
+                    running.append(_start(following, free.pop(), Path(scratch), bar))
                     if plain:
                         print(f"started {running[-1].folder.path.name}", file=sys.stderr, flush=True)
+                if waiting and not running:
+                    lacking = ", ".join(f"{job.config.method} on {job.config.policy.name}" for job in waiting)
+                    raise HptError(f"no job is left that makes what these start from: {lacking}")
                 time.sleep(0.2)
                 for own in list(running):
                     _show(own, bar)
@@ -78,6 +82,11 @@ def run_jobs(jobs: Sequence[Job], parallel: int | None = None) -> None:
                 own.process.wait(timeout=20)
             except subprocess.TimeoutExpired:
                 own.process.kill()
+
+
+def _first_ready(waiting: Sequence[Job]) -> Job | None:
+    """The first job whose initial weights are there: a run waits for its base, other bases' runs need not."""
+    return next((job for job in waiting if is_ready(job.config, job.root)), None)
 
 
 def _start(job: Job, core: int, scratch: Path, bar: Progress) -> Running:

@@ -24,10 +24,9 @@ def fabricate(
 ) -> list[PlannedRun]:
     """Write finished run folders for everything the artefacts need, bases first, and return the finished plan."""
     dotted = {name.replace("__", "."): value for name, value in settings.items()}
-    for wanted in (True, False):
-        for run in planned_runs(scale, artefacts, seeds, root, dotted):
-            if (run.method == "pretrain") is wanted:
-                assert run.folder is not None
+    while left := [run for run in planned_runs(scale, artefacts, seeds, root, dotted) if not run.done]:
+        for run in left:
+            if run.folder is not None:  # the others start from one of these
                 write_run(run.folder, run.config, run.evaluations)
     plan = planned_runs(scale, artefacts, seeds, root, dotted)
     assert all(run.done for run in plan)
@@ -108,7 +107,7 @@ def _validation(config: RunConfig, skill: float, generator: np.random.Generator)
             "correct": int(generator.binomial(samples, 0.1 + (skill - 0.1) * step / max(1, steps))),
             "samples": samples, "response_tokens_mean": 20.0,
         }
-        for step in range(0, steps + 1, config.validation.every)
+        for step in (range(0, steps + 1, config.validation.every) if config.validation.every else ())
         for name, problems in curve_sets(config).items()
         for problem in problems
     ]  # fmt: skip

@@ -114,7 +114,7 @@ _ONLY_PICTURES = "The paper prints no values of its curves, so there is none to 
 
 
 def _used(records: Sequence[RunRecords], methods: Sequence[str], policies: Sequence[str]) -> tuple[RunRecords, ...]:
-    return tuple(own for own in records if own.method in methods and own.policy in policies)
+    return tuple(own for policy in policies for method in methods for own in of_method(records, method, policy))
 
 
 def _window(used: Sequence[RunRecords]) -> int:

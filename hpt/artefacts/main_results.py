@@ -6,6 +6,7 @@ import pandas as pd
 
 from hpt.artefacts.output import Cell, Column, TableArtefact, interval_text
 from hpt.artefacts.scores import BASE, score_table
+from hpt.artefacts.selection import of_method
 from hpt.export import RunRecords
 from hpt.paper import paper_data
 from hpt.plots import line_style
@@ -22,7 +23,7 @@ def table3(records: Sequence[RunRecords]) -> TableArtefact:
     """
     methods = (BASE, "sft", "grpo", "luffy", "hpt")
     data = score_table(records, methods, "weak", "in", "table3")
-    used = tuple(own for own in records if own.method in methods and own.policy == "weak")
+    used = tuple(own for method in methods for own in of_method(records, method, "weak"))
     title = "Table 3: main results, weak base (stands for Qwen2.5-Math-1.5B)"
     return scores_artefact("table3", title, data, used)
 

@@ -10,17 +10,29 @@ from hpt.export import RunRecords
 from hpt.tasks.sets import EvaluationSet, evaluation_sets
 
 
-def of_method(records: Sequence[RunRecords], method: str, policy: str) -> list[RunRecords]:
-    """Return the runs of a method on a base, in the order of their seeds.
+def of_arm(records: Sequence[RunRecords], key: str) -> list[RunRecords]:
+    """Return the runs of an arm (`hpt.catalogue.Arm.key`), in the order of their seeds.
+
+    Records that nobody asked for as arms (loaded one by one) count as the plain arm of their method and base.
 
     Raises:
         RecordFault: two runs of one seed: a mean over seeds would count it twice.
     """
-    chosen = sorted((own for own in records if own.method == method and own.policy == policy), key=lambda own: own.seed)
+    chosen = sorted((own for own in records if key in arm_keys(own)), key=lambda own: own.seed)
     for first, second in pairwise(chosen):
         if first.seed == second.seed:
             raise RecordFault(f"{first.name} and {second.name} are two runs of one seed; give only one of them")
     return chosen
+
+
+def arm_keys(record: RunRecords) -> tuple[str, ...]:
+    """Return the arms a record belongs to."""
+    return record.arms or (f"{record.method}-{record.policy}",)
+
+
+def of_method(records: Sequence[RunRecords], method: str, policy: str) -> list[RunRecords]:
+    """Return the runs of the arm ``method`` on a base; ``method`` is an arm's name, the method's for a plain arm."""
+    return of_arm(records, f"{method}-{policy}")
 
 
 def sets_of(records: Sequence[RunRecords]) -> dict[str, EvaluationSet]:

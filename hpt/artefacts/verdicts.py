@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from hpt.artefacts.scores import benchmark_frame
-from hpt.artefacts.selection import sets_of
+from hpt.artefacts.selection import of_method, sets_of
 from hpt.claims import ClaimRecords, ClaimResult, RunFrames, judge
 from hpt.export import RunRecords
 from hpt.paper import Claim, claims, paper_data, paper_value
@@ -63,11 +63,13 @@ def verdicts(records: Sequence[RunRecords], artefacts: Iterable[str], scale: str
 
 def claim_records(records: Sequence[RunRecords], claim: Claim, scale: str) -> ClaimRecords:
     """Return what a claim's test reads: the runs of its methods on its base, by seed."""
-    used = [own for own in records if own.policy == claim.policy and own.method in claim.methods]
+    runs = {method: of_method(records, method, claim.policy) for method in claim.methods}
+    used = [own for group in runs.values() for own in group]
     sets = sets_of(used) if used and "scores" in claim.records else {}
     seeds: dict[int, dict[str, RunFrames]] = {}
-    for own in used:
-        seeds.setdefault(own.seed, {})[own.method] = RunFrames(own.metrics, own.rollouts, benchmark_frame(own, sets))
+    for method, group in runs.items():
+        for own in group:
+            seeds.setdefault(own.seed, {})[method] = RunFrames(own.metrics, own.rollouts, benchmark_frame(own, sets))
     ceiling = max((own.config.rollout.max_response_tokens for own in used), default=None)
     return ClaimRecords(scale, seeds, ceiling)
 

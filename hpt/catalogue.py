@@ -1,0 +1,181 @@
+"""Every table and figure as data: which arms it compares, on which evaluation sets, and the notebook that makes it.
+
+An arm is one line of a comparison: a method on a base, with settings of its own where it has any; one run per seed.
+Arms are shared: a run that two artefacts need is made once (`hpt.experiments`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hpt.config import RunConfig
+from hpt.errors import ConfigError
+from hpt.scales import build_config
+
+#: The evaluation sets of the mini world that stand for the paper's in- and out-of-distribution benchmarks.
+IN_DISTRIBUTION = ("contest-a", "contest-b", "contest-c", "graded-500", "applied", "olympiad-like")
+OUT_OF_DISTRIBUTION = ("choice", "notation")
+#: Sets of Figure 2 with the answers sampled per problem: the paper's AIME 25, AIME 24 and AMC (it draws 2,048).
+PASS_AT_K = ("contest-b@256", "contest-a@256", "contest-c@256")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One line of a comparison.
+
+    Attributes:
+        method: key of `hpt.methods.METHODS` or ``module:METHOD``.
+        policy: base.
+        name: of the arm, unique on its base; the method's where the arm has no settings of its own.
+        settings: dotted settings, on top of the user's.
+        by_scale: more of them by scale, for sizes that belong to a scale.
+        label: for legends and tables; empty = the method's title.
+        recipe: reading of the method (`hpt.scales.RECIPES`).
+
+    Example:
+        >>> Arm("hpt", "weak").key, Arm("hpt", "weak", "hpt_gate2", {"gate.count": 2}).key
+        ('hpt-weak', 'hpt_gate2-weak')
+    """
+
+    method: str
+    policy: str
+    name: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    by_scale: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    label: str = ""
+    recipe: str = "released"
+
+    @property
+    def key(self) -> str:
+        """What records of its runs are found by."""
+        return f"{self.name or self.method}-{self.policy}"
+
+    def config(self, scale: str, seed: int, settings: Mapping[str, Any] | None = None) -> RunConfig:
+        """Return the configuration of the arm's run of a seed; ``settings`` are the user's.
+
+        Raises:
+            ConfigError: a setting that cannot be used.
+        """
+        own = {**self.settings, **self.by_scale.get(scale, {})}
+        return build_config(
+            self.method, scale=scale, recipe=self.recipe, policy=self.policy, seed=seed,
+            settings={**(settings or {}), **own},
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """One table or figure.
+
+    Attributes:
+        name: file name and what ``--only`` takes.
+        title: for people.
+        arms: what it compares; the base of each is always among its runs.
+        evaluations: sets on which the final policies (and the bases) are evaluated, ``set@samples`` for another number
+            of answers than the set's; none for training curves.
+        notebook: the notebook that makes it.
+        group: ``paper``, or ``appendix`` for what is only computed when asked for.
+    """
+
+    name: str
+    title: str
+    arms: tuple[Arm, ...]
+    evaluations: tuple[str, ...]
+    notebook: str
+    group: str = "paper"
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """Its bases, in order."""
+        return tuple(dict.fromkeys(arm.policy for arm in self.arms))
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Names of its arms, each once."""
+        return tuple(dict.fromkeys(arm.name or arm.method for arm in self.arms))
+
+
+def arms(policy: str, *methods: str) -> tuple[Arm, ...]:
+    """Return the plain arms of methods on a base."""
+    return tuple(Arm(method, policy) for method in methods)
+
+
+STRONG = arms("strong", "sft", "grpo", "sft_then_grpo", "luffy", "srft", "hpt")
+WEAK = arms("weak", "sft", "grpo", "luffy", "hpt")
+LLAMA = arms("llama", "sft", "grpo", "luffy", "hpt")
+#: Table 6; gate 0 is HPT itself on this base.
+GATES = (
+    Arm("hpt", "weak", "hpt_gate2", {"gate.count": 2}, label="HPT, gate 2/8"),
+    Arm("hpt", "weak", "hpt_gate1", {"gate.count": 1}, label="HPT, gate 1/8"),
+    Arm("hpt", "weak"),
+)
+#: Section 4.2: 85 questions each of levels 3, 4 and 5 for 50 epochs; 51 prompts per step, so that an epoch is 5 steps
+#: and holds every question once. The paper does not say how many prompts its step had.
+_FEW_QUESTIONS: Mapping[str, Mapping[str, Any]] = {
+    "mini": {
+        "data.questions_per_level": [0, 0, 85, 85, 85],
+        "schedule.prompts_per_step": 51,
+        "schedule.updates_per_step": 3,
+        "schedule.steps": 250,
+        "validation.every": 0,
+    },
+    "tiny": {
+        "data.questions_per_level": [0, 0, 4, 4, 4],
+        "schedule.prompts_per_step": 6,
+        "schedule.updates_per_step": 1,
+        "schedule.steps": 6,
+        "validation.every": 0,
+    },
+}
+PER_QUESTION = (
+    Arm("grpo", "weak", "grpo_after_sft", {"policy.after": "sft"}, _FEW_QUESTIONS, "SFT → GRPO (255 questions)"),
+    Arm("hpt", "weak", "hpt_few_questions", {}, _FEW_QUESTIONS, "HPT (255 questions)"),
+)
+
+ARTEFACTS: dict[str, Artefact] = {
+    artefact.name: artefact
+    for artefact in (
+        Artefact("table2", "Table 2: main results, strong base", STRONG, IN_DISTRIBUTION + OUT_OF_DISTRIBUTION,
+                 "table2_main_results"),
+        Artefact("table3", "Table 3: main results, Llama and weak base", LLAMA + WEAK, IN_DISTRIBUTION,
+                 "table3_main_results"),
+        Artefact("table4", "Table 4: exclusive solves", arms("strong", "grpo", "luffy", "hpt"), ("graded-500",),
+                 "table4_exclusive_solves"),
+        Artefact("table5", "Table 5: off-policy variants", arms("weak", "off_on", "mix_on", "hpt"), IN_DISTRIBUTION,
+                 "table5_off_policy"),
+        Artefact("table6", "Table 6: gate threshold", GATES, IN_DISTRIBUTION, "table6_gate_threshold"),
+        Artefact("figure2", "Figure 2: pass@k", arms("strong", "sft", "grpo", "sft_then_grpo", "luffy", "hpt"),
+                 PASS_AT_K, "figure2_pass_at_k"),
+        Artefact("figure3", "Figure 3: accuracy per question, SFT → GRPO", PER_QUESTION[:1], (),
+                 "figures3_4_per_question"),
+        Artefact("figure4", "Figure 4: HPT minus SFT → GRPO per question", PER_QUESTION, (),
+                 "figures3_4_per_question"),
+        Artefact("figure5", "Figure 5: validation curves", WEAK, (), "training_dynamics"),
+        Artefact("figure6", "Figure 6: offline data ratio", (*arms("weak", "hpt"), *arms("strong", "hpt")), (),
+                 "training_dynamics"),
+        Artefact("figure7", "Figure 7: entropy and response length", arms("weak", "grpo", "luffy", "hpt"), (),
+                 "training_dynamics"),
+        Artefact("figure8", "Figure 8: gate threshold over training", GATES, (), "table6_gate_threshold"),
+    )
+}  # fmt: skip
+
+
+def artefacts_named(names: Sequence[str]) -> list[Artefact]:
+    """Return the artefacts of these names; those of the paper for none; ``appendix`` stands for its group.
+
+    Raises:
+        ConfigError: no such artefact.
+
+    Example:
+        >>> [artefact.name for artefact in artefacts_named(["figure6", "table5"])]
+        ['figure6', 'table5']
+    """
+    groups = {artefact.group for artefact in ARTEFACTS.values()} | {"paper", "appendix"}
+    chosen: dict[str, Artefact] = {}
+    for name in names or ["paper"]:
+        if name not in ARTEFACTS and name not in groups:
+            raise ConfigError("only", name, "one of " + ", ".join([*ARTEFACTS, *sorted(groups)]), "correct the name")
+        for artefact in ARTEFACTS.values():
+            if name in (artefact.name, artefact.group):
+                chosen[artefact.name] = artefact
+    return list(chosen.values())
