@@ -175,7 +175,7 @@ def plan(name: str, artefacts: Sequence[str], given: Mapping[str, Any]) -> Study
         >>> given = {"scale": "tiny", "seeds": [0], "settings": {}, "runs_dir": "runs", "from_records": "",
         ...          "output_dir": ""}
         >>> len(plan("table3_main_results", ["table3"], given).planned)
-        5
+        10
     """
     if given["scale"] not in SCALES:
         raise ConfigError("scale", given["scale"], "one of " + ", ".join(SCALES), "choose one of these")

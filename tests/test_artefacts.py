@@ -26,8 +26,10 @@ SEEDS = (0, 1, 2)
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> list[RunFolder]:
-    plan = fabricate(tmp_path_factory.mktemp("runs"), seeds=SEEDS)
-    return [run.folder for run in plan if run.folder is not None]
+    plan = fabricate(tmp_path_factory.mktemp("runs"), ("figure5",), seeds=SEEDS)
+    scored = fabricate(tmp_path_factory.mktemp("scored"), ("table3",), seeds=SEEDS)
+    assert [run.arms for run in plan] == [run.arms for run in scored if run.policy == "weak"]
+    return [run.folder for run in scored if run.folder is not None and run.policy == "weak"]
 
 
 @pytest.fixture(scope="module")

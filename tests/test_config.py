@@ -48,7 +48,7 @@ def test_the_walk_sees_every_setting() -> None:
 
 @pytest.mark.parametrize("field", LEAVES)
 def test_wrong_type_is_refused(field: str) -> None:
-    reads_well(refusal({field: ["x"]}), field, ["x"])
+    reads_well(refusal({field: ("x",)}), field, ("x",))
 
 
 @pytest.mark.parametrize(
