@@ -211,7 +211,7 @@ def _with_regularisers(
         scope = [item for item in weighted if settings.entropy_scope == "all" or not item.is_zero]
         tokens = sum(item.trajectory.length for item in scope)
         entropy.update((id(item), settings.entropy_coefficient / tokens) for item in scope)
-    if settings.kl_coefficient:
+    if settings.kl_coefficient and settings.kl_term == "loss":
         for component in method.components:
             if component.data == "rollouts":
                 rollouts = [item for item in weighted if not item.trajectory.is_demonstration]
@@ -239,5 +239,16 @@ def _groups(trajectories: Sequence[Trajectory], baseline: float) -> RolloutGroup
         group=np.array([trajectory.prompt_index for trajectory in trajectories]),
         is_demonstration=np.array([trajectory.is_demonstration for trajectory in trajectories]),
         lengths=np.array([trajectory.length for trajectory in trajectories]),
+        kl=_kl_to_reference(trajectories),
         baseline=baseline,
     )
+
+
+def _kl_to_reference(trajectories: Sequence[Trajectory]) -> list[np.ndarray] | None:
+    """k1 of every token (Appendix B.2), where the log-probs of the frozen policy were computed."""
+    kl = [
+        t.old_logprobs.astype(np.float64) - t.reference_logprobs
+        for t in trajectories
+        if t.reference_logprobs is not None
+    ]
+    return kl if len(kl) == len(trajectories) else None

@@ -34,6 +34,8 @@ class Trajectory:
         old_logprobs: [len] float32 log pi_old as reported by whoever sampled; zeros for a demonstration.
         reward: R of Eq. 7, 0.0 or 1.0.
         policy_version: number of updates the sampling weights had seen; -1 for a demonstration.
+        reference_logprobs: [len] float32 log-probs of the frozen initial policy, where a KL term in the advantage
+            needs them.
     """
 
     problem_id: str
@@ -44,6 +46,7 @@ class Trajectory:
     old_logprobs: np.ndarray
     reward: float
     policy_version: int
+    reference_logprobs: np.ndarray | None = None
 
     @property
     def is_demonstration(self) -> bool:

@@ -123,7 +123,12 @@ class EstimatorSettings(Settings):
     offline_shaping: bool = Field(default=True, description="LUFFY's f(p) = p/(p+0.1) on off-policy RL terms")
     entropy_coefficient: float = Field(default=0.0, ge=0)
     entropy_scope: Literal["trained", "all"] = "trained"
-    kl_coefficient: float = Field(default=0.0, ge=0, description="k3 to the frozen initial policy, in the loss")
+    kl_coefficient: float = Field(default=0.0, ge=0, description="weight of the KL to the frozen initial policy")
+    kl_term: Literal["loss", "advantage"] = Field(
+        default="loss",
+        description="k3 in the loss, or k1 in the advantage (Appendix B.2; rows with a kl_coefficient of their own)",
+        json_schema_extra={"neutral": True},
+    )
     baseline_decay: float = Field(default=0.95, ge=0, lt=1, description="running baseline of REINFORCE")
 
 

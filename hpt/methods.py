@@ -156,6 +156,13 @@ def resolved_row(component: Component, config: RunConfig) -> Row:
             raise ConfigError(f"estimator.{bound}", value, f"no clip: row {row.name} has no ratio to clip", remedy)
     if settings.advantage_std != "row" and "std" in row.parameters:
         changes["std"] = settings.advantage_std
+    if settings.kl_coefficient and settings.kl_term == "advantage" and is_rollout:
+        if "kl_coefficient" not in row.parameters:
+            able = ", ".join(own.name for own in ROWS.values() if "kl_coefficient" in own.parameters)
+            remedy = f"set estimator.kl_term to loss, or estimator.online_row to one of {able}"
+            allowed = f"loss: row {row.name} has no KL in its advantage"
+            raise ConfigError("estimator.kl_term", settings.kl_term, allowed, remedy)
+        changes["kl_coefficient"] = settings.kl_coefficient
     row = row.with_parameters(**changes) if changes else row
     if component.coefficient == "offline_coefficient":
         if not settings.offline_shaping and row.denominator == "unit_shaped":

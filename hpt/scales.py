@@ -123,7 +123,8 @@ def check_method(config: RunConfig) -> None:
         ConfigError: unknown gate or row, a clip on a row without a ratio, a row that needs what no rollout batch holds
             (PPO's values), or too few rollouts beside the demonstrations of a group.
     """
-    made_up = RolloutGroups(np.array([1.0, 0.0]), np.zeros(2, int), np.zeros(2, bool), np.ones(2, int))
+    kl = [np.zeros(1), np.zeros(1)] if config.estimator.kl_term == "advantage" else None
+    made_up = RolloutGroups(np.array([1.0, 0.0]), np.zeros(2, int), np.zeros(2, bool), np.ones(2, int), kl)
     whole = method_named(config.method)
     for method in [method_named(name) for name in whole.stages] or [whole]:
         members, needed = config.rollout.rollouts_per_prompt, method.demonstrations_per_group + 1

@@ -78,7 +78,8 @@ class Trainer:
         self.online_rows = [
             row.name for row, part in zip(rows, self.method.components, strict=True) if part.data == "rollouts"
         ]
-        self.updater = Updater(engine, rows, self.config.rollout.temperature, self.reference)
+        in_loss = self.config.estimator.kl_term == "loss"
+        self.updater = Updater(engine, rows, self.config.rollout.temperature, self.reference if in_loss else None)
         self.move_weights()
 
     def train(self, until: int, after_step: Callable[[], None] = lambda: None) -> None:
@@ -102,7 +103,7 @@ class Trainer:
                 graded = self.verify(questions, rollouts)  #   v(tau_i) <- R(tau_i)
             with self.clock("time/train_s"):
                 batch = self.weigh_questions(questions, rollouts, graded)  #   P, alpha <- f(P), beta <- g(P)
-                batch, gap = self.trainer_logprobs(batch)
+                batch, gap = self.trainer_logprobs(self.with_reference(batch))
                 assembled = assemble(batch, self.method, self.config, self.state.step, self.state.baseline)  # L
                 gap = gap or self.check_logprobs(batch, assembled)
                 sums, outcomes = self.update(assembled)  #   theta <- theta - eta grad L
@@ -235,11 +236,16 @@ class Trainer:
             return batch, None
         found = self.updater.logprobs([WeightedTrajectory(rollout, ()) for rollout in rollouts])
         gap = self.checked_gap(rollouts, found)
-        replaced = [
-            replace(question, rollouts=tuple(replace(r, old_logprobs=found[id(r)]) for r in question.rollouts))
-            for question in batch
-        ]
-        return replaced, (gap, len(rollouts))
+        return _with_rollouts(batch, lambda r: replace(r, old_logprobs=found[id(r)])), (gap, len(rollouts))
+
+    def with_reference(self, batch: list[QuestionBatch]) -> list[QuestionBatch]:
+        """With a KL term in the advantage, give every rollout the frozen policy's log-probs (Appendix B.2)."""
+        settings = self.config.estimator
+        if not settings.kl_coefficient or settings.kl_term == "loss":
+            return batch
+        rollouts = [WeightedTrajectory(rollout, ()) for question in batch for rollout in question.rollouts]
+        found = self.updater.logprobs(rollouts, self.reference)
+        return _with_rollouts(batch, lambda rollout: replace(rollout, reference_logprobs=found[id(rollout)]))
 
     def update(self, assembled: Assembled) -> tuple[dict[str, float], list[StepOutcome]]:
         """Take the step's optimiser steps; returns sums over all ranks, and what became of each step."""
@@ -312,3 +318,7 @@ def _clock(timings: dict[str, float], name: str):
     start = time.perf_counter()
     yield
     timings[name] = time.perf_counter() - start
+
+
+def _with_rollouts(batch: list[QuestionBatch], change: Callable[[Trajectory], Trajectory]) -> list[QuestionBatch]:
+    return [replace(question, rollouts=tuple(map(change, question.rollouts))) for question in batch]

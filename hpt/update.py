@@ -82,9 +82,9 @@ class Updater:
         own = own + [[filler()]] * (most - len(own))
         return [collate(group, len(self.rows), settings.layout, self.dtype) for group in own]
 
-    def forward(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
-        """Return (logprobs [T], entropies [T]) of the policy."""
-        return forward_micro_batch(self.engine, batch, self.engine.settings.layout, self.temperature)
+    def forward(self, batch: MicroBatch, of: nn.Module | None = None) -> tuple[Tensor, Tensor]:
+        """Return (logprobs [T], entropies [T]) of the policy, or of the model ``of``."""
+        return forward_micro_batch(of or self.engine, batch, self.engine.settings.layout, self.temperature)
 
     def update(self, items: Sequence[WeightedTrajectory], learning_rate: float) -> tuple[StepOutcome | None, Sums]:
         """Take one optimiser step on the whole step's trajectories (the same list on every rank).
@@ -112,18 +112,21 @@ class Updater:
     @torch.no_grad()
     def reference_logprobs(self, batch: MicroBatch) -> Tensor | None:
         """Return the frozen initial policy's log-probs [T], or None without a KL term."""
-        if self.reference is None:
-            return None
-        return forward_micro_batch(self.reference, batch, self.engine.settings.layout, self.temperature)[0]
+        return None if self.reference is None else self.forward(batch, self.reference)[0]
 
     @torch.no_grad()
-    def logprobs(self, items: Sequence[WeightedTrajectory]) -> dict[int, Any]:
-        """Return the policy's log-probs [len] of each trajectory, by ``id(trajectory)``; all ranks compute the same."""
+    def logprobs(self, items: Sequence[WeightedTrajectory], of: nn.Module | None = None) -> dict[int, Any]:
+        """Return log-probs [len] of each trajectory, by ``id(trajectory)``; all ranks compute the same.
+
+        Args:
+            items: trajectories; their weights do not matter.
+            of: another model than the policy: the frozen initial one.
+        """
         settings = self.engine.settings
         found: dict[int, Any] = {}
         for group in split_into_micro_batches(items, settings.micro_batch_tokens, settings.layout):
             batch = move(collate(group, 0, settings.layout, self.dtype), self.engine.device)
-            values = self.forward(batch)[0].float().cpu().numpy()
+            values = self.forward(batch, of)[0].float().cpu().numpy()
             start = 0
             for item in group:
                 end = start + item.trajectory.length

@@ -186,6 +186,29 @@ def test_kl_term_is_scaled_like_the_rollouts_and_leaves_demonstrations_alone() -
     assert sum(not item.trajectory.is_demonstration for item in items) == 4  # the all-right group has a KL term too
 
 
+def test_kl_in_the_advantage_is_taken_off_the_reward() -> None:
+    config = config_for(
+        "grpo", estimator__kl_coefficient=0.5, estimator__kl_term="advantage", estimator__online_row="rloo",
+        estimator__advantage_std="row",
+    )  # fmt: skip
+    questions = [
+        replace(question, rollouts=tuple(
+            replace(r, reference_logprobs=r.old_logprobs - 0.1 * (r.sample + 1)) for r in question.rollouts
+        ))
+        for question in questions_for(config)
+    ]  # fmt: skip
+    result = assemble(questions, method_named("grpo"), config, step=0)
+    # q1: rewards 1, 0 of 2 and 6 tokens; k1 per token is 0.1 and 0.2, so R - 0.5 sum k1 = 0.9 and -0.6
+    assert weights(result)["q1", 0][0][0] == pytest.approx(0.9 - -0.6, rel=1e-6)
+    assert weights(result)["q2", 0][0][0] == pytest.approx(0.5 * (0.2 - 0.1), rel=1e-6)  # equal rewards, another KL
+    assert all(item.kl_scale == 0.0 for update in result.updates for item in update)  # not in the loss as well
+
+
+def test_kl_in_the_advantage_of_a_row_that_has_none_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"estimator.kl_term = 'advantage'.* rloo"):
+        config_for("hpt", estimator__kl_coefficient=0.5, estimator__kl_term="advantage")
+
+
 # --- updates ---------------------------------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from hpt.engine import PolicyEngine
 from hpt.errors import TrainingFault
 from hpt.methods import METHODS, Method
 from hpt.metrics import METRICS, timing_columns
+from hpt.policy import PolicyModule
 from hpt.trainer import Trainer
 from hpt.update import Updater
 from hpt.upge.rows import ROWS
@@ -374,6 +375,21 @@ def test_old_logprobs_of_the_trainer_start_at_ratio_one(monkeypatch: pytest.Monk
         kl[who] = metrics(trainer)[0]["estimator/approx_kl"]
     assert kl["sampler"] == pytest.approx(0.02**2 / 2, rel=0.05)
     assert abs(kl["trainer"]) < 1e-9
+
+
+def test_the_frozen_policy_is_asked_where_the_advantage_holds_a_kl_term() -> None:
+    chosen = {
+        "estimator__kl_coefficient": 0.5, "estimator__kl_term": "advantage", "estimator__online_row": "rloo",
+        "schedule__updates_per_step": 1,
+    }  # fmt: skip
+    frozen = PolicyModule(small_model()).requires_grad_(False)
+    moved = {}
+    for coefficient in (0.0, 0.5):
+        trainer = make_trainer(config_for("grpo", **chosen | {"estimator__kl_coefficient": coefficient}),
+                               reference=frozen)  # fmt: skip
+        trainer.train(2)  # in the first step the policy is the frozen one, and the term is zero up to rounding
+        moved[coefficient] = weights_of(trainer.engine)
+    assert not same_weights(moved[0.0], moved[0.5])
 
 
 # --- records ---------------------------------------------------------------------------------------------------------
