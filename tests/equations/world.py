@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hpt.laboratory.textbook import Textbook
 from hpt.upge.advantage import RolloutGroups, advantages
 from hpt.upge.aggregation import StepCounts, trajectory_scales
 from hpt.upge.estimator import Component, Row, TokenStreams, upge_loss
 from hpt.upge.stabilization import BATCH_MASKS
-from tests.equations.textbook import Textbook
 
 VOCABULARY, WIDTH, QUESTIONS, ROLLOUTS, LONGEST = 7, 4, 4, 4, 9
 BASELINE = 0.3

@@ -1,4 +1,4 @@
-"""Every loss as its own paper writes it, for autograd to differentiate; nothing here comes from the package.
+"""Every loss as its own paper writes it, for autograd to differentiate; nothing here comes from the estimator.
 
 Rollouts are padded, [Q, n, L] for Q questions with n rollouts of at most L tokens, demonstrations [Q, L]. All losses
 are to be minimised. `stop` is the papers' stop-gradient.
@@ -39,14 +39,17 @@ class Textbook:
 
     @property
     def ratio(self) -> Tensor:
+        """r_t, [Q, n, L]."""
         return torch.exp(self.logp - self.old)
 
     @property
     def lengths(self) -> Tensor:
+        """Tokens of each rollout, [Q, n]."""
         return self.mask.sum(-1)
 
 
 def stop(x: Tensor) -> Tensor:
+    """The papers' stop-gradient."""
     return x.detach()
 
 
@@ -70,10 +73,12 @@ def pooled_demo_advantage(t: Textbook) -> Tensor:
 
 
 def token_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean over all tokens of the batch."""
     return (values * mask).sum() / mask.sum()
 
 
 def sequence_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean over tokens, then over responses."""
     return ((values * mask).sum(-1) / mask.sum(-1)).mean()
 
 
@@ -97,6 +102,7 @@ def generalised_advantage(t: Textbook, gamma: float, lam: float, beta: float) ->
 
 
 def ppo(t: Textbook, gamma: float = 1.0, lam: float = 1.0, beta: float = 0.0) -> Tensor:
+    """Schulman et al. 2017, Eq. 7, over the tokens of the batch."""
     return -token_mean(clipped_surrogate(t.ratio, generalised_advantage(t, gamma, lam, beta), 0.2, 0.2), t.mask)
 
 
@@ -112,6 +118,7 @@ def dr_grpo(t: Textbook) -> Tensor:
 
 
 def dapo(t: Textbook) -> Tensor:
+    """Yu et al. 2025, Eq. 8: clip-higher, mean over the tokens of the batch."""
     return -token_mean(clipped_surrogate(t.ratio, group_advantage(t), 0.2, 0.28), t.mask)
 
 
@@ -122,6 +129,7 @@ def clip_cov(t: Textbook) -> Tensor:
 
 
 def trajectory_logp(t: Textbook) -> Tensor:
+    """log pi of whole responses, [Q, n]."""
     return (t.logp * t.mask).sum(-1)
 
 
@@ -136,6 +144,7 @@ def reinforce(t: Textbook) -> Tensor:
 
 
 def reinforce_baseline(t: Textbook, beta: float = 0.0) -> Tensor:
+    """Ahmadian et al. 2024 with a running baseline."""
     return -((penalised_reward(t, beta) - t.baseline) * trajectory_logp(t)).mean()
 
 
@@ -143,7 +152,7 @@ def rloo(t: Textbook, beta: float = 0.0) -> Tensor:
     """Ahmadian et al. 2024, with the sum over j != i written out."""
     reward = penalised_reward(t, beta)
     n = reward.shape[1]
-    others = torch.stack([sum(reward[:, j] for j in range(n) if j != i) / (n - 1) for i in range(n)], 1)
+    others = torch.stack([torch.stack([reward[:, j] for j in range(n) if j != i]).sum(0) for i in range(n)], 1) / (n - 1)
     return -((reward - others) * trajectory_logp(t)).mean()
 
 
@@ -193,6 +202,7 @@ def luffy_offline(t: Textbook, gamma: float = 0.1) -> Tensor:
 
 
 def offline_unshaped(t: Textbook) -> Tensor:
+    """LUFFY's offline term with f(p) = p."""
     unshaped = torch.exp(t.demo_logp) * pooled_demo_advantage(t) * t.demo_mask
     return -unshaped.sum() / (t.mask.sum() + t.demo_mask.sum())
 
