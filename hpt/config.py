@@ -138,6 +138,12 @@ class GateSettings(Settings):
     kind: str = Field(default="switch", description="switch, linear, sigmoid, constant, or module:function")
     count: int = Field(default=0, ge=0, description="gamma as a count of correct rollouts out of n")
     inclusive: bool = Field(default=True, description="SFT when P <= gamma (Eq. 10); False: only when P < gamma")
+    skip_visits: int = Field(
+        default=0,
+        ge=0,
+        description="visits a question at or below the switch gate goes without rollouts, its old P trusted (Section 4.2)",
+        json_schema_extra={"neutral": True},
+    )
     slope: float = Field(default=20.0, gt=0, description="steepness of the sigmoid, per unit of P")
     alpha: float = Field(default=1.0, ge=0, description="constant gate: weight of RL")
     beta: float = Field(default=1.0, ge=0, description="constant gate: weight of SFT")
@@ -223,6 +229,14 @@ class RunConfig(Settings):
         if self.gate.count > n:
             raise _impossible("gate.count", self.gate.count, f"a count from 0 to rollout.rollouts_per_prompt = {n}",
                               f"set gate.count to at most {n}")  # fmt: skip
+        if self.gate.skip_visits and self.gate.kind != "switch":
+            raise _impossible(
+                "gate.skip_visits",
+                self.gate.skip_visits,
+                f"0 with gate.kind = {self.gate.kind}: only a "
+                "switch says that a question learns from its demonstration alone",
+                "set gate.kind to switch",
+            )
         if self.schedule.prompts_per_step % self.schedule.updates_per_step:
             raise _impossible(
                 "schedule.updates_per_step", self.schedule.updates_per_step,

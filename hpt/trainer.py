@@ -21,6 +21,7 @@ from hpt.curves import validation_rows
 from hpt.engine import PolicyEngine, StepOutcome
 from hpt.errors import TrainingFault
 from hpt.gate import feedback_coefficients
+from hpt.memory import FeedbackMemory
 from hpt.methods import method_named, resolved_row, stage_at
 from hpt.records import GradedRollouts, gate_metrics, rollout_metrics, rollout_rows, rows_of, training_metrics
 from hpt.rewards import Verdict, Verifier
@@ -65,6 +66,7 @@ class Trainer:
         self.rows: dict[str, list[dict[str, Any]]] = {
             name: rows_of((records or {}).get(name)) for name in ("metrics", "rollouts", "validation")
         }
+        self.memory = FeedbackMemory(config.gate.skip_visits, self.rows["rollouts"])
         self.timings: dict[str, float] = {}
         self.use_engine(engine)
 
@@ -130,7 +132,8 @@ class Trainer:
         samples = settings.rollouts_per_prompt - self.method.demonstrations_per_group if self.method.samples else 0
         if samples == 0:
             return [[] for _ in questions]
-        own = list(enumerate(questions))[self.engine.rank :: self.engine.ranks]
+        asked = [(i, problem) for i, problem in enumerate(questions) if not self.memory.rests(problem.id)]
+        own = asked[self.engine.rank :: self.engine.ranks]
         requests = [
             SamplingRequest(
                 self.prompts[problem.id],
@@ -150,7 +153,8 @@ class Trainer:
             ])
             for (index, problem), batch in zip(own, self.sampler.sample(requests), strict=True)
         ]  # fmt: skip
-        return [batch for _, batch in sorted(self.engine.gather(drawn), key=lambda item: item[0])]
+        by_question = dict(self.engine.gather(drawn))
+        return [by_question.get(index, []) for index in range(len(questions))]
 
     def verify(self, questions: list[Problem], rollouts: list[list[Trajectory]]) -> list[GradedRollouts]:
         """Grade every rollout (Eq. 7); every rank grades a share."""
@@ -289,7 +293,9 @@ class Trainer:
         assembled: Assembled, sums: dict[str, float], outcomes: list[StepOutcome], gap: tuple[float, int],
     ) -> None:  # fmt: skip
         """Add the step's rows to the records."""
-        self.rows["rollouts"] += rollout_rows(self.state.step, questions, graded, batch)
+        rows = rollout_rows(self.state.step, questions, graded, batch)
+        self.memory.see(rows)
+        self.rows["rollouts"] += rows
         self.rows["metrics"].append(
             {
                 "step": self.state.step,
