@@ -141,7 +141,7 @@ class GateSettings(Settings):
     skip_visits: int = Field(
         default=0,
         ge=0,
-        description="visits a question at or below the switch gate goes without rollouts, its old P trusted (Section 4.2)",
+        description="visits a question at or below the switch gate goes without rollouts (hpt.memory)",
         json_schema_extra={"neutral": True},
     )
     slope: float = Field(default=20.0, gt=0, description="steepness of the sigmoid, per unit of P")
