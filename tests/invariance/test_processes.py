@@ -3,13 +3,8 @@
 `tests.invariance.worker` computes them, all at once per number of ranks; the tests compare with float64 autograd.
 """
 
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,39 +13,24 @@ import torch
 
 from tests.invariance import world
 from tests.invariance.cases import BROKEN, BROKEN_ON_TWO_RANKS, CASES, STAGES, Case
+from tests.processes import start_ranks, wait_for_ranks
 
-ROOT = Path(__file__).resolve().parents[2]
+WORKER = "tests.invariance.worker"
 RANKS = (1, 2)
 Shown = dict[tuple[int, int], Any]
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits for all workers: one minute on two idle cores
 
 
-def start(ranks: int, folder: Path) -> list[subprocess.Popen[bytes]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    processes = []
-    for rank in range(ranks):
-        place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
-        environment = {**os.environ, **place, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-W", "ignore", "-m", "tests.invariance.worker", str(folder)]
-        with open(folder / f"log-{rank}.txt", "wb") as log:
-            processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log))
-    return processes
-
-
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
     """What the workers found: (ranks, stage) -> arrays by ``case/quantity``."""
     folders = {ranks: tmp_path_factory.mktemp(f"ranks-{ranks}") for ranks in RANKS}
-    running = {ranks: start(ranks, folder) for ranks, folder in folders.items()}
+    running = {ranks: start_ranks(ranks, folder, WORKER, str(folder)) for ranks, folder in folders.items()}
     everyone = [process for processes in running.values() for process in processes]
     try:
         for ranks, processes in running.items():
-            for rank, process in enumerate(processes):
-                code = process.wait(timeout=800)
-                assert code == 0, (folders[ranks] / f"log-{rank}.txt").read_text()[-4000:]
+            wait_for_ranks(processes, folders[ranks], timeout_s=800)
         yield {(ranks, stage): np.load(folders[ranks] / f"{stage}.npz") for ranks in RANKS for stage in STAGES}
     finally:
         for process in everyone:

@@ -1,0 +1,89 @@
+"""A whole training run on one and on two ranks: the same samples at equal weights, the same first step, near after it.
+
+Every rank has a sampler and a share of the questions; rank 0 keeps the records.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from hpt.files import write_json
+from hpt.metrics import timing_columns
+from hpt.runs import RunFolder
+from tests.digits import digits_config, write_digits
+from tests.processes import start_ranks, wait_for_ranks
+
+pytestmark = [pytest.mark.ci_slow, pytest.mark.timeout(1100)]
+
+STEPS = 8
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Number of ranks -> folder with ``samples-<rank>.json`` and ``runs/``."""
+    world = write_digits(tmp_path_factory.mktemp("digits"))
+    config = digits_config("hpt", world, schedule__steps=STEPS)
+    folders = {}
+    for ranks in (1, 2):
+        folder = folders[ranks] = tmp_path_factory.mktemp(f"ranks-{ranks}")
+        spec = folder / "job.json"
+        job = {"config": config.model_dump(mode="json"), "root": str(folder / "runs"), "evaluations": []}
+        write_json(spec, job)
+        processes = start_ranks(ranks, folder, "tests.invariance.rank", str(spec), str(folder))
+        try:
+            wait_for_ranks(processes, folder, timeout_s=500)
+        finally:
+            for process in processes:
+                process.kill()
+    return folders
+
+
+def samples(folder: Path, rank: int) -> list[Any]:
+    return json.loads((folder / f"samples-{rank}.json").read_text())
+
+
+def table(folder: Path, name: str) -> pd.DataFrame:
+    (config,) = folder.glob("runs/tiny/*/config.json")
+    return RunFolder(config.parent).table(name)
+
+
+def test_equal_weights_draw_identical_samples(runs: dict[int, Path]) -> None:
+    one, two = samples(runs[1], 0), samples(runs[2], 0)
+    assert len(one) == STEPS
+    assert len(one[0]) == 8 * 4
+    assert two[0] == one[0]
+    assert one[1] != one[0], "the same answers at every step would agree for the wrong reason"
+
+
+def test_every_rank_trains_on_all_rollouts(runs: dict[int, Path]) -> None:
+    assert samples(runs[2], 1) == samples(runs[2], 0)
+
+
+def test_first_step_agrees_to_rounding(runs: dict[int, Path]) -> None:
+    """1e-5: sums of 32-bit numbers in another order; what is counted is equal."""
+    one, two = (table(runs[ranks], "metrics").drop(columns=timing_columns()) for ranks in (1, 2))
+    counted = [name for name in one.columns if name.endswith(("_count", "_frac", "tokens", "rollouts", "updates"))]
+    assert len(counted) >= 10
+    pd.testing.assert_frame_equal(two.loc[[0], counted], one.loc[[0], counted], check_exact=True)
+    rest = one.columns.drop([*counted, "check/logprob_gap"])
+    pd.testing.assert_frame_equal(two.loc[[0], rest], one.loc[[0], rest], rtol=1e-5, atol=0)
+
+
+def test_later_steps_stay_near(runs: dict[int, Path]) -> None:
+    """Rounding may turn a sample one day; here a share of a tenth of all rollouts would be noticed."""
+    one, two = (samples(runs[ranks], 0) for ranks in (1, 2))
+    pairs = [(left, right) for step in range(STEPS) for left, right in zip(one[step], two[step], strict=True)]
+    assert sum(left != right for left, right in pairs) <= 0.1 * len(pairs)
+    losses = [table(runs[ranks], "metrics")["trained/demonstration_nll"].to_numpy() for ranks in (1, 2)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+    assert losses[0][-1] < 0.5 * losses[0][0], "a run that learns nothing would agree with anything"
+
+
+def test_the_run_of_two_ranks_is_finished_and_whole(runs: dict[int, Path]) -> None:
+    for name in ("metrics", "rollouts", "validation"):
+        one, two = (table(runs[ranks], name) for ranks in (1, 2))
+        assert list(two.columns) == list(one.columns)
+        assert len(two) == len(one) > 0
