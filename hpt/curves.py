@@ -34,15 +34,19 @@ def validation_rows(
         seed=config.seed,
     )
     rows: list[dict[str, Any]] = []
-    for name, problems in curves.items():
-        own = problems[engine.rank :: engine.ranks]
-        answers = sample_answers(sampler, verifier, tokenizer, name, own, law)
-        answers["correct"] = answers["verdict"] == Verdict.correct.value
-        counts = answers.groupby(["benchmark", "problem_id"], sort=True).agg(
-            level=("level", "first"),
-            correct=("correct", "sum"),
-            samples=("correct", "size"),
-            response_tokens_mean=("response_tokens", "mean"),
+    shares = {name: problems[engine.rank :: engine.ranks] for name, problems in curves.items()}
+    answers = sample_answers(sampler, verifier, tokenizer, shares, law)
+    answers["correct"] = answers["verdict"] == Verdict.correct.value
+    for name in curves:
+        counts = (
+            answers[answers["benchmark"] == name]
+            .groupby(["benchmark", "problem_id"], sort=True)
+            .agg(
+                level=("level", "first"),
+                correct=("correct", "sum"),
+                samples=("correct", "size"),
+                response_tokens_mean=("response_tokens", "mean"),
+            )
         )
         rows += [{"step": step, **row} for row in engine.gather(rows_of(counts.reset_index()))]
     return rows

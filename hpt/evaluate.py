@@ -4,7 +4,7 @@ avg@k, pass@k, exclusive solves and their intervals (`hpt.scores`, `hpt.stats`) 
 no two numbers of a report can rest on different generations.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,25 +36,28 @@ def sample_answers(
     sampler: Sampler,
     verifier: Verifier,
     tokenizer: Any,
-    name: str,
-    problems: Sequence[Problem],
+    sets: Mapping[str, Sequence[Problem]],
     settings: EvaluationSettings,
 ) -> pd.DataFrame:
-    """Sample and grade answers to every problem of a set.
+    """Sample and grade answers to every problem of some sets, in one call of the sampler.
+
+    Several small sets cost less together than one after the other: each call ends with a tail in which the sampler
+    works on the few longest answers alone. What is drawn does not depend on it, since every request has its own seed.
 
     Args:
         sampler: holds the policy's weights.
         verifier: grades.
         tokenizer: of the policy.
-        name: of the evaluation, ``set`` or ``set@samples``, written into the table; the set's name is part of the
-            request seeds, so that more samples begin with the same ones.
-        problems: the set (or a rank's share of it).
+        sets: problems (or a rank's share of them) by name of the evaluation, ``set`` or ``set@samples``; the name is
+            written into the table, and the set's name is part of the request seeds, so that more samples begin with
+            the same ones.
         settings: sampling law, samples per problem, seed.
 
     Returns:
         One row per answer: benchmark, problem_id, level, sample, verdict, answer (content of the last box),
         response_tokens, finish_reason, mean_logprob (nats/token, of the law sampled from).
     """
+    asked = [(name, problem) for name, problems in sets.items() for problem in problems]
     requests = [
         SamplingRequest(
             prompt_tokens(tokenizer, problem),
@@ -64,25 +67,26 @@ def sample_answers(
             settings.top_p,
             settings.max_response_tokens,
         )
-        for problem in problems
+        for name, problem in asked
     ]
-    batches = sampler.sample(requests)
     flat = [
-        (problem, i, sample) for problem, batch in zip(problems, batches, strict=True) for i, sample in enumerate(batch)
+        (name, problem, i, sample)
+        for (name, problem), batch in zip(asked, sampler.sample(requests), strict=True)
+        for i, sample in enumerate(batch)
     ]
     # a rank with no problem of a small set has nothing to decode, and batch_decode makes one empty text of nothing
-    texts = tokenizer.batch_decode([sample.tokens for _, _, sample in flat], skip_special_tokens=True) if flat else []
-    grades = verifier.grade(texts, [problem for problem, _, _ in flat])
+    texts = tokenizer.batch_decode([sample.tokens for *_, sample in flat], skip_special_tokens=True) if flat else []
+    grades = verifier.grade(texts, [problem for _, problem, *_ in flat])
     return pd.DataFrame(
         {
-            "benchmark": name,
-            "problem_id": [problem.id for problem, _, _ in flat],
-            "level": [problem.level for problem, _, _ in flat],
-            "sample": [i for _, i, _ in flat],
+            "benchmark": [name for name, *_ in flat],
+            "problem_id": [problem.id for _, problem, *_ in flat],
+            "level": [problem.level for _, problem, *_ in flat],
+            "sample": [i for _, _, i, _ in flat],
             "verdict": [grade.verdict.value for grade in grades],
             "answer": [grade.answer for grade in grades],
-            "response_tokens": [len(sample.tokens) for _, _, sample in flat],
-            "finish_reason": [sample.finish_reason for _, _, sample in flat],
-            "mean_logprob": [float(np.mean(sample.logprobs)) for _, _, sample in flat],
+            "response_tokens": [len(sample.tokens) for *_, sample in flat],
+            "finish_reason": [sample.finish_reason for *_, sample in flat],
+            "mean_logprob": [float(np.mean(sample.logprobs)) for *_, sample in flat],
         }
     )

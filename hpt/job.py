@@ -327,7 +327,7 @@ def evaluate_run(folder: RunFolder, config: RunConfig, names: Sequence[str], sam
     with Verifier(timeout_s=config.rollout.verifier_timeout_s) as verifier:
         for name in missing:
             settings, problems, key = evaluation_key(config, name)
-            answers = sample_answers(sampler, verifier, tokenizer, name, problems, settings)
+            answers = sample_answers(sampler, verifier, tokenizer, {name: problems}, settings)
             write_parquet(folder.evaluation_path(name, key), answers)
 
 

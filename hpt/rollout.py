@@ -102,6 +102,9 @@ class Sampler:
             max_model_len=settings.max_model_tokens,
             max_num_seqs=settings.max_parallel_sequences,
             max_num_batched_tokens=max(8192, settings.max_model_tokens),
+            # a prompt cut in two would need a seeded generator that can be wound back, which PyTorch has not on CPU:
+            # vLLM stops with "CPU Generator does not use offset" as soon as a batch of prompts exceeds the budget
+            enable_chunked_prefill=False,
             enable_prefix_caching=False,  # a cached prefix of older weights would be stale
             skip_tokenizer_init=True,
             disable_log_stats=True,
@@ -128,6 +131,7 @@ class Sampler:
                 max_tokens=request.max_tokens,
                 seed=request.seed,
                 logprobs=0,  # of the sampled token only
+                flat_logprobs=True,  # lists of numbers instead of an object and a dictionary for every token
                 stop_token_ids=self._stop_tokens,
                 detokenize=False,
                 output_kind=self._final_only,
@@ -159,12 +163,10 @@ class Sampler:
 
 def _to_sample(completion: Any) -> Sample:
     tokens = np.asarray(completion.token_ids, dtype=np.int32)
-    logprobs = np.fromiter(
-        (entry[token].logprob for entry, token in zip(completion.logprobs, completion.token_ids, strict=True)),
-        dtype=np.float32,
-        count=len(tokens),
-    )
-    return Sample(tokens, logprobs, str(completion.finish_reason))
+    flat = completion.logprobs  # one entry per position, the sampled token's, because only that was asked for
+    if flat.token_ids != list(completion.token_ids):
+        raise TrainingFault("the sampler returned log-probs of other tokens than those it sampled")
+    return Sample(tokens, np.asarray(flat.logprobs, dtype=np.float32), str(completion.finish_reason))
 
 
 def _stop_tokens(folder: str) -> list[int]:
