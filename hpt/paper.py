@@ -55,7 +55,7 @@ def paper_table(table: str) -> pd.DataFrame:
         table: ``table2`` to ``table6``.
 
     Returns:
-        One row per printed row: row (label), method (name in this package, or None), policy, starred (copied by the
+        One row per printed row: row (label), method (name of an arm here, or None), policy, starred (copied by the
         authors from another paper), then the printed columns; values in percent (Table 4: problems and percent).
 
     Raises:
@@ -87,6 +87,20 @@ def paper_value(table: str, row: str, column: str, policy: str | None = None) ->
         >>> paper_value("table3", "hpt", "Avg", policy="weak"), paper_value("table3", "srft", "Avg")
         (41.9, None)
     """
+    own = paper_row(table, row, policy)
+    return None if column not in paper_columns(table) or own is None else float(own[column])
+
+
+def paper_row(table: str, row: str, policy: str | None = None) -> dict[str, Any] | None:
+    """Return one printed row as `paper_table` has it, or None; arguments as for `paper_value`.
+
+    Raises:
+        ValueError: several rows match.
+
+    Example:
+        >>> paper_row("table3", "grpo", "llama")["starred"]
+        True
+    """
     if table not in paper_data()["tables"]:
         return None
     frame = paper_table(table)
@@ -95,9 +109,24 @@ def paper_value(table: str, row: str, column: str, policy: str | None = None) ->
         found = found[found["policy"] == policy]
     if len(found) > 1:
         raise ValueError(f"{table} has {len(found)} rows {row!r}: name one of the policies {sorted(found['policy'])}")
-    if found.empty or column not in paper_data()["tables"][table]["columns"]:
-        return None
-    return float(found[column].iloc[0])
+    return None if found.empty else dict(found.iloc[0])
+
+
+def paper_columns(table: str) -> tuple[str, ...]:
+    """Return the columns of a table that hold numbers, as printed; none of a table the paper does not have."""
+    return tuple(paper_data()["tables"].get(table, {}).get("columns", ()))
+
+
+def base_title(policy: str) -> str:
+    """Return what a report calls a base: whose place in the paper it takes is said with it.
+
+    Example:
+        >>> base_title("weak"), base_title("mine")
+        ('weak base (stands for Qwen2.5-Math-1.5B)', 'base mine')
+    """
+    names = [row["row"] for table in ("table2", "table3") for row in paper_data()["tables"][table]["rows"]
+             if (row["method"], row["policy"]) == ("base", policy)]  # fmt: skip
+    return f"{policy} base (stands for {names[0]})" if names else f"base {policy}"
 
 
 def paper_figure(figure: str) -> dict[str, Any]:

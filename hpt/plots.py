@@ -17,8 +17,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hpt.catalogue import arm_label
 from hpt.files import write_atomic
-from hpt.methods import METHODS
 
 #: Dots per inch of PNG files: sharp on a page, tens of kilobytes.
 PNG_DPI = 110
@@ -76,18 +76,20 @@ _COLOURS = {
     "hpt": ("#d55e00", "D"),
     "off_on": ("#8c6d1f", "<"),
     "mix_on": ("#7a5195", ">"),
+    "hpt_gate1": ("#a6417b", "p"),
+    "hpt_gate2": ("#3d348b", "h"),
 }
 
 
 def line_style(method: str) -> LineStyle:
-    """Return the look of a method; methods of a user's own are black, named as they were called.
+    """Return the look of a method or an arm; methods of a user's own are black, named as they were called.
 
     Example:
         >>> line_style("hpt").label, line_style("mine:GATE").colour
         ('HPT', '#111111')
     """
     colour, marker = _COLOURS.get(method, ("#111111", "X"))
-    return LineStyle(METHODS[method].title if method in METHODS else method, colour, marker)
+    return LineStyle(arm_label(method), colour, marker)
 
 
 @contextmanager
