@@ -1,19 +1,15 @@
-"""The search of learning rates and coefficients: the same small grid for every method, as data, and what it chose.
+"""The search of learning rates and coefficients: the same small grid for every method, as data.
 
 Every method gets three learning rates and, where it has a free choice besides, two values of that: the weight of the
 demonstration, or for GRPO its clip and standard deviation. The runs are short, of one seed that no table uses, and are
-judged on the validation problems, which no table reports. `hpt.scales.TUNED` holds the choice; a test compares it with
-`chosen` of the committed records.
+judged on the validation problems, which no table reports (`hpt.artefacts.search`). `hpt.scales.TUNED` holds the choice;
+a test compares it with what the committed records say.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import pandas as pd
-
-from hpt.artefacts.selection import of_arm
-from hpt.catalogue import Arm, Artefact
-from hpt.export import RunRecords
+from hpt.arms import Arm, Artefact
 
 SEED = 1000  # of the search alone
 LEARNING_RATES = (2.5e-4, 5e-4, 1e-3)
@@ -75,34 +71,14 @@ SEARCH = Artefact(
 )  # fmt: skip
 
 
-def search_results(records: Sequence[RunRecords]) -> pd.DataFrame:
-    """Return one row per arm of the search that has run: policy, method, learning_rate, choice, accuracy (percent)."""
-    rows = []
-    for arm in SEARCH.arms:
-        for run in of_arm(records, arm.key):
-            own = run.evaluations[run.evaluations["benchmark"] == "validation"]
-            settings = {name: value for name, value in arm.settings.items() if name.startswith("estimator.")}
-            rows.append(
-                {
-                    "policy": arm.policy,
-                    "method": arm.method,
-                    "learning_rate": arm.settings["optimizer.learning_rate"],
-                    "choice": ", ".join(f"{name.partition('.')[2]} = {value}" for name, value in settings.items()),
-                    "accuracy": 100 * float((own["correct"] / own["samples"]).mean()),
-                    "arm": arm.key,
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def chosen(results: pd.DataFrame) -> pd.DataFrame:
-    """Return the row of `search_results` each method of each base takes: the highest accuracy, then the lowest rate.
+def choice_text(settings: Mapping[str, Any]) -> str:
+    """Return a free choice of the grid in words; empty where a method has none.
 
     Example:
-        >>> rows = [("weak", "sft", 1e-3, "", 40.0, "a"), ("weak", "sft", 5e-4, "", 40.0, "b")]
-        >>> columns = ["policy", "method", "learning_rate", "choice", "accuracy", "arm"]
-        >>> chosen(pd.DataFrame(rows, columns=columns))["arm"].tolist()
-        ['b']
+        >>> choice_text(_OWN), choice_text({"estimator.sft_coefficient": 0.5})
+        ('own clip and std', 'sft_coefficient = 0.5')
     """
-    ordered = results.sort_values(["accuracy", "learning_rate"], ascending=[False, True], kind="stable")
-    return ordered.drop_duplicates(["policy", "method"]).sort_values(["policy", "method"]).reset_index(drop=True)
+    for own, text in ((_AS_RELEASED, "no clip, no std"), (_OWN, "own clip and std")):
+        if settings == own:
+            return text
+    return ", ".join(f"{name.rpartition('.')[2]} = {value}" for name, value in settings.items())

@@ -5,6 +5,7 @@ alone; the splits are disjoint by construction (`hpt.tasks.chains.split_of`).
 """
 
 import random
+from functools import cache
 
 from pydantic import Field
 
@@ -151,19 +152,23 @@ def training_problems(world: GradedWorld) -> list[Problem]:
         >>> problem.demonstration.endswith(f"boxed{{{problem.answer}}}")
         True
     """
-    problems = _problems(world, "training", world.training_per_level)
+    problems = list(_problems(world.model_dump_json(), "training"))
     seeded(world.seed, "training", "order").shuffle(problems)
     return problems
 
 
 def validation_problems(world: GradedWorld) -> list[Problem]:
     """Return the problems on which settings are chosen; no table reports them."""
-    return _problems(world, "validation", world.validation_per_level)
+    return list(_problems(world.model_dump_json(), "validation"))
 
 
-def _problems(world: GradedWorld, split: Split, per_level: tuple[int, ...]) -> list[Problem]:
+@cache
+def _problems(content: str, split: Split) -> tuple[Problem, ...]:
+    # keyed by content: a world holds mappings and cannot be hashed itself; a plan asks anew for each of its runs
+    world = GradedWorld.model_validate_json(content)
     problems: list[Problem] = []
     seen: set[str] = set()
+    per_level = {"training": world.training_per_level, "validation": world.validation_per_level}[split]
     for level, count in enumerate(per_level, start=1):
         for number in range(count):
             chain, generator = new_chain(world, split, (split, level, number), level, world.multiply_share, seen)
@@ -172,7 +177,7 @@ def _problems(world: GradedWorld, split: Split, per_level: tuple[int, ...]) -> l
                 demonstration = imperfect_teacher(generator, chain, world.detour, world.max_detours)
             name = f"{world.name}-{split}-{level}-{number}"
             problems.append(Problem(name, f"{chain.text}?", chain.answer, demonstration, level, "digits"))
-    return problems
+    return tuple(problems)
 
 
 def new_chain(

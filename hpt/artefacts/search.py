@@ -1,0 +1,95 @@
+"""The search of learning rates and coefficients: every try with its accuracy, and what it chose."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from hpt.artefacts.intervals import problem_interval
+from hpt.artefacts.output import Cell, Column, TableArtefact
+from hpt.artefacts.selection import evaluation_counts, of_arm
+from hpt.export import RunRecords
+from hpt.plots import line_style
+from hpt.scores import round_half_up
+from hpt.search import SEARCH, SEED, choice_text
+
+_COLUMNS = ("policy", "method", "learning_rate", "choice", "accuracy", "problems_low", "problems_high", "arm")
+
+
+def search_results(records: Sequence[RunRecords]) -> pd.DataFrame:
+    """Return one row per arm of the search that has run, in the order of the grid.
+
+    Args:
+        records: runs, of which those of the search are used.
+
+    Returns:
+        policy, method, learning_rate, choice (settings beside the rate, in words), accuracy on the validation problems
+        and its interval over them for fixed weights (problems_low, problems_high), all three in percent, and arm.
+
+    Raises:
+        RecordFault: a run was not evaluated on the validation problems.
+    """
+    rows = []
+    for arm in SEARCH.arms:
+        for run in of_arm(records, arm.key):
+            own = evaluation_counts(run, "validation")
+            shares = (own["correct"] / own["samples"]).to_numpy(float)
+            interval = problem_interval(shares, one_answer=bool((own["samples"] == 1).all()))
+            choice = {name: value for name, value in arm.settings.items() if name.startswith("estimator.")}
+            rate = arm.settings["optimizer.learning_rate"]
+            scores = (100 * float(shares.mean()), 100 * interval.low, 100 * interval.high)
+            rows.append((arm.policy, arm.method, rate, choice_text(choice), *scores, arm.key))
+    return pd.DataFrame(rows, columns=list(_COLUMNS))
+
+
+def chosen(results: pd.DataFrame) -> pd.DataFrame:
+    """Return the row of `search_results` each method of each base takes: the highest accuracy, then the lowest rate.
+
+    Example:
+        >>> rows = [("weak", "sft", 1e-3, "", 40.0, "a"), ("weak", "sft", 5e-4, "", 40.0, "b")]
+        >>> columns = ["policy", "method", "learning_rate", "choice", "accuracy", "arm"]
+        >>> chosen(pd.DataFrame(rows, columns=columns))["arm"].tolist()
+        ['b']
+    """
+    ordered = results.sort_values(["accuracy", "learning_rate"], ascending=[False, True], kind="stable")
+    return ordered.drop_duplicates(["policy", "method"]).sort_values(["policy", "method"]).reset_index(drop=True)
+
+
+def search(records: Sequence[RunRecords]) -> TableArtefact:
+    """Return the table of every try of the search, the one each method takes marked.
+
+    Args:
+        records: the runs of the search; tries without one are left out.
+
+    Raises:
+        RecordFault: a run was not evaluated on the validation problems.
+    """
+    results = search_results(records)
+    data = results.assign(chosen=results["arm"].isin(set(chosen(results)["arm"])))
+    rates = sorted(data["learning_rate"].unique())
+    rows = []
+    for (policy, method, choice), own in data.groupby(["policy", "method", "choice"], sort=False):
+        label = ", ".join(filter(None, (f"{line_style(str(method)).label} on the {policy} base", str(choice))))
+        tried = {row["learning_rate"]: row for row in own.to_dict("records")}
+        rows.append((label, tuple(_cell(tried.get(rate)) for rate in rates)))
+    used = tuple(run for arm in SEARCH.arms for run in of_arm(records, arm.key))
+    columns = tuple(Column(f"{rate:g}", "learning rate") for rate in rates)
+    return TableArtefact("search", SEARCH.title, data, columns, tuple(rows), _caption(data, used), used)
+
+
+def _cell(row: dict | None) -> Cell:
+    if row is None:
+        return Cell("")
+    return Cell(f"{round_half_up(row['accuracy']):.1f}", "chosen" if row["chosen"] else "")
+
+
+def _caption(data: pd.DataFrame, used: Sequence[RunRecords]) -> str:
+    steps = ", ".join(str(own) for own in sorted({run.config.schedule.steps for run in used})) or "no"
+    half = float(((data["problems_high"] - data["problems_low"]) / 2).median()) if len(data) else float("nan")
+    spread = "" if pd.isna(half) else f" Half of a 95 % interval over the problems is typically {half:.1f} points."
+    return (
+        f"Accuracy in percent on the validation problems, which no table reports, after {steps} steps of seed {SEED}, "
+        "which no table uses. Every method got the same three learning rates, and two values of one more choice where "
+        "it has one. Chosen is the highest accuracy, between equals the lowest rate. One seed: neighbours may well be "
+        f"equally good.{spread} SFT → GRPO takes SFT's and GRPO's choices for its two stages, the Llama base the weak "
+        "base's."
+    )
