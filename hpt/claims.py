@@ -3,6 +3,7 @@
 A small model says nothing about the level of a large one, so "reproduced" is a word for scale ``full`` only.
 """
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -59,7 +60,7 @@ def judge(claim: Claim, records: ClaimRecords) -> ClaimResult:
 
     Example:
         >>> from hpt.paper import claim_named
-        >>> judge(claim_named("figure6-offline-ratio"), ClaimRecords("mini", {})).verdict.value
+        >>> judge(claim_named("figure6-weak-offline-ratio"), ClaimRecords("mini", {})).verdict.value
         'not testable here'
     """
     test = TESTS[claim.test]
@@ -70,6 +71,8 @@ def judge(claim: Claim, records: ClaimRecords) -> ClaimResult:
         if not seeds:
             raise NotTestable("no seed has runs of " + " and ".join(claim.methods))
         finding = test(ClaimRecords(records.scale, seeds, records.ceiling_tokens), **claim.parameters)
+        if not all(math.isfinite(value) for value in finding.per_seed.values()):
+            raise NotTestable("the records give no number: " + finding.explanation)
     except NotTestable as reason:
         return ClaimResult(claim.id, ClaimVerdict.not_testable, None, None, "", {}, str(reason))
     incomplete = sorted(set(records.seeds) - set(seeds))

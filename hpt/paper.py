@@ -24,10 +24,11 @@ class Claim:
         policy: base whose runs it is tested on.
         sentence: quoted from the paper.
         reading: what the sentence is taken to mean, thresholds included; fixed before any run it is applied to.
-        methods: methods it needs runs of.
+        methods: arms it needs runs of (`hpt.catalogue.Arm`): by name on its base, or ``name@base`` on another.
         records: tables of each run it reads.
-        test: key of `hpt.claims.TESTS`.
+        test: key of `hpt.claim_tests.TESTS`.
         parameters: keyword arguments of the test, thresholds among them.
+        evidence: (table, row) whose printed values are the paper's evidence, where the test's arms do not name them.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Claim:
     records: tuple[str, ...]
     test: str
     parameters: dict[str, Any]
+    evidence: tuple[tuple[str, str], ...] = ()
 
 
 @cache
@@ -148,12 +150,32 @@ def paper_figure(figure: str) -> dict[str, Any]:
 def claims() -> tuple[Claim, ...]:
     """Return every claim, in the order of the paper.
 
+    One entry of the file can stand for several claims of one sentence: ``each`` lists the words that replace the names
+    in braces of all its texts.
+
     Example:
-        >>> claims()[0].id
-        'table3-hpt-above-sft'
+        >>> [claim.id for claim in claims()][:3]
+        ['section2-sft-and-rl-do-not-conflict', 'section1-sft-generalises-less', 'table2-hpt-above-sft']
     """
-    rows: list[dict[str, Any]] = paper_data()["claims"]
-    return tuple(Claim(**{**row, "methods": tuple(row["methods"]), "records": tuple(row["records"])}) for row in rows)
+    entries = [{key: value for key, value in row.items() if key != "each"} for row in paper_data()["claims"]]
+    words: list[list[dict[str, str]]] = [row.get("each", [{}]) for row in paper_data()["claims"]]
+    rows = [_filled(entry, own) for entry, several in zip(entries, words, strict=True) for own in several]
+    listed = ("methods", "records")
+    return tuple(
+        Claim(**{**row, **{key: tuple(row[key]) for key in listed}, "evidence": tuple(map(tuple, row["evidence"]))})
+        for row in ({"evidence": [], **row} for row in rows)
+    )
+
+
+def _filled(value: Any, words: dict[str, str]) -> Any:
+    """Return a value with the names in braces replaced, in every text it holds."""
+    if isinstance(value, str):
+        for name, word in words.items():
+            value = value.replace(f"{{{name}}}", word)
+        return value
+    if isinstance(value, dict):
+        return {key: _filled(own, words) for key, own in value.items()}
+    return [_filled(own, words) for own in value] if isinstance(value, list) else value
 
 
 def claim_named(claim_id: str) -> Claim:

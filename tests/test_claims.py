@@ -48,7 +48,7 @@ def average_result(hpt: list[float], sft: list[float], scale: str = "mini") -> C
         seed: {"hpt": scores_run(a + 10, a - 10), "sft": scores_run(b, b, out=99.0)}
         for seed, (a, b) in enumerate(zip(hpt, sft, strict=True))
     }
-    return judged("table3-hpt-above-sft", records, scale)
+    return judged("table3-weak-hpt-above-sft", records, scale)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_one_seed_has_an_effect_and_no_interval() -> None:
 
 def test_seeds_without_a_run_are_left_out_and_named() -> None:
     complete = {seed: {"hpt": scores_run(90.0 + seed), "sft": scores_run(60.0)} for seed in (0, 1, 2)}
-    result = judged("table3-hpt-above-sft", complete | {7: {"hpt": scores_run(1.0)}})
+    result = judged("table3-weak-hpt-above-sft", complete | {7: {"hpt": scores_run(1.0)}})
     assert result.verdict.value == "holds in this world"
     assert "seeds [7]" in result.explanation
 
@@ -114,7 +114,7 @@ def test_seeds_without_a_run_are_left_out_and_named() -> None:
     ],
 )
 def test_missing_scores_are_not_testable(sft: dict[str, RunFrames], reason: str) -> None:
-    result = judged("table3-hpt-above-sft", {0: {"hpt": scores_run(1.0, 2.0), **sft}})
+    result = judged("table3-weak-hpt-above-sft", {0: {"hpt": scores_run(1.0, 2.0), **sft}})
     assert result.verdict.value == "not testable here"
     assert reason in result.explanation
     assert (result.effect, result.interval, result.per_seed) == (None, None, {})
@@ -142,17 +142,17 @@ def falling(early: float, late: float, speed: float = 8.0) -> Curve:
     ],
 )
 def test_offline_ratio(curve: Curve, expected: str) -> None:
-    assert verdict("figure6-offline-ratio", RATIO, hpt=curve) == expected
+    assert verdict("figure6-weak-offline-ratio", RATIO, hpt=curve) == expected
 
 
 def test_a_shape_is_decided_by_three_seeds_or_more() -> None:
-    words = [verdict("figure6-offline-ratio", RATIO, seeds=n, hpt=falling(0.9, 0.05)) for n in (1, 2, 3)]
+    words = [verdict("figure6-weak-offline-ratio", RATIO, seeds=n, hpt=falling(0.9, 0.05)) for n in (1, 2, 3)]
     assert words == ["undecided (one seed)", "undecided", "holds in this world"]
 
 
 def test_a_shape_that_fails_says_which_threshold_and_by_how_much() -> None:
     run = {"hpt": curve_run(RATIO, falling(0.9, 0.4)(0))}
-    result = judged("figure6-offline-ratio", {0: run, 1: run, 2: run})
+    result = judged("figure6-weak-offline-ratio", {0: run, 1: run, 2: run})
     assert "met in 0 of 3 seeds" in result.explanation
     assert "late mean 0.4 (at least 0.005 and at most 0.25: not met)" in result.explanation
     assert result.unit == "share"
@@ -243,16 +243,16 @@ def test_length_without_a_known_ceiling_is_not_testable() -> None:
     ],
 )
 def test_too_few_steps_are_not_testable(values: np.ndarray, expected: str) -> None:
-    assert judged("figure6-offline-ratio", {0: {"hpt": curve_run(RATIO, values)}}).verdict.value == expected
+    assert judged("figure6-weak-offline-ratio", {0: {"hpt": curve_run(RATIO, values)}}).verdict.value == expected
 
 
 def test_rows_may_come_in_any_order() -> None:
     run = curve_run(RATIO, falling(0.9, 0.05)(0))
     shuffled = RunFrames(run.metrics.sample(frac=1, random_state=0))
-    claim = "figure6-offline-ratio"
+    claim = "figure6-weak-offline-ratio"
     assert judged(claim, {0: {"hpt": shuffled}}).per_seed == judged(claim, {0: {"hpt": run}}).per_seed
 
 
 def test_a_missing_column_is_not_testable() -> None:
-    result = judged("figure6-offline-ratio", {0: {"hpt": curve_run("step_time", np.ones(STEPS))}})
+    result = judged("figure6-weak-offline-ratio", {0: {"hpt": curve_run("step_time", np.ones(STEPS))}})
     assert (result.verdict.value, RATIO in result.explanation) == ("not testable here", True)

@@ -74,14 +74,17 @@ def score_table(
 
 
 def benchmark_frame(run: RunRecords, sets: Mapping[str, Any]) -> pd.DataFrame:
-    """Return a run's score on each set it was evaluated on: benchmark, distribution, score (percent); for claims."""
+    """Return a run's score on each set, for claims: benchmark, distribution, stands_for, score (percent), problems."""
     from hpt.scores import benchmark_scores
 
     names = [name for name in sets if (run.evaluations["benchmark"] == name).any()]
     parts = [evaluation_counts(run, name) for name in names]
     if not parts:
-        return pd.DataFrame(columns=["benchmark", "distribution", "score", "problems"])
-    return benchmark_scores(pd.concat(parts, ignore_index=True), {name: own.distribution for name, own in sets.items()})
+        return pd.DataFrame(columns=["benchmark", "distribution", "stands_for", "score", "problems"])
+    counts = pd.concat(parts, ignore_index=True)
+    scores = benchmark_scores(counts, {name: own.distribution for name, own in sets.items()})
+    scores.insert(2, "stands_for", [sets[name].stands_for for name in scores["benchmark"]])
+    return scores
 
 
 def _shares(runs: Sequence[RunRecords], name: str) -> Shares:

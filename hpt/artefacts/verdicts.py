@@ -4,12 +4,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hpt.artefacts.scores import benchmark_frame
-from hpt.artefacts.selection import of_method, sets_of
+import pandas as pd
+
+from hpt.artefacts.scores import BASE, PAPER_METHOD, benchmark_frame
+from hpt.artefacts.selection import evaluation_counts, of_method, sets_of
+from hpt.catalogue import arm_label
 from hpt.claims import ClaimRecords, ClaimResult, RunFrames, judge
 from hpt.export import RunRecords
-from hpt.paper import Claim, claims, paper_data, paper_value
-from hpt.plots import line_style
+from hpt.paper import Claim, claims, paper_columns, paper_data, paper_value
 from hpt.stats import Interval
 
 
@@ -62,41 +64,86 @@ def verdicts(records: Sequence[RunRecords], artefacts: Iterable[str], scale: str
 
 
 def claim_records(records: Sequence[RunRecords], claim: Claim, scale: str) -> ClaimRecords:
-    """Return what a claim's test reads: the runs of its methods on its base, by seed."""
-    runs = {method: of_method(records, method, claim.policy) for method in claim.methods}
+    """Return what a claim's test reads: the runs of its arms, by seed. A base has one run, which all seeds share."""
+    runs = {name: of_method(records, *_place(name, claim.policy)) for name in claim.methods}
     used = [own for group in runs.values() for own in group]
     sets = sets_of(used) if used and "scores" in claim.records else {}
+    trained = sorted({own.seed for own in used if own.method != BASE})
     seeds: dict[int, dict[str, RunFrames]] = {}
-    for method, group in runs.items():
+    for name, group in runs.items():
         for own in group:
-            seeds.setdefault(own.seed, {})[method] = RunFrames(own.metrics, own.rollouts, benchmark_frame(own, sets))
+            counts = _counts(own, claim) if "counts" in claim.records else pd.DataFrame()
+            frames = RunFrames(own.metrics, own.rollouts, benchmark_frame(own, sets), counts, own.validation)
+            for seed in trained if own.method == BASE else [own.seed]:
+                seeds.setdefault(seed, {})[name] = frames
     ceiling = max((own.config.rollout.max_response_tokens for own in used), default=None)
     return ClaimRecords(scale, seeds, ceiling)
 
 
 def paper_evidence(claim: Claim) -> str:
-    """Return what the paper shows for a claim: printed numbers where it compares averages, else where to look.
+    """Return what the paper shows for a claim: printed numbers where it has some, else where to look.
 
     Example:
         >>> from hpt.paper import claim_named
-        >>> paper_evidence(claim_named("table3-hpt-above-sft"))
+        >>> paper_evidence(claim_named("table3-weak-hpt-above-sft"))
         '+5.0 points (HPT 41.9, SFT 36.9)'
     """
+    if claim.evidence:
+        return "; ".join(_printed_row(table, row) for table, row in claim.evidence)
     averages = {kind: name for name, kind in paper_data()["averages"].items()}
-    column = averages.get(claim.parameters.get("distribution", ""))
-    pair = [claim.parameters.get(role) for role in ("method", "baseline")]
-    values = [paper_value(claim.artefact, str(method), str(column), claim.policy) for method in pair]
-    if values[0] is None or values[1] is None:
+    column = claim.parameters.get("benchmark") or averages.get(claim.parameters.get("distribution", ""))
+    values = {
+        label_in_claim(name, claim.policy): paper_value(
+            claim.artefact, PAPER_METHOD.get(name, name), str(column), claim.policy
+        )
+        for name in claim.methods
+    }
+    printed = {name: value for name, value in values.items() if value is not None}
+    if len(printed) < 2:
         return "curves without printed values" if claim.artefact.startswith("figure") else "no number printed"
-    own, other = (line_style(str(method)).label for method in pair)
-    return f"{values[0] - values[1]:+.1f} points ({own} {values[0]:.1f}, {other} {values[1]:.1f})"
+    own, *others = printed.values()
+    shown = ", ".join(f"{name} {value:.1f}" for name, value in printed.items())
+    return f"{own - max(others):+.1f} points ({shown})"
+
+
+def label_in_claim(name: str, policy: str) -> str:
+    """Return what readers call an arm of a claim.
+
+    Args:
+        name: as a claim names it: ``hpt``, ``hpt_gate1``, ``hpt@strong``, ``pretrain``.
+        policy: base of the claim; an arm of another base says which.
+
+    Example:
+        >>> label_in_claim("hpt_gate2", "weak"), label_in_claim("hpt@strong", "weak"), label_in_claim(BASE, "weak")
+        ('HPT, gate 2/8', 'HPT, strong base', 'base')
+    """
+    own, base = _place(name, policy)
+    label = PAPER_METHOD.get(own) or arm_label(own)
+    return label if base == policy else f"{label}, {base} base"
+
+
+def _place(name: str, policy: str) -> tuple[str, str]:
+    own, _, base = name.partition("@")
+    return own, base or policy
+
+
+def _counts(run: RunRecords, claim: Claim) -> pd.DataFrame:
+    wanted = claim.parameters.get("evaluations") or [claim.parameters["evaluation"]]
+    there = [name for name in wanted if (run.evaluations["benchmark"] == name).any()]
+    parts = [evaluation_counts(run, name) for name in there]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def _printed_row(table: str, row: str) -> str:
+    values = [paper_value(table, row, column) for column in paper_columns(table)]
+    return f"{row}: {', '.join('' if value is None else f'{value:g}' for value in values)}"
 
 
 def _verdict(claim: Claim, result: ClaimResult) -> Verdict:
     return Verdict(
         claim=claim.id,
         artefact=claim.artefact,
-        subject=" against ".join(line_style(method).label for method in claim.methods),
+        subject=_subject(claim),
         section=claim.section,
         sentence=claim.sentence,
         reading=claim.reading,
@@ -106,6 +153,11 @@ def _verdict(claim: Claim, result: ClaimResult) -> Verdict:
         verdict=result.verdict.value,
         explanation=result.explanation,
     )
+
+
+def _subject(claim: Claim) -> str:
+    own, *others = (label_in_claim(name, claim.policy) for name in claim.methods)
+    return f"{own} against {', '.join(others)}" if others else own
 
 
 def _number(value: float, unit: str) -> str:

@@ -1,0 +1,98 @@
+"""Tests on single questions over training (Figures 3 and 4): rows that stay at zero, and which method leads where."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from hpt.claim_tests.records import (
+    ClaimRecords,
+    Condition,
+    Finding,
+    NotTestable,
+    RunFrames,
+    both,
+    every_seed,
+    spread,
+)
+from hpt.scores import accuracy_by_epoch
+from hpt.stats import seed_mean
+
+MIN_EPOCHS = 4  # a quarter of training is at least one epoch
+
+
+def rows_at_zero(
+    records: ClaimRecords, *, method: str, level: int, easier_level: int, rows_at_least: int, threshold_points: float
+) -> Finding:
+    """Test that questions stay unsolved over all of training, and more of a hard level than of an easier one.
+
+    A question is at zero when none of its rollouts is correct in any epoch. The effect is the difference of the shares
+    of such questions between the levels, in points.
+
+    Raises:
+        NotTestable: no rollouts, no such level, or too few epochs.
+    """
+    per_seed, conditions = {}, {}
+    for seed, runs in records.seeds.items():
+        grid = _grid(runs[method], f"{method}, seed {seed}")
+        hard, easy = (_level(grid, own).max(axis=1) == 0 for own in (level, easier_level))
+        per_seed[seed] = 100 * float(hard.mean() - easy.mean())
+        name = f"level {level}: questions of {len(hard)} at zero (level {easier_level}: {int(easy.sum())})"
+        conditions[seed] = [Condition(name, int(hard.sum()), at_least=rows_at_least)]
+    difference = seed_mean(list(per_seed.values()))
+    everywhere, met = every_seed(conditions)
+    explanation = f"level {level} minus level {easier_level}: {spread(difference, 'points', 1)}; {met}"
+    return Finding(per_seed, "points", both(difference.decide(threshold_points), everywhere), explanation)
+
+
+def map_dominance(
+    records: ClaimRecords,
+    *,
+    leader: str,
+    other: str,
+    levels: Sequence[int],
+    start_share: float,
+    end_share: float,
+    threshold_points: float,
+    against_levels: Sequence[int] = (),
+) -> Finding:
+    """Test that one method's colour dominates a part of the difference map (Figure 4).
+
+    The effect is the share of cells (question and epoch) in which ``leader`` has the higher accuracy minus the share
+    in which ``other`` has, in points; with ``against_levels``, this on ``levels`` minus the same on those.
+
+    Raises:
+        NotTestable: no rollouts, no such level, too few epochs, or different questions or epochs.
+    """
+    per_seed = {}
+    for seed, runs in records.seeds.items():
+        own, against = (_grid(runs[name], f"{name}, seed {seed}") for name in (leader, other))
+        if not own.index.equals(against.index) or not own.columns.equals(against.columns):
+            raise NotTestable(f"{leader} and {other} of seed {seed} were trained on different questions or epochs")
+        difference = own - against
+        first, last = round(start_share * difference.shape[1]), round(end_share * difference.shape[1])
+        part = difference.iloc[:, first:last]
+        per_seed[seed] = _lead(part, levels) - (_lead(part, against_levels) if against_levels else 0.0)
+    lead = seed_mean(list(per_seed.values()))
+    explanation = f"cells led by {leader} minus cells led by {other}: {spread(lead, 'points', 1)}."
+    return Finding(per_seed, "points", lead.decide(threshold_points), explanation)
+
+
+def _lead(difference: pd.DataFrame, levels: Sequence[int]) -> float:
+    cells = pd.concat([_level(difference, level) for level in levels]).to_numpy()
+    return 100 * float((cells > 0).mean() - (cells < 0).mean())
+
+
+def _level(grid: pd.DataFrame, level: int) -> pd.DataFrame:
+    own = grid[grid.index.get_level_values("level") == level]
+    if own.empty:
+        raise NotTestable(f"no questions of level {level}")
+    return own
+
+
+def _grid(run: RunFrames, whose: str) -> pd.DataFrame:
+    if run.rollouts.empty:
+        raise NotTestable(f"no rollouts of {whose}")
+    grid = accuracy_by_epoch(run.rollouts)
+    if grid.shape[1] < MIN_EPOCHS:
+        raise NotTestable(f"{whose} has {grid.shape[1]} epochs in which every question was asked, need {MIN_EPOCHS}")
+    return grid
