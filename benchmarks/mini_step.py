@@ -17,9 +17,9 @@ import torch
 
 from hpt.batch import MicroBatch
 from hpt.config import RunConfig
+from hpt.data.sources import curve_sets, training_problems_of
 from hpt.engine import PolicyEngine
 from hpt.errors import ConfigError
-from hpt.job import curve_sets, training_problems_of
 from hpt.policy import load_model
 from hpt.rewards import Verifier
 from hpt.rollout import Sampler, SamplingRequest
@@ -54,14 +54,22 @@ def measure(config: RunConfig, folder: str, steps: int) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    problems, prompts, demonstrations, _ = encode_training(tokenizer, training_problems_of(config), config, True)
+    data = encode_training(tokenizer, training_problems_of(config), config, True)
     engine = PolicyEngine(load_model(folder), config.engine, config.optimizer)
     sampler, bare, ratios = Sampler(folder, config.rollout), load_model(folder), []
     seen: list[list[SamplingRequest]] = []
     batches: list[MicroBatch] = []
     with Verifier() as verifier:
         trainer = Trainer(
-            config, problems, prompts, demonstrations, curve_sets(config), tokenizer, engine, sampler, verifier
+            config,
+            data.problems,
+            data.prompts,
+            data.demonstrations,
+            curve_sets(config),
+            tokenizer,
+            engine,
+            sampler,
+            verifier,
         )
         draw, split = sampler.sample, trainer.updater.micro_batches
         sampler.sample = lambda requests: (seen.append(list(requests)), draw(requests))[1]  # type: ignore[method-assign]

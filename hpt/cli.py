@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from hpt.cli_data import data_app
 from hpt.cli_runs import ReportsDir, RunsDir, Scale, find_run, runs_app
 from hpt.errors import ConfigError, HptError
 
@@ -23,6 +24,7 @@ app = typer.Typer(
     help="Check, understand and change *Towards a Unified View of Large Language Model Post-Training*.",
 )
 app.add_typer(runs_app, name="runs")
+app.add_typer(data_app, name="data")
 console = Console(soft_wrap=True)
 
 Seeds = Annotated[str, typer.Option(help="Seeds, comma-separated; one is quick, three give intervals: 0,1,2")]
@@ -170,16 +172,13 @@ def evaluate(
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Sample a finished run's policy on evaluation sets and print its scores."""
+    from hpt.data.sources import evaluation_names
     from hpt.experiments import run_with_base
     from hpt.export import load_records
-    from hpt.tasks.graded import world_named
-    from hpt.tasks.sets import evaluation_sets
 
     folder = find_run(run, runs_dir)
     config = folder.config
-    sets = (
-        tuple(evaluation_sets(world_named(config.data.world))) if benchmarks == "all" else tuple(benchmarks.split(","))
-    )
+    sets = evaluation_names(config) if benchmarks == "all" else tuple(benchmarks.split(","))
     run_with_base(config, runs_dir, sets)
     counts = load_records(folder.path).evaluations
     table = Table("set", "problems", "samples", "accuracy (%)")

@@ -55,8 +55,9 @@ def show_run(run: str, runs_dir: RunsDir = Path("runs")) -> None:
     """Print a run's settings, status and provenance."""
     folder = find_run(run, runs_dir)
     shown = {"folder": str(folder.path), "status": folder.status, "config": folder.config.model_dump(mode="json")}
-    if (folder.path / "provenance.json").exists():
-        shown["provenance"] = json.loads((folder.path / "provenance.json").read_text())
+    for name in ("provenance", "data"):
+        if (folder.path / f"{name}.json").exists():
+            shown[name] = json.loads((folder.path / f"{name}.json").read_text())
     console.print_json(data=shown)
 
 

@@ -32,7 +32,8 @@ class PolicySettings(Settings):
         default="weak", description="base of the mini world (weak, strong, llama) or a name for a local model"
     )
     path: str | None = Field(
-        default=None, description="folder in Hugging Face format; None = the base this package trains"
+        default=None,
+        description="folder in Hugging Face format; None = the base this package trains or fetches",
     )
     after: str | None = Field(
         default=None,
@@ -51,8 +52,15 @@ class DataSettings(Settings):
     """The questions and demonstrations."""
 
     source: str = Field(
-        default="graded", description="'graded' = the scale's own world, else a .jsonl file of problems"
+        default="graded",
+        description="'graded' = the scale's own world, a public set (`hpt data check`), else a file or folder of rows",
     )
+    evaluation: Literal["graded", "public"] = Field(
+        default="graded",
+        json_schema_extra={"neutral": True},
+        description="evaluation sets: the world's, or the public benchmarks",
+    )
+    folder: str = Field(default="data", description="where downloaded public sets lie")
     world: str = Field(default="mini", description="preset of the graded world (hpt.tasks.graded.WORLDS)")
     questions: int | None = Field(
         default=None, ge=1, description="use only the first so many training questions; None = all"
@@ -63,10 +71,20 @@ class DataSettings(Settings):
         json_schema_extra={"neutral": True},
     )
     sha256: str = Field(default="", description="hash of the training problems, filled in when the run is resolved")
-    max_prompt_tokens: int = Field(default=64, ge=1, description="longer prompts are refused")
-    overlong_demonstrations: Literal["refuse", "drop"] = Field(
+    template: str = Field(
+        default="plain",
+        json_schema_extra={"neutral": True},
+        description="how a question becomes a prompt (hpt.tasks.templates.TEMPLATES)",
+    )
+    max_prompt_tokens: int = Field(default=64, ge=1, description="prompts over it: see overlong_prompts")
+    overlong_prompts: Literal["refuse", "drop"] = Field(
         default="refuse",
-        description="a demonstration over rollout.max_response_tokens is an error, or left out and counted",
+        json_schema_extra={"neutral": True},
+        description="a longer prompt is an error, or left out and counted",
+    )
+    overlong_demonstrations: Literal["refuse", "drop", "cut"] = Field(
+        default="refuse",
+        description="a demonstration over rollout.max_response_tokens is an error, left out, or cut; always counted",
     )
 
 
@@ -270,7 +288,8 @@ class RunConfig(Settings):
         checkpoint cadence, and not the commit: that is provenance, shown where it differs.
         """
         content = _without_neutral(self, self.model_dump(mode="json", exclude={"checkpoint"}))
-        content["policy"].pop("path")  # where the weights lie does not matter, weights_sha256 does
+        content["policy"].pop("path")  # where things lie does not matter, their hashes do
+        content["data"].pop("folder")
         return digest({"config": content, "numerics": NUMERICS_VERSION})
 
 

@@ -32,6 +32,7 @@ def validation_rows(
         top_p=settings.top_p,
         max_response_tokens=config.rollout.max_response_tokens,
         seed=config.seed,
+        template=config.data.template,
     )
     rows: list[dict[str, Any]] = []
     shares = {name: problems[engine.rank :: engine.ranks] for name, problems in curves.items()}

@@ -26,10 +26,12 @@ class EvaluationSettings(Settings):
     top_p: float = Field(default=0.95, gt=0, le=1)
     max_response_tokens: int = Field(default=112, ge=1)
     seed: int = Field(default=0, ge=0)
+    template: str = Field(default="plain", description="how a question becomes a prompt")
 
     def key(self, problems: Sequence[Problem]) -> str:
         """Return the name of everything that can move the answers besides the weights."""
-        return digest({"evaluation": self.model_dump(), "problems": problems_hash(problems)})
+        law = self.model_dump(exclude={"template"} if self.template == "plain" else None)  # newer than the first keys
+        return digest({"evaluation": law, "problems": problems_hash(problems)})
 
 
 def sample_answers(
@@ -60,7 +62,7 @@ def sample_answers(
     asked = [(name, problem) for name, problems in sets.items() for problem in problems]
     requests = [
         SamplingRequest(
-            prompt_tokens(tokenizer, problem),
+            prompt_tokens(tokenizer, problem, settings.template),
             request_seed(settings.seed, f"evaluate:{name.partition('@')[0]}", 0, problem.id),
             settings.samples_per_problem,
             settings.temperature,

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 
 from hpt.config import RunConfig, validate
+from hpt.data.sources import curve_sets, evaluation_set, training_problems_of
 from hpt.errors import ConfigError, HptError
 from hpt.files import read_json, sha256_files, write_json, write_parquet
 from hpt.methods import method_named, stage_at
 from hpt.runs import RunFolder, provenance
-from hpt.tasks.problems import Problem, load_problems, problems_hash
+from hpt.tasks.problems import Problem, problems_hash
 
 
 @dataclass(frozen=True)
@@ -91,36 +92,6 @@ def resolve_run(config: RunConfig, root: Path) -> RunConfig:
     return config.model_copy(update={"policy": policy, "data": data})
 
 
-def training_problems_of(config: RunConfig) -> list[Problem]:
-    """Return the training questions of a run.
-
-    Raises:
-        ConfigError: unknown world, unreadable file, malformed row.
-    """
-    if config.data.source == "graded":
-        from hpt.tasks.graded import training_problems, world_named
-
-        problems = training_problems(world_named(config.data.world))
-    else:
-        problems = load_problems(config.data.source)
-    if config.data.questions_per_level is not None:
-        problems = _of_levels(problems, config.data.questions_per_level)
-    return problems[: config.data.questions]
-
-
-def _of_levels(problems: list[Problem], counts: Sequence[int]) -> list[Problem]:
-    left, chosen = dict(enumerate(counts, start=1)), []
-    for problem in problems:
-        if problem.level is not None and left.get(problem.level, 0) > 0:
-            left[problem.level] -= 1
-            chosen.append(problem)
-    for level, lacking in left.items():
-        if lacking:
-            have = f"at most {counts[level - 1] - lacking} of level {level}: there are no more"
-            raise ConfigError("data.questions_per_level", list(counts), have, "ask for fewer")
-    return chosen
-
-
 def evaluation_key(config: RunConfig, name: str) -> tuple[Any, list[Problem], str]:
     """Return (sampling settings, problems, key) of the final evaluation of a run on a set (Section 3.1).
 
@@ -133,28 +104,21 @@ def evaluation_key(config: RunConfig, name: str) -> tuple[Any, list[Problem], st
         ConfigError: no such set, or a number of samples that is none.
     """
     from hpt.evaluate import EvaluationSettings
-    from hpt.tasks.graded import validation_problems, world_named
-    from hpt.tasks.sets import evaluation_sets
 
     config = sampling_config(config)
-    world = world_named(config.data.world)
-    sets = evaluation_sets(world)
     of_set, at, samples = name.partition("@")
-    if of_set not in (*sets, "validation"):
-        raise ConfigError("evaluation", name, "one of " + ", ".join((*sets, "validation")), "correct the name")
+    own = evaluation_set(config, of_set)
     if at and not (samples.isdecimal() and int(samples) > 0):
         raise ConfigError("evaluation", name, "set@samples with samples of at least 1", f"write e.g. {of_set}@256")
-    if of_set == "validation":
-        problems, usual = validation_problems(world), world.curve_samples
-    else:
-        problems, usual = list(sets[of_set].problems), sets[of_set].samples_per_problem
     settings = EvaluationSettings(
-        samples_per_problem=int(samples) if at else usual,
+        samples_per_problem=int(samples) if at else own.samples_per_problem,
         temperature=config.validation.temperature,
         top_p=config.validation.top_p,
         max_response_tokens=config.rollout.max_response_tokens,
         seed=config.seed,
+        template=config.data.template,
     )
+    problems = list(own.problems)
     return settings, problems, settings.key(problems)
 
 
@@ -219,10 +183,10 @@ def _rank() -> int:
 
 def _post_train(config: RunConfig, folder: RunFolder) -> Any:
     import torch
-    from transformers import AutoTokenizer
 
     from hpt.checkpoint import load_newest, save_checkpoint
     from hpt.engine import PolicyEngine
+    from hpt.model_folder import load_tokenizer
     from hpt.policy import PolicyModule, load_model
     from hpt.rewards import Verifier
     from hpt.rollout import Sampler
@@ -231,11 +195,13 @@ def _post_train(config: RunConfig, folder: RunFolder) -> Any:
 
     checkpoints = folder.path / "checkpoints"
     method, base = method_named(config.method), str(config.policy.path)
-    tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
+    tokenizer = load_tokenizer(base)
     stages = [method_named(name) for name in method.stages] or [method]
-    problems, prompts, demonstrations, _ = encode_training(
+    data = encode_training(
         tokenizer, training_problems_of(config), config, any(stage.needs_demonstrations for stage in stages)
     )
+    if _rank() == 0:
+        write_json(folder.path / "data.json", {"problems": len(data.problems), **data.counts})
     dtype = getattr(torch, config.policy.dtype)
 
     def engine_from(model_folder: str) -> PolicyEngine:
@@ -252,8 +218,8 @@ def _post_train(config: RunConfig, folder: RunFolder) -> Any:
         if path is not None:
             engine.load_state(path)
         trainer = Trainer(
-            config, problems, prompts, demonstrations, curve_sets(config), tokenizer, engine, sampler, verifier,
-            reference, state, records,
+            config, data.problems, data.prompts, data.demonstrations, curve_sets(config), tokenizer, engine, sampler,
+            verifier, reference, state, records,
         )  # fmt: skip
 
         def save() -> None:
@@ -298,15 +264,6 @@ def progress(metrics: list[dict[str, Any]], config: RunConfig) -> dict[str, Any]
     }
 
 
-def curve_sets(config: RunConfig) -> dict[str, list[Problem]]:
-    """Return the problems of the validation curves: a fixed part of every in-distribution set."""
-    from hpt.tasks.graded import world_named
-    from hpt.tasks.sets import curve_problems
-
-    sets = curve_problems(world_named(config.data.world))
-    return {name: list(problems)[: config.validation.problems_per_set] for name, problems in sets.items()}
-
-
 def evaluate_run(folder: RunFolder, config: RunConfig, names: Sequence[str], sampler: Any = None) -> None:
     """Sample the final policy on every set of ``names`` that it has not been sampled on yet.
 
@@ -315,13 +272,12 @@ def evaluate_run(folder: RunFolder, config: RunConfig, names: Sequence[str], sam
     missing = missing_evaluations(folder, config, names)
     if not missing:
         return
-    from transformers import AutoTokenizer
-
     from hpt.evaluate import sample_answers
+    from hpt.model_folder import load_tokenizer
     from hpt.rewards import Verifier
     from hpt.rollout import Sampler
 
-    tokenizer = AutoTokenizer.from_pretrained(folder.model, local_files_only=True)
+    tokenizer = load_tokenizer(folder.model)
     config = sampling_config(config)
     sampler = sampler or Sampler(str(folder.model), config.rollout, config.policy.dtype)
     with Verifier(timeout_s=config.rollout.verifier_timeout_s) as verifier:

@@ -1,7 +1,8 @@
-"""Looking at a model folder before anything heavy is imported for it."""
+"""Looking at a model folder before anything heavy is imported for it, and its tokenizer."""
 
 import os
 from pathlib import Path
+from typing import Any
 
 from hpt.errors import ConfigError
 
@@ -25,3 +26,24 @@ def check_model_folder(folder: str | os.PathLike[str]) -> None:
     if '"auto_map"' in (path / "config.json").read_text():
         remedy = "use a model whose architecture transformers ships; code from model folders is never run"
         raise ConfigError("policy.path", str(folder), "a model that needs no code of its own", remedy)
+
+
+def load_tokenizer(folder: str | os.PathLike[str]) -> Any:
+    """Return the tokenizer of a model folder; its pad token is its end token where it has none.
+
+    Raises:
+        ConfigError: the folder holds no tokenizer that can be read, or one without an end token.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        remedy = "save the tokenizer into the model's folder: tokenizer.save_pretrained(folder)"
+        raise ConfigError("policy.path", str(folder), "a folder with a tokenizer", remedy) from error
+    if tokenizer.eos_token_id is None:
+        remedy = "set eos_token in tokenizer_config.json: responses and demonstrations must be able to end"
+        raise ConfigError("policy.path", str(folder), "a tokenizer with an end token", remedy)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer

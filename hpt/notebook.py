@@ -239,7 +239,7 @@ def shown_path(path: Path) -> str:
 
 def with_data_hash(config: RunConfig) -> RunConfig:
     """Return a run's configuration with the hash of its training data filled in, which needs no base."""
-    from hpt.job import training_problems_of
+    from hpt.data.sources import training_problems_of
     from hpt.tasks.problems import problems_hash
 
     if config.data.sha256:

@@ -34,7 +34,7 @@ MAX_CHUNK = 32  # pairs per task: large enough to hide the exchange (0.2 ms), sm
 CACHE_SIZE = 65_536  # (answer, gold) pairs remembered across batches
 WORKER_START_S = 60.0  # a worker that needs longer to import math-verify is counted as stuck
 MAX_POOL_RESTARTS = 3  # per batch
-CHOICES = frozenset("ABCD")
+CHOICES = frozenset("ABCDE")  # one question of ARC-c has five
 
 
 class Verdict(StrEnum):

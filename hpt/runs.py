@@ -6,6 +6,7 @@
         metrics.parquet   one row per step; columns are `hpt.metrics.METRICS`
         rollouts.parquet  one row per question and step: correct count, branch taken, lengths, entropy
         validation.parquet  one row per problem of the validation curves
+        data.json         training problems used, and how many were dropped or cut for their length
         provenance.json   commit, versions, hardware, wall time
         checkpoints/      newest first; each holds the records up to its step, so they can never disagree with it
         model/            final weights in Hugging Face format

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 
 from hpt.config import RunConfig
+from hpt.data.sources import curve_sets, training_problems_of
 from hpt.experiments import PlannedRun, planned_runs
 from hpt.files import write_json, write_parquet
-from hpt.job import curve_sets, evaluation_key, training_problems_of
+from hpt.job import evaluation_key
 from hpt.methods import METHODS
 from hpt.metrics import METRICS
 from hpt.runs import RunFolder

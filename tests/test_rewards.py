@@ -128,7 +128,7 @@ TRAPS = [
     (r"\boxed{B}", "A", "choice", Verdict.wrong),
     (r"\boxed{ A}", "A", "choice", Verdict.wrong),
     (r"\boxed{A. mercury}", "A", "choice", Verdict.wrong),
-    (r"\boxed{E}", "E", "choice", Verdict.wrong),
+    (r"\boxed{F}", "F", "choice", Verdict.wrong),
     ("A", "A", "choice", Verdict.no_answer),
 ]
 

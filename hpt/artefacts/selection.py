@@ -7,7 +7,7 @@ import pandas as pd
 
 from hpt.errors import RecordFault
 from hpt.export import RunRecords
-from hpt.tasks.sets import EvaluationSet, evaluation_sets
+from hpt.tasks.sets import EvaluationSet
 
 
 def of_arm(records: Sequence[RunRecords], key: str) -> list[RunRecords]:
@@ -41,12 +41,13 @@ def sets_of(records: Sequence[RunRecords]) -> dict[str, EvaluationSet]:
     Raises:
         RecordFault: no runs, or runs of different worlds.
     """
-    from hpt.tasks.graded import world_named
+    from hpt.data.sources import evaluation_names, evaluation_set
 
-    worlds = sorted({own.config.data.world for own in records})
+    worlds = sorted({f"{own.config.data.evaluation} {own.config.data.world}" for own in records})
     if len(worlds) != 1:
         raise RecordFault(f"an artefact needs runs of one world, got {', '.join(worlds) or 'none'}")
-    return evaluation_sets(world_named(worlds[0]))
+    config = records[0].config
+    return {name: evaluation_set(config, name) for name in evaluation_names(config)}
 
 
 def evaluation_counts(run: RunRecords, name: str) -> pd.DataFrame:

@@ -23,7 +23,8 @@ class Problem:
         demonstration: a complete response ending in the boxed answer, or None where no method may learn from it.
         level: difficulty, 1 is the easiest; None where the source has no levels.
         answer_kind: what the verifier asks of the boxed text besides equality: nothing ("math"), digits only
-            ("digits"), or one of the letters A-D, compared exactly ("choice").
+            ("digits"), or one of the letters A-E, compared exactly ("choice").
+        system: system message the source puts before the question; only templates that say so show it.
 
     Example:
         >>> Problem("t-1", "3985*9?", "7125", None, 1, "digits").answer
@@ -36,6 +37,7 @@ class Problem:
     demonstration: str | None = None
     level: int | None = None
     answer_kind: AnswerKind = "math"
+    system: str | None = None
 
 
 #: What each field of a row may hold: (allowed types, the same in words).
@@ -46,6 +48,7 @@ _FIELDS: dict[str, tuple[tuple[type, ...], str]] = {
     "demonstration": ((str, type(None)), "text or null"),
     "level": ((int, type(None)), "a whole number or null"),
     "answer_kind": ((str,), "one of " + ", ".join(get_args(AnswerKind))),
+    "system": ((str, type(None)), "text or null"),
 }
 _REQUIRED = tuple(field.name for field in fields(Problem)[:3])
 
@@ -136,4 +139,7 @@ def problems_hash(problems: Sequence[Problem]) -> str:
 
 
 def _canonical(problem: Problem) -> str:
-    return json.dumps(asdict(problem), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    row = asdict(problem)
+    if problem.system is None:  # newer than the first data hashes, which must stay what they are
+        del row["system"]
+    return json.dumps(row, sort_keys=True, ensure_ascii=False, separators=(",", ":"))

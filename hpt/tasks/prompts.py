@@ -1,6 +1,7 @@
 """What the model sees: a question as prompt tokens, a demonstration as response tokens."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -8,66 +9,126 @@ import numpy as np
 from hpt.config import RunConfig
 from hpt.errors import ConfigError
 from hpt.tasks.problems import Problem
+from hpt.tasks.templates import Template, prompt_text, response_text, template_named
+
+#: Of a large set, so many demonstrations are decoded again to see that the tokenizer lost nothing.
+ROUND_TRIPS = 2_000
 
 
-def prompt_tokens(tokenizer: Any, problem: Problem) -> np.ndarray:
-    """Return the prompt of a question, begin-of-text token first where the tokenizer has one: int32 [P]."""
-    begin = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    return np.array(begin + tokenizer.encode(problem.question, add_special_tokens=False), dtype=np.int32)
+@dataclass
+class EncodedTraining:
+    """The training set as tokens.
+
+    Attributes:
+        problems: those that are trained on, in their order; a cut demonstration is cut in them too.
+        prompts, demonstrations: int32 token ids by problem id.
+        counts: how many prompts and demonstrations were over their limits and what became of them.
+    """
+
+    problems: list[Problem] = field(default_factory=list)
+    prompts: dict[str, np.ndarray] = field(default_factory=dict)
+    demonstrations: dict[str, np.ndarray] = field(default_factory=dict)
+    counts: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(("prompts_dropped", "demonstrations_dropped", "demonstrations_cut"), 0)
+    )
 
 
-def demonstration_tokens(tokenizer: Any, text: str) -> np.ndarray:
+def prompt_tokens(tokenizer: Any, problem: Problem, template: str = "plain") -> np.ndarray:
+    """Return the prompt of a question in a template of `hpt.tasks.templates`: int32 [P].
+
+    Raises:
+        ConfigError: no such template, or the tokenizer or the row lacks what it needs.
+    """
+    own = template_named(template)
+    return _prompt(tokenizer, own, tokenizer.encode(prompt_text(own, tokenizer, problem), add_special_tokens=False))
+
+
+def _prompt(tokenizer: Any, template: Template, tokens: list[int]) -> np.ndarray:
+    begin = [tokenizer.bos_token_id] if template.begin and tokenizer.bos_token_id is not None else []
+    return np.array([*begin, *tokens], dtype=np.int32)
+
+
+def demonstration_tokens(tokenizer: Any, text: str, template: str = "plain") -> np.ndarray:
     """Return a demonstration as a response, end token included: int32 [len]."""
-    return np.array([*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id], dtype=np.int32)
+    tokens = tokenizer.encode(response_text(template_named(template), text), add_special_tokens=False)
+    return np.array([*tokens, tokenizer.eos_token_id], dtype=np.int32)
 
 
 def encode_training(
     tokenizer: Any, problems: Sequence[Problem], config: RunConfig, needs_demonstrations: bool
-) -> tuple[list[Problem], dict[str, np.ndarray], dict[str, np.ndarray], int]:
+) -> EncodedTraining:
     """Encode every training question and demonstration once, and check them before any compute.
 
-    Returns:
-        (problems kept, prompts by id, demonstrations by id, demonstrations dropped for their length).
+    A demonstration that is cut loses its end token with its end, as in the release; it is graded as it is trained.
 
     Raises:
         ConfigError: a prompt over ``data.max_prompt_tokens``, a missing demonstration the method needs, or one over
-            ``rollout.max_response_tokens`` with ``data.overlong_demonstrations = refuse``.
+            ``rollout.max_response_tokens``, each where the settings say ``refuse``.
     """
-    prompts, demonstrations, dropped = {}, {}, 0
-    for problem in problems:
-        prompt = prompt_tokens(tokenizer, problem)
-        if len(prompt) > config.data.max_prompt_tokens:
-            remedy = "raise data.max_prompt_tokens (and rollout.max_model_tokens), or remove the question"
-            allowed = f"at most data.max_prompt_tokens = {config.data.max_prompt_tokens} tokens"
-            raise ConfigError(f"question {problem.id}", f"{len(prompt)} tokens", allowed, remedy)
-        if problem.demonstration is not None:
-            response = demonstration_tokens(tokenizer, problem.demonstration)
-            _check_round_trip(tokenizer, f"demonstration of {problem.id}", problem.demonstration, response[:-1])
-            limit = config.rollout.max_response_tokens
-            if len(response) <= limit:
-                demonstrations[problem.id] = response
-            elif config.data.overlong_demonstrations == "refuse":
-                remedy = "raise rollout.max_response_tokens or set data.overlong_demonstrations to drop"
-                allowed = f"at most rollout.max_response_tokens = {limit} tokens"
-                raise ConfigError(f"demonstration of {problem.id}", f"{len(response)} tokens", allowed, remedy)
-            else:
-                dropped += 1
-                if needs_demonstrations:
-                    continue
-        elif needs_demonstrations:
-            remedy = "add one, or choose a method that needs none (grpo)"
-            raise ConfigError(f"demonstration of {problem.id}", None, f"a text: {config.method} learns from it", remedy)
-        prompts[problem.id] = prompt
-    kept = [problem for problem in problems if problem.id in prompts]
-    if len(kept) < config.schedule.prompts_per_step:
+    template = template_named(config.data.template)
+    encoded = EncodedTraining()
+    texts = [prompt_text(template, tokenizer, problem) for problem in problems]
+    responses = [response_text(template, problem.demonstration or "") for problem in problems]
+    all_prompts, all_responses = _encode_all(tokenizer, texts), _encode_all(tokenizer, responses)
+    spread = max(1, len(problems) // ROUND_TRIPS)
+    for number, problem in enumerate(problems):
+        prompt = _prompt(tokenizer, template, all_prompts[number])
+        if _too_long(f"question {problem.id}", len(prompt), "data.max_prompt_tokens", config.data.max_prompt_tokens,
+                     config.data.overlong_prompts, "data.overlong_prompts"):  # fmt: skip
+            encoded.counts["prompts_dropped"] += 1
+            continue
+        if problem.demonstration is None:
+            if needs_demonstrations:
+                remedy = "add one, or choose a method that needs none (grpo)"
+                allowed = f"a text: {config.method} learns from it"
+                raise ConfigError(f"demonstration of {problem.id}", None, allowed, remedy)
+        else:
+            if number % spread == 0:
+                _check_round_trip(tokenizer, problem.id, responses[number], all_responses[number])
+            problem, response = _fitted(tokenizer, problem, all_responses[number], config, encoded.counts)
+            if response is not None:
+                encoded.demonstrations[problem.id] = response
+            elif needs_demonstrations:
+                continue
+        encoded.prompts[problem.id] = prompt
+        encoded.problems.append(problem)
+    if len(encoded.problems) < config.schedule.prompts_per_step:
         allowed = f"at least schedule.prompts_per_step = {config.schedule.prompts_per_step} questions"
-        raise ConfigError("data", f"{len(kept)} usable questions", allowed, "lower it or add questions")
-    return kept, prompts, demonstrations, dropped
+        raise ConfigError("data", f"{len(encoded.problems)} usable questions", allowed, "lower it or add questions")
+    return encoded
 
 
-def _check_round_trip(tokenizer: Any, field: str, text: str, tokens: np.ndarray) -> None:
+def _fitted(
+    tokenizer: Any, problem: Problem, tokens: list[int], config: RunConfig, counts: dict[str, int]
+) -> tuple[Problem, np.ndarray | None]:
+    """Return a problem with its response tokens, cut to the limit or None where the settings say so."""
+    response = np.array([*tokens, tokenizer.eos_token_id], dtype=np.int32)
+    choice, limit = config.data.overlong_demonstrations, config.rollout.max_response_tokens
+    if not _too_long(f"demonstration of {problem.id}", len(response), "rollout.max_response_tokens", limit, choice,
+                     "data.overlong_demonstrations"):  # fmt: skip
+        return problem, response
+    if choice == "drop":
+        counts["demonstrations_dropped"] += 1
+        return problem, None
+    counts["demonstrations_cut"] += 1
+    return replace(problem, demonstration=tokenizer.decode(response[:limit])), response[:limit]
+
+
+def _encode_all(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []  # all at once: on all cores
+
+
+def _too_long(what: str, tokens: int, limit_name: str, limit: int, choice: str, choice_name: str) -> bool:
+    """Whether something is over its limit; an error where that is what the settings ask for."""
+    if tokens > limit and choice == "refuse":
+        remedy = f"raise {limit_name}, or set {choice_name} to drop"
+        raise ConfigError(what, f"{tokens} tokens", f"at most {limit_name} = {limit} tokens", remedy)
+    return tokens > limit
+
+
+def _check_round_trip(tokenizer: Any, problem_id: str, text: str, tokens: list[int]) -> None:
     # a tokenizer that drops what it does not know would teach the policy another text, and nothing would look wrong
     decoded = tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
     if decoded != text:
         remedy = "use the tokenizer the model was trained with, and check that it knows every character"
-        raise ConfigError(field, decoded, f"what the text says: {text[:120]!r}", remedy)
+        raise ConfigError(f"demonstration of {problem_id}", decoded, f"what the text says: {text[:120]!r}", remedy)

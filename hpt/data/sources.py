@@ -1,0 +1,131 @@
+"""What a run asks and is asked: training problems, evaluation sets and curves, of a graded world or of public sets."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from hpt.config import RunConfig
+from hpt.data.shapes import ANY_SHAPE, problems_of
+from hpt.data.table import BENCHMARKS, CURVES, DATASETS, dataset_named
+from hpt.errors import ConfigError
+from hpt.tasks.problems import Problem, load_problems
+from hpt.tasks.sets import EvaluationSet
+
+
+def training_problems_of(config: RunConfig) -> list[Problem]:
+    """Return the training questions of a run.
+
+    Raises:
+        ConfigError: unknown world, set not downloaded, unreadable file, malformed row.
+    """
+    data = config.data
+    if data.source == "graded":
+        from hpt.tasks.graded import training_problems, world_named
+
+        problems = training_problems(world_named(data.world))
+    elif data.source in DATASETS:
+        from hpt.data.store import load_set
+
+        problems = load_set(data.source, data.folder)
+    else:
+        problems = problems_from(data.source)
+    if data.questions_per_level is not None:
+        problems = _of_levels(problems, data.questions_per_level)
+    return problems[: data.questions]
+
+
+def _of_levels(problems: list[Problem], counts: Sequence[int]) -> list[Problem]:
+    left, chosen = dict(enumerate(counts, start=1)), []
+    for problem in problems:
+        if problem.level is not None and left.get(problem.level, 0) > 0:
+            left[problem.level] -= 1
+            chosen.append(problem)
+    for level, lacking in left.items():
+        if lacking:
+            have = f"at most {counts[level - 1] - lacking} of level {level}: there are no more"
+            raise ConfigError("data.questions_per_level", list(counts), have, "ask for fewer")
+    return chosen
+
+
+def problems_from(source: str | Path) -> list[Problem]:
+    """Return the problems of a file or folder of the user's own, in the package's form or a public set's.
+
+    Raises:
+        ConfigError: nothing readable there, columns of no known shape, or a malformed row; names file and row.
+    """
+    path = Path(source)
+    if path.suffix == ".jsonl" and _in_own_form(path):
+        return load_problems(path)  # checks every field of every line
+    from hpt.data.rows import local_rows
+
+    return problems_of(local_rows(path), ANY_SHAPE, str(path), prefix=path.stem)[0]
+
+
+def _in_own_form(path: Path) -> bool:
+    """Whether the first line names the package's own fields; a file that cannot be looked at is left to its reader."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            first = json.loads(next((line for line in file if line.strip()), ""))
+    except (OSError, ValueError):
+        return True
+    public = {"prompt", "problem", "choices", "final_answer"}
+    return not (isinstance(first, dict) and public & set(first))
+
+
+def evaluation_names(config: RunConfig) -> tuple[str, ...]:
+    """Return the names of a run's evaluation sets, in the order of the tables; nothing is loaded."""
+    if config.data.evaluation == "public":
+        return BENCHMARKS
+    from hpt.tasks.graded import world_named
+
+    return tuple(constants.name for constants in world_named(config.data.world).evaluation)
+
+
+def evaluation_set(config: RunConfig, name: str) -> EvaluationSet:
+    """Return an evaluation set of a run; ``validation`` is the one on which settings are chosen, and no table reports.
+
+    Raises:
+        ConfigError: no such set, or it is not downloaded.
+    """
+    if config.data.evaluation == "public":
+        if name not in DATASETS or DATASETS[name].use != "evaluation":
+            names = ", ".join(own.name for own in DATASETS.values() if own.use == "evaluation")
+            raise ConfigError("evaluation", name, f"one of {names}", "correct the name")
+        return _public(name, config.data.folder)
+    from hpt.tasks.graded import validation_problems, world_named
+    from hpt.tasks.sets import evaluation_sets
+
+    world = world_named(config.data.world)
+    sets = evaluation_sets(world)
+    if name == "validation":
+        return EvaluationSet(name, "", tuple(validation_problems(world)), world.curve_samples, "in")
+    if name not in sets:
+        raise ConfigError("evaluation", name, "one of " + ", ".join((*sets, "validation")), "correct the name")
+    return sets[name]
+
+
+def _public(name: str, folder: str) -> EvaluationSet:
+    from hpt.data.store import load_set
+
+    dataset = dataset_named(name)
+    problems = tuple(load_set(name, folder))
+    return EvaluationSet(name, dataset.title, problems, dataset.samples_per_problem, dataset.distribution)
+
+
+def curve_sets(config: RunConfig) -> dict[str, list[Problem]]:
+    """Return the problems of the validation curves: a fixed part of every set that is drawn while training."""
+    if config.data.evaluation == "public":
+        sets = {name: _public(name, config.data.folder).problems for name in CURVES}
+    else:
+        from hpt.tasks.graded import world_named
+        from hpt.tasks.sets import curve_problems
+
+        sets = curve_problems(world_named(config.data.world))
+    return {name: list(problems)[: config.validation.problems_per_set] for name, problems in sets.items()}
+
+
+def public_sets_of(config: RunConfig) -> tuple[str, ...]:
+    """Return the public sets a run needs on this machine before it can start."""
+    training = (config.data.source,) if config.data.source in DATASETS else ()
+    evaluation = (*BENCHMARKS, *CURVES) if config.data.evaluation == "public" else ()
+    return tuple(dict.fromkeys((*training, *evaluation)))

@@ -1,0 +1,495 @@
+"""Public sets: rows of the real schemas in, the same records out, and everything wrong refused with what was found."""
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpt.boxes import last_boxed
+from hpt.config import validate
+from hpt.data import store, table
+from hpt.data.leakage import leaks
+from hpt.data.rows import hub_rows, local_rows
+from hpt.data.shapes import SHAPES, problems_of, text_of
+from hpt.data.sources import curve_sets, evaluation_names, evaluation_set, problems_from, training_problems_of
+from hpt.data.store import download, load_set, statuses
+from hpt.data.table import BENCHMARKS, CURVES, DATASETS
+from hpt.errors import ConfigError
+from hpt.paper import paper_data
+from hpt.tasks.problems import Problem, save_problems
+from tests.public_rows import HUB, SYSTEM, rows_of, write
+
+
+@pytest.fixture
+def few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The large training sets, shrunk; evaluation sets keep their real sizes."""
+    for name in ("openr1-math-46k", "openr1-math-48k-complement"):
+        monkeypatch.setitem(table.DATASETS, name, replace(DATASETS[name], rows=(12, 12)))
+
+
+@pytest.fixture(scope="module")
+def downloaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("sets")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("openr1-math-46k", "openr1-math-48k-complement"):
+            patch.setitem(table.DATASETS, name, replace(DATASETS[name], rows=(12, 12)))
+        for name in HUB:
+            download(name, place / "data", write(place / "raw" / f"{name}.parquet", rows_of(name)))
+    return place / "data"
+
+
+@pytest.fixture
+def everything(few_rows: None, downloaded: Path, tmp_path: Path) -> Path:
+    """A data folder with every set that can be downloaded, own content in the real schema."""
+    return shutil.copytree(downloaded, tmp_path / "data")
+
+
+def refused(name: str, folder: Path, source: Path) -> str:
+    with pytest.raises(ConfigError) as caught:
+        download(name, folder, source)
+    assert not (folder / name / "rows.parquet").exists(), "a wrong set must not be kept"
+    return str(caught.value)
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_holds_the_sets_of_the_issue_with_their_sizes() -> None:
+    sizes = {name: dataset.rows for name, dataset in DATASETS.items() if dataset.rows[0] == dataset.rows[1]}
+    assert sizes == {
+        "math": (12_000, 12_000), "math-255": (255, 255), "aime24": (30, 30), "aime25": (30, 30), "amc": (83, 83),
+        "amc23": (40, 40), "math-500": (500, 500), "minerva": (272, 272), "olympiad": (675, 675),
+        "olympiad-674": (674, 674), "arc-c": (1172, 1172), "gpqa-diamond": (198, 198),
+    }  # fmt: skip
+    assert {name for name, dataset in DATASETS.items() if dataset.use == "training"} == {
+        "openr1-math-46k", "openr1-math-48k-complement", "math", "math-255",
+    }  # fmt: skip
+    assert [DATASETS[name].samples_per_problem for name in BENCHMARKS] == [32, 32, 32, 1, 1, 1, 1, 1]
+    assert set(HUB) == {name for name, dataset in DATASETS.items() if dataset.hub}
+
+
+def test_every_shape_a_set_may_have_exists() -> None:
+    for dataset in DATASETS.values():
+        assert set(dataset.shapes) <= set(SHAPES)
+        assert set(dataset.known) <= set(dataset.shapes)
+
+
+# --- the same records whatever the file -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", HUB)
+def test_parquet_jsonl_json_and_folder_give_the_same_records(name: str, tmp_path: Path) -> None:
+    rows = rows_of(name, 6)
+    dataset = DATASETS[name]
+    files = [write(tmp_path / f"rows.{ending}", rows) for ending in ("parquet", "jsonl", "json")]
+    parts = tmp_path / "folder"
+    for part in (0, 1, 2):
+        write(parts / "data" / f"train-{part:05d}-of-00003.parquet", rows[2 * part : 2 * part + 2])
+    (parts / "README.md").write_text("a card")
+    (parts / ".cache").mkdir()
+    (parts / ".cache" / "stray.json").write_text("not json")
+    read = [problems_of(local_rows(path), dataset.shapes, "x", dataset.answer_kind, name) for path in (*files, parts)]
+    assert all(found == read[0] for found in read)
+    assert len(read[0][0]) == 6
+    assert read[0][1] == dataset.shapes[0]
+
+
+def test_openr1_rows_become_questions_with_demonstrations() -> None:
+    problem = problems_of(rows_of("openr1-math-46k", 2), ["openr1"], "x", prefix="openr1")[0][1]
+    assert problem == Problem(
+        "openr1-1", "A box holds 1 marbles and one more is put in. How many are there?", "2",
+        "<think>\nI add 1 and 1.\n</think>\n\nThe sum is \\boxed{2}.", None, "math", SYSTEM,
+    )  # fmt: skip
+
+
+def test_an_openr1_row_without_system_message_has_none() -> None:
+    row = rows_of("openr1-math-46k", 1)[0]
+    assert problems_of([{**row, "prompt": row["prompt"][1:]}], ["openr1"], "x")[0][0].system is None
+
+
+def test_digit_labels_of_arc_become_letters() -> None:
+    first, last = (problems_of([row], ["choices"], "x", "choice")[0][0] for row in (HUB["arc-c"](0), HUB["arc-c"](30)))
+    assert (first.answer, last.answer) == ("A", "A")
+    assert first.question.splitlines()[2:] == [f"{letter}. the number {i}" for i, letter in enumerate("ABCD")]
+
+
+def test_choices_of_gpqa_are_shuffled_by_question_and_always_alike() -> None:
+    problems = problems_of(rows_of("gpqa-diamond"), ["gpqa"], "x", "choice")[0]
+    letters = [problem.answer for problem in problems]
+    assert {letter: letters.count(letter) > 25 for letter in "ABCD"} == dict.fromkeys("ABCD", True)
+    for number, problem in enumerate(problems):
+        assert f"{problem.answer}. {number} GeV" in problem.question.splitlines()
+    backwards = problems_of(rows_of("gpqa-diamond")[::-1], ["gpqa"], "x", "choice")[0]
+    assert backwards[::-1] == problems, "the order must not depend on which other questions there are"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(142.0, "142"), (0.5, "0.5"), (7, "7"), (["1"], "1"), (["1", "2"], "1, 2"), ("\\boxed{204}", "204"), (None, None)],
+)
+def test_answers_as_text(value: Any, text: str | None) -> None:
+    assert text_of(value) == text
+
+
+# --- download and load ------------------------------------------------------------------------------------------------
+
+
+def test_all_sets_load_and_are_reported_ready(everything: Path) -> None:
+    states = {status.dataset.name: status for status in statuses(everything)}
+    assert {name for name, status in states.items() if status.state == "ready"} == {*HUB, "math-255"}
+    assert "12 problems" in states["openr1-math-46k"].detail
+    assert states["olympiad-674"].state == "missing"
+
+
+def test_a_run_finds_its_public_sets(everything: Path) -> None:
+    data = {"source": "openr1-math-46k", "evaluation": "public", "folder": str(everything)}
+    config = validate({"data": data, "validation": {"problems_per_set": 500}})
+    assert len(training_problems_of(config)) == 12
+    assert evaluation_names(config) == BENCHMARKS
+    sets = [evaluation_set(config, name) for name in evaluation_names(config)]
+    assert [own.stands_for for own in sets] == list(paper_data()["benchmarks"])
+    assert [own.distribution for own in sets].count("out") == 2
+    assert {name: len(problems) for name, problems in curve_sets(config).items()} == dict(
+        zip(CURVES, (30, 40, 500), strict=True)
+    )
+    with pytest.raises(ConfigError, match="evaluation = 'aime26': allowed is one of aime24"):
+        evaluation_set(config, "aime26")
+
+
+def test_the_255_problems_are_drawn_by_level_and_always_alike(everything: Path) -> None:
+    drawn = load_set("math-255", everything)
+    assert [sum(problem.level == level for problem in drawn) for level in (1, 2, 3, 4, 5)] == [0, 0, 85, 85, 85]
+    assert drawn == load_set("math-255", everything)
+    assert all(problem.demonstration and last_boxed(problem.demonstration) == problem.answer for problem in drawn)
+
+
+def test_a_truncated_set_is_refused_with_what_was_found(tmp_path: Path) -> None:
+    message = refused("amc", tmp_path, write(tmp_path / "amc.json", rows_of("amc", 82)))
+    assert message.startswith("data set amc: rows = 82: allowed is 83 rows")
+
+
+def test_the_training_set_has_a_range_of_sizes(tmp_path: Path) -> None:
+    message = refused("openr1-math-46k", tmp_path, write(tmp_path / "x.jsonl", rows_of("openr1-math-46k", 3)))
+    assert "= 3: allowed is 44,000 to 47,000 rows" in message
+
+
+def test_another_set_is_refused_by_its_columns(tmp_path: Path) -> None:
+    message = refused("aime24", tmp_path, write(tmp_path / "x.json", rows_of("olympiad", 30)))
+    assert "columns = 'question, final_answer': allowed is problem, expected_answer (expected)" in message
+
+
+def test_the_released_files_are_known_by_content(tmp_path: Path) -> None:
+    rows = [{"prompt": f"Question {number}", "answer": str(number)} for number in range(30)]
+    message = refused("aime24", tmp_path, write(tmp_path / "x.json", rows))
+    assert "data set aime24: content = " in message
+    assert DATASETS["aime24"].known["released"][:12] in message
+
+
+@pytest.mark.parametrize("column", ["problem", "answer"])
+@pytest.mark.parametrize("value", [None, "", "  "])
+def test_a_row_without_question_or_answer_is_named(column: str, value: str | None, tmp_path: Path) -> None:
+    rows = rows_of("minerva")
+    rows[17][column] = value
+    message = refused("minerva", tmp_path, write(tmp_path / "minerva.json", rows))
+    field = "question" if column == "problem" else column
+    assert f"row 17: {field} = " in message
+    assert "a non-empty text" in message
+
+
+def test_an_arc_row_whose_key_is_no_label_is_named(tmp_path: Path) -> None:
+    rows = rows_of("arc-c")
+    rows[3]["answerKey"] = "Z"
+    assert "row 3: answer = None" in refused("arc-c", tmp_path, write(tmp_path / "arc.json", rows))
+
+
+def test_a_training_row_without_demonstration_is_named(few_rows: None, tmp_path: Path) -> None:
+    rows = rows_of("openr1-math-46k")
+    rows[5]["target"] = []
+    message = refused("openr1-math-46k", tmp_path, write(tmp_path / "x.jsonl", rows))
+    assert "demonstration of openr1-math-46k-5 = None" in message
+
+
+def test_an_id_twice_is_named(tmp_path: Path) -> None:
+    rows = rows_of("math-500")
+    rows[9]["unique_id"] = rows[4]["unique_id"]
+    assert "row 9: id = 'test/algebra/4.json'" in refused("math-500", tmp_path, write(tmp_path / "x.json", rows))
+
+
+def test_wrong_level_counts_are_refused(tmp_path: Path) -> None:
+    rows = rows_of("math-500")
+    rows[0]["level"] = 5
+    message = refused("math-500", tmp_path, write(tmp_path / "x.json", rows))
+    assert "1: 42, 2: 90, 3: 105, 4: 128, 5: 135" in message
+    assert "1: 43, 2: 90, 3: 105, 4: 128, 5: 134" in message
+
+
+@pytest.mark.parametrize("ending", ["parquet", "jsonl", "json"])
+def test_a_file_cut_off_is_refused(ending: str, tmp_path: Path) -> None:
+    path = write(tmp_path / f"amc.{ending}", rows_of("amc"))
+    path.write_bytes(path.read_bytes()[:-20])
+    message = refused("amc", tmp_path, path)
+    assert str(path) in message
+    assert f"a complete .{ending} file" in message
+
+
+def test_a_git_lfs_pointer_is_no_data(tmp_path: Path) -> None:
+    path = tmp_path / "amc.parquet"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 3\n")
+    assert "not a Git LFS pointer" in refused("amc", tmp_path, path)
+
+
+def test_a_download_cut_off_or_changed_later_is_refused(everything: Path) -> None:
+    rows = everything / "amc" / "rows.parquet"
+    whole = rows.read_bytes()
+    rows.write_bytes(whole[:-1])
+    with pytest.raises(ConfigError, match="it was cut off or changed; type: hpt data download amc"):
+        load_set("amc", everything)
+    assert [status.state for status in statuses(everything, ["amc"])] == ["wrong"]
+    rows.write_bytes(whole)
+    assert len(load_set("amc", everything)) == 83
+    (everything / "amc" / "manifest.json").unlink()
+    with pytest.raises(ConfigError, match="a complete download"):
+        load_set("amc", everything)
+    with pytest.raises(ConfigError, match="type: hpt data download amc"):
+        load_set("amc", everything / "elsewhere")
+
+
+def test_a_good_set_survives_a_bad_download(everything: Path, tmp_path: Path) -> None:
+    before = load_set("amc", everything)
+    with pytest.raises(ConfigError):
+        download("amc", everything, write(tmp_path / "bad.json", rows_of("amc", 3)))
+    assert load_set("amc", everything) == before
+
+
+def test_the_manifest_says_where_a_set_came_from(everything: Path) -> None:
+    manifest = json.loads((everything / "aime24" / "manifest.json").read_text())
+    assert manifest["source"] == "file:aime24.parquet"
+    assert manifest["rows"] == 30
+    assert manifest["shape"] == "expected"
+    assert len(manifest["sha256"]) == len(manifest["content_sha256"]) == 64
+
+
+# --- the hub ----------------------------------------------------------------------------------------------------------
+
+
+class Hub:
+    """Stands for the hub: hands out rows, or fails the way the hub does."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error, self.asked = error, []
+
+    def dataset_info(self, repository: str) -> Any:
+        if self.error:
+            raise self.error
+        return type("Info", (), {"sha": "c0ffee" * 6})()
+
+    def load_dataset(self, repository: str, config: str | None, *, split: str, revision: str) -> list[dict[str, Any]]:
+        self.asked.append((repository, config, split, revision))
+        name = next(own.name for own in DATASETS.values() if own.hub == repository)
+        return rows_of(name)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
+    import datasets
+    import huggingface_hub
+
+    fake = Hub()
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: fake)
+    monkeypatch.setattr(datasets, "load_dataset", fake.load_dataset)
+    return fake
+
+
+def test_a_set_comes_from_the_hub_at_a_recorded_revision(hub: Hub, tmp_path: Path) -> None:
+    download("gpqa-diamond", tmp_path)
+    download("amc", tmp_path)
+    assert hub.asked == [
+        ("Idavidrein/gpqa", "gpqa_diamond", "train", "c0ffee" * 6),
+        ("AI-MO/aimo-validation-amc", None, "train", DATASETS["amc"].revision),
+    ]
+    assert json.loads((tmp_path / "gpqa-diamond" / "manifest.json").read_text())["revision"] == "c0ffee" * 6
+
+
+def test_missing_sets_are_fetched_once(hub: Hub, tmp_path: Path) -> None:
+    for _ in range(2):
+        store.ensure(["aime25", "amc"], tmp_path)
+    assert [repository for repository, *_ in hub.asked] == ["math-ai/aime25", "AI-MO/aimo-validation-amc"]
+
+
+def test_a_missing_token_is_a_sentence_with_what_to_do(hub: Hub, tmp_path: Path) -> None:
+    from datasets.exceptions import DatasetNotFoundError
+
+    hub.error = DatasetNotFoundError("gated")
+    with pytest.raises(ConfigError) as caught:
+        download("gpqa-diamond", tmp_path)
+    message = str(caught.value)
+    for part in ("access to Idavidrein/gpqa", "huggingface.co/datasets/Idavidrein/gpqa", "HF_TOKEN", "--from FILE"):
+        assert part in message
+
+
+def test_no_connection_is_a_sentence_with_what_to_do(hub: Hub) -> None:
+    hub.error = ConnectionError("name or service not known")
+    with pytest.raises(ConfigError, match=r"math-ai/aime25 on the hub, reachable.*--from FILE.*not known"):
+        hub_rows(DATASETS["aime25"])
+
+
+def test_a_set_without_repository_wants_a_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="hpt data download olympiad-674 --from FILE"):
+        download("olympiad-674", tmp_path)
+
+
+# --- levels -----------------------------------------------------------------------------------------------------------
+
+
+def released_math_500(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Rows of the released file: paths of MATH as ids, no levels; its known content is the authors', not ours."""
+    monkeypatch.setitem(table.DATASETS, "math-500", replace(DATASETS["math-500"], known={}))
+    rows = rows_of("math-500")
+    return [
+        {"id": row["unique_id"], "source": "math", "prompt": row["problem"], "answer": row["answer"]} for row in rows
+    ]
+
+
+def test_levels_are_joined_by_id(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    source = write(tmp_path / "test.json", released_math_500(monkeypatch))
+    levels = write(tmp_path / "levels.jsonl", rows_of("math-500")[::-1])
+    assert all(problem.level is None for problem in download("math-500", tmp_path, source))
+    joined = download("math-500", tmp_path, source, levels)
+    assert [problem.level for problem in joined] == [row["level"] for row in rows_of("math-500")]
+
+
+def test_levels_are_joined_from_the_folder_of_math(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    source = write(tmp_path / "test.json", released_math_500(monkeypatch))
+    for row in rows_of("math-500"):
+        path = tmp_path / "MATH" / row["unique_id"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"problem": row["problem"], "level": f"Level {row['level']}"}))
+    joined = download("math-500", tmp_path, source, tmp_path / "MATH")
+    assert [problem.level for problem in joined] == [row["level"] for row in rows_of("math-500")]
+    (tmp_path / "MATH" / "test" / "algebra" / "7.json").unlink()
+    with pytest.raises(ConfigError, match=r"levels of .* = 'test/algebra/7.json': allowed is an id that has a level"):
+        download("math-500", tmp_path, source, tmp_path / "MATH")
+
+
+def test_levels_of_rows_without_ids_cannot_be_joined(tmp_path: Path) -> None:
+    source = write(tmp_path / "amc.json", rows_of("amc"))
+    with pytest.raises(ConfigError, match="rows with an id or unique_id"):
+        download("amc", tmp_path, source, source)
+
+
+# --- files of one's own -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["openr1-math-46k", "math", "minerva"])
+@pytest.mark.parametrize("ending", ["parquet", "jsonl", "json"])
+def test_a_file_in_a_public_schema_trains(name: str, ending: str, tmp_path: Path) -> None:
+    path = write(tmp_path / f"own.{ending}", rows_of(name, 5))
+    assert [problem.answer for problem in problems_from(path)] == [
+        problem.answer for problem in problems_of(rows_of(name, 5), DATASETS[name].shapes, "x")[0]
+    ]
+
+
+def test_a_file_in_the_packages_form_is_read_strictly(tmp_path: Path) -> None:
+    path, problem = tmp_path / "own.jsonl", Problem("1", "1+1?", "2", "it is \\boxed{2}", 3, "digits", "Be brief.")
+    save_problems(path, [problem])
+    assert problems_from(path) == [problem]
+    path.write_text('{"id": "1", "question": "1+1?", "answr": "2"}\n')
+    with pytest.raises(ConfigError, match=r"own.jsonl:1: answer = None"):
+        problems_from(path)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    for name in ("nothing.jsonl", "nothing.parquet", "empty"):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        with pytest.raises(ConfigError, match=name.partition(".")[0]):
+            problems_from(tmp_path / name)
+
+
+# --- leakage ----------------------------------------------------------------------------------------------------------
+
+
+QUESTION = "A train leaves the station at noon and travels 60 miles in the first hour and 45 miles in each hour after."
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind"),
+    [
+        (QUESTION, "exact"),
+        (QUESTION.replace(" ", "  ").upper(), "exact"),
+        (f"Find it. {QUESTION} How far is it after five hours?", "near"),
+        (" ".join(QUESTION.split()[:-5]), "near"),
+        ("A train leaves the station at noon. How long is the tunnel it enters after one hour at full speed?", None),
+    ],
+)
+def test_exact_and_near_duplicates_are_found(asked: str, kind: str | None) -> None:
+    benchmarks = {"aime24": [Problem("b", QUESTION, "1")]}
+    found = leaks([Problem("other", "What is the sum of all primes below one hundred?", "1060"),
+                   Problem("t", asked, "1")], benchmarks)  # fmt: skip
+    assert [(leak.training_id, leak.kind) for leak in found] == ([("t", kind)] if kind else [])
+
+
+def test_the_closest_training_question_is_named() -> None:
+    benchmarks = {"amc": [Problem("b", QUESTION, "1")]}
+    training = [Problem("near", "Well: " + QUESTION[:-7], "1"), Problem("exact", QUESTION, "1")]
+    assert [leak.training_id for leak in leaks(training, benchmarks)] == ["exact"]
+
+
+# --- real files -------------------------------------------------------------------------------------------------------
+
+FOLDER = os.environ.get("HPT_BENCHMARKS", "")
+FILES = {
+    "aime24": "AIME24", "aime25": "AIME25", "amc23": "AMC23", "math-500": "MATH-500", "minerva": "Minerva",
+    "olympiad-674": "Olympiad-Bench", "gpqa-diamond": "GPQA",
+}  # fmt: skip
+
+
+@pytest.mark.skipif(not FOLDER, reason="HPT_BENCHMARKS names no folder of the released evaluation files")
+@pytest.mark.parametrize("name", FILES)
+def test_the_released_files_load_and_are_known(name: str, tmp_path: Path) -> None:
+    problems = download(name, tmp_path, Path(FOLDER) / f"{FILES[name]}.json")
+    assert len(problems) == DATASETS[name].rows[0]
+    (status,) = statuses(tmp_path, [name])
+    assert "content as published" in status.detail
+
+
+# --- the command line -------------------------------------------------------------------------------------------------
+
+
+def hpt(*arguments: object) -> tuple[int, str]:
+    from typer.testing import CliRunner
+
+    from hpt.cli import app
+
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if isinstance(result.exception, ConfigError):
+        return 2, str(result.exception)
+    return result.exit_code, result.output
+
+
+def test_check_lists_every_set_and_fails_on_a_wrong_one(everything: Path) -> None:
+    code, shown = hpt("data", "check", "--data-dir", everything)
+    assert code == 0
+    assert "olympiad" in shown
+    (everything / "amc" / "manifest.json").unlink()
+    code, shown = hpt("data", "check", "amc", "--data-dir", everything)
+    assert code == 1
+    assert "complete" in shown
+
+
+def test_leakage_is_reported(everything: Path, tmp_path: Path) -> None:
+    asked = load_set("arc-c", everything)[7].question
+    save_problems(tmp_path / "own.jsonl", [Problem("mine", asked, "A", "\\boxed{A}")])
+    code, shown = hpt("data", "check", "arc-c", "--leakage", tmp_path / "own.jsonl", "--data-dir", everything)
+    assert code == 0
+    assert "arc-c ARC_7: exact (100%), mine" in shown
+
+
+def test_one_file_is_one_set(tmp_path: Path) -> None:
+    path = write(tmp_path / "amc.json", rows_of("amc"))
+    assert hpt("data", "download", "--from", path, "--data-dir", tmp_path)[0] == 2
+    assert hpt("data", "download", "amc", "--from", path, "--data-dir", tmp_path) == (0, "amc: 83 problems\n")
+    assert hpt("data", "download", "amc12", "--data-dir", tmp_path)[0] == 2

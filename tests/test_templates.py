@@ -1,0 +1,239 @@
+"""Prompts and demonstrations as tokens: every named template, and what becomes of what is too long."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hpt.config import RunConfig, validate
+from hpt.data.shapes import problems_of
+from hpt.errors import ConfigError
+from hpt.evaluate import EvaluationSettings
+from hpt.model_folder import load_tokenizer
+from hpt.tasks.problems import Problem
+from hpt.tasks.prompts import demonstration_tokens, encode_training, prompt_tokens
+from hpt.tasks.templates import TEMPLATES, prompt_text, template_named
+from tests.public_rows import SYSTEM, openr1, write
+from tests.tokenizers_like import like_llama, like_qwen, saved
+
+PROBLEM = problems_of([openr1(4)], ["openr1"], "x")[0][0]
+OWN = r"Please reason step by step, and put your final answer within \boxed{}."
+
+
+@pytest.fixture(scope="module")
+def qwen() -> Any:
+    return like_qwen()
+
+
+@pytest.fixture(scope="module")
+def llama() -> Any:
+    return like_llama()
+
+
+def chat(system: str, opens: str = "") -> str:
+    turns = f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{PROBLEM.question}<|im_end|>\n"
+    return f"{turns}<|im_start|>assistant\n{opens}"
+
+
+RAW = f"Question:\n{PROBLEM.question}\n{OWN}\nAnswer:\nLet's think step by step."
+BEGIN = "<|begin_of_text|>"
+
+
+@pytest.mark.parametrize(
+    ("template", "kind", "expected"),
+    [
+        ("plain", "qwen", PROBLEM.question),  # no begin token to put
+        ("plain", "llama", BEGIN + PROBLEM.question),
+        ("qwen", "qwen", chat(OWN)),
+        ("qwen-data-system", "qwen", chat(SYSTEM)),
+        ("qwen-no-system", "qwen", chat("")),
+        ("luffy", "qwen", chat(SYSTEM, "<think>\n")),
+        ("llama", "llama", RAW),
+        ("llama-begin", "llama", BEGIN + RAW),
+    ],
+)
+def test_a_prompt_reads_as_its_template_says(template: str, kind: str, expected: str, qwen: Any, llama: Any) -> None:
+    tokenizer = {"qwen": qwen, "llama": llama}[kind]
+    tokens = prompt_tokens(tokenizer, PROBLEM, template)
+    assert tokens.dtype == np.int32
+    assert tokenizer.decode(tokens, skip_special_tokens=False) == expected
+
+
+def test_every_template_is_tested() -> None:
+    (marker,) = [own for own in test_a_prompt_reads_as_its_template_says.pytestmark if own.name == "parametrize"]
+    assert {case[0] for case in marker.args[1]} == set(TEMPLATES)
+
+
+def test_turn_marks_are_single_special_tokens(qwen: Any) -> None:
+    tokens = prompt_tokens(qwen, PROBLEM, "qwen").tolist()
+    start, end = qwen.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
+    assert (tokens.count(start), tokens.count(end)) == (3, 2)
+
+
+def test_braces_of_a_question_stay_as_they_are(llama: Any) -> None:
+    problem = Problem("1", r"What is \frac{1}{2} of {question}?", "1")
+    text = prompt_text(template_named("llama"), llama, problem)
+    assert text.startswith("Question:\nWhat is \\frac{1}{2} of {question}?\nPlease")
+
+
+@pytest.mark.parametrize(("template", "kept"), [("qwen", True), ("llama", True), ("luffy", False)])
+def test_the_think_tag_stays_where_the_prompt_does_not_open_it(template: str, kept: bool, qwen: Any) -> None:
+    tokens = demonstration_tokens(qwen, PROBLEM.demonstration or "", template)
+    text = qwen.decode(tokens[:-1])
+    assert tokens[-1] == qwen.eos_token_id
+    assert text.startswith("<think>\n") is kept
+    assert PROBLEM.demonstration == (text if kept else "<think>\n" + text)
+
+
+def test_a_tokenizer_without_chat_template_is_refused(llama: Any) -> None:
+    with pytest.raises(ConfigError, match=r"a tokenizer with a chat template; set data.template to llama"):
+        prompt_tokens(llama, PROBLEM, "qwen")
+
+
+def test_a_row_without_system_message_is_refused_where_it_would_be_shown(qwen: Any) -> None:
+    with pytest.raises(ConfigError, match=r"system message of .* = None"):
+        prompt_tokens(qwen, replace(PROBLEM, system=None), "luffy")
+
+
+def test_an_unknown_template_is_refused(qwen: Any) -> None:
+    with pytest.raises(ConfigError, match=r"data.template = 'chatml': allowed is one of plain, qwen"):
+        prompt_tokens(qwen, PROBLEM, "chatml")
+
+
+# --- limits -----------------------------------------------------------------------------------------------------------
+
+
+PROBLEMS = problems_of([openr1(number) for number in range(6)], ["openr1"], "x", prefix="x")[0]
+
+
+def settings(**data: Any) -> RunConfig:
+    limits = {"max_response_tokens": 60, "max_model_tokens": 400}
+    return validate({
+        "data": {"template": "qwen", "max_prompt_tokens": 300, **data}, "rollout": limits,
+        "schedule": {"prompts_per_step": 2},
+    })  # fmt: skip
+
+
+def with_long_demonstration(tokenizer: Any, *numbers: int) -> list[Problem]:
+    long = "<think>\n" + "step by step " * 60 + "\n</think>\n\n\\boxed{1}"
+    assert len(tokenizer.encode(long)) > 60
+    return [
+        replace(problem, demonstration=long) if number in numbers else problem
+        for number, problem in enumerate(PROBLEMS)
+    ]
+
+
+def test_everything_within_its_limits_is_kept(qwen: Any) -> None:
+    found = encode_training(qwen, PROBLEMS, settings(), True)
+    assert found.problems == PROBLEMS
+    assert set(found.counts.values()) == {0}
+    for problem in PROBLEMS:
+        assert found.prompts[problem.id].tolist() == prompt_tokens(qwen, problem, "qwen").tolist()
+        expected = demonstration_tokens(qwen, problem.demonstration or "", "qwen")
+        assert found.demonstrations[problem.id].tolist() == expected.tolist()
+
+
+def test_a_demonstration_over_the_limit_is_refused(qwen: Any) -> None:
+    with pytest.raises(ConfigError, match=r"demonstration of x-3 = '\d+ tokens': allowed is at most rollout.max_resp"):
+        encode_training(qwen, with_long_demonstration(qwen, 3), settings(), True)
+
+
+@pytest.mark.parametrize("needed", [True, False])
+def test_a_demonstration_over_the_limit_is_dropped_and_counted(qwen: Any, needed: bool) -> None:
+    problems = with_long_demonstration(qwen, 3, 5)
+    found = encode_training(qwen, problems, settings(overlong_demonstrations="drop"), needed)
+    assert found.counts["demonstrations_dropped"] == 2
+    assert set(found.demonstrations) == {"x-0", "x-1", "x-2", "x-4"}
+    # a method that learns from rollouts alone keeps the question
+    assert len(found.problems) == (4 if needed else 6)
+    assert set(found.prompts) == {problem.id for problem in found.problems}
+
+
+def test_a_demonstration_over_the_limit_is_cut_with_its_end_and_graded_so(qwen: Any) -> None:
+    found = encode_training(qwen, with_long_demonstration(qwen, 3), settings(overlong_demonstrations="cut"), True)
+    assert found.counts == {"prompts_dropped": 0, "demonstrations_dropped": 0, "demonstrations_cut": 1}
+    cut = found.demonstrations["x-3"]
+    assert len(cut) == 60
+    assert cut[-1] != qwen.eos_token_id, "the end token goes with the end"
+    assert "\\boxed" not in (found.problems[3].demonstration or ""), "its reward is that of what is left"
+    assert found.problems[3].demonstration == qwen.decode(cut)
+    assert [problem.id for problem in found.problems] == [problem.id for problem in PROBLEMS]
+
+
+def test_a_demonstration_that_just_fits_is_whole(qwen: Any) -> None:
+    length = max(len(demonstration_tokens(qwen, problem.demonstration or "", "qwen")) for problem in PROBLEMS)
+    limits = {"max_response_tokens": length, "max_model_tokens": 400}
+    config = validate({**settings().model_dump(), "rollout": {**settings().rollout.model_dump(), **limits}})
+    assert set(encode_training(qwen, PROBLEMS, config, True).counts.values()) == {0}
+
+
+@pytest.mark.parametrize("choice", ["refuse", "drop"])
+def test_a_long_prompt_is_refused_or_dropped_and_counted(qwen: Any, choice: str) -> None:
+    problems = [replace(PROBLEMS[0], question="How many marbles? " * 300), *PROBLEMS[1:]]
+    config = settings(overlong_prompts=choice)
+    if choice == "refuse":
+        with pytest.raises(ConfigError, match=r"question x-0 = .*set data.overlong_prompts to drop"):
+            encode_training(qwen, problems, config, True)
+    else:
+        found = encode_training(qwen, problems, config, True)
+        assert found.counts["prompts_dropped"] == 1
+        assert [problem.id for problem in found.problems] == ["x-1", "x-2", "x-3", "x-4", "x-5"]
+
+
+# --- tokenizer folders and evaluation keys ----------------------------------------------------------------------------
+
+
+def test_a_tokenizer_without_pad_token_pads_with_its_end(llama: Any, tmp_path: Path) -> None:
+    assert load_tokenizer(saved(llama, tmp_path)).pad_token == "<|end_of_text|>"
+
+
+def test_a_folder_without_tokenizer_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="a folder with a tokenizer; save the tokenizer"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_template_of_its_own_gives_an_evaluation_a_key_of_its_own() -> None:
+    plain, chatted = EvaluationSettings(), EvaluationSettings(template="qwen")
+    assert plain.key(PROBLEMS) != chatted.key(PROBLEMS)
+
+
+# --- hpt data show ----------------------------------------------------------------------------------------------------
+
+
+def shown(tmp_path: Path, *arguments: str) -> str:
+    from typer.testing import CliRunner
+
+    from hpt.cli import app
+
+    source = write(tmp_path / "own.parquet", [openr1(number) for number in range(3)])
+    result = CliRunner().invoke(app, ["data", "show", str(source), *arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.output
+
+
+def test_show_prints_every_token_the_model_sees(qwen: Any, tmp_path: Path) -> None:
+    folder = saved(qwen, tmp_path / "model")
+    output = shown(tmp_path, "--problem", "1", "--policy", str(folder), "--template", "qwen", "--all")
+    rows = [line.split(maxsplit=2) for line in output.splitlines() if line[:6].strip().isdecimal()]
+    problem = problems_of([openr1(1)], ["openr1"], "x")[0][0]
+    prompt = prompt_tokens(qwen, problem, "qwen").tolist()
+    response = demonstration_tokens(qwen, problem.demonstration or "", "qwen").tolist()
+    assert [int(token) for _, token, _ in rows] == prompt + response
+    assert rows[0][2] == "'<|im_start|>'"
+    assert rows[-1][2] == "'<|endoftext|>'"
+
+
+def test_show_says_where_a_demonstration_is_cut(qwen: Any, tmp_path: Path) -> None:
+    folder = saved(qwen, tmp_path / "model")
+    assert "demonstration: 10 tokens, cut to 10" in shown(tmp_path, "--policy", str(folder), "--limit", "10")
+
+
+def test_show_without_policy_prints_the_record(tmp_path: Path) -> None:
+    output = shown(tmp_path, "--problem", "own-2")
+    assert "answer: 3" in output
+    assert f"system: {SYSTEM}" in output
+    with pytest.raises(ConfigError, match="--problem = '7': allowed is an id of"):
+        shown(tmp_path, "--problem", "7")
