@@ -152,9 +152,8 @@ def rloo(t: Textbook, beta: float = 0.0) -> Tensor:
     """Ahmadian et al. 2024, with the sum over j != i written out."""
     reward = penalised_reward(t, beta)
     n = reward.shape[1]
-    others = torch.stack([torch.stack([reward[:, j] for j in range(n) if j != i]).sum(0) for i in range(n)], 1) / (
-        n - 1
-    )
+    sums = [torch.stack([reward[:, j] for j in range(n) if j != i]).sum(0) for i in range(n)]
+    others = torch.stack(sums, 1) / (n - 1)
     return -((reward - others) * trajectory_logp(t)).mean()
 
 
