@@ -103,7 +103,10 @@ class TrajectorySpace:
 class ExactPolicy(Protocol):
     """A policy on a `TrajectorySpace`: a differentiable map from a flat parameter vector to logits."""
 
-    space: TrajectorySpace
+    @property
+    def space(self) -> TrajectorySpace:
+        """The trajectories."""
+        ...
 
     @property
     def size(self) -> int:

@@ -1,0 +1,137 @@
+"""Bias, variance and mean squared error of every row, against the known gradient t = grad J_mu of the Common Objective.
+
+    bias        E[g] against t: the angle between them, and how long one is beside the other
+    variance    E|g - E g|^2
+    error       min_k E|k g - t|^2 / |t|^2: what no learning rate can mend, 0 = exact, 1 = useless
+
+Rows have scales of their own (1/n, 1/length, 1/std), which a learning rate absorbs; so bias and noise are also given
+*per unit of progress*, with g scaled to E[g] . t = |t|^2: ``bias_across`` is what remains of E[g] across t, ``noise``
+the standard deviation, both in units of |t|. Then error = 1 - 1 / (1 + bias_across^2 + noise^2).
+
+Several questions with parameters of their own are one problem with a longer gradient: sums over questions, one learning
+rate for all. A row that weighs questions wrongly (dividing by std, say) is biased there and not on any one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from hpt.laboratory.experiment import Draws, Experiment, row_gradients
+from hpt.methods import Component
+
+#: What `derived` needs, added over questions: E[g] . t, |E g|^2, E|g|^2, |t|^2.
+SUMS = ("along", "mean_square", "square", "size")
+RESAMPLES = 2000
+
+
+def sums_of(gradients: Tensor, draws: Draws, target: Tensor) -> dict[str, float]:
+    """Return E[g] . t, |E g|^2, E|g|^2 and |t|^2 of one question.
+
+    Of sampled draws, |mean g|^2 is freed of the share of noise it holds.
+
+    Args:
+        gradients: g of every draw, [S, D].
+        draws: with their weights.
+        target: t, [D].
+    """
+    mean, squares = draws.weights @ gradients, (gradients**2).sum(1)
+    plain, count = float(mean @ mean), len(gradients)
+    if not draws.listed and count > 1:
+        plain = (count * plain - float(squares.sum()) / count) / (count - 1)
+    return dict(
+        zip(SUMS, (float(mean @ target), plain, float(draws.weights @ squares), float(target @ target)), strict=True)
+    )
+
+
+def derived(along: Any, mean_square: Any, square: Any, size: Any) -> dict[str, Any]:
+    """Return bias, variance and error from the four sums; numbers, or arrays of any one shape.
+
+    Returns:
+        cosine (of E[g] and t), angle (degrees), length (|E g| / |t|), bias (|E g - t| / |t|), variance (E|g - E g|^2 /
+        |t|^2), mse (E|g - t|^2 / |t|^2), bias_across, noise, error. bias_across and noise are infinite where E[g] makes
+        no progress.
+
+    Example:
+        >>> exact = derived(along=4.0, mean_square=4.0, square=5.0, size=4.0)
+        >>> float(exact["cosine"]), float(exact["noise"]), float(exact["error"])
+        (1.0, 0.5, 0.2)
+    """
+    along, square, size = (np.asarray(own, np.float64) for own in (along, square, size))
+    # Cauchy-Schwarz, which an unbiased estimate may miss
+    mean_square = np.maximum(mean_square, along * along / size)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cosine = np.where(mean_square > 0, along / np.sqrt(mean_square * size), np.nan)
+        unit = np.where(along > 0, along / size, 0.0)  # units of |t| of progress
+        variance = np.maximum(0.0, square - mean_square) / size
+        across = np.maximum(0.0, mean_square / size - (along / size) ** 2)
+        return {
+            "cosine": cosine,
+            "angle": np.degrees(np.arccos(np.clip(cosine, -1, 1))),
+            "length": np.sqrt(mean_square / size),
+            "bias": np.sqrt(np.maximum(0.0, (mean_square - 2 * along + size) / size)),
+            "variance": variance,
+            "mse": (square - 2 * along + size) / size,
+            "bias_across": np.where(unit > 0, np.sqrt(across) / unit, np.inf),
+            "noise": np.where(unit > 0, np.sqrt(variance) / unit, np.inf),
+            "error": np.where(square > 0, 1 - np.maximum(along, 0.0) ** 2 / (square * size), 1.0),
+        }
+
+
+def measure(rows: Mapping[str, Component | str], experiment: Experiment, draws: Draws) -> pd.DataFrame:
+    """Return one line per row: its name, `SUMS`, and the tokens it saw and dropped.
+
+    Args:
+        rows: label -> how the row is used (`hpt.laboratory.experiment.USES`).
+        experiment: the question.
+        draws: the same for all rows, so that differences between rows are not luck.
+
+    Example:
+        >>> from hpt.laboratory.questions import make_experiment
+        >>> from hpt.laboratory.experiment import list_draws
+        >>> own = make_experiment(seed=0, vocabulary=3, length=2, correct_share=0.3, rollouts=2)
+        >>> found = pooled(measure({"RLOO": "rloo"}, own, list_draws(own, with_demonstrations=False)))
+        >>> float(found["cosine"].iloc[0])  # unbiased on its own policy's rollouts
+        1.0
+    """
+    lines = []
+    for label, component in rows.items():
+        gradients, sums = row_gradients(component, experiment, draws)
+        own = sums_of(gradients, draws, experiment.true_gradient)
+        lines.append({"row": label, **own, "tokens": sums["tokens"], "masked_tokens": sums["masked_tokens"]})
+    return pd.DataFrame(lines)
+
+
+def pooled(measured: pd.DataFrame, by: Sequence[str] = ("row",), seed: int = 0) -> pd.DataFrame:
+    """Return `derived` of sums over questions, with 95 % intervals that resample the questions.
+
+    Args:
+        measured: lines of `measure`; with several questions, a column ``question``.
+        by: columns that tell apart what is pooled.
+        seed: of the bootstrap.
+
+    Returns:
+        One line per combination of ``by``, in order of appearance: `derived`, ``masked`` (share of tokens dropped) and
+        ``<name>_low``, ``<name>_high`` where there are at least three questions.
+    """
+    lines = []
+    for key, own in measured.groupby(list(by), sort=False):
+        sums = own[list(SUMS)].to_numpy()
+        line = dict(zip(by, key if isinstance(key, tuple) else (key,), strict=True))
+        line |= {name: float(value) for name, value in derived(*sums.sum(0)).items()}
+        line["masked"] = own["masked_tokens"].sum() / own["tokens"].sum()
+        if len(sums) >= 3:
+            chosen = np.random.default_rng(seed).integers(0, len(sums), (RESAMPLES, len(sums)))
+            for name, values in derived(*sums[chosen].sum(1).T).items():
+                line[f"{name}_low"], line[f"{name}_high"] = _interval(values)
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def _interval(values: np.ndarray) -> np.ndarray:
+    # no interpolation: between a number and infinity there is none
+    return np.quantile(values, [0.025, 0.975], method="inverted_cdf")

@@ -1,0 +1,215 @@
+"""The laboratory's measurements: rows against the textbook, sampled against listed draws, moments against formulas."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+from hpt.errors import ConfigError
+from hpt.laboratory import textbook, truth
+from hpt.laboratory.errors import derived, measure, pooled, sums_of
+from hpt.laboratory.exact import TrajectorySpace, TransformerPolicy, random_parameters, token_entropies, token_logprobs
+from hpt.laboratory.experiment import USES, Draws, Experiment, list_draws, row_gradients, sample_draws
+from hpt.laboratory.questions import made_stale, make_experiment
+from hpt.laboratory.textbook import Textbook
+from hpt.upge.estimator import ROWS
+
+
+def small(seed: int = 0, **options: object) -> Experiment:
+    settings = {"vocabulary": 3, "length": 3, "correct_share": 0.3, "rollouts": 3, "slips": 0.1, **options}
+    return make_experiment(seed, **settings)  # type: ignore[arg-type]
+
+
+def transformer(stale: float = 0.05) -> Experiment:
+    torch.manual_seed(0)
+    tabular = small(rollouts=4)
+    policy = TransformerPolicy(tabular.policy.space)
+    parameters = random_parameters(policy, 1, 0.3)
+    experiment = replace(tabular, policy=policy, parameters=parameters, old_parameters=parameters)
+    return made_stale(experiment, stale)
+
+
+def as_textbook(experiment: Experiment, draws: Draws, index: int, pooled_group: bool, leaf: Tensor) -> Textbook:
+    """Draw ``index`` as the papers' padded symbols: one question."""
+    space, question = experiment.policy.space, experiment.question
+    now, before = token_logprobs(experiment.policy, leaf), token_logprobs(experiment.policy, experiment.old_parameters)
+    entropies = token_entropies(experiment.policy, leaf)
+    rollouts, demonstration = draws.rollouts[index], draws.demonstrations[index]
+    rollouts = rollouts[1:] if pooled_group else rollouts  # a demonstration takes a place in the group
+
+    def own(chosen: Tensor, values: Tensor, per_state: bool = False) -> Tensor:
+        where = space.state[chosen] if per_state else space.pair[chosen]
+        return values[where] * space.mask[chosen]
+
+    return Textbook(
+        logp=own(rollouts, now)[None],
+        old=own(rollouts, before)[None].detach(),
+        mask=space.mask[rollouts][None],
+        entropy=own(rollouts, entropies, per_state=True)[None],
+        demo_logp=own(demonstration[None], now),
+        demo_mask=space.mask[demonstration[None]],
+        demo_entropy=own(demonstration[None], entropies, per_state=True),
+        reward=question.reward[rollouts][None],
+        demo_reward=question.reward[demonstration[None]],
+        kl=torch.zeros(1, len(rollouts), space.length, dtype=torch.float64),
+        values=own(rollouts, experiment.values, per_state=True)[None],
+        clipped=torch.zeros(1, len(rollouts), space.length, dtype=torch.bool),
+        baseline=experiment.baseline,
+        longest=space.length,
+    )
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: made_stale(small(rollouts=4), 0.2), transformer], ids=["table", "transformer"]
+)
+@pytest.mark.parametrize("name", [name for name in ROWS if name != "clip_cov"])
+def test_a_rows_gradient_on_a_draw_is_that_of_the_papers_loss(name: str, make) -> None:
+    experiment = make()
+    draws = sample_draws(experiment, 25, seed=3)
+    found, _ = row_gradients(name, experiment, draws)
+    compared = 0
+    for index in range(len(found)):
+        leaf = experiment.parameters.clone().requires_grad_()
+        pooled_group = USES[name].group == "rollouts_and_demonstration"
+        loss = getattr(textbook, name)(as_textbook(experiment, draws, index, pooled_group, leaf))
+        (expected,) = torch.autograd.grad(-loss, leaf)
+        size = float(expected.norm())
+        compared += size > 1e-3
+        assert float((found[index] - expected).norm()) < 1e-9 * max(size, 1e-3), index
+    assert compared > 5, "nothing would be compared"
+
+
+def test_rloo_is_unbiased_on_its_own_policys_rollouts_and_biased_on_anothers() -> None:
+    experiment = small()
+    draws = list_draws(experiment, with_demonstrations=False)
+    assert float(draws.weights.sum()) == pytest.approx(1.0, abs=1e-12)
+    gradients, _ = row_gradients("rloo", experiment, draws)
+    assert torch.allclose(draws.weights @ gradients, experiment.true_gradient, atol=1e-13)
+    stale = made_stale(experiment, 0.2)
+    gradients, _ = row_gradients("rloo", stale, draws)
+    assert not torch.allclose(draws.weights @ gradients, stale.true_gradient, atol=1e-3)
+
+
+@pytest.mark.parametrize(("name", "factor"), [("reinforce", 2.0), ("dr_grpo", (3 - 1) / 3 / 3), ("dapo", None)])
+def test_scales_of_expectations_known_by_hand(name: str, factor: float | None) -> None:
+    """+1/-1 doubles r; the group's own mean costs 1/n, the constant length is a divisor; a token mean turns it."""
+    experiment = small()
+    draws = list_draws(experiment, with_demonstrations=False)
+    mean = draws.weights @ row_gradients(name, experiment, draws)[0]
+    if factor is None:
+        assert measured_cosine(mean, experiment.true_gradient) < 1 - 1e-6
+    else:
+        assert torch.allclose(mean, factor * experiment.true_gradient, atol=1e-13)
+
+
+def measured_cosine(a: Tensor, b: Tensor) -> float:
+    return float(a @ b / (a.norm() * b.norm()))
+
+
+def test_sft_is_the_demonstrators_score_and_the_second_term_of_equation_2() -> None:
+    experiment = small(mu=1.0)
+    draws = list_draws(replace(experiment, rollouts=1))
+    scores = experiment.policy.space.incidence @ experiment.scores
+    expected = experiment.question.demonstrator @ (scores / experiment.policy.space.lengths[:, None])
+    sft = draws.weights @ row_gradients("sft", experiment, draws)[0]
+    assert torch.allclose(sft, expected, atol=1e-13)
+
+
+def test_true_gradient_is_that_of_equation_1() -> None:
+    experiment = made_stale(small(mu=0.7), 0.1)
+    expected = truth.objective_gradient(experiment.policy, experiment.parameters, experiment.question, 0.7)
+    assert torch.allclose(experiment.true_gradient, expected, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", list(USES))
+def test_sampled_moments_agree_with_listed_ones(name: str) -> None:
+    experiment = made_stale(small(rollouts=2), 0.1)
+    target = experiment.true_gradient
+    exact = sums_of(row_gradients(name, experiment, everything := list_draws(experiment))[0], everything, target)
+    repeated = []
+    for seed in range(20):
+        draws = sample_draws(experiment, 100, seed)
+        repeated.append(list(sums_of(row_gradients(name, experiment, draws)[0], draws, target).values()))
+    found, spread = np.mean(repeated, 0), np.std(repeated, 0, ddof=1) / np.sqrt(len(repeated))
+    assert (np.abs(found - list(exact.values())) < 4.5 * spread + 1e-12).all()
+    assert exact["square"] > exact["mean_square"] > 0
+
+
+def test_plain_mean_squares_would_be_biased_by_noise() -> None:
+    experiment = small()
+    draws = sample_draws(experiment, 50, seed=0)
+    gradients, _ = row_gradients("rloo", experiment, draws)
+    plain = float((gradients.mean(0) ** 2).sum())
+    assert sums_of(gradients, draws, experiment.true_gradient)["mean_square"] < plain
+
+
+def test_the_reading_of_the_four_sums() -> None:
+    generator = np.random.default_rng(0)
+    target, mean, noise = generator.normal(size=3), generator.normal(size=3), 0.3
+    mean = mean if mean @ target > 0 else -mean
+    size, square = float(target @ target), float(mean @ mean) + 3 * noise**2
+    found = derived(float(mean @ target), float(mean @ mean), square, size)
+    k = (mean @ target) / square
+    best = (k**2 * square - 2 * k * mean @ target + size) / size
+    assert found["error"] == pytest.approx(best)
+    assert found["error"] == pytest.approx(1 - 1 / (1 + found["bias_across"] ** 2 + found["noise"] ** 2))
+    assert found["mse"] == pytest.approx(found["bias"] ** 2 + found["variance"])
+    assert found["bias"] == pytest.approx(np.linalg.norm(mean - target) / np.sqrt(size))
+    backwards = derived(-float(mean @ target), float(mean @ mean), square, size)
+    assert backwards["error"] == 1
+    assert np.isinf(backwards["noise"])
+
+
+def test_pooling_questions_finds_the_bias_that_no_single_question_shows() -> None:
+    """Twice the weight on one of two questions: exact on each, wrong on both together."""
+    lines = [{"row": "r", "question": q, "along": s, "mean_square": s * s, "square": s * s, "size": 1.0,
+              "tokens": 1.0, "masked_tokens": 0.0} for q, s in enumerate((1.0, 2.0))]  # fmt: skip
+    frame = pooled(pd.DataFrame(lines))
+    assert frame["error"].iloc[0] == pytest.approx(1 - 9 / (5 * 2))
+    assert derived(2.0, 4.0, 4.0, 1.0)["error"] == 0
+
+
+def test_success_turns_nothing_else() -> None:
+    low, high = small(success=0.1), small(success=0.9)
+    assert (low.success, high.success) == (pytest.approx(0.1), pytest.approx(0.9))
+    right = low.question.reward > 0
+    assert torch.allclose(low.pi[right] / 0.1, high.pi[right] / 0.9)
+    assert torch.equal(low.question.demonstrator, high.question.demonstrator)
+
+
+def test_staleness_is_the_divergence_asked_for() -> None:
+    stale = made_stale(small(), 0.05)
+    assert float((stale.pi_old * (stale.pi_old / stale.pi).log()).sum()) == pytest.approx(0.05, rel=1e-6)
+    assert torch.equal(stale.pi_old, small().pi)
+
+
+def test_draws_are_seeded_and_shared_by_rows() -> None:
+    experiment = small()
+    assert torch.equal(sample_draws(experiment, 5, 1).rollouts, sample_draws(experiment, 5, 1).rollouts)
+    assert not torch.equal(sample_draws(experiment, 5, 1).rollouts, sample_draws(experiment, 5, 2).rollouts)
+    frame = measure({"a": "grpo", "b": "grpo"}, experiment, sample_draws(experiment, 20, 1))
+    assert frame.drop(columns="row").nunique().max() == 1
+
+
+def test_five_to_the_fourth_trajectories_over_all_rows() -> None:
+    """The size the laboratory is meant for; seconds, most of them the Jacobian."""
+    experiment = make_experiment(0, vocabulary=5, length=4, success=0.4)
+    frame = pooled(measure({name: name for name in USES}, experiment, sample_draws(experiment, 50, 0)))
+    assert len(frame) == len(ROWS)
+    assert frame["error"].between(0, 1).all()
+
+
+@pytest.mark.parametrize("change", [{"success": 0.0}, {"distance": 2.0}, {"slips": -0.1}, {"correct_share": 1.0}])
+def test_impossible_dials_are_refused(change: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(change))):
+        make_experiment(0, **change)  # type: ignore[arg-type]
+
+
+def test_too_large_spaces_and_lists_are_refused() -> None:
+    with pytest.raises(ConfigError, match="vocabulary"):
+        TrajectorySpace.of(20, 20)
+    with pytest.raises(ConfigError, match="draws"):
+        list_draws(make_experiment(0))
