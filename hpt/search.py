@@ -38,10 +38,13 @@ GRID: dict[str, dict[str, tuple[Mapping[str, Any], ...]]] = {
         "hpt": _SFT_WEIGHTS,
     },
 }
-_SHORT: Mapping[str, Mapping[str, Any]] = {
-    "mini": {"schedule.steps": 60, "validation.every": 0},
-    "tiny": {"schedule.steps": 2, "validation.every": 0},
-}
+#: Steps of the two rounds, by scale.
+ROUNDS: Mapping[str, tuple[int, int]] = {"mini": (60, 120), "tiny": (2, 3)}
+#: Base -> methods searched a second time, for twice as long: those whose best try of the first round is more than
+#: `BEHIND` points below the best method's. After 60 steps these have not yet learnt to write as the demonstrations do,
+#: and which of their rates was ahead said little.
+SECOND_ROUND: dict[str, tuple[str, ...]] = {"weak": ("sft", "hpt", "mix_on"), "strong": ()}
+BEHIND = 10.0
 
 
 def search_arms(policy: str) -> tuple[Arm, ...]:
@@ -49,20 +52,23 @@ def search_arms(policy: str) -> tuple[Arm, ...]:
 
     Example:
         >>> len(search_arms("weak")), search_arms("weak")[0].name
-        (30, 'search_sft_0.00025')
+        (42, 'search1_sft_0.00025')
     """
     return tuple(
-        Arm(method, policy, _name(method, rate, choice), {"seed": SEED, "optimizer.learning_rate": rate, **choice},
-            _SHORT)
+        _arm(policy, method, rate, choice, number)
+        for number in (0, 1)
         for method, choices in GRID[policy].items()
+        if number == 0 or method in SECOND_ROUND[policy]
         for choice in choices
         for rate in LEARNING_RATES
-    )  # fmt: skip
+    )
 
 
-def _name(method: str, rate: float, choice: Mapping[str, Any]) -> str:
+def _arm(policy: str, method: str, rate: float, choice: Mapping[str, Any], number: int) -> Arm:
     words = [f"{str(name).rpartition('.')[2]}_{value}" for name, value in choice.items()]
-    return "_".join(["search", method, f"{rate:g}", *words])
+    name = "_".join([f"search{number + 1}", method, f"{rate:g}", *words])
+    lengths = {scale: {"schedule.steps": rounds[number], "validation.every": 0} for scale, rounds in ROUNDS.items()}
+    return Arm(method, policy, name, {"seed": SEED, "optimizer.learning_rate": rate, **choice}, lengths)
 
 
 SEARCH = Artefact(

@@ -10,9 +10,9 @@ from hpt.artefacts.selection import evaluation_counts, of_arm
 from hpt.export import RunRecords
 from hpt.plots import line_style
 from hpt.scores import round_half_up
-from hpt.search import SEARCH, SEED, choice_text
+from hpt.search import BEHIND, SEARCH, SEED, choice_text
 
-_COLUMNS = ("policy", "method", "learning_rate", "choice", "accuracy", "problems_low", "problems_high", "arm")
+_COLUMNS = ("policy", "method", "steps", "learning_rate", "choice", "accuracy", "problems_low", "problems_high", "arm")
 
 
 def search_results(records: Sequence[RunRecords]) -> pd.DataFrame:
@@ -22,8 +22,8 @@ def search_results(records: Sequence[RunRecords]) -> pd.DataFrame:
         records: runs, of which those of the search are used.
 
     Returns:
-        policy, method, learning_rate, choice (settings beside the rate, in words), accuracy on the validation problems
-        and its interval over them for fixed weights (problems_low, problems_high), all three in percent, and arm.
+        policy, method, steps, learning_rate, choice (settings beside the rate, in words), accuracy on the validation
+        problems and its interval over them for fixed weights (problems_low, problems_high), all three in percent, arm.
 
     Raises:
         RecordFault: a run was not evaluated on the validation problems.
@@ -37,21 +37,41 @@ def search_results(records: Sequence[RunRecords]) -> pd.DataFrame:
             choice = {name: value for name, value in arm.settings.items() if name.startswith("estimator.")}
             rate = arm.settings["optimizer.learning_rate"]
             scores = (100 * float(shares.mean()), 100 * interval.low, 100 * interval.high)
-            rows.append((arm.policy, arm.method, rate, choice_text(choice), *scores, arm.key))
+            steps = run.config.schedule.steps
+            rows.append((arm.policy, arm.method, steps, rate, choice_text(choice), *scores, arm.key))
     return pd.DataFrame(rows, columns=list(_COLUMNS))
 
 
 def chosen(results: pd.DataFrame) -> pd.DataFrame:
-    """Return the row of `search_results` each method of each base takes: the highest accuracy, then the lowest rate.
+    """Return the row of `search_results` each method of each base takes.
+
+    Of its longest round the one of highest accuracy, then of the lowest rate.
 
     Example:
-        >>> rows = [("weak", "sft", 1e-3, "", 40.0, "a"), ("weak", "sft", 5e-4, "", 40.0, "b")]
-        >>> columns = ["policy", "method", "learning_rate", "choice", "accuracy", "arm"]
+        >>> rows = [("weak", "sft", 60, 1e-3, "", 40.0, "a"), ("weak", "sft", 60, 5e-4, "", 40.0, "b")]
+        >>> columns = ["policy", "method", "steps", "learning_rate", "choice", "accuracy", "arm"]
         >>> chosen(pd.DataFrame(rows, columns=columns))["arm"].tolist()
         ['b']
     """
-    ordered = results.sort_values(["accuracy", "learning_rate"], ascending=[False, True], kind="stable")
+    order = ["steps", "accuracy", "learning_rate"]
+    ordered = results.sort_values(order, ascending=[False, False, True], kind="stable")
     return ordered.drop_duplicates(["policy", "method"]).sort_values(["policy", "method"]).reset_index(drop=True)
+
+
+def second_round(results: pd.DataFrame) -> dict[str, tuple[str, ...]]:
+    """Return, by base, the methods that a second round is due for: more than `BEHIND` points below the best method.
+
+    Example:
+        >>> rows = [("weak", "sft", 60, 1e-3, "", 20.0, "a"), ("weak", "grpo", 60, 5e-4, "", 40.0, "b")]
+        >>> columns = ["policy", "method", "steps", "learning_rate", "choice", "accuracy", "arm"]
+        >>> second_round(pd.DataFrame(rows, columns=columns))
+        {'weak': ('sft',)}
+    """
+    due = {}
+    for policy, own in results.groupby("policy", sort=False):
+        best = own[own["steps"] == own["steps"].min()].groupby("method", sort=False)["accuracy"].max()
+        due[str(policy)] = tuple(str(name) for name in best.index[best < best.max() - BEHIND])
+    return due
 
 
 def search(records: Sequence[RunRecords]) -> TableArtefact:
@@ -67,8 +87,9 @@ def search(records: Sequence[RunRecords]) -> TableArtefact:
     data = results.assign(chosen=results["arm"].isin(set(chosen(results)["arm"])))
     rates = sorted(data["learning_rate"].unique())
     rows = []
-    for (policy, method, choice), own in data.groupby(["policy", "method", "choice"], sort=False):
-        label = ", ".join(filter(None, (f"{line_style(str(method)).label} on the {policy} base", str(choice))))
+    for (policy, method, steps, choice), own in data.groupby(["policy", "method", "steps", "choice"], sort=False):
+        words = (f"{line_style(str(method)).label} on the {policy} base", str(choice), f"{steps} steps")
+        label = ", ".join(filter(None, words))
         tried = {row["learning_rate"]: row for row in own.to_dict("records")}
         rows.append((label, tuple(_cell(tried.get(rate)) for rate in rates)))
     used = tuple(run for arm in SEARCH.arms for run in of_arm(records, arm.key))
@@ -83,13 +104,15 @@ def _cell(row: dict | None) -> Cell:
 
 
 def _caption(data: pd.DataFrame, used: Sequence[RunRecords]) -> str:
-    steps = ", ".join(str(own) for own in sorted({run.config.schedule.steps for run in used})) or "no"
+    steps = " or ".join(str(own) for own in sorted({run.config.schedule.steps for run in used})) or "no"
     half = float(((data["problems_high"] - data["problems_low"]) / 2).median()) if len(data) else float("nan")
     spread = "" if pd.isna(half) else f" Half of a 95 % interval over the problems is typically {half:.1f} points."
     return (
         f"Accuracy in percent on the validation problems, which no table reports, after {steps} steps of seed {SEED}, "
         "which no table uses. Every method got the same three learning rates, and two values of one more choice where "
-        "it has one. Chosen is the highest accuracy, between equals the lowest rate. One seed: neighbours may well be "
+        f"it has one; methods more than {BEHIND:g} points behind the best one were searched again for twice as many "
+        "steps. Chosen is the highest accuracy of the longest round, between equals the lowest rate. One seed: "
+        "neighbours may well be "
         f"equally good.{spread} SFT → GRPO takes SFT's and GRPO's choices for its two stages, the Llama base the weak "
         "base's."
     )
