@@ -62,19 +62,22 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
 }
 
-#: Learning rate and offline coefficient: scale -> policy -> method -> settings. These are the settings of
-#: the feasibility study; a search with the same grid for every method is to replace them (docs/world.md).
-TUNED: dict[str, dict[str, dict[str, dict[str, Any]]]] = {
-    "mini": {
-        "weak": {
-            "sft": {"optimizer": {"learning_rate": 1e-3}},
-            "grpo": {"optimizer": {"learning_rate": 5e-4}},
-            "sft_then_grpo": {"optimizer": {"learning_rate": 5e-4, "first_stage_learning_rate": 1e-3}},
-            "luffy": {"optimizer": {"learning_rate": 5e-4}},
-            "hpt": {"optimizer": {"learning_rate": 1e-3}, "estimator": {"sft_coefficient": 0.125}},
-        }
-    }
+#: What the search chose: scale -> policy -> method -> settings. Every method of the weak and the strong base was searched
+#: alike (`hpt.search`, the report's appendix); the Llama base takes the weak base's. GRPO was searched with and without
+#: its own clip and standard deviation; SFT->GRPO takes SFT's rate and GRPO's settings for its two stages.
+_OWN_CLIP_AND_STD = {"clip_eps_low": "row", "clip_eps_high": "row", "advantage_std": "row"}
+_WEAK: dict[str, dict[str, Any]] = {
+    "sft": {"optimizer": {"learning_rate": 1e-3}},
+    "grpo": {"optimizer": {"learning_rate": 5e-4}, "estimator": _OWN_CLIP_AND_STD},
+    "sft_then_grpo": {
+        "optimizer": {"learning_rate": 5e-4, "first_stage_learning_rate": 1e-3},
+        "estimator": _OWN_CLIP_AND_STD,
+    },
+    "luffy": {"optimizer": {"learning_rate": 5e-4}, "estimator": {"offline_coefficient": 1.0}},
+    "hpt": {"optimizer": {"learning_rate": 1e-3}, "estimator": {"sft_coefficient": 0.125}},
+    "off_on": {"optimizer": {"learning_rate": 5e-4}, "estimator": {"offline_coefficient": 4.0}},
 }
+TUNED: dict[str, dict[str, dict[str, dict[str, Any]]]] = {"mini": {"weak": _WEAK, "llama": _WEAK}}
 
 
 def build_config(
