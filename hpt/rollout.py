@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -139,7 +140,8 @@ class Sampler:
             for request in requests
         ]
         prompts = [{"prompt_token_ids": request.prompt_tokens.tolist()} for request in requests]
-        outputs = self._engine.generate(prompts, parameters, use_tqdm=False)  # pyright: ignore[reportArgumentType]
+        with _eager():
+            outputs = self._engine.generate(prompts, parameters, use_tqdm=False)  # pyright: ignore[reportArgumentType]
         batches = [[_to_sample(completion) for completion in output.outputs] for output in outputs]
         for request, batch in zip(requests, batches, strict=True):
             if len(batch) != request.samples or any(len(sample.tokens) == 0 for sample in batch):
@@ -167,6 +169,17 @@ def _to_sample(completion: Any) -> Sample:
     if flat.token_ids != list(completion.token_ids):
         raise TrainingFault("the sampler returned log-probs of other tokens than those it sampled")
     return Sample(tokens, np.asarray(flat.logprobs, dtype=np.float32), str(completion.finish_reason))
+
+
+def _eager() -> AbstractContextManager[Any]:
+    """On CPU, have vLLM run as written what it would compile at the first call.
+
+    It is one small function (the rank of the sampled token, which nobody reads here), and compiling it takes 20 s on a
+    new machine and 2 s in every later process.
+    """
+    import torch
+
+    return nullcontext() if torch.cuda.is_available() else torch.compiler.set_stance("force_eager")
 
 
 def _stop_tokens(folder: str) -> list[int]:
