@@ -1,0 +1,80 @@
+"""From records to the rows of the verdict table: which runs a claim is given, and what stands beside its verdict."""
+
+import pandas as pd
+import pytest
+
+from hpt.artefacts.verdicts import claim_records, paper_evidence, verdicts
+from hpt.bases import pretraining_config
+from hpt.catalogue import ARTEFACTS, Arm
+from hpt.export import RunRecords
+from hpt.job import evaluation_key
+from hpt.paper import claim_named, claims
+
+NOTHING = pd.DataFrame()
+
+
+def record(arm: Arm, seed: int, evaluations: pd.DataFrame = NOTHING) -> RunRecords:
+    if arm.method == "pretrain":
+        config = pretraining_config("tiny", arm.policy, "tiny")
+    else:
+        config = arm.config("tiny", seed)
+    frames = pd.DataFrame({"step": [0]}), NOTHING, NOTHING
+    return RunRecords(f"{arm.key}-s{seed}", config, *frames, evaluations, arms=(arm.key,))
+
+
+def counted(arm: Arm, seed: int, name: str, correct: int) -> RunRecords:
+    config = record(arm, seed).config
+    settings, problems, key = evaluation_key(config, name)
+    rows = [(key, name, p.id, p.level, correct, settings.samples_per_problem) for p in problems]
+    columns = ["key", "benchmark", "problem_id", "level", "correct", "samples"]
+    return record(arm, seed, pd.DataFrame(rows, columns=columns))
+
+
+def test_the_one_base_is_in_every_seed() -> None:
+    name = "contest-a@256"
+    records = [counted(Arm("pretrain", "strong"), 0, name, 1)]
+    records += [counted(Arm("grpo", "strong"), seed, name, seed) for seed in (3, 4)]
+    given = claim_records(records, claim_named("figure2-rl-leaves-large-k"), "tiny")
+    assert sorted(given.seeds) == [3, 4]
+    assert given.seeds[3]["pretrain"] is not None
+    assert [given.seeds[seed]["grpo"].counts["correct"].unique().tolist() for seed in (3, 4)] == [[3], [4]]
+
+
+def test_an_arm_of_another_base_is_named_with_it() -> None:
+    records = [record(Arm("hpt", base), 0) for base in ("weak", "strong", "llama")]
+    given = claim_records(records, claim_named("figure6-weaker-stays-on-sft-longer"), "tiny")
+    assert {name: own.metrics is not None for name, own in given.seeds[0].items()} == {"hpt": True, "hpt@strong": True}
+    assert given.seeds[0]["hpt"] is not given.seeds[0]["hpt@strong"]
+
+
+def test_arms_with_settings_are_told_apart() -> None:
+    gates = list(ARTEFACTS["table6"].arms)
+    given = claim_records([record(arm, 0) for arm in gates], claim_named("figure8-hpt_gate2-more-offline"), "tiny")
+    assert set(given.seeds[0]) == {"hpt_gate2", "hpt_gate1"}
+
+
+@pytest.mark.parametrize(
+    ("claim", "evidence"),
+    [
+        ("table3-weak-hpt-above-sft", "+5.0 points (HPT 41.9, SFT 36.9)"),
+        ("table3-llama-hpt-above-luffy", "+5.0 points (HPT 18.2, LUFFY 13.2)"),
+        ("table2-ood-hpt-above-luffy", "+2.2 points (HPT 62.3, LUFFY 60.1)"),
+        ("table2-aime24-hpt-above-srft", "+14.6 points (HPT 33.0, SRFT 18.4)"),
+        ("table5-mix_on-above-off_on", "+2.2 points (Mix/ON 40.3, OFF/ON 38.1)"),
+        ("table6-gate-0-best", "+2.9 points (HPT 41.9, HPT, gate 1/8 38.7, HPT, gate 2/8 39.0)"),
+        ("table4-grpo-gains-grow", "GRPO +X %: 0, 5.6, 8.6, 13.3, 20.1, 11.6"),
+        ("figure2-hpt-highest", "curves without printed values"),
+        ("section3-hpt-costs-less-seconds", "no number printed"),
+    ],
+)
+def test_the_papers_evidence(claim: str, evidence: str) -> None:
+    assert paper_evidence(claim_named(claim)) == evidence
+
+
+def test_without_records_every_claim_says_so() -> None:
+    rows = verdicts([], list(ARTEFACTS), "mini")
+    assert [row.claim for row in rows] == [claim.id for claim in claims()]
+    assert {row.verdict for row in rows} == {"not testable here"}
+    assert all("no seed has runs of" in row.explanation for row in rows)
+    assert rows[0].subject == "HPT"
+    assert next(row for row in rows if row.claim == "figure2-hpt-highest").subject.startswith("HPT against base, SFT")
