@@ -19,8 +19,8 @@ from hpt.checkpoint import Records, TrainingState
 from hpt.config import RunConfig
 from hpt.curves import validation_rows
 from hpt.engine import PolicyEngine, StepOutcome
-from hpt.errors import TrainingFault
 from hpt.gate import feedback_coefficients
+from hpt.logprob_gap import LogprobGap, spread_sample
 from hpt.memory import FeedbackMemory
 from hpt.methods import method_named, resolved_row, stage_at
 from hpt.records import GradedRollouts, gate_metrics, rollout_metrics, rollout_rows, rows_of, training_metrics
@@ -105,10 +105,12 @@ class Trainer:
                 graded = self.verify(questions, rollouts)  #   v(tau_i) <- R(tau_i)
             with self.clock("time/train_s"):
                 batch = self.weigh_questions(questions, rollouts, graded)  #   P, alpha <- f(P), beta <- g(P)
-                batch, gap = self.trainer_logprobs(self.with_reference(batch))
+                gap = LogprobGap(
+                    self.config.rollout.max_logprob_gap, self.state.step, self.sampler.version, self.state.version
+                )
+                batch = self.trainer_logprobs(self.with_reference(batch), gap)
                 assembled = assemble(batch, self.method, self.config, self.state.step, self.state.baseline)  # L
-                gap = gap or self.check_logprobs(batch, assembled)
-                sums, outcomes = self.update(assembled)  #   theta <- theta - eta grad L
+                sums, outcomes = self.update(batch, assembled, gap)  #   theta <- theta - eta grad L
                 self.state.baseline = baseline_after(batch, self.method, self.config, self.state.baseline)
             with self.clock("time/transfer_s"):
                 self.move_weights()
@@ -204,43 +206,32 @@ class Trainer:
         zeros, reward = np.zeros(len(tokens), dtype=np.float32), float(grade.verdict is Verdict.correct)
         return Trajectory(problem.id, index, DEMONSTRATION, self.prompts[problem.id], tokens, zeros, reward, -1)
 
-    def check_logprobs(self, batch: list[QuestionBatch], assembled: Assembled) -> tuple[float, int]:
-        """Compare sampler and trainer on the first update's rollouts and at least so many others as configured.
+    def check_untrained(self, batch: list[QuestionBatch], assembled: Assembled, gap: LogprobGap) -> None:
+        """Compare sampler and trainer on rollouts that the first update leaves out: at least as many as configured.
 
-        Raises:
-            TrainingFault: the gap exceeds ``rollout.max_logprob_gap``: training on stale weights is refused.
+        Those it trains on are compared in its own forward passes, see `Updater.update`.
         """
-        everyone = [rollout for question in batch for rollout in question.rollouts]
-        if not everyone:
-            return float("nan"), 0
         first = {id(item.trajectory) for item in assembled.updates[0]}
-        others = [rollout for rollout in everyone if id(rollout) not in first]
-        spread = max(1, len(others) // max(1, self.config.rollout.gap_check_rollouts))
-        checked = [rollout for rollout in everyone if id(rollout) in first] + others[::spread]
-        found = self.updater.logprobs([WeightedTrajectory(rollout, ()) for rollout in checked])
-        return self.checked_gap(checked, found), len(checked)
+        others = [rollout for question in batch for rollout in question.rollouts if id(rollout) not in first]
+        self.compare(spread_sample(others, self.config.rollout.gap_check_rollouts), gap)
 
-    def checked_gap(self, rollouts: list[Trajectory], found: dict[int, np.ndarray]) -> float:
-        """Return the largest gap between the sampler's and the trainer's log-probs; refuse one that is too large."""
-        # np.max, because Python's max() forgets a nan that is not the first
-        gap = float(np.max([np.abs(found[id(rollout)] - rollout.old_logprobs).max() for rollout in rollouts]))
-        if not gap <= self.config.rollout.max_logprob_gap:
-            message = f"step {self.state.step}: sampler and trainer log-probs differ by {gap:.3g} nats, allowed is "
-            message += f"rollout.max_logprob_gap = {self.config.rollout.max_logprob_gap}; the sampler's weights are "
-            raise TrainingFault(message + f"version {self.sampler.version}, the trainer's {self.state.version}")
-        return gap
+    def compare(self, rollouts: list[Trajectory], gap: LogprobGap) -> dict[int, np.ndarray]:
+        """Return the trainer's log-probs of rollouts by ``id``, once ``gap`` has seen how far the sampler's are off."""
+        found = self.updater.logprobs([WeightedTrajectory(rollout, ()) for rollout in rollouts])
+        gaps = [np.abs(found[id(rollout)] - rollout.old_logprobs).max() for rollout in rollouts]
+        gap.see(float(np.max(gaps, initial=0.0)), len(gaps))  # np.max: Python's max() forgets a nan that is not first
+        return found
 
-    def trainer_logprobs(self, batch: list[QuestionBatch]) -> tuple[list[QuestionBatch], tuple[float, int] | None]:
+    def trainer_logprobs(self, batch: list[QuestionBatch], gap: LogprobGap) -> list[QuestionBatch]:
         """With ``rollout.old_logprobs = trainer``, put the trainer's log pi_old in the place of the sampler's.
 
         In bfloat16 the two engines round differently, and a ratio that starts away from 1 would be their noise.
         """
         rollouts = [rollout for question in batch for rollout in question.rollouts]
         if self.config.rollout.old_logprobs == "sampler" or not rollouts:
-            return batch, None
-        found = self.updater.logprobs([WeightedTrajectory(rollout, ()) for rollout in rollouts])
-        gap = self.checked_gap(rollouts, found)
-        return _with_rollouts(batch, lambda r: replace(r, old_logprobs=found[id(r)])), (gap, len(rollouts))
+            return batch
+        found = self.compare(rollouts, gap)
+        return _with_rollouts(batch, lambda r: replace(r, old_logprobs=found[id(r)]))
 
     def with_reference(self, batch: list[QuestionBatch]) -> list[QuestionBatch]:
         """With a KL term in the advantage, give every rollout the frozen policy's log-probs (Appendix B.2)."""
@@ -251,12 +242,22 @@ class Trainer:
         found = self.updater.logprobs(rollouts, self.reference)
         return _with_rollouts(batch, lambda rollout: replace(rollout, reference_logprobs=found[id(rollout)]))
 
-    def update(self, assembled: Assembled) -> tuple[dict[str, float], list[StepOutcome]]:
-        """Take the step's optimiser steps; returns sums over all ranks, and what became of each step."""
+    def update(
+        self, batch: list[QuestionBatch], assembled: Assembled, gap: LogprobGap
+    ) -> tuple[dict[str, float], list[StepOutcome]]:
+        """Take the step's optimiser steps; returns sums over all ranks, and what became of each step.
+
+        Raises:
+            TrainingFault: the log-probs of sampler and trainer are too far apart; no optimiser step was taken.
+        """
+        unseen = gap.rollouts == 0
+        if unseen:
+            self.check_untrained(batch, assembled, gap)
         totals: dict[str, float] = {}
         outcomes = []
-        for items in assembled.updates:
-            outcome, sums = self.updater.update(items, self.learning_rate())
+        for number, items in enumerate(assembled.updates):
+            see = gap.see if unseen and number == 0 else None  # later the policy has moved away from the sampler's
+            outcome, sums = self.updater.update(items, self.learning_rate(), see)
             for name, value in sums.items():
                 totals[name] = totals.get(name, 0.0) + value
             if outcome is not None:
@@ -290,7 +291,7 @@ class Trainer:
 
     def record(
         self, questions: list[Problem], graded: list[GradedRollouts], batch: list[QuestionBatch],
-        assembled: Assembled, sums: dict[str, float], outcomes: list[StepOutcome], gap: tuple[float, int],
+        assembled: Assembled, sums: dict[str, float], outcomes: list[StepOutcome], gap: LogprobGap,
     ) -> None:  # fmt: skip
         """Add the step's rows to the records."""
         rows = rollout_rows(self.state.step, questions, graded, batch)
@@ -303,8 +304,8 @@ class Trainer:
                 **gate_metrics(batch),
                 **training_metrics(self.online_rows, assembled, sums, outcomes),
                 "optim/learning_rate": self.learning_rate(),
-                "check/logprob_gap": gap[0],
-                "check/logprob_gap_rollouts": float(gap[1]),
+                "check/logprob_gap": gap.largest,
+                "check/logprob_gap_rollouts": float(gap.rollouts),
                 "check/policy_version": float(self.state.version),
                 **self.timings,
             }

@@ -3,9 +3,10 @@
 The same class trains bases, runs methods and is measured by the invariance tests: there is one path to a gradient.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -86,8 +87,19 @@ class Updater:
         """Return (logprobs [T], entropies [T]) of the policy, or of the model ``of``."""
         return forward_micro_batch(of or self.engine, batch, self.engine.settings.layout, self.temperature)
 
-    def update(self, items: Sequence[WeightedTrajectory], learning_rate: float) -> tuple[StepOutcome | None, Sums]:
+    def update(
+        self,
+        items: Sequence[WeightedTrajectory],
+        learning_rate: float,
+        see_gap: Callable[[float, int], None] | None = None,
+    ) -> tuple[StepOutcome | None, Sums]:
         """Take one optimiser step on the whole step's trajectories (the same list on every rank).
+
+        Args:
+            items: the trajectories.
+            learning_rate: of this step.
+            see_gap: called before the optimiser steps with the largest |log-prob - old log-prob| of the rollouts of all
+                ranks (nats) and their number; what it raises keeps the step from being taken.
 
         Returns:
             What became of the step (None: nothing weighed anything, no step was taken) and this rank's metric sums.
@@ -95,19 +107,25 @@ class Updater:
         totals: Sums = {}
         if not items:
             return None, totals
+        gaps: list[tuple[float, int]] = []
         for batch in self.micro_batches(items):
-            sums = self.accumulate(batch)
+            sums, gap = self.accumulate(batch)
+            gaps.append(gap)
             for name, value in sums.items():
                 totals[name] = totals.get(name, 0.0) + value
+        if see_gap is not None:
+            gaps = self.engine.gather(gaps)
+            # np.max, because Python's max() forgets a nan that is not the first
+            see_gap(float(np.max([largest for largest, _ in gaps])), sum(rollouts for _, rollouts in gaps))
         return self.engine.step(learning_rate), totals
 
-    def accumulate(self, batch: MicroBatch) -> Sums:
-        """Run one forward and backward, adding to the gradient."""
+    def accumulate(self, batch: MicroBatch) -> tuple[Sums, tuple[float, int]]:
+        """Run one forward and backward, adding to the gradient; returns metric sums, and the gap on its rollouts."""
         batch = move(batch, self.engine.device)
         logprobs, entropies = self.forward(batch)
         loss, sums = micro_batch_loss(batch, logprobs, entropies, self.rows, self.reference_logprobs(batch))
         self.engine.backward(loss)
-        return sums
+        return sums, _largest_gap(batch, logprobs)
 
     @torch.no_grad()
     def reference_logprobs(self, batch: MicroBatch) -> Tensor | None:
@@ -133,6 +151,13 @@ class Updater:
                 found[id(item.trajectory)] = values[start:end]
                 start = end
         return found
+
+
+def _largest_gap(batch: MicroBatch, logprobs: Tensor) -> tuple[float, int]:
+    """Return the largest |log-prob - old log-prob| of a micro-batch's rollouts, 0 without any, and their number."""
+    sampled = torch.tensor([not member.trajectory.is_demonstration for member in batch.members], device=logprobs.device)
+    gaps = (logprobs.detach() - batch.old_logprobs).abs()[sampled[batch.trajectory]]
+    return float(gaps.max()) if len(gaps) else 0.0, int(sampled.sum())
 
 
 def move(batch: MicroBatch, device: torch.device) -> MicroBatch:

@@ -58,9 +58,9 @@ class Calls:
             self.backwards += 1
             backward(loss)
 
-        def seen(items: tuple[WeightedTrajectory, ...], rate: float) -> Any:
+        def seen(items: tuple[WeightedTrajectory, ...], *rest: Any) -> Any:
             self.updates.append(items)
-            return update(items, rate)
+            return update(items, *rest)
 
         monkeypatch.setattr(engine, "backward", counted)
         monkeypatch.setattr(updater, "update", seen)
@@ -349,6 +349,34 @@ def test_one_log_prob_that_is_no_number_stops_the_run(monkeypatch: pytest.Monkey
     monkeypatch.setattr(ScriptedSampler, "_one", with_nan)
     with pytest.raises(TrainingFault, match="differ by nan"):
         make_trainer(config_for("hpt"), mixed).train(1)
+
+
+@pytest.mark.parametrize("question", [0, 2])
+def test_no_step_is_taken_where_the_gap_is_too_large(question: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither on a rollout that weighs nothing (q0) nor on one of the update, seen in its own forward pass (q2)."""
+    genuine = ScriptedSampler._one
+
+    def off(self: ScriptedSampler, request: Any, index: int) -> Any:
+        sample = genuine(self, request, index)
+        if request.prompt_tokens.tolist() == trainer.prompts[f"q{question}"].tolist():
+            sample.logprobs[-1] += 0.1
+        return sample
+
+    monkeypatch.setattr(ScriptedSampler, "_one", off)
+    # q0 is all wrong and q1 all right, so GRPO trains on q2 and q3 alone
+    trainer = make_trainer(config_for("grpo", schedule__updates_per_step=1))
+    asked: list[int] = []
+    monkeypatch.setattr(trainer.updater, "logprobs", _counted(trainer.updater.logprobs, asked))
+    before = weights_of(trainer.engine)
+    with pytest.raises(TrainingFault, match=r"differ by 0\.1 nats"):
+        trainer.train(1)
+    assert same_weights(before, weights_of(trainer.engine))
+    assert trainer.state.version == 0
+    assert asked == [6]  # only the rollouts of q0 and q1 cost a forward pass of their own, whichever are off
+
+
+def _counted(genuine: Any, asked: list[int]) -> Any:
+    return lambda items, *of: (asked.append(len(items)), genuine(items, *of))[1]
 
 
 def test_the_gap_is_looked_at_on_trained_rollouts_and_on_others() -> None:
