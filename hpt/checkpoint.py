@@ -9,6 +9,7 @@ Nothing random has a state to save: every draw is hashed from (seed, step, quest
 """
 
 import shutil
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -61,6 +62,11 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*"), reverse=True)
 
 
+def damaged_checkpoints(folder: Path) -> int:
+    """Return how many damaged checkpoints were met below ``folder`` so far."""
+    return len(list(folder.glob("damaged-*")))
+
+
 def load_newest(folder: Path) -> tuple[Path | None, TrainingState, Records]:
     """Read state and records of the newest checkpoint that is whole; weights follow with ``engine.load_state(path)``.
 
@@ -68,14 +74,15 @@ def load_newest(folder: Path) -> tuple[Path | None, TrainingState, Records]:
         (path, state, records); path None when there is none to continue from. Damaged checkpoints on the way are
         renamed to ``damaged-...`` and counted in the state.
     """
-    damaged = len(list(folder.glob("damaged-*")))
+    damaged = damaged_checkpoints(folder)
     for path in checkpoints(folder):
         try:
             check_manifest(path)
             state = TrainingState(**read_json(path / "state.json"))
             records = {file.stem: read_parquet(file) for file in sorted(path.glob("*.parquet"))}
-        except (RecordFault, TypeError):
+        except (RecordFault, TypeError) as error:
             damaged += 1
+            print(f"damaged checkpoint set aside, the one before it is used: {error}", file=sys.stderr, flush=True)
             path.rename(path.with_name(f"damaged-{damaged}-{path.name}"))  # numbered: a step may be damaged twice
             continue
         state.damaged_checkpoints = damaged

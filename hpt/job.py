@@ -4,7 +4,6 @@ Several ranks run the same module under DeepSpeed's launcher. A job may be kille
 """
 
 import os
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -162,6 +161,8 @@ def _train(config: RunConfig, folder: RunFolder) -> Any:
     """Train to the end; returns the sampler holding the final weights, when the method has one."""
     import torch
 
+    from hpt.checkpoint import damaged_checkpoints
+
     torch.set_num_threads(config.engine.threads)
     started = time.perf_counter()
     if config.method == "pretrain":
@@ -172,7 +173,8 @@ def _train(config: RunConfig, folder: RunFolder) -> Any:
     else:
         sampler = _post_train(config, folder)
     if _rank() == 0:
-        write_json(folder.path / "provenance.json", provenance(time.perf_counter() - started))
+        found = {"damaged_checkpoints": damaged_checkpoints(folder.path / "checkpoints")}
+        write_json(folder.path / "provenance.json", provenance(time.perf_counter() - started) | found)
         folder.set_status("finished", config.schedule.steps)
     return sampler
 
@@ -186,7 +188,7 @@ def _post_train(config: RunConfig, folder: RunFolder) -> Any:
 
     from hpt.checkpoint import load_newest, save_checkpoint
     from hpt.engine import PolicyEngine
-    from hpt.model_folder import load_tokenizer
+    from hpt.model_folder import load_tokenizer, save_model_folder
     from hpt.policy import PolicyModule, load_model
     from hpt.rewards import Verifier
     from hpt.rollout import Sampler
@@ -237,16 +239,13 @@ def _post_train(config: RunConfig, folder: RunFolder) -> Any:
             stage_end = start + length
             if state.step == start and start > 0:
                 # a new stage: the same weights, a fresh optimiser
-                engine.save_model(folder.path / "stage")
+                save_model_folder(engine, tokenizer, folder.path / "stage")
                 engine.close()
                 engine = engine_from(str(folder.path / "stage"))
                 trainer.use_engine(engine)
             trainer.train(stage_end, after_step)
-        engine.save_model(folder.path / ".model")
+        save_model_folder(engine, tokenizer, folder.model)
         if engine.rank == 0:
-            tokenizer.save_pretrained(folder.path / ".model")
-            shutil.rmtree(folder.model, ignore_errors=True)
-            (folder.path / ".model").rename(folder.model)
             folder.write_tables(trainer.tables())
         engine.barrier()
     return sampler

@@ -1,6 +1,7 @@
 """Looking at a model folder before anything heavy is imported for it, and its tokenizer."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -47,3 +48,20 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> Any:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def save_model_folder(engine: Any, tokenizer: Any, folder: Path) -> None:
+    """Write the policy's weights and its tokenizer; ``folder`` is there whole or not at all. All ranks call it.
+
+    Args:
+        engine: a `hpt.engine.PolicyEngine`.
+        tokenizer: of the policy; without it the folder could not be used by itself.
+        folder: replaced when it exists.
+    """
+    hidden = folder.with_name(f".{folder.name}")
+    engine.save_model(hidden)
+    if engine.rank == 0:
+        tokenizer.save_pretrained(hidden)
+        shutil.rmtree(folder, ignore_errors=True)
+        hidden.rename(folder)
+    engine.barrier()

@@ -20,6 +20,7 @@ from hpt.batch import DEMONSTRATION, Part, Trajectory, WeightedTrajectory
 from hpt.checkpoint import load_newest, save_checkpoint
 from hpt.config import RunConfig
 from hpt.engine import PolicyEngine
+from hpt.model_folder import save_model_folder
 from hpt.policy import load_model
 from hpt.records import rows_of
 from hpt.runs import RunFolder
@@ -150,6 +151,5 @@ def pretrain(config: RunConfig, folder: RunFolder) -> None:
         if state.step % 20 == 0:
             seconds = float(np.mean([row["time/step_s"] for row in rows[-20:]])) * (config.schedule.steps - state.step)
             folder.set_status("running", state.step, steps=config.schedule.steps, left_s=round(seconds, 1))
-    engine.save_model(folder.model)
-    tokenizer.save_pretrained(folder.model)
+    save_model_folder(engine, tokenizer, folder.model)
     folder.write_tables({"metrics": pd.DataFrame(rows)})

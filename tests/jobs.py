@@ -1,0 +1,195 @@
+"""Training jobs in processes of their own, as `hpt.job` runs them, that start quickly and can be killed on cue.
+
+They are forked from a server that has imported everything: of the 25 s of processor time a short job takes, 18 s are
+imports. A job says at which of its *moments* it is to be killed: moments are numbered, and are file operations below
+its folder and calls of the phases of a step, so the same number is the same moment on every machine.
+"""
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from hpt.config import RunConfig
+from hpt.files import sha256_file
+from hpt.metrics import timing_columns
+from hpt.runs import TABLES, RunFolder
+
+_PRELOAD = [
+    "torch", "transformers.models.qwen2.modeling_qwen2", "deepspeed", "vllm", "vllm.v1.engine.llm_engine",
+    "vllm.v1.worker.cpu_worker", "vllm.model_executor.models.qwen2", "torch._inductor.compile_fx", "pyarrow.parquet",
+    "hpt.job", "hpt.trainer", "hpt.pretrain", "hpt.checkpoint", "hpt.rewards", "hpt.tasks.sets",
+]  # fmt: skip
+#: (module, class, method): the phases of a step and of what surrounds it.
+_PHASES = (
+    ("hpt.rollout", "Sampler", "sample"),
+    ("hpt.rollout", "Sampler", "load_weights"),
+    ("hpt.rewards", "Verifier", "grade"),
+    ("hpt.engine", "PolicyEngine", "backward"),
+    ("hpt.engine", "PolicyEngine", "step"),
+    ("hpt.engine", "PolicyEngine", "save_state"),
+    ("hpt.engine", "PolicyEngine", "load_state"),
+    ("hpt.engine", "PolicyEngine", "save_model"),
+)
+_FILE_EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"}
+
+
+@dataclass(frozen=True)
+class Kill:
+    """Kill the job ``delay_s`` after its moment number ``moment`` (from 0)."""
+
+    moment: int
+    delay_s: float = 0.0
+
+
+def _watch(root: str, kill: Kill | None) -> list[str]:
+    """Number the moments of this process; returns the list of their names, which grows."""
+    moments: list[str] = []
+
+    def reached(name: str) -> None:
+        moments.append(name)
+        if kill is not None and len(moments) == kill.moment + 1:
+            if kill.delay_s == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            # a timer whose signal nobody handles ends the process as abruptly, also in the middle of a C function
+            signal.setitimer(signal.ITIMER_REAL, kill.delay_s)
+
+    def on_event(event: str, arguments: tuple[Any, ...]) -> None:
+        if event not in _FILE_EVENTS or not str(arguments[0]).startswith(root):
+            return
+        if event == "open" and not (isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")):
+            return  # reading; a descriptor opened by os.open has no mode here and is followed by others
+        reached(f"{event} {str(arguments[0])[len(root) :]}")
+
+    def counted(name: str, genuine: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*positional: Any, **named: Any) -> Any:
+            reached(name)
+            return genuine(*positional, **named)
+
+        return call
+
+    for module, owner, method in _PHASES:
+        own = getattr(__import__(module, fromlist=[owner]), owner)
+        setattr(own, method, counted(f"{owner}.{method}", getattr(own, method)))
+    sys.addaudithook(on_event)
+    return moments
+
+
+def _work(config: dict[str, Any], root: str, evaluations: tuple[str, ...], log: str, kill: Kill | None) -> None:
+    os.setsid()  # whatever it leaves behind is found by its session
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    from hpt import job
+
+    moments = _watch(root, kill)
+    spec = Path(f"{log}.job.json")
+    spec.write_text(json.dumps({"config": config, "root": root, "evaluations": evaluations}))
+    code = job.main([str(spec)])
+    Path(f"{log}.moments.json").write_text(json.dumps(moments))
+    sys.stdout.flush()
+    os._exit(code)  # what is left to do at exit is the test server's, not the job's
+
+
+@dataclass
+class StartedJob:
+    """A job at work."""
+
+    process: ForkServerProcess
+    log: Path
+
+    def wait(self, timeout_s: float = 280) -> int:
+        """Wait for its end and return its exit code; negative = the signal that ended it."""
+        self.process.join(timeout_s)
+        assert self.process.exitcode is not None, f"still running after {timeout_s} s:\n{self.said()}"
+        return self.process.exitcode
+
+    def said(self) -> str:
+        """The end of what it and those before it printed."""
+        return self.log.read_text(errors="replace")[-4000:]
+
+    def moments(self) -> list[str]:
+        """Names of the moments of the last job that reached its end."""
+        return json.loads(Path(f"{self.log}.moments.json").read_text())
+
+
+def start_job(config: RunConfig, root: Path, evaluations: Sequence[str] = (), kill: Kill | None = None) -> StartedJob:
+    """Start training ``config`` below ``root`` (or continue), in a process of its own."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOAD)
+    root.mkdir(parents=True, exist_ok=True)
+    log = root / "log.txt"
+    # not a daemon: those may not have children, and the verifier's workers are children
+    process = context.Process(
+        target=_work, args=(config.model_dump(mode="json"), str(root), tuple(evaluations), str(log), kill)
+    )
+    process.start()
+    return StartedJob(process, log)
+
+
+def run_to_end(config: RunConfig, root: Path, evaluations: Sequence[str] = ()) -> RunFolder:
+    """Train to the end and return the run's folder."""
+    started = start_job(config, root, evaluations)
+    assert started.wait() == 0, started.said()
+    return only_run(root)
+
+
+def only_run(root: Path) -> RunFolder:
+    """The one run below ``root``."""
+    (config,) = root.glob("*/*/config.json")
+    return RunFolder(config.parent)
+
+
+def processes_of_session(session: int) -> list[int]:
+    """Process ids that still belong to a session, zombies apart."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:  # gone since
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def wait_until_gone(session: int, timeout_s: float = 30) -> list[int]:
+    """Wait until a session is empty; returns who is left after ``timeout_s``."""
+    end = time.monotonic() + timeout_s
+    while (left := processes_of_session(session)) and time.monotonic() < end:
+        time.sleep(0.1)
+    return left
+
+
+def assert_same_results(left: RunFolder, right: RunFolder) -> None:
+    """Every bit of records, evaluations and weights is the same; columns that hold times are not compared."""
+    assert left.finished
+    assert right.finished
+    assert left.path.name == right.path.name
+    tables = [name for name in TABLES if (left.path / f"{name}.parquet").exists()]
+    assert "metrics" in tables
+    for name in tables:
+        pair = [folder.table(name).drop(columns=timing_columns(), errors="ignore") for folder in (left, right)]
+        pd.testing.assert_frame_equal(*pair, check_exact=True, obj=name)
+    names = [sorted(path.name for path in folder.path.glob("evaluations/*")) for folder in (left, right)]
+    assert names[0] == names[1]
+    for name in names[0]:
+        frames = [pd.read_parquet(folder.path / "evaluations" / name) for folder in (left, right)]
+        pd.testing.assert_frame_equal(*frames, check_exact=True, obj=name)
+    models = [{path.name: sha256_file(path) for path in folder.model.iterdir()} for folder in (left, right)]
+    assert models[0] == models[1]
+    assert "model.safetensors" in models[0]
+
+
+def leftovers(folder: RunFolder) -> list[str]:
+    """Half-written files and folders in a finished run's folder."""
+    return [str(path.relative_to(folder.path)) for path in folder.path.rglob(".*") if path.name != ".lock"]
