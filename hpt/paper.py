@@ -111,7 +111,8 @@ def paper_row(table: str, row: str, policy: str | None = None) -> dict[str, Any]
         found = found[found["policy"] == policy]
     if len(found) > 1:
         raise ValueError(f"{table} has {len(found)} rows {row!r}: name one of the policies {sorted(found['policy'])}")
-    return None if found.empty else dict(found.iloc[0])
+    rows: list[dict[str, Any]] = found.to_dict("records")  # type: ignore[assignment]  # labels are text
+    return rows[0] if rows else None
 
 
 def paper_columns(table: str) -> tuple[str, ...]:

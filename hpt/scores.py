@@ -127,17 +127,45 @@ def exclusive_solves(a: ArrayLike, b: ArrayLike, levels: ArrayLike) -> pd.DataFr
         >>> frame[["level", "problems", "a_only", "b_only", "a_only_percent"]].values.tolist()
         [[1, 2, 1, 0, 50.0], [2, 1, 0, 0, 0.0], ['Overall', 3, 1, 0, 33.3]]
     """
-    solved_a, solved_b, level = (np.asarray(values) for values in (a, b, levels))
-    if not solved_a.shape == solved_b.shape == level.shape or solved_a.ndim != 1:
-        raise ValueError(f"a, b and levels must be [problems] alike, got {solved_a.shape, solved_b.shape, level.shape}")
-    solved_a, solved_b = solved_a.astype(bool), solved_b.astype(bool)
+    solved_a, solved_b = (np.asarray(values).astype(bool) for values in (a, b))
+    frame = expected_exclusive_solves(solved_a, solved_b, levels)
+    return frame.astype({"a_only": int, "b_only": int}).rename(columns={"sign_p": "mcnemar_p"})
+
+
+def expected_exclusive_solves(a: ArrayLike, b: ArrayLike, levels: ArrayLike) -> pd.DataFrame:
+    """Return the exclusive solves (Table 4) to be expected of one answer each, from the shares over several answers.
+
+    A problem that policy a solves with chance p and b with chance q is solved by a alone with p (1 - q): the mean over
+    all pairs of an answer of a and one of b. With one answer each these are the counts of `exclusive_solves`.
+
+    Args:
+        a: [problems] shares of correct answers, 0 to 1.
+        b: [problems] shares, same problems in the same order; its answers are independent of a's.
+        levels: [problems] level of each.
+
+    Returns:
+        As `exclusive_solves`, but counts are expectations (problems), and in place of mcnemar_p stands sign_p: the
+        two-sided exact sign test that a problem is as likely to be solved more often by a as by b, ties left out. With
+        one answer each it is McNemar's.
+
+    Raises:
+        ValueError: shapes differ.
+
+    Example:
+        >>> expected_exclusive_solves([0.5, 1.0], [0.5, 0.0], [1, 1])[["a_only", "b_only"]].values.tolist()
+        [[1.25, 0.25], [1.25, 0.25]]
+    """
+    first, second, level = np.asarray(a, np.float64), np.asarray(b, np.float64), np.asarray(levels)
+    if not first.shape == second.shape == level.shape or first.ndim != 1:
+        raise ValueError(f"a, b and levels must be [problems] alike, got {first.shape, second.shape, level.shape}")
     everything = np.ones(len(level), dtype=bool)
     groups = [(own.item(), level == own) for own in np.unique(level)] + [("Overall", everything)]
-    return pd.DataFrame([_exclusive_row(name, solved_a[rows], solved_b[rows]) for name, rows in groups])
+    return pd.DataFrame([_exclusive_row(name, first[rows], second[rows]) for name, rows in groups])
 
 
-def _exclusive_row(level: object, a: NDArray[np.bool_], b: NDArray[np.bool_]) -> dict[str, object]:
-    a_only, b_only, problems = int((a & ~b).sum()), int((b & ~a).sum()), len(a)
+def _exclusive_row(level: object, a: Shares, b: Shares) -> dict[str, object]:
+    a_only, b_only, problems = float((a * (1 - b)).sum()), float((b * (1 - a)).sum()), len(a)
+    a_better, b_better = int((a > b).sum()), int((b > a).sum())
     return {
         "level": level,
         "problems": problems,
@@ -145,7 +173,7 @@ def _exclusive_row(level: object, a: NDArray[np.bool_], b: NDArray[np.bool_]) ->
         "b_only": b_only,
         "a_only_percent": round_half_up(100 * a_only / problems),
         "b_only_percent": round_half_up(100 * b_only / problems),
-        "mcnemar_p": float(binomtest(a_only, a_only + b_only).pvalue) if a_only + b_only else 1.0,
+        "sign_p": float(binomtest(a_better, a_better + b_better).pvalue) if a_better + b_better else 1.0,
     }
 
 

@@ -35,8 +35,9 @@ def fabricate(
 
 
 def write_run(folder: RunFolder, config: RunConfig, evaluations: Sequence[str]) -> None:
-    """Write one finished run; the numbers depend on method and seed alone."""
-    generator = np.random.default_rng([config.seed, *config.method.encode()])
+    """Write one finished run; the numbers depend on method, base, gate and seed alone."""
+    which = f"{config.method} {config.policy.name} {config.gate.count}"
+    generator = np.random.default_rng([config.seed, *which.encode()])
     skill = SKILL.get(config.method, 0.5)
     folder.create(config)
     tables = {"metrics": _metrics(config, skill, generator)}

@@ -5,17 +5,23 @@
 
 from collections.abc import Callable, Sequence
 
-from hpt.artefacts.dynamics import figure5, figure6, figure7
-from hpt.artefacts.main_results import table3
+from hpt.artefacts.dynamics import figure5, figure6, figure7, figure8
+from hpt.artefacts.exclusive import table4
+from hpt.artefacts.main_results import table2, table3, table5, table6
 from hpt.artefacts.output import FigureArtefact, Made, TableArtefact
 from hpt.export import RunRecords
 
 #: Name of an artefact -> records to artefact.
 BUILDERS: dict[str, Callable[[Sequence[RunRecords]], Made]] = {
+    "table2": table2,
     "table3": table3,
+    "table4": table4,
+    "table5": table5,
+    "table6": table6,
     "figure5": figure5,
     "figure6": figure6,
     "figure7": figure7,
+    "figure8": figure8,
 }
 
 __all__ = ["BUILDERS", "FigureArtefact", "Made", "TableArtefact"]

@@ -1,20 +1,23 @@
-"""Figures 5 to 7: validation accuracy, offline data ratio, entropy and response length over training."""
+"""Figures 5 to 8: validation accuracy, offline data ratio, entropy and response length, gates, over training."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from hpt.artefacts.curves import metric_curve, smoothing_window, validation_curve
+from hpt.artefacts.main_results import GATE_LABELS
 from hpt.artefacts.output import FigureArtefact
 from hpt.artefacts.selection import of_method, sets_of
 from hpt.export import RunRecords
-from hpt.metrics import axis_label
+from hpt.metrics import METRICS, axis_label
+from hpt.paper import base_title
 from hpt.plots import LineStyle, draw_curve, legend_below, line_style, new_figure
 from hpt.stats import MIN_SEEDS
 
 RATIOS = {"gate/offline_ratio_prompts": "of prompts", "gate/offline_ratio_rows": "of training rows"}
-POLICIES = {"weak": "weak base (stands for Qwen2.5-Math-1.5B)", "strong": "strong base (stands for Qwen2.5-Math-7B)"}
+POLICIES = ("weak", "strong")  # of Figure 6
 
 
 def figure5(records: Sequence[RunRecords]) -> FigureArtefact:
@@ -48,7 +51,7 @@ def figure5(records: Sequence[RunRecords]) -> FigureArtefact:
 
 def figure6(records: Sequence[RunRecords]) -> FigureArtefact:
     """Return the offline data ratio of HPT over training in both readings, a panel per base."""
-    used = _used(records, ("hpt",), tuple(POLICIES))
+    used = _used(records, ("hpt",), POLICIES)
     present = [policy for policy in POLICIES if any(own.policy == policy for own in used)]
     window = _window(used)
     curves = {
@@ -64,7 +67,7 @@ def figure6(records: Sequence[RunRecords]) -> FigureArtefact:
             for ratio, reading in RATIOS.items():
                 named = LineStyle(f"{look.label}: share {reading}", look.colour, look.marker)
                 draw_curve(axes, curves[policy, ratio], named, dashed=ratio != next(iter(RATIOS)))
-            axes.set_title(POLICIES[policy])
+            axes.set_title(base_title(policy))
             axes.set_xlabel(axis_label("step"))
             axes.set_ylim(0, 1)
         grid[0, 0].set_ylabel("Offline data ratio (share)")
@@ -85,11 +88,7 @@ def figure7(records: Sequence[RunRecords]) -> FigureArtefact:
     methods, metrics = ("grpo", "luffy", "hpt"), ("rollout/entropy", "rollout/response_length_tokens")
     used = _used(records, methods, ("weak",))
     window = _window(used)
-    curves = {
-        (metric, method): metric_curve(of_method(used, method, "weak"), metric, window)
-        for metric in metrics
-        for method in methods
-    }
+    curves = _metric_curves(used, metrics, methods, window)
 
     def draw() -> Figure:
         figure, grid = new_figure(1, 2, width=4.2)
@@ -110,11 +109,46 @@ def figure7(records: Sequence[RunRecords]) -> FigureArtefact:
     return FigureArtefact("figure7", "Figure 7: entropy and response length, weak base", data, draw, caption, used)
 
 
+def figure8(records: Sequence[RunRecords]) -> FigureArtefact:
+    """Return training reward and offline data ratio (both readings) of HPT under the gates 0, 1/8 and 2/8."""
+    metrics = ("rollout/reward", *RATIOS)
+    used = _used(records, tuple(GATE_LABELS), ("weak",))
+    window = _window(used)
+    curves = _metric_curves(used, metrics, tuple(GATE_LABELS), window)
+
+    def draw() -> Figure:
+        figure, grid = new_figure(1, len(metrics), width=3.6)
+        for axes, metric in zip(grid.flat, metrics, strict=True):
+            for arm, label in GATE_LABELS.items():
+                draw_curve(axes, curves[metric, arm], replace(line_style(arm), label=label))
+            axes.set_title(METRICS[metric].label)
+            axes.set_ylabel(METRICS[metric].unit.capitalize())
+            axes.set_xlabel(axis_label("step"))
+            axes.set_ylim(0, 1)
+        legend_below(figure, list(grid.flat))
+        return figure
+
+    caption = (
+        "Share of correct rollouts, all of them, before the gate acts; and the share of the training data that is "
+        f"offline, of prompts and of rows (as in Figure 6). {_smoothed(window)}{_bands(used)} {_ONLY_PICTURES}"
+    )
+    data = _long(curves, ("metric", "method"))
+    return FigureArtefact("figure8", "Figure 8: gate threshold over training, weak base", data, draw, caption, used)
+
+
 _ONLY_PICTURES = "The paper prints no values of its curves, so there is none to put beside ours."
 
 
 def _used(records: Sequence[RunRecords], methods: Sequence[str], policies: Sequence[str]) -> tuple[RunRecords, ...]:
     return tuple(own for policy in policies for method in methods for own in of_method(records, method, policy))
+
+
+def _metric_curves(
+    used: Sequence[RunRecords], metrics: Sequence[str], arms: Sequence[str], window: int
+) -> dict[tuple[str, str], pd.DataFrame]:
+    """Return the curve of every metric of every arm on the weak base."""
+    return {(metric, arm): metric_curve(of_method(used, arm, "weak"), metric, window)
+            for metric in metrics for arm in arms}  # fmt: skip
 
 
 def _window(used: Sequence[RunRecords]) -> int:

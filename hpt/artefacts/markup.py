@@ -13,8 +13,8 @@ def scores_html(shown: Mapping[str, Any]) -> Markup:
     """Return a table of scores: value, interval and the paper's value in each cell.
 
     Args:
-        shown: as from `TableArtefact.shown`: columns [(head, note)], rows [(label, [(value, interval, paper)])],
-            paper_label.
+        shown: as from `TableArtefact.shown`: columns [(head, note)], rows [(label, [(value, interval, paper)])] (no
+            cells: a heading), paper_label.
 
     Example:
         >>> shown = {"columns": [("a<b", "")], "rows": [("HPT", [("1.0", "", "")])], "paper_label": "paper"}
@@ -25,16 +25,18 @@ def scores_html(shown: Mapping[str, Any]) -> Markup:
         Markup("<th scope='col'>{}{}</th>").format(head, given(note, "<br><small>{}</small>"))
         for head, note in shown["columns"]
     )
-    rows = Markup("\n").join(
-        Markup("<tr><th scope='row'>{}</th>{}</tr>").format(
-            label, Markup("").join(_cell(shown["paper_label"], *cell) for cell in cells)
-        )
-        for label, cells in shown["rows"]
-    )
+    across, bodies = len(shown["columns"]) + 1, [Markup("<tbody>")]
+    for label, cells in shown["rows"]:
+        if cells:
+            own = Markup("").join(_cell(shown["paper_label"], *cell) for cell in cells)
+            bodies.append(Markup("<tr><th scope='row'>{}</th>{}</tr>\n").format(label, own))
+        else:  # a body of its own for the rows below a heading: sorting keeps them there
+            heading = "</tbody>\n<tbody><tr class='heading'><th scope='rowgroup' colspan='{}'>{}</th></tr>\n"
+            bodies.append(Markup(heading).format(across, label))
     return Markup(
         "<div class='wide'><table class='scores sortable'><thead><tr><th scope='col'></th>{}</tr></thead>\n"
-        "<tbody>{}</tbody></table></div>"
-    ).format(heads, rows)
+        "{}</tbody></table></div>"
+    ).format(heads, Markup("").join(bodies))
 
 
 def plain_table(heads: Sequence[str], rows: Iterable[Sequence[object]], classes: str = "sortable") -> Markup:
@@ -76,9 +78,9 @@ def given(text: str, markup: str) -> Markup:
 
 
 def _cell(paper_label: str, value: str, interval: str = "", paper: str = "") -> Markup:
-    return Markup("<td data-sort='{}'><b>{}</b>{}{}</td>").format(
-        value,
-        value,
-        given(interval, "<br><small class='interval'>{}</small>"),
-        given(f"{paper_label} {paper}" if paper else "", "<br><small class='paper'>{}</small>"),
+    lines = (
+        given(value, "<b>{}</b>"),
+        given(interval, "<small class='interval'>{}</small>"),
+        given(f"{paper_label} {paper}" if paper else "", "<small class='paper'>{}</small>"),
     )
+    return Markup("<td data-sort='{}'>{}</td>").format(value, Markup("<br>").join(line for line in lines if line))

@@ -40,6 +40,10 @@ class Cell:
     paper: str = ""
 
 
+#: Name of a row and its cells; a row without cells is the heading of those below it.
+Row = tuple[str, tuple[Cell, ...]]
+
+
 @dataclass(frozen=True, eq=False)
 class TableArtefact:
     """A table: everything in ``data``, what is shown in ``rows``.
@@ -49,7 +53,7 @@ class TableArtefact:
         title: above the table.
         data: long form, written to CSV whole.
         columns: of the shown table, without the first, which names the rows.
-        rows: name of a row and its cells.
+        rows: names and cells, with headings between them.
         caption: what the numbers are; said below the table.
         sources: runs it was made from.
     """
@@ -58,7 +62,7 @@ class TableArtefact:
     title: str
     data: pd.DataFrame
     columns: tuple[Column, ...]
-    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+    rows: tuple[Row, ...]
     caption: str
     sources: tuple[RunRecords, ...] = ()
     paper_label: str = "paper"
@@ -79,7 +83,8 @@ class TableArtefact:
             _md_row(["---"] + ["---:"] * len(self.columns)),
         ]
         for label, cells in self._flat_rows():
-            lines.append(_md_row([markdown_text(label), *map(markdown_text, cells)]))
+            name = markdown_text(label) if cells else f"**{markdown_text(label)}**"
+            lines.append(_md_row([name, *map(markdown_text, cells or [""] * len(self.columns))]))
         return "\n".join(
             [*lines, "", markdown_text(self.caption), "", f"<sub>{markdown_text(source_line(self.sources))}</sub>", ""]
         )
@@ -90,7 +95,10 @@ class TableArtefact:
         notes = " & ".join(["", *(rf"\footnotesize {_tex(column.note)}" for column in self.columns)])
         comments = [f"% {_comment(text)}" for text in (self.title, source_line(self.sources), self.caption)]
         opening = [r"\begin{tabular}{l" + "r" * len(self.columns) + "}", r"\toprule"]
-        lines = [" & ".join(map(_tex, (label, *cells))) + r" \\" for label, cells in self._flat_rows()]
+        across = len(self.columns) + 1
+        lines = [(" & ".join(map(_tex, (label, *cells))) if cells
+                  else rf"\multicolumn{{{across}}}{{l}}{{\textit{{{_tex(label)}}}}}") + r" \\"
+                 for label, cells in self._flat_rows()]  # fmt: skip
         closing = [r"\bottomrule", r"\end{tabular}", ""]
         return "\n".join([*comments, *opening, heads + r" \\", notes + r" \\", r"\midrule", *lines, *closing])
 
@@ -113,7 +121,8 @@ class TableArtefact:
     def _flat_rows(self) -> list[tuple[str, tuple[str, ...]]]:
         flat = []
         for label, cells in self.rows:
-            flat.append((label, tuple(f"{c.value} {c.interval}".strip() for c in cells)))
+            if not cells or any(cell.value for cell in cells):  # a row of the paper's alone has none of ours
+                flat.append((label, tuple(f"{c.value} {c.interval}".strip() for c in cells)))
             if any(cell.paper for cell in cells):
                 flat.append((f"{label}, {self.paper_label}", tuple(cell.paper for cell in cells)))
         return flat

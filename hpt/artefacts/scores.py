@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from hpt.artefacts.intervals import average_interval, problem_interval
 from hpt.artefacts.selection import evaluation_counts, of_method, sets_of
 from hpt.export import RunRecords
-from hpt.paper import paper_data, paper_value
+from hpt.paper import paper_data, paper_row
+from hpt.paper import paper_table as paper_table_rows
 from hpt.scores import average_of_cells, round_half_up
 from hpt.stats import Interval, seed_mean
 
@@ -22,55 +23,62 @@ PAPER_METHOD = {BASE: "base"}
 
 
 def score_table(
-    records: Sequence[RunRecords], methods: Sequence[str], policy: str, distribution: str, paper_table: str
+    records: Sequence[RunRecords], methods: Sequence[str], policy: str, distributions: Sequence[str], paper_table: str
 ) -> pd.DataFrame:
     """Return what a table of scores prints, and what it does not.
 
     Args:
         records: runs, of which those of ``methods`` on ``policy`` are used.
-        methods: rows, in order; those without runs are left out.
+        methods: rows, in order: names of arms; those without runs are left out.
         policy: base.
-        distribution: ``in`` or ``out``: which sets are columns.
+        distributions: ``in``, ``out`` or both: which sets are columns, in this order, each group with its average.
         paper_table: where the paper's value beside ours stands.
 
     Returns:
-        One row per method and column (sets, then the average): method, column, stands_for, samples_per_problem,
-        problems, seeds, score (percent, mean over seeds as printed), seeds_low, seeds_high (Student's t over seeds
-        within 0 to 100, NaN for one), problems_low, problems_high (fixed weights), problems_interval (its kind), paper
-        (percent or NaN), and ``seed_<n>`` per seed (percent; the average as the paper takes it, from printed cells).
+        One row per method and column: policy, method, column, stands_for, samples_per_problem, problems, seeds, score
+        (percent, mean over seeds as printed), seeds_low, seeds_high (Student's t over seeds within 0 to 100, NaN for
+        one), problems_low, problems_high (fixed weights), problems_interval (its kind), paper (percent or NaN),
+        paper_copied (by its authors, from another paper), and ``seed_<n>`` per seed (percent; the average as the paper
+        takes it, from printed cells). Rows that only the paper has (`paper_only`) are not among them.
 
     Raises:
         RecordFault: a run lacks an evaluation, or runs of different worlds.
     """
-    sets = {name: own for name, own in sets_of(records).items() if own.distribution == distribution}
-    average = next(name for name, kind in paper_data()["averages"].items() if kind == distribution)
     rows: list[dict[str, Any]] = []
     for method in methods:
         runs = of_method(records, method, policy)
-        if not runs:
-            continue
-        shares = {name: _shares(runs, name) for name in sets}
-        printed, per_seed = [], {run.seed: [] for run in runs}
-        for name, own in sets.items():
-            by_seed = {run.seed: 100 * float(values.mean()) for run, values in zip(runs, shares[name], strict=True)}
-            for seed, value in by_seed.items():
-                per_seed[seed].append(value)
-            one_answer = own.samples_per_problem == 1 and len(runs) == 1
-            interval = problem_interval(shares[name].mean(axis=0), one_answer)
-            row = _row(method, name, by_seed, interval, paper_value(
-                paper_table, PAPER_METHOD.get(method, method), own.stands_for, policy))  # fmt: skip
-            printed.append(row["score"])
-            rows.append(row | {"stands_for": own.stands_for, "samples_per_problem": own.samples_per_problem,
-                               "problems": len(own.problems)})  # fmt: skip
-        exact = {seed: float(np.mean(cells)) for seed, cells in per_seed.items()}
-        interval = average_interval([values.mean(axis=0) for values in shares.values()])
-        paper = paper_value(paper_table, PAPER_METHOD.get(method, method), average, policy)
-        row = _row(method, average, exact, interval, paper)
-        row["score"] = average_of_cells(printed)
-        row.update({f"seed_{seed}": average_of_cells(cells) for seed, cells in per_seed.items()})
-        rows.append(row | {"stands_for": average, "samples_per_problem": None,
-                           "problems": sum(len(own.problems) for own in sets.values())})  # fmt: skip
-    return _ordered(pd.DataFrame(rows))
+        printed = paper_row(paper_table, PAPER_METHOD.get(method, method), policy) or {}
+        for distribution in distributions if runs else ():
+            rows += [{"policy": policy, "method": method} | row | _published(printed, row["stands_for"])
+                     for row in _scores(runs, distribution)]  # fmt: skip
+    return ordered(rows)
+
+
+def paper_only(paper_table: str, policy: str, columns: Mapping[str, str]) -> pd.DataFrame:
+    """Return the rows of a table of scores that exist only as published numbers, in the columns of `score_table`.
+
+    Args:
+        paper_table: of the paper.
+        policy: base.
+        columns: our column -> the paper's.
+    """
+    frame = paper_table_rows(paper_table)
+    mine = frame[frame["method"].isna() & (frame["policy"] == policy)].to_dict("records")
+    return ordered([
+        {"policy": policy, "method": row["row"], "column": own, "stands_for": theirs, "seeds": 0}
+        | _published({str(name): value for name, value in row.items()}, theirs)
+        for row in mine for own, theirs in columns.items()
+    ])  # fmt: skip
+
+
+def average_column(distribution: str) -> str:
+    """Return the paper's name of an average.
+
+    Example:
+        >>> average_column("out")
+        'Avg (OOD)'
+    """
+    return next(name for name, kind in paper_data()["averages"].items() if kind == distribution)
 
 
 def benchmark_frame(run: RunRecords, sets: Mapping[str, Any]) -> pd.DataFrame:
@@ -93,13 +101,31 @@ def _shares(runs: Sequence[RunRecords], name: str) -> Shares:
     return np.array([(own["correct"] / own["samples"]).to_numpy(np.float64) for own in counts])
 
 
-def _row(
-    method: str, column: str, by_seed: Mapping[int, float], over_problems: Interval, paper: float | None
-) -> dict[str, Any]:
+def _scores(runs: Sequence[RunRecords], distribution: str) -> list[dict[str, Any]]:
+    """Return one row per set of a distribution and one of their average."""
+    sets = {name: own for name, own in sets_of(runs).items() if own.distribution == distribution}
+    average = average_column(distribution)
+    shares = {name: _shares(runs, name) for name in sets}
+    rows, per_seed = [], {run.seed: [] for run in runs}
+    for name, own in sets.items():
+        by_seed = {run.seed: 100 * float(values.mean()) for run, values in zip(runs, shares[name], strict=True)}
+        for seed, value in by_seed.items():
+            per_seed[seed].append(value)
+        one_answer = own.samples_per_problem == 1 and len(runs) == 1
+        interval = problem_interval(shares[name].mean(axis=0), one_answer)
+        sizes = {"samples_per_problem": own.samples_per_problem, "problems": len(own.problems)}
+        rows.append({"column": name, "stands_for": own.stands_for} | _row(by_seed, interval) | sizes)
+    exact = {seed: float(np.mean(cells)) for seed, cells in per_seed.items()}
+    row = _row(exact, average_interval([values.mean(axis=0) for values in shares.values()]))
+    row["score"] = average_of_cells(own["score"] for own in rows)
+    row |= {f"seed_{seed}": average_of_cells(cells) for seed, cells in per_seed.items()}
+    problems = sum(len(own.problems) for own in sets.values())
+    return [*rows, {"column": average, "stands_for": average} | row | {"problems": problems}]
+
+
+def _row(by_seed: Mapping[int, float], over_problems: Interval) -> dict[str, Any]:
     over_seeds = seed_mean(list(by_seed.values()))
     return {
-        "method": method,
-        "column": column,
         "seeds": len(by_seed),
         "score": round_half_up(over_seeds.mean),
         # Student's t knows nothing of shares: with few seeds it reaches below 0 and above 100 percent
@@ -108,15 +134,20 @@ def _row(
         "problems_low": 100 * over_problems.low,
         "problems_high": 100 * over_problems.high,
         "problems_interval": over_problems.kind,
-        "paper": np.nan if paper is None else paper,
         **{f"seed_{seed}": value for seed, value in by_seed.items()},
     }
 
 
-def _ordered(frame: pd.DataFrame) -> pd.DataFrame:
+def _published(row: Mapping[str, Any], column: str) -> dict[str, Any]:
+    return {"paper": row.get(column, np.nan), "paper_copied": bool(row.get("starred", False))}
+
+
+def ordered(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return rows of scores as a table with the columns of `score_table`, seeds last."""
     first = [
-        "method", "column", "stands_for", "samples_per_problem", "problems", "seeds", "score", "seeds_low",
-        "seeds_high", "problems_low", "problems_high", "problems_interval", "paper",
+        "policy", "method", "column", "stands_for", "samples_per_problem", "problems", "seeds", "score", "seeds_low",
+        "seeds_high", "problems_low", "problems_high", "problems_interval", "paper", "paper_copied",
     ]  # fmt: skip
-    seeds = sorted((str(name) for name in frame if str(name).startswith("seed_")), key=lambda name: int(name[5:]))
-    return frame[[*first, *seeds]] if len(frame) else pd.DataFrame(columns=first)
+    seeds = sorted({str(name) for row in rows for name in row if str(name).startswith("seed_")},
+                   key=lambda name: int(name[5:]))  # fmt: skip
+    return pd.DataFrame(list(rows), columns=[*first, *seeds])
