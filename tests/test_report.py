@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from hpt.artefacts import BUILDERS
+from hpt.catalogue import ARTEFACTS
 from hpt.errors import ConfigError, HptError
 from hpt.export import export_run
 from hpt.files import read_json, write_json
@@ -27,7 +29,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def report(work: Path) -> Path:
-    """The folder of a report that two notebooks were executed for."""
+    """The folder of a report that every notebook was executed for."""
     return build_report("tiny", SEEDS, work / "runs", work / "reports").parent
 
 
@@ -35,15 +37,17 @@ def test_everything_is_there(report: Path) -> None:
     made = {
         str(path.relative_to(report)) for path in report.rglob("*") if path.is_file() and "records" not in str(path)
     }
-    notebooks = ("table3_main_results", "training_dynamics")
-    figures = ("figure5", "figure6", "figure7")
+    notebooks = {ARTEFACTS[name].notebook for name in BUILDERS}
+    figures = [name for name in BUILDERS if name.startswith("figure")]
+    tables = [name for name in BUILDERS if name.startswith("table")]
     expected = {
         "index.html",
         "README.md",
         *(f"notebooks/{name}.{end}" for name in notebooks for end in ("html", "json")),
     }
     expected |= {f"figures/{name}.{end}" for name in figures for end in ("png", "svg")}
-    expected |= {f"tables/table3.{end}" for end in ("csv", "md", "tex")} | {f"tables/{name}.csv" for name in figures}
+    expected |= {f"tables/{name}.{end}" for name in tables for end in ("csv", "md", "tex")}
+    expected |= {f"tables/{name}.csv" for name in figures}
     assert expected <= made
     assert (report / ".executed" / ".gitignore").read_text() == "*\n"
     assert sum(path.stat().st_size for path in report.rglob("*.html")) < 2_000_000
@@ -61,6 +65,13 @@ def test_the_page_says_what_was_found_and_where_it_came_from(report: Path) -> No
     readme = (report / "README.md").read_text()
     assert "| HPT, paper | 16.6 | 17.8 | 51.0 | 81.0 | 37.5 | 47.3 | 41.9 |" in readme
     assert "(figures/figure5.svg)" in readme
+
+
+def test_artefacts_stand_in_the_papers_order(report: Path) -> None:
+    page = (report / "index.html").read_text()
+    found = re.findall(r'<section id="(\w+)">', page)
+    numbered = ["table2", "table3", "table4", "table5", "table6", "figure8", *(f"figure{n}" for n in range(2, 8))]
+    assert found == [name for name in numbered if name in BUILDERS] + [name for name in found if name not in numbered]
 
 
 def test_links_lead_somewhere(report: Path) -> None:

@@ -17,6 +17,7 @@ from hpt.scores import (
     chance_pass_at_k,
     counts_per_problem,
     exclusive_solves,
+    expected_exclusive_solves,
     pass_at_k,
     pass_at_k_bootstrap,
     round_half_up,
@@ -109,6 +110,21 @@ def test_exclusive_solves_reproduce_the_papers_percentages() -> None:
 def test_exclusive_solves_need_the_same_problems() -> None:
     with pytest.raises(ValueError, match="alike"):
         exclusive_solves([1, 0], [1], [1, 1])
+
+
+def test_expected_exclusive_solves_are_the_mean_over_all_pairs_of_answers() -> None:
+    generator = np.random.default_rng(3)
+    a, b = generator.random((6, 4)) < 0.7, generator.random((6, 3)) < 0.4
+    levels = [1, 1, 1, 2, 2, 2]
+    pairs = [exclusive_solves(a[:, i], b[:, j], levels) for i in range(4) for j in range(3)]
+    expected = expected_exclusive_solves(a.mean(axis=1), b.mean(axis=1), levels)
+    for own in ("a_only", "b_only"):
+        assert expected[own].tolist() == pytest.approx(np.mean([pair[own] for pair in pairs], axis=0).tolist())
+
+
+def test_the_sign_test_leaves_ties_out() -> None:
+    frame = expected_exclusive_solves([0.9, 0.8, 0.5, 0.1], [0.1, 0.2, 0.5, 0.0], [1] * 4)
+    assert frame.iloc[-1]["sign_p"] == pytest.approx(2 / 8)  # three of three ahead: 2 C(3, 0) / 2^3
 
 
 @pytest.mark.parametrize(
