@@ -62,9 +62,9 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
 }
 
-#: What the search chose: scale -> policy -> method -> settings. Every method of the weak and the strong base was searched
-#: alike (`hpt.search`, the report's appendix); the Llama base takes the weak base's. GRPO was searched with and without
-#: its own clip and standard deviation; SFT->GRPO takes SFT's rate and GRPO's settings for its two stages.
+#: What the search chose: scale -> policy -> method -> settings. Every method of the weak and the strong base was
+#: searched alike (`hpt.search`, the report's appendix); the Llama base takes the weak base's. GRPO was searched with
+#: and without its own clip and standard deviation; SFT->GRPO takes SFT's rate and GRPO's settings for its two stages.
 _OWN_CLIP_AND_STD = {"clip_eps_low": "row", "clip_eps_high": "row", "advantage_std": "row"}
 _WEAK: dict[str, dict[str, Any]] = {
     "sft": {"optimizer": {"learning_rate": 1e-3}},
