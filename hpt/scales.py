@@ -76,6 +76,7 @@ _WEAK: dict[str, dict[str, Any]] = {
     "luffy": {"optimizer": {"learning_rate": 5e-4}, "estimator": {"offline_coefficient": 1.0}},
     "hpt": {"optimizer": {"learning_rate": 1e-3}, "estimator": {"sft_coefficient": 0.125}},
     "off_on": {"optimizer": {"learning_rate": 5e-4}, "estimator": {"offline_coefficient": 4.0}},
+    "mix_on": {"optimizer": {"learning_rate": 1e-3}},
 }
 TUNED: dict[str, dict[str, dict[str, dict[str, Any]]]] = {"mini": {"weak": _WEAK, "llama": _WEAK}}
 
