@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpt.config import RolloutSettings
-from hpt.errors import HptError, TrainingFault
+from hpt.errors import ConfigError, HptError, TrainingFault
 
 if TYPE_CHECKING:  # planning a run reads this module's settings and must not wait for PyTorch
     from torch import Tensor
@@ -113,6 +113,7 @@ class Sampler:
             seed=0,
             **options,
         )
+        self._context = settings.max_model_tokens
         self._stop_tokens = _stop_tokens(folder)
         self.version = 0
 
@@ -120,10 +121,16 @@ class Sampler:
         """Return ``samples`` responses for every request, in order.
 
         Raises:
+            ConfigError: a prompt leaves no room for ``max_tokens`` in the context; vLLM would shorten the response.
             TrainingFault: the engine returned fewer or empty responses.
         """
         if not requests:
             return []
+        for request in requests:
+            length, room = len(request.prompt_tokens), self._context - request.max_tokens
+            if length > room:
+                allowed = f"at most {room}: rollout.max_model_tokens = {self._context} less {request.max_tokens} to answer"
+                raise ConfigError("prompt", f"{length} tokens", allowed, "raise rollout.max_model_tokens")
         parameters = [
             self._vllm.SamplingParams(
                 n=request.samples,

@@ -1,0 +1,217 @@
+"""The sampler with vLLM behind it: what it draws, the log-probs it reports, and whose weights they are."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from hpt.config import RolloutSettings
+from hpt.engine import PolicyEngine, start_process_group
+from hpt.errors import ConfigError, TrainingFault
+from hpt.job import training_problems_of
+from hpt.model_folder import load_tokenizer
+from hpt.policy import load_model
+from hpt.rollout import Sample, Sampler, SamplingRequest
+from hpt.tasks.prompts import encode_training
+from hpt.trainer import Trainer
+from tests.digits import digits_config, write_digits
+from tests.scripted import ScriptedVerifier
+
+CONTEXT, LONGEST = 64, 16
+END = 2  # the end token of the digits' tokenizer
+#: Largest difference allowed between two correct 32-bit computations of a log-prob, nats.
+ROUNDING = 1e-4
+#: How far apart the two models' log-probs are, at least; a sampler that kept the old ones would be off by this much.
+NOTICED = 0.5
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_digits(tmp_path_factory.mktemp("digits"))
+
+
+@pytest.fixture(scope="module")
+def models(world: Path) -> tuple[nn.Module, nn.Module]:
+    """The model on disk, and another of the same shape."""
+    first, second = load_model(world / "model"), load_model(world / "model")
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for weight in second.parameters():
+            weight.add_(0.1 * torch.randn_like(weight))
+    return first, second
+
+
+@pytest.fixture(scope="module")
+def engine(world: Path) -> Sampler:
+    start_process_group()  # as a job does: the trainer's engine comes first
+    settings = RolloutSettings(max_response_tokens=LONGEST, max_model_tokens=CONTEXT, max_parallel_sequences=16)
+    return Sampler(str(world / "model"), settings)
+
+
+@pytest.fixture
+def sampler(engine: Sampler, models: tuple[nn.Module, nn.Module]) -> Sampler:
+    """The sampler with the weights on disk, whatever the test before gave it."""
+    engine.load_weights(models[0].named_parameters(), 0)
+    return engine
+
+
+def request(question: int = 3, **changes: Any) -> SamplingRequest:
+    chosen = {"prompt_tokens": np.array([1, 4 + question, 20]), "seed": 100 * question + 7, "samples": 4}
+    chosen |= {"temperature": 1.0, "top_p": 1.0, "max_tokens": LONGEST}
+    return SamplingRequest(**(chosen | changes))
+
+
+def drawn(groups: list[list[Sample]]) -> list[list[tuple[list[int], list[float], str]]]:
+    return [[(s.tokens.tolist(), s.logprobs.tolist(), s.finish_reason) for s in group] for group in groups]
+
+
+def tokens(groups: list[list[Sample]]) -> list[list[list[int]]]:
+    return [[sample.tokens.tolist() for sample in group] for group in groups]
+
+
+@torch.no_grad()
+def reference_logprobs(model: nn.Module, asked: SamplingRequest, sample: Sample) -> np.ndarray:
+    """What transformers computes for the same tokens in one forward pass, in float64 from the logits on."""
+    whole = torch.from_numpy(np.concatenate([asked.prompt_tokens, sample.tokens]).astype(np.int64))
+    logits = model(input_ids=whole[None], use_cache=False).logits[0, len(asked.prompt_tokens) - 1 : -1].double()
+    table = (logits / asked.temperature).log_softmax(-1)
+    if asked.top_p < 1:
+        ordered, index = table.sort(descending=True, dim=-1)
+        before = ordered.exp().cumsum(-1) - ordered.exp()
+        left_out = torch.zeros_like(table, dtype=torch.bool).scatter(1, index, before >= asked.top_p)
+        table = table.masked_fill(left_out, -torch.inf).log_softmax(-1)
+    return table.gather(1, whole[len(asked.prompt_tokens) :, None])[:, 0].numpy()
+
+
+def gap(model: nn.Module, requests: list[SamplingRequest], groups: list[list[Sample]]) -> float:
+    return max(
+        float(np.abs(reference_logprobs(model, asked, sample) - sample.logprobs).max())
+        for asked, group in zip(requests, groups, strict=True)
+        for sample in group
+    )
+
+
+# --- what is drawn ---------------------------------------------------------------------------------------------------
+
+
+def test_a_request_draws_the_same_whatever_it_is_drawn_with(sampler: Sampler) -> None:
+    """In any order, alone or among others: so resuming and the number of ranks change nothing."""
+    requests = [request(i) for i in range(8)]
+    together = drawn(sampler.sample(requests))
+    assert drawn(sampler.sample(requests)) == together
+    backwards = sampler.sample(requests[::-1])
+    assert tokens(backwards)[::-1] == [[sample[0] for sample in group] for group in together]
+    alone = [sampler.sample([one])[0] for one in requests]
+    assert tokens(alone) == [[sample[0] for sample in group] for group in together]
+
+
+def test_sample_i_has_the_seed_plus_i(sampler: Sampler) -> None:
+    group = tokens(sampler.sample([request(seed=40)]))[0]
+    assert len({tuple(sample) for sample in group}) > 1
+    singles = sampler.sample([request(seed=40 + i, samples=1) for i in range(4)])
+    assert [single[0] for single in tokens(singles)] == group
+
+
+def test_other_seeds_draw_otherwise(sampler: Sampler) -> None:
+    assert tokens(sampler.sample([request(seed=40)])) != tokens(sampler.sample([request(seed=50)]))
+
+
+def test_the_largest_seed_there_can_be(sampler: Sampler) -> None:
+    assert len(sampler.sample([request(seed=2**62 - 1)])[0]) == 4
+
+
+def test_the_end_token_is_part_of_the_response(sampler: Sampler) -> None:
+    group = [s for own in sampler.sample([request(i, samples=16) for i in range(4)]) for s in own]
+    ended = [sample for sample in group if sample.finish_reason == "stop"]
+    cut = [sample for sample in group if sample.finish_reason == "length"]
+    assert len(ended) + len(cut) == len(group)
+    assert ended
+    assert cut
+    assert all(sample.tokens.tolist().index(END) == len(sample.tokens) - 1 for sample in ended)
+    assert all(END not in sample.tokens and len(sample.tokens) == LONGEST for sample in cut)
+    assert all(len(sample.logprobs) == len(sample.tokens) for sample in group)
+
+
+def test_nothing_asked_nothing_drawn(sampler: Sampler) -> None:
+    assert sampler.sample([]) == []
+
+
+@pytest.mark.parametrize("length", [CONTEXT - LONGEST + 1, CONTEXT, 10 * CONTEXT])
+def test_a_prompt_without_room_for_a_response_is_refused(sampler: Sampler, length: int) -> None:
+    """vLLM would shorten the response without a word, down to where there is no room at all."""
+    too_long = request(prompt_tokens=np.full(length, 5, dtype=np.int32))
+    with pytest.raises(ConfigError, match=rf"{length} tokens.*rollout\.max_model_tokens = 64"):
+        sampler.sample([request(), too_long])
+    assert len(sampler.sample([request()])[0]) == 4  # and it still works
+
+
+def test_the_longest_prompt_with_room_is_drawn_from(sampler: Sampler) -> None:
+    prompt = np.full(CONTEXT - LONGEST, 5, dtype=np.int32)
+    (group,) = sampler.sample([request(prompt_tokens=prompt, samples=16)])
+    assert max(len(sample.tokens) for sample in group) == LONGEST
+
+
+# --- log-probs and whose weights they are ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("law", [{}, {"temperature": 0.6}, {"temperature": 0.6, "top_p": 0.7}])
+def test_logprobs_are_those_of_the_law_sampled_from(
+    law: dict[str, float], sampler: Sampler, models: tuple[nn.Module, nn.Module]
+) -> None:
+    sharp = models[1]  # a new model's distribution is nearly flat, and flat at every temperature
+    sampler.load_weights(sharp.named_parameters(), 1)
+    requests = [request(i, **law) for i in range(8)]
+    groups = sampler.sample(requests)
+    assert gap(sharp, requests, groups) < ROUNDING
+    if law:  # taken for those of the plain distribution they would be wrong
+        assert gap(sharp, [request(i) for i in range(8)], groups) > NOTICED
+
+
+def test_moved_weights_are_the_ones_sampled_from(sampler: Sampler, models: tuple[nn.Module, nn.Module]) -> None:
+    first, second = models
+    requests = [request(i) for i in range(8)]
+    before = sampler.sample(requests)
+    sampler.load_weights(second.named_parameters(), 3)
+    assert sampler.version == 3
+    after = sampler.sample(requests)
+    assert gap(second, requests, after) < ROUNDING
+    assert gap(first, requests, after) > NOTICED
+    sampler.load_weights(first.named_parameters(), 4)
+    assert drawn(sampler.sample(requests)) == drawn(before)
+
+
+Digits = Callable[[], Trainer]
+
+
+@pytest.fixture
+def digits(world: Path, sampler: Sampler) -> Trainer:
+    """A trainer of HPT around the real sampler; only math-verify is left out."""
+    config = digits_config("hpt", world, validation__every=0, optimizer__learning_rate=0.05)
+    tokenizer = load_tokenizer(world / "model")
+    data = encode_training(tokenizer, training_problems_of(config), config, True)
+    trained = PolicyEngine(load_model(world / "model"), config.engine, config.optimizer)
+    verifier: Any = ScriptedVerifier()
+    return Trainer(config, data.problems, data.prompts, data.demonstrations, {}, tokenizer, trained, sampler, verifier)
+
+
+def test_trainer_and_sampler_agree_step_after_step(digits: Trainer) -> None:
+    digits.train(4)
+    gaps = [row["check/logprob_gap"] for row in digits.rows["metrics"]]
+    assert len(gaps) == 4
+    assert 0 < max(gaps) < ROUNDING
+    assert [row["check/policy_version"] for row in digits.rows["metrics"]] == [4, 8, 12, 16]
+
+
+def test_a_skipped_transfer_stops_training(digits: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    digits.train(1)
+    monkeypatch.setattr(digits.sampler, "load_weights", lambda weights, version: None)
+    digits.train(2)  # drawn from the right weights; the next step's are not
+    said = r"step 2: .*differ by .*rollout.max_logprob_gap = 0.05.*version 4, the trainer's 8"
+    with pytest.raises(TrainingFault, match=said):
+        digits.train(3)
+    assert len(digits.rows["metrics"]) == 2  # nothing was learnt from them
+    assert digits.state.version == 8
