@@ -129,7 +129,7 @@ class Sampler:
         for request in requests:
             length, room = len(request.prompt_tokens), self._context - request.max_tokens
             if length > room:
-                allowed = f"at most {room}: rollout.max_model_tokens = {self._context} less {request.max_tokens} to answer"
+                allowed = f"at most {room}: rollout.max_model_tokens = {self._context} less {request.max_tokens}"
                 raise ConfigError("prompt", f"{length} tokens", allowed, "raise rollout.max_model_tokens")
         parameters = [
             self._vllm.SamplingParams(
