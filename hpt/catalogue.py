@@ -36,6 +36,13 @@ _FEW_QUESTIONS: Mapping[str, Mapping[str, Any]] = {
         "schedule.steps": 250,
         "validation.every": 0,
     },
+    "full": {
+        "data.source": "math-255",
+        "schedule.prompts_per_step": 51,
+        "schedule.updates_per_step": 3,
+        "schedule.steps": 250,
+        "validation.every": 0,
+    },
     "tiny": {
         "data.questions_per_level": [0, 0, 4, 4, 4],
         "schedule.prompts_per_step": 6,

@@ -1,21 +1,27 @@
-"""The command line: ``hpt reproduce | train | evaluate | plan | runs | report | doctor``.
+"""The command line: ``hpt reproduce | train | evaluate | plan | runs | data | models | report | doctor``.
 
 Exit codes: 0 done, 1 a fault while running, 2 a mistake in what was asked for (before any compute), 130 interrupted.
 """
+
+from __future__ import annotations
 
 import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from hpt.cli_data import data_app
+from hpt.cli_models import models_app
 from hpt.cli_runs import ReportsDir, RunsDir, Scale, find_run, runs_app
 from hpt.errors import ConfigError, HptError
+
+if TYPE_CHECKING:
+    from hpt.config import RunConfig
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,6 +31,7 @@ app = typer.Typer(
 )
 app.add_typer(runs_app, name="runs")
 app.add_typer(data_app, name="data")
+app.add_typer(models_app, name="models")
 console = Console(soft_wrap=True)
 
 Seeds = Annotated[str, typer.Option(help="Seeds, comma-separated; one is quick, three give intervals: 0,1,2")]
@@ -141,8 +148,9 @@ def train(
                                              "or module:METHOD of your own")] = "hpt",
     scale: Scale = "mini",
     recipe: Annotated[str, typer.Option(help="released: as the authors run it; paper: as printed")] = "released",
-    policy: Annotated[str, typer.Option(help="Base of the mini world (weak), or a model folder")] = "weak",
-    data: Annotated[Path | None, typer.Option(help="Training problems (.jsonl); default: the world")] = None,
+    policy: Annotated[str, typer.Option(help="Base: weak, strong or llama; or a model folder")] = "weak",
+    data: Annotated[str | None, typer.Option(help="Training problems: a public set (`hpt data check`), or a file or "
+                                                   "folder (.jsonl, .json, .parquet)")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     settings: Set = None,
     runs_dir: RunsDir = Path("runs"),
@@ -154,7 +162,7 @@ def train(
 
     given = parse_settings(settings)
     if data is not None:
-        given["data.source"] = str(data)
+        given["data.source"] = data
     if Path(policy).is_dir():
         given["policy.path"], policy = str(Path(policy).resolve()), Path(policy).name
     basis = build_config("hpt", scale=scale, policy=policy) if method == "pretrain" else None
@@ -167,25 +175,41 @@ def train(
 
 @app.command()
 def evaluate(
-    run: Annotated[str, typer.Argument(help="Name of a finished run, or the start of it")],
+    run: Annotated[str | None, typer.Argument(help="Name of a finished run, or the start of it")] = None,
+    model: Annotated[Path | None, typer.Option(help="Instead of a run: any model folder (Hugging Face format)")] = None,
     benchmarks: Annotated[str, typer.Option(help="Sets, comma-separated, or all")] = "all",
+    scale: Annotated[str, typer.Option(help="With --model: whose sets, limits and sampling settings")] = "full",
+    template: Annotated[str | None, typer.Option(help="With --model: how a question becomes a prompt")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="With --model: folder of downloaded sets")] = None,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
-    """Sample a finished run's policy on evaluation sets and print its scores."""
+    """Sample a finished run's policy, or any model, on evaluation sets and print its scores."""
     from hpt.data.sources import evaluation_names
     from hpt.experiments import run_with_base
     from hpt.export import load_records
+    from hpt.job import sampling_config
 
-    folder = find_run(run, runs_dir)
-    config = folder.config
-    sets = evaluation_names(config) if benchmarks == "all" else tuple(benchmarks.split(","))
-    run_with_base(config, runs_dir, sets)
+    if (run is None) == (model is None):
+        raise ConfigError("run", run, "either a run or --model FOLDER", "name one of the two")
+    config = find_run(run, runs_dir).config if run is not None else _given(cast(Path, model), scale, template, data_dir)
+    sets = evaluation_names(sampling_config(config)) if benchmarks == "all" else tuple(benchmarks.split(","))
+    folder = run_with_base(config, runs_dir, sets)
     counts = load_records(folder.path).evaluations
     table = Table("set", "problems", "samples", "accuracy (%)")
     for name, own in counts.groupby("benchmark", sort=False):
         share = 100 * (own["correct"] / own["samples"]).mean()
         table.add_row(str(name), str(len(own)), str(int(own["samples"].sum())), f"{share:.1f}")
     console.print(table)
+
+
+def _given(model: Path, scale: str, template: str | None, data_dir: Path | None) -> RunConfig:
+    """The configuration under which a model folder is evaluated, with the scale's settings where none are named."""
+    from hpt.bases import given_base_config
+    from hpt.scales import build_config
+
+    data = build_config("hpt", scale=scale).data
+    chosen = {"template": template or data.template, "evaluation": data.evaluation}
+    return given_base_config(scale, model, {**chosen, "folder": str(data_dir or data.folder)})
 
 
 @app.command()

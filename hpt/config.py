@@ -43,6 +43,11 @@ class PolicySettings(Settings):
     weights_sha256: str = Field(
         default="", description="hash of the initial weights, filled in when the run is resolved"
     )
+    config_sha256: str = Field(
+        default="",
+        json_schema_extra={"neutral": True},
+        description="hash of the model's config.json where this package did not write it, filled in with the weights'",
+    )
     dtype: Literal["float32", "bfloat16"] = Field(
         default="float32", description="compute type; bfloat16 keeps fp32 masters"
     )
@@ -99,6 +104,14 @@ class RolloutSettings(Settings):
     max_parallel_sequences: int = Field(default=256, ge=1, description="vLLM max_num_seqs")
     cache_gib: int = Field(default=1, ge=1, description="KV cache on CPU, GiB; share of GPU memory is gpu_memory_share")
     gpu_memory_share: float = Field(default=0.5, gt=0, le=1)
+    tensor_parallel: int = Field(
+        default=1, ge=1, json_schema_extra={"neutral": True}, description="ranks that share one sampler's weights"
+    )
+    sleep_while_training: bool = Field(
+        default=False,
+        json_schema_extra={"neutral": True},
+        description="give the sampler's GPU memory back while the trainer works (vLLM's sleep mode; GPU only)",
+    )
     max_logprob_gap: float = Field(
         default=0.05,
         gt=0,
@@ -211,7 +224,14 @@ class EngineSettings(Settings):
 
     zero_stage: Literal[0, 1, 2, 3] = 0
     micro_batch_tokens: int = Field(default=16384, ge=1, description="token budget of one forward and backward")
-    layout: Literal["padded", "packed"] = "padded"
+    layout: Literal["padded", "packed", "auto"] = Field(
+        default="padded", description="auto: packed with FlashAttention, else padded, which is_causal makes cheap"
+    )
+    attention: Literal["sdpa", "flash_attention_2", "auto"] = Field(
+        default="sdpa",
+        json_schema_extra={"neutral": True},
+        description="auto: FlashAttention where it is installed and can run",
+    )
     gradient_checkpointing: bool = False
     threads: int = Field(default=1, ge=1, description="CPU threads of the training process")
 

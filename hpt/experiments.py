@@ -11,7 +11,8 @@ from typing import Any
 
 from hpt.catalogue import ARTEFACTS, Artefact, artefacts_named
 from hpt.config import RunConfig
-from hpt.job import Job, initial_run, is_ready, missing_evaluations, resolve_run, training_problems_of
+from hpt.data.sources import evaluation_at, fetch_sets, lacking_sets, training_problems_of
+from hpt.job import Job, initial_run, is_ready, missing_evaluations, resolve_run
 from hpt.methods import METHODS
 from hpt.runs import RunFolder
 
@@ -90,7 +91,8 @@ def planned_runs(
     for artefact in artefacts_named(artefacts):
         for arm in artefact.arms:
             for seed in seeds:
-                need(arm.config(scale, seed, settings), artefact.evaluations, arm.key)
+                config = arm.config(scale, seed, settings)
+                need(config, [evaluation_at(config, name) for name in artefact.evaluations], arm.key)
     planned = [replace(_planned(own.config, tuple(own.evaluations), root), arms=tuple(own.arms))
                for own in needs.values()]  # fmt: skip
     return sorted(planned, key=_order)
@@ -108,6 +110,8 @@ def _planned(config: RunConfig, names: tuple[str, ...], root: Path) -> PlannedRu
         before = initial_run(config)
         what = f"its base {config.policy.name}" if config.policy.after is None else f"{config.policy.after}"
         return PlannedRun(config, None, names, f"{what} is not trained" if before else "")
+    if lacking := lacking_sets(config):
+        return PlannedRun(config, None, names, "not downloaded: " + ", ".join(lacking))
     config = resolve_run(config, root)
     folder = RunFolder.of(config, root)
     status = folder.status
@@ -144,6 +148,8 @@ def compute(
     seeds = list(seeds)
     planned = planned_runs(scale, artefacts, seeds, root, settings)
     if left := jobs_of(planned, root):
+        for job in left:
+            fetch_sets(job.config)
         run_jobs(left, jobs)
         planned = planned_runs(scale, artefacts, seeds, root, settings)
     return planned
@@ -154,6 +160,7 @@ def run_with_base(config: RunConfig, root: Path, evaluations: Sequence[str] = ()
     from hpt.pool import run_jobs
 
     if config.method != "pretrain":
+        fetch_sets(config)
         training_problems_of(config)  # an unreadable file is a mistake to name before a base is trained for it
     chain = [config]
     while (before := initial_run(chain[0])) is not None and not is_ready(chain[0], root):

@@ -14,12 +14,15 @@ from typing import Any
 
 import numpy as np
 
+from hpt.bases import FOLDER, HUB
 from hpt.config import RunConfig, validate
 from hpt.data.sources import curve_sets, evaluation_set, training_problems_of
 from hpt.errors import ConfigError, HptError
-from hpt.files import read_json, sha256_files, write_json, write_parquet
+from hpt.files import read_json, write_json, write_parquet
 from hpt.methods import method_named, stage_at
+from hpt.model_folder import check_context, check_model_folder, load_tokenizer, model_hashes, save_model_folder
 from hpt.runs import RunFolder, provenance
+from hpt.tasks.corpus import BASES
 from hpt.tasks.problems import Problem, problems_hash
 
 
@@ -33,9 +36,11 @@ class Job:
 
 
 def base_config(config: RunConfig) -> RunConfig:
-    """Return the configuration of the base this package trains for ``config``'s policy; shared by all seeds."""
-    from hpt.bases import pretraining_config
+    """Return the configuration of the base of ``config``'s policy, trained or fetched; shared by all seeds."""
+    from hpt.bases import pretraining_config, public_base_config
 
+    if config.data.evaluation == "public":
+        return public_base_config(config.scale, config.policy.name, config.data.folder)
     return pretraining_config(config.scale, config.policy.name, config.data.world)
 
 
@@ -81,12 +86,12 @@ def resolve_run(config: RunConfig, root: Path) -> RunConfig:
             raise HptError(f"{what} ({config.policy.name}) is not trained yet: {remedy}")
         path = str(folder.model)
     else:
-        from hpt.model_folder import check_model_folder
-
         check_model_folder(path)
-    policy = config.policy.model_copy(
-        update={"path": path, "weights_sha256": sha256_files(Path(path), "*.safetensors")}
-    )
+    check_context(path, config.rollout.max_model_tokens)
+    hashes = model_hashes(path)
+    if config.data.evaluation == "graded" and config.policy.name in BASES.get(config.data.world, {}):
+        hashes.pop("config_sha256")  # the recipe says what the world's bases are
+    policy = config.policy.model_copy(update={"path": path, **hashes})
     data = config.data.model_copy(update={"sha256": problems_hash(problems)})
     return config.model_copy(update={"policy": policy, "data": data})
 
@@ -125,7 +130,12 @@ def sampling_config(config: RunConfig) -> RunConfig:
     """Return the settings a policy is evaluated with: its own, or for a base, which samples nothing, its scale's."""
     from hpt.scales import build_config
 
-    return config if config.method != "pretrain" else build_config("hpt", scale=config.scale, policy=config.policy.name)
+    if config.method != "pretrain":
+        return config
+    settings: dict[str, Any] = {"data.folder": config.data.folder}
+    if config.data.source.startswith(FOLDER):
+        settings |= {"data.template": config.data.template, "data.evaluation": config.data.evaluation}
+    return build_config("hpt", scale=config.scale, policy=config.policy.name, settings=settings)
 
 
 def missing_evaluations(folder: RunFolder, config: RunConfig, names: Sequence[str]) -> list[str]:
@@ -166,9 +176,7 @@ def _train(config: RunConfig, folder: RunFolder) -> Any:
     torch.set_num_threads(config.engine.threads)
     started = time.perf_counter()
     if config.method == "pretrain":
-        from hpt.pretrain import pretrain
-
-        pretrain(config, folder)
+        _make_base(config, folder)
         sampler = None
     else:
         sampler = _post_train(config, folder)
@@ -177,6 +185,23 @@ def _train(config: RunConfig, folder: RunFolder) -> Any:
         write_json(folder.path / "provenance.json", provenance(time.perf_counter() - started) | found)
         folder.set_status("finished", config.schedule.steps)
     return sampler
+
+
+def _make_base(config: RunConfig, folder: RunFolder) -> None:
+    """Train a base, or fetch it and change what the paper changes, or take the user's as it is."""
+    if config.data.source.startswith(HUB):
+        from hpt.public_models import MODELS, prepare_model
+
+        if _rank() == 0:
+            prepare_model(MODELS[config.policy.name], folder.model)
+    elif config.data.source.startswith(FOLDER):
+        if _rank() == 0:
+            folder.model.unlink(missing_ok=True)
+            folder.model.symlink_to(str(config.policy.path))
+    else:
+        from hpt.pretrain import pretrain
+
+        pretrain(config, folder)
 
 
 def _rank() -> int:
@@ -188,8 +213,7 @@ def _post_train(config: RunConfig, folder: RunFolder) -> Any:
 
     from hpt.checkpoint import load_newest, save_checkpoint
     from hpt.engine import PolicyEngine
-    from hpt.model_folder import load_tokenizer, save_model_folder
-    from hpt.policy import PolicyModule, load_model
+    from hpt.policy import PolicyModule, attention_and_layout, load_model
     from hpt.rewards import Verifier
     from hpt.rollout import Sampler
     from hpt.tasks.prompts import encode_training
@@ -206,8 +230,12 @@ def _post_train(config: RunConfig, folder: RunFolder) -> Any:
         write_json(folder.path / "data.json", {"problems": len(data.problems), **data.counts})
     dtype = getattr(torch, config.policy.dtype)
 
+    attention, layout = attention_and_layout(config.engine.attention, config.engine.layout, config.policy.dtype)
+    chosen = config.engine.model_copy(update={"attention": attention, "layout": layout})
+
     def engine_from(model_folder: str) -> PolicyEngine:
-        return PolicyEngine(load_model(model_folder, dtype), config.engine, config.optimizer, config.policy.dtype)
+        model = load_model(model_folder, dtype, attention)
+        return PolicyEngine(model, chosen, config.optimizer, config.policy.dtype)
 
     with Verifier(timeout_s=config.rollout.verifier_timeout_s) as verifier:
         engine = engine_from(base)
@@ -216,7 +244,7 @@ def _post_train(config: RunConfig, folder: RunFolder) -> Any:
         sampler = Sampler(base, config.rollout, config.policy.dtype, engine.ranks)
         reference = None
         if config.estimator.kl_coefficient:
-            reference = PolicyModule(load_model(base, dtype)).to(engine.device).requires_grad_(False)
+            reference = PolicyModule(load_model(base, dtype, attention)).to(engine.device).requires_grad_(False)
         if path is not None:
             engine.load_state(path)
         trainer = Trainer(
@@ -272,7 +300,6 @@ def evaluate_run(folder: RunFolder, config: RunConfig, names: Sequence[str], sam
     if not missing:
         return
     from hpt.evaluate import sample_answers
-    from hpt.model_folder import load_tokenizer
     from hpt.rewards import Verifier
     from hpt.rollout import Sampler
 

@@ -1,11 +1,18 @@
 """Looking at a model folder before anything heavy is imported for it, and its tokenizer."""
 
+import hashlib
+import json
 import os
 import shutil
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from hpt.errors import ConfigError
+from hpt.files import sha256_files
+
+#: Keys of a config.json that do not change what the model computes.
+_NOT_THE_MODEL = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache")
 
 
 def check_model_folder(folder: str | os.PathLike[str]) -> None:
@@ -27,6 +34,51 @@ def check_model_folder(folder: str | os.PathLike[str]) -> None:
     if '"auto_map"' in (path / "config.json").read_text():
         remedy = "use a model whose architecture transformers ships; code from model folders is never run"
         raise ConfigError("policy.path", str(folder), "a model that needs no code of its own", remedy)
+
+
+def check_context(folder: str | os.PathLike[str], tokens: int) -> None:
+    """Refuse a model whose positions do not cover a prompt and a response.
+
+    Raises:
+        ConfigError: beyond its positions a model answers nonsense, or not at all.
+    """
+    config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    positions = config.get("max_position_embeddings")
+    if positions is not None and positions < tokens:
+        remedy = "lower rollout.max_model_tokens and its parts, or raise the model's positions and its rotary base"
+        allowed = f"at most the model's max_position_embeddings = {positions}"
+        raise ConfigError("rollout.max_model_tokens", tokens, allowed, remedy)
+
+
+def model_hashes(folder: str | os.PathLike[str]) -> dict[str, str]:
+    """Return the settings that name a model by content: ``weights_sha256`` and ``config_sha256``.
+
+    The configuration counts without what only says who wrote it: two folders with the same weights and other rotary
+    bases are two models.
+    """
+    path = Path(folder)
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    kept = {name: value for name, value in config.items() if name not in _NOT_THE_MODEL}
+    text = json.dumps(kept, sort_keys=True)
+    return {"weights_sha256": weights_hash(path), "config_sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def weights_hash(folder: str | os.PathLike[str]) -> str:
+    """Return one SHA-256 over a model's weight files; read once per process and state of the files."""
+    path = Path(folder)
+    files = sorted(path.glob("*.safetensors"))
+    state = tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+    record = path / "hpt-model.json"
+    if record.is_file():  # a public model, hashed when it was prepared: reading 15 GB again takes half a minute
+        known = json.loads(record.read_text(encoding="utf-8"))
+        if known["sizes"] == {name: size for name, size, _ in state}:
+            return known["weights_sha256"]
+    return _hash_of(str(path), state)
+
+
+@lru_cache(maxsize=64)
+def _hash_of(folder: str, _state: tuple[tuple[str, int, int], ...]) -> str:
+    return sha256_files(Path(folder), "*.safetensors")
 
 
 def load_tokenizer(folder: str | os.PathLike[str]) -> Any:

@@ -3,6 +3,7 @@
 The head never builds a [tokens, vocabulary] tensor larger than one chunk; everything else is the model as it is.
 """
 
+import importlib.util
 import os
 from collections.abc import Callable
 from typing import Any, cast
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hpt.batch import MicroBatch
+from hpt.errors import ConfigError
 from hpt.model_folder import check_model_folder
 from hpt.upge.likelihood import token_logprobs_and_entropy
 
@@ -68,7 +70,38 @@ def forward_micro_batch(
     return module(batch.input_ids, position_ids, batch.predictor, batch.targets, temperature)
 
 
-def load_model(folder: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> nn.Module:
+def flash_attention_works(dtype: str) -> bool:
+    """Return whether FlashAttention is installed and can run here: on a GPU, in half precision."""
+    installed = importlib.util.find_spec("flash_attn") is not None
+    return installed and torch.cuda.is_available() and dtype == "bfloat16"
+
+
+def attention_and_layout(attention: str, layout: str, dtype: str) -> tuple[str, str]:
+    """Return (attention, layout) with ``auto`` decided by what is installed; the gradient is the same either way.
+
+    Packing pays with FlashAttention, which skips what other trajectories' tokens would see. To PyTorch's own attention
+    a packed row is one long sequence under an explicit mask, quadratic in its length; padded rows, sorted by length,
+    need no mask and hold little padding.
+
+    Raises:
+        ConfigError: FlashAttention is asked for and cannot run here.
+
+    Example:
+        >>> attention_and_layout("auto", "auto", "float32")
+        ('sdpa', 'padded')
+    """
+    works = flash_attention_works(dtype)
+    if attention == "flash_attention_2" and not works:
+        remedy = "install flash-attn beside a CUDA build of PyTorch and use bfloat16, or set engine.attention to auto"
+        raise ConfigError("engine.attention", attention, "sdpa or auto on this machine", remedy)
+    chosen = ("flash_attention_2" if works else "sdpa") if attention == "auto" else attention
+    flash = chosen == "flash_attention_2"
+    return chosen, ("packed" if flash else "padded") if layout == "auto" else layout
+
+
+def load_model(
+    folder: str | os.PathLike[str], dtype: torch.dtype = torch.float32, attention: str = "sdpa"
+) -> nn.Module:
     """Load a model folder in Hugging Face format.
 
     Raises:
@@ -83,5 +116,5 @@ def load_model(folder: str | os.PathLike[str], dtype: torch.dtype = torch.float3
 
     # use_safetensors: a pickled pytorch_model.bin could run anything it likes
     return AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, attn_implementation="sdpa", use_safetensors=True, local_files_only=True
+        folder, dtype=dtype, attn_implementation=attention, use_safetensors=True, local_files_only=True
     )

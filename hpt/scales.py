@@ -1,7 +1,7 @@
 """The values a scale and a recipe bring along: two independent choices, both data (see `hpt.config` for the meaning).
 
-Settings are laid over each other in this order, the last on top: defaults of `hpt.config`, scale, recipe, method,
-tuned (what the search chose for a method at a scale), then what the user names.
+Settings are laid over each other in this order, the last on top: defaults of `hpt.config`, scale, recipe, model,
+method, tuned (what the search chose for a method at a scale), then what the user names.
 """
 
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ import numpy as np
 
 from hpt.config import RunConfig, merge, nest, validate
 from hpt.errors import ConfigError
+from hpt.full_scale import FULL, FULL_BY_POLICY, FULL_TUNED
 from hpt.gate import feedback_coefficients
 from hpt.methods import method_named, resolved_row
 from hpt.upge.advantage import RolloutGroups, advantages
@@ -31,7 +32,11 @@ SCALES: dict[str, dict[str, Any]] = {
         # small micro-batches stay in the cache and hold little padding: 1.5 to 2 times as fast as one of 16,384
         "engine": {"micro_batch_tokens": 1536},
     },
+    "full": FULL,
 }
+
+#: Settings that belong to a model at a scale, whatever is done with it.
+BY_POLICY: dict[str, dict[str, dict[str, Any]]] = {"full": FULL_BY_POLICY}
 
 #: `released` is what the authors' scripts do, `paper` is the equations as printed; rows of the discrepancy table that
 #: are fields. Normalisation belongs to the scale below `full`: there both recipes share `per_prompt` unless
@@ -78,7 +83,10 @@ _WEAK: dict[str, dict[str, Any]] = {
     "off_on": {"optimizer": {"learning_rate": 5e-4}, "estimator": {"offline_coefficient": 4.0}},
     "mix_on": {"optimizer": {"learning_rate": 1e-3}},
 }
-TUNED: dict[str, dict[str, dict[str, dict[str, Any]]]] = {"mini": {"weak": _WEAK, "llama": _WEAK}}
+TUNED: dict[str, dict[str, dict[str, dict[str, Any]]]] = {
+    "mini": {"weak": _WEAK, "llama": _WEAK},
+    "full": FULL_TUNED,
+}
 
 
 def build_config(
@@ -114,7 +122,8 @@ def build_config(
     names = {"method": method, "scale": scale, "recipe": recipe, "seed": seed, "policy": {"name": policy}}
     chosen = method_named(method)
     tuned = TUNED.get(scale, {}).get(policy, {}).get(method, {})
-    layers = (SCALES[scale], RECIPES[recipe], chosen.settings, tuned, names, nest(settings or {}))
+    of_policy = BY_POLICY.get(scale, {}).get(policy, {})
+    layers = (SCALES[scale], RECIPES[recipe], of_policy, chosen.settings, tuned, names, nest(settings or {}))
     config = validate(merge(*layers))
     check_method(config)
     return config

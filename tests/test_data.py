@@ -11,11 +11,19 @@ import pytest
 
 from hpt.boxes import last_boxed
 from hpt.config import validate
-from hpt.data import store, table
+from hpt.data import table
 from hpt.data.leakage import leaks
 from hpt.data.rows import hub_rows, local_rows
 from hpt.data.shapes import SHAPES, problems_of, text_of
-from hpt.data.sources import curve_sets, evaluation_names, evaluation_set, problems_from, training_problems_of
+from hpt.data.sources import (
+    curve_sets,
+    evaluation_names,
+    evaluation_set,
+    fetch_sets,
+    lacking_sets,
+    problems_from,
+    training_problems_of,
+)
 from hpt.data.store import download, load_set, statuses
 from hpt.data.table import BENCHMARKS, CURVES, DATASETS
 from hpt.errors import ConfigError
@@ -315,9 +323,12 @@ def test_a_set_comes_from_the_hub_at_a_recorded_revision(hub: Hub, tmp_path: Pat
 
 
 def test_missing_sets_are_fetched_once(hub: Hub, tmp_path: Path) -> None:
+    config = validate({"data": {"source": "math-255", "folder": str(tmp_path)}})
+    assert lacking_sets(config) == ["math-255"]
     for _ in range(2):
-        store.ensure(["aime25", "amc"], tmp_path)
-    assert [repository for repository, *_ in hub.asked] == ["math-ai/aime25", "AI-MO/aimo-validation-amc"]
+        fetch_sets(config)
+    assert [repository for repository, *_ in hub.asked] == [DATASETS["math"].hub]
+    assert lacking_sets(config) == []
 
 
 def test_a_missing_token_is_a_sentence_with_what_to_do(hub: Hub, tmp_path: Path) -> None:

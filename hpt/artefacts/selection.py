@@ -56,8 +56,10 @@ def evaluation_counts(run: RunRecords, name: str) -> pd.DataFrame:
     Raises:
         RecordFault: the run was not evaluated on it, or only on other problems or with another law.
     """
+    from hpt.data.sources import evaluation_at
     from hpt.job import evaluation_key
 
+    name = evaluation_at(run.config, name)
     on_set = run.evaluations[run.evaluations["benchmark"] == name]
     key = evaluation_key(run.config, name)[2]
     counts = on_set[on_set["key"] == key]

@@ -72,6 +72,31 @@ def _in_own_form(path: Path) -> bool:
     return not (isinstance(first, dict) and public & set(first))
 
 
+#: Samples per problem of Figure 2, small world and paper (Section 4.1: 2,048).
+_PASS_AT_K = {"256": "2048"}
+
+
+def evaluation_at(config: RunConfig, name: str) -> str:
+    """Return what an evaluation of the mini world is called under ``config``: there, or the benchmark it stands for.
+
+    Tables and figures name their evaluations once, by the mini world's sets; at the scale of the paper these are the
+    benchmarks themselves, and ``@256`` is the paper's 2,048.
+
+    Example:
+        >>> from hpt.scales import build_config
+        >>> evaluation_at(build_config("hpt", scale="full"), "contest-b@256")
+        'aime25@2048'
+    """
+    if config.data.evaluation != "public":
+        return name
+    from hpt.tasks.graded import MINI_WORLD
+
+    of_set, at, samples = name.partition("@")
+    titles = {constants.name: constants.stands_for for constants in MINI_WORLD.evaluation}
+    by_title = {DATASETS[own].title: own for own in BENCHMARKS}
+    return by_title.get(titles.get(of_set, ""), of_set) + at + (_PASS_AT_K.get(samples, samples) if at else "")
+
+
 def evaluation_names(config: RunConfig) -> tuple[str, ...]:
     """Return the names of a run's evaluation sets, in the order of the tables; nothing is loaded."""
     if config.data.evaluation == "public":
@@ -129,3 +154,18 @@ def public_sets_of(config: RunConfig) -> tuple[str, ...]:
     training = (config.data.source,) if config.data.source in DATASETS else ()
     evaluation = (*BENCHMARKS, *CURVES) if config.data.evaluation == "public" else ()
     return tuple(dict.fromkeys((*training, *evaluation)))
+
+
+def lacking_sets(config: RunConfig) -> list[str]:
+    """Return the public sets of a run that are not on this machine; a glance, nothing is read."""
+    names = public_sets_of(config)
+    held = {name: subset.of if (subset := DATASETS[name].subset) else name for name in names}
+    return [name for name in names if not (Path(config.data.folder) / held[name]).exists()]
+
+
+def fetch_sets(config: RunConfig) -> None:
+    """Download the public sets a run lacks."""
+    from hpt.data.store import download
+
+    for name in lacking_sets(config):
+        download(name, config.data.folder)

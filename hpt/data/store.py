@@ -178,12 +178,3 @@ def statuses(folder: str | Path, names: Sequence[str] = ()) -> list[Status]:
         verified = "content as published" if manifest["shape"] in dataset.known else "content as downloaded"
         found.append(Status(dataset, "ready", f"{len(problems):,} problems, {verified}, {origin}"))
     return found
-
-
-def ensure(names: Sequence[str], folder: str | Path) -> None:
-    """Download what is missing of these sets."""
-    for status in statuses(folder, names):
-        if status.state == "missing":
-            download(status.dataset.name, folder)
-        elif status.state == "wrong":
-            load_set(status.dataset.name, folder)  # raises what `statuses` has put into words

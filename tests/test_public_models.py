@@ -1,0 +1,335 @@
+"""The paper's models: the change of their configuration, what is refused, what is recorded, and the full scale."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpt.bases import given_base_config, public_base_config
+from hpt.config import RunConfig
+from hpt.data.sources import evaluation_at
+from hpt.errors import ConfigError
+from hpt.experiments import planned_runs
+from hpt.job import base_config, resolve_run, sampling_config
+from hpt.methods import METHODS
+from hpt.model_folder import check_context, model_hashes
+from hpt.policy import attention_and_layout
+from hpt.public_models import MODELS, RECORD, changed_config, prepare_model, setting_of
+from hpt.runs import RunFolder
+from hpt.scales import build_config
+from tests.tokenizers_like import like_qwen
+
+#: Keys and values as published by their makers, the architecture's part.
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "weak": {
+        "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_size": 1536, "intermediate_size": 8960,
+        "num_hidden_layers": 28, "num_attention_heads": 12, "num_key_value_heads": 2, "vocab_size": 151936,
+        "tie_word_embeddings": True, "rope_theta": 10000, "max_position_embeddings": 4096, "sliding_window": 4096,
+        "use_sliding_window": False, "max_window_layers": 21, "rms_norm_eps": 1e-06, "torch_dtype": "bfloat16",
+        "eos_token_id": 151643, "bos_token_id": 151643, "hidden_act": "silu", "transformers_version": "4.44.0",
+    },
+    "llama": {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336,
+        "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256,
+        "rope_theta": 500000.0, "max_position_embeddings": 131072, "tie_word_embeddings": False,
+        "rope_scaling": {"factor": 8.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0,
+                         "original_max_position_embeddings": 8192, "rope_type": "llama3"},
+        "rms_norm_eps": 1e-05, "torch_dtype": "bfloat16", "eos_token_id": 128001, "bos_token_id": 128000,
+    },
+}  # fmt: skip
+PUBLISHED["strong"] = {
+    **PUBLISHED["weak"], "hidden_size": 3584, "intermediate_size": 18944, "num_attention_heads": 28,
+    "num_key_value_heads": 4, "vocab_size": 152064, "tie_word_embeddings": False,
+}  # fmt: skip
+
+
+def copy_of(role: str, folder: Path, **changes: Any) -> Path:
+    """A folder as the hub has it, with a weight file that is no model: nothing here reads it."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({**PUBLISHED[role], **changes}))
+    save_file({"one": np.arange(4, dtype=np.float32)}, folder / "model.safetensors")
+    like_qwen().save_pretrained(folder)
+    (folder / "pytorch_model.bin").write_bytes(b"a pickle")
+    return folder
+
+
+# --- the change -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("role", ["weak", "strong"])
+def test_qwen_math_gets_longer_positions_and_another_rotary_base(role: str, tmp_path: Path) -> None:
+    source = copy_of(role, tmp_path / "published")
+    record = prepare_model(MODELS[role], tmp_path / "model", source)
+    assert record["changes"] == {"rope_theta": [10000, 40000], "max_position_embeddings": [4096, 16384]}
+    from transformers import AutoConfig
+
+    read = AutoConfig.from_pretrained(tmp_path / "model")
+    assert read.max_position_embeddings == 16384
+    assert setting_of(read.to_dict(), "rope_theta") == 40000
+    assert json.loads((tmp_path / "model" / RECORD).read_text()) == record
+    assert not (tmp_path / "model" / "pytorch_model.bin").exists()
+    untouched = json.loads((source / "config.json").read_text())
+    assert (untouched["rope_theta"], untouched["max_position_embeddings"]) == (10000, 4096)
+
+
+def test_llama_stays_as_it_is(tmp_path: Path) -> None:
+    record = prepare_model(MODELS["llama"], tmp_path / "model", copy_of("llama", tmp_path / "published"))
+    assert record["changes"] == {}
+    assert json.loads((tmp_path / "model" / "config.json").read_text()) == PUBLISHED["llama"]
+
+
+def test_the_change_reaches_the_place_newer_configurations_use() -> None:
+    nested = {"rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}, "max_position_embeddings": 4096}
+    changed = changed_config(nested, MODELS["weak"].changes)
+    assert changed["rope_parameters"] == {"rope_theta": 40000.0, "rope_type": "default"}
+    assert "rope_theta" not in changed
+    assert nested["rope_parameters"]["rope_theta"] == 10000.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rope_theta": 1_000_000}, "rope_theta = 1000000: allowed is 10000"),
+        ({"max_position_embeddings": 16384, "rope_theta": 40000}, "rope_theta = 40000: allowed is 10000"),
+        ({"hidden_size": 3584}, "hidden_size = 3584: allowed is 1536"),
+    ],
+)
+def test_another_model_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        prepare_model(MODELS["weak"], tmp_path / "model", copy_of("weak", tmp_path / "published", **changes))
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_partial_download_is_refused(tmp_path: Path) -> None:
+    source = copy_of("weak", tmp_path / "published")
+    index = {"weight_map": {"one": "model.safetensors", "two": "model-00002-of-00002.safetensors"}}
+    (source / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ConfigError, match=r"model-00002-of-00002.safetensors is missing"):
+        prepare_model(MODELS["weak"], tmp_path / "model", source)
+
+
+def test_a_missing_token_is_a_sentence_with_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import huggingface_hub
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    def model_info(self: object, repository: str) -> None:
+        raise RepositoryNotFoundError.__new__(RepositoryNotFoundError)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
+    with pytest.raises(ConfigError) as caught:
+        prepare_model(MODELS["llama"], tmp_path / "model")
+    for part in ("meta-llama/Llama-3.1-8B", "HF_TOKEN", "hpt models prepare llama --from FOLDER"):
+        assert part in str(caught.value)
+
+
+def test_the_command_makes_the_base_of_the_full_scale(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from hpt.cli import app
+
+    source = copy_of("weak", tmp_path / "published")
+    arguments = ["models", "prepare", "weak", "--from", str(source), "--runs-dir", str(tmp_path / "runs")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "rope_theta: 10000 -> 40000" in result.output
+    folder = RunFolder.of(base_config(build_config("hpt", scale="full")), tmp_path / "runs")
+    assert folder.finished
+    assert (folder.model / "config.json").is_file()
+
+
+# --- what names a model -----------------------------------------------------------------------------------------------
+
+
+def test_a_model_is_named_by_weights_and_configuration(tmp_path: Path) -> None:
+    before = model_hashes(copy_of("weak", tmp_path / "a"))
+    same = model_hashes(copy_of("weak", tmp_path / "b", transformers_version="5.0.0"))
+    other = model_hashes(copy_of("weak", tmp_path / "c", rope_theta=40000))
+    assert same == before
+    assert other["weights_sha256"] == before["weights_sha256"]
+    assert other["config_sha256"] != before["config_sha256"]
+
+
+def test_changed_weights_are_noticed(tmp_path: Path) -> None:
+    folder = copy_of("weak", tmp_path / "a")
+    before = model_hashes(folder)["weights_sha256"]
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    assert model_hashes(folder)["weights_sha256"] != before
+
+
+def test_the_record_spares_reading_a_prepared_models_weights(tmp_path: Path) -> None:
+    record = prepare_model(MODELS["weak"], tmp_path / "model", copy_of("weak", tmp_path / "published"))
+    assert model_hashes(tmp_path / "model")["weights_sha256"] == record["weights_sha256"]
+    (tmp_path / "model" / RECORD).unlink()
+    assert model_hashes(tmp_path / "model")["weights_sha256"] == record["weights_sha256"]
+
+
+def test_two_rotary_bases_are_two_runs(tmp_path: Path) -> None:
+    settings = {"data.source": "graded", "data.world": "tiny", "rollout.max_model_tokens": 4096,
+                "rollout.max_response_tokens": 1024}  # fmt: skip
+    fingerprints = {
+        resolve_run(
+            build_config("hpt", scale="full", policy="own", settings={**settings, "policy.path": str(folder)}), tmp_path
+        ).fingerprint()
+        for folder in (copy_of("weak", tmp_path / "a"), copy_of("weak", tmp_path / "b", rope_theta=40000))
+    }
+    assert len(fingerprints) == 2
+
+
+def test_a_context_too_short_for_prompt_and_response_is_refused(tmp_path: Path) -> None:
+    folder = copy_of("weak", tmp_path / "a")
+    check_context(folder, 4096)
+    with pytest.raises(ConfigError, match=r"max_model_tokens = 9216: allowed is at most the model's max_position_emb"):
+        check_context(folder, 9216)
+
+
+# --- attention --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("attention", "layout", "works", "expected"),
+    [
+        ("auto", "auto", True, ("flash_attention_2", "packed")),
+        ("auto", "auto", False, ("sdpa", "padded")),
+        ("sdpa", "auto", True, ("sdpa", "padded")),
+        ("auto", "packed", False, ("sdpa", "packed")),
+        ("sdpa", "padded", True, ("sdpa", "padded")),
+    ],
+)
+def test_attention_is_chosen_by_what_is_installed(
+    attention: str, layout: str, works: bool, expected: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpt.policy.flash_attention_works", lambda dtype: works)
+    assert attention_and_layout(attention, layout, "bfloat16") == expected
+
+
+def test_flash_attention_that_cannot_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hpt.policy.flash_attention_works", lambda dtype: False)
+    with pytest.raises(ConfigError, match=r"engine.attention = 'flash_attention_2'"):
+        attention_and_layout("flash_attention_2", "auto", "bfloat16")
+
+
+# --- the scale --------------------------------------------------------------------------------------------------------
+
+
+def full(method: str = "hpt", policy: str = "strong", **settings: Any) -> RunConfig:
+    return build_config(method, scale="full", policy=policy, settings=settings)
+
+
+def test_the_full_scale_is_the_release() -> None:
+    """Section 1.1 of what is known of the released scripts; the rest is stated in the paper."""
+    config = full()
+    assert (config.optimizer.learning_rate, config.optimizer.gradient_clip, config.optimizer.skip_above_norm) == (
+        5e-6, 1.0, 80.0,
+    )  # fmt: skip
+    assert (config.optimizer.adam_beta1, config.optimizer.adam_beta2, config.optimizer.weight_decay) == (
+        0.9, 0.999, 0.01,
+    )  # fmt: skip
+    estimator = config.estimator
+    assert (estimator.normalization, estimator.entropy_scope, estimator.entropy_coefficient) == (
+        "released",
+        "all",
+        1e-3,
+    )
+    assert (estimator.clip_eps_low, estimator.clip_eps_high, estimator.advantage_std) == ("none", "none", "none")
+    assert (estimator.released_ranks, config.max_response_tokens) == (8, 8192)
+    assert (config.rollout.rollouts_per_prompt, config.schedule.prompts_per_step, config.schedule.steps) == (
+        8,
+        128,
+        500,
+    )
+    assert config.schedule.prompts_per_step // config.schedule.updates_per_step * 8 == 512
+    assert (config.data.max_prompt_tokens, config.rollout.max_model_tokens) == (1024, 9216)
+    assert (config.rollout.old_logprobs, config.policy.dtype, config.engine.zero_stage) == ("trainer", "bfloat16", 3)
+    assert (config.validation.temperature, config.validation.top_p, config.validation.every) == (0.6, 0.95, 10)
+
+
+@pytest.mark.parametrize(
+    ("method", "policy", "rate", "coefficient", "gate", "skip"),
+    [
+        ("hpt", "strong", 5e-6, 1.0, 0, 80.0),
+        ("hpt", "weak", 5e-6, 0.3, 0, 80.0),
+        ("hpt", "llama", 5e-6, 1.0, 2, 0.0),
+        ("luffy", "strong", 1e-6, 1.0, 0, 0.0),
+        ("srft", "strong", 1e-6, 1.0, 0, 0.0),
+        ("grpo", "weak", 1e-6, 1.0, 0, 0.0),
+        ("sft", "weak", 5e-5, 1.0, 0, 0.0),
+        ("mix_on", "weak", 5e-6, 0.1, 0, 80.0),
+    ],
+)
+def test_models_and_methods_have_their_own_settings(
+    method: str, policy: str, rate: float, coefficient: float, gate: int, skip: float
+) -> None:
+    config = full(method, policy)
+    assert config.optimizer.learning_rate == rate
+    assert config.estimator.sft_coefficient == coefficient
+    assert config.gate.count == gate
+    assert config.optimizer.skip_above_norm == skip
+    assert config.data.template == ("llama" if policy == "llama" else "qwen")
+
+
+def test_sft_then_grpo_trains_three_epochs_and_500_steps() -> None:
+    schedule = full("sft_then_grpo").schedule
+    first = round(schedule.first_stage_share * schedule.steps)
+    assert schedule.steps - first == 500
+    assert first == full("sft").schedule.steps
+    assert first * 128 == pytest.approx(3 * 45_900, rel=0.01)
+
+
+def test_every_method_resolves_at_the_full_scale_in_both_recipes() -> None:
+    for method in set(METHODS) - {"pretrain"}:
+        for recipe in ("released", "paper"):
+            build_config(method, scale="full", recipe=recipe, policy="llama")
+
+
+def test_the_papers_models_are_the_bases_of_the_full_scale() -> None:
+    for role, model in MODELS.items():
+        config = base_config(full(policy=role))
+        assert config.data.source == f"hub:{model.hub}"
+        assert sampling_config(config).data.template == full(policy=role).data.template
+    with pytest.raises(ConfigError, match=r"policy.name = 'weka': allowed is one of weak \(Qwen2.5-Math-1.5B\)"):
+        public_base_config("full", "weka", "data")
+
+
+def test_the_changes_name_the_base(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = public_base_config("full", "weak", "data").fingerprint()
+    monkeypatch.setitem(MODELS, "weak", type(MODELS["weak"])(**{**vars(MODELS["weak"]), "changes": {}}))
+    assert public_base_config("full", "weak", "data").fingerprint() != before
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("contest-a", "aime24"), ("contest-b@256", "aime25@2048"), ("graded-500", "math-500"), ("choice", "arc-c"),
+     ("notation", "gpqa-diamond"), ("olympiad-like", "olympiad"), ("applied", "minerva"), ("amc@8", "amc@8")],
+)  # fmt: skip
+def test_evaluations_of_the_mini_world_have_their_benchmark(name: str, expected: str) -> None:
+    assert evaluation_at(full(), name) == expected
+    assert evaluation_at(build_config("hpt", scale="mini"), name) == name
+
+
+def test_the_papers_experiments_are_planned_without_data_or_weights(tmp_path: Path) -> None:
+    planned = planned_runs("full", [], [0], tmp_path)
+    assert {run.policy for run in planned} == {"weak", "strong", "llama"}
+    assert all(run.reason and run.folder is None for run in planned if run.method != "pretrain")
+    bases = [run for run in planned if run.method == "pretrain"]
+    assert len(bases) == 3
+    evaluations = {name for run in planned for name in run.evaluations}
+    assert {"aime24", "aime25", "amc", "math-500", "minerva", "olympiad", "arc-c", "gpqa-diamond"} <= evaluations
+    assert not {name for name in evaluations if name.startswith(("contest", "graded"))}
+
+
+# --- a model of one's own ---------------------------------------------------------------------------------------------
+
+
+def test_any_model_folder_is_a_base_to_evaluate(tmp_path: Path) -> None:
+    folder = copy_of("weak", tmp_path / "mine")
+    data = {"template": "qwen", "evaluation": "public", "folder": "data"}
+    config = given_base_config("full", folder, data)
+    assert config.policy.path == str(folder)
+    sampled = sampling_config(config)
+    assert (sampled.data.template, sampled.data.evaluation, sampled.validation.top_p) == ("qwen", "public", 0.95)
+    assert given_base_config("full", folder, {**data, "template": "llama"}).fingerprint() != config.fingerprint()
