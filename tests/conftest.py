@@ -3,6 +3,13 @@
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:  # importing hpt here would be too early for what is set below
+    from hpt.runs import RunFolder
+    from tests.jobs import Undisturbed
 
 # One thread: on two cores shared with the verifier's workers and vLLM, more is slower and reorders float sums.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -16,3 +23,33 @@ os.environ.setdefault("MPLBACKEND", "agg")
 _programs = str(Path(sys.executable).parent)
 if _programs not in os.environ["PATH"].split(os.pathsep):
     os.environ["PATH"] = _programs + os.pathsep + os.environ["PATH"]
+
+
+@pytest.fixture(scope="session")
+def digits_runs(tmp_path_factory: pytest.TempPathFactory) -> "dict[str, Undisturbed]":
+    """Undisturbed runs on ten one-digit questions by method, evaluated on one set (10 s on two idle cores)."""
+    from tests.digits import digits_config, write_digits
+    from tests.golden import REAL
+    from tests.jobs import Undisturbed
+
+    world = write_digits(tmp_path_factory.mktemp("digits"))
+    started = {
+        method: Undisturbed(digits_config(method, world, **REAL), tmp_path_factory.mktemp(method), ("contest-a",))
+        for method in ("hpt", "sft_then_grpo")
+    }
+    return {method: own.wait() for method, own in started.items()}
+
+
+@pytest.fixture(scope="session")
+def tiny_runs(tmp_path_factory: pytest.TempPathFactory) -> "dict[str, RunFolder]":
+    """The tiny scale's weak base and two methods trained from it, as ``hpt`` makes them; by method (half a minute)."""
+    from hpt.job import Job, base_config, resolve_run
+    from hpt.pool import run_jobs
+    from hpt.runs import RunFolder
+    from hpt.scales import build_config
+
+    root = tmp_path_factory.mktemp("tiny")
+    configs = [build_config(method, scale="tiny") for method in ("hpt", "sft_then_grpo")]
+    configs.insert(0, base_config(configs[0]))
+    run_jobs([Job(config, root, ("contest-a",)) for config in configs])
+    return {config.method: RunFolder.of(resolve_run(config, root), root) for config in configs}

@@ -107,7 +107,7 @@ class StartedJob:
     process: ForkServerProcess
     log: Path
 
-    def wait(self, timeout_s: float = 280) -> int:
+    def wait(self, timeout_s: float = 600) -> int:
         """Wait for its end and return its exit code; negative = the signal that ended it."""
         self.process.join(timeout_s)
         assert self.process.exitcode is not None, f"still running after {timeout_s} s:\n{self.said()}"
@@ -141,6 +141,20 @@ def run_to_end(config: RunConfig, root: Path, evaluations: Sequence[str] = ()) -
     started = start_job(config, root, evaluations)
     assert started.wait() == 0, started.said()
     return only_run(root)
+
+
+class Undisturbed:
+    """A configuration and its run that nobody disturbs, with the names of the moments it passed through."""
+
+    def __init__(self, config: RunConfig, root: Path, evaluations: tuple[str, ...] = ()) -> None:
+        self.config, self.root, self.evaluations = config, root, evaluations
+        self._job = start_job(config, root, evaluations)
+
+    def wait(self) -> "Undisturbed":
+        """Wait for its end."""
+        assert self._job.wait() == 0, self._job.said()
+        self.folder, self.moments = only_run(self.root), self._job.moments()
+        return self
 
 
 def only_run(root: Path) -> RunFolder:

@@ -106,19 +106,22 @@ class ScriptedVerifier:
         return grades
 
 
+#: Four questions a step, three rollouts each, two updates, no validation.
+SMALL: dict[str, Any] = {
+    "rollout.rollouts_per_prompt": 3,
+    "schedule.prompts_per_step": 4,
+    "schedule.updates_per_step": 2,
+    "schedule.steps": 4,
+    "validation.every": 0,
+    "optimizer.warmup_steps": 0,
+    "optimizer.learning_rate": 0.01,
+}
+
+
 def config_for(method: str, **settings: Any) -> RunConfig:
-    """Four questions a step, three rollouts each, two updates, no validation, unless said otherwise."""
-    chosen = {
-        "rollout.rollouts_per_prompt": 3,
-        "schedule.prompts_per_step": 4,
-        "schedule.updates_per_step": 2,
-        "schedule.steps": 4,
-        "validation.every": 0,
-        "optimizer.warmup_steps": 0,
-        "optimizer.learning_rate": 0.01,
-    }
-    chosen |= {name.replace("__", "."): value for name, value in settings.items()}
-    return build_config(method, scale="tiny", settings=chosen)
+    """The settings of `SMALL`, unless said otherwise."""
+    own = {name.replace("__", "."): value for name, value in settings.items()}
+    return build_config(method, scale="tiny", settings=SMALL | own)
 
 
 def make_trainer(config: RunConfig, script: Script = mixed, questions: int = 4, **more: Any) -> Trainer:

@@ -1,0 +1,150 @@
+"""The golden numbers: a few per step of small fixed runs; ``python -m tests.golden`` renews them where they may change.
+
+Every method in both recipes and every row that acts on rollouts, with a scripted sampler on the real engine; three
+updates of base training; and one run with everything real. Together they hold still whatever could change a result
+without changing a setting.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from hpt.config import NUMERICS_VERSION, RunConfig, digest
+from hpt.methods import METHODS, stage_at
+from hpt.scales import RECIPES, build_config
+from hpt.tasks.graded import TINY_WORLD, WORLDS, training_problems
+from hpt.tasks.problems import problems_hash
+from hpt.tasks.sets import evaluation_sets
+from hpt.upge.rows import ROWS
+from tests.digits import digits_config, write_digits
+from tests.jobs import run_to_end
+from tests.scripted import SMALL, make_trainer
+
+PATH = Path(__file__).with_name("golden.json")
+RENEW = ".venv/bin/python -m tests.golden"
+#: Relative; 32-bit sums in another order move these numbers by up to 1e-4 within so few steps, a changed formula by
+#: more than 1e-2.
+TOLERANCE = 1e-3
+#: Numbers near zero (a loss whose advantages cancel) are compared by their distance instead.
+ABSOLUTE = 1e-5
+COLUMNS = ("loss/total", "optim/gradient_norm", "trained/demonstration_nll", "estimator/approx_kl", "rollout/entropy")
+
+#: Name of a trajectory -> its numbers: column -> one per step (None where it has none).
+Numbers = dict[str, dict[str, list[float | None]]]
+
+
+def numbers(rows: list[dict[str, Any]] | pd.DataFrame, columns: tuple[str, ...] = COLUMNS) -> dict[str, Any]:
+    """Return some columns of a run's metrics, seven digits each."""
+    table = pd.DataFrame(rows)
+    return {
+        name: [None if pd.isna(value) else float(f"{value:.7g}") for value in table[name]]
+        for name in columns
+        if name in table
+    }
+
+
+def scripted_configs() -> dict[str, RunConfig]:
+    """The settings of the scripted trajectories by name."""
+    methods = {
+        f"{method}, {recipe}": build_config(method, scale="tiny", recipe=recipe, settings=SMALL)
+        for method in METHODS
+        if method != "pretrain"
+        for recipe in RECIPES
+    }
+    rows = [name for name in ROWS if name != "ppo" and not name.startswith(("sft", "srft", "luffy", "offline", "dft"))]
+    settings = {"estimator.clip_eps_low": "row", "estimator.clip_eps_high": "row", "estimator.advantage_std": "row"}
+    online = {
+        f"grpo with row {row}": build_config(
+            "grpo", scale="tiny", settings={**SMALL, **settings, "estimator.online_row": row}
+        )
+        for row in rows
+    }
+    return methods | online
+
+
+def scripted(config: RunConfig) -> dict[str, Any]:
+    """Train three steps with the scripted sampler, of which a second stage has one."""
+    trainer = make_trainer(config)
+    while (step := trainer.state.step) < 3:
+        _, start, length = stage_at(config, step)
+        if step == start > 0:
+            trainer.use_engine(trainer.engine)
+        trainer.train(min(3, start + length))
+    return numbers(trainer.rows["metrics"])
+
+
+def base_training(folder: Path) -> dict[str, Any]:
+    """Three updates of the tiny world's weak base."""
+    from hpt.engine import PolicyEngine
+    from hpt.job import base_config
+    from hpt.policy import load_model
+    from hpt.pretrain import BaseOptimizer, new_model, pretraining_batch
+    from hpt.tasks.corpus import base_recipe, learning_rate_factor
+    from hpt.tasks.tokenizer import build_tokenizer
+    from hpt.update import Updater
+
+    config = base_config(build_config("hpt", scale="tiny", policy="weak"))
+    recipe, tokenizer = base_recipe(TINY_WORLD.name, "weak"), build_tokenizer(TINY_WORLD)
+    model = load_model(new_model(TINY_WORLD, recipe, folder, config.seed))
+    engine = PolicyEngine(
+        model, config.engine, config.optimizer, make_optimizer=lambda module: BaseOptimizer(module, recipe)
+    )
+    updater, rows = Updater(engine, [ROWS["sft"]]), []
+    for step in range(3):
+        batch = pretraining_batch(TINY_WORLD, recipe, tokenizer, config.seed, step)
+        outcome, sums = updater.update(batch, learning_rate_factor(recipe, step))
+        assert outcome is not None
+        nll = sums["demonstration_nll"] / sums["demonstration_tokens"]
+        rows.append({"trained/demonstration_nll": nll, "optim/gradient_norm": outcome.gradient_norm})
+    return numbers(rows)
+
+
+def data() -> dict[str, str]:
+    """Hashes of every world's questions: exact, they are made of whole numbers."""
+    found = {}
+    for name, world in WORLDS.items():
+        found[f"{name}, training"] = problems_hash(training_problems(world))
+        for own in evaluation_sets(world).values():
+            found[f"{name}, {own.name}"] = problems_hash(list(own.problems))
+    return found
+
+
+#: Settings of the real run besides those of `tests.digits`.
+REAL = {"schedule__steps": 10}
+#: While every question learns from its demonstration, a sample that another processor draws differently moves nothing.
+REAL_STEPS = 5
+REAL_COLUMNS = ("loss/total", "optim/gradient_norm", "trained/demonstration_nll")
+
+
+def settings_digest(configs: list[RunConfig]) -> str:
+    """Hash the settings the numbers belong to; where weights and data lie, and on what they are, is left out."""
+    contents = [config.model_dump(mode="json", exclude={"checkpoint", "policy", "data"}) for config in configs]
+    return digest({"settings": contents})
+
+
+def main() -> None:
+    """Compute everything anew and write it down."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        world = write_digits(folder / "digits")
+        config = digits_config("hpt", world, **REAL)
+        configs = scripted_configs()
+        trajectories: Numbers = {name: scripted(own) for name, own in configs.items()}
+        trajectories["base training"] = base_training(folder / "base")
+        real = run_to_end(config, folder / "run").table("metrics").head(REAL_STEPS)
+        trajectories["real hpt"] = numbers(real, REAL_COLUMNS)
+        content = {
+            "numerics_version": NUMERICS_VERSION,
+            "settings": settings_digest([*configs.values(), config]),
+            "data": data(),
+            "trajectories": trajectories,
+        }
+    PATH.write_text(json.dumps(content, indent=1) + "\n")
+    print(f"wrote {PATH}: {len(trajectories)} trajectories of numerics version {NUMERICS_VERSION}")
+
+
+if __name__ == "__main__":
+    main()
