@@ -130,18 +130,19 @@ def _rows(baseline: str, data: pd.DataFrame, levels: Sequence[str]) -> list[Row]
     """Return the rows of one baseline: counts, percentages and test for one answer, then for all answers."""
     by_kind = {str(kind): own.set_index("level").loc[list(levels)] for kind, own in data.groupby("answers")
                if kind != ONE_ANSWER}  # fmt: skip
-    one = data[data["answers"] == ONE_ANSWER]
-    p_values = [", ".join(_p(value) for value in one[one["level"] == level]["p_value"]) for level in levels]
+    one = {int(seed): own.set_index("level").loc[list(levels)]
+           for seed, own in data[data["answers"] == ONE_ANSWER].groupby("seed")}  # fmt: skip
     mean, every = by_kind[MEAN].to_dict("records"), by_kind[ALL_ANSWERS].to_dict("records")
     return [
         (f"HPT against {arm_label(baseline)}", ()),
         ("problems", _cells(mean, "", True)),
         ("percent of the level", _cells(mean, "_percent", True)),
-        ("p, exact McNemar", tuple(Cell(value) for value in p_values)),
+        *((f"p, exact McNemar{'' if len(one) == 1 else f', seed {seed}'}", tuple(map(Cell, map(_p, own["p_value"]))))
+          for seed, own in one.items()),
         ("problems, all answers", _cells(every, "", False)),
         ("percent, all answers", _cells(every, "_percent", False)),
         ("p, sign test, all answers", tuple(Cell(_p(row["p_value"])) for row in every)),
-    ]
+    ]  # fmt: skip
 
 
 def _cells(rows: Sequence[dict[Any, Any]], unit: str, with_paper: bool) -> tuple[Cell, ...]:

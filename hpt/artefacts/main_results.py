@@ -144,7 +144,8 @@ def _with_gate(records: Sequence[RunRecords], policy: str) -> str:
     """Return the name of a base with the gate that HPT had on it."""
     gates = {f"{run.config.gate.count}/{run.config.rollout.rollouts_per_prompt}" if run.config.gate.count else "0"
              for run in of_method(records, "hpt", policy)}  # fmt: skip
-    return base_title(policy) + (f", HPT with gate {' and '.join(sorted(gates))}" if gates else "")
+    heading = base_title(policy) + (f", HPT with gate {' and '.join(sorted(gates))}" if gates else "")
+    return heading[:1].upper() + heading[1:]
 
 
 def _caption(data: pd.DataFrame) -> str:
