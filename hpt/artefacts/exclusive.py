@@ -130,7 +130,7 @@ def _rows(baseline: str, data: pd.DataFrame, levels: Sequence[str]) -> list[Row]
     """Return the rows of one baseline: counts, percentages and test for one answer, then for all answers."""
     by_kind = {str(kind): own.set_index("level").loc[list(levels)] for kind, own in data.groupby("answers")
                if kind != ONE_ANSWER}  # fmt: skip
-    one = {int(seed): own.set_index("level").loc[list(levels)]
+    one = {f"{seed:.0f}": own.set_index("level").loc[list(levels)]
            for seed, own in data[data["answers"] == ONE_ANSWER].groupby("seed")}  # fmt: skip
     mean, every = by_kind[MEAN].to_dict("records"), by_kind[ALL_ANSWERS].to_dict("records")
     return [
