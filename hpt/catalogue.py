@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hpt.arms import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, Arm, Artefact, arms
+from hpt.discrepancies import PRICE
 from hpt.errors import ConfigError
 from hpt.methods import METHODS
 from hpt.search import SEARCH
@@ -47,7 +48,7 @@ _FEW_QUESTIONS: Mapping[str, Mapping[str, Any]] = {
         "data.questions_per_level": [0, 0, 4, 4, 4],
         "schedule.prompts_per_step": 6,
         "schedule.updates_per_step": 1,
-        "schedule.steps": 6,
+        "schedule.steps": 8,
         "validation.every": 0,
     },
 }
@@ -82,6 +83,7 @@ ARTEFACTS: dict[str, Artefact] = {
         Artefact("figure7", "Figure 7: entropy and response length", arms("weak", "grpo", "luffy", "hpt"), (),
                  "training_dynamics"),
         SEARCH,
+        PRICE,
     )
 }  # fmt: skip
 

@@ -198,6 +198,7 @@ def _notes(scale: str, seeds: Sequence[int], statuses: list[dict[str, Any]], run
 def _shown(folder: Path, own: dict[str, Any], status: dict[str, Any]) -> dict[str, Any]:
     name, endings = own["name"], ("csv", "md", "tex") if own["kind"] == "table" else ("csv",)
     links = [{"text": ending, "href": f"tables/{name}.{ending}"} for ending in (*endings, "provenance.json")]
+    links += [{"text": f"{more}.csv", "href": f"tables/{more}.csv"} for more in own.get("more", ())]
     shown = own | {"notebook": status["notebook"]}
     if own["kind"] == "table":
         shown["markdown"] = Markup((folder / "tables" / f"{name}.md").read_text(encoding="utf-8"))

@@ -88,7 +88,7 @@ def _metrics(config: RunConfig, skill: float, generator: np.random.Generator) ->
 
 
 def _rollouts(config: RunConfig, skill: float, generator: np.random.Generator) -> pd.DataFrame:
-    problems = training_problems_of(config)[: config.schedule.prompts_per_step]
+    problems, size = training_problems_of(config), config.schedule.prompts_per_step
     rows = [
         {
             "step": step, "problem_id": problem.id, "level": problem.level,
@@ -96,7 +96,7 @@ def _rollouts(config: RunConfig, skill: float, generator: np.random.Generator) -
             "branch": "rollouts", "response_tokens_mean": 20.0, "entropy": 0.3, "no_answer": 1, "timed_out": 0,
         }
         for step in range(config.schedule.steps)
-        for problem in problems
+        for problem in (problems[(step * size + i) % len(problems)] for i in range(size))
     ]  # fmt: skip
     return pd.DataFrame(rows)
 

@@ -6,7 +6,7 @@ The same records give the same bytes: no dates, no paths, fixed float formats, s
 import base64
 import html
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -139,6 +139,7 @@ class FigureArtefact:
         draw: called within the style of the package.
         caption: what is drawn; said below the figure.
         sources: runs it was made from.
+        more: further tables by name, each written to a CSV of its own (``tables/<name>_<its name>.csv``).
     """
 
     name: str
@@ -146,7 +147,8 @@ class FigureArtefact:
     data: pd.DataFrame
     draw: Callable[[], Figure]
     caption: str
-    sources: tuple[RunRecords, ...] = field(default=())
+    sources: tuple[RunRecords, ...] = ()
+    more: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
     def figure(self) -> Figure:
         """Return the figure, drawn."""
@@ -159,11 +161,14 @@ class FigureArtefact:
         metadata = {"Title": self.title, "Description": self.caption, "Source": source_line(self.sources)}
         images = save_figure(self.figure(), folder / "figures" / self.name, metadata)
         texts = _write_texts(stem, {"csv": csv_text(self.data)})
+        for name, frame in self.more.items():
+            texts += _write_texts(stem.with_name(f"{self.name}_{name}"), {"csv": csv_text(frame)})
         return [*images, *texts, _write_sources(stem, self.title, self.sources)]
 
     def shown(self) -> dict[str, Any]:
         """Return what a report needs beside the files."""
-        return {"kind": "figure", "name": self.name, "title": self.title, "caption": self.caption}
+        more = [f"{self.name}_{name}" for name in self.more]
+        return {"kind": "figure", "name": self.name, "title": self.title, "caption": self.caption, "more": more}
 
     def html(self) -> Markup:
         """Return the figure inside HTML, its caption escaped."""

@@ -1,0 +1,91 @@
+"""Accuracy of every training question in every epoch (Section 4.2): grids, rows that stay at zero, differences.
+
+Everything is computed from the recorded rollouts (`hpt.records.rollout_rows`): a question's accuracy in an epoch is the
+share of its rollouts that were correct, whatever the gate made of them afterwards.
+"""
+
+import numpy as np
+import pandas as pd
+
+from hpt.errors import RecordFault
+
+QUARTERS = 4
+
+
+def accuracy_grid(rollouts: pd.DataFrame) -> pd.DataFrame:
+    """Return the share of correct rollouts per question and epoch (Figure 3).
+
+    An epoch is counted per question: its first visit is epoch 1. Every question is visited once in each only where
+    the prompts of a step divide their number, so that no batch is incomplete and left out.
+
+    Args:
+        rollouts: one row per question and step: step, problem_id, level, correct, rollouts.
+
+    Returns:
+        [questions, epochs], indexed by level and problem_id (sorted), columns 1, 2, ...; NaN where a question was
+        visited without being sampled.
+
+    Raises:
+        RecordFault: questions were visited unequally often, so their rows would not be of the same epochs.
+
+    Example:
+        >>> rows = pd.DataFrame({"step": [0, 1], "problem_id": "p", "level": 3, "correct": [0, 6], "rollouts": 8})
+        >>> accuracy_grid(rows).loc[(3, "p")].tolist()
+        [0.0, 0.75]
+    """
+    ordered = rollouts.sort_values("step", kind="stable")
+    visits = ordered.groupby("problem_id").cumcount() + 1
+    per_question = ordered["problem_id"].value_counts()
+    if per_question.nunique() > 1:
+        raise RecordFault(
+            f"questions were visited {per_question.min()} to {per_question.max()} times; a grid of epochs needs "
+            "schedule.prompts_per_step to divide the number of questions, and whole epochs"
+        )
+    sampled = ordered["rollouts"].astype(float)
+    shares = (ordered["correct"].astype(float) / sampled.where(sampled > 0)).rename("share")
+    table = pd.concat([ordered[["level", "problem_id"]], visits.rename("epoch"), shares], axis=1)
+    return table.set_index(["level", "problem_id", "epoch"])["share"].unstack("epoch").sort_index()
+
+
+def always_zero(grid: pd.DataFrame) -> pd.Series:
+    """Return which questions never had a correct rollout: the "continuous white lines" of Figure 3.
+
+    Args:
+        grid: as from `accuracy_grid`.
+
+    Returns:
+        Booleans with the rows of the grid.
+    """
+    return grid.fillna(0.0).eq(0.0).all(axis=1)
+
+
+def quarter_shares(difference: pd.DataFrame) -> pd.DataFrame:
+    """Return how much of a difference of two grids is positive, zero and negative in each quarter of training.
+
+    Args:
+        difference: one grid of `accuracy_grid` minus another; at least four epochs.
+
+    Returns:
+        One row per level and quarter: level, quarter (1 to 4), red (share above 0), white (0), blue (below 0).
+
+    Raises:
+        RecordFault: fewer epochs than quarters.
+
+    Example:
+        >>> index = pd.MultiIndex.from_tuples([(3, "p")], names=["level", "problem_id"])
+        >>> quarter_shares(pd.DataFrame([[-1.0, 0.0, 0.5, 0.25]], index=index))["red"].tolist()
+        [0.0, 0.0, 1.0, 1.0]
+    """
+    epochs = difference.shape[1]
+    if epochs < QUARTERS:
+        raise RecordFault(f"{epochs} epochs have no quarters; train for {QUARTERS} or more")
+    quarter = np.arange(epochs) * QUARTERS // epochs + 1
+    rows = []
+    for level, own in difference.groupby(level="level"):
+        for number in range(1, QUARTERS + 1):
+            cells = own.to_numpy()[:, quarter == number]
+            signs = np.sign(cells[np.isfinite(cells)])
+            shares = {name: float((signs == sign).mean()) if len(signs) else np.nan
+                      for name, sign in (("red", 1), ("white", 0), ("blue", -1))}  # fmt: skip
+            rows.append({"level": level, "quarter": number, **shares})
+    return pd.DataFrame(rows)
