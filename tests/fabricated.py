@@ -1,7 +1,9 @@
 """Run folders with the real schema and made-up numbers, so that reports can be tested without training anything."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -9,6 +11,7 @@ import pandas as pd
 from hpt.config import RunConfig
 from hpt.data.sources import curve_sets, training_problems_of
 from hpt.experiments import PlannedRun, planned_runs
+from hpt.export import RunRecords, load_records
 from hpt.files import write_json, write_parquet
 from hpt.job import evaluation_key
 from hpt.methods import METHODS
@@ -24,6 +27,19 @@ def fabricate(
     root: Path, artefacts: Sequence[str] = (), seeds: Sequence[int] = (0,), scale: str = "tiny", **settings: object
 ) -> list[PlannedRun]:
     """Write finished run folders for everything the artefacts need, bases first, and return the finished plan."""
+    with mock.patch("os.fsync"):  # hundreds of small files; nothing here has to outlive a power cut
+        return _fabricate(root, artefacts, seeds, scale, settings)
+
+
+def fabricated_records(root: Path, artefact: str, seeds: Sequence[int] = (0,)) -> list[RunRecords]:
+    """Fabricate the runs of an artefact and return their records as a notebook hands them to its builder."""
+    plan = fabricate(root, (artefact,), seeds)
+    return [replace(load_records(run.folder.path), arms=run.arms) for run in plan if run.folder is not None]
+
+
+def _fabricate(
+    root: Path, artefacts: Sequence[str], seeds: Sequence[int], scale: str, settings: Mapping[str, object]
+) -> list[PlannedRun]:
     dotted = {name.replace("__", "."): value for name, value in settings.items()}
     while left := [run for run in planned_runs(scale, artefacts, seeds, root, dotted) if not run.done]:
         for run in left:

@@ -5,10 +5,14 @@
 
 from collections.abc import Callable, Sequence
 
+from hpt.artefacts.discrepancies import discrepancies
 from hpt.artefacts.dynamics import figure5, figure6, figure7, figure8
 from hpt.artefacts.exclusive import table4
 from hpt.artefacts.main_results import table2, table3, table5, table6
 from hpt.artefacts.output import FigureArtefact, Made, TableArtefact
+from hpt.artefacts.pass_at_k import figure2
+from hpt.artefacts.per_question import figure3, figure4
+from hpt.artefacts.search import search
 from hpt.export import RunRecords
 
 #: Name of an artefact -> records to artefact.
@@ -18,10 +22,15 @@ BUILDERS: dict[str, Callable[[Sequence[RunRecords]], Made]] = {
     "table4": table4,
     "table5": table5,
     "table6": table6,
+    "figure2": figure2,
+    "figure3": figure3,
+    "figure4": figure4,
     "figure5": figure5,
     "figure6": figure6,
     "figure7": figure7,
     "figure8": figure8,
+    "search": search,
+    "discrepancies": discrepancies,
 }
 
 __all__ = ["BUILDERS", "FigureArtefact", "Made", "TableArtefact"]

@@ -1,0 +1,132 @@
+"""Figures 3 and 4: the grid of questions and epochs, rows that stay at zero, and the difference of two methods."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hpt.artefacts.per_question import figure3, figure4, row_order, shares_by_quarter, zero_rows
+from hpt.errors import RecordFault
+from hpt.export import RunRecords
+from hpt.per_question import accuracy_grid, always_zero, quarter_shares
+from tests.fabricated import fabricated_records
+
+N = 8
+
+
+def rollouts(counts: dict[tuple[int, str], list[int]], orders: list[list[str]] | None = None) -> pd.DataFrame:
+    """Rows as training leaves them: two questions per step, every epoch in an order of its own."""
+    epochs = len(next(iter(counts.values())))
+    rows, step = [], 0
+    for epoch in range(epochs):
+        keys = list(counts) if orders is None else sorted(counts, key=lambda key: orders[epoch].index(key[1]))
+        for start in range(0, len(keys), 2):
+            for level, name in keys[start : start + 2]:
+                rows.append((step, name, level, counts[level, name][epoch], N))
+            step += 1
+    return pd.DataFrame(rows, columns=["step", "problem_id", "level", "correct", "rollouts"])
+
+
+COUNTS = {(3, "a"): [0, 4, 8, 8], (3, "b"): [0, 0, 0, 0], (5, "c"): [0, 0, 1, 0], (5, "d"): [0, 0, 0, 0]}
+
+
+def test_a_question_is_one_row_whatever_the_order_of_an_epoch() -> None:
+    table = rollouts(COUNTS, [["a", "b", "c", "d"], ["d", "c", "b", "a"], ["c", "a", "d", "b"], ["b", "d", "a", "c"]])
+    grid = accuracy_grid(table.sample(frac=1, random_state=0))  # nor of the rows
+    assert grid.index.tolist() == [(3, "a"), (3, "b"), (5, "c"), (5, "d")]
+    assert grid.columns.tolist() == [1, 2, 3, 4]
+    assert (grid.to_numpy() * N == [COUNTS[key] for key in grid.index]).all()
+
+
+def test_incomplete_epochs_are_refused() -> None:
+    with pytest.raises(RecordFault, match="visited 3 to 4 times"):
+        accuracy_grid(rollouts(COUNTS).iloc[:-1])
+
+
+def test_a_question_that_was_not_sampled_has_no_accuracy() -> None:
+    table = rollouts(COUNTS)
+    table.loc[0, ["correct", "rollouts"]] = 0
+    grid = accuracy_grid(table)
+    assert np.isnan(grid.loc[(3, "a"), 1])
+    assert grid.loc[(3, "b"), 1] == 0.0
+
+
+def test_rows_that_stay_at_zero_are_counted_per_level_and_seed() -> None:
+    other = COUNTS | {(5, "c"): [0, 0, 0, 0]}
+    grids = {0: accuracy_grid(rollouts(COUNTS)), 7: accuracy_grid(rollouts(other))}
+    assert always_zero(grids[0]).tolist() == [False, True, False, True]
+    zero = zero_rows(grids)
+    assert zero[["level", "questions", "mean", "seed_0", "seed_7"]].values.tolist() == [
+        [3, 2, 1, 1, 1],
+        [5, 2, 1.5, 1, 2],
+    ]
+
+
+def test_rows_are_ordered_by_mean_accuracy_within_their_level() -> None:
+    swapped = COUNTS | {(3, "b"): [8, 8, 8, 8], (3, "a"): [0, 0, 0, 0]}
+    first = {0: accuracy_grid(rollouts(COUNTS))}
+    both = first | {1: accuracy_grid(rollouts(swapped))}
+    assert [name for _, name in row_order(first)] == ["a", "b", "c", "d"]
+    assert [name for _, name in row_order(both)] == ["b", "a", "c", "d"]  # 32 against 20 correct over both seeds
+    with pytest.raises(RecordFault, match="no seed has the runs"):
+        row_order({})
+
+
+def test_quarters_tell_red_from_white_from_blue() -> None:
+    index = pd.MultiIndex.from_tuples([(3, "a"), (3, "b"), (5, "c")], names=["level", "problem_id"])
+    epochs = [[-0.5, -0.1, 0, 0, 0.2, 0.1, 0.1, 0.9], [0, -1, -1, 1, 0, 0, 1, 1], [np.nan, 0, 0, 0, 0, 0, 0, 0.5]]
+    shares = quarter_shares(pd.DataFrame(epochs, index=index)).set_index(["level", "quarter"])
+    assert shares.loc[(3, 1)].tolist() == [0, 0.25, 0.75]
+    assert shares.loc[(3, 2)].tolist() == [0.25, 0.5, 0.25]
+    assert shares.loc[(3, 4)].tolist() == [1, 0, 0]
+    assert shares.loc[(5, 1)].tolist() == [0, 1, 0]
+    assert shares.loc[(5, 4)].tolist() == [0.5, 0.5, 0]
+    with pytest.raises(RecordFault, match="3 epochs have no quarters"):
+        quarter_shares(pd.DataFrame([[0.0] * 3], index=index[:1]))
+    # fifty epochs: 13, 12, 13 and 12 of them, and each counted once
+    ones = pd.DataFrame([[1.0 if epoch < 13 else 0.0 for epoch in range(50)]], index=index[:1])
+    assert quarter_shares(ones)["red"].tolist() == [1, 0, 0, 0]
+
+
+def test_shares_are_means_over_seeds() -> None:
+    index = pd.MultiIndex.from_tuples([(3, "a")], names=["level", "problem_id"])
+    over = shares_by_quarter({seed: pd.DataFrame([[sign] * 4], index=index) for seed, sign in ((0, 1.0), (4, -1.0))})
+    first = over[over["quarter"] == 1].set_index("colour")
+    assert first["mean"].to_dict() == {"red": 50.0, "white": 0.0, "blue": 50.0}
+    assert (first.loc["red", "seed_0"], first.loc["red", "seed_4"]) == (100.0, 0.0)
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> list[RunRecords]:
+    return fabricated_records(tmp_path_factory.mktemp("runs"), "figure4", seeds=(0, 1))
+
+
+def test_the_two_figures_share_their_rows(records: list[RunRecords]) -> None:
+    first, second = figure3(records), figure4(records)
+    keys = ["level", "problem_id", "row", "seed"]
+    pd.testing.assert_frame_equal(first.data[keys], second.data[keys])
+    runs = {(run.arms[0], run.seed): run for run in records}
+    grids = [accuracy_grid(runs[arm, 1].rollouts) for arm in ("hpt_few_questions-weak", "grpo_after_sft-weak")]
+    row = second.data[second.data["seed"] == 1].iloc[3]
+    place = (row["level"], row["problem_id"])
+    assert [row[f"epoch_{epoch}"] for epoch in range(1, 5)] == (grids[0] - grids[1]).loc[place].tolist()
+    assert set(second.more["quarters"]["level"]) == {3, 4, 5}
+
+
+def test_a_seed_without_its_partner_is_left_out(records: list[RunRecords]) -> None:
+    alone = [run for run in records if (run.seed, run.method) != (1, "hpt")]
+    assert set(figure4(alone).data["seed"]) == {0}
+    assert set(figure3(alone).data["seed"]) == {0, 1}
+    with pytest.raises(RecordFault, match="no seed has the runs"):
+        figure4([run for run in records if run.method != "grpo"])
+
+
+def test_tables_behind_a_figure_are_written_and_named(records: list[RunRecords], tmp_path: Path) -> None:
+    made = figure3([replace(run, rollouts=run.rollouts.assign(correct=0)) for run in records])
+    paths = {path.name for path in made.write(tmp_path)}
+    assert "figure3_zero_rows.csv" in paths
+    assert made.shown()["more"] == ["figure3_zero_rows"]
+    written = pd.read_csv(tmp_path / "tables" / "figure3_zero_rows.csv")
+    assert written["mean"].tolist() == written["questions"].tolist() == [4, 4, 4]
