@@ -56,6 +56,7 @@ def write_run(folder: RunFolder, config: RunConfig, evaluations: Sequence[str]) 
     generator = np.random.default_rng([config.seed, *which.encode()])
     skill = SKILL.get(config.method, 0.5)
     folder.create(config)
+    write_json(folder.model / "config.json", {"model_type": "made up"})  # what starts from it looks at its context
     tables = {"metrics": _metrics(config, skill, generator)}
     if config.method != "pretrain":
         tables["rollouts"] = _rollouts(config, skill, generator)
