@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -139,7 +139,7 @@ def problems_hash(problems: Sequence[Problem]) -> str:
 
 
 def _canonical(problem: Problem) -> str:
-    row = asdict(problem)
+    row = dict(vars(problem))  # `asdict` copies every text; all fields are flat
     if problem.system is None:  # newer than the first data hashes, which must stay what they are
         del row["system"]
     return json.dumps(row, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
