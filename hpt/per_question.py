@@ -15,18 +15,15 @@ QUARTERS = 4
 def accuracy_grid(rollouts: pd.DataFrame) -> pd.DataFrame:
     """Return the share of correct rollouts per question and epoch (Figure 3).
 
-    An epoch is counted per question: its first visit is epoch 1. Every question is visited once in each only where
-    the prompts of a step divide their number, so that no batch is incomplete and left out.
+    An epoch of a question is the n-th time it was asked; epochs that not every question reached are left out. Where the
+    prompts of a step divide the questions, as in Figures 3 and 4, these are the epochs of training.
 
     Args:
         rollouts: one row per question and step: step, problem_id, level, correct, rollouts.
 
     Returns:
-        [questions, epochs], indexed by level and problem_id (sorted), columns 1, 2, ...; NaN where a question was
-        visited without being sampled.
-
-    Raises:
-        RecordFault: questions were visited unequally often, so their rows would not be of the same epochs.
+        [questions, epochs], indexed by level and problem_id (sorted), columns 1, 2, ...; NaN where a question was asked
+        without being sampled.
 
     Example:
         >>> rows = pd.DataFrame({"step": [0, 1], "problem_id": "p", "level": 3, "correct": [0, 6], "rollouts": 8})
@@ -34,17 +31,12 @@ def accuracy_grid(rollouts: pd.DataFrame) -> pd.DataFrame:
         [0.0, 0.75]
     """
     ordered = rollouts.sort_values("step", kind="stable")
-    visits = ordered.groupby("problem_id").cumcount() + 1
-    per_question = ordered["problem_id"].value_counts()
-    if per_question.nunique() > 1:
-        raise RecordFault(
-            f"questions were visited {per_question.min()} to {per_question.max()} times; a grid of epochs needs "
-            "schedule.prompts_per_step to divide the number of questions, and whole epochs"
-        )
+    epoch = ordered.groupby("problem_id").cumcount() + 1
     sampled = ordered["rollouts"].astype(float)
-    shares = (ordered["correct"].astype(float) / sampled.where(sampled > 0)).rename("share")
-    table = pd.concat([ordered[["level", "problem_id"]], visits.rename("epoch"), shares], axis=1)
-    return table.set_index(["level", "problem_id", "epoch"])["share"].unstack("epoch").sort_index()
+    share = ordered["correct"].astype(float) / sampled.where(sampled > 0)
+    whole = epoch <= ordered["problem_id"].value_counts().min()
+    table = ordered.assign(epoch=epoch, share=share)[whole].set_index(["level", "problem_id", "epoch"])
+    return table["share"].unstack("epoch").sort_index()
 
 
 def always_zero(grid: pd.DataFrame) -> pd.Series:

@@ -258,30 +258,6 @@ def benchmark_scores(counts: pd.DataFrame, distributions: Mapping[str, str]) -> 
     return scores
 
 
-def accuracy_by_epoch(rollouts: pd.DataFrame) -> pd.DataFrame:
-    """Return each question's rollout accuracy in every epoch (Section 4.2, Figures 3 and 4).
-
-    An epoch of a question is the n-th time it was asked; epochs that not every question reached are left out.
-
-    Args:
-        rollouts: one row per question and step: step, problem_id, level, correct, rollouts.
-
-    Returns:
-        [questions, epochs] shares; rows by level and problem_id, columns 1, 2, ...
-
-    Example:
-        >>> rows = pd.DataFrame({"step": [0, 0, 1, 1], "problem_id": ["a", "b", "b", "a"], "level": [3, 5, 5, 3],
-        ...                      "correct": [0, 2, 4, 8], "rollouts": 8})
-        >>> accuracy_by_epoch(rows).values.tolist()
-        [[0.0, 1.0], [0.25, 0.5]]
-    """
-    ordered = rollouts.sort_values("step", kind="stable")
-    numbered = ordered.assign(
-        epoch=ordered.groupby("problem_id", sort=False).cumcount() + 1, share=ordered["correct"] / ordered["rollouts"]
-    )
-    return numbered.pivot(index=["level", "problem_id"], columns="epoch", values="share").dropna(axis=1)
-
-
 def _matrix(correct: ArrayLike) -> Shares:
     matrix = np.asarray(correct, dtype=np.float64)
     if matrix.ndim != 2 or not matrix.size:

@@ -32,7 +32,7 @@ def figure3(records: Sequence[RunRecords]) -> FigureArtefact:
     """Return SFT → GRPO's accuracy per question and epoch as heat maps, with the number of rows that stay at zero.
 
     Raises:
-        RecordFault: no run, or a run whose epochs are not whole.
+        RecordFault: no run.
     """
     runs = of_arm(records, _SFT_GRPO.key)
     grids = {run.seed: accuracy_grid(run.rollouts) for run in runs}
@@ -62,7 +62,7 @@ def figure4(records: Sequence[RunRecords]) -> FigureArtefact:
     Seeds that lack a run of one of the two are left out.
 
     Raises:
-        RecordFault: no seed has both, or a run whose epochs are not whole.
+        RecordFault: no seed has both, or runs of fewer than four epochs.
     """
     first, second = ({run.seed: run for run in of_arm(records, arm.key)} for arm in (_SFT_GRPO, _HPT))
     seeds = [seed for seed in first if seed in second]

@@ -14,7 +14,7 @@ from hpt.claim_tests.records import (
     every_seed,
     spread,
 )
-from hpt.scores import accuracy_by_epoch
+from hpt.per_question import accuracy_grid
 from hpt.stats import seed_mean
 
 MIN_EPOCHS = 4  # a quarter of training is at least one epoch
@@ -92,7 +92,7 @@ def _level(grid: pd.DataFrame, level: int) -> pd.DataFrame:
 def _grid(run: RunFrames, whose: str) -> pd.DataFrame:
     if run.rollouts.empty:
         raise NotTestable(f"no rollouts of {whose}")
-    grid = accuracy_by_epoch(run.rollouts)
+    grid = accuracy_grid(run.rollouts)
     if grid.shape[1] < MIN_EPOCHS:
         raise NotTestable(f"{whose} has {grid.shape[1]} epochs in which every question was asked, need {MIN_EPOCHS}")
     return grid
