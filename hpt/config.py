@@ -19,6 +19,10 @@ from hpt.errors import ConfigError
 NUMERICS_VERSION = 2
 
 
+#: Sections of the configuration that two runs with the same results may differ in.
+MOVES_NO_NUMBER = frozenset({"checkpoint", "diagnostics"})
+
+
 class Settings(BaseModel):
     """Base of all settings: frozen, no unknown keys, no silent conversions ("8" is not 8)."""
 
@@ -243,6 +247,17 @@ class CheckpointSettings(Settings):
     keep: int = Field(default=2, ge=1, description="newest checkpoints kept")
 
 
+class DiagnosticsSettings(Settings):
+    """What a run measures beside what it needs; it moves no other number, so it is not part of the fingerprint."""
+
+    gradient_cosine_every: int = Field(
+        default=0,
+        ge=0,
+        description="steps between measurements of the cosine between the SFT and the RL gradient, each the price of "
+        "one more training pass; 0 = never",
+    )
+
+
 class RunConfig(Settings):
     """One training job, completely."""
 
@@ -260,6 +275,7 @@ class RunConfig(Settings):
     validation: ValidationSettings = ValidationSettings()
     engine: EngineSettings = EngineSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
+    diagnostics: DiagnosticsSettings = DiagnosticsSettings()
 
     @model_validator(mode="after")
     def _possible_together(self) -> "RunConfig":
@@ -294,6 +310,10 @@ class RunConfig(Settings):
         if self.policy.dtype == "bfloat16" and self.engine.zero_stage == 0:
             raise _impossible("engine.zero_stage", 0, "1, 2 or 3 with policy.dtype = bfloat16",
                               "set engine.zero_stage to 1 or more: it keeps the fp32 master weights")  # fmt: skip
+        if self.diagnostics.gradient_cosine_every and self.engine.zero_stage == 3:
+            raise _impossible("diagnostics.gradient_cosine_every", self.diagnostics.gradient_cosine_every,
+                              "0 at engine.zero_stage = 3, where no rank holds a whole gradient",
+                              "set it to 0, or the stage to 2 or less")  # fmt: skip
         return self
 
     @property
@@ -304,10 +324,10 @@ class RunConfig(Settings):
     def fingerprint(self) -> str:
         """Return the 16-hex-digit name of everything that can move this run's numbers.
 
-        Resolved settings (with the data hash and base-weights hash they hold) and `NUMERICS_VERSION`; not the
-        checkpoint cadence, and not the commit: that is provenance, shown where it differs.
+        Resolved settings (with the data hash and base-weights hash they hold) and `NUMERICS_VERSION`; not
+        `MOVES_NO_NUMBER`, and not the commit: that is provenance, shown where it differs.
         """
-        content = _without_neutral(self, self.model_dump(mode="json", exclude={"checkpoint"}))
+        content = _without_neutral(self, self.model_dump(mode="json", exclude=set(MOVES_NO_NUMBER)))
         content["policy"].pop("path")  # where things lie does not matter, their hashes do
         content["data"].pop("folder")
         return digest({"config": content, "numerics": NUMERICS_VERSION})

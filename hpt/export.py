@@ -24,7 +24,7 @@ from typing import Any
 
 import pandas as pd
 
-from hpt.config import RunConfig, validate
+from hpt.config import MOVES_NO_NUMBER, RunConfig, validate
 from hpt.errors import HptError, RecordFault
 from hpt.files import MANIFEST, check_manifest, read_json, read_parquet, write_json, write_manifest, write_parquet
 from hpt.runs import TABLES, RunFolder
@@ -210,7 +210,7 @@ def find_records(records: Iterable[RunRecords], config: RunConfig) -> RunRecords
 
 
 def _described(config: RunConfig) -> dict[str, Any]:
-    return config.model_dump(exclude={"checkpoint": True, "policy": {"path", "weights_sha256"}})
+    return config.model_dump(exclude={**dict.fromkeys(MOVES_NO_NUMBER, True), "policy": {"path", "weights_sha256"}})
 
 
 def _config(path: Path) -> RunConfig:

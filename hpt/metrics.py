@@ -50,6 +50,9 @@ _ALL = (
     Metric("loss/total", "Loss", "", "Mean over the step's updates of the normalised loss (Eq. 13)."),
     Metric("estimator/clip_fraction", "Clipped tokens", "share", "Trained rollout tokens whose mask is 0."),
     Metric("estimator/approx_kl", "KL to sampling policy", "nats/token", "Mean of r - 1 - log r on trained rollouts."),
+    Metric("gradient/sft_rl_cosine", "Cosine of SFT and RL gradient", "",
+           "Between the gradients of Eq. 13 on demonstrations and on rollouts, every diagnostics.gradient_cosine_every "
+           "steps, where both are there."),
     Metric("optim/learning_rate", "Learning rate", "", "Rate of the last update of the step."),
     Metric("optim/gradient_norm", "Gradient norm", "", "Mean global norm before clipping over the step's updates."),
     Metric("optim/updates", "Updates", "updates", "Optimiser steps taken from this rollout batch."),
@@ -62,7 +65,8 @@ _ALL = (
     Metric("time/verify_s", "Verifying", "s", "Grading the answers.", True),
     Metric("time/train_s", "Training", "s", "Assembling, forward, backward, optimiser steps.", True),
     Metric("time/transfer_s", "Weight transfer", "s", "Moving weights to the sampler.", True),
-    Metric("time/step_s", "Step", "s", "The whole step, validation and checkpoint apart.", True),
+    Metric("time/measure_s", "Measuring", "s", "Diagnostics that change nothing; in no other time.", True),
+    Metric("time/step_s", "Step", "s", "The whole step; validation, checkpoint and diagnostics apart.", True),
 )  # fmt: skip
 
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}

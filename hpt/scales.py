@@ -24,6 +24,7 @@ SCALES: dict[str, dict[str, Any]] = {
         "schedule": {"steps": 6, "prompts_per_step": 8},
         "validation": {"every": 3, "problems_per_set": 4, "samples_per_problem": 2},
         "checkpoint": {"every": 2},
+        "diagnostics": {"gradient_cosine_every": 2},
     },
     # The default: real, small science on two CPU cores.
     "mini": {
@@ -31,6 +32,7 @@ SCALES: dict[str, dict[str, Any]] = {
         "validation": {"every": 24},
         # small micro-batches stay in the cache and hold little padding: 1.5 to 2 times as fast as one of 16,384
         "engine": {"micro_batch_tokens": 1536},
+        "diagnostics": {"gradient_cosine_every": 10},
     },
     "full": FULL,
 }

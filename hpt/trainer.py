@@ -20,6 +20,7 @@ from hpt.config import RunConfig
 from hpt.curves import validation_rows
 from hpt.engine import PolicyEngine, StepOutcome
 from hpt.gate import feedback_coefficients
+from hpt.gradient_cosine import sft_rl_cosine
 from hpt.logprob_gap import LogprobGap, spread_sample
 from hpt.memory import FeedbackMemory
 from hpt.methods import method_named, resolved_row, stage_at
@@ -110,12 +111,15 @@ class Trainer:
                 )
                 batch = self.trainer_logprobs(self.with_reference(batch), gap)
                 assembled = assemble(batch, self.method, self.config, self.state.step, self.state.baseline)  # L
+                measured = self.measure(assembled)
                 sums, outcomes = self.update(batch, assembled, gap)  #   theta <- theta - eta grad L
                 self.state.baseline = baseline_after(batch, self.method, self.config, self.state.baseline)
             with self.clock("time/transfer_s"):
                 self.move_weights()
             self.timings["time/step_s"] = time.perf_counter() - step_start
-            self.record(questions, graded, batch, assembled, sums, outcomes, gap)
+            for name in ("time/train_s", "time/step_s"):  # what is only looked at is no cost of the method
+                self.timings[name] -= self.timings["time/measure_s"]
+            self.record(questions, graded, batch, assembled, sums, outcomes, gap, measured)
             self.state.step += 1
             self.validate_if_due()
             after_step()
@@ -242,6 +246,14 @@ class Trainer:
         found = self.updater.logprobs(rollouts, self.reference)
         return _with_rollouts(batch, lambda rollout: replace(rollout, reference_logprobs=found[id(rollout)]))
 
+    def measure(self, assembled: Assembled) -> dict[str, float]:
+        """Return what is looked at every ``diagnostics.gradient_cosine_every`` steps and changes nothing."""
+        every = self.config.diagnostics.gradient_cosine_every
+        with self.clock("time/measure_s"):
+            due = every and self.state.step % every == 0
+            cosine = sft_rl_cosine(self.updater, assembled) if due else None
+        return {} if cosine is None else {"gradient/sft_rl_cosine": cosine}
+
     def update(
         self, batch: list[QuestionBatch], assembled: Assembled, gap: LogprobGap
     ) -> tuple[dict[str, float], list[StepOutcome]]:
@@ -292,6 +304,7 @@ class Trainer:
     def record(
         self, questions: list[Problem], graded: list[GradedRollouts], batch: list[QuestionBatch],
         assembled: Assembled, sums: dict[str, float], outcomes: list[StepOutcome], gap: LogprobGap,
+        measured: dict[str, float],
     ) -> None:  # fmt: skip
         """Add the step's rows to the records."""
         rows = rollout_rows(self.state.step, questions, graded, batch)
@@ -303,6 +316,7 @@ class Trainer:
                 **rollout_metrics(graded),
                 **gate_metrics(batch),
                 **training_metrics(self.online_rows, assembled, sums, outcomes),
+                **measured,
                 "optim/learning_rate": self.learning_rate(),
                 "check/logprob_gap": gap.largest,
                 "check/logprob_gap_rollouts": float(gap.rollouts),

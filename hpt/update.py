@@ -127,6 +127,11 @@ class Updater:
         self.engine.backward(loss)
         return sums, _largest_gap(batch, logprobs)
 
+    def loss(self, batch: MicroBatch, of: nn.Module) -> Tensor:
+        """Return a micro-batch's part of the step's loss under the model ``of``, without any KL term."""
+        batch = move(batch, self.engine.device)
+        return micro_batch_loss(batch, *self.forward(batch, of), self.rows)[0]
+
     @torch.no_grad()
     def reference_logprobs(self, batch: MicroBatch) -> Tensor | None:
         """Return the frozen initial policy's log-probs [T], or None without a KL term."""

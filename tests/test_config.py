@@ -219,7 +219,7 @@ def another(field: FieldInfo, value: Any) -> Any:
     return "something else" if isinstance(value, str) or str in get_args(field.annotation) else 7
 
 
-NOT_HASHED = {"checkpoint.every", "checkpoint.keep", "policy.path", "data.folder"}
+NOT_HASHED = {"checkpoint.every", "checkpoint.keep", "diagnostics.gradient_cosine_every", "policy.path", "data.folder"}
 
 
 def with_value(config: RunConfig, name: str, value: Any) -> RunConfig:

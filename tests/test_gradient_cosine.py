@@ -1,0 +1,67 @@
+"""The cosine of the SFT and the RL gradient: the right number, and nothing else moves."""
+
+import pandas as pd
+import pytest
+import torch
+
+from hpt.config import MOVES_NO_NUMBER
+from hpt.errors import ConfigError
+from hpt.gradient_cosine import sft_rl_cosine, step_gradient
+from tests.scripted import Script, config_for, make_trainer, mixed, right, same_weights, weights_of, wrong
+
+
+def assembled_once(trainer, script: Script = mixed):
+    """What the trainer's first step weighs, without taking it."""
+    from hpt.assembly import assemble
+
+    questions = trainer.questions(0)
+    rollouts = trainer.sample(questions)
+    batch = trainer.weigh_questions(questions, rollouts, trainer.verify(questions, rollouts))
+    return assemble(batch, trainer.method, trainer.config, 0, 0.0)
+
+
+def test_the_two_gradients_add_up_to_the_one_that_is_trained_on() -> None:
+    trainer = make_trainer(config_for("hpt", schedule__updates_per_step=1, estimator__entropy_coefficient=0.0))
+    (items,) = assembled_once(trainer).updates
+    demonstrations = [item for item in items if item.trajectory.is_demonstration]
+    rollouts = [item for item in items if not item.trajectory.is_demonstration]
+    assert demonstrations
+    assert rollouts
+    sft, rl = (step_gradient(trainer.updater, part) for part in (demonstrations, rollouts))
+    for batch in trainer.updater.micro_batches(items):
+        trainer.updater.accumulate(batch)
+    trained = torch.cat([own.grad.flatten() for own in trainer.engine.module.parameters()])
+    torch.testing.assert_close((sft + rl).float(), trained, rtol=1e-4, atol=1e-7)
+    expected = float(torch.nn.functional.cosine_similarity(sft, rl, dim=0))
+    assert sft_rl_cosine(trainer.updater, assembled_once(trainer)) == pytest.approx(expected, abs=1e-9)
+    assert abs(expected) < 0.999  # an RL gradient mistaken for the SFT one would give 1
+
+
+@pytest.mark.parametrize("script", [right, wrong])
+def test_a_step_without_one_of_the_two_has_no_cosine(script: Script) -> None:
+    trainer = make_trainer(config_for("hpt"), script)
+    assert sft_rl_cosine(trainer.updater, assembled_once(trainer)) is None
+
+
+@pytest.mark.parametrize("method", ["hpt", "luffy"])
+def test_measuring_changes_nothing(method: str) -> None:
+    ends = []
+    for every in (0, 2):
+        trainer = make_trainer(config_for(method, diagnostics__gradient_cosine_every=every))
+        trainer.train(4)
+        table = pd.DataFrame(trainer.rows["metrics"])
+        ends.append((weights_of(trainer.engine), table))
+    (plain, plain_table), (measured, table) = ends
+    assert same_weights(plain, measured)
+    assert table["gradient/sft_rl_cosine"].notna().tolist() == [True, False, True, False]
+    assert table["gradient/sft_rl_cosine"].dropna().between(-1, 1).all()
+    kept = [name for name in plain_table if not name.startswith("time/")]
+    pd.testing.assert_frame_equal(plain_table[kept], table[kept], check_exact=True)
+
+
+def test_it_is_not_part_of_the_fingerprint_and_refused_at_stage_3() -> None:
+    assert "diagnostics" in MOVES_NO_NUMBER
+    names = {config_for("hpt", diagnostics__gradient_cosine_every=every).fingerprint() for every in (0, 5)}
+    assert len(names) == 1
+    with pytest.raises(ConfigError, match="no rank holds a whole gradient"):
+        config_for("hpt", diagnostics__gradient_cosine_every=5, engine__zero_stage=3)
