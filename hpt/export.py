@@ -131,7 +131,9 @@ def record_folders(records: Path) -> list[Path]:
 def export_run(folder: RunFolder, target: Path) -> Path:
     """Write the records of a finished run to ``target/<run name>``, whole or not at all, and return that folder.
 
-    The same run gives the same bytes, so exporting again changes nothing under version control.
+    The same run gives the same bytes, so exporting again changes nothing under version control. Evaluations that were
+    exported before and are not among the folder's are kept: a run made again for its weights lacks them at first, and
+    they are of this very run, since its name holds the fingerprint.
 
     Args:
         folder: a finished run.
@@ -139,13 +141,20 @@ def export_run(folder: RunFolder, target: Path) -> Path:
 
     Raises:
         HptError: the run is not finished.
-        RecordFault: its records are damaged.
+        RecordFault: its records, or those exported before, are damaged.
     """
     if not folder.finished:
         state = folder.status["state"]
         raise HptError(f"{folder.path.name} is {state}, only a finished run is exported; run its command again first")
     records = load_records(folder.path)
     final = Path(target) / records.name
+    evaluations = records.evaluations
+    if (final / MANIFEST).exists():
+        before = load_records(final).evaluations
+        more = before[~before["key"].isin(evaluations["key"])]
+        if len(more):
+            both = [own for own in (evaluations, more) if len(own)]
+            evaluations = pd.concat(both).sort_values(["benchmark", "key"], kind="stable", ignore_index=True)
     with _replacing(final) as scratch:
         config = read_json(folder.path / "config.json")
         config["policy"]["path"] = None  # a place on one machine; weights_sha256 says which weights
@@ -153,7 +162,7 @@ def export_run(folder: RunFolder, target: Path) -> Path:
         write_json(scratch / "provenance.json", records.provenance)
         for name in TABLES:
             write_parquet(scratch / f"{name}.parquet", getattr(records, name))
-        write_parquet(scratch / _EVALUATIONS, records.evaluations)
+        write_parquet(scratch / _EVALUATIONS, evaluations)
         write_manifest(scratch)
     return final
 

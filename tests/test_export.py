@@ -69,6 +69,18 @@ def test_only_finished_runs_are_exported(tmp_path: Path) -> None:
     assert not (tmp_path / "records").exists()
 
 
+@pytest.mark.parametrize("kept", [0, 1])
+def test_evaluations_exported_before_are_kept(tmp_path: Path, kept: int) -> None:
+    """A run made again for its weights alone has none of them at first."""
+    folder = folder_of(fabricate(tmp_path / "runs", ["table3"]), "hpt")
+    record = export_run(folder, tmp_path / "records")
+    whole = bytes_below(record)
+    for file in sorted((folder.path / "evaluations").iterdir())[kept:]:
+        file.unlink()
+    export_run(folder, tmp_path / "records")
+    assert bytes_below(record) == whole
+
+
 @pytest.mark.parametrize("name", RECORD_FILES)
 @pytest.mark.parametrize("damage", ["cut", "removed"])
 def test_a_damaged_record_folder_is_refused(plan: list[PlannedRun], tmp_path: Path, name: str, damage: str) -> None:
