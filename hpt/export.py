@@ -16,7 +16,7 @@ A record folder is what a report needs of a run and no more::
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,7 @@ from typing import Any
 
 import pandas as pd
 
-from hpt.config import MOVES_NO_NUMBER, RunConfig, validate
+from hpt.config import RunConfig, validate
 from hpt.errors import HptError, RecordFault
 from hpt.files import MANIFEST, check_manifest, read_json, read_parquet, write_json, write_manifest, write_parquet
 from hpt.runs import TABLES, RunFolder
@@ -116,7 +116,7 @@ def load_records(path: Path) -> RunRecords:
         if sorted(read_json(path / MANIFEST)) != sorted(RECORD_FILES):
             raise RecordFault(f"{path / MANIFEST} must list {', '.join(RECORD_FILES)}; export the run again")
         check_manifest(path)
-    config = _config(path)
+    config = recorded_config(path)
     metrics, rollouts, validation = (_table(path, name) for name in ("metrics", "rollouts", "validation"))
     evaluations = _checked(path / _EVALUATIONS, "evaluations") if exported else _evaluations(path)
     provenance = read_json(path / "provenance.json")
@@ -197,36 +197,26 @@ def import_runs(source: Path, target: Path) -> list[Path]:
     return taken
 
 
-def find_records(records: Iterable[RunRecords], config: RunConfig) -> RunRecords | None:
-    """Return the record of the run that ``config`` describes, or None.
-
-    Compared are all settings and the training data; not the hash of the base's weights, which a machine without the
-    base cannot know, and not where they lay.
-
-    Args:
-        records: to search.
-        config: with ``data.sha256`` filled in.
+def recorded_config(path: Path) -> RunConfig:
+    """Return the settings of the run whose record or run folder this is.
 
     Raises:
-        RecordFault: several records fit (their bases differ).
+        RecordFault: none there, or not a configuration of this version.
     """
-    wanted = _described(config)
-    found = [own for own in records if _described(own.config) == wanted]
-    if len(found) > 1:
-        names = ", ".join(own.name for own in found)
-        raise RecordFault(f"{names} are records of the same settings on different bases; remove all but one")
-    return found[0] if found else None
-
-
-def _described(config: RunConfig) -> dict[str, Any]:
-    return config.model_dump(exclude={**dict.fromkeys(MOVES_NO_NUMBER, True), "policy": {"path", "weights_sha256"}})
-
-
-def _config(path: Path) -> RunConfig:
     try:
         return validate(read_json(path / "config.json"))
     except HptError as error:
         raise RecordFault(f"{path / 'config.json'} is not a configuration of this version: {error}") from error
+
+
+def recorded_evaluations(path: Path) -> set[tuple[str, str]]:
+    """Return (evaluation, key) of every evaluation in a record folder; the key hashes sampling law and problems.
+
+    Raises:
+        RecordFault: its table is missing or damaged.
+    """
+    frame = read_parquet(path / _EVALUATIONS)
+    return set(zip(frame["benchmark"], frame["key"], strict=True)) if len(frame) else set()
 
 
 def _table(path: Path, name: str) -> pd.DataFrame:

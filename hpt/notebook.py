@@ -18,12 +18,12 @@ from hpt.artefacts import BUILDERS, Made
 from hpt.artefacts.markup import plain_table, verdict_badge
 from hpt.artefacts.provenance import source_rows
 from hpt.artefacts.verdicts import Verdict, verdicts
-from hpt.config import RunConfig
-from hpt.errors import ConfigError, RecordFault
+from hpt.errors import ConfigError
 from hpt.experiments import PlannedRun, compute, planned_runs
-from hpt.export import RunRecords, find_records, load_records, record_folders
+from hpt.export import RunRecords, load_records, record_folders
 from hpt.files import read_json, write_json
 from hpt.parameters import parameters
+from hpt.recorded import RecordStore
 from hpt.runs import run_folders, source_commit
 from hpt.scales import SCALES
 
@@ -106,9 +106,8 @@ class Study:
         if self.from_records is None:
             done = compute(self.scale, self.artefacts, self.seeds, self.runs_dir, settings=self.settings)
             return [replace(load_records(run.folder.path), arms=run.arms) for run in done if run.folder is not None]
-        there = [load_records(folder) for folder in record_folders(self.from_records)]
-        where = shown_path(self.from_records)
-        return [replace(_recorded(there, run, where), arms=run.arms) for run in self.planned]
+        store = RecordStore(self.from_records)
+        return [store.load(run) for run in self.planned]
 
     def show(self, artefact: str, records: Sequence[RunRecords]) -> Shown:
         """Make a table or figure, write it where asked, and return it to be displayed."""
@@ -207,20 +206,6 @@ def plan(name: str, artefacts: Sequence[str], given: Mapping[str, Any]) -> Study
     )
 
 
-def _recorded(there: Sequence[RunRecords], run: PlannedRun, where: str) -> RunRecords:
-    found = find_records(there, with_data_hash(run.config))
-    if found is None:
-        have = sorted({own.seed for own in there if own.method == run.method and own.policy == run.policy})
-        message = (
-            f"{where} has no record of {run.method} on the {run.policy} base with seed {run.seed} and these settings"
-        )
-        remedy = "compute the run and export it"
-        if have:
-            remedy = f"seeds {', '.join(map(str, have))} are there, under these or other settings; {remedy}"
-        raise RecordFault(f"{message}; {remedy}")
-    return found
-
-
 def project_path(text: str) -> Path:
     """Return a path; a relative one starts at the project's folder also where the kernel runs in ``notebooks/``."""
     return (project_folder() / Path(text).expanduser()).resolve()
@@ -235,17 +220,6 @@ def project_folder() -> Path:
 def shown_path(path: Path) -> str:
     """Return a path relative to the project's folder, so that a page made on one machine does not name its folders."""
     return os.path.relpath(path, project_folder())
-
-
-def with_data_hash(config: RunConfig) -> RunConfig:
-    """Return a run's configuration with the hash of its training data filled in, which needs no base."""
-    from hpt.data.sources import training_problems_of
-    from hpt.tasks.problems import problems_hash
-
-    if config.data.sha256:
-        return config
-    data = config.data.model_copy(update={"sha256": problems_hash(training_problems_of(config))})
-    return config.model_copy(update={"data": data})
 
 
 def measured_times(runs_dir: Path, scale: str) -> dict[tuple[str, int], float]:

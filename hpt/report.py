@@ -3,6 +3,7 @@
     reports/<scale>/
         index.html, README.md      what this module renders; regenerated, never edited
         tables/, figures/          written by the notebooks (`hpt.artefacts`)
+        missing.json               with records: the artefacts they do not allow, and the runs that are missing
         notebooks/<name>.html      the executed notebook
         notebooks/<name>.json      its status: artefacts, verdicts, runs, commit, duration
         records/                   committed records (`hpt.export`)
@@ -21,17 +22,16 @@ from typing import Any
 
 from markupsafe import Markup
 
-from hpt.artefacts import BUILDERS
 from hpt.artefacts.markup import scores_html, verdict_badge
 from hpt.artefacts.output import markdown_text, svg_source
 from hpt.artefacts.provenance import short_commit
 from hpt.config import NUMERICS_VERSION
-from hpt.errors import ConfigError, HptError
-from hpt.experiments import ARTEFACTS, artefacts_named, planned_runs
-from hpt.export import record_folders
+from hpt.errors import HptError
+from hpt.experiments import ARTEFACTS
 from hpt.files import read_json, write_json, write_text
 from hpt.notebook import duration, shown_path
 from hpt.paper import claims
+from hpt.report_tasks import few, missing_artefacts, tasks_from_records, tasks_from_runs
 from hpt.runs import source_commit
 from hpt.stats import MIN_SEEDS
 
@@ -60,14 +60,16 @@ def build_report(
 ) -> Path:
     """Execute the notebooks of the artefacts and write ``reports/<scale>``; return its ``index.html``.
 
-    Nothing is trained: what the artefacts need must be there, as runs or as records.
+    Nothing is trained: what the artefacts need must be there, as runs or as records. From records and without ``only``,
+    everything is made that the records allow, with the seeds they allow; the rest is taken off the page, which says
+    which runs are missing.
 
     Args:
         scale: key of `hpt.scales.SCALES`.
         seeds: run seeds.
         root: folder of run folders.
         reports_dir: ``reports``.
-        only: names of artefacts; none = all.
+        only: names of artefacts; none = all of the paper, or with ``from_records`` all that the records allow.
         from_records: read ``reports/<scale>/records`` instead of the runs; the page says so.
 
     Raises:
@@ -75,32 +77,23 @@ def build_report(
         HptError: runs are missing, or a notebook failed; the others are done, and the page says which failed.
     """
     folder = Path(reports_dir).resolve() / scale
-    chosen = [artefact for artefact in artefacts_named(list(only or [])) if artefact.name in BUILDERS]
-    planned = planned_runs(scale, [artefact.name for artefact in chosen], seeds, root)
+    chosen = list(only or [])
     if from_records:
-        if not record_folders(folder / "records"):
-            remedy = "leave --from-records out, or bring records with `hpt runs import`"
-            raise ConfigError("--from-records", str(folder / "records"), "a folder that holds records", remedy)
-    elif missing := [run for run in planned if not run.done]:
-        names = ", ".join(f"{run.method} seed {run.seed} ({run.reason})" for run in missing[:4])
-        more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
-        remedy = f"`hpt reproduce --scale {scale}` computes them, --from-records reads committed records"
-        raise HptError(f"{len(missing)} runs are missing for this report: {names}{more}; {remedy}")
-    by_notebook: dict[str, list[str]] = {}
-    for artefact in chosen:
-        by_notebook.setdefault(artefact.notebook, []).append(artefact.name)
+        tasks = tasks_from_records(scale, chosen, seeds, folder)
+    else:
+        tasks = tasks_from_runs(scale, chosen, seeds, root, folder)
     parameters = {
         "scale": scale,
-        "seeds": list(seeds),
         "runs_dir": shown_path(Path(root).resolve()),
         "output_dir": shown_path(folder),
         "from_records": shown_path(folder / "records") if from_records else "",
     }
     failed = []
-    for name, artefacts in by_notebook.items():
-        several = sum(own.notebook == name for own in ARTEFACTS.values()) > 1
-        status = execute(name, folder, parameters | ({"only": artefacts} if several else {}))
-        failed += [name] if status["state"] != "ok" else []
+    for task in tasks:
+        several = sum(own.notebook == task.notebook for own in ARTEFACTS.values()) > 1
+        given = parameters | {"seeds": list(task.seeds)} | ({"only": list(task.artefacts)} if several else {})
+        status = execute(task.notebook, folder, given)
+        failed += [task.notebook] if status["state"] != "ok" else []
     index = render(folder, scale)
     if failed:
         raise HptError(f"failed: {', '.join(failed)}; {index} says why, and holds everything else")
@@ -166,6 +159,7 @@ def _report(folder: Path, scale: str) -> dict[str, Any]:
         "main": made.get(MAIN_FIGURE),
         "artefacts": [made[name] for name in ARTEFACTS if name in made],
         "verdicts": [judged[claim.id] for claim in claims() if claim.id in judged],
+        "missing": [_missing_row(row) for row in missing_artefacts(folder)],
         "tally": Counter(row["verdict"] for row in judged.values()).most_common(),
         "notebooks": [_status_row(status) for status in statuses],
         "runs": [_run_row(runs[name]) for name in sorted(runs)],
@@ -206,6 +200,21 @@ def _shown(folder: Path, own: dict[str, Any], status: dict[str, Any]) -> dict[st
         links = [{"text": ending, "href": f"figures/{name}.{ending}"} for ending in ("svg", "png")] + links
         shown["source"] = svg_source(folder / "figures" / f"{name}.svg")
     return shown | {"links": links}
+
+
+def _missing_row(row: dict[str, Any]) -> dict[str, Any]:
+    waiting = sum(claim.artefact == row["artefact"] for claim in claims())
+    seeds = ", ".join(map(str, row["seeds"]))
+    state = f"made of seed{'' if len(row['seeds']) == 1 else 's'} {seeds} alone" if seeds else "not made"
+    if waiting and not seeds:
+        state += f", and {waiting} claim{'' if waiting == 1 else 's'} not judged"
+    return {
+        "name": row["artefact"],
+        "title": ARTEFACTS[row["artefact"]].title,
+        "state": state,
+        "runs": row["missing"],
+        "few": few(row["missing"], 6),
+    }
 
 
 def _status_row(status: dict[str, Any]) -> dict[str, Any]:

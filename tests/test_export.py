@@ -7,7 +7,7 @@ import pytest
 
 from hpt.errors import HptError, RecordFault
 from hpt.experiments import PlannedRun
-from hpt.export import RECORD_FILES, RunRecords, export_run, find_records, import_runs, load_records, record_folders
+from hpt.export import RECORD_FILES, export_run, import_runs, load_records, record_folders
 from hpt.files import MANIFEST, read_json, write_json, write_manifest
 from hpt.runs import RunFolder
 from tests.fabricated import fabricate
@@ -141,21 +141,3 @@ def test_import_refuses_another_content_of_the_same_name(plan: list[PlannedRun],
 def test_import_of_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecordFault, match="holds no records"):
         import_runs(tmp_path, tmp_path / "here")
-
-
-def test_a_record_is_found_by_its_settings(plan: list[PlannedRun]) -> None:
-    records = [load_records(run.folder.path) for run in plan if run.folder is not None]
-    config = next(run.config for run in plan if run.method == "hpt")
-    elsewhere = config.model_copy(
-        update={"policy": config.policy.model_copy(update={"weights_sha256": "", "path": None})}
-    )
-    found = find_records(records, elsewhere)
-    assert found is not None
-    assert found.method == "hpt"
-    assert find_records(records, config.model_copy(update={"seed": 7})) is None
-    assert (
-        find_records(records, config.model_copy(update={"gate": config.gate.model_copy(update={"count": 3})})) is None
-    )
-    twin = RunRecords("twin", found.config, found.metrics, found.rollouts, found.validation, found.evaluations)
-    with pytest.raises(RecordFault, match="twin are records of the same settings"):
-        find_records([*records, twin], elsewhere)

@@ -225,12 +225,12 @@ def test_wrong_values_are_refused(tmp_path: Path, change: dict[str, Any], messag
         plan("table3_main_results", ["table3"], given | change)
 
 
-def test_a_missing_record_says_what_is_there(work: Path, tmp_path: Path) -> None:
+def test_a_missing_record_says_which(work: Path, tmp_path: Path) -> None:
     given = {
         "scale": "tiny", "seeds": [0, 5], "settings": {}, "runs_dir": str(tmp_path), "output_dir": "",
         "from_records": str(work / "records"),
     }  # fmt: skip
-    with pytest.raises(RecordFault, match="with seed 5 and these settings; seeds 0, 1, 2 are there"):
+    with pytest.raises(RecordFault, match="no record of luffy on the weak base, seed 5 with these settings; compute"):
         plan("table3_main_results", ["table3"], given).records()
 
 
