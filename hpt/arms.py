@@ -66,7 +66,7 @@ class Artefact:
     Attributes:
         name: file name and what ``--only`` takes.
         title: for people.
-        arms: what it compares; the base of each is always among its runs.
+        arms: what it compares; the base of each is always among its runs. None: it needs no runs.
         evaluations: sets on which the final policies (and the bases) are evaluated, ``set@samples`` for another number
             of answers than the set's; none for training curves.
         notebook: the notebook that makes it.

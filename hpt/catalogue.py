@@ -82,6 +82,8 @@ ARTEFACTS: dict[str, Artefact] = {
                  "training_dynamics"),
         Artefact("figure7", "Figure 7: entropy and response length", arms("weak", "grpo", "luffy", "hpt"), (),
                  "training_dynamics"),
+        # of published numbers alone: no arms, no runs
+        Artefact("audit", "Audit: the printed numbers against each other", (), (), "audit"),
         SEARCH,
         PRICE,
     )

@@ -122,6 +122,9 @@ def _print_plan(scale: str, only: list[str], seeds: list[int], runs_dir: Path, j
     from hpt.forecast import forecast
 
     planned = planned_runs(scale, only, seeds, runs_dir)
+    if not planned:
+        console.print("no run is needed: everything follows from published numbers")
+        return
     jobs = jobs or len(os.sched_getaffinity(0))
     expected = forecast(planned, runs_dir, scale, jobs)
     seconds = iter(expected.seconds)

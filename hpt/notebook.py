@@ -73,6 +73,9 @@ class Study:
 
     def to_run(self) -> Shown:
         """Return the table of runs: which are there, which will be made, and how long that takes."""
+        if not self.planned:
+            note = "No run is needed: everything follows from published numbers."
+            return Shown(Markup("<p>{}</p>").format(note), note)
         heads = ("method", "base", "seed", "steps", "evaluation sets", "to do", "time")
         if self.from_records is not None:
             note = f"Nothing is computed: records are read from {shown_path(self.from_records)}."
@@ -153,6 +156,7 @@ class Study:
             write_json(self.output_dir / "notebooks" / f"{self.name}.json", status)
         rows = [(r["run"], r["fingerprint"], r["commit"][:12], r["dirty"], r["finished"]) for r in status["runs"]]
         source = "committed records" if status["from_records"] else "runs on this machine"
+        source = source if self.planned else "published numbers alone"
         note = f"Rendered at commit {status['commit'][:12]}{' with changed files' if dirty else ''} from {source}."
         heads = ("run", "fingerprint", "commit", "files changed", "finished")
         return Shown(plain_table(heads, rows) + Markup("<p>{}</p>").format(note), note)

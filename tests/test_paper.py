@@ -170,8 +170,8 @@ def test_every_test_decides_some_claim() -> None:
     assert {claim.test for claim in claims()} == set(TESTS)
 
 
-@pytest.mark.parametrize("artefact", [name for name, own in ARTEFACTS.items() if own.group == "paper"])
-def test_every_artefact_of_the_paper_has_a_claim(artefact: str) -> None:
+@pytest.mark.parametrize("artefact", [name for name, own in ARTEFACTS.items() if own.group == "paper" and own.arms])
+def test_every_artefact_of_the_paper_that_is_made_of_runs_has_a_claim(artefact: str) -> None:
     assert any(claim.artefact == artefact for claim in claims())
 
 

@@ -5,6 +5,7 @@
 
 from collections.abc import Callable, Sequence
 
+from hpt.artefacts.audit import audit
 from hpt.artefacts.discrepancies import discrepancies
 from hpt.artefacts.dynamics import figure5, figure6, figure7, figure8
 from hpt.artefacts.exclusive import table4
@@ -29,6 +30,7 @@ BUILDERS: dict[str, Callable[[Sequence[RunRecords]], Made]] = {
     "figure6": figure6,
     "figure7": figure7,
     "figure8": figure8,
+    "audit": audit,
     "search": search,
     "discrepancies": discrepancies,
 }

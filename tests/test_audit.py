@@ -1,0 +1,334 @@
+"""The audit of the printed numbers: what it finds in the paper, and that a changed digit changes what it finds."""
+
+import copy
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hpt.artefacts.audit import audit as audit_table
+from hpt.audit import Check, Consistency, audit
+from hpt.audit.counts import fractions_to_one_decimal
+from hpt.audit.spreads import standard_errors
+from hpt.catalogue import ARTEFACTS
+from hpt.cli import _print_plan
+from hpt.experiments import compute, planned_runs
+from hpt.notebook import plan
+from hpt.paper import paper_data, paper_table
+
+Data = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def printed() -> list[Check]:
+    return audit(paper_data())
+
+
+def found(checks: list[Check], group: str, what: str) -> Check:
+    (check,) = [own for own in checks if own.group.startswith(group) and own.what == what]
+    return check
+
+
+def row_of(data: Data, table: str, label: str, policy: str) -> list[float]:
+    (row,) = [own for own in data["tables"][table]["rows"] if (own["row"], own["policy"]) == (label, policy)]
+    return row["values"]
+
+
+def verdicts(checks: list[Check], group: str) -> Counter[str]:
+    return Counter(own.verdict.value for own in checks if own.group.startswith(group))
+
+
+def test_what_the_paper_gets_right(printed: list[Check]) -> None:
+    assert verdicts(printed, "Averages") == {"consistent": 41}  # 40 averages, and the ties among them
+    ties = found(printed, "Averages", "ties are rounded up")
+    assert (ties.printed, "1 of 4096 cases" in ties.note) == ("12 of 12", True)
+    assert verdicts(printed, "Table 4 within itself") == {"consistent": 24 + 4 + 1}
+    assert verdicts(printed, "One run in several tables") == {"consistent": 2}
+    for section in ("Section 3.2", "Section 4.4", "Section 4.5: “Among"):
+        assert set(verdicts(printed, section)) == {"consistent"}, section
+
+
+def test_table_4_is_not_of_the_answers_of_table_2(printed: list[Check]) -> None:
+    grpo, luffy = (found(printed, "Table 4 against", f"HPT against {own}, +X minus -Y, same answers")
+                   for own in ("GRPO", "LUFFY"))  # fmt: skip
+    assert [(own.printed, own.follows, own.difference) for own in (grpo, luffy)] == [
+        ("+43", "+37", 6),
+        ("+27", "+4", 23),
+    ]
+    assert {grpo.verdict, luffy.verdict} == {Consistency.inconsistent}
+    assert "would be that of SRFT" in luffy.note
+    assert "446 and 442 of 500" in luffy.note
+    chance = [found(printed, "Table 4 against", f"HPT against {own}, +X minus -Y, another generation").verdict.value
+              for own in ("GRPO", "LUFFY")]  # fmt: skip
+    assert chance == ["cannot be told", "inconsistent"]
+
+
+def test_set_sizes(printed: list[Check]) -> None:
+    (misfit,) = [own for own in printed if own.group == "Set sizes: GPQA, k of 198" and own.difference]
+    assert (misfit.what, misfit.printed, misfit.follows) == ("Table 2, SRFT, strong base", "36.8", "36.9")
+    assert verdicts(printed, "Set sizes: OlympiadBench, k of 675") == {"consistent": 26}
+    assert verdicts(printed, "Set sizes: OlympiadBench, k of 674") == {"consistent": 12, "inconsistent": 14}
+    for too_fine in ("AMC, k of 2656", "AMC, k of 1280", "ARC-c"):
+        assert set(verdicts(printed, f"Set sizes: {too_fine}")) == {"cannot be told"}
+    assert found(printed, "Set sizes: AIME 25", "Table 3, HPT, llama base").follows == "1.2"  # 12 of 960, a tie to even
+
+
+def test_sentences(printed: list[Check]) -> None:
+    by_average, in_column = (own for own in printed if own.group.startswith("Section 1"))
+    assert (by_average.follows, by_average.verdict.value) == ("+6.9", "consistent")
+    assert (in_column.follows, in_column.verdict.value) == ("-0.4", "inconsistent")
+    own, copied = (
+        check for check in printed if check.group.startswith("Abstract") and check.what.startswith("Table 2")
+    )
+    assert "SFT on AIME 25: 22.8, HPT 21.9" in own.note
+    assert "Oat-Zero on AIME 24: 33.4, HPT 33.0" in copied.note
+    assert {own.verdict, copied.verdict} == {Consistency.inconsistent}
+    gates = {check.what: check for check in printed if check.what.startswith("gate ")}
+    assert [gates[f"gate {count}/8"].verdict.value for count in range(3)] == ["consistent", *["inconsistent"] * 2]
+    assert (
+        "they differ at 1 of 8 correct; the sentence describes what Eq. 10 does with gate 0/8" in gates["gate 1/8"].note
+    )
+    rising = [check.verdict.value for check in printed if check.group.startswith("Section 4.1")]
+    assert rising == ["consistent", "inconsistent", "consistent", "inconsistent"]  # LUFFY's: 5 to 5, 5.6 to 4.8
+
+
+def test_sentences_are_of_the_paper_and_have_a_check() -> None:
+    claimed = {own["sentence"] for own in paper_data()["claims"]}
+    ids = [own["id"] for own in paper_data()["statements"]]
+    assert len(set(ids)) == len(ids) == 9
+    shared = [own for own in paper_data()["statements"] if own["sentence"] in claimed]
+    assert {own["check"] for own in shared} >= {"gains_quoted", "surpasses_everywhere", "values_quoted"}
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# A changed number is seen
+
+
+def change_average(data: Data) -> None:
+    row_of(data, "table3", "GRPO", "weak")[6] = 34.1
+
+
+def change_cell(data: Data) -> None:
+    row_of(data, "table2", "SRFT", "strong")[3] = 84.4  # three problems more: 44.3 on average
+
+
+def change_tie(data: Data) -> None:
+    row_of(data, "table2", "LUFFY", "strong")[6] = 49.7  # as half to even prints 49.75
+
+
+def change_percentage(data: Data) -> None:
+    row_of(data, "table4", "GRPO +X %", "strong")[4] = 20.2
+
+
+def change_count(data: Data) -> None:
+    row_of(data, "table4", "LUFFY -Y", "strong")[5] = 17
+
+
+def change_level_size(data: Data) -> None:
+    data["tables"]["table4"]["sizes"][0] = 42
+
+
+def change_copy(data: Data) -> None:
+    row_of(data, "table5", "SFT/ON", "weak")[0] = 16.7
+
+
+def change_minerva(data: Data) -> None:
+    row_of(data, "table2", "HPT", "strong")[4] = 46.1  # not k of 272
+
+
+def change_gain(data: Data) -> None:
+    row_of(data, "table2", "LUFFY", "strong")[0] = 26.0
+
+
+def change_quoted(data: Data) -> None:
+    row_of(data, "table6", "gamma = 1/8", "weak")[6] = 38.6
+
+
+def change_best(data: Data) -> None:
+    row_of(data, "table5", "OFF/ON", "weak")[6] = 42.0
+
+
+def change_strongest(data: Data) -> None:
+    row_of(data, "table2", "LUFFY", "strong")[0] = 30.0
+
+
+def change_weak_baseline(data: Data) -> None:
+    row_of(data, "table3", "SFT", "weak")[1] = 17.8  # a tie is not above
+
+
+def change_gains_by_level(data: Data) -> None:
+    row_of(data, "table4", "GRPO +X", "strong")[2] = 4
+
+
+def change_gate(data: Data) -> None:
+    (own,) = [row for row in data["statements"] if row["id"] == "gate-0-in-words"]
+    own["parameters"]["rl_from_correct"] = 2
+
+
+@pytest.mark.parametrize(
+    ("change", "group", "what"),
+    [
+        (change_average, "Averages", "Table 3, GRPO, Avg (Qwen2.5-Math-1.5B)"),
+        (change_cell, "Averages", "Table 2, SRFT, Avg"),
+        (change_tie, "Averages", "ties are rounded up"),
+        (change_percentage, "Table 4 within itself", "GRPO +X %, Level 5"),
+        (change_count, "Table 4 within itself", "LUFFY -Y, Overall"),
+        (change_level_size, "Table 4 within itself", "sizes of the levels, Overall"),
+        (change_copy, "One run in several tables", "Table 3 (HPT) and Table 5 (SFT/ON)"),
+        (change_minerva, "Set sizes: Minerva", "Table 2, HPT, strong base"),
+        (change_gain, "Section 3.2", "HPT over LUFFY, AIME 24"),
+        (change_quoted, "Section 4.5: “Among", "gamma = 1/8, Avg"),
+        (change_best, "Section 4.4", "best Avg of Table 5"),
+        (change_strongest, "Section 1", "the baseline with the highest average of those trained"),
+        (change_weak_baseline, "Abstract", "Table 3, weak base, rows of the authors' own"),
+        (change_gains_by_level, "Section 4.1", "GRPO +X"),
+        (change_gate, "Section 4.5: “A value", "gate 0/8"),
+    ],
+)  # fmt: skip
+def test_a_changed_number_fails_its_check(
+    printed: list[Check], change: Callable[[Data], None], group: str, what: str
+) -> None:
+    assert found(printed, group, what).verdict is Consistency.consistent
+    data = copy.deepcopy(paper_data())
+    change(data)
+    assert found(audit(data), group, what).verdict is Consistency.inconsistent
+
+
+def test_a_mended_number_passes_its_check(printed: list[Check]) -> None:
+    """The other way round: what is inconsistent in print is consistent once the number is changed to what follows."""
+    data = copy.deepcopy(paper_data())
+    row_of(data, "table2", "SRFT", "strong")[8] = 36.9
+    row_of(data, "table4", "GRPO +X", "strong")[5] = 52
+    row_of(data, "table2", "SFT", "strong")[1] = 21.8
+    for label in ("Oat-Zero", "SimpleRL-Zero"):
+        row_of(data, "table2", label, "strong")[0] = 26.0
+    for own in data["statements"]:
+        if own["id"] in ("gate-1-in-words", "gate-2-in-words"):
+            own["parameters"]["rl_from_correct"] += 1
+    checks = audit(data)
+    for group, what in (
+        ("Set sizes: GPQA", "Table 2, SRFT, strong base"),
+        ("Table 4 against", "HPT against GRPO, +X minus -Y, same answers"),
+        ("Abstract", "Table 2, strong base, rows of the authors' own"),
+        ("Section 1", "the baseline with the highest AIME 24 of all"),
+        ("Section 4.5: “Similarly", "gate 1/8"),
+        ("Section 4.5: “Similarly", "gate 2/8"),
+    ):
+        assert found(printed, group, what).verdict is Consistency.inconsistent, what
+        assert found(checks, group, what).verdict is Consistency.consistent, what
+
+
+def test_fractions_are_those_of_every_count() -> None:
+    for answers in (3, 40, 198, 675):
+        by_hand = {f"{np.floor(1000 * k / answers + 0.5) / 10:.1f}" for k in range(answers + 1)}
+        ties = {f"{np.floor(1000 * k / answers) / 10:.1f}" for k in range(answers + 1) if (2000 * k / answers) % 2 == 1}
+        found_there = {str(own) for own in fractions_to_one_decimal(answers)}
+        assert by_hand <= found_there <= by_hand | ties
+    assert len(fractions_to_one_decimal(1172)) == 1001
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Spreads
+
+
+@given(st.integers(1, 40), st.data())
+@settings(max_examples=60, deadline=None)
+def test_no_difference_has_a_smaller_error_than_the_smallest(samples: int, data: st.DataObject) -> None:
+    """Any problems, any pair of policies: Var(d) + E[p(1-p) + q(1-q)] / s per problem, against the bound."""
+    chances = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=6)
+    p, q = np.array(data.draw(chances)).T
+    one = np.var(p - q) + np.mean(p * (1 - p) + q * (1 - q)) / samples
+    smallest, answers, largest = standard_errors(100 * p.mean(), 100 * q.mean(), 25, samples)
+    true = 100 * np.sqrt(one / 25)
+    assert smallest <= true + 1e-9
+    assert smallest <= answers + 1e-9 <= largest + 2e-9
+    if np.cov(p, q, bias=True)[0, 1] >= 0:
+        assert true <= largest + 1e-9
+
+
+def test_the_standard_errors_are_reached() -> None:
+    samples, problems, generator = 4, 30, np.random.default_rng(0)
+
+    def spread(p: np.ndarray, q: np.ndarray) -> float:
+        """Of 4,000 sets of problems drawn from these, both policies answering each."""
+        drawn = generator.integers(len(p), size=(4_000, problems))
+        shares = [generator.binomial(samples, own[drawn]) / samples for own in (p, q)]
+        return 100 * float((shares[0] - shares[1]).mean(axis=1).std())
+
+    smallest, _, _ = standard_errors(70.0, 20.0, problems, samples)
+    assert spread(np.array([0.5] * 6 + [1.0] * 4), np.array([0.0] * 6 + [0.5] * 4)) == pytest.approx(smallest, rel=0.05)
+    _, answers, largest = standard_errors(60.0, 20.0, problems, samples)
+    assert spread(np.array([0.6]), np.array([0.2])) == pytest.approx(answers, rel=0.05)
+    unrelated = np.array([(a, b) for a in (1, 1, 1, 0, 0) for b in (1, 0, 0, 0, 0)], dtype=float).T
+    assert spread(*unrelated) == pytest.approx(largest, rel=0.05)
+
+
+def test_every_lead_of_hpt_has_its_errors(printed: list[Check]) -> None:
+    single = [own for own in printed if own.group == "HPT's lead on single sets"]
+    assert len(single) == 10 * 8 + (3 + 3) * 6 + 2 * 6 + 2 * 6
+    aime = found(single, "HPT's lead", "Table 2, HPT against LUFFY, AIME 24, strong base")
+    assert [aime.smallest_error, aime.answers_error, aime.largest_error] == list(standard_errors(33.0, 26.1, 30, 32))
+    assert (aime.difference, aime.verdict.value) == (6.9, "cannot be told")
+    below = {own.what for own in single if "within chance of the problems in any case" in own.note}
+    assert "Table 2, HPT against LUFFY, AIME 25, strong base" in below
+    assert "Table 3, HPT against SFT, AIME 25, weak base" in below
+    assert len(below) == 8
+    mean = found(printed, "HPT's lead on averages", "Table 2, HPT against LUFFY, Avg, strong base")
+    frame = paper_table("table2").set_index("row")
+    sizes = {name: own for name, own in paper_data()["benchmarks"].items() if own["distribution"] == "in"}
+    parts = [
+        (frame.loc["HPT", name] / 100 * (1 - frame.loc["HPT", name] / 100)
+         + frame.loc["LUFFY", name] / 100 * (1 - frame.loc["LUFFY", name] / 100)) / own["problems"]
+        for name, own in sizes.items()
+    ]  # fmt: skip
+    assert mean.largest_error == pytest.approx(100 * np.sqrt(sum(parts)) / 6)
+    assert (mean.difference, mean.verdict.value) == (2.9, "cannot be told")  # less than its largest error
+
+
+def test_a_lead_beyond_chance_and_one_behind() -> None:
+    data = copy.deepcopy(paper_data())
+    row_of(data, "table2", "LUFFY", "strong")[3] = 70.0
+    row_of(data, "table2", "GRPO", "strong")[3] = 99.0
+    group = "HPT's lead on single sets"
+    checks = audit(data)
+    assert found(checks, group, "Table 2, HPT against LUFFY, MATH-500, strong base").verdict is Consistency.consistent
+    assert found(checks, group, "Table 2, HPT against GRPO, MATH-500, strong base").verdict is Consistency.inconsistent
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# An artefact without runs
+
+
+def test_the_table_has_every_check_and_shows_what_stands_out(printed: list[Check]) -> None:
+    made = audit_table()
+    assert len(made.data) == len(printed)
+    assert not made.sources
+    shown = {label for label, cells in made.rows if cells}
+    assert {"GPQA, k of 198", "Table 2, SRFT, strong base", "gate 1/8"} <= shown
+    assert f"{len(printed)} checks" in made.caption
+    assert "From published numbers alone; no run." in made.markdown()
+    for check in printed:  # nothing inconsistent is hidden, but for the size that is only supposed
+        if check.verdict is Consistency.inconsistent and "674" not in check.group:
+            assert check.what in shown
+
+
+def test_it_needs_no_run_anywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ARTEFACTS["audit"].arms == ARTEFACTS["audit"].methods == ARTEFACTS["audit"].policies == ()
+    assert planned_runs("mini", ["audit"], [0, 1, 2], tmp_path) == []
+    assert compute("mini", ["audit"], [0], tmp_path) == []
+    _print_plan("mini", ["audit"], [0], tmp_path)
+    assert "no run is needed" in capsys.readouterr().out
+    asked = {"scale": "mini", "seeds": [0], "settings": {}, "runs_dir": str(tmp_path), "from_records": ""}
+    study = plan("audit", ["audit"], asked | {"output_dir": str(tmp_path / "out")})
+    assert "No run is needed" in study.to_run().text
+    records = study.records()
+    assert records == study.verdicts(records) == []
+    study.show("audit", records)
+    assert "published numbers alone" in study.finish(records).text
+    names = {path.name for path in (tmp_path / "out" / "tables").iterdir()}
+    assert names == {"audit.csv", "audit.md", "audit.tex", "audit.provenance.json"}
