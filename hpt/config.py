@@ -321,13 +321,22 @@ class RunConfig(Settings):
         """L of the normalisations, in tokens."""
         return self.estimator.length_divisor or self.rollout.max_response_tokens
 
+    def telling(self) -> dict[str, Any]:
+        """Return the settings that tell this run from others, nested: neither `MOVES_NO_NUMBER` nor neutral defaults.
+
+        Example:
+            >>> ["skip_visits" in validate({"gate": {"skip_visits": n}}).telling()["gate"] for n in (0, 2)]
+            [False, True]
+        """
+        return _without_neutral(self, self.model_dump(mode="json", exclude=set(MOVES_NO_NUMBER)))
+
     def fingerprint(self) -> str:
         """Return the 16-hex-digit name of everything that can move this run's numbers.
 
         Resolved settings (with the data hash and base-weights hash they hold) and `NUMERICS_VERSION`; not
         `MOVES_NO_NUMBER`, and not the commit: that is provenance, shown where it differs.
         """
-        content = _without_neutral(self, self.model_dump(mode="json", exclude=set(MOVES_NO_NUMBER)))
+        content = self.telling()
         content["policy"].pop("path")  # where things lie does not matter, their hashes do
         content["data"].pop("folder")
         return digest({"config": content, "numerics": NUMERICS_VERSION})

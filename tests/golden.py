@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from hpt.config import MOVES_NO_NUMBER, NUMERICS_VERSION, RunConfig, digest
+from hpt.config import NUMERICS_VERSION, RunConfig, digest
 from hpt.methods import METHODS, stage_at
 from hpt.scales import RECIPES, build_config
 from hpt.tasks.graded import TINY_WORLD, WORLDS, training_problems
@@ -121,8 +121,10 @@ REAL_COLUMNS = ("loss/total", "optim/gradient_norm", "trained/demonstration_nll"
 
 def settings_digest(configs: list[RunConfig]) -> str:
     """Hash the settings the numbers belong to; where weights and data lie, and on what they are, is left out."""
-    contents = [config.model_dump(mode="json", exclude={*MOVES_NO_NUMBER, "policy", "data"}) for config in configs]
-    return digest({"settings": contents})
+    contents = [config.telling() for config in configs]
+    return digest(
+        [{name: own for name, own in content.items() if name not in ("policy", "data")} for content in contents]
+    )
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from hpt.config import NUMERICS_VERSION
+from hpt.scales import build_config
 from tests import golden
 from tests.digits import digits_config
 from tests.jobs import Undisturbed
@@ -44,6 +45,15 @@ def test_the_golden_numbers_are_of_these_settings(tmp_path: Path) -> None:
     configs = [*golden.scripted_configs().values(), digits_config("hpt", tmp_path, **golden.REAL)]
     said = f"defaults changed, so these are other runs than those recorded; renew without a new version: {golden.RENEW}"
     assert golden.settings_digest(configs) == recorded()["settings"], said
+
+
+def test_a_new_setting_that_does_nothing_needs_no_new_numbers() -> None:
+    """Neutral settings count from where they leave their default, as in the fingerprint."""
+    plain = build_config("hpt", scale="tiny")
+    assert "attention" not in plain.telling()["engine"]
+    rested = build_config("hpt", scale="tiny", settings={"gate.skip_visits": 1})
+    assert golden.settings_digest([rested]) != golden.settings_digest([plain])
+    assert rested.telling()["gate"] == plain.telling()["gate"] | {"skip_visits": 1}
 
 
 def test_nothing_recorded_is_left_uncompared() -> None:
