@@ -158,14 +158,26 @@ def claims() -> tuple[Claim, ...]:
         >>> [claim.id for claim in claims()][:3]
         ['section2-sft-and-rl-do-not-conflict', 'section1-sft-generalises-less', 'table2-hpt-above-sft']
     """
-    entries = [{key: value for key, value in row.items() if key != "each"} for row in paper_data()["claims"]]
-    words: list[list[dict[str, str]]] = [row.get("each", [{}]) for row in paper_data()["claims"]]
-    rows = [_filled(entry, own) for entry, several in zip(entries, words, strict=True) for own in several]
     listed = ("methods", "records")
     return tuple(
         Claim(**{**row, **{key: tuple(row[key]) for key in listed}, "evidence": tuple(map(tuple, row["evidence"]))})
-        for row in ({"evidence": [], **row} for row in rows)
+        for row in ({"evidence": [], **row} for row in claim_rows(paper_data()))
     )
+
+
+def claim_rows(data: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the claims of a file like ``paper.json`` as it has them, each entry of several filled in.
+
+    Args:
+        data: the whole file, of this or an earlier commit.
+
+    Example:
+        >>> claim_rows({"claims": [{"id": "above-{name}", "each": [{"name": "sft"}, {"name": "grpo"}]}]})
+        [{'id': 'above-sft'}, {'id': 'above-grpo'}]
+    """
+    entries = [({key: value for key, value in row.items() if key != "each"}, row.get("each", [{}]))
+               for row in data["claims"]]  # fmt: skip
+    return [_filled(entry, own) for entry, several in entries for own in several]
 
 
 def _filled(value: Any, words: dict[str, str]) -> Any:

@@ -25,6 +25,7 @@ from markupsafe import Markup
 from hpt.artefacts.markup import scores_html, verdict_badge
 from hpt.artefacts.output import markdown_text, svg_source
 from hpt.artefacts.provenance import short_commit
+from hpt.artefacts.world import world_section
 from hpt.config import NUMERICS_VERSION
 from hpt.errors import HptError
 from hpt.experiments import ARTEFACTS
@@ -163,6 +164,7 @@ def _report(folder: Path, scale: str) -> dict[str, Any]:
         "tally": Counter(row["verdict"] for row in judged.values()).most_common(),
         "notebooks": [_status_row(status) for status in statuses],
         "runs": [_run_row(runs[name]) for name in sorted(runs)],
+        "world": world_section(folder / "records"),
     }
 
 

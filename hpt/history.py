@@ -1,0 +1,58 @@
+"""Questions to the history of this clone: when files last changed, and whether before a run was made.
+
+A report must render in an archive or a shallow clone too; there every answer is "unknown", never a guess.
+"""
+
+import json
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Change:
+    """A commit, when it was made (ISO), and its subject."""
+
+    commit: str
+    when: str
+    subject: str
+
+
+def changes(paths: Sequence[str], since: str = "") -> list[Change] | None:
+    """Return the commits that changed files, newest first.
+
+    Args:
+        paths: relative to the project's folder.
+        since: only those that this commit does not contain.
+
+    Returns:
+        None where the history is not here, or does not know ``since``.
+    """
+    if not _has_history() or (since and _git("cat-file", "-e", f"{since}^{{commit}}") is None):
+        return None
+    span = [f"{since}..HEAD"] if since else []
+    lines = _git("log", "--format=%H%x09%cI%x09%s", *span, "--", *paths)
+    return None if lines is None else [Change(*line.split("\t", 2)) for line in lines.splitlines()]
+
+
+def json_at(commit: str, path: str) -> Any:
+    """Return a JSON file as a commit has it; None where the history is not here or does not have it."""
+    text = _git("show", f"{commit}:{path}") if _has_history() else None
+    return None if text is None else json.loads(text)
+
+
+def _has_history() -> bool:
+    """Whether this is a clone with its whole history; a shallow one would date every file to its one commit."""
+    return _git("rev-parse", "--is-shallow-repository") == "false"
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(_ROOT), *arguments], capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
