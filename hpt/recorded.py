@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from hpt.catalogue import arm_label
 from hpt.config import MOVES_NO_NUMBER, RunConfig, digest
 from hpt.errors import RecordFault
 from hpt.experiments import PlannedRun, artefacts_named, planned_runs
@@ -121,9 +122,11 @@ def recorded(scale: str, artefacts: Sequence[str], seeds: Sequence[int], store: 
 
 
 def run_text(run: PlannedRun) -> str:
-    """Return a planned run in words: its arm, or its method where nothing compares it, base and seed."""
+    """Return a planned run in words: its arm, base and seed; a base, which all seeds share, by its name."""
+    if run.method == "pretrain":
+        return f"the {run.policy} base"
     arm = run.arms[0].removesuffix(f"-{run.policy}") if run.arms else run.method
-    return f"the {run.policy} base" if run.method == "pretrain" else f"{arm} on the {run.policy} base, seed {run.seed}"
+    return f"{arm_label(arm)} on the {run.policy} base, seed {run.seed}"
 
 
 def with_data_hash(config: RunConfig) -> RunConfig:

@@ -103,10 +103,10 @@ def few(names: Sequence[str], most: int) -> str:
 
     Example:
         >>> few(["a", "b", "c"], 2), few(["a", "b"], 2)
-        ('a, b and 1 more', 'a, b')
+        ('a; b; and 1 more', 'a; b')
     """
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    more = f"; and {len(names) - most} more" if len(names) > most else ""
+    return "; ".join(names[:most]) + more
 
 
 def _by_notebook(names: Iterable[str]) -> dict[str, list[str]]:

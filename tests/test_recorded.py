@@ -57,7 +57,7 @@ def test_a_run_is_loaded_with_its_arms(plan: list[PlannedRun], folder: Path) -> 
         assert (loaded.method, loaded.policy, loaded.seed, loaded.arms) == (run.method, run.policy, run.seed, run.arms)
     shutil.rmtree(record(folder, "hpt-strong-s1"))
     gone = next(run for run in plan if (run.policy, run.method, run.seed) == ("strong", "hpt", 1))
-    with pytest.raises(RecordFault, match="no record of hpt on the strong base, seed 1 with these settings"):
+    with pytest.raises(RecordFault, match="no record of HPT on the strong base, seed 1 with these settings"):
         RecordStore(folder / "records").load(gone)
 
 
@@ -66,9 +66,9 @@ def test_seeds_and_missing_runs_of_each_artefact(folder: Path) -> None:
     six, seven = recorded("tiny", ["figure6", "figure7"], [0, 1, 2], RecordStore(folder / "records"))
     assert (six.seeds, seven.seeds) == ((0,), (0, 1))
     assert six.missing == (
-        "hpt on the strong base, seed 1", "hpt on the weak base, seed 2", "hpt on the strong base, seed 2",
+        "HPT on the strong base, seed 1", "HPT on the weak base, seed 2", "HPT on the strong base, seed 2",
     )  # fmt: skip
-    assert set(seven.missing) == {f"{own} on the weak base, seed 2" for own in ("grpo", "luffy", "hpt")}
+    assert set(seven.missing) == {f"{own} on the weak base, seed 2" for own in ("GRPO", "LUFFY", "HPT")}
 
 
 def test_a_record_without_a_needed_evaluation_is_not_enough(folder: Path, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_record_without_a_needed_evaluation_is_not_enough(folder: Path, tmp_pa
     write_manifest(path)
     (own,) = recorded("tiny", ["table6"], [0], RecordStore(folder / "records"))
     assert own.seeds == ()
-    assert own.missing == ("hpt on the weak base, seed 0 (not evaluated on applied)",)
+    assert own.missing == ("HPT on the weak base, seed 0 (not evaluated on applied)",)
     (path / "evaluations.parquet").write_bytes(b"")
     with pytest.raises(RecordFault, match=r"evaluations\.parquet"):
         recorded("tiny", ["table6"], [0], RecordStore(folder / "records"))
@@ -94,7 +94,7 @@ def test_a_record_without_a_needed_evaluation_is_not_enough(folder: Path, tmp_pa
 
 def test_two_seeds_of_one_base_name_it_once() -> None:
     (own,) = recorded("tiny", ["figure6"], [0, 1], RecordStore(Path("no-such-folder")))
-    assert own.missing[:2] == ("the weak base", "hpt on the weak base, seed 0")
+    assert own.missing[:2] == ("the weak base", "HPT on the weak base, seed 0")
     assert len(own.missing) == len(set(own.missing)) == 6
 
 
@@ -111,14 +111,14 @@ def test_a_report_makes_what_the_records_allow_and_names_the_rest(folder: Path) 
     assert not (folder / "figures" / "figure6.svg").exists()
     assert not (folder / "notebooks" / "table3_main_results.json").exists()
     missing = {row["artefact"]: row for row in missing_artefacts(folder)}
-    assert missing["figure6"]["missing"] == ["hpt on the strong base, seed 1"]
-    assert "srft on the strong base, seed 0" in missing["table2"]["missing"]
+    assert missing["figure6"]["missing"] == ["HPT on the strong base, seed 1"]
+    assert "SRFT on the strong base, seed 0" in missing["table2"]["missing"]
     assert not {"figure7"} & set(missing)
     text, readme = html.unescape(page.read_text()), (folder / "README.md").read_text()
     for own in (text, readme):
         assert "Not there yet" in own
         assert "Figure 6: offline data ratio" in own
-        assert "hpt on the strong base, seed 1" in own
+        assert "HPT on the strong base, seed 1" in own
     waiting = sum(claim.artefact == "table2" for claim in claims())
     assert f"not made, and {waiting} claims not judged" in text
 
@@ -144,7 +144,7 @@ def test_only_asks_for_whole_artefacts(folder: Path) -> None:
     assert tasks_from_records("tiny", ["figure7"], [0, 1], folder)[0].artefacts == ("figure7",)
     assert not (folder / "missing.json").exists()
     shutil.rmtree(record(folder, "luffy-weak-s1"))
-    with pytest.raises(HptError, match=r"lack 1 runs for figure7: luffy on .*; compute and export .*leave --only out"):
+    with pytest.raises(HptError, match=r"lack 1 runs for figure7: LUFFY on .*; compute and export .*leave --only out"):
         tasks_from_records("tiny", ["figure7"], [0, 1], folder)
 
 
@@ -182,4 +182,4 @@ def test_every_builder_has_its_place() -> None:
 def test_runs_in_words(plan: list[PlannedRun]) -> None:
     texts = [run_text(run) for run in plan]
     assert "the strong base" in texts
-    assert "luffy on the weak base, seed 1" in texts
+    assert "LUFFY on the weak base, seed 1" in texts

@@ -230,7 +230,7 @@ def test_a_missing_record_says_which(work: Path, tmp_path: Path) -> None:
         "scale": "tiny", "seeds": [0, 5], "settings": {}, "runs_dir": str(tmp_path), "output_dir": "",
         "from_records": str(work / "records"),
     }  # fmt: skip
-    with pytest.raises(RecordFault, match="no record of luffy on the weak base, seed 5 with these settings; compute"):
+    with pytest.raises(RecordFault, match="no record of LUFFY on the weak base, seed 5 with these settings; compute"):
         plan("table3_main_results", ["table3"], given).records()
 
 
