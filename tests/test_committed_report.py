@@ -1,0 +1,97 @@
+"""The committed report against its committed records: they give every CSV again, and every run it names is there."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpt.experiments import ARTEFACTS
+from hpt.export import load_records, record_folders
+from hpt.files import read_json
+from hpt.report import build_report
+from hpt.report_tasks import missing_artefacts
+
+REPORT = Path(__file__).resolve().parent.parent / "reports" / "mini"
+STATUSES = [read_json(path) for path in sorted((REPORT / "notebooks").glob("*.json"))]
+pytestmark = pytest.mark.skipif(not STATUSES, reason="reports/mini holds no report")
+
+
+def artefacts() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name of every artefact of the report with the status of its notebook."""
+    for status in STATUSES:
+        for made in status["artefacts"]:
+            yield made["name"], status
+
+
+def test_every_run_that_is_named_has_its_committed_record() -> None:
+    there = {path.name for path in record_folders(REPORT / "records")}
+    named = {row["run"]: where for where, status in artefacts() for row in status["runs"]}
+    for path in sorted((REPORT / "tables").glob("*.provenance.json")):
+        named |= {row["run"]: path.name for row in read_json(path)["runs"]}
+    assert {run: where for run, where in named.items() if run not in there} == {}
+
+
+def test_the_provenance_of_every_run_is_its_records() -> None:
+    """What an artefact says of a run is what the record says."""
+    rows = {row["run"]: row for _, status in artefacts() for row in status["runs"]}
+    for name, row in rows.items():
+        recorded = read_json(REPORT / "records" / name / "provenance.json")
+        assert {key: row[key] for key in ("commit", "finished", "wall_s")} == {
+            key: recorded[key] for key in ("commit", "finished", "wall_s")
+        }, name
+
+
+def test_every_file_belongs_to_an_artefact_on_the_page() -> None:
+    """A table or figure that an earlier report left would be taken for one of this."""
+    names = {name for name, _ in artefacts()}
+    for path in [*(REPORT / "tables").iterdir(), *(REPORT / "figures").iterdir()]:
+        owner = path.name.partition(".")[0]
+        assert owner in names or any(owner.startswith(f"{name}_") for name in names), path.name
+    assert names | {row["artefact"] for row in missing_artefacts(REPORT)} >= {
+        name for name, own in ARTEFACTS.items() if own.group == "paper"
+    }, "an artefact is neither on the page nor among those whose runs are missing"
+
+
+def test_notebooks_of_the_report_ended_well_and_with_default_settings() -> None:
+    for status in STATUSES:
+        assert (status["state"], status["settings"], status["scale"]) == ("ok", {}, "mini"), status["notebook"]
+
+
+def test_one_record_is_whole() -> None:
+    """All are checked where they are read; here one, so that a broken checkout is named as such."""
+    assert load_records(record_folders(REPORT / "records")[0]).config.scale == "mini"
+
+
+@pytest.mark.ci_slow
+@pytest.mark.timeout(1200)
+def test_the_records_give_every_committed_csv_byte_for_byte(tmp_path: Path) -> None:
+    folder = tmp_path / "mini"
+    folder.mkdir()
+    (folder / "records").symlink_to(REPORT / "records", target_is_directory=True)
+    by_seeds: dict[tuple[int, ...], list[str]] = {}
+    for name, status in artefacts():
+        by_seeds.setdefault(tuple(status["seeds"]), []).append(name)
+    for seeds, names in by_seeds.items():
+        build_report("mini", seeds, tmp_path / "no-runs", tmp_path, only=names, from_records=True)
+    committed, again = ({path.name: path.read_bytes() for path in sorted((own / "tables").glob("*.csv"))}
+                        for own in (REPORT, folder))  # fmt: skip
+    assert committed.keys() == again.keys()
+    assert len(committed) >= len(list(artefacts()))
+    differ = [name for name, content in committed.items() if content != again[name]]
+    assert not differ, "\n".join(_first_difference(name, committed[name], again[name]) for name in differ)
+
+
+def _first_difference(name: str, committed: bytes, again: bytes) -> str:
+    """Return the first line of a CSV that is another one."""
+    lines = zip(committed.decode().splitlines(), again.decode().splitlines(), strict=False)
+    differ = ((number, *pair) for number, pair in enumerate(lines, start=1) if pair[0] != pair[1])
+    number, left, right = next(differ, (0, "", ""))  # else one is longer
+    return f"{name}, line {number}: committed {left[:300]!r}, from its records {right[:300]!r}"
+
+
+def test_the_readme_shows_what_is_committed() -> None:
+    """Every file that the report's README links to is there."""
+    for target in re.findall(r"\]\(([^)#:]+)\)", (REPORT / "README.md").read_text()):
+        assert (REPORT / target).exists(), target
