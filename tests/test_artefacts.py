@@ -101,21 +101,15 @@ def test_rows_columns_and_the_papers_values(records: list[RunRecords]) -> None:
 
 
 @pytest.fixture(scope="module")
-def everything(tmp_path_factory: pytest.TempPathFactory) -> list[PlannedRun]:
-    """The runs of every artefact, two seeds."""
-    return fabricate(tmp_path_factory.mktemp("everything"), list(BUILDERS), seeds=(0, 1))
+def loaded(every_run: list[PlannedRun]) -> list[RunRecords]:
+    return [replace(load_records(run.folder.path), arms=run.arms) for run in every_run if run.folder is not None]
 
 
 @pytest.fixture(scope="module")
-def loaded(everything: list[PlannedRun]) -> list[RunRecords]:
-    return [replace(load_records(run.folder.path), arms=run.arms) for run in everything if run.folder is not None]
-
-
-@pytest.fixture(scope="module")
-def exported(everything: list[PlannedRun], tmp_path_factory: pytest.TempPathFactory) -> list[RunRecords]:
+def exported(every_run: list[PlannedRun], tmp_path_factory: pytest.TempPathFactory) -> list[RunRecords]:
     target = tmp_path_factory.mktemp("records")
     return [replace(load_records(export_run(run.folder, target)), arms=run.arms)
-            for run in reversed(everything) if run.folder is not None]  # fmt: skip
+            for run in reversed(every_run) if run.folder is not None]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BUILDERS)
