@@ -104,6 +104,52 @@ def test_consistently_best(inside: list[float], outside: tuple[float, float], ex
     assert judged("table2-hpt-consistently-best", records).verdict.value == expected
 
 
+@pytest.mark.parametrize(
+    ("inside", "expected"),
+    [
+        ([70.0] * 6, "holds in this world"),
+        ([70.0] * 5 + [50.0], "does not hold"),  # five of six: in the paper's Table 3 it is six
+        ([70.0] * 5 + [60.0], "does not hold"),  # a tie is not above
+    ],
+)
+def test_consistently_best_on_the_sets_that_a_table_has(inside: list[float], expected: str) -> None:
+    runs = {name: scored([40.0] * 6, ()) for name in ("sft", "grpo")} | {"luffy": scored([60.0] * 6, ())}
+    records = {seed: {"hpt": scored(inside, ()), **runs} for seed in SEEDS}
+    result = judged("table3-weak-hpt-consistently-best", records)
+    assert (result.verdict.value, result.unit) == (expected, "sets")
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# A gain on two bases
+
+
+@pytest.mark.parametrize(
+    ("weak", "llama", "expected"),
+    [
+        ((40.0, 15.0), (20.0, 5.0), "holds in this world"),
+        ((40.0, 30.0), (20.0, 5.0), "does not hold"),  # higher there, and still a smaller gain
+        ((30.0, 20.0), (15.0, 5.0), "undecided"),
+    ],
+)
+def test_a_gain_is_compared_with_a_gain(weak: tuple[float, float], llama: tuple[float, float], expected: str) -> None:
+    names = ("grpo", "pretrain", "grpo@llama", "pretrain@llama")
+    records = {seed: {name: scored([level] * 6) for name, level in zip(names, (*weak, *llama), strict=True)}
+               for seed in SEEDS}  # fmt: skip
+    for seed, noise in zip(SEEDS, (-1.0, 0.0, 1.0), strict=True):
+        records[seed]["grpo"] = scored([weak[0] + noise] * 6)
+    result = judged("section2-grpo-gains-more-on-qwen", records)
+    assert result.verdict.value == expected
+    assert result.effect == pytest.approx(weak[0] - weak[1] - (llama[0] - llama[1]))
+    assert "grpo@llama minus pretrain@llama" in result.explanation
+
+
+@pytest.mark.parametrize(("sft", "expected"), [(30.0, "holds in this world"), (4.0, "does not hold")])
+def test_sft_is_effective_where_it_beats_its_base(sft: float, expected: str) -> None:
+    records = level_scores(sft=sft, pretrain=5.0)
+    for base in ("weak", "llama"):
+        assert judged(f"section2-sft-effective-on-{base}", records).verdict.value == expected
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # pass@k
 

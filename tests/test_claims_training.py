@@ -60,6 +60,33 @@ def test_the_first_point_of_a_validation_curve_does_not_count() -> None:
     assert judged("figure5-hpt-above-grpo", records).effect == pytest.approx(10.0)
 
 
+def validated_along(*points: list[float]) -> RunFrames:
+    """Curves through these points, each the levels (percent) of every set."""
+    rows = [
+        (10 * place, f"set-{number}", "p", round(level), 100)
+        for place, levels in enumerate(points)
+        for number, level in enumerate(levels)
+    ]
+    columns = ["step", "benchmark", "problem_id", "correct", "samples"]
+    return RunFrames(pd.DataFrame(), validation=pd.DataFrame(rows, columns=columns))
+
+
+@pytest.mark.parametrize(
+    ("points", "expected"),
+    [
+        (([10.0] * 6, [30.0] * 6, [50.0] * 6), "holds in this world"),
+        (([10.0] * 6, [50.0] * 6, [46.0] * 6), "holds in this world"),  # falls by 4 points
+        (([10.0] * 6, [50.0] * 6, [40.0] * 6, [60.0] * 6), "does not hold"),  # fell by 10 on the way
+        (([10.0] * 6, [50.0] * 5 + [5.0]), "holds in this world"),  # five of six
+        (([10.0] * 6, [80.0] * 4 + [10.0] * 2), "does not hold"),  # level is not above
+    ],
+)
+def test_stable_improvements(points: tuple[list[float], ...], expected: str) -> None:
+    result = judged("figure5-hpt-improves-stably", {seed: {"hpt": validated_along(*points)} for seed in SEEDS})
+    assert result.verdict.value == expected, result.explanation
+    assert result.effect == pytest.approx(np.mean(points[-1]) - 10.0)
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Figures 3 and 4: single questions
 
@@ -140,6 +167,22 @@ def test_maps_of_other_questions_or_too_few_epochs_are_not_testable() -> None:
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Figure 6: two bases; Figure 8: gates
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "expected"),
+    [(0.1, 0.6, "holds in this world"), (0.6, 0.1, "does not hold"), (0.3, 0.3, "undecided")],
+)
+def test_the_reward_increases(first: float, last: float, expected: str) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.02, STEPS)
+    records = {
+        seed: {"hpt": metrics(rollout__reward=np.linspace(first, last, STEPS) + np.roll(noise, 7 * seed))}
+        for seed in SEEDS
+    }
+    for base in ("weak", "strong"):
+        result = judged(f"figure6-{base}-reward-increases", records)
+        assert result.verdict.value == expected, result.explanation
+    assert result.effect == pytest.approx(0.85 * (last - first), abs=0.02)  # from the middle of the first tenth on
 
 
 def falls_below_half_at(step: int) -> RunFrames:

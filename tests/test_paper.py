@@ -139,7 +139,7 @@ def test_figures_are_described(figure: str) -> None:
 
 def test_claim_ids_are_unique_and_findable() -> None:
     ids = [claim.id for claim in claims()]
-    assert len(set(ids)) == len(ids) == 58
+    assert len(set(ids)) == len(ids) == 67
     assert [claim_named(own).id for own in ids] == ids
 
 
@@ -157,7 +157,7 @@ def test_a_claim_needs_only_what_exists(claim) -> None:
     assert {parameters.get("column", "step"), *parameters.get("columns", [])} <= set(METRICS)
     named = [
         parameters.get(role)
-        for role in ("method", "baseline", "leader", "other", "longer", "shorter", "baseline_after")
+        for role in ("method", "baseline", "leader", "other", "other_baseline", "longer", "shorter", "baseline_after")
     ]
     assert {name for name in named if name} | set(parameters.get("others", [])) == set(claim.methods)
     assert {*parameters.get("evaluations", []), parameters.get("evaluation", "")} <= {*artefact.evaluations, ""}

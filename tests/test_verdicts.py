@@ -57,6 +57,11 @@ def test_arms_with_settings_are_told_apart() -> None:
     ("claim", "evidence"),
     [
         ("table3-weak-hpt-above-sft", "+5.0 points (HPT 41.9, SFT 36.9)"),
+        (
+            "section2-grpo-gains-more-on-qwen",
+            "+13.4 points (GRPO 34.0, base 15.6, GRPO, llama base 9.6, base, llama base 4.6)",
+        ),
+        ("section2-sft-effective-on-llama", "+1.3 points (SFT 5.9, base 4.6)"),
         ("table3-llama-hpt-above-luffy", "+5.0 points (HPT 18.2, LUFFY 13.2)"),
         ("table2-ood-hpt-above-luffy", "+2.2 points (HPT 62.3, LUFFY 60.1)"),
         ("table2-aime24-hpt-above-srft", "+14.6 points (HPT 33.0, SRFT 18.4)"),

@@ -92,18 +92,20 @@ def paper_evidence(claim: Claim) -> str:
         return "; ".join(_printed_row(table, row) for table, row in claim.evidence)
     averages = {kind: name for name, kind in paper_data()["averages"].items()}
     column = claim.parameters.get("benchmark") or averages.get(claim.parameters.get("distribution", ""))
-    values = {
-        label_in_claim(name, claim.policy): paper_value(
-            claim.artefact, PAPER_METHOD.get(name, name), str(column), claim.policy
-        )
-        for name in claim.methods
-    }
-    printed = {name: value for name, value in values.items() if value is not None}
+    values = {name: _printed_value(claim, name, str(column)) for name in claim.methods}
+    printed = {label_in_claim(name, claim.policy): value for name, value in values.items() if value is not None}
     if len(printed) < 2:
         return "curves without printed values" if claim.artefact.startswith("figure") else "no number printed"
     own, *others = printed.values()
     shown = ", ".join(f"{name} {value:.1f}" for name, value in printed.items())
+    if "other_baseline" in claim.parameters and len(printed) == 4:  # a gain against a gain
+        return f"{own - others[0] - (others[1] - others[2]):+.1f} points ({shown})"
     return f"{own - max(others):+.1f} points ({shown})"
+
+
+def _printed_value(claim: Claim, name: str, column: str) -> float | None:
+    method, base = _place(name, claim.policy)
+    return paper_value(claim.artefact, PAPER_METHOD.get(method, method), column, base)
 
 
 def label_in_claim(name: str, policy: str) -> str:

@@ -8,12 +8,14 @@ from collections.abc import Callable
 
 from hpt.claim_tests.costs import costs_less, rollouts_left_out_when_switched
 from hpt.claim_tests.curves import (
+    ends_above_start,
     falls_and_settles,
     mean_above,
     rises_and_stays,
     series_above,
     stays_above_longer,
     validation_above,
+    validation_improves,
 )
 from hpt.claim_tests.exclusive import exclusive_gains_grow, exclusive_losses_small, exclusive_net_gain
 from hpt.claim_tests.questions import map_dominance, rows_at_zero
@@ -22,6 +24,7 @@ from hpt.claim_tests.scores import (
     average_above,
     average_highest,
     best_on_most_sets,
+    gains_more,
     pass_at_k_above,
     pass_at_k_highest,
 )
@@ -31,9 +34,10 @@ __all__ = ["MIN_STEPS", "TESTS", "ClaimRecords", "Finding", "NotTestable", "RunF
 TESTS: dict[str, Callable[..., Finding]] = {
     test.__name__: test
     for test in (
-        average_above, average_highest, best_on_most_sets, pass_at_k_above, pass_at_k_highest,
+        average_above, average_highest, gains_more, best_on_most_sets, pass_at_k_above, pass_at_k_highest,
         exclusive_gains_grow, exclusive_losses_small, exclusive_net_gain,
-        series_above, mean_above, falls_and_settles, rises_and_stays, stays_above_longer, validation_above,
+        series_above, mean_above, ends_above_start, falls_and_settles, rises_and_stays, stays_above_longer,
+        validation_above, validation_improves,
         map_dominance, rows_at_zero, costs_less, rollouts_left_out_when_switched,
     )
 }  # fmt: skip

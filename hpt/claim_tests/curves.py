@@ -128,6 +128,25 @@ def rises_and_stays(
     return Finding(per_seed, unit_of(column), decision, met)
 
 
+def ends_above_start(
+    records: ClaimRecords, *, method: str, column: str, early_share: float, late_share: float, threshold: float
+) -> Finding:
+    """Test that a curve is higher at the end of training than at its start (Figure 6: the reward), over seeds.
+
+    Shares are of the training steps; the effect is the late mean minus the early mean.
+
+    Raises:
+        NotTestable: too few steps, or no such column.
+    """
+    per_seed = {}
+    for seed, runs in records.seeds.items():
+        curve = _curve(runs[method], column, f"{method}, seed {seed}")
+        per_seed[seed] = _mean_between(curve, 1 - late_share, 1.0) - _mean_between(curve, 0.0, early_share)
+    rise, unit = seed_mean(list(per_seed.values())), unit_of(column)
+    return Finding(per_seed, unit, rise.decide(threshold), f"{column} of {method}, late minus early: "
+                   f"{spread(rise, unit, 3)}.")  # fmt: skip
+
+
 def mean_above(records: ClaimRecords, *, method: str, column: str, threshold: float) -> Finding:
     """Test that a quantity is above a threshold on average over all steps that have it.
 
@@ -194,12 +213,37 @@ def validation_above(
     return Finding(per_seed, "points", decision, f"{method} minus {baseline}: {spread(difference, 'points', 1)}; {met}")
 
 
-def _validation_curves(run: RunFrames, whose: str) -> pd.DataFrame:
-    """Return [steps, sets] accuracies in percent, without the first step."""
+def validation_improves(
+    records: ClaimRecords, *, method: str, sets_at_least: int, fall_at_most_points: float
+) -> Finding:
+    """Test that a method's validation curves end above their start on most sets, and do not collapse in between.
+
+    The effect is the last point of the sets' mean minus the first, which is the base.
+
+    Raises:
+        NotTestable: no validation curves.
+    """
+    per_seed, conditions = {}, {}
+    for seed, runs in records.seeds.items():
+        curves = _validation_curves(runs[method], f"{method}, seed {seed}", from_point=0)
+        mean = curves.mean(axis=1)
+        per_seed[seed] = float(mean.iloc[-1] - mean.iloc[0])
+        ahead = int((curves.iloc[-1] > curves.iloc[0]).sum())
+        fall = float((mean.cummax() - mean).max())
+        conditions[seed] = [
+            Condition(f"sets of {curves.shape[1]} that end above the base", ahead, at_least=sets_at_least),
+            Condition("largest fall of their mean in points", fall, at_most=fall_at_most_points),
+        ]
+    decision, met = every_seed(conditions)
+    return Finding(per_seed, "points", decision, met)
+
+
+def _validation_curves(run: RunFrames, whose: str, from_point: int = 1) -> pd.DataFrame:
+    """Return [points, sets] accuracies in percent, without the first point, which is the base, unless asked for it."""
     if run.validation.empty:
         raise NotTestable(f"no validation curves of {whose}")
     shares = run.validation.assign(share=100 * run.validation["correct"] / run.validation["samples"])
-    return shares.pivot_table(index="step", columns="benchmark", values="share").sort_index().iloc[1:]
+    return shares.pivot_table(index="step", columns="benchmark", values="share").sort_index().iloc[from_point:]
 
 
 def _two_curves(own: RunFrames, other: RunFrames, column: str, whose: str) -> tuple[pd.Series, pd.Series]:
