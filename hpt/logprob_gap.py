@@ -1,10 +1,21 @@
-"""The gap between the sampler's and the trainer's log-probs: the guard against training on stale weights."""
+"""Log-probs of rollouts that somebody else than the sampler reports, and the gap between the two reports.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+The gap is the guard against training on stale weights: at equal weights sampler and trainer agree to rounding.
+"""
 
-from hpt.batch import Trajectory
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hpt.batch import Trajectory, WeightedTrajectory
 from hpt.errors import TrainingFault
+
+if TYPE_CHECKING:
+    from hpt.assembly import Assembled, QuestionBatch
+    from hpt.config import RunConfig
+    from hpt.update import Updater
 
 
 @dataclass
@@ -56,3 +67,59 @@ def spread_sample(rollouts: Sequence[Trajectory], at_least: int) -> list[Traject
         ['a', 'c', 'e']
     """
     return list(rollouts[:: max(1, len(rollouts) // max(1, at_least))])
+
+
+def check_untrained(
+    batch: Sequence["QuestionBatch"], assembled: "Assembled", config: "RunConfig", updater: "Updater", gap: LogprobGap
+) -> None:
+    """Compare sampler and trainer on rollouts that the first update leaves out: at least as many as configured.
+
+    Those it trains on are compared in its own forward passes, see `Updater.update`.
+
+    Raises:
+        TrainingFault: they are too far apart.
+    """
+    first = {id(item.trajectory) for item in assembled.updates[0]}
+    others = [rollout for question in batch for rollout in question.rollouts if id(rollout) not in first]
+    _compare(updater, spread_sample(others, config.rollout.gap_check_rollouts), gap)
+
+
+def with_trainer_logprobs(
+    batch: list["QuestionBatch"], config: "RunConfig", updater: "Updater", gap: LogprobGap
+) -> list["QuestionBatch"]:
+    """With ``rollout.old_logprobs = trainer``, put the trainer's log pi_old in the place of the sampler's.
+
+    In bfloat16 the two engines round differently, and a ratio that starts away from 1 would be their noise.
+
+    Raises:
+        TrainingFault: they are too far apart.
+    """
+    rollouts = [rollout for question in batch for rollout in question.rollouts]
+    if config.rollout.old_logprobs == "sampler" or not rollouts:
+        return batch
+    found = _compare(updater, rollouts, gap)
+    return _with_rollouts(batch, lambda r: replace(r, old_logprobs=found[id(r)]))
+
+
+def with_reference(
+    batch: list["QuestionBatch"], config: "RunConfig", updater: "Updater", reference: Any
+) -> list["QuestionBatch"]:
+    """With a KL term in the advantage, give every rollout the frozen policy's log-probs (Appendix B.2)."""
+    settings = config.estimator
+    if not settings.kl_coefficient or settings.kl_term == "loss":
+        return batch
+    rollouts = [WeightedTrajectory(rollout, ()) for question in batch for rollout in question.rollouts]
+    found = updater.logprobs(rollouts, reference)
+    return _with_rollouts(batch, lambda rollout: replace(rollout, reference_logprobs=found[id(rollout)]))
+
+
+def _compare(updater: "Updater", rollouts: Sequence[Trajectory], gap: LogprobGap) -> dict[int, np.ndarray]:
+    """Return the trainer's log-probs of rollouts by ``id``, once ``gap`` has seen how far the sampler's are off."""
+    found = updater.logprobs([WeightedTrajectory(rollout, ()) for rollout in rollouts])
+    gaps = [np.abs(found[id(rollout)] - rollout.old_logprobs).max() for rollout in rollouts]
+    gap.see(float(np.max(gaps, initial=0.0)), len(gaps))  # np.max: Python's max() forgets a nan that is not first
+    return found
+
+
+def _with_rollouts(batch: list["QuestionBatch"], change: Callable[[Trajectory], Trajectory]) -> list["QuestionBatch"]:
+    return [replace(question, rollouts=tuple(map(change, question.rollouts))) for question in batch]

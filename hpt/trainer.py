@@ -14,14 +14,14 @@ import numpy as np
 import pandas as pd
 
 from hpt.assembly import Assembled, QuestionBatch, assemble, baseline_after
-from hpt.batch import DEMONSTRATION, Trajectory, WeightedTrajectory
+from hpt.batch import DEMONSTRATION, Trajectory
 from hpt.checkpoint import Records, TrainingState
 from hpt.config import RunConfig
 from hpt.curves import validation_rows
 from hpt.engine import PolicyEngine, StepOutcome
 from hpt.gate import feedback_coefficients
 from hpt.gradient_cosine import sft_rl_cosine
-from hpt.logprob_gap import LogprobGap, spread_sample
+from hpt.logprob_gap import LogprobGap, check_untrained, with_reference, with_trainer_logprobs
 from hpt.memory import FeedbackMemory
 from hpt.methods import method_named, resolved_row, stage_at
 from hpt.records import GradedRollouts, gate_metrics, rollout_metrics, rollout_rows, rows_of, training_metrics
@@ -109,7 +109,8 @@ class Trainer:
                 gap = LogprobGap(
                     self.config.rollout.max_logprob_gap, self.state.step, self.sampler.version, self.state.version
                 )
-                batch = self.trainer_logprobs(self.with_reference(batch), gap)
+                batch = with_reference(batch, self.config, self.updater, self.reference)
+                batch = with_trainer_logprobs(batch, self.config, self.updater, gap)
                 assembled = assemble(batch, self.method, self.config, self.state.step, self.state.baseline)  # L
                 measured = self.measure(assembled)
                 sums, outcomes = self.update(batch, assembled, gap)  #   theta <- theta - eta grad L
@@ -210,42 +211,6 @@ class Trainer:
         zeros, reward = np.zeros(len(tokens), dtype=np.float32), float(grade.verdict is Verdict.correct)
         return Trajectory(problem.id, index, DEMONSTRATION, self.prompts[problem.id], tokens, zeros, reward, -1)
 
-    def check_untrained(self, batch: list[QuestionBatch], assembled: Assembled, gap: LogprobGap) -> None:
-        """Compare sampler and trainer on rollouts that the first update leaves out: at least as many as configured.
-
-        Those it trains on are compared in its own forward passes, see `Updater.update`.
-        """
-        first = {id(item.trajectory) for item in assembled.updates[0]}
-        others = [rollout for question in batch for rollout in question.rollouts if id(rollout) not in first]
-        self.compare(spread_sample(others, self.config.rollout.gap_check_rollouts), gap)
-
-    def compare(self, rollouts: list[Trajectory], gap: LogprobGap) -> dict[int, np.ndarray]:
-        """Return the trainer's log-probs of rollouts by ``id``, once ``gap`` has seen how far the sampler's are off."""
-        found = self.updater.logprobs([WeightedTrajectory(rollout, ()) for rollout in rollouts])
-        gaps = [np.abs(found[id(rollout)] - rollout.old_logprobs).max() for rollout in rollouts]
-        gap.see(float(np.max(gaps, initial=0.0)), len(gaps))  # np.max: Python's max() forgets a nan that is not first
-        return found
-
-    def trainer_logprobs(self, batch: list[QuestionBatch], gap: LogprobGap) -> list[QuestionBatch]:
-        """With ``rollout.old_logprobs = trainer``, put the trainer's log pi_old in the place of the sampler's.
-
-        In bfloat16 the two engines round differently, and a ratio that starts away from 1 would be their noise.
-        """
-        rollouts = [rollout for question in batch for rollout in question.rollouts]
-        if self.config.rollout.old_logprobs == "sampler" or not rollouts:
-            return batch
-        found = self.compare(rollouts, gap)
-        return _with_rollouts(batch, lambda r: replace(r, old_logprobs=found[id(r)]))
-
-    def with_reference(self, batch: list[QuestionBatch]) -> list[QuestionBatch]:
-        """With a KL term in the advantage, give every rollout the frozen policy's log-probs (Appendix B.2)."""
-        settings = self.config.estimator
-        if not settings.kl_coefficient or settings.kl_term == "loss":
-            return batch
-        rollouts = [WeightedTrajectory(rollout, ()) for question in batch for rollout in question.rollouts]
-        found = self.updater.logprobs(rollouts, self.reference)
-        return _with_rollouts(batch, lambda rollout: replace(rollout, reference_logprobs=found[id(rollout)]))
-
     def measure(self, assembled: Assembled) -> dict[str, float]:
         """Return what is looked at every ``diagnostics.gradient_cosine_every`` steps and changes nothing."""
         every = self.config.diagnostics.gradient_cosine_every
@@ -264,7 +229,7 @@ class Trainer:
         """
         unseen = gap.rollouts == 0
         if unseen:
-            self.check_untrained(batch, assembled, gap)
+            check_untrained(batch, assembled, self.config, self.updater, gap)
         totals: dict[str, float] = {}
         outcomes = []
         for number, items in enumerate(assembled.updates):
@@ -339,7 +304,3 @@ def _clock(timings: dict[str, float], name: str):
     start = time.perf_counter()
     yield
     timings[name] = time.perf_counter() - start
-
-
-def _with_rollouts(batch: list[QuestionBatch], change: Callable[[Trajectory], Trajectory]) -> list[QuestionBatch]:
-    return [replace(question, rollouts=tuple(map(change, question.rollouts))) for question in batch]
