@@ -43,7 +43,7 @@ ROUNDS: Mapping[str, tuple[int, int]] = {"mini": (60, 120), "tiny": (2, 3)}
 #: Base -> methods searched a second time, for twice as long: those whose best try of the first round is more than
 #: `BEHIND` points below the best method's. After 60 steps these have not yet learnt to write as the demonstrations do,
 #: and which of their rates was ahead said little.
-SECOND_ROUND: dict[str, tuple[str, ...]] = {"weak": ("sft", "hpt", "mix_on"), "strong": ()}
+SECOND_ROUND: dict[str, tuple[str, ...]] = {"weak": ("sft", "hpt", "mix_on"), "strong": ("sft", "srft", "hpt")}
 BEHIND = 10.0
 
 
