@@ -24,6 +24,11 @@ if TYPE_CHECKING:  # planning a run reads this module's settings and must not wa
     from torch import Tensor
 
 
+#: Tokens of a block of the key-value cache on CPU. Samples and log-probs are the same to the last bit as with vLLM's own
+#: 128, whose blocks short responses leave mostly empty: reading them takes a seventh longer over a whole batch.
+CPU_BLOCK_TOKENS = 64
+
+
 @dataclass(frozen=True)
 class SamplingRequest:
     """n samples of one prompt.
@@ -95,6 +100,8 @@ class Sampler:
         options: dict[str, Any] = {}
         if ranks > 1:
             options["distributed_executor_backend"] = "external_launcher"
+        if vllm.platforms.current_platform.is_cpu():
+            options["block_size"] = CPU_BLOCK_TOKENS
         self._engine = vllm.LLM(
             model=folder,
             dtype=dtype,  # pyright: ignore[reportArgumentType]
