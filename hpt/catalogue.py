@@ -82,7 +82,13 @@ ARTEFACTS: dict[str, Artefact] = {
                  "training_dynamics"),
         Artefact("figure7", "Figure 7: entropy and response length", arms("weak", "grpo", "luffy", "hpt"), (),
                  "training_dynamics"),
-        # of published numbers alone: no arms, no runs
+        # exact: no arms, no runs
+        Artefact("table1", "Table 1: one estimator, four parts", (), (), "table1_estimator"),
+        Artefact("table1_readings", "Where Table 1 simplifies, and what that does to the gradient", (), (),
+                 "table1_estimator"),
+        Artefact("figure1", "Figure 1: the four parts and who chooses what", (), (), "table1_estimator"),
+        Artefact("figure1_tokens", "Figure 1 on real tokens: one group under five rows", (), (), "table1_estimator"),
+        # of published numbers alone
         Artefact("audit", "Audit: the printed numbers against each other", (), (), "audit"),
         SEARCH,
         PRICE,

@@ -156,7 +156,7 @@ class Study:
             write_json(self.output_dir / "notebooks" / f"{self.name}.json", status)
         rows = [(r["run"], r["fingerprint"], r["commit"][:12], r["dirty"], r["finished"]) for r in status["runs"]]
         source = "committed records" if status["from_records"] else "runs on this machine"
-        source = source if self.planned else "published numbers alone"
+        source = source if self.planned else "the package alone, without a run"
         note = f"Rendered at commit {status['commit'][:12]}{' with changed files' if dirty else ''} from {source}."
         heads = ("run", "fingerprint", "commit", "files changed", "finished")
         return Shown(plain_table(heads, rows) + Markup("<p>{}</p>").format(note), note)

@@ -311,7 +311,7 @@ def test_the_table_has_every_check_and_shows_what_stands_out(printed: list[Check
     shown = {label for label, cells in made.rows if cells}
     assert {"GPQA, k of 198", "Table 2, SRFT, strong base", "gate 1/8"} <= shown
     assert f"{len(printed)} checks" in made.caption
-    assert "From published numbers alone; no run." in made.markdown()
+    assert "Made without a run." in made.markdown()
     for check in printed:  # nothing inconsistent is hidden, but for the size that is only supposed
         if check.verdict is Consistency.inconsistent and "674" not in check.group:
             assert check.what in shown
@@ -329,6 +329,6 @@ def test_it_needs_no_run_anywhere(tmp_path: Path, capsys: pytest.CaptureFixture[
     records = study.records()
     assert records == study.verdicts(records) == []
     study.show("audit", records)
-    assert "published numbers alone" in study.finish(records).text
+    assert "the package alone, without a run" in study.finish(records).text
     names = {path.name for path in (tmp_path / "out" / "tables").iterdir()}
     assert names == {"audit.csv", "audit.md", "audit.tex", "audit.provenance.json"}

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from hpt.artefacts.audit import audit
 from hpt.artefacts.discrepancies import discrepancies
 from hpt.artefacts.dynamics import figure5, figure6, figure7, figure8
+from hpt.artefacts.estimator import figure1, figure1_tokens, table1, table1_readings
 from hpt.artefacts.exclusive import table4
 from hpt.artefacts.main_results import table2, table3, table5, table6
 from hpt.artefacts.output import FigureArtefact, Made, TableArtefact
@@ -30,6 +31,10 @@ BUILDERS: dict[str, Callable[[Sequence[RunRecords]], Made]] = {
     "figure6": figure6,
     "figure7": figure7,
     "figure8": figure8,
+    "table1": table1,
+    "table1_readings": table1_readings,
+    "figure1": figure1,
+    "figure1_tokens": figure1_tokens,
     "audit": audit,
     "search": search,
     "discrepancies": discrepancies,

@@ -53,10 +53,10 @@ def source_line(records: Sequence[RunRecords]) -> str:
 
     Example:
         >>> source_line([])
-        'From published numbers alone; no run.'
+        'Made without a run.'
     """
     if not records:
-        return "From published numbers alone; no run."
+        return "Made without a run."
     names = "; ".join(sorted(own.name for own in records))
     count = f"{len(records)} run{'' if len(records) == 1 else 's'}"
     return f"From {count} at commit {commits(records)}{': ' + names if names else ''}."

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from hpt.laboratory import random_batch as world
 from hpt.laboratory import textbook
 from hpt.laboratory.textbook import Textbook
 from hpt.upge import advantage, aggregation, coefficient, estimator, reference, stabilization
 from hpt.upge.estimator import ROWS, Row
-from tests.equations import world
 
 TOLERANCE = 1e-10
 #: Worlds in which every clipped row has ratios beyond both bounds with advantages of both signs (asserted below).

@@ -1,4 +1,7 @@
-"""A tiny float64 policy and a random batch on which masks work on both sides; shared by the tests of this folder."""
+"""A tiny float64 policy and a random batch on which masks work on both sides.
+
+`hpt.laboratory.table1` compares every row with its textbook loss here, and so do `tests/equations`.
+"""
 
 from dataclasses import dataclass
 
@@ -40,15 +43,18 @@ class World:
         return hidden @ policy["output"].T + policy["bias"]
 
     def logprobs(self, policy: Policy, index: int) -> Tensor:
+        """Return log pi of a trajectory's tokens [length], with gradient."""
         chosen = self.tokens[index][:, None]
         return torch.log_softmax(self.logits(policy, index), -1).gather(1, chosen).squeeze(1)
 
     def entropies(self, policy: Policy, index: int) -> Tensor:
+        """Return the exact entropy at a trajectory's tokens [length], nats."""
         log_p = torch.log_softmax(self.logits(policy, index), -1)
         return -(log_p.exp() * log_p).sum(-1)
 
 
 def random_policy(generator: torch.Generator, near: Policy | None = None, noise: float = 0.4) -> Policy:
+    """Return random weights, or with ``near`` those weights disturbed by noise of this size."""
     shapes = {
         "embedding": (VOCABULARY, WIDTH),
         "question": (QUESTIONS, WIDTH),
@@ -62,6 +68,12 @@ def random_policy(generator: torch.Generator, near: Policy | None = None, noise:
 
 
 def make_world(seed: int) -> World:
+    """Return the batch of a seed: sixteen rollouts, six of them right, and four demonstrations, three of them right.
+
+    Example:
+        >>> float(make_world(1).rewards.sum())
+        9.0
+    """
     generator = torch.Generator().manual_seed(seed)
     rng = np.random.default_rng(seed)
     policy = random_policy(generator)
@@ -183,6 +195,7 @@ def streams_of(world: World, chosen: list[int], policy: Policy | None = None) ->
 
 
 def step_counts(world: World, row: Row) -> StepCounts:
+    """Return the counts a row's aggregation divides by."""
     lengths = world.lengths[members(world, row)[0]]
     return StepCounts(
         prompts=QUESTIONS,
@@ -220,9 +233,11 @@ def upge_gradient(world: World, rows: list[Row], splits: list[list[int]] | None 
 
 
 def flat_gradient(loss: Tensor, policy: Policy) -> Tensor:
+    """Return the gradient of a loss over all parameters, flat."""
     gradients = torch.autograd.grad(loss, list(policy.values()), materialize_grads=True)
     return torch.cat([gradient.flatten() for gradient in gradients])
 
 
 def relative_difference(a: Tensor, b: Tensor) -> float:
+    """Return max |a - b| / max |b|."""
     return float((a - b).abs().max() / b.abs().max())
