@@ -10,6 +10,14 @@ from hpt.artefacts.discrepancies import discrepancies
 from hpt.artefacts.dynamics import figure5, figure6, figure7, figure8
 from hpt.artefacts.estimator import figure1, figure1_tokens, table1, table1_readings
 from hpt.artefacts.exclusive import table4
+from hpt.artefacts.laboratory import (
+    best_gate,
+    bias_variance,
+    estimator_error,
+    estimators,
+    gates_as_estimators,
+    gradient_conflict,
+)
 from hpt.artefacts.main_results import table2, table3, table5, table6
 from hpt.artefacts.output import FigureArtefact, Made, TableArtefact
 from hpt.artefacts.pass_at_k import figure2
@@ -35,6 +43,12 @@ BUILDERS: dict[str, Callable[[Sequence[RunRecords]], Made]] = {
     "table1_readings": table1_readings,
     "figure1": figure1,
     "figure1_tokens": figure1_tokens,
+    "bias_variance": bias_variance,
+    "estimators": estimators,
+    "estimator_error": estimator_error,
+    "gates_as_estimators": gates_as_estimators,
+    "best_gate": best_gate,
+    "gradient_conflict": gradient_conflict,
     "audit": audit,
     "search": search,
     "discrepancies": discrepancies,
