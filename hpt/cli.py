@@ -19,6 +19,7 @@ from hpt.cli_data import data_app
 from hpt.cli_models import models_app
 from hpt.cli_runs import ReportsDir, RunsDir, Scale, find_run, runs_app
 from hpt.errors import ConfigError, HptError
+from hpt.launch import OPTIONS, launcher_options
 
 if TYPE_CHECKING:
     from hpt.config import RunConfig
@@ -41,6 +42,26 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="One setting, e.g. --set gate.count=2 --set optimizer.learning_rate=0.001"),
 ]
+Gpus = Annotated[int | None, typer.Option(min=1, help="GPU scales: number of GPUs; default: 8, at scale gpu 1")]
+LauncherArgs = Annotated[
+    str | None,
+    typer.Option(
+        "--launcher-args",
+        envvar=OPTIONS,
+        help="Options for DeepSpeed's launcher, e.g. '--num_gpus 8' or '--hostfile hosts'; default: all GPUs there are",
+    ),
+]
+
+
+def use_launcher(text: str | None) -> None:
+    """Have every run from here on, those of notebooks included, started with these options.
+
+    Raises:
+        ConfigError: not options of DeepSpeed's launcher.
+    """
+    if text is not None:
+        launcher_options(text)
+        os.environ[OPTIONS] = text
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -94,11 +115,13 @@ def reproduce(
         bool,
         typer.Option("--from-records", help="Render from committed records instead of computing; the report says so"),
     ] = False,
+    launcher_args: LauncherArgs = None,
 ) -> None:
     """Compute whatever is missing, execute the notebooks and write the report; run again to continue."""
     from hpt.experiments import compute
     from hpt.report import build_report
 
+    use_launcher(launcher_args)
     chosen, numbers = only or [], parse_seeds(seeds)
     if why:
         _print_plan(scale, chosen, numbers, runs_dir)
@@ -112,9 +135,26 @@ def reproduce(
 
 
 @app.command()
-def plan(scale: Scale = "mini", only: Only = None, seeds: Seeds = "0", runs_dir: RunsDir = Path("runs")) -> None:
+def plan(
+    scale: Scale = "mini",
+    only: Only = None,
+    seeds: Seeds = "0",
+    runs_dir: RunsDir = Path("runs"),
+    gpus: Gpus = None,
+    gpu_memory: Annotated[float, typer.Option(min=1, help="GPU scales: memory of a GPU, GiB")] = 80,
+    gpu_tflops: Annotated[float, typer.Option(min=1, help="GPU scales: peak of a GPU in bfloat16, TFLOP/s")] = 989,
+    utilisation: Annotated[
+        Path | None, typer.Option(help="GPU scales: result of `python -m benchmarks.gpu`; default: stated shares")
+    ] = None,
+) -> None:
     """Show what would run, and why; nothing is computed."""
-    _print_plan(scale, only or [], parse_seeds(seeds), runs_dir)
+    from hpt.resource_plan import ON_GPUS, machine_of, make_plan, print_plan
+
+    if scale in ON_GPUS:
+        machine = machine_of(scale, gpus, gpu_memory, gpu_tflops, utilisation)
+        print_plan(make_plan(scale, only or [], parse_seeds(seeds), runs_dir, machine), runs_dir, console)
+    else:
+        _print_plan(scale, only or [], parse_seeds(seeds), runs_dir)
 
 
 def _print_plan(scale: str, only: list[str], seeds: list[int], runs_dir: Path, jobs: int | None = None) -> None:
@@ -156,13 +196,16 @@ def train(
                                                    "folder (.jsonl, .json, .parquet)")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     settings: Set = None,
+    evaluations: Annotated[str, typer.Option(help="Sets to evaluate the final policy on, comma-separated")] = "",
     runs_dir: RunsDir = Path("runs"),
+    launcher_args: LauncherArgs = None,
 ) -> None:  # fmt: skip
     """Train one policy with one method (its base first, if it is missing); run again to continue."""
     from hpt.experiments import run_with_base
     from hpt.job import base_config
     from hpt.scales import build_config
 
+    use_launcher(launcher_args)
     given = parse_settings(settings)
     if data is not None:
         given["data.source"] = data
@@ -172,7 +215,7 @@ def train(
     config = base_config(basis) if basis else build_config(
         method, scale=scale, recipe=recipe, policy=policy, seed=seed, settings=given
     )  # fmt: skip
-    folder = run_with_base(config, runs_dir)
+    folder = run_with_base(config, runs_dir, tuple(filter(None, evaluations.split(","))))
     console.print(f"finished: {folder.path}")
 
 
@@ -185,6 +228,7 @@ def evaluate(
     template: Annotated[str | None, typer.Option(help="With --model: how a question becomes a prompt")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="With --model: folder of downloaded sets")] = None,
     runs_dir: RunsDir = Path("runs"),
+    launcher_args: LauncherArgs = None,
 ) -> None:
     """Sample a finished run's policy, or any model, on evaluation sets and print its scores."""
     from hpt.data.sources import evaluation_names
@@ -192,6 +236,7 @@ def evaluate(
     from hpt.export import load_records
     from hpt.job import sampling_config
 
+    use_launcher(launcher_args)
     if (run is None) == (model is None):
         raise ConfigError("run", run, "either a run or --model FOLDER", "name one of the two")
     config = find_run(run, runs_dir).config if run is not None else _given(cast(Path, model), scale, template, data_dir)

@@ -35,7 +35,8 @@ def validation_rows(
         template=config.data.template,
     )
     rows: list[dict[str, Any]] = []
-    shares = {name: problems[engine.rank :: engine.ranks] for name, problems in curves.items()}
+    width = config.rollout.tensor_parallel
+    shares = {name: engine.share(problems, width) for name, problems in curves.items()}
     answers = sample_answers(sampler, verifier, tokenizer, shares, law)
     answers["correct"] = answers["verdict"] == Verdict.correct.value
     for name in curves:
@@ -49,5 +50,5 @@ def validation_rows(
                 response_tokens_mean=("response_tokens", "mean"),
             )
         )
-        rows += [{"step": step, **row} for row in engine.gather(rows_of(counts.reset_index()))]
+        rows += [{"step": step, **row} for row in engine.gather_shares(rows_of(counts.reset_index()), width)]
     return rows

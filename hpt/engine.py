@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from hpt.config import EngineSettings, OptimizerSettings
 from hpt.errors import HptError
 from hpt.policy import PolicyModule
+from hpt.ranks import WAIT, Ranks, start_watch
+from hpt.shards import load_shards, save_shards
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class GuardedAdamW(torch.optim.AdamW):
         return super().step(closure) if self.may_step() else None
 
 
-class PolicyEngine:
+class PolicyEngine(Ranks):
     """The policy under DeepSpeed.
 
     Args:
@@ -74,7 +76,7 @@ class PolicyEngine:
         make_optimizer: Callable[[nn.Module], Any] | None = None,
     ) -> None:
         deepspeed = start_process_group()
-        self.rank, self.ranks = deepspeed.comm.get_rank(), deepspeed.comm.get_world_size()
+        super().__init__(deepspeed.comm.get_rank(), deepspeed.comm.get_world_size())
         self.settings, self.optimizer_settings = engine, optimizer
         if engine.gradient_checkpointing:
             model.gradient_checkpointing_enable()  # pyright: ignore[reportCallIssue]
@@ -137,13 +139,23 @@ class PolicyEngine:
 
     def save_model(self, folder: Path) -> None:
         """Write the weights in Hugging Face format (rank 0 writes; at ZeRO-3 all ranks must call)."""
-        state = {name: weight.clone().contiguous() for name, weight in self.named_weights()}
+        state: dict[str, Tensor] = {}
+        for name, weight in self.named_weights():
+            if self.rank == 0:  # the others only take part in gathering: a copy each would fill a node's memory
+                state[name] = weight.to("cpu", copy=True).contiguous()
         if self.rank == 0:
             self.module.model.save_pretrained(folder, state_dict=state)  # pyright: ignore[reportCallIssue]
 
     def save_state(self, folder: Path) -> None:
-        """Write weights, optimiser and everything DeepSpeed needs to go on, into ``folder/deepspeed``."""
-        self._engine.save_checkpoint(str(folder), tag="deepspeed", save_latest=False)
+        """Write weights, optimiser and everything the engine needs to go on, into ``folder/deepspeed``.
+
+        Every rank writes a part. Whoever reads it may have another number of ranks: see `hpt.shards`; without ZeRO
+        every rank has everything.
+        """
+        if self.settings.zero_stage:
+            save_shards(self.module, self._inner, folder / "deepspeed", self.rank, self.ranks)
+        else:
+            self._engine.save_checkpoint(str(folder), tag="deepspeed", save_latest=False)
 
     def load_state(self, folder: Path) -> None:
         """Read what `save_state` wrote.
@@ -153,22 +165,12 @@ class PolicyEngine:
         """
         from hpt.errors import RecordFault
 
+        if self.settings.zero_stage:
+            load_shards(self.module, self._inner, self._engine.optimizer, folder / "deepspeed", self.rank)
+            return
         path, _ = self._engine.load_checkpoint(str(folder), tag="deepspeed")
         if path is None:
             raise RecordFault(f"{folder}: no DeepSpeed state; remove this checkpoint and the one before is used")
-
-    def barrier(self) -> None:
-        """Wait for all ranks."""
-        if self.ranks > 1:
-            torch.distributed.barrier()
-
-    def gather(self, own: list[Any]) -> list[Any]:
-        """Return the concatenation of every rank's list, in order of ranks, on every rank."""
-        if self.ranks == 1:
-            return own
-        lists: list[Any] = [None] * self.ranks
-        torch.distributed.all_gather_object(lists, own)
-        return [item for part in lists for item in part]
 
     def close(self) -> None:
         """Let go of the engine's buffers (a second stage builds a new engine in the same process)."""
@@ -181,7 +183,9 @@ def start_process_group() -> Any:
     Raises:
         HptError: DeepSpeed cannot be imported.
     """
-    if not torch.cuda.is_available():
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))  # before anything is put on device 0 by all ranks
+    else:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "error")
     try:
@@ -195,7 +199,8 @@ def start_process_group() -> Any:
     if not torch.distributed.is_initialized():
         with _launched():
             backend = "nccl" if torch.cuda.is_available() else "gloo"
-            deepspeed.init_distributed(dist_backend=backend, verbose=False)
+            deepspeed.init_distributed(dist_backend=backend, verbose=False, timeout=WAIT)
+        start_watch()
     return deepspeed
 
 

@@ -6,6 +6,7 @@ Several ranks run the same module under DeepSpeed's launcher. A job may be kille
 import os
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from hpt.errors import ConfigError, HptError
 from hpt.files import read_json, write_json, write_parquet
 from hpt.methods import method_named, stage_at
 from hpt.model_folder import check_context, check_model_folder, load_tokenizer, model_hashes, save_model_folder
+from hpt.ranks import Ranks, finish_watch, first_failure, join, launched_rank, launched_ranks, report_failure
 from hpt.runs import RunFolder, provenance
 from hpt.tasks.corpus import BASES
 from hpt.tasks.problems import Problem, problems_hash
@@ -153,17 +155,19 @@ def run_job(job: Job) -> RunFolder:
     folder = RunFolder.of(config, job.root)
     os.environ.setdefault("OMP_NUM_THREADS", str(config.engine.threads))
     # rank 0 holds the run for all; the others meet it when they join the process group
-    with folder.lock() if _rank() == 0 else nullcontext():
-        if _rank() == 0:
+    with folder.lock() if launched_rank() == 0 else nullcontext():
+        if launched_rank() == 0:
             folder.create(config)
-        sampler = None
+        ranks, sampler = join(), None
         if not folder.finished:
             try:
                 sampler = _train(config, folder)
             except (HptError, KeyboardInterrupt) as error:
                 folder.set_status("stopped", folder.status["step"], message=str(error) or "interrupted")
                 raise
-        evaluate_run(folder, config, job.evaluations, sampler)
+        ranks.barrier()  # rank 0 alone fetches a model, and writes the last records
+        evaluate_run(folder, config, job.evaluations, sampler, ranks)
+        ranks.barrier()
     return folder
 
 
@@ -180,7 +184,7 @@ def _train(config: RunConfig, folder: RunFolder) -> Any:
         sampler = None
     else:
         sampler = _post_train(config, folder)
-    if _rank() == 0:
+    if launched_rank() == 0:
         found = {"damaged_checkpoints": damaged_checkpoints(folder.path / "checkpoints")}
         write_json(folder.path / "provenance.json", provenance(time.perf_counter() - started) | found)
         folder.set_status("finished", config.schedule.steps)
@@ -192,20 +196,16 @@ def _make_base(config: RunConfig, folder: RunFolder) -> None:
     if config.data.source.startswith(HUB):
         from hpt.public_models import MODELS, prepare_model
 
-        if _rank() == 0:
+        if launched_rank() == 0:
             prepare_model(MODELS[config.policy.name], folder.model)
     elif config.data.source.startswith(FOLDER):
-        if _rank() == 0:
+        if launched_rank() == 0:
             folder.model.unlink(missing_ok=True)
             folder.model.symlink_to(str(config.policy.path))
     else:
         from hpt.pretrain import pretrain
 
         pretrain(config, folder)
-
-
-def _rank() -> int:
-    return int(os.environ.get("RANK", "0"))
 
 
 def _post_train(config: RunConfig, folder: RunFolder) -> Any:
@@ -226,7 +226,7 @@ def _post_train(config: RunConfig, folder: RunFolder) -> Any:
     data = encode_training(
         tokenizer, training_problems_of(config), config, any(stage.needs_demonstrations for stage in stages)
     )
-    if _rank() == 0:
+    if launched_rank() == 0:
         write_json(folder.path / "data.json", {"problems": len(data.problems), **data.counts})
     dtype = getattr(torch, config.policy.dtype)
 
@@ -291,12 +291,21 @@ def progress(metrics: list[dict[str, Any]], config: RunConfig) -> dict[str, Any]
     }
 
 
-def evaluate_run(folder: RunFolder, config: RunConfig, names: Sequence[str], sampler: Any = None) -> None:
+def evaluate_run(
+    folder: RunFolder, config: RunConfig, names: Sequence[str], sampler: Any = None, ranks: Ranks | None = None
+) -> None:
     """Sample the final policy on every set of ``names`` that it has not been sampled on yet.
 
-    ``sampler``: one that already holds the final weights; None loads them from ``folder.model``.
+    Args:
+        folder: of the finished run.
+        config: of the run.
+        names: evaluation sets, see `evaluation_key`.
+        sampler: one that already holds the final weights; None loads them from ``folder.model``.
+        ranks: every rank takes a share of the problems, rank 0 writes; None = this process alone.
     """
-    missing = missing_evaluations(folder, config, names)
+    ranks = ranks or Ranks()
+    # rank 0 looks for all: while another rank still looks, it may have written the first file already
+    missing = ranks.gather(missing_evaluations(folder, config, names) if ranks.rank == 0 else [])
     if not missing:
         return
     from hpt.evaluate import sample_answers
@@ -305,29 +314,53 @@ def evaluate_run(folder: RunFolder, config: RunConfig, names: Sequence[str], sam
 
     tokenizer = load_tokenizer(folder.model)
     config = sampling_config(config)
-    sampler = sampler or Sampler(str(folder.model), config.rollout, config.policy.dtype)
+    width = config.rollout.tensor_parallel
+    sampler = sampler or Sampler(str(folder.model), config.rollout, config.policy.dtype, ranks.ranks)
     with Verifier(timeout_s=config.rollout.verifier_timeout_s) as verifier:
         for name in missing:
             settings, problems, key = evaluation_key(config, name)
-            answers = sample_answers(sampler, verifier, tokenizer, {name: problems}, settings)
-            write_parquet(folder.evaluation_path(name, key), answers)
+            share = {name: ranks.share(problems, width)}
+            answers = sample_answers(sampler, verifier, tokenizer, share, settings)
+            if ranks.ranks > 1:
+                answers = in_order(ranks.gather_shares([answers], width), problems)
+            if ranks.rank == 0:
+                write_parquet(folder.evaluation_path(name, key), answers)
+
+
+def in_order(shares: Sequence[Any], problems: Sequence[Problem]) -> Any:
+    """Return the answers of all ranks as one rank would have written them, problem by problem."""
+    import pandas as pd
+
+    place = {problem.id: index for index, problem in enumerate(problems)}
+    answers = pd.concat([share for share in shares if len(share)], ignore_index=True)
+    return answers.sort_values("problem_id", key=lambda ids: ids.map(place), kind="stable", ignore_index=True)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Entry point of the process; exit code 2 for a user's mistake, 1 for a fault, 130 for an interrupt."""
+    """Entry point of the process; exit code 2 for a user's mistake, 1 for a fault, 130 for an interrupt.
+
+    Of several ranks the one that fails first tells the others why, and all end with its error.
+    """
     spec = read_json(Path(arguments[0]))
     job = Job(validate(spec["config"]), Path(spec["root"]), tuple(spec["evaluations"]))
     try:
         run_job(job)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except HptError as error:
+        report_failure(str(error))
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, ConfigError) else 1
     except KeyboardInterrupt:
+        report_failure("interrupted")
         print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
         return 130
+    except Exception as error:
+        if launched_ranks() == 1:
+            raise
+        traceback.print_exc()
+        print(f"error: {first_failure(f'{type(error).__name__}: {error}')}", file=sys.stderr)
+        return 1
+    finally:
+        finish_watch()
     return 0
 
 

@@ -1,4 +1,7 @@
-"""Independent runs side by side: one process each, one core each, with one bar for all and one line per job."""
+"""Independent runs side by side: one process each, one core each, with one bar for all and one line per job.
+
+With several devices a run has them all, started by DeepSpeed's launcher, and runs come one after the other.
+"""
 
 import ctypes
 import os
@@ -17,12 +20,14 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from hpt.errors import HptError
 from hpt.files import write_json
 from hpt.job import Job, is_ready, resolve_run
+from hpt.launch import job_command, launcher_options
+from hpt.ranks import PARENT
 from hpt.runs import RunFolder
 
 
 @dataclass
 class Running:
-    """A job at work: its process, core, log and line on the screen."""
+    """A job at work: its process, core, log and line on the screen; ``ranked``: the process is a launcher."""
 
     job: Job
     folder: RunFolder
@@ -30,6 +35,7 @@ class Running:
     core: int
     log: Path
     line: TaskID
+    ranked: bool = False
 
 
 def run_jobs(jobs: Sequence[Job], parallel: int | None = None) -> None:
@@ -41,7 +47,8 @@ def run_jobs(jobs: Sequence[Job], parallel: int | None = None) -> None:
         HptError: a job failed; the others are stopped, and continue with the same command.
     """
     cores = sorted(os.sched_getaffinity(0))
-    parallel = min(parallel or len(cores), len(jobs))
+    launcher = launcher_options()
+    parallel = 1 if launcher is not None else min(parallel or len(cores), len(jobs))
     waiting, running = list(jobs), []
     free = [cores[i % len(cores)] for i in range(parallel)]
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[detail]}"), TimeElapsedColumn())
@@ -56,7 +63,7 @@ def run_jobs(jobs: Sequence[Job], parallel: int | None = None) -> None:
             while waiting or running:
                 while free and (following := _first_ready(waiting)) is not None:
                     waiting.remove(following)
-                    running.append(_start(following, free.pop(), Path(scratch), bar))
+                    running.append(_start(following, free.pop(), Path(scratch), bar, launcher))
                     if plain:
                         print(f"started {running[-1].folder.path.name}", file=sys.stderr, flush=True)
                 if waiting and not running:
@@ -76,12 +83,12 @@ def run_jobs(jobs: Sequence[Job], parallel: int | None = None) -> None:
                         print(f"finished {own.folder.path.name}", file=sys.stderr, flush=True)
     finally:
         for own in running:
-            own.process.send_signal(signal.SIGINT)
+            _signal(own, signal.SIGINT)
         for own in running:
             try:
                 own.process.wait(timeout=20)
             except subprocess.TimeoutExpired:
-                own.process.kill()
+                _signal(own, signal.SIGKILL)
 
 
 def _first_ready(waiting: Sequence[Job]) -> Job | None:
@@ -89,7 +96,15 @@ def _first_ready(waiting: Sequence[Job]) -> Job | None:
     return next((job for job in waiting if is_ready(job.config, job.root)), None)
 
 
-def _start(job: Job, core: int, scratch: Path, bar: Progress) -> Running:
+def _signal(own: Running, number: int) -> None:
+    """Send a signal to a job; to a launcher's whole session, for the launcher does not pass it on."""
+    if own.ranked:
+        os.killpg(own.process.pid, number)
+    else:
+        own.process.send_signal(number)
+
+
+def _start(job: Job, core: int, scratch: Path, bar: Progress, launcher: list[str] | None) -> Running:
     config = resolve_run(job.config, job.root)
     folder = RunFolder.of(config, job.root)
     folder.path.mkdir(parents=True, exist_ok=True)
@@ -105,21 +120,22 @@ def _start(job: Job, core: int, scratch: Path, bar: Progress) -> Running:
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
         "TOKENIZERS_PARALLELISM": "false",
+        PARENT: f"{os.getpid()}@{os.uname().nodename}",
     }
 
     def prepare() -> None:
-        if threads == "1":
+        if threads == "1" and launcher is None:
             os.sched_setaffinity(0, {core})
         # a pool that is killed outright cannot stop its jobs; without this they would run on, unseen (PR_SET_PDEATHSIG)
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
     with open(log, "ab") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "hpt.job", str(spec)], stdout=file, stderr=subprocess.STDOUT, env=environment,
-            preexec_fn=prepare,
+            job_command("hpt.job", [str(spec)], launcher), stdout=file, stderr=subprocess.STDOUT, env=environment,
+            preexec_fn=prepare, start_new_session=launcher is not None,
         )  # fmt: skip
     line = bar.add_task(folder.path.name, total=max(1, config.schedule.steps), detail="starting")
-    return Running(job, folder, process, core, log, line)
+    return Running(job, folder, process, core, log, line, launcher is not None)
 
 
 def _show(own: Running, bar: Progress) -> None:
@@ -137,7 +153,10 @@ def _show(own: Running, bar: Progress) -> None:
 def _finish(own: Running) -> None:
     if own.process.returncode == 0:
         return
-    tail = "\n".join(own.log.read_text(errors="replace").splitlines()[-15:])
-    raise HptError(
-        f"run {own.folder.path.name} ended with exit code {own.process.returncode}; its log is {own.log}:\n{tail}"
-    )
+    lines = own.log.read_text(errors="replace").splitlines()
+    tail = lines[-15:]
+    said = [line for line in lines[-200:] if line.startswith("error: ")]
+    if own.ranked and said and said[-1] not in tail:  # the launcher and the other ranks may have said much since
+        tail.insert(0, said[-1])
+    message = f"run {own.folder.path.name} ended with exit code {own.process.returncode}; its log is {own.log}:"
+    raise HptError("\n".join([message, *tail]))

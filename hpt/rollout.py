@@ -19,6 +19,7 @@ import numpy as np
 
 from hpt.config import RolloutSettings
 from hpt.errors import ConfigError, HptError, TrainingFault
+from hpt.ranks import sampler_width
 
 if TYPE_CHECKING:  # planning a run reads this module's settings and must not wait for PyTorch
     from torch import Tensor
@@ -78,7 +79,8 @@ class Sampler:
         folder: model folder in Hugging Face format; its weights are the engine's until `load_weights`.
         settings: context, parallel sequences, cache.
         dtype: ``float32`` or ``bfloat16``.
-        ranks: number of training ranks; with more than one the engine joins the running process group.
+        ranks: number of training ranks; with more than one the engine joins the running process group, and
+            ``settings.tensor_parallel`` neighbouring ranks share one engine's weights and requests.
 
     Raises:
         HptError: vLLM cannot be imported.
@@ -101,6 +103,11 @@ class Sampler:
         options: dict[str, Any] = {}
         if ranks > 1:
             options["distributed_executor_backend"] = "external_launcher"
+            options["tensor_parallel_size"] = sampler_width(settings.tensor_parallel, ranks)
+        self._sleeps = settings.sleep_while_training and torch.cuda.is_available()
+        if self._sleeps:
+            options["enable_sleep_mode"] = True
+        self._asleep = False
         if not torch.cuda.is_available():
             options["block_size"] = CPU_BLOCK_TOKENS
         self._engine = vllm.LLM(
@@ -173,9 +180,25 @@ class Sampler:
         """
         # model.load_weights would be wrong on CPU: linear weights are repacked after loading, so it would write into
         # a layout that is no longer there
+        if self._asleep:  # the weights first: with the cache as well, what is gathered for them might find no room
+            _give_back_unused()
+            self._engine.wake_up(tags=["weights"])
         self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
+        if self._asleep:
+            self._engine.wake_up(tags=["kv_cache"])
+            self._asleep = False
         self._engine.reset_prefix_cache()
         self.version = version
+
+    def sleep(self) -> None:
+        """Give the GPU memory of weights and cache back until `load_weights`, with ``rollout.sleep_while_training``.
+
+        Level 2: the weights are thrown away, not kept in the machine's memory, for new ones come before the next
+        request. On CPU there is nothing to give back, and vLLM has no such mode.
+        """
+        if self._sleeps and not self._asleep:
+            self._engine.sleep(level=2)
+            self._asleep = True
 
 
 def _to_sample(completion: Any) -> Sample:
@@ -195,6 +218,13 @@ def _eager() -> AbstractContextManager[Any]:
     import torch
 
     return nullcontext() if torch.cuda.is_available() else torch.compiler.set_stance("force_eager")
+
+
+def _give_back_unused() -> None:
+    """Return what PyTorch keeps for later to the GPU: vLLM asks the driver for its memory, not PyTorch."""
+    import torch
+
+    torch.cuda.empty_cache()
 
 
 def _stop_tokens(folder: str) -> list[int]:

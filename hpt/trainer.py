@@ -104,6 +104,7 @@ class Trainer:
                 rollouts = self.sample(questions)  #   tau_i ~ pi_theta(. | q), i = 1..n
             with self.clock("time/verify_s"):
                 graded = self.verify(questions, rollouts)  #   v(tau_i) <- R(tau_i)
+            self.sampler.sleep()
             with self.clock("time/train_s"):
                 batch = self.weigh_questions(questions, rollouts, graded)  #   P, alpha <- f(P), beta <- g(P)
                 gap = LogprobGap(
@@ -140,7 +141,7 @@ class Trainer:
         if samples == 0:
             return [[] for _ in questions]
         asked = [(i, problem) for i, problem in enumerate(questions) if not self.memory.rests(problem.id)]
-        own = asked[self.engine.rank :: self.engine.ranks]
+        own = self.engine.share(asked, settings.tensor_parallel)
         requests = [
             SamplingRequest(
                 self.prompts[problem.id],
@@ -160,12 +161,12 @@ class Trainer:
             ])
             for (index, problem), batch in zip(own, self.sampler.sample(requests), strict=True)
         ]  # fmt: skip
-        by_question = dict(self.engine.gather(drawn))
+        by_question = dict(self.engine.gather_shares(drawn, settings.tensor_parallel))
         return [by_question.get(index, []) for index in range(len(questions))]
 
     def verify(self, questions: list[Problem], rollouts: list[list[Trajectory]]) -> list[GradedRollouts]:
         """Grade every rollout (Eq. 7); every rank grades a share."""
-        own = range(len(questions))[self.engine.rank :: self.engine.ranks]
+        own = self.engine.share(range(len(questions)))
         flat = [(index, rollout) for index in own for rollout in rollouts[index]]
         texts = self.tokenizer.batch_decode([t.response_tokens for _, t in flat], skip_special_tokens=True)
         grades = iter(self.verifier.grade(texts, [questions[index] for index, _ in flat]) if flat else ())

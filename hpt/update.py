@@ -139,23 +139,22 @@ class Updater:
 
     @torch.no_grad()
     def logprobs(self, items: Sequence[WeightedTrajectory], of: nn.Module | None = None) -> dict[int, Any]:
-        """Return log-probs [len] of each trajectory, by ``id(trajectory)``; all ranks compute the same.
+        """Return log-probs [len] of each trajectory, by ``id(trajectory)``; every rank computes a share.
 
         Args:
-            items: trajectories; their weights do not matter.
+            items: trajectories, the same on every rank; their weights do not matter.
             of: another model than the policy: the frozen initial one.
         """
-        settings = self.engine.settings
-        found: dict[int, Any] = {}
-        for group in split_into_micro_batches(items, settings.micro_batch_tokens, settings.layout):
-            batch = move(collate(group, 0, settings.layout, self.dtype), self.engine.device)
+        place = {id(item.trajectory): index for index, item in enumerate(items)}
+        found: list[tuple[int, Any]] = []
+        for own in self.micro_batches(items) if items else []:
+            batch = move(own, self.engine.device)
             values = self.forward(batch, of)[0].float().cpu().numpy()
-            start = 0
-            for item in group:
-                end = start + item.trajectory.length
-                found[id(item.trajectory)] = values[start:end]
-                start = end
-        return found
+            ends = np.cumsum([member.trajectory.length for member in batch.members])[:-1]
+            for member, part in zip(batch.members, np.split(values, ends), strict=True):
+                if (index := place.get(id(member.trajectory))) is not None:  # else it only fills up another rank's work
+                    found.append((index, part))
+        return {id(items[index].trajectory): values for index, values in self.engine.gather(found)}
 
 
 def _largest_gap(batch: MicroBatch, logprobs: Tensor) -> tuple[float, int]:

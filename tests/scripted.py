@@ -77,6 +77,9 @@ class ScriptedSampler:
             self.model.load_state_dict(found)
             self.version = version
 
+    def sleep(self) -> None:
+        """Holds no memory to give back."""
+
     @torch.no_grad()
     def sample(self, requests: Sequence[SamplingRequest]) -> list[list[Sample]]:
         """Return the scripted responses."""

@@ -1,0 +1,65 @@
+"""Checkpoints written by two ranks and read by one, at every ZeRO stage, and by as many as wrote them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from hpt.errors import RecordFault
+from tests.invariance import world
+from tests.invariance.resharding import STAGES, engine_at, update
+from tests.processes import start_ranks, wait_for_ranks
+
+
+@pytest.fixture(scope="module")
+def written_by_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("two-ranks")
+    processes = start_ranks(2, folder, "tests.invariance.resharding", str(folder))
+    try:
+        wait_for_ranks(processes, folder, timeout_s=250)
+    finally:
+        for process in processes:
+            process.kill()
+    return folder
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_one_rank_goes_on_where_two_stopped(stage: int, written_by_two: Path) -> None:
+    """The weights come back in every bit; the update after it sums gradients in another order, hence 1e-5."""
+    expected = torch.load(written_by_two / f"{stage}.pt", weights_only=True)
+    engine = engine_at(stage)
+    engine.load_state(written_by_two / str(stage))
+    assert torch.equal(world.flat(engine.named_weights()), expected["before"])
+    after = update(engine)
+    moved = (expected["after"] - expected["before"]).abs().max()
+    # Adam without its moments would move by the whole rate in another direction
+    assert (after - expected["after"]).abs().max() < 1e-3 * moved
+    engine.close()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_same_number_of_ranks_goes_on_bit_by_bit(stage: int, tmp_path: Path) -> None:
+    engine = engine_at(stage)
+    update(engine)
+    update(engine)
+    engine.save_state(tmp_path)
+    expected = update(engine)
+    again = engine_at(stage)
+    again.load_state(tmp_path)
+    assert torch.equal(update(again), expected)
+
+
+def test_shards_are_shared_evenly_and_named_after_their_ranks(written_by_two: Path) -> None:
+    files = sorted((written_by_two / "3" / "deepspeed").iterdir())
+    assert [file.name for file in files] == [f"shard-00{rank}-of-002.safetensors" for rank in (0, 1)]
+    sizes = [file.stat().st_size for file in files]
+    assert max(sizes) < 0.8 * sum(sizes)
+
+
+def test_a_missing_shard_is_named(written_by_two: Path, tmp_path: Path) -> None:
+    engine = engine_at(3)
+    (tmp_path / "deepspeed").mkdir()
+    first = written_by_two / "3" / "deepspeed" / "shard-000-of-002.safetensors"
+    (tmp_path / "deepspeed" / first.name).write_bytes(first.read_bytes())
+    with pytest.raises(RecordFault, match="1 shards, not all of them"):
+        engine.load_state(tmp_path)

@@ -1,0 +1,214 @@
+"""Shares of the work, the watch over other ranks, and how jobs are started on several devices."""
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from torch.distributed import TCPStore
+
+from hpt import launch, ranks
+from hpt.errors import ConfigError
+from hpt.job import in_order
+from hpt.launch import job_command, launcher_options
+from hpt.ranks import Ranks, RankWatch, sampler_width
+from hpt.rollout import Sampler
+from hpt.tasks.problems import Problem
+
+# --- shares ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("count", "tensor_parallel"), [(1, 1), (2, 1), (2, 2), (8, 2), (8, 4), (6, 4), (1, 2)])
+def test_shares_hold_everything_once_for_every_sampler(count: int, tensor_parallel: int) -> None:
+    items = list(range(13))
+    width = sampler_width(tensor_parallel, count)
+    shares = [Ranks(rank, count).share(items, tensor_parallel) for rank in range(count)]
+    for start in range(0, count, width):  # neighbours share one sampler, as vLLM lays its groups
+        assert all(share == shares[start] for share in shares[start : start + width])
+    assert sorted(item for share in shares[::width] for item in share) == items
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_of_ranks_with_one_sampler_the_first_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = []
+    monkeypatch.setattr(Ranks, "gather", lambda self, own: said.append(own) or own)
+    for rank in range(4):
+        Ranks(rank, 4).gather_shares([rank], tensor_parallel=2)
+    assert said == [[0], [], [2], []]
+
+
+def test_answers_of_all_ranks_are_written_as_one_rank_would() -> None:
+    problems = [Problem(f"p{i}", f"{i}?", str(i)) for i in (3, 1, 2, 0)]
+    alone = pd.DataFrame({"problem_id": np.repeat([p.id for p in problems], 2), "sample": [0, 1] * 4})
+    parts = [alone[alone["problem_id"].isin(share)] for share in (["p3", "p2"], ["p1", "p0"])]
+    empty = alone.head(0)
+    pd.testing.assert_frame_equal(in_order([*parts, empty], problems), alone)
+
+
+# --- the watch -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> TCPStore:
+    monkeypatch.setattr(ranks, "BEAT_S", 0.05)
+    monkeypatch.setattr(ranks, "LOST_S", 1.0)
+    monkeypatch.delenv(ranks.PARENT, raising=False)
+    return TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=5))
+
+
+def watches(store: TCPStore, count: int = 3) -> tuple[list[RankWatch], list[list[str]]]:
+    """Watches that write down with what they would have ended their process."""
+    said: list[list[str]] = [[] for _ in range(count)]
+    made = []
+    for rank in range(count):
+        client = TCPStore("127.0.0.1", store.port, is_master=False, wait_for_workers=False)
+        made.append(RankWatch(rank, count, client, said[rank].append))
+    for watch in made:
+        watch.start()
+    return made, said
+
+
+def until(condition: Callable[[], bool], timeout_s: float = 20) -> bool:
+    end = time.monotonic() + timeout_s
+    while not (done := condition()) and time.monotonic() < end:
+        time.sleep(0.02)
+    return done
+
+
+def test_all_ranks_end_with_the_error_of_the_one_that_failed(store: TCPStore) -> None:
+    made, said = watches(store)
+    made[1].report("rank 1: the verifier is gone")
+    made[2].report("rank 2: connection closed by peer")  # an echo, which comes second
+    assert until(lambda: all(said))
+    assert said == [["rank 1: the verifier is gone"]] * 3
+
+
+def test_a_rank_that_vanished_is_named(store: TCPStore) -> None:
+    made, said = watches(store)
+    assert until(lambda: all(watch.beat > 3 for watch in made))
+    made[2].finished.set()  # stops without a word, as a killed process does
+    assert until(lambda: bool(said[0] and said[1]))
+    assert said[0] == said[1]
+    assert said[0][0].startswith("rank 2 was lost: no sign of life")
+    assert said[2] == []
+
+
+def test_ranks_that_are_done_are_not_missed(store: TCPStore) -> None:
+    made, said = watches(store)
+    made[2].finish()
+    time.sleep(3)
+    assert said == [[], [], []]
+    for watch in made:
+        watch.finish()
+
+
+def test_the_end_of_rank_0_is_noticed_by_its_store(store: TCPStore) -> None:
+    class Gone:
+        def set(self, *_: Any) -> None:
+            raise ConnectionError
+
+    watch = RankWatch(1, 2, Gone())
+    assert watch.look() == "rank 0 was lost: its store does not answer (ConnectionError)"
+    watch.finish()  # and says nothing more
+
+
+def test_ranks_end_with_the_process_that_asked_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = os.uname().nodename
+    for parent, gone in (
+        (f"{os.getpid()}@{here}", False), ("999999999@another-machine", False), (f"999999999@{here}", True)
+    ):  # fmt: skip
+        monkeypatch.setenv(ranks.PARENT, parent)
+        assert ranks._parent_is_gone() is gone
+
+
+# --- the launcher ----------------------------------------------------------------------------------------------------
+
+
+def test_without_gpus_and_options_a_job_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(launch.OPTIONS, raising=False)
+    monkeypatch.setattr(launch, "visible_gpus", lambda: 1)
+    assert launcher_options() is None
+    assert job_command("hpt.job", ["job.json"], None)[1:] == ["-m", "hpt.job", "job.json"]
+
+
+def test_several_gpus_are_all_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(launch.OPTIONS, raising=False)
+    monkeypatch.setattr(launch, "visible_gpus", lambda: 8)
+    assert launcher_options() == []
+    words = job_command("hpt.job", ["job.json"], [])
+    assert words[1:3] == ["-m", "deepspeed.launcher.runner"]
+    assert words[-4:] == ["--no_local_rank", "--module", "hpt.job", "job.json"]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", int(words[words.index("--master_port") + 1])))  # free
+
+
+def test_the_users_options_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(launch.OPTIONS, "--hostfile 'my hosts' --include worker-0:0,1 --master_port 29501")
+    options = launcher_options()
+    assert options == ["--hostfile", "my hosts", "--include", "worker-0:0,1", "--master_port", "29501"]
+    words = job_command("hpt.job", ["job.json"], options)
+    assert words[3:-4] == options
+
+
+@pytest.mark.parametrize(
+    ("text", "allowed"),
+    [
+        ("8", "options of `deepspeed`"),
+        ("--num_gpus '8", "No closing quotation"),
+        ("--num_gpus 8 --module", "other options than --module"),
+        ("--bind_cores_to_rank", "a number of processes"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(text: str, allowed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "visible_gpus", lambda: 0)
+    with pytest.raises(ConfigError, match="--launcher-args") as caught:
+        launcher_options(text)
+    assert allowed in str(caught.value)
+
+
+@pytest.mark.parametrize(("visible", "count"), [("0,1,2", 3), ("", 0), ("-1", 0), ("GPU-ab12", 1)])
+def test_gpus_are_counted_as_they_are_visible(visible: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert launch.visible_gpus() == count
+
+
+# --- sleep mode ------------------------------------------------------------------------------------------------------
+
+
+class Engine:
+    """Writes down what a vLLM engine is asked to do."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def sleep(self, level: int) -> None:
+        self.calls.append(f"sleep {level}")
+
+    def wake_up(self, tags: list[str]) -> None:
+        self.calls.append(f"wake {','.join(tags)}")
+
+    def collective_rpc(self, name: str, kwargs: Any) -> None:
+        self.calls.append(name)
+
+    def reset_prefix_cache(self) -> None:
+        self.calls.append("reset")
+
+
+@pytest.mark.parametrize("sleeps", [True, False])
+def test_the_sampler_sleeps_until_it_is_given_weights(sleeps: bool) -> None:
+    sampler = Sampler.__new__(Sampler)
+    engine = Engine()
+    sampler._sleeps, sampler._asleep = sleeps, False
+    sampler._engine = engine  # pyright: ignore[reportAttributeAccessIssue]
+    sampler.sleep()
+    sampler.sleep()
+    sampler.load_weights([], 1)
+    sampler.load_weights([], 2)
+    loads = ["reload_weights", "reset"]
+    woken = ["sleep 2", "wake weights", "reload_weights", "wake kv_cache", "reset"]
+    assert engine.calls == [*(woken if sleeps else loads), *loads]
