@@ -189,7 +189,7 @@ def markdown(plan: Plan) -> str:
         rows.append([policy, str(len(own)), *cost_rows(part)[-1][2:]])
     warned = warnings_in(plan)
     fits = "\n".join(f"* does not fit: {text}" for text in warned) if warned else "Everything fits."
-    shown = next(run for run in plan.runs if run.method == "hpt")
+    shown = next(run for run in plan.runs if f"hpt-{run.policy}" in run.arms)
     return "\n\n".join(
         (f"For {assumptions(plan)}.", _table(rows), _table(memory_rows(plan)), fits,
          f"The commands, of which `hpt plan --scale {plan.scale}` prints one per run, look like this:",
