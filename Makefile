@@ -66,9 +66,16 @@ test-slow: setup  ## the tests that take minutes to hours
 reproduce: setup  ## every table and figure as a report: reports/$(SCALE)/
 	"$(BIN)/hpt" reproduce --scale $(SCALE) $(ARGS)
 
-bench: setup  ## time our training step beside another library's
-	"$(BIN)/python" -m pip install --quiet --no-deps $(PIP_ARGS) -r requirements/bench.txt
-	"$(BIN)/python" -m benchmarks $(ARGS)
+# An environment of its own on top of $(VENV), so that what is only compared with changes nothing of it.
+BENCH := $(VENV)/bench
+bench: setup  ## speed and memory against their bounds; ARGS="mini_step against_trl" for some, --record to keep them
+	@[ -e "$(BENCH)/.installed-$$(cksum < requirements/bench.txt | tr ' ' '-')" ] || { \
+	  "$(BIN)/python" -m venv --clear "$(BENCH)" && \
+	  echo "import site; site.addsitedir('$$("$(BIN)/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')')" \
+	    > "$$("$(BENCH)/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/base.pth" && \
+	  "$(BENCH)/bin/python" -m pip install --quiet --no-deps $(PIP_ARGS) -r requirements/bench.txt && \
+	  touch "$(BENCH)/.installed-$$(cksum < requirements/bench.txt | tr ' ' '-')"; }
+	"$(BENCH)/bin/python" -m benchmarks $(ARGS)
 
 lint: setup  ## style, format and types
 	"$(BIN)/ruff" check .

@@ -1,12 +1,11 @@
 """Peak memory and time of log-probs and entropies, forward and backward: chunked against materialised logits.
 
-    python benchmarks/logprob_memory.py --tokens 4096 --vocabulary 151936
+    python -m benchmarks logprob_memory
 
 Every variant runs in a process of its own, because a process never gives back its peak. What is reported is the peak
 resident memory minus what was resident when the inputs stood ready, so imports and weights do not count.
 """
 
-import argparse
 import json
 import resource
 import subprocess
@@ -17,6 +16,7 @@ import psutil
 import torch
 from torch import Tensor
 
+from benchmarks.recording import Bound, Result
 from hpt.upge.likelihood import token_logprobs_and_entropy
 
 
@@ -54,30 +54,25 @@ def measure(variant: str, tokens: int, vocabulary: int, width: int) -> dict[str,
     return {"peak_mib": (peak - ready) / 2**20, "seconds": seconds, "gradient_norm": float(hidden.grad.norm())}
 
 
-def main() -> None:
-    """Measure every variant in a process of its own and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("tokens", 4096), ("vocabulary", 151_936), ("width", 64)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--variant", choices=VARIANTS, help="run only this one, in this process, and print JSON")
-    options = parser.parse_args()
-    sizes = [options.tokens, options.vocabulary, options.width]
-    if options.variant:
-        print(json.dumps(measure(options.variant, *sizes)))
-        return
-    print(f"tokens {sizes[0]}, vocabulary {sizes[1]}, width {sizes[2]}, float32, {torch.get_num_threads()} thread(s)")
-    print(f"one tensor of logits: {sizes[0] * sizes[1] * 4 / 2**20:,.0f} MiB")
-    base = 0.0
+def run(tokens: int = 4096, vocabulary: int = 151_936, width: int = 64) -> Result:
+    """Measure every variant in a process of its own and compare their peaks."""
+    rows, peaks = [], {}
     for variant in VARIANTS:
-        flags = [f"--{name}={size}" for name, size in zip(("tokens", "vocabulary", "width"), sizes, strict=True)]
-        command = [sys.executable, __file__, f"--variant={variant}", *flags]
-        result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        base = base or result["peak_mib"]
-        print(
-            f"{variant:30s} peak {result['peak_mib']:8,.0f} MiB ({result['peak_mib'] / base:5.1f} x chunked)"
-            f"   {result['seconds']:6.1f} s   |gradient| {result['gradient_norm']:.6g}"
-        )
+        command = [sys.executable, "-m", "benchmarks.logprob_memory", variant, *map(str, (tokens, vocabulary, width))]
+        found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        peaks[variant] = found["peak_mib"]
+        rows.append((variant, *found.values()))
+        print(rows[-1], flush=True)
+    least = peaks["materialised_without_entropy"]
+    bound = Bound("peak memory of log-probs over materialised logits", peaks["chunked"] / least, "at most", 1 / 6, "x")
+    how = (
+        f"Log-probs and entropies of {tokens} tokens over a vocabulary of {vocabulary:,}, forward and backward, in "
+        f"float32, width {width}; one tensor of logits has {tokens * vocabulary * 4 / 2**20:,.0f} MiB. Peak resident "
+        "memory over what was resident before. The bound is against the least that materialised logits take: without "
+        "entropies."
+    )
+    return Result("logprob_memory", how, (bound,), ("variant", "peak, MiB", "seconds", "norm of gradient"), tuple(rows))
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(measure(sys.argv[1], *map(int, sys.argv[2:]))))

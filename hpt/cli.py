@@ -207,6 +207,10 @@ def train(
 
     use_launcher(launcher_args)
     given = parse_settings(settings)
+    if method == "pretrain" and (given or data is not None):
+        asked = ", ".join([*(settings or []), *([data] if data else [])])
+        raise ConfigError("method", "pretrain", f"no settings and no data ({asked}): a base is made by its recipe",
+                          "leave them out, or name the method they are for")  # fmt: skip
     if data is not None:
         given["data.source"] = data
     if Path(policy).is_dir():

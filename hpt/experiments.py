@@ -12,7 +12,7 @@ from typing import Any
 from hpt.catalogue import ARTEFACTS, Artefact, artefacts_named
 from hpt.config import RunConfig
 from hpt.data.sources import evaluation_at, fetch_sets, lacking_sets, training_problems_of
-from hpt.job import Job, initial_run, is_ready, missing_evaluations, resolve_run
+from hpt.job import Job, encoded_training, initial_run, is_ready, missing_evaluations, resolve_run
 from hpt.methods import METHODS
 from hpt.runs import RunFolder
 
@@ -155,13 +155,33 @@ def compute(
     return planned
 
 
+def check_training_set(config: RunConfig) -> None:
+    """Read and encode a run's questions: what is wrong with them is named before a base is trained for them.
+
+    Lengths are left to the run itself where the tokenizer is not there yet: that of a public model not fetched so far.
+
+    Raises:
+        ConfigError: an unreadable row, a missing demonstration, a prompt or demonstration over its limit.
+    """
+    from hpt.model_folder import load_tokenizer
+    from hpt.tasks.graded import world_named
+    from hpt.tasks.tokenizer import build_tokenizer
+
+    if config.policy.path is not None:
+        encoded_training(config, load_tokenizer(config.policy.path))
+    elif config.data.evaluation == "graded":
+        encoded_training(config, build_tokenizer(world_named(config.data.world)))
+    else:
+        training_problems_of(config)
+
+
 def run_with_base(config: RunConfig, root: Path, evaluations: Sequence[str] = ()) -> RunFolder:
     """Make one run, after what it starts from if that is missing, in a process of its own with a progress line."""
     from hpt.pool import run_jobs
 
     if config.method != "pretrain":
         fetch_sets(config)
-        training_problems_of(config)  # an unreadable file is a mistake to name before a base is trained for it
+        check_training_set(config)
     chain = [config]
     while (before := initial_run(chain[0])) is not None and not is_ready(chain[0], root):
         chain.insert(0, before)

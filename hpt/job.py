@@ -26,6 +26,7 @@ from hpt.ranks import Ranks, finish_watch, first_failure, join, launched_rank, l
 from hpt.runs import RunFolder, provenance
 from hpt.tasks.corpus import BASES
 from hpt.tasks.problems import Problem, problems_hash
+from hpt.tasks.prompts import EncodedTraining, encode_training
 
 
 @dataclass(frozen=True)
@@ -208,6 +209,18 @@ def _make_base(config: RunConfig, folder: RunFolder) -> None:
         pretrain(config, folder)
 
 
+def encoded_training(config: RunConfig, tokenizer: Any) -> EncodedTraining:
+    """Return a run's training set as tokens.
+
+    Raises:
+        ConfigError: an unreadable row, a missing demonstration, a prompt or demonstration over its limit.
+    """
+    method = method_named(config.method)
+    stages = [method_named(name) for name in method.stages] or [method]
+    needed = any(stage.needs_demonstrations for stage in stages)
+    return encode_training(tokenizer, training_problems_of(config), config, needed)
+
+
 def _post_train(config: RunConfig, folder: RunFolder) -> Any:
     import torch
 
@@ -216,16 +229,12 @@ def _post_train(config: RunConfig, folder: RunFolder) -> Any:
     from hpt.policy import PolicyModule, attention_and_layout, load_model
     from hpt.rewards import Verifier
     from hpt.rollout import Sampler
-    from hpt.tasks.prompts import encode_training
     from hpt.trainer import Trainer
 
     checkpoints = folder.path / "checkpoints"
-    method, base = method_named(config.method), str(config.policy.path)
+    base = str(config.policy.path)
     tokenizer = load_tokenizer(base)
-    stages = [method_named(name) for name in method.stages] or [method]
-    data = encode_training(
-        tokenizer, training_problems_of(config), config, any(stage.needs_demonstrations for stage in stages)
-    )
+    data = encoded_training(config, tokenizer)
     if launched_rank() == 0:
         write_json(folder.path / "data.json", {"problems": len(data.problems), **data.counts})
     dtype = getattr(torch, config.policy.dtype)

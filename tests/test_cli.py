@@ -1,5 +1,6 @@
 """The command line: help that helps, mistakes named before any compute, exit codes that scripts can rely on."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -32,6 +33,7 @@ def test_every_command_explains_itself(command: str, tmp_path: Path) -> None:
         (("train", "--scale", "huge"), "scale = 'huge'"),
         (("train", "--set", "gate.count"), "--set = 'gate.count'"),
         (("train", "--data", "missing.jsonl"), "missing.jsonl"),
+        (("train", "--method", "pretrain", "--set", "gate.count=2"), "a base is made by its recipe"),
         (("reproduce", "--only", "table9"), "only = 'table9'"),
         (("reproduce", "--seeds", "0,0"), "seeds = '0,0'"),
         (("runs", "show", "nothing"), "run = 'nothing'"),
@@ -43,6 +45,28 @@ def test_a_mistake_is_named_and_exits_with_2_before_any_compute(
     done = hpt(*arguments, folder=tmp_path)
     assert done.returncode == 2, done.stderr
     assert said in done.stderr.replace("\n", " ")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({}, "demonstration of q0 = None: allowed is a text: hpt learns from it"),
+        (
+            {"question": "1+" * 60, "demonstration": "2"},
+            "q0 = '121 tokens': allowed is at most data.max_prompt_tokens",
+        ),
+        ({"answer": 2, "demonstration": "2"}, "rows.jsonl:1"),
+    ],
+)
+def test_questions_that_cannot_be_trained_on_are_named_before_a_base_is_trained(
+    row: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    rows = [{"id": f"q{i}", "question": "1+1", "answer": "2", **row} for i in range(8)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    done = hpt("train", "--scale", "tiny", "--data", "rows.jsonl", folder=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert said in " ".join(done.stderr.split())
     assert not (tmp_path / "runs").exists()
 
 

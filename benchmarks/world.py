@@ -1,0 +1,56 @@
+"""What the benchmarks of the training step share: the mini world's weak base and a trainer on it."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from hpt.config import RunConfig
+from hpt.data.sources import curve_sets, training_problems_of
+from hpt.engine import PolicyEngine
+from hpt.experiments import run_with_base
+from hpt.job import base_config
+from hpt.policy import load_model
+from hpt.rewards import Verifier
+from hpt.rollout import Sampler
+from hpt.scales import build_config
+from hpt.tasks.prompts import EncodedTraining, encode_training
+from hpt.trainer import Trainer
+
+
+def cpu_seconds() -> float:
+    """Return the CPU seconds this process and those it started (the verifier's workers) have used so far.
+
+    On a machine that does other things at the same time, whatever waits for its core would look slow by the clock.
+    """
+    children = (child.cpu_times() for child in psutil.Process().children(recursive=True))
+    return time.process_time() + sum(own.user + own.system for own in children)
+
+
+def mini_base(root: Path) -> str:
+    """Return the model folder of the mini world's weak base below ``root``, training it where it is not there yet."""
+    return str(run_with_base(base_config(build_config("hpt", scale="mini", policy="weak")), root).model)
+
+
+def mini_config(method: str, model: str, **settings: Any) -> RunConfig:
+    """Return a run of ``method`` at the scale mini from a model folder, without validations."""
+    dotted = {name.replace("__", "."): value for name, value in settings.items()}
+    return build_config(method, scale="mini", settings={"validation.every": 0, "policy.path": model, **dotted})
+
+
+def encoded(config: RunConfig, tokenizer: Any) -> EncodedTraining:
+    """Return the training set of a run as tokens."""
+    return encode_training(tokenizer, training_problems_of(config), config, False)
+
+
+def make_trainer(config: RunConfig, tokenizer: Any, verifier: Verifier) -> Trainer:
+    """Return a trainer with everything real, as `hpt.job` builds it; one thread."""
+    torch.set_num_threads(1)
+    folder, data = str(config.policy.path), encoded(config, tokenizer)
+    engine, sampler = PolicyEngine(load_model(folder), config.engine, config.optimizer), Sampler(folder, config.rollout)
+    return Trainer(
+        config, data.problems, data.prompts, data.demonstrations, curve_sets(config), tokenizer, engine, sampler,
+        verifier,
+    )  # fmt: skip
