@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 runs_app = typer.Typer(no_args_is_help=True, help="List, show, export, import or remove runs.")
 console = Console(soft_wrap=True)
 
-Scale = Annotated[str, typer.Option(help="How big: tiny (minutes, numbers mean nothing) or mini (the default)")]
+Scale = Annotated[str, typer.Option(help="How big: tiny (minutes, numbers mean nothing), mini, or full (8 GPUs)")]
 RunsDir = Annotated[Path, typer.Option(help="Folder of run folders")]
 ReportsDir = Annotated[Path, typer.Option(help="Folder the reports are written to")]
 
