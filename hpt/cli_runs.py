@@ -92,6 +92,30 @@ def export_runs(
             console.print(f"exported {folder.path.name}")
 
 
+@runs_app.command("fill")
+def fill_records(
+    scale: Scale = "mini",
+    only: Annotated[list[str] | None, typer.Option(help="Only these artefacts, e.g. --only table3")] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds, comma-separated")] = "0",
+    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at the same time; default: the number of cores")] = None,
+    runs_dir: RunsDir = Path("runs"),
+    reports_dir: ReportsDir = Path("reports"),
+    why: Annotated[bool, typer.Option("--why", help="Say which runs have no record, and stop")] = False,
+) -> None:
+    """Make the runs that reports/<scale>/records/ lacks, exporting each as it ends; run again to continue."""
+    from hpt.cli import parse_seeds
+    from hpt.fill import fill, lacking_runs
+    from hpt.recorded import run_text
+
+    records, numbers = reports_dir / scale / "records", parse_seeds(seeds)
+    if why:
+        for run in lacking_runs(scale, only or [], numbers, runs_dir, records):
+            console.print(f"{run_text(run)}: {run.reason}")
+        return
+    for name in fill(scale, only or [], numbers, runs_dir, records, jobs):
+        console.print(f"exported {name}")
+
+
 @runs_app.command("import")
 def import_run_records(source: Path, scale: Scale = "mini", reports_dir: ReportsDir = Path("reports")) -> None:
     """Take records made elsewhere into reports/<scale>/records/, each checked first."""

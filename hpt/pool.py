@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,8 +38,12 @@ class Running:
     ranked: bool = False
 
 
-def run_jobs(jobs: Sequence[Job], parallel: int | None = None) -> None:
+def run_jobs(
+    jobs: Sequence[Job], parallel: int | None = None, on_finish: Callable[[RunFolder], None] = lambda folder: None
+) -> None:
     """Run jobs in processes of their own, at most ``parallel`` at once (default: the number of cores).
+
+    ``on_finish`` is called with the folder of every job that ended well, as it ends.
 
     Each process is pinned to a core: threads of two samplers that choose cores for themselves land on the same one.
 
@@ -77,6 +81,7 @@ def run_jobs(jobs: Sequence[Job], parallel: int | None = None) -> None:
                     running.remove(own)
                     free.append(own.core)
                     _finish(own)
+                    on_finish(own.folder)
                     bar.update(own.line, visible=False)
                     bar.advance(whole)
                     if plain:

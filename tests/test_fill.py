@@ -1,0 +1,62 @@
+"""Filling a folder of records: nothing recorded is made again, and what others start from is."""
+
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from hpt.errors import HptError
+from hpt.export import export_run, record_folders
+from hpt.fill import fill, lacking_runs
+from hpt.job import Job
+from tests.fabricated import fabricate
+
+
+def test_everything_lacks_where_nothing_is(tmp_path: Path) -> None:
+    found = lacking_runs("tiny", ["table5"], [0], tmp_path / "runs", tmp_path / "records")
+    assert sorted({run.method for run in found}) == ["hpt", "mix_on", "off_on", "pretrain"]
+
+
+def test_what_is_recorded_is_not_made_again_but_what_others_start_from_is(tmp_path: Path) -> None:
+    elsewhere, records = tmp_path / "elsewhere", tmp_path / "records"
+    for run in fabricate(elsewhere, ["table3", "figure3"]):
+        if run.folder is not None and run.arms != ("grpo_after_sft-weak",):
+            export_run(run.folder, records)
+    runs = tmp_path / "runs"
+    assert lacking_runs("tiny", ["table3"], [0], runs, records) == []
+    # a second stage starts from SFT's weights, which a record does not hold, and SFT from the base's
+    found = lacking_runs("tiny", ["table3", "figure3"], [0], runs, records)
+    assert [(run.method, run.policy) for run in found] == [("pretrain", "weak"), ("grpo", "weak"), ("sft", "weak")]
+
+
+def test_an_evaluation_that_the_record_lacks_is_made(tmp_path: Path) -> None:
+    (_, hpt, *_) = fabricate(tmp_path / "elsewhere", ["figure6"])
+    assert hpt.folder is not None
+    export_run(hpt.folder, tmp_path / "records")
+    found = lacking_runs("tiny", ["table6"], [0], tmp_path / "runs", tmp_path / "records")
+    assert hpt.arms[0] == "hpt-weak"
+    assert "hpt-weak" in [arm for run in found for arm in run.arms]  # Figure 6 needs no final evaluation, Table 6 does
+
+
+def test_each_run_is_exported_as_it_ends(tmp_path: Path) -> None:
+    planned = fabricate(tmp_path / "made", ["table5"])
+    folders = {run.config.fingerprint(): run.folder for run in planned if run.folder is not None}
+    seen: list[int] = []
+
+    def two_then_fault(jobs: list[Job], parallel: int | None, on_finish: object) -> None:
+        for folder in list(folders.values())[:2]:
+            on_finish(folder)  # type: ignore[operator]
+            seen.append(len(record_folders(tmp_path / "records")))
+        raise HptError("the third failed")
+
+    with mock.patch("hpt.pool.run_jobs", two_then_fault), pytest.raises(HptError, match="third"):
+        fill("tiny", ["table5"], [0], tmp_path / "runs", tmp_path / "records")
+    assert seen == [1, 2]
+
+
+def test_finished_runs_are_exported_first(tmp_path: Path) -> None:
+    planned = fabricate(tmp_path / "runs", ["table5"])
+    names = fill("tiny", ["table5"], [0], tmp_path / "runs", tmp_path / "records")
+    assert sorted(names) == sorted(run.folder.path.name for run in planned if run.folder is not None)
+    assert fill("tiny", ["table5"], [0], tmp_path / "runs", tmp_path / "records") == []
+    assert sorted(path.name for path in record_folders(tmp_path / "records")) == sorted(names)
