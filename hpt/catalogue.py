@@ -91,7 +91,7 @@ ARTEFACTS: dict[str, Artefact] = {
         Artefact("bias_variance", "Section 2.3: bias and variance of every row", (), (), "bias_variance"),
         Artefact("estimators", "Section 2.3: which rows are effective directions", (), (), "bias_variance"),
         Artefact("estimator_error", "Section 2.3: error of every row as one thing changes", (), (), "bias_variance"),
-        Artefact("gates_as_estimators", "Section 3.1: every gate's error", (), (), "bias_variance"),
+        Artefact("gates_as_estimators", "Section 3.1: the error of every gate", (), (), "bias_variance"),
         Artefact("best_gate", "Section 3.1: the gate of least error", (), (), "bias_variance"),
         Artefact("gradient_conflict", "Section 2.2: do SFT and RL conflict?", (), (), "bias_variance"),
         # of published numbers alone

@@ -18,6 +18,7 @@ from hpt.artefacts import BUILDERS, Made
 from hpt.artefacts.markup import plain_table, verdict_badge
 from hpt.artefacts.provenance import source_rows
 from hpt.artefacts.verdicts import Verdict, verdicts
+from hpt.config import merge, nest, validate
 from hpt.errors import ConfigError
 from hpt.experiments import PlannedRun, compute, planned_runs
 from hpt.export import RunRecords, load_records, record_folders
@@ -196,6 +197,9 @@ def plan(name: str, artefacts: Sequence[str], given: Mapping[str, Any]) -> Study
         raise ConfigError("from_records", str(from_records), "a folder of records, or empty to compute", remedy)
     runs_dir = project_path(given["runs_dir"])
     names = tuple(artefact for artefact in artefacts if artefact in only)
+    planned = planned_runs(given["scale"], names, seeds, runs_dir, given["settings"])
+    if not planned:  # no run whose configuration would be refused: a misspelt setting is still a mistake to name
+        validate(merge(SCALES[given["scale"]], nest(given["settings"])))
     return Study(
         name=name,
         artefacts=names,
@@ -205,7 +209,7 @@ def plan(name: str, artefacts: Sequence[str], given: Mapping[str, Any]) -> Study
         runs_dir=runs_dir,
         from_records=from_records,
         output_dir=project_path(given["output_dir"]) if given["output_dir"] else None,
-        planned=planned_runs(given["scale"], names, seeds, runs_dir, given["settings"]),
+        planned=planned,
         started=time.monotonic(),
     )
 

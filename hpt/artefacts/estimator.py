@@ -200,14 +200,17 @@ def _draw_tokens(data: pd.DataFrame, tokens: Sequence[Sequence[str]]) -> Figure:
     }
     figure = Figure(figsize=(17, 11))
     grid = figure.subplots(len(ON_TOKENS), len(scales), squeeze=False)
-    longest = max(map(len, tokens))
+    longest, seen = max(map(len, tokens)), set[int]()
     for line, name in enumerate(ON_TOKENS):
         own = data[data["row"] == name]
         for axes, (quantity, (title, colours, norm)) in zip(grid[line], scales.items(), strict=True):
             values = np.full((len(tokens), longest), np.nan)
             values[own["trajectory"], own["position"]] = own[quantity]
             image = axes.imshow(values, cmap=colours, norm=norm, aspect="auto", interpolation="nearest")
-            _label_tokens(axes, tokens if quantity == "weight" else [[] for _ in tokens])
+            # once per trajectory: thousands of letters, drawn as outlines, would make a file of megabytes
+            written = set(own["trajectory"]) - seen if quantity == "weight" else set()
+            _label_tokens(axes, [one if index in written else [] for index, one in enumerate(tokens)])
+            seen |= written
             axes.set_title(f"{name}: {title}", fontsize=8.5)
             if line == 0:
                 figure.colorbar(image, ax=list(grid[:, list(scales).index(quantity)]), location="bottom",
