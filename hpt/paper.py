@@ -155,8 +155,8 @@ def claims() -> tuple[Claim, ...]:
     in braces of all its texts.
 
     Example:
-        >>> [claim.id for claim in claims()][:3]
-        ['section2-sft-and-rl-do-not-conflict', 'section1-sft-generalises-less', 'table2-hpt-above-sft']
+        >>> [claim.id for claim in claims()][:2]
+        ['section2-sft-and-rl-do-not-conflict', 'section1-sft-generalises-less']
     """
     listed = ("methods", "records")
     return tuple(

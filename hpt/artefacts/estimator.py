@@ -225,8 +225,8 @@ def _span(values: pd.Series) -> tuple[float, float]:
 def _label_tokens(axes: Axes, tokens: Sequence[Sequence[str]]) -> None:
     axes.set_facecolor("#e8e8e8")
     axes.grid(visible=False)
-    axes.set(xticks=[], yticks=range(len(tokens)))
-    axes.set_yticklabels([f"{i + 1}" for i in range(len(tokens) - 1)] + ["demo"], fontsize=6)
+    axes.set(xticks=[], yticks=[0, len(tokens) - 1])
+    axes.set_yticklabels(["first", "demo"], fontsize=6)
     for line, own in enumerate(tokens):
         for position, token in enumerate(own):
             shown = {"<eos>": "⏎", "\\boxed{": "▢"}.get(token, token)

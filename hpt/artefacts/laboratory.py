@@ -74,7 +74,10 @@ def _draw_plane(data: pd.DataFrame) -> Figure:
             at = (row["noise"], max(row["bias_across"], 0.02)) if progress else edge
             colour = NAMED.get(str(row["row"]), "#9a9a9a")
             axes.scatter(*at, color=colour, s=34, marker="o" if progress else "x", zorder=3)
-            axes.annotate(str(row["row"]), at, fontsize=6.5, xytext=(4, 3), textcoords="offset points", color=colour)
+            if row["row"] in NAMED or not progress:
+                axes.annotate(
+                    str(row["row"]), at, fontsize=6.5, xytext=(4, 3), textcoords="offset points", color=colour
+                )
         axes.set(xscale="log", yscale="log", title=situation, xlabel="noise (standard deviation / |t|)")
     figure.axes[0].set_ylabel("bias across t (/ |t|; at most 0.02 drawn as 0.02)")
     return figure
@@ -148,7 +151,7 @@ def _draw_errors(data: pd.DataFrame, labels: dict[str, tuple[str, bool]]) -> Fig
         own = data[data["dial"] == dial]
         for name, curve in own.groupby("row", sort=False):
             named = str(name) in NAMED
-            look = {"linewidth": 1.8, "marker": ".", "label": str(name), "zorder": 3} if named else {"linewidth": 0.9}
+            look = {"linewidth": 1.8, "label": str(name), "zorder": 3} if named else {"linewidth": 0.9}
             axes.plot(curve["value"], curve["error"], color=NAMED.get(str(name), "#c4c4c4"), **look)
         axes.set(xlabel=label, ylabel="error (0 to 1)", ylim=(0, 1.03), xscale="log" if logarithmic else "linear")
     panels[-1].axis("off")
