@@ -23,7 +23,7 @@ from typing import Any
 from markupsafe import Markup
 
 from hpt.artefacts.markup import scores_html, verdict_badge
-from hpt.artefacts.output import markdown_text, svg_source
+from hpt.artefacts.output import markdown_text
 from hpt.artefacts.provenance import short_commit
 from hpt.artefacts.world import world_section
 from hpt.config import NUMERICS_VERSION
@@ -200,7 +200,7 @@ def _shown(folder: Path, own: dict[str, Any], status: dict[str, Any]) -> dict[st
         shown["markdown"] = Markup((folder / "tables" / f"{name}.md").read_text(encoding="utf-8"))
     else:
         links = [{"text": ending, "href": f"figures/{name}.{ending}"} for ending in ("svg", "png")] + links
-        shown["source"] = svg_source(folder / "figures" / f"{name}.svg")
+        shown["source"] = f"figures/{name}.svg"  # not inside the page: twenty figures would make it megabytes
     return shown | {"links": links}
 
 
