@@ -122,7 +122,9 @@ class RunFolder:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the run; the lock belongs to the process and vanishes with it, so none is ever stale.
+        """Hold the run, without what a killed process left half-written.
+
+        The lock belongs to the process and vanishes with it, so none is ever stale.
 
         Raises:
             HptError: another process holds it; says which.
@@ -135,6 +137,9 @@ class RunFolder:
             pid = self.status.get("pid", "unknown")
             raise HptError(f"{self.path.name} is being worked on by process {pid}; wait for it or stop it") from None
         try:
+            # whoever was killed between writing a file and renaming it left it half-written under a hidden name
+            for stale in self.path.rglob(".*.tmp"):
+                stale.unlink(missing_ok=True)
             yield
         finally:
             lock.release()
