@@ -21,7 +21,7 @@ STAMP := $(VENV)/.installed-$(LOCK_NAME)-$(shell cat $(LOCK) pyproject.toml | ck
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-ci-slow test-slow reproduce bench lint format lock clean
+.PHONY: help setup test test-ci-slow test-slow coverage mutants reproduce bench lint format lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -53,8 +53,11 @@ $(STAMP):
 	@rm -f "$(VENV)"/.installed-*
 	@touch $@
 
-test: setup  ## the tests (about ten minutes on two cores)
-	"$(BIN)/python" -m pytest $(ARGS)
+# A file's tests stay together: they share what is slow to make.
+PYTEST_IN_TWO := "$(BIN)/python" -m pytest --numprocesses 2 --dist loadfile
+
+test: setup  ## the tests (about ten minutes on two idle cores)
+	$(PYTEST_IN_TWO) $(ARGS)
 
 test-ci-slow: setup  ## the tests that are too slow for `make test` and still run in continuous integration
 	@# pytest ends with 5 when no test carries the marker.
@@ -63,19 +66,31 @@ test-ci-slow: setup  ## the tests that are too slow for `make test` and still ru
 test-slow: setup  ## the tests that take minutes to hours
 	"$(BIN)/python" -m pytest -m slow $(ARGS) || [ $$? -eq 5 ]
 
+coverage: setup  ## the tests of `make test`, and which lines and branches of hpt/ they reach (a third to a half longer)
+	$(PYTEST_IN_TWO) --cov --cov-report=term $(ARGS)
+
 reproduce: setup  ## every table and figure as a report: reports/$(SCALE)/
 	"$(BIN)/hpt" reproduce --scale $(SCALE) $(ARGS)
 
-# An environment of its own on top of $(VENV), so that what is only compared with changes nothing of it.
-BENCH := $(VENV)/bench
-bench: setup  ## speed and memory against their bounds; ARGS="mini_step against_trl" for some, --record to keep them
-	@[ -e "$(BENCH)/.installed-$$(cksum < requirements/bench.txt | tr ' ' '-')" ] || { \
-	  "$(BIN)/python" -m venv --clear "$(BENCH)" && \
+# Environments of their own on top of $(VENV), so that what only compares or tests changes nothing of it: on_top,NAME
+# makes $(VENV)/NAME with requirements/NAME.txt and all of $(VENV).
+define on_top
+	@[ -e "$(VENV)/$(1)/.installed-$$(cksum < requirements/$(1).txt | tr ' ' '-')" ] || { \
+	  "$(BIN)/python" -m venv --clear "$(VENV)/$(1)" && \
 	  echo "import site; site.addsitedir('$$("$(BIN)/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')')" \
-	    > "$$("$(BENCH)/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/base.pth" && \
-	  "$(BENCH)/bin/python" -m pip install --quiet --no-deps $(PIP_ARGS) -r requirements/bench.txt && \
-	  touch "$(BENCH)/.installed-$$(cksum < requirements/bench.txt | tr ' ' '-')"; }
-	"$(BENCH)/bin/python" -m benchmarks $(ARGS)
+	    > "$$("$(VENV)/$(1)/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/base.pth" && \
+	  "$(VENV)/$(1)/bin/python" -m pip install --quiet --no-deps $(PIP_ARGS) -r requirements/$(1).txt && \
+	  touch "$(VENV)/$(1)/.installed-$$(cksum < requirements/$(1).txt | tr ' ' '-')"; }
+endef
+
+bench: setup  ## speed and memory against their bounds; ARGS="mini_step against_trl" for some, --record to keep them
+	$(call on_top,bench)
+	"$(VENV)/bench/bin/python" -m benchmarks $(ARGS)
+
+mutants: setup  ## break the estimator, gate and statistics line by line: which breaks does no test notice? (half an hour)
+	$(call on_top,mutants)
+	"$(VENV)/mutants/bin/mutmut" run --max-children 1 $(ARGS)
+	"$(VENV)/mutants/bin/mutmut" results
 
 lint: setup  ## style, format and types
 	"$(BIN)/ruff" check .

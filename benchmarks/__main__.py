@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.recording import Result, finish
 
-NAMES = ("logprob_memory", "mini_step", "against_trl", "tiny_reproduce")
+NAMES = ("logprob_memory", "mini_step", "against_trl", "peers", "tiny_reproduce")
 #: Those that train on the mini world's weak base.
 ON_THE_BASE = ("mini_step", "against_trl")
 

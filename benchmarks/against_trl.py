@@ -24,8 +24,9 @@ import pandas as pd
 import torch
 
 from benchmarks.recording import Bound, Result
-from benchmarks.world import cpu_seconds, encoded, make_trainer, mini_config
+from benchmarks.world import cpu_seconds, make_trainer, mini_config
 from hpt.export import load_records, record_folders
+from hpt.job import encoded_training
 from hpt.policy import load_model
 from hpt.rewards import Verdict, Verifier
 
@@ -86,7 +87,7 @@ def measure(folder: str, counts: np.ndarray) -> pd.DataFrame:
     torch.set_num_threads(1)
     config = mini_config("grpo", folder, **SETTINGS)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    data = encoded(config, tokenizer)
+    data = encoded_training(config, tokenizer)
     rows: list[dict[str, float]] = []
     lengths: dict[str, list[int]] = {"trl": [], "ours": []}
 

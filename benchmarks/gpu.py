@@ -19,13 +19,13 @@ import numpy as np
 import torch
 
 from hpt.batch import DEMONSTRATION, Part, Trajectory, WeightedTrajectory
-from hpt.config import EngineSettings, OptimizerSettings, RolloutSettings
 from hpt.engine import PolicyEngine
 from hpt.files import write_json
 from hpt.policy import attention_and_layout, load_model
 from hpt.resources import SHAPES, ModelShape
 from hpt.rollout import Sampler, SamplingRequest
 from hpt.runs import provenance
+from hpt.settings import EngineSettings, OptimizerSettings, RolloutSettings
 from hpt.tasks.graded import TINY_WORLD
 from hpt.tasks.tokenizer import build_tokenizer
 from hpt.update import Updater

@@ -83,10 +83,11 @@ def read_results() -> list[dict[str, Any]]:
 def page(results: Sequence[dict[str, Any]]) -> str:
     """Return the page: every bound in one table, then how each was measured and where."""
     lines = [
-        "# Speed and memory",
+        "# Speed, memory and agreement",
         "",
         "Written by `make bench ARGS=--record`, never edited; `make bench` measures and prints the same on your",
-        "machine. Compared with bounds are ratios to a peer of the same run, which depend little on the machine.",
+        "machine. Compared with bounds are ratios to a peer of the same run, which depend little on the machine, and",
+        "how far our gradients are from TRL's.",
         "",
         "| what | measured | bound | |",
         "| --- | --- | --- | --- |",

@@ -6,11 +6,13 @@ In a folder of its own, from nothing: first Table 3 with Figures 5 to 7, then wh
 seconds of everything `hpt reproduce` does, on an otherwise idle machine with two cores.
 """
 
+import importlib.util
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 from benchmarks.recording import Bound, Result
 
@@ -22,6 +24,11 @@ def reproduce(folder: str, *options: str) -> float:
     command = [sys.executable, "-m", "hpt.cli", "reproduce", "--scale", "tiny", *options]
     # the package may be used from its folder alone, without being installed
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])}
+    # Jupyter looks for its templates in this environment, and they lie in the one it is built on
+    nbconvert = importlib.util.find_spec("nbconvert")
+    assert nbconvert is not None
+    assert nbconvert.origin is not None
+    environment["JUPYTER_PATH"] = str(Path(nbconvert.origin).parents[4] / "share" / "jupyter")
     start = time.perf_counter()
     subprocess.run(command, cwd=folder, env=environment, check=True)
     return time.perf_counter() - start

@@ -8,15 +8,15 @@ import psutil
 import torch
 
 from hpt.config import RunConfig
-from hpt.data.sources import curve_sets, training_problems_of
+from hpt.data.sources import curve_sets
 from hpt.engine import PolicyEngine
 from hpt.experiments import run_with_base
-from hpt.job import base_config
+from hpt.job import encoded_training
 from hpt.policy import load_model
+from hpt.resolve import base_config
 from hpt.rewards import Verifier
 from hpt.rollout import Sampler
 from hpt.scales import build_config
-from hpt.tasks.prompts import EncodedTraining, encode_training
 from hpt.trainer import Trainer
 
 
@@ -40,15 +40,10 @@ def mini_config(method: str, model: str, **settings: Any) -> RunConfig:
     return build_config(method, scale="mini", settings={"validation.every": 0, "policy.path": model, **dotted})
 
 
-def encoded(config: RunConfig, tokenizer: Any) -> EncodedTraining:
-    """Return the training set of a run as tokens."""
-    return encode_training(tokenizer, training_problems_of(config), config, False)
-
-
 def make_trainer(config: RunConfig, tokenizer: Any, verifier: Verifier) -> Trainer:
     """Return a trainer with everything real, as `hpt.job` builds it; one thread."""
     torch.set_num_threads(1)
-    folder, data = str(config.policy.path), encoded(config, tokenizer)
+    folder, data = str(config.policy.path), encoded_training(config, tokenizer)
     engine, sampler = PolicyEngine(load_model(folder), config.engine, config.optimizer), Sampler(folder, config.rollout)
     return Trainer(
         config, data.problems, data.prompts, data.demonstrations, curve_sets(config), tokenizer, engine, sampler,

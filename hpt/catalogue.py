@@ -9,7 +9,7 @@ from typing import Any
 from hpt.arms import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, Arm, Artefact, arms
 from hpt.discrepancies import PRICE
 from hpt.errors import ConfigError
-from hpt.methods import METHODS
+from hpt.methods import method_named
 from hpt.search import SEARCH
 
 __all__ = ["ARTEFACTS", "Arm", "Artefact", "arm_label", "artefacts_named"]
@@ -37,6 +37,13 @@ _FEW_QUESTIONS: Mapping[str, Mapping[str, Any]] = {
         "schedule.steps": 250,
         "validation.every": 0,
     },
+    "gpu": {
+        "data.questions_per_level": [0, 0, 85, 85, 85],
+        "schedule.prompts_per_step": 51,
+        "schedule.updates_per_step": 3,
+        "schedule.steps": 100,
+        "validation.every": 0,
+    },
     "full": {
         "data.source": "math-255",
         "schedule.prompts_per_step": 51,
@@ -56,6 +63,16 @@ PER_QUESTION = (
     Arm("grpo", "weak", "grpo_after_sft", {"policy.after": "sft"}, _FEW_QUESTIONS, "SFT → GRPO (255 questions)"),
     Arm("hpt", "weak", "hpt_few_questions", {}, _FEW_QUESTIONS, "HPT (255 questions)"),
 )
+#: Algorithms of one's own (`hpt.examples`) beside HPT and what it is compared with.
+OWN = tuple(
+    Arm(f"hpt.examples.{name}:METHOD", "weak", name, label=label)
+    for name, label in (
+        ("smooth_gate", "HPT, smooth gate"),
+        ("hpt_cispo", "HPT, CISPO online"),
+        ("least_error_gate", "HPT, gate of least error"),
+    )
+)
+OWN_AND_OTHERS = (*arms("weak", "sft", "grpo", "hpt"), *OWN)
 
 ARTEFACTS: dict[str, Artefact] = {
     artefact.name: artefact
@@ -63,7 +80,7 @@ ARTEFACTS: dict[str, Artefact] = {
         Artefact("table2", "Table 2: main results, strong base", STRONG, IN_DISTRIBUTION + OUT_OF_DISTRIBUTION,
                  "table2_main_results"),
         Artefact("table3", "Table 3: main results, Llama and weak base", LLAMA + WEAK, IN_DISTRIBUTION,
-                 "table3_main_results"),
+                 "table3_main_results", by_base=True, extra_policy="weak"),
         # one answer per problem, as the paper's, and eight, to say how much of it is the luck of one answer
         Artefact("table4", "Table 4: exclusive solves", arms("strong", "grpo", "luffy", "hpt"),
                  ("graded-500", "graded-500@8"), "table4_exclusive_solves"),
@@ -77,22 +94,29 @@ ARTEFACTS: dict[str, Artefact] = {
                  "figures3_4_per_question"),
         Artefact("figure4", "Figure 4: HPT minus SFT → GRPO per question", PER_QUESTION, (),
                  "figures3_4_per_question"),
-        Artefact("figure5", "Figure 5: validation curves", WEAK, (), "training_dynamics"),
+        Artefact("figure5", "Figure 5: validation curves", WEAK, (), "training_dynamics", extra_policy="weak"),
         Artefact("figure6", "Figure 6: offline data ratio", (*arms("weak", "hpt"), *arms("strong", "hpt")), (),
-                 "training_dynamics"),
+                 "training_dynamics", extra_policy="weak"),
         Artefact("figure7", "Figure 7: entropy and response length", arms("weak", "grpo", "luffy", "hpt"), (),
-                 "training_dynamics"),
+                 "training_dynamics", extra_policy="weak"),
+        Artefact("own_algorithms", "Your own algorithm: three ideas against HPT", OWN_AND_OTHERS,
+                 IN_DISTRIBUTION, "own_algorithm", "appendix"),
+        Artefact("own_algorithms_curves", "Your own algorithm: three ideas while they train",
+                 OWN_AND_OTHERS, (), "own_algorithm", "appendix"),
         # exact: no arms, no runs
         Artefact("table1", "Table 1: one estimator, four parts", (), (), "table1_estimator"),
         Artefact("table1_readings", "Where Table 1 simplifies, and what that does to the gradient", (), (),
                  "table1_estimator"),
         Artefact("figure1", "Figure 1: the four parts and who chooses what", (), (), "table1_estimator"),
         Artefact("figure1_tokens", "Figure 1 on real tokens: one group under five rows", (), (), "table1_estimator"),
+        Artefact("derivation", "Section 2.2 and Appendix B: the derivation in numbers", (), (), "derivation"),
         Artefact("bias_variance", "Section 2.3: bias and variance of every row", (), (), "bias_variance"),
         Artefact("estimators", "Section 2.3: which rows are effective directions", (), (), "bias_variance"),
         Artefact("estimator_error", "Section 2.3: error of every row as one thing changes", (), (), "bias_variance"),
-        Artefact("gates_as_estimators", "Section 3.1: the error of every gate", (), (), "bias_variance"),
-        Artefact("best_gate", "Section 3.1: the gate of least error", (), (), "bias_variance"),
+        Artefact("checkpoint_error", "Section 2.3 on a real small model: the rows at checkpoints of a run", (), (),
+                 "checkpoint_error"),
+        Artefact("gates_as_estimators", "Section 2.4: the error of every gate", (), (), "bias_variance"),
+        Artefact("best_gate", "Section 2.4: the gate of least error", (), (), "bias_variance"),
         Artefact("gradient_conflict", "Section 2.2: do SFT and RL conflict?", (), (), "bias_variance"),
         # of published numbers alone
         Artefact("audit", "Audit: the printed numbers against each other", (), (), "audit"),
@@ -103,7 +127,7 @@ ARTEFACTS: dict[str, Artefact] = {
 
 
 def arm_label(name: str) -> str:
-    """Return what legends and tables call an arm, or a method; one of a user's own is named as it was called.
+    """Return what legends and tables call an arm, or a method; one of a user's own by its title, where it is there.
 
     Args:
         name: of an arm, which is the method's for a plain one.
@@ -113,7 +137,10 @@ def arm_label(name: str) -> str:
         ('HPT, gate 1/8', 'HPT', 'mine:GATE')
     """
     own = {arm.name: arm.label for artefact in ARTEFACTS.values() for arm in artefact.arms if arm.label}
-    return own.get(name) or (METHODS[name].title if name in METHODS else name)
+    try:
+        return own.get(name) or method_named(name).title
+    except ConfigError:
+        return name  # an arm of nobody's, or records of a module that is no longer there
 
 
 def artefacts_named(names: Sequence[str]) -> list[Artefact]:

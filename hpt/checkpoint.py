@@ -17,7 +17,7 @@ import pandas as pd
 
 from hpt.engine import PolicyEngine
 from hpt.errors import RecordFault
-from hpt.files import check_manifest, read_json, read_parquet, write_json, write_manifest, write_parquet
+from hpt.files import check_manifest, read_json, read_parquet, write_json, write_manifest, write_parquet, writing
 
 Records = dict[str, pd.DataFrame]
 
@@ -36,24 +36,28 @@ def save_checkpoint(folder: Path, engine: PolicyEngine, state: TrainingState, re
     """Write a checkpoint of step ``state.step`` below ``folder`` and remove all but the newest ``keep``.
 
     All ranks call it; rank 0 writes the records and renames.
+
+    Raises:
+        HptError: it cannot be written, the disk is full for example; the ones before are untouched.
     """
     name = f"step-{state.step:06d}"
     hidden, final = folder / f".{name}", folder / name
-    if engine.rank == 0:
-        shutil.rmtree(hidden, ignore_errors=True)
-        hidden.mkdir(parents=True)
-    engine.barrier()
-    engine.save_state(hidden)
-    engine.barrier()
-    if engine.rank == 0:
-        for table, frame in records.items():
-            write_parquet(hidden / f"{table}.parquet", frame)
-        write_json(hidden / "state.json", asdict(state))
-        write_manifest(hidden)
-        shutil.rmtree(final, ignore_errors=True)
-        hidden.rename(final)
-        for old in checkpoints(folder)[keep:]:
-            shutil.rmtree(old)
+    with writing(final):
+        if engine.rank == 0:
+            shutil.rmtree(hidden, ignore_errors=True)
+            hidden.mkdir(parents=True)
+        engine.barrier()
+        engine.save_state(hidden)
+        engine.barrier()
+        if engine.rank == 0:
+            for table, frame in records.items():
+                write_parquet(hidden / f"{table}.parquet", frame)
+            write_json(hidden / "state.json", asdict(state))
+            write_manifest(hidden)
+            shutil.rmtree(final, ignore_errors=True)
+            hidden.rename(final)
+            for old in checkpoints(folder)[keep:]:
+                shutil.rmtree(old)
     engine.barrier()
 
 

@@ -4,7 +4,7 @@ A small model says nothing about the level of a large one, so "reproduced" is a 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from hpt.claim_tests import TESTS, ClaimRecords, NotTestable, RunFrames
@@ -34,8 +34,8 @@ class ClaimResult:
     Attributes:
         claim_id: id of the claim.
         verdict: one of `ClaimVerdict`.
-        effect: mean over seeds, None where not testable.
-        interval: Student's t of the effect over seeds; None where not testable or for one seed.
+        effect: mean over seeds, None where not testable; of a claim without runs the test's own.
+        interval: Student's t of the effect over seeds; None where not testable, for one seed, or where exact.
         unit: of effect and interval.
         per_seed: effect of every seed.
         explanation: the numbers, or what is missing.
@@ -53,7 +53,8 @@ class ClaimResult:
 def judge(claim: Claim, records: ClaimRecords) -> ClaimResult:
     """Apply a claim's test to the records of its base.
 
-    Seeds that lack a run of one of the claim's methods are left out, and named in the explanation.
+    Seeds that lack a run of one of the claim's methods are left out, and named in the explanation. A claim that names
+    no methods is decided on tables made without a run, which are the same at every scale and never the paper's world.
 
     Raises:
         KeyError: the claim names no test of `TESTS`.
@@ -64,13 +65,15 @@ def judge(claim: Claim, records: ClaimRecords) -> ClaimResult:
         'not testable here'
     """
     test = TESTS[claim.test]
+    if not claim.methods:
+        return _judge_without_runs(claim, records)
     try:
         if records.scale in NUMBERS_WITHOUT_MEANING:
             raise NotTestable(f"scale {records.scale} exists for tests; its numbers mean nothing")
         seeds = records.with_methods(*claim.methods)
         if not seeds:
             raise NotTestable("no seed has runs of " + " and ".join(claim.methods))
-        finding = test(ClaimRecords(records.scale, seeds, records.ceiling_tokens), **claim.parameters)
+        finding = test(replace(records, seeds=seeds), **claim.parameters)
         if not all(math.isfinite(value) for value in finding.per_seed.values()):
             raise NotTestable("the records give no number: " + finding.explanation)
     except NotTestable as reason:
@@ -87,6 +90,15 @@ def judge(claim: Claim, records: ClaimRecords) -> ClaimResult:
         finding.per_seed,
         finding.explanation + note,
     )
+
+
+def _judge_without_runs(claim: Claim, records: ClaimRecords) -> ClaimResult:
+    try:
+        finding = TESTS[claim.test](records, **claim.parameters)
+    except NotTestable as reason:
+        return ClaimResult(claim.id, ClaimVerdict.not_testable, None, None, "", {}, str(reason))
+    verdict = _verdict(finding.decision, "")
+    return ClaimResult(claim.id, verdict, finding.effect, finding.interval, finding.unit, {}, finding.explanation)
 
 
 def _verdict(decision: Decision, scale: str) -> ClaimVerdict:

@@ -5,24 +5,37 @@ Exit codes: 0 done, 1 a fault while running, 2 a mistake in what was asked for (
 
 from __future__ import annotations
 
-import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from hpt.cli_data import data_app
+from hpt.cli_evaluate import evaluate
 from hpt.cli_models import models_app
-from hpt.cli_runs import ReportsDir, RunsDir, Scale, find_run, runs_app
+from hpt.cli_options import (
+    Extra,
+    Jobs,
+    LauncherArgs,
+    Only,
+    ReportsDir,
+    RunsDir,
+    Scale,
+    Seeds,
+    Set,
+    console,
+    parse_seeds,
+    parse_settings,
+    use_launcher,
+)
+from hpt.cli_plan import plan, print_missing_runs
+from hpt.cli_runs import runs_app
 from hpt.errors import ConfigError, HptError
-from hpt.launch import OPTIONS, launcher_options
-
-if TYPE_CHECKING:
-    from hpt.config import RunConfig
+from hpt.locks import locked
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,79 +46,15 @@ app = typer.Typer(
 app.add_typer(runs_app, name="runs")
 app.add_typer(data_app, name="data")
 app.add_typer(models_app, name="models")
-console = Console(soft_wrap=True)
-
-Seeds = Annotated[str, typer.Option(help="Seeds, comma-separated; one is quick, three give intervals: 0,1,2")]
-Only = Annotated[list[str] | None, typer.Option(help="Only these artefacts, e.g. --only table3 --only figure5")]
-Jobs = Annotated[int | None, typer.Option(min=1, help="Runs at the same time; default: the number of cores")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="One setting, e.g. --set gate.count=2 --set optimizer.learning_rate=0.001"),
-]
-Gpus = Annotated[int | None, typer.Option(min=1, help="GPU scales: number of GPUs; default: 8, at scale gpu 1")]
-LauncherArgs = Annotated[
-    str | None,
-    typer.Option(
-        "--launcher-args",
-        envvar=OPTIONS,
-        help="Options for DeepSpeed's launcher, e.g. '--num_gpus 8' or '--hostfile hosts'; default: all GPUs there are",
-    ),
-]
-
-
-def use_launcher(text: str | None) -> None:
-    """Have every run from here on, those of notebooks included, started with these options.
-
-    Raises:
-        ConfigError: not options of DeepSpeed's launcher.
-    """
-    if text is not None:
-        launcher_options(text)
-        os.environ[OPTIONS] = text
-
-
-def parse_seeds(text: str) -> list[int]:
-    """Return the seeds of a comma-separated list.
-
-    Raises:
-        ConfigError: not whole numbers of at least 0, or named twice.
-
-    Example:
-        >>> parse_seeds("0,1,2")
-        [0, 1, 2]
-    """
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and part.isascii() for part in parts) or len(set(parts)) < len(parts):
-        raise ConfigError("seeds", text, "different whole numbers of at least 0, comma-separated", "write e.g. 0,1,2")
-    return [int(part) for part in parts]
-
-
-def parse_settings(given: list[str] | None) -> dict[str, Any]:
-    """Return dotted settings from ``name=value`` texts; a value is read as JSON, else taken as text.
-
-    Raises:
-        ConfigError: no equals sign, or a name given twice.
-
-    Example:
-        >>> parse_settings(["gate.count=2", "estimator.clip_eps_low=none"])
-        {'gate.count': 2, 'estimator.clip_eps_low': 'none'}
-    """
-    settings: dict[str, Any] = {}
-    for text in given or []:
-        name, separator, value = text.partition("=")
-        if not separator or name in settings:
-            raise ConfigError("--set", text, "name=value, each name once", "write e.g. --set gate.count=2")
-        try:
-            settings[name] = json.loads(value)
-        except ValueError:
-            settings[name] = value
-    return settings
+app.command()(plan)
+app.command()(evaluate)
 
 
 @app.command()
 def reproduce(
     scale: Scale = "mini",
     only: Only = None,
+    extra: Extra = None,
     seeds: Seeds = "0",
     jobs: Jobs = None,
     runs_dir: RunsDir = Path("runs"),
@@ -118,71 +67,33 @@ def reproduce(
     launcher_args: LauncherArgs = None,
 ) -> None:
     """Compute whatever is missing, execute the notebooks and write the report; run again to continue."""
-    from hpt.experiments import compute
-    from hpt.report import build_report
+    from hpt.catalogue import artefacts_named
+    from hpt.early_report import EarlyReport
+    from hpt.experiments import check_own, compute
+    from hpt.scales import check_scale
 
     use_launcher(launcher_args)
-    chosen, numbers = only or [], parse_seeds(seeds)
+    chosen, numbers, own = only or [], parse_seeds(seeds), extra or []
     if why:
-        _print_plan(scale, chosen, numbers, runs_dir)
+        print_missing_runs(scale, chosen, numbers, runs_dir, own=own)
         return
-    if not from_records:
-        compute(scale, chosen, numbers, runs_dir, jobs)
-    build_report(scale, numbers, runs_dir, reports_dir, only=chosen or None, from_records=from_records)
-    console.print(f"report: {reports_dir / scale / 'index.html'}")
+    check_scale(scale)
+    artefacts_named(chosen)  # before a lock is made and perhaps waited for
+    check_own(own, chosen)
+    if from_records:
+        done = _make_report(scale, numbers, runs_dir, reports_dir, only=chosen or None, from_records=True, own=own)
+    else:
+        # two locks: while runs are made, the early report is written by a process of its own
+        with locked(runs_dir / scale) as done:
+            if not done:
+                so_far = EarlyReport(scale, chosen, numbers, runs_dir, reports_dir)
+                compute(scale, chosen, numbers, runs_dir, jobs, on_finish=so_far, own=own)
+                so_far.wait()
+                _make_report(scale, numbers, runs_dir, reports_dir, only=chosen or None, own=own)
+    waited = " (made while this command waited)" if done else ""
+    console.print(f"report: {reports_dir / scale / 'index.html'}{waited}", markup=False)
     if len(numbers) < 3:
         console.print("one seed decides nothing: `hpt reproduce --seeds 0,1,2` adds the intervals")
-
-
-@app.command()
-def plan(
-    scale: Scale = "mini",
-    only: Only = None,
-    seeds: Seeds = "0",
-    runs_dir: RunsDir = Path("runs"),
-    gpus: Gpus = None,
-    gpu_memory: Annotated[float, typer.Option(min=1, help="GPU scales: memory of a GPU, GiB")] = 80,
-    gpu_tflops: Annotated[float, typer.Option(min=1, help="GPU scales: peak of a GPU in bfloat16, TFLOP/s")] = 989,
-    utilisation: Annotated[
-        Path | None, typer.Option(help="GPU scales: result of `python -m benchmarks.gpu`; default: stated shares")
-    ] = None,
-) -> None:
-    """Show what would run, and why; nothing is computed."""
-    from hpt.resource_plan import ON_GPUS, machine_of, make_plan, print_plan
-
-    if scale in ON_GPUS:
-        machine = machine_of(scale, gpus, gpu_memory, gpu_tflops, utilisation)
-        print_plan(make_plan(scale, only or [], parse_seeds(seeds), runs_dir, machine), runs_dir, console)
-    else:
-        _print_plan(scale, only or [], parse_seeds(seeds), runs_dir)
-
-
-def _print_plan(scale: str, only: list[str], seeds: list[int], runs_dir: Path, jobs: int | None = None) -> None:
-    from hpt.experiments import planned_runs
-    from hpt.forecast import forecast
-
-    planned = planned_runs(scale, only, seeds, runs_dir)
-    if not planned:
-        console.print("no run is needed: everything follows from published numbers")
-        return
-    jobs = jobs or len(os.sched_getaffinity(0))
-    expected = forecast(planned, runs_dir, scale, jobs)
-    seconds = iter(expected.seconds)
-    table = Table("run", "seed", "steps", "evaluations", "minutes", "to do")
-    for run in planned:
-        minutes = "" if run.done else f"{next(seconds) / 60:.1f}"
-        cells = (
-            f"{run.method} ({run.policy})",
-            str(run.seed),
-            str(run.config.schedule.steps),
-            str(len(run.evaluations)),
-        )
-        table.add_row(*cells, minutes, run.reason or "nothing: done")
-    console.print(table)
-    console.print(
-        f"about {expected.wall_s / 60:.0f} min, {jobs} runs at a time, and {expected.disk_mib:.0f} MiB of disk below "
-        f"{runs_dir}; times are those of runs finished here, else of a reference machine"
-    )
 
 
 @app.command()
@@ -202,7 +113,7 @@ def train(
 ) -> None:  # fmt: skip
     """Train one policy with one method (its base first, if it is missing); run again to continue."""
     from hpt.experiments import run_with_base
-    from hpt.job import base_config
+    from hpt.resolve import base_config
     from hpt.scales import build_config
 
     use_launcher(launcher_args)
@@ -220,48 +131,7 @@ def train(
         method, scale=scale, recipe=recipe, policy=policy, seed=seed, settings=given
     )  # fmt: skip
     folder = run_with_base(config, runs_dir, tuple(filter(None, evaluations.split(","))))
-    console.print(f"finished: {folder.path}")
-
-
-@app.command()
-def evaluate(
-    run: Annotated[str | None, typer.Argument(help="Name of a finished run, or the start of it")] = None,
-    model: Annotated[Path | None, typer.Option(help="Instead of a run: any model folder (Hugging Face format)")] = None,
-    benchmarks: Annotated[str, typer.Option(help="Sets, comma-separated, or all")] = "all",
-    scale: Annotated[str, typer.Option(help="With --model: whose sets, limits and sampling settings")] = "full",
-    template: Annotated[str | None, typer.Option(help="With --model: how a question becomes a prompt")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="With --model: folder of downloaded sets")] = None,
-    runs_dir: RunsDir = Path("runs"),
-    launcher_args: LauncherArgs = None,
-) -> None:
-    """Sample a finished run's policy, or any model, on evaluation sets and print its scores."""
-    from hpt.data.sources import evaluation_names
-    from hpt.experiments import run_with_base
-    from hpt.export import load_records
-    from hpt.job import sampling_config
-
-    use_launcher(launcher_args)
-    if (run is None) == (model is None):
-        raise ConfigError("run", run, "either a run or --model FOLDER", "name one of the two")
-    config = find_run(run, runs_dir).config if run is not None else _given(cast(Path, model), scale, template, data_dir)
-    sets = evaluation_names(sampling_config(config)) if benchmarks == "all" else tuple(benchmarks.split(","))
-    folder = run_with_base(config, runs_dir, sets)
-    counts = load_records(folder.path).evaluations
-    table = Table("set", "problems", "samples", "accuracy (%)")
-    for name, own in counts.groupby("benchmark", sort=False):
-        share = 100 * (own["correct"] / own["samples"]).mean()
-        table.add_row(str(name), str(len(own)), str(int(own["samples"].sum())), f"{share:.1f}")
-    console.print(table)
-
-
-def _given(model: Path, scale: str, template: str | None, data_dir: Path | None) -> RunConfig:
-    """The configuration under which a model folder is evaluated, with the scale's settings where none are named."""
-    from hpt.bases import given_base_config
-    from hpt.scales import build_config
-
-    data = build_config("hpt", scale=scale).data
-    chosen = {"template": template or data.template, "evaluation": data.evaluation}
-    return given_base_config(scale, model, {**chosen, "folder": str(data_dir or data.folder)})
+    console.print(f"finished: {folder.path}", markup=False)
 
 
 @app.command()
@@ -272,11 +142,35 @@ def report(
     runs_dir: RunsDir = Path("runs"),
     reports_dir: ReportsDir = Path("reports"),
     from_records: Annotated[bool, typer.Option("--from-records", help="Render from committed records")] = False,
+    so_far: Annotated[
+        bool, typer.Option("--so-far", help="Render what the finished runs allow and list what is missing")
+    ] = False,
 ) -> None:
-    """Execute the notebooks and write the report from what is there."""
+    """Execute the notebooks whose inputs changed and write the report from what is there."""
+    from hpt.scales import check_scale
+
+    if so_far and from_records:
+        raise ConfigError("--so-far", "--from-records", "one of the two: records are rendered as far as they go anyway",
+                          "leave one out")  # fmt: skip
+    check_scale(scale)
+    _make_report(scale, parse_seeds(seeds), runs_dir, reports_dir, only, from_records, so_far)
+
+
+def _make_report(
+    scale: str, seeds: list[int], runs_dir: Path, reports_dir: Path, only: list[str] | None = None,
+    from_records: bool = False, so_far: bool = False, own: Sequence[str] = (),
+) -> bool:  # fmt: skip
+    """Render, one process at a time; returns whether the same command did it while this one waited."""
+    from hpt.files import remove_half_written
     from hpt.report import build_report
 
-    build_report(scale, parse_seeds(seeds), runs_dir, reports_dir, only=only, from_records=from_records)
+    with locked(reports_dir / scale) as done:
+        if not done:
+            remove_half_written(reports_dir / scale, besides="records")
+            build_report(
+                scale, seeds, runs_dir, reports_dir, only=only, from_records=from_records, so_far=so_far, own=own
+            )
+    return done
 
 
 @app.command()
@@ -304,10 +198,10 @@ def main() -> None:
     try:
         app()
     except ConfigError as error:
-        Console(stderr=True).print(f"error: {error}", markup=False)
+        Console(stderr=True, soft_wrap=True).print(f"error: {error}", markup=False)
         sys.exit(2)
     except HptError as error:
-        Console(stderr=True).print(f"error: {error}", markup=False)
+        Console(stderr=True, soft_wrap=True).print(f"error: {error}", markup=False)
         sys.exit(1)
     except SystemExit as leaving:  # typer turns Ctrl-C into this without a word
         if leaving.code == 130:

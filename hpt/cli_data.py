@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from hpt.cli_options import console
 from hpt.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from hpt.tasks.problems import Problem
 
 data_app = typer.Typer(no_args_is_help=True, help="Fetch, check and show the public data sets of the paper.")
-console = Console(soft_wrap=True)
 
 Folder = Annotated[Path, typer.Option("--data-dir", help="Folder of downloaded sets")]
 Names = Annotated[list[str] | None, typer.Argument(help="Sets by name; none = all of them")]
@@ -57,7 +56,10 @@ def check_sets(
     from hpt.data.store import statuses
 
     found = statuses(folder, names or ())
-    table = Table("set", "paper", "problems", "here", "detail")
+    table = Table()
+    table.add_column("set", no_wrap=True)  # what `hpt data download` is given
+    for name in ("paper", "problems", "here", "detail"):
+        table.add_column(name)
     for own in found:
         table.add_row(own.dataset.name, own.dataset.title, own.dataset.size, own.state, own.detail)
     console.print(table)

@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from hpt.cli_runs import RunsDir
+from hpt.cli_options import RunsDir, console
 
 models_app = typer.Typer(no_args_is_help=True, help="Fetch the paper's models and change what the paper changes.")
-console = Console(soft_wrap=True)
 
 
 @models_app.command("list")

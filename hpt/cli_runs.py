@@ -1,4 +1,4 @@
-"""``hpt runs``: list, show, export, import or remove run folders."""
+"""``hpt runs``: list, show, compare, export, import or remove run folders."""
 
 from __future__ import annotations
 
@@ -7,20 +7,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from hpt.cli_options import ReportsDir, RunsDir, Scale, console, parse_seeds
 from hpt.errors import ConfigError
 
 if TYPE_CHECKING:
     from hpt.runs import RunFolder
 
-runs_app = typer.Typer(no_args_is_help=True, help="List, show, export, import or remove runs.")
-console = Console(soft_wrap=True)
+runs_app = typer.Typer(no_args_is_help=True, help="List, show, compare, export, import or remove runs.")
 
-Scale = Annotated[str, typer.Option(help="How big: tiny (minutes, numbers mean nothing), mini, or full (8 GPUs)")]
-RunsDir = Annotated[Path, typer.Option(help="Folder of run folders")]
-ReportsDir = Annotated[Path, typer.Option(help="Folder the reports are written to")]
+
+def records_of(reports_dir: Path, scale: str) -> Path:
+    """Return the folder of a scale's records.
+
+    Raises:
+        ConfigError: no such scale; its name is never taken for a path.
+    """
+    from hpt.scales import build_config
+
+    return reports_dir / build_config("hpt", scale=scale).scale / "records"
 
 
 def find_run(name: str, runs_dir: Path) -> RunFolder:
@@ -61,6 +68,45 @@ def show_run(run: str, runs_dir: RunsDir = Path("runs")) -> None:
     console.print_json(data=shown)
 
 
+@runs_app.command("compare")
+def compare_runs(
+    first: Annotated[str, typer.Argument(help="Name of a finished run, the start of it, or a folder of records")],
+    second: Annotated[str, typer.Argument(help="The other")],
+    runs_dir: RunsDir = Path("runs"),
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder to write to; default: comparisons/ below --runs-dir"),
+    ] = None,
+) -> None:
+    """Draw two runs over each other, step by step, and list the settings in which they differ."""
+    from hpt.compare import config_differences, write_comparison
+    from hpt.export import load_records
+
+    paths = [_finished(name, runs_dir) for name in (first, second)]
+    if paths[0] == paths[1]:
+        raise ConfigError("run", second, f"another run than {first}", "name two runs; see `hpt runs list`")
+    left, right = (load_records(path) for path in paths)
+    table = Table("setting", left.name, right.name)
+    for row in config_differences(left, right):
+        table.add_row(escape(row.setting), escape(row.first), escape(row.second))
+    console.print(table if table.row_count else "they differ in no setting")
+    console.print(
+        f"drawn over each other: {write_comparison(left, right, output or runs_dir / 'comparisons')}", markup=False
+    )
+
+
+def _finished(name: str, runs_dir: Path) -> Path:
+    """Return the folder of a finished run, or of records."""
+    from hpt.files import MANIFEST
+
+    if (Path(name) / MANIFEST).exists():
+        return Path(name).resolve()
+    folder = find_run(name, runs_dir)
+    if not folder.finished:
+        raise ConfigError("run", name, f"a finished run (it is {folder.status['state']})", "run its command again")
+    return folder.path.resolve()
+
+
 @runs_app.command("remove")
 def remove_run(
     run: str,
@@ -73,9 +119,9 @@ def remove_run(
     folder = find_run(run, runs_dir)
     if not yes:
         typer.confirm(f"delete {folder.path} for good?", abort=True)
-    with folder.lock():
+    with folder.lock(wait=False):
         shutil.rmtree(folder.path)
-    console.print(f"removed {folder.path}")
+    console.print(f"removed {folder.path}", markup=False)
 
 
 @runs_app.command("export")
@@ -86,9 +132,10 @@ def export_runs(
     from hpt.export import export_run
     from hpt.runs import run_folders
 
+    records = records_of(reports_dir, scale)
     for folder in run_folders(runs_dir, scale):
         if folder.finished:
-            export_run(folder, reports_dir / scale / "records")
+            export_run(folder, records)
             console.print(f"exported {folder.path.name}")
 
 
@@ -103,11 +150,10 @@ def fill_records(
     why: Annotated[bool, typer.Option("--why", help="Say which runs have no record, and stop")] = False,
 ) -> None:
     """Make the runs that reports/<scale>/records/ lacks, exporting each as it ends; run again to continue."""
-    from hpt.cli import parse_seeds
     from hpt.fill import fill, lacking_runs
     from hpt.recorded import run_text
 
-    records, numbers = reports_dir / scale / "records", parse_seeds(seeds)
+    records, numbers = records_of(reports_dir, scale), parse_seeds(seeds)
     if why:
         for run in lacking_runs(scale, only or [], numbers, runs_dir, records):
             console.print(f"{run_text(run)}: {run.reason}")
@@ -121,5 +167,5 @@ def import_run_records(source: Path, scale: Scale = "mini", reports_dir: Reports
     """Take records made elsewhere into reports/<scale>/records/, each checked first."""
     from hpt.export import import_runs
 
-    for folder in import_runs(source, reports_dir / scale / "records"):
+    for folder in import_runs(source, records_of(reports_dir, scale)):
         console.print(f"imported {folder.name}")

@@ -18,6 +18,7 @@ POLICY = "weak"
 SHORT: Mapping[str, Mapping[str, Any]] = {
     "mini": {"schedule.steps": 120, "validation.every": 0},
     "tiny": {"schedule.steps": 2, "validation.every": 0},
+    "gpu": {"schedule.steps": 25, "validation.every": 0},
 }
 
 

@@ -7,8 +7,9 @@ accumulation is 1 and ``managed_gradient_accumulation`` is off, so that `step` a
 """
 
 import os
+import pickle
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hpt.config import EngineSettings, OptimizerSettings
 from hpt.errors import HptError
 from hpt.policy import PolicyModule
 from hpt.ranks import WAIT, Ranks, start_watch
+from hpt.settings import EngineSettings, OptimizerSettings
 from hpt.shards import load_shards, save_shards
 
 
@@ -168,7 +169,12 @@ class PolicyEngine(Ranks):
         if self.settings.zero_stage:
             load_shards(self.module, self._inner, self._engine.optimizer, folder / "deepspeed", self.rank)
             return
-        path, _ = self._engine.load_checkpoint(str(folder), tag="deepspeed")
+        try:
+            with _without_pickles():
+                path, _ = self._engine.load_checkpoint(str(folder), tag="deepspeed")
+        except pickle.UnpicklingError as error:
+            message = f"{folder} holds more than tensors and settings, which is never read ({str(error)[:200]})"
+            raise RecordFault(f"{message}; remove this checkpoint and the one before is used") from error
         if path is None:
             raise RecordFault(f"{folder}: no DeepSpeed state; remove this checkpoint and the one before is used")
 
@@ -177,13 +183,31 @@ class PolicyEngine(Ranks):
         self._engine.destroy()
 
 
+@contextmanager
+def _without_pickles() -> Generator[None]:
+    """Have ``torch.load`` read tensors and plain settings alone, also where DeepSpeed asks it for anything.
+
+    A run folder may have come from somebody else, and its manifest says only that it came whole.
+    """
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
 def start_process_group() -> Any:
     """Import DeepSpeed and join the process group: the launcher's when there is one, else a group of one.
 
     Raises:
         HptError: DeepSpeed cannot be imported.
     """
-    if torch.cuda.is_available():
+    if torch.cuda.is_available():  # gpu only
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))  # before anything is put on device 0 by all ranks
     else:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -205,7 +229,7 @@ def start_process_group() -> Any:
 
 
 @contextmanager
-def _launched() -> Iterator[None]:
+def _launched() -> Generator[None]:
     """Set what a launcher would have set, where there was none, and take it back.
 
     Left in the environment it would be inherited by runs started from here, which would all take themselves for rank 0

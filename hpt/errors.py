@@ -29,10 +29,26 @@ class ConfigError(HptError):
 
     def __init__(self, field: str, value: object, allowed: str, remedy: str) -> None:
         self.field, self.value, self.allowed, self.remedy = field, value, allowed, remedy
-        shown = repr(value) if isinstance(value, str) else str(value)
-        if len(shown) > 200:  # a pasted 10,000-character value would bury the sentence that helps
-            shown = shown[:200] + "..."
-        super().__init__(f"{field} = {shown}: allowed is {allowed}; {remedy}")
+        # a pasted 10,000-character value, or name, would bury the sentence that helps
+        shown = _short(repr(value) if isinstance(value, str) else str(value))
+        super().__init__(f"{_short(field)} = {shown}: allowed is {allowed}; {remedy}")
+
+
+def _short(text: str) -> str:
+    return text[:200] + "..." if len(text) > 200 else text
+
+
+class RunRefused(ConfigError):
+    """A run's process found a mistake in what was asked for; its own words, which name the field, are the message.
+
+    Example:
+        >>> raise RunRefused("run hpt-weak-s0-0123456789abcdef was refused")
+        Traceback (most recent call last):
+        hpt.errors.RunRefused: run hpt-weak-s0-0123456789abcdef was refused
+    """
+
+    def __init__(self, message: str) -> None:
+        HptError.__init__(self, message)
 
 
 class TrainingFault(HptError):

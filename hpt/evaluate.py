@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from hpt.config import Settings, digest
+from hpt.config import digest
 from hpt.rewards import Verifier
 from hpt.rollout import Sampler, SamplingRequest, request_seed
+from hpt.settings import Settings
 from hpt.tasks.problems import Problem, problems_hash
 from hpt.tasks.prompts import prompt_tokens
 

@@ -4,21 +4,30 @@ Shared runs are made once: Table 3 and Figures 5 to 7 draw on the same ones. A r
 changing a setting makes only the runs it changes. What each artefact compares is data: `hpt.catalogue`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from hpt.catalogue import ARTEFACTS, Artefact, artefacts_named
 from hpt.config import RunConfig
-from hpt.data.sources import evaluation_at, fetch_sets, lacking_sets, training_problems_of
-from hpt.job import Job, encoded_training, initial_run, is_ready, missing_evaluations, resolve_run
-from hpt.methods import METHODS
+from hpt.data.sources import evaluation_at, fetch_evaluations, fetch_sets, lacking_sets, training_problems_of
+from hpt.errors import ConfigError
+from hpt.final_evaluations import evaluation_key, missing_evaluations, sampling_config
+from hpt.integrity import damaged_files
+from hpt.job import Job, encoded_training
+from hpt.methods import METHODS, method_named
+from hpt.own_modules import refresh
+from hpt.resolve import initial_run, is_ready, resolve_run
 from hpt.runs import RunFolder
 
 __all__ = ["ARTEFACTS", "Artefact", "PlannedRun", "artefacts_named", "compute", "planned_runs", "run_with_base"]
 
-#: Bases in the order their runs are made: the weak half of Table 3 and Figures 5 to 7 are worth reading early.
+#: Artefacts whose runs are made first, so that the report is worth opening early; Figure 5 has the arms of Table 3's
+#: weak half.
+EARLY = ("figure5", "figure6", "figure7")
+#: Bases in the order the other runs are made.
 _BASE_ORDER = ("weak", "strong", "llama")
 
 
@@ -66,6 +75,8 @@ def planned_runs(
     seeds: Iterable[int],
     root: Path,
     settings: Mapping[str, Any] | None = None,
+    bases: Sequence[str] = (),
+    own: Sequence[str] = (),
 ) -> list[PlannedRun]:
     """Return every run the artefacts need, in the order they are made, with why it is not done (if it is not).
 
@@ -75,37 +86,71 @@ def planned_runs(
         seeds: run seeds; bases are shared by all of them.
         root: folder of run folders.
         settings: dotted settings laid over every method's run, below those an arm has of its own.
+        bases: of the arms; empty = all of the artefact's.
+        own: methods of the user's own (``module:METHOD``), further lines of the artefacts that take some.
+
+    Raises:
+        ConfigError: one of ``own`` is none, or no artefact asked for would show it.
     """
+    check_own(own, artefacts)
     needs: dict[str, _Need] = {}
+    starts: set[str] = set()  # fingerprints of runs whose weights others start from
 
     def need(config: RunConfig, evaluations: Iterable[str], arm: str) -> None:
         before = initial_run(config)
         if before is not None:
+            starts.add(before.fingerprint())
             # what a run starts from is needed too; only a base is itself a line of the artefact
             need(before, evaluations if before.method == "pretrain" else (), f"{before.method}-{before.policy.name}")
-        own = needs.setdefault(config.fingerprint(), _Need(config, {}, {}))
-        own.evaluations |= dict.fromkeys(evaluations)
-        own.arms[arm] = None
+        needed = needs.setdefault(config.fingerprint(), _Need(config, {}, {}))
+        needed.evaluations |= dict.fromkeys(evaluations)
+        needed.arms[arm] = None
 
     seeds = list(seeds)
     for artefact in artefacts_named(artefacts):
-        for arm in artefact.arms:
+        for arm in (arm for arm in artefact.with_own(own).arms if not bases or arm.policy in bases):
             for seed in seeds:
                 config = arm.config(scale, seed, settings)
                 need(config, [evaluation_at(config, name) for name in artefact.evaluations], arm.key)
-    planned = [replace(_planned(own.config, tuple(own.evaluations), root), arms=tuple(own.arms))
-               for own in needs.values()]  # fmt: skip
-    return sorted(planned, key=_order)
+    planned = [
+        replace(_planned(own.config, tuple(own.evaluations), root, fingerprint in starts), arms=tuple(own.arms))
+        for fingerprint, own in needs.items()
+    ]
+    return sorted(planned, key=partial(_order, first_seed=min(seeds, default=0)))
 
 
-def _order(run: PlannedRun) -> tuple[Any, ...]:
+def check_own(own: Sequence[str], artefacts: Sequence[str]) -> None:
+    """Refuse methods of the user's own that are none, or that no artefact asked for would show.
+
+    Raises:
+        ConfigError: the first of them.
+    """
+    for name in own:
+        if ":" not in name:
+            raise ConfigError("extra_methods", name, "module:METHOD of your own", "those of the package are there")
+        refresh([name])
+        method_named(name)
+    takes = [artefact.name for artefact in ARTEFACTS.values() if artefact.extra_policy]
+    if own and not any(artefact.extra_policy for artefact in artefacts_named(artefacts)):
+        raise ConfigError("extra_methods", ", ".join(own), "none with these artefacts", "ask for " + ", ".join(takes))
+
+
+def _order(run: PlannedRun, first_seed: int) -> tuple[Any, ...]:
     base = _BASE_ORDER.index(run.policy) if run.policy in _BASE_ORDER else len(_BASE_ORDER)
-    # a base first, then within it the longest run first, so that two cores finish together
+    # a base first, then the longest run first, so that two cores finish together
     cost = -METHODS[run.method].samples * 2 - len(METHODS[run.method].components) if run.method in METHODS else 0
-    return (run.seed, base, run.method != "pretrain", cost)
+    late = not set(run.arms) & _early_arms()
+    # a base is made in its place among the runs of the first seed, whatever that is: its own seed is 0
+    return (max(run.seed, first_seed), late, base if late else 0, run.method != "pretrain", cost, base)
 
 
-def _planned(config: RunConfig, names: tuple[str, ...], root: Path) -> PlannedRun:
+@cache
+def _early_arms() -> frozenset[str]:
+    arms = [arm for artefact in artefacts_named(EARLY) for arm in artefact.arms]
+    return frozenset([arm.key for arm in arms] + [f"pretrain-{arm.policy}" for arm in arms])
+
+
+def _planned(config: RunConfig, names: tuple[str, ...], root: Path, others_start_from_it: bool) -> PlannedRun:
     if not is_ready(config, root):
         before = initial_run(config)
         what = f"its base {config.policy.name}" if config.policy.after is None else f"{config.policy.after}"
@@ -117,11 +162,15 @@ def _planned(config: RunConfig, names: tuple[str, ...], root: Path) -> PlannedRu
     status = folder.status
     if status["state"] == "new":
         reason = "no run of this fingerprint"
+    elif status["state"] == "damaged":
+        reason = "its status.json is damaged"
     elif status["state"] != "finished":
         reason = f"stopped at step {status['step']}"
     else:
         missing = missing_evaluations(folder, config, names)
         reason = "not evaluated on " + ", ".join(missing) if missing else ""
+        if damaged := damaged_files(folder, weights=others_start_from_it or config.method == "pretrain"):
+            reason = "damaged: " + ", ".join(damaged)
     return PlannedRun(config, folder, names, reason)
 
 
@@ -137,8 +186,13 @@ def compute(
     root: Path,
     jobs: int | None = None,
     settings: Mapping[str, Any] | None = None,
+    bases: Sequence[str] = (),
+    own: Sequence[str] = (),
+    on_finish: Callable[[RunFolder], None] = lambda folder: None,
 ) -> list[PlannedRun]:
     """Make whatever the artefacts need and is missing, in processes of their own, and return the finished runs.
+
+    ``on_finish`` is called with the folder of every run, as it ends; the other arguments are those of `planned_runs`.
 
     Raises:
         HptError: a run failed; its message, and where its log is.
@@ -146,12 +200,12 @@ def compute(
     from hpt.pool import run_jobs
 
     seeds = list(seeds)
-    planned = planned_runs(scale, artefacts, seeds, root, settings)
+    planned = planned_runs(scale, artefacts, seeds, root, settings, bases, own)
     if left := jobs_of(planned, root):
         for job in left:
             fetch_sets(job.config)
-        run_jobs(left, jobs)
-        planned = planned_runs(scale, artefacts, seeds, root, settings)
+        run_jobs(left, jobs, on_finish)
+        planned = planned_runs(scale, artefacts, seeds, root, settings, bases, own)
     return planned
 
 
@@ -175,13 +229,47 @@ def check_training_set(config: RunConfig) -> None:
         training_problems_of(config)
 
 
+def check_evaluations(config: RunConfig, names: Sequence[str]) -> None:
+    """Fetch and read the evaluation sets of a run: what is wrong with them is named before anything is computed.
+
+    Raises:
+        ConfigError: no such set, wrong content, or, of a model folder, a template its tokenizer cannot fill, a prompt
+            that leaves no room for a response, or a context beyond its positions.
+    """
+    from hpt.model_folder import check_context, load_tokenizer
+    from hpt.tasks.prompts import prompt_tokens
+
+    path, rollout = config.policy.path, sampling_config(config).rollout
+    if names and path is not None:
+        check_context(path, rollout.max_model_tokens)
+    fetch_evaluations(sampling_config(config), names)
+    tokenizer = load_tokenizer(path) if names and path is not None else None
+    for name in names:
+        settings, problems, _ = evaluation_key(config, name)
+        room = rollout.max_model_tokens - settings.max_response_tokens
+        for problem in problems if tokenizer is not None else ():
+            length = len(prompt_tokens(tokenizer, problem, settings.template))
+            if length > room:
+                allowed = (
+                    f"at most {room}: rollout.max_model_tokens less {settings.max_response_tokens} of the response"
+                )
+                remedy = "leave the set out, or raise rollout.max_model_tokens where the model's positions allow it"
+                raise ConfigError(f"prompt of {problem.id} ({name})", f"{length} tokens", allowed, remedy)
+
+
 def run_with_base(config: RunConfig, root: Path, evaluations: Sequence[str] = ()) -> RunFolder:
-    """Make one run, after what it starts from if that is missing, in a process of its own with a progress line."""
+    """Make one run, after what it starts from if that is missing, in a process of its own with a progress line.
+
+    Raises:
+        ConfigError: a question, or an evaluation set, that cannot be used; nothing has been computed then.
+        HptError: the run failed.
+    """
     from hpt.pool import run_jobs
 
     if config.method != "pretrain":
         fetch_sets(config)
         check_training_set(config)
+    check_evaluations(config, evaluations)
     chain = [config]
     while (before := initial_run(chain[0])) is not None and not is_ready(chain[0], root):
         chain.insert(0, before)
@@ -189,6 +277,6 @@ def run_with_base(config: RunConfig, root: Path, evaluations: Sequence[str] = ()
         run_jobs([Job(own, root) for own in chain[:-1]])
     config = resolve_run(config, root)
     folder = RunFolder.of(config, root)
-    if not folder.finished or missing_evaluations(folder, config, evaluations):
+    if not folder.finished or missing_evaluations(folder, config, evaluations) or damaged_files(folder):
         run_jobs([Job(config, root, tuple(evaluations))])
     return folder

@@ -16,9 +16,9 @@ A record folder is what a report needs of a run and no more::
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ import pandas as pd
 from hpt.config import RunConfig, validate
 from hpt.errors import HptError, RecordFault
 from hpt.files import MANIFEST, check_manifest, read_json, read_parquet, write_json, write_manifest, write_parquet
+from hpt.integrity import check
 from hpt.runs import TABLES, RunFolder
 from hpt.scores import counts_per_problem
 
@@ -116,11 +117,20 @@ def load_records(path: Path) -> RunRecords:
         if sorted(read_json(path / MANIFEST)) != sorted(RECORD_FILES):
             raise RecordFault(f"{path / MANIFEST} must list {', '.join(RECORD_FILES)}; export the run again")
         check_manifest(path)
+    else:
+        check(RunFolder(path), weights=False)
     config = recorded_config(path)
-    metrics, rollouts, validation = (_table(path, name) for name in ("metrics", "rollouts", "validation"))
+    # a base that is fetched or the user's own was trained by nobody here, and has no steps
+    may_lack = TABLES if config.schedule.steps == 0 else ("rollouts", "validation")
+    metrics, rollouts, validation = (_table(path, name, name in may_lack) for name in TABLES)
     evaluations = _checked(path / _EVALUATIONS, "evaluations") if exported else _evaluations(path)
     provenance = read_json(path / "provenance.json")
     return RunRecords(path.name, config, metrics, rollouts, validation, evaluations, provenance)
+
+
+def load_runs(planned: Iterable[Any]) -> list[RunRecords]:
+    """Return the records of finished runs (`hpt.experiments.PlannedRun`), with the arms they were asked for as."""
+    return [replace(load_records(run.folder.path), arms=run.arms) for run in planned if run.folder is not None]
 
 
 def record_folders(records: Path) -> list[Path]:
@@ -219,9 +229,9 @@ def recorded_evaluations(path: Path) -> set[tuple[str, str]]:
     return set(zip(frame["benchmark"], frame["key"], strict=True)) if len(frame) else set()
 
 
-def _table(path: Path, name: str) -> pd.DataFrame:
+def _table(path: Path, name: str, may_lack: bool) -> pd.DataFrame:
     file = path / f"{name}.parquet"
-    if name != "metrics" and not file.exists():
+    if may_lack and not file.exists():
         return pd.DataFrame(columns=list(COLUMNS[name]))  # a base draws no rollouts and has no curves
     return _checked(file, name)
 
@@ -249,7 +259,7 @@ def _evaluations(path: Path) -> pd.DataFrame:
 
 
 @contextmanager
-def _replacing(final: Path) -> Iterator[Path]:
+def _replacing(final: Path) -> Generator[Path]:
     """Yield a neighbour of a folder to fill, then put it in the folder's place; a failure leaves the old folder."""
     final.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{final.name[:40]}.", dir=final.parent))

@@ -10,8 +10,9 @@ from pathlib import Path
 from hpt.data.sources import fetch_sets
 from hpt.experiments import PlannedRun, planned_runs
 from hpt.export import export_run
-from hpt.job import Job, initial_run, is_ready
+from hpt.job import Job
 from hpt.recorded import RecordStore
+from hpt.resolve import initial_run, is_ready
 from hpt.runs import RunFolder, run_folders
 
 
@@ -30,8 +31,11 @@ def lacking_runs(
     Raises:
         RecordFault: a record is damaged, or several fit one run.
     """
-    store = RecordStore(records)
-    left = [run for run in planned_runs(scale, artefacts, seeds, root) if not run.done]
+    return _lacking(planned_runs(scale, artefacts, seeds, root), RecordStore(records), root)
+
+
+def _lacking(planned: Iterable[PlannedRun], store: RecordStore, root: Path) -> list[PlannedRun]:
+    left = [run for run in planned if not run.done]
     wanted = [run for run in left if store.lacking(run)]
     starts: set[tuple[str, str, int]] = set()
     for run in wanted:
@@ -52,7 +56,7 @@ def fill(
 ) -> list[str]:
     """Make what `lacking_runs` names, export each run as it ends, and return the names of the runs exported.
 
-    Finished runs that are not exported yet are exported first.
+    Finished runs that are not exported yet, or not with all their evaluations, are exported first.
 
     Raises:
         HptError: a run failed; those that ended before are exported.
@@ -68,7 +72,11 @@ def fill(
     for folder in run_folders(root, scale):
         if folder.finished and not (records / folder.path.name).exists():
             export(folder)
-    left = lacking_runs(scale, artefacts, seeds, root, records)
+    store, planned = RecordStore(records), planned_runs(scale, artefacts, seeds, root)
+    for run in planned:
+        if run.done and run.folder is not None and store.lacking(run):
+            export(run.folder)  # it was evaluated on more since
+    left = _lacking(planned, store, root)
     for run in left:
         fetch_sets(run.config)
     if left:

@@ -45,6 +45,21 @@ def json_at(commit: str, path: str) -> Any:
     return None if text is None else json.loads(text)
 
 
+def first_json(path: Path) -> Any:
+    """Return a JSON file as it was when it was first committed; None where the history is not here or has no such file.
+
+    Example:
+        >>> first_json(Path("/elsewhere/provenance.json")) is None
+        True
+    """
+    file = path.resolve()
+    if not file.is_relative_to(_ROOT) or not _has_history():
+        return None
+    name = str(file.relative_to(_ROOT))
+    added = (_git("log", "--diff-filter=A", "--format=%H", "--", name) or "").split()
+    return json_at(added[-1], name) if added else None
+
+
 def _has_history() -> bool:
     """Whether this is a clone with its whole history; a shallow one would date every file to its one commit."""
     return _git("rev-parse", "--is-shallow-repository") == "false"

@@ -1,6 +1,6 @@
 """The Hugging Face hub: its errors in one sentence with what to do."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Literal
 
@@ -8,7 +8,7 @@ from hpt.errors import ConfigError
 
 
 @contextmanager
-def hub_access(kind: Literal["dataset", "model"], name: str, repository: str, local: str) -> Iterator[None]:
+def hub_access(kind: Literal["dataset", "model"], name: str, repository: str, local: str) -> Generator[None]:
     """Turn whatever the hub raises inside the block into a `ConfigError`.
 
     Args:

@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,23 @@ import numpy as np
 
 from hpt.bases import FOLDER, HUB
 from hpt.config import RunConfig, validate
-from hpt.data.sources import curve_sets, evaluation_set, training_problems_of
+from hpt.data.sources import curve_sets, training_problems_of
 from hpt.errors import ConfigError, HptError
-from hpt.files import read_json, write_json, write_parquet
-from hpt.methods import method_named, stage_at
-from hpt.model_folder import check_context, check_model_folder, load_tokenizer, model_hashes, save_model_folder
-from hpt.ranks import Ranks, finish_watch, first_failure, join, launched_rank, launched_ranks, report_failure
+from hpt.files import read_json, write_json
+from hpt.final_evaluations import evaluate_run
+from hpt.integrity import (
+    add_checksum,
+    damaged_count,
+    set_aside,
+    set_aside_unreadable_config,
+    write_checksums,
+)
+from hpt.methods import method_named, names_used, stage_at
+from hpt.model_folder import load_tokenizer, save_model_folder
+from hpt.own_modules import check_unchanged, keep_sources
+from hpt.ranks import finish_watch, first_failure, join, launched_rank, launched_ranks, report_failure
+from hpt.resolve import resolve_run
 from hpt.runs import RunFolder, provenance
-from hpt.tasks.corpus import BASES
-from hpt.tasks.problems import Problem, problems_hash
 from hpt.tasks.prompts import EncodedTraining, encode_training
 
 
@@ -36,114 +44,6 @@ class Job:
     config: RunConfig
     root: Path
     evaluations: tuple[str, ...] = ()
-
-
-def base_config(config: RunConfig) -> RunConfig:
-    """Return the configuration of the base of ``config``'s policy, trained or fetched; shared by all seeds."""
-    from hpt.bases import pretraining_config, public_base_config
-
-    if config.data.evaluation == "public":
-        return public_base_config(config.scale, config.policy.name, config.data.folder)
-    return pretraining_config(config.scale, config.policy.name, config.data.world)
-
-
-def initial_run(config: RunConfig) -> RunConfig | None:
-    """Return the run whose final weights ``config`` starts from: its base, or the run named by ``policy.after``.
-
-    None for a base, which starts from nothing, and for a model folder of the user's.
-    """
-    from hpt.scales import build_config
-
-    if config.method == "pretrain" or config.policy.path is not None:
-        return None
-    if config.policy.after is None:
-        return base_config(config)
-    return build_config(
-        config.policy.after, scale=config.scale, recipe=config.recipe, policy=config.policy.name, seed=config.seed
-    )
-
-
-def is_ready(config: RunConfig, root: Path) -> bool:
-    """Return whether the weights ``config`` starts from are there."""
-    before = initial_run(config)
-    return before is None or (is_ready(before, root) and RunFolder.of(resolve_run(before, root), root).finished)
-
-
-def resolve_run(config: RunConfig, root: Path) -> RunConfig:
-    """Fill in the hashes of data and initial weights, and where the weights lie; a resolved run stays as it is.
-
-    Raises:
-        HptError: what it starts from is not trained yet.
-    """
-    if config.method == "pretrain":
-        return config
-    problems = training_problems_of(config)
-    path = config.policy.path
-    if path is None:
-        before = initial_run(config)
-        assert before is not None
-        folder = RunFolder.of(resolve_run(before, root), root)
-        if not folder.finished:
-            what = f"{before.method} on the {before.policy.name} base" if config.policy.after else "the base"
-            remedy = f"run `hpt train --method {before.method} --scale {config.scale} --policy {config.policy.name}`"
-            raise HptError(f"{what} ({config.policy.name}) is not trained yet: {remedy}")
-        path = str(folder.model)
-    else:
-        check_model_folder(path)
-    check_context(path, config.rollout.max_model_tokens)
-    hashes = model_hashes(path)
-    if config.data.evaluation == "graded" and config.policy.name in BASES.get(config.data.world, {}):
-        hashes.pop("config_sha256")  # the recipe says what the world's bases are
-    policy = config.policy.model_copy(update={"path": path, **hashes})
-    data = config.data.model_copy(update={"sha256": problems_hash(problems)})
-    return config.model_copy(update={"policy": policy, "data": data})
-
-
-def evaluation_key(config: RunConfig, name: str) -> tuple[Any, list[Problem], str]:
-    """Return (sampling settings, problems, key) of the final evaluation of a run on a set (Section 3.1).
-
-    Args:
-        config: of the run.
-        name: an evaluation set; ``validation``, on which settings are chosen and which no table reports; or
-            ``set@samples`` for another number of answers per problem than the set's.
-
-    Raises:
-        ConfigError: no such set, or a number of samples that is none.
-    """
-    from hpt.evaluate import EvaluationSettings
-
-    config = sampling_config(config)
-    of_set, at, samples = name.partition("@")
-    own = evaluation_set(config, of_set)
-    if at and not (samples.isdecimal() and int(samples) > 0):
-        raise ConfigError("evaluation", name, "set@samples with samples of at least 1", f"write e.g. {of_set}@256")
-    settings = EvaluationSettings(
-        samples_per_problem=int(samples) if at else own.samples_per_problem,
-        temperature=config.validation.temperature,
-        top_p=config.validation.top_p,
-        max_response_tokens=config.rollout.max_response_tokens,
-        seed=config.seed,
-        template=config.data.template,
-    )
-    problems = list(own.problems)
-    return settings, problems, settings.key(problems)
-
-
-def sampling_config(config: RunConfig) -> RunConfig:
-    """Return the settings a policy is evaluated with: its own, or for a base, which samples nothing, its scale's."""
-    from hpt.scales import build_config
-
-    if config.method != "pretrain":
-        return config
-    settings: dict[str, Any] = {"data.folder": config.data.folder}
-    if config.data.source.startswith(FOLDER):
-        settings |= {"data.template": config.data.template, "data.evaluation": config.data.evaluation}
-    return build_config("hpt", scale=config.scale, policy=config.policy.name, settings=settings)
-
-
-def missing_evaluations(folder: RunFolder, config: RunConfig, names: Sequence[str]) -> list[str]:
-    """Return the evaluations of ``names`` that a run does not have yet."""
-    return [name for name in names if not folder.evaluation_path(name, evaluation_key(config, name)[2]).exists()]
 
 
 def run_job(job: Job) -> RunFolder:
@@ -158,18 +58,34 @@ def run_job(job: Job) -> RunFolder:
     # rank 0 holds the run for all; the others meet it when they join the process group
     with folder.lock() if launched_rank() == 0 else nullcontext():
         if launched_rank() == 0:
+            if folder.finished:
+                _set_aside(folder)
+            set_aside_unreadable_config(folder)
             folder.create(config)
+        if not folder.finished:
+            check_unchanged(config.own_modules, names_used(config))
+            if launched_rank() == 0:
+                keep_sources(names_used(config), folder.path / "own_modules")
         ranks, sampler = join(), None
         if not folder.finished:
             try:
                 sampler = _train(config, folder)
             except (HptError, KeyboardInterrupt) as error:
-                folder.set_status("stopped", folder.status["step"], message=str(error) or "interrupted")
+                with suppress(HptError):  # on a full disk this fails too, and the first error says more
+                    folder.set_status("stopped", folder.status["step"], message=str(error) or "interrupted")
                 raise
         ranks.barrier()  # rank 0 alone fetches a model, and writes the last records
         evaluate_run(folder, config, job.evaluations, sampler, ranks)
         ranks.barrier()
     return folder
+
+
+def _set_aside(folder: RunFolder) -> None:
+    """Move damaged files of a finished run away and count them in its provenance."""
+    path = folder.path / "provenance.json"
+    if set_aside(folder) and path.exists():
+        write_json(path, read_json(path) | {"damaged_files": damaged_count(folder)})
+        add_checksum(folder, path)
 
 
 def _train(config: RunConfig, folder: RunFolder) -> Any:
@@ -186,8 +102,12 @@ def _train(config: RunConfig, folder: RunFolder) -> Any:
     else:
         sampler = _post_train(config, folder)
     if launched_rank() == 0:
-        found = {"damaged_checkpoints": damaged_checkpoints(folder.path / "checkpoints")}
-        write_json(folder.path / "provenance.json", provenance(time.perf_counter() - started) | found)
+        path = folder.path / "provenance.json"
+        # there already: the run had ended, and only what was damaged of it is made again, from its own checkpoint
+        made = read_json(path) if path.exists() else provenance(time.perf_counter() - started)
+        damaged = damaged_checkpoints(folder.path / "checkpoints"), damaged_count(folder)
+        write_json(path, made | {"damaged_checkpoints": damaged[0], "damaged_files": damaged[1]})
+        write_checksums(folder)
         folder.set_status("finished", config.schedule.steps)
     return sampler
 
@@ -298,51 +218,6 @@ def progress(metrics: list[dict[str, Any]], config: RunConfig) -> dict[str, Any]
         "offline_ratio": metrics[-1].get("gate/offline_ratio_prompts"),
         "left_s": round(left, 1),
     }
-
-
-def evaluate_run(
-    folder: RunFolder, config: RunConfig, names: Sequence[str], sampler: Any = None, ranks: Ranks | None = None
-) -> None:
-    """Sample the final policy on every set of ``names`` that it has not been sampled on yet.
-
-    Args:
-        folder: of the finished run.
-        config: of the run.
-        names: evaluation sets, see `evaluation_key`.
-        sampler: one that already holds the final weights; None loads them from ``folder.model``.
-        ranks: every rank takes a share of the problems, rank 0 writes; None = this process alone.
-    """
-    ranks = ranks or Ranks()
-    # rank 0 looks for all: while another rank still looks, it may have written the first file already
-    missing = ranks.gather(missing_evaluations(folder, config, names) if ranks.rank == 0 else [])
-    if not missing:
-        return
-    from hpt.evaluate import sample_answers
-    from hpt.rewards import Verifier
-    from hpt.rollout import Sampler
-
-    tokenizer = load_tokenizer(folder.model)
-    config = sampling_config(config)
-    width = config.rollout.tensor_parallel
-    sampler = sampler or Sampler(str(folder.model), config.rollout, config.policy.dtype, ranks.ranks)
-    with Verifier(timeout_s=config.rollout.verifier_timeout_s) as verifier:
-        for name in missing:
-            settings, problems, key = evaluation_key(config, name)
-            share = {name: ranks.share(problems, width)}
-            answers = sample_answers(sampler, verifier, tokenizer, share, settings)
-            if ranks.ranks > 1:
-                answers = in_order(ranks.gather_shares([answers], width), problems)
-            if ranks.rank == 0:
-                write_parquet(folder.evaluation_path(name, key), answers)
-
-
-def in_order(shares: Sequence[Any], problems: Sequence[Problem]) -> Any:
-    """Return the answers of all ranks as one rank would have written them, problem by problem."""
-    import pandas as pd
-
-    place = {problem.id: index for index, problem in enumerate(problems)}
-    answers = pd.concat([share for share in shares if len(share)], ignore_index=True)
-    return answers.sort_values("problem_id", key=lambda ids: ids.map(place), kind="stable", ignore_index=True)
 
 
 def main(arguments: Sequence[str]) -> int:

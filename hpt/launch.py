@@ -1,7 +1,9 @@
 """How a job's process is started: alone, or on several devices by DeepSpeed's launcher, whose options are passed on."""
 
+import ctypes
 import os
 import shlex
+import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -81,3 +83,11 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def end_with_parent() -> None:
+    """Have this process ended when its parent is, however that ends; called between fork and exec.
+
+    A parent that is killed outright cannot stop what it started: without this it would run on, unseen.
+    """
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

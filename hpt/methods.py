@@ -50,6 +50,7 @@ class Method:
         samples: whether rollouts are drawn. Pure SFT needs none: P plays no role in it.
         demonstrations_per_group: how many of the n members of a group are the demonstration (LUFFY and SRFT: 1 of 8).
         stages: methods run one after the other, each with a fresh optimiser (SFT->GRPO); components are then empty.
+        like: a method of the package whose tuned settings (`hpt.scales.TUNED`) it takes, below its own ``settings``.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Method:
     samples: bool = True
     demonstrations_per_group: int = 0
     stages: tuple[str, ...] = ()
+    like: str = ""
 
     @property
     def needs_demonstrations(self) -> bool:
@@ -118,20 +120,46 @@ def method_named(name: str) -> Method:
     """Return a method of the package, or ``module:METHOD`` of your own.
 
     Raises:
-        ConfigError: no such method.
+        ConfigError: no such method, or something else under that name.
 
     Example:
         >>> method_named("hpt").title
         'HPT'
     """
-    return resolve(METHODS, name, "method")
+    found = resolve(METHODS, name, "method")
+    if not isinstance(found, Method):
+        remedy = "name the Method, or write one: replace(METHODS['hpt'], name=..., title=..., settings=...)"
+        raise ConfigError("method", name, f"a hpt.methods.Method, not a {type(found).__name__}", remedy)
+    return found
+
+
+def names_used(config: RunConfig) -> tuple[str, ...]:
+    """Return every name that ``config`` looks up: of methods, gate, rows and their parts, the package's and your own.
+
+    Raises:
+        ConfigError: one of them does not exist.
+
+    Example:
+        >>> from hpt.config import validate
+        >>> [name for name in names_used(validate({"gate": {"kind": "my_idea:gate"}})) if ":" in name]
+        ['my_idea:gate']
+    """
+    whole = method_named(config.method)
+    names = [config.method, *whole.stages, config.gate.kind, config.estimator.online_row, config.estimator.offline_row]
+    for method in [method_named(name) for name in whole.stages] or [whole]:
+        for component in method.components:
+            row = resolved_row(component, config)
+            names += [component.row, row.mask, row.denominator, row.advantage, row.aggregation]
+            names.append(row.trajectory_coefficient)
+    return tuple(dict.fromkeys(names))
 
 
 def resolved_row(component: Component, config: RunConfig) -> Row:
     """Return the row a component uses under ``config``: Table 1's, with the recipe's departures written over it.
 
     Every departure is a setting: ``estimator.clip_eps_low`` / ``clip_eps_high`` (``"none"`` leaves the mask at 1),
-    ``advantage_std``, ``online_row`` / ``offline_row``, ``offline_shaping``, ``offline_advantage``.
+    ``advantage_std``, ``online_row`` / ``offline_row``, ``offline_shaping``,
+    ``shape_every_offline_term``, ``offline_advantage``.
 
     Raises:
         ConfigError: a setting the row has no use for (a clip bound on a row without a ratio, say).
@@ -142,6 +170,9 @@ def resolved_row(component: Component, config: RunConfig) -> Row:
     name = component.row if chosen == "method" else chosen
     where = "estimator.online_row" if is_rollout else "estimator.offline_row"
     row = resolve(ROWS, name, where)
+    if not isinstance(row, Row):
+        remedy = "name the Row, or write one: replace(ROWS['dr_grpo'], name=..., mask='my_idea:mask')"
+        raise ConfigError(where, name, f"a hpt.upge.rows.Row, not a {type(row).__name__}", remedy)
     changes: dict[str, Any] = {}
     for bound in ("clip_eps_low", "clip_eps_high"):
         value = getattr(settings, bound)
@@ -167,6 +198,8 @@ def resolved_row(component: Component, config: RunConfig) -> Row:
     if component.coefficient == "offline_coefficient":
         if not settings.offline_shaping and row.denominator == "unit_shaped":
             row = replace(row, denominator="unit")
+        if settings.offline_shaping and settings.shape_every_offline_term and row.denominator == "unit":
+            row = replace(row, denominator="unit_shaped")
         alone = component.group == "rollouts"  # a demonstration that replaced its group's rollouts
         if alone and settings.offline_advantage == "own_reward":
             row = replace(row, advantage="own_reward")

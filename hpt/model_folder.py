@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hpt.errors import ConfigError
-from hpt.files import sha256_files
+from hpt.files import sha256_files, writing
 
 #: Keys of a config.json that do not change what the model computes.
 _NOT_THE_MODEL = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache")
@@ -31,9 +31,20 @@ def check_model_folder(folder: str | os.PathLike[str]) -> None:
     if not list(path.glob("*.safetensors")):
         remedy = "save the weights with save_pretrained(folder, safe_serialization=True)"
         raise ConfigError("policy.path", str(folder), "weights in safetensors files (pickles are not read)", remedy)
-    if '"auto_map"' in (path / "config.json").read_text():
-        remedy = "use a model whose architecture transformers ships; code from model folders is never run"
-        raise ConfigError("policy.path", str(folder), "a model that needs no code of its own", remedy)
+    for file in sorted(path.glob("*config.json")):  # of the model, its tokenizer, its processor, its generation
+        if _needs_code(file):
+            remedy = "use a model whose architecture transformers ships; code from model folders is never run"
+            allowed = f"a model that needs no code of its own ({file.name} names some: auto_map)"
+            raise ConfigError("policy.path", str(folder), allowed, remedy)
+
+
+def _needs_code(file: Path) -> bool:
+    """Whether a configuration names Python code of its folder; parsed, because JSON can write a name in many ways."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError("policy.path", str(file), "readable JSON", f"save the model again: {error}") from error
+    return isinstance(content, dict) and "auto_map" in content
 
 
 def check_context(folder: str | os.PathLike[str], tokens: int) -> None:
@@ -45,7 +56,10 @@ def check_context(folder: str | os.PathLike[str], tokens: int) -> None:
     config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
     positions = config.get("max_position_embeddings")
     if positions is not None and positions < tokens:
-        remedy = "lower rollout.max_model_tokens and its parts, or raise the model's positions and its rotary base"
+        remedy = (
+            f"--set rollout.max_model_tokens={positions}, with data.max_prompt_tokens and rollout.max_response_tokens "
+            "that fit in it; or raise the model's positions and its rotary base"
+        )
         allowed = f"at most the model's max_position_embeddings = {positions}"
         raise ConfigError("rollout.max_model_tokens", tokens, allowed, remedy)
 
@@ -111,9 +125,10 @@ def save_model_folder(engine: Any, tokenizer: Any, folder: Path) -> None:
         folder: replaced when it exists.
     """
     hidden = folder.with_name(f".{folder.name}")
-    engine.save_model(hidden)
-    if engine.rank == 0:
-        tokenizer.save_pretrained(hidden)
-        shutil.rmtree(folder, ignore_errors=True)
-        hidden.rename(folder)
+    with writing(folder):
+        engine.save_model(hidden)
+        if engine.rank == 0:
+            tokenizer.save_pretrained(hidden)
+            shutil.rmtree(folder, ignore_errors=True)
+            hidden.rename(folder)
     engine.barrier()

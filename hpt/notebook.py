@@ -8,7 +8,7 @@ import os
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,17 @@ from hpt.artefacts import BUILDERS, Made
 from hpt.artefacts.markup import plain_table, verdict_badge
 from hpt.artefacts.provenance import source_rows
 from hpt.artefacts.verdicts import Verdict, verdicts
+from hpt.before_after import beside, check_addressed, default_records, kept_note
 from hpt.config import merge, nest, validate
 from hpt.errors import ConfigError
-from hpt.experiments import PlannedRun, compute, planned_runs
-from hpt.export import RunRecords, load_records, record_folders
-from hpt.files import read_json, write_json
+from hpt.experiments import ARTEFACTS, PlannedRun, compute, planned_runs
+from hpt.export import RunRecords, load_runs, record_folders
+from hpt.files import write_json
+from hpt.forecast import duration, forecast
 from hpt.parameters import parameters
 from hpt.recorded import RecordStore
-from hpt.runs import run_folders, source_commit
+from hpt.resource_plan import ON_GPUS
+from hpt.runs import source_commit
 from hpt.scales import SCALES
 
 __all__ = ["Shown", "Study", "parameters", "plan"]
@@ -57,6 +60,8 @@ class Study:
         from_records: folder of record folders to read instead of computing, or None.
         output_dir: where artefacts are written, or None.
         planned: the runs needed.
+        bases: of the artefacts' arms, none = all.
+        own: methods of the user's own, further lines of the artefacts.
         started: `time.monotonic` when it was made.
     """
 
@@ -70,7 +75,10 @@ class Study:
     output_dir: Path | None
     planned: list[PlannedRun]
     started: float
+    bases: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
     made: dict[str, Made] = field(default_factory=dict)
+    _before: list[tuple[list[RunRecords], list[str]]] = field(default_factory=list)  # read once, when first shown
 
     def to_run(self) -> Shown:
         """Return the table of runs: which are there, which will be made, and how long that takes."""
@@ -85,20 +93,22 @@ class Study:
                 for r in self.planned
             ]
             return Shown(plain_table(heads, rows) + Markup("<p>{}</p>").format(note), note)
-        times = measured_times(self.runs_dir, self.scale)
-        rows, left, unknown = [], 0.0, 0
+        # GPU scales are planned by what they compute, not by what was timed: `hpt plan --scale full`
+        timed = self.scale not in ON_GPUS
+        expected = forecast(self.planned, self.runs_dir, self.scale, jobs=1) if timed else None
+        seconds = iter(expected.seconds) if expected else None
+        rows = []
         for run in self.planned:
-            seconds = times.get((run.method, run.config.schedule.steps))
-            expected = "not measured yet" if seconds is None else f"about {duration(seconds)}"
-            if not run.done:
-                left, unknown = left + (seconds or 0.0), unknown + (seconds is None)
+            time_left = f"about {duration(next(seconds))}" if seconds and not run.done else ""
             row = (run.method, run.policy, run.seed, run.config.schedule.steps, len(run.evaluations))
-            rows.append((*row, run.reason or "nothing: done", "" if run.done else expected))
+            rows.append((*row, run.reason or "nothing: done", time_left))
         todo = sum(not run.done for run in self.planned)
         note = "Nothing is left to compute." if not todo else f"{todo} of {len(rows)} runs are left to compute"
-        if todo:
-            note += f", {duration(left)} of computing on one core" if left else ""
-            note += f"; {unknown} of them were never timed on this machine." if unknown else "."
+        if todo and expected:
+            note += f", about {duration(expected.wall_s)} on one idle core, judging by {expected.basis}."
+        elif todo:
+            note += f"; `hpt plan --scale {self.scale}` says what they take."
+        note += kept_note(self.settings, self.artefacts, self.scale)
         return Shown(plain_table(heads, rows) + Markup("<p>{}</p>").format(note), note)
 
     def records(self) -> list[RunRecords]:
@@ -108,13 +118,24 @@ class Study:
             HptError: a run failed, or records are damaged or missing.
         """
         if self.from_records is None:
-            done = compute(self.scale, self.artefacts, self.seeds, self.runs_dir, settings=self.settings)
-            return [replace(load_records(run.folder.path), arms=run.arms) for run in done if run.folder is not None]
+            done = compute(
+                self.scale,
+                self.artefacts,
+                self.seeds,
+                self.runs_dir,
+                settings=self.settings,
+                bases=self.bases,
+                own=self.own,
+            )
+            return load_runs(done)
         store = RecordStore(self.from_records)
         return [store.load(run) for run in self.planned]
 
     def show(self, artefact: str, records: Sequence[RunRecords]) -> Shown:
-        """Make a table or figure, write it where asked, and return it to be displayed."""
+        """Make a table or figure, write it where asked, and return it to be displayed.
+
+        With changed settings, the same from the runs with the default ones stands below it, where those are there.
+        """
         if artefact not in self.artefacts:
             return Shown(Markup("<p>{} was not asked for.</p>").format(artefact))
         made = BUILDERS[artefact](records)
@@ -123,11 +144,17 @@ class Study:
             made.write(self.output_dir)
         changed = ", ".join(f"{name} = {value!r}" for name, value in self.settings.items())
         note = Markup("<p><b>Changed settings: {}.</b></p>").format(changed) if changed else Markup("")
+        if self.settings:
+            if not self._before:
+                where = (self.scale, self.artefacts, self.seeds, self.runs_dir, self.from_records, self.bases)
+                self._before.append(default_records(*where))
+            return Shown(note + made.html() + beside(made, *self._before[0]), made.title)
         return Shown(note + made.html(), made.title)
 
     def verdicts(self, records: Sequence[RunRecords]) -> list[Verdict]:
-        """Return the verdicts on the claims that the artefacts test."""
-        return verdicts(records, self.artefacts, self.scale)
+        """Return the verdicts on the claims that the artefacts test; those without runs need them shown before."""
+        frames = {name: own for made in self.made.values() for name, own in made.frames().items()}
+        return verdicts(records, self.artefacts, self.scale, frames)
 
     def claims(self, records: Sequence[RunRecords]) -> Shown:
         """Return the table of claims with their verdicts, to be displayed."""
@@ -139,7 +166,7 @@ class Study:
         Written is ``notebooks/<name>.json`` below ``output_dir``: artefacts, verdicts, runs, commit, duration.
         """
         commit, dirty = source_commit()
-        status = {
+        status: dict[str, Any] = {
             "notebook": self.name,
             "state": "ok",
             "scale": self.scale,
@@ -170,7 +197,9 @@ def plan(name: str, artefacts: Sequence[str], given: Mapping[str, Any]) -> Study
         name: of the notebook.
         artefacts: tables and figures it makes.
         given: parameters as `parameters` returned them: scale, seeds, settings, runs_dir, from_records, output_dir;
-            ``only`` (some of ``artefacts``; none = all) where the notebook makes several.
+            ``only`` (some of ``artefacts``; none = all) where the notebook makes several; ``bases`` (none = all)
+            where its artefact can be made of some alone; ``extra_methods`` (``module:METHOD`` of the user's own, none
+            by default) where its artefacts take some.
 
     Raises:
         ConfigError: a value that cannot be used.
@@ -197,7 +226,14 @@ def plan(name: str, artefacts: Sequence[str], given: Mapping[str, Any]) -> Study
         raise ConfigError("from_records", str(from_records), "a folder of records, or empty to compute", remedy)
     runs_dir = project_path(given["runs_dir"])
     names = tuple(artefact for artefact in artefacts if artefact in only)
-    planned = planned_runs(given["scale"], names, seeds, runs_dir, given["settings"])
+    bases = tuple(given.get("bases") or ())
+    known = dict.fromkeys(base for name in names for base in ARTEFACTS[name].policies) if bases else {}
+    for base in bases:
+        if base not in known:
+            raise ConfigError("bases", base, "some of " + ", ".join(known), "correct the name")
+    check_addressed(given["settings"], names, given["scale"])
+    own = tuple(given.get("extra_methods") or ())
+    planned = planned_runs(given["scale"], names, seeds, runs_dir, given["settings"], bases, own)
     if not planned:  # no run whose configuration would be refused: a misspelt setting is still a mistake to name
         validate(merge(SCALES[given["scale"]], nest(given["settings"])))
     return Study(
@@ -211,6 +247,8 @@ def plan(name: str, artefacts: Sequence[str], given: Mapping[str, Any]) -> Study
         output_dir=project_path(given["output_dir"]) if given["output_dir"] else None,
         planned=planned,
         started=time.monotonic(),
+        bases=bases,
+        own=own,
     )
 
 
@@ -230,31 +268,6 @@ def shown_path(path: Path) -> str:
     return os.path.relpath(path, project_folder())
 
 
-def measured_times(runs_dir: Path, scale: str) -> dict[tuple[str, int], float]:
-    """Return seconds of training by (method, steps), as finished runs on this machine took; the longest of several."""
-    times: dict[tuple[str, int], float] = {}
-    for folder in run_folders(runs_dir, scale):
-        path = folder.path / "provenance.json"
-        seconds = read_json(path).get("wall_s") if folder.finished and path.exists() else None
-        if seconds is not None:
-            config = read_json(folder.path / "config.json")
-            key = (config["method"], config["schedule"]["steps"])
-            times[key] = max(seconds, times.get(key, 0.0))
-    return times
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as people say it.
-
-    Example:
-        >>> duration(42), duration(600), duration(9000)
-        ('42 s', '10 min', '2.5 h')
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 def verdict_table(rows: Sequence[Verdict]) -> Markup:
     """Return claims and verdicts as a table; what was tested and the numbers behind it stand below each sentence."""
     if not rows:
@@ -271,4 +284,4 @@ def verdict_table(rows: Sequence[Verdict]) -> Markup:
         )
         for own in rows
     ]
-    return plain_table(("claim", "paper", "ours", "95 % over seeds", "verdict"), shown)
+    return plain_table(("claim", "paper", "ours", "95 %, over seeds unless it says otherwise", "verdict"), shown)

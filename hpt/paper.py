@@ -21,11 +21,12 @@ class Claim:
         id: names the claim in reports.
         section: of the paper, where the sentence stands.
         artefact: the table or figure it is about.
-        policy: base whose runs it is tested on.
+        policy: base whose runs it is tested on; empty where no run is needed.
         sentence: quoted from the paper.
         reading: what the sentence is taken to mean, thresholds included; fixed before any run it is applied to.
-        methods: arms it needs runs of (`hpt.catalogue.Arm`): by name on its base, or ``name@base`` on another.
-        records: tables of each run it reads.
+        methods: arms it needs runs of (`hpt.catalogue.Arm`): by name on its base, or ``name@base`` on another;
+            none where it is decided on tables made without a run.
+        records: tables of each run it reads; without runs, names of the tables (`hpt.artefacts.output.Made.frames`).
         test: key of `hpt.claim_tests.TESTS`.
         parameters: keyword arguments of the test, thresholds among them.
         evidence: (table, row) whose printed values are the paper's evidence, where the test's arms do not name them.
@@ -158,11 +159,12 @@ def claims() -> tuple[Claim, ...]:
         >>> [claim.id for claim in claims()][:2]
         ['section2-sft-and-rl-do-not-conflict', 'section1-sft-generalises-less']
     """
-    listed = ("methods", "records")
-    return tuple(
-        Claim(**{**row, **{key: tuple(row[key]) for key in listed}, "evidence": tuple(map(tuple, row["evidence"]))})
-        for row in ({"evidence": [], **row} for row in claim_rows(paper_data()))
-    )
+
+    def lists_as_tuples(row: dict[str, Any]) -> dict[str, Any]:
+        evidence = [tuple(pair) for pair in row.get("evidence", [])]
+        return row | {"methods": tuple(row["methods"]), "records": tuple(row["records"]), "evidence": tuple(evidence)}
+
+    return tuple(Claim(**lists_as_tuples(row)) for row in claim_rows(paper_data()))
 
 
 def claim_rows(data: dict[str, Any]) -> list[dict[str, Any]]:

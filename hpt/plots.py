@@ -5,7 +5,8 @@ order of the legend carry the same information in print. Figures have a white ba
 dark pages.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,22 +79,28 @@ _COLOURS = {
     "mix_on": ("#7a5195", ">"),
     "hpt_gate1": ("#a6417b", "p"),
     "hpt_gate2": ("#3d348b", "h"),
+    "smooth_gate": ("#8c6d1f", "^"),
+    "hpt_cispo": ("#7a5195", "v"),
+    "least_error_gate": ("#2f6b4f", "P"),
 }
+
+#: Looks of methods of a user's own; which one is a matter of the name's hash, so it is the same in every figure.
+_OWN = (("#7f3b08", "*"), ("#004529", "d"), ("#2d004b", "P"), ("#111111", "X"))
 
 
 def line_style(method: str) -> LineStyle:
-    """Return the look of a method or an arm; methods of a user's own are black, named as they were called.
+    """Return the look of a method or an arm; of a user's own, one of four dark ones, by its name.
 
     Example:
         >>> line_style("hpt").label, line_style("mine:GATE").colour
         ('HPT', '#111111')
     """
-    colour, marker = _COLOURS.get(method, ("#111111", "X"))
+    colour, marker = _COLOURS.get(method) or _OWN[zlib.crc32(method.encode()) % len(_OWN)]
     return LineStyle(arm_label(method), colour, marker)
 
 
 @contextmanager
-def style() -> Iterator[None]:
+def style() -> Generator[None]:
     """Draw in the style of the package, whatever the user's matplotlib is set to."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()

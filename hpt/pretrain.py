@@ -20,8 +20,10 @@ from hpt.batch import DEMONSTRATION, Part, Trajectory, WeightedTrajectory
 from hpt.checkpoint import load_newest, save_checkpoint
 from hpt.config import RunConfig
 from hpt.engine import PolicyEngine
+from hpt.faults import FaultWatch
 from hpt.model_folder import save_model_folder
 from hpt.policy import load_model
+from hpt.ranks import join
 from hpt.records import rows_of
 from hpt.runs import RunFolder
 from hpt.tasks.corpus import (
@@ -35,7 +37,7 @@ from hpt.tasks.corpus import (
 )
 from hpt.tasks.graded import GradedWorld, world_named
 from hpt.tasks.tokenizer import build_tokenizer
-from hpt.update import Updater
+from hpt.update import Updater, sums_over_ranks
 from hpt.upge.rows import ROWS
 
 
@@ -114,8 +116,12 @@ def pretrain(config: RunConfig, folder: RunFolder) -> None:
     world, recipe = world_named(config.data.world), base_recipe(config.data.world, config.policy.name)
     tokenizer = build_tokenizer(world)
     checkpoints = folder.path / "checkpoints"
-    path, state, records = load_newest(checkpoints)
-    initial = new_model(world, recipe, folder.path / "initial", config.seed)
+    ranks, initial = join(), folder.path / "initial"
+    # rank 0 looks for all, as it writes for all: it sets damaged checkpoints aside
+    ((path, state, records),) = ranks.gather([load_newest(checkpoints)] if ranks.rank == 0 else [])
+    if ranks.rank == 0:
+        new_model(world, recipe, initial, config.seed)
+    ranks.barrier()  # the others are not to read a model that is half there
     engine = PolicyEngine(
         load_model(initial),
         config.engine,
@@ -125,13 +131,15 @@ def pretrain(config: RunConfig, folder: RunFolder) -> None:
     if path is not None:
         engine.load_state(path)
     updater = Updater(engine, [ROWS["sft"]])
-    rows = rows_of(records.get("metrics"))
+    rows, faults = rows_of(records.get("metrics")), FaultWatch(config.optimizer, quiet=engine.rank != 0)
     while state.step < config.schedule.steps:
         started = time.perf_counter()
         batch = pretraining_batch(world, recipe, tokenizer, config.seed, state.step)
         rate = learning_rate_factor(recipe, state.step)
         outcome, sums = updater.update(batch, rate)
         assert outcome is not None
+        sums = sums_over_ranks(engine, sums)
+        faults.see_update(state.step, outcome)
         rows.append(
             {
                 "step": state.step,

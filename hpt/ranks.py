@@ -2,7 +2,7 @@
 
 A rank that fails or vanishes would leave the others waiting in a collective operation until a time limit of half an
 hour. So every rank gives a sign of life every few seconds and looks for its neighbour's; whoever fails says so first,
-and all others end with that rank's error.
+and all others end with that rank's error. A rank killed without a word is missed at once by those on its machine.
 """
 
 import datetime
@@ -11,13 +11,16 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 
 #: Seconds between two signs of life, and without any until a rank counts as lost.
 BEAT_S, LOST_S = 2.0, 40.0
+#: Seconds between two looks at the processes of the other ranks on this machine: DeepSpeed's launcher looks every
+#: second, and ends all without saying which rank was the first.
+LOOK_S = 0.25
 #: Longest wait in a collective operation: losses are noticed by the watch, and a rank may download a model meanwhile.
 WAIT = datetime.timedelta(hours=6)
 #: Process that asked for this job and the machine it runs on: ranks end with it (see `hpt.pool`).
@@ -117,16 +120,25 @@ class RankWatch(threading.Thread):
 
     def __init__(self, rank: int, ranks: int, store: Any, end: Callable[[str], None] | None = None) -> None:
         super().__init__(name="rank watch", daemon=True)
-        self.rank, self.neighbour, self.store = rank, (rank + 1) % ranks, store
+        self.rank, self.ranks, self.neighbour, self.store = rank, ranks, (rank + 1) % ranks, store
+        self.processes: dict[int, str] = {}
         self.end = end or _end
         self.beat, self.seen, self.seen_at = 0, "", time.monotonic()
         self.finished = threading.Event()
         self.reported = False
 
     def run(self) -> None:
-        """Look every few seconds."""
-        while not self.finished.wait(BEAT_S):
-            if (message := self.look()) and not self.finished.is_set():
+        """Look every few seconds, and at the processes of this machine more often."""
+        due = 0.0
+        while not self.finished.wait(min(LOOK_S, BEAT_S)):
+            now = time.monotonic()
+            message = None
+            if now >= due:
+                message, due = self.look(), now + BEAT_S
+            self._process(0)  # known from now on, also when the store is gone
+            # not rank 0, which has the store: without it, who is done and gone cannot be told from who was killed
+            message = message or self.gone(range(1, self.ranks))
+            if message and not self.finished.is_set():
                 self.end(message)
                 return
 
@@ -149,6 +161,38 @@ class RankWatch(threading.Thread):
             return self.report(f"rank {self.neighbour} was lost: no sign of life for {LOST_S:.0f} s; its log says why")
         return None
 
+    def gone(self, others: Iterable[int]) -> str | None:
+        """Return which of ``others`` is a process of this machine that ended without a word, if one is."""
+        for rank in others:
+            if rank != self.rank and not _is_running(self._process(rank)) and not self._said_something(rank):
+                return self.report(f"rank {rank} was lost: its process was killed, perhaps for want of memory")
+        return None
+
+    def all_here(self) -> bool:
+        """Whether every rank is known to be on this machine."""
+        return all(self._process(rank).endswith(f"@{os.uname().nodename}") for rank in range(self.ranks))
+
+    def _process(self, rank: int) -> str:
+        """``process@machine`` of a rank; "" while it is not known."""
+        try:
+            if not self.processes:  # its own first: whoever reads another's has written its own
+                self.processes[self.rank] = f"{os.getpid()}@{os.uname().nodename}"
+                self.store.set(f"process/{self.rank}", self.processes[self.rank])
+            if rank not in self.processes and self.store.check([f"process/{rank}"]):
+                self.processes[rank] = self.store.get(f"process/{rank}").decode()
+        except Exception:  # `look` says what it means that the store is gone
+            pass
+        return self.processes.get(rank, "")
+
+    def _said_something(self, rank: int) -> bool:
+        """Whether a rank that is gone was done, or any rank has said why it failed."""
+        try:
+            if self.store.check(["failure"]):
+                return True
+            return self.store.check([f"beat/{rank}"]) and self.store.get(f"beat/{rank}") == b"finished"
+        except Exception:  # rank 0 is gone, and cannot say
+            return rank != 0
+
     def report(self, message: str) -> str:
         """Tell all ranks what failed; returns the message that was first."""
         self.reported = True
@@ -160,8 +204,12 @@ class RankWatch(threading.Thread):
     def finish(self) -> None:
         """Stop watching: this rank is done."""
         self.finished.set()
+        if self.is_alive() and self is not threading.current_thread():
+            self.join()  # a beat on its way would come after the last word
         try:
             self.store.set(f"beat/{self.rank}", "finished")
+            # `set` does not wait for the store: ending before it has read this would look like a process killed
+            self.store.get(f"beat/{self.rank}")
         except Exception:  # rank 0 may be done and gone
             return
 
@@ -200,23 +248,36 @@ def report_failure(message: str) -> None:
 def first_failure(own: str) -> str:
     """Return why the job failed, when this rank's own error may only be the echo of another rank's.
 
-    A rank that was killed says nothing itself: its neighbour notices, which takes up to `LOST_S`.
+    A rank that was killed says nothing itself: those on its machine see that it is gone, and where all are on one that
+    is the matter of a moment; else its neighbour notices, which takes up to `LOST_S`.
     """
     if _watch is None:
         return own
-    end = time.monotonic() + LOST_S + 3 * BEAT_S
+    end = time.monotonic() + (2 * BEAT_S if _watch.all_here() else LOST_S + 3 * BEAT_S)
     while time.monotonic() < end and _watch.is_alive():
-        time.sleep(BEAT_S)  # the watch ends this process as soon as it knows
+        if message := _watch.gone(range(_watch.ranks)):
+            return message
+        time.sleep(LOOK_S)  # the watch ends this process as soon as it knows
     report_failure(own)
     return own
 
 
 def _parent_is_gone() -> bool:
-    parent = os.environ.get(PARENT)
-    if parent is None:
+    return not _is_running(os.environ.get(PARENT, ""))
+
+
+def _is_running(place: str) -> bool:
+    """Whether ``process@machine`` is at work, as far as can be seen from here: on another machine it is."""
+    process, _, machine = place.partition("@")
+    if machine != os.uname().nodename:
+        return True
+    try:
+        with open(f"/proc/{process}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"  # killed, and not yet seen by its parent
+    except FileNotFoundError:
         return False
-    process, _, machine = parent.partition("@")
-    return machine == os.uname().nodename and not os.path.exists(f"/proc/{process}")
+    except OSError:  # another user's, or gone this moment: the next look will tell
+        return True
 
 
 def _end(message: str) -> None:

@@ -14,7 +14,12 @@ from hpt.config import MOVES_NO_NUMBER, RunConfig, digest
 from hpt.errors import RecordFault
 from hpt.experiments import PlannedRun, artefacts_named, planned_runs
 from hpt.export import RunRecords, load_records, record_folders, recorded_config, recorded_evaluations
-from hpt.job import evaluation_key
+from hpt.final_evaluations import evaluation_key
+from hpt.methods import names_used
+from hpt.own_modules import module_hashes
+
+#: What is lacking of a run that nothing is there of.
+ABSENT = "no record"
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,14 +52,14 @@ class RecordStore:
         return found[0] if found else None
 
     def lacking(self, run: PlannedRun) -> str:
-        """Return what the records lack of a run, empty when nothing: ``no record``, or evaluations it was not put to.
+        """Return what the records lack of a run, empty when nothing: `ABSENT`, or evaluations it was not put to.
 
         Raises:
             RecordFault: as `find`, or its record is damaged.
         """
         path = self.find(run.config)
         if path is None:
-            return "no record"
+            return ABSENT
         there = recorded_evaluations(path)
         missing = [name for name in run.evaluations if (name, evaluation_key(run.config, name)[2]) not in there]
         return f"not evaluated on {', '.join(missing)}" if missing else ""
@@ -72,8 +77,20 @@ class RecordStore:
 
 
 @dataclass(frozen=True)
+class FinishedRuns:
+    """The run folders below ``folder``, asked the same question as a `RecordStore`."""
+
+    folder: Path
+
+    def lacking(self, run: PlannedRun) -> str:
+        """Return what is left to do of a run, empty when nothing."""
+        new = run.folder is None or run.folder.status["state"] == "new"
+        return ABSENT if run.reason and new else run.reason
+
+
+@dataclass(frozen=True)
 class Recorded:
-    """What the records allow of an artefact.
+    """What the records, or the finished runs, allow of an artefact.
 
     Attributes:
         artefact: its name.
@@ -86,14 +103,21 @@ class Recorded:
     missing: tuple[str, ...]
 
 
-def recorded(scale: str, artefacts: Sequence[str], seeds: Sequence[int], store: RecordStore) -> list[Recorded]:
+def recorded(
+    scale: str,
+    artefacts: Sequence[str],
+    seeds: Sequence[int],
+    store: RecordStore | FinishedRuns,
+    own: Sequence[str] = (),
+) -> list[Recorded]:
     """Return, for each of the artefacts, the seeds that its records allow and what is missing for the others.
 
     Args:
         scale: key of `hpt.scales.SCALES`.
         artefacts: names.
         seeds: run seeds.
-        store: the records.
+        store: the records, or the run folders.
+        own: methods of the user's own, further lines of the artefacts that take some.
 
     Raises:
         RecordFault: a record is damaged.
@@ -112,11 +136,12 @@ def recorded(scale: str, artefacts: Sequence[str], seeds: Sequence[int], store: 
         there, missing = [], {}
         for seed in seeds:
             # no run folder lies below the records, so nothing on this machine changes what is planned
-            planned = planned_runs(scale, [artefact.name], [seed], store.folder)
+            more = own if artefact.extra_policy else ()
+            planned = planned_runs(scale, [artefact.name], [seed], store.folder, own=more)
             left = {run_text(run): reason for run in planned if (reason := lacks(run))}
             there += [] if left else [seed]
             missing |= left
-        texts = (text if reason == "no record" else f"{text} ({reason})" for text, reason in missing.items())
+        texts = (text if reason == ABSENT else f"{text} ({reason})" for text, reason in missing.items())
         found.append(Recorded(artefact.name, tuple(there), tuple(texts)))
     return found
 
@@ -130,14 +155,14 @@ def run_text(run: PlannedRun) -> str:
 
 
 def with_data_hash(config: RunConfig) -> RunConfig:
-    """Return a run's configuration with the hash of its training data filled in, which needs no base."""
+    """Return a run's configuration with the hashes of its training data and own modules, which need no base."""
     from hpt.data.sources import training_problems_of
     from hpt.tasks.problems import problems_hash
 
     if config.data.sha256:
         return config
     data = config.data.model_copy(update={"sha256": problems_hash(training_problems_of(config))})
-    return config.model_copy(update={"data": data})
+    return config.model_copy(update={"data": data, "own_modules": module_hashes(names_used(config))})
 
 
 def _settings_key(config: RunConfig) -> str:

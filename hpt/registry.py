@@ -1,10 +1,10 @@
 """Looking a name up in a table of the package, or in a user's own module (``my_module:my_gate``)."""
 
-import importlib
 from collections.abc import Mapping
 from typing import TypeVar
 
 from hpt.errors import ConfigError
+from hpt.own_modules import import_own
 
 Entry = TypeVar("Entry")
 
@@ -20,7 +20,7 @@ def resolve(table: Mapping[str, Entry], name: str, field: str) -> Entry:
         field: the setting being read, for the error.
 
     Raises:
-        ConfigError: neither a key nor importable.
+        ConfigError: neither a key nor importable, or the module lacks the attribute.
 
     Example:
         >>> resolve({"one": 1}, "one", "row")
@@ -30,9 +30,10 @@ def resolve(table: Mapping[str, Entry], name: str, field: str) -> Entry:
         return table[name]
     module_name, separator, attribute = name.partition(":")
     if separator and all(part.isidentifier() for part in [*module_name.split("."), attribute]):
-        try:
-            return getattr(importlib.import_module(module_name), attribute)
-        except (ImportError, AttributeError) as error:
-            remedy = f"put {module_name}.py where Python finds it (current folder or PYTHONPATH): {error}"
-            raise ConfigError(field, name, "a module:attribute that can be imported", remedy) from error
+        module = import_own(module_name, field, name)
+        if not hasattr(module, attribute):
+            public = [own for own in vars(module) if not own.startswith("_")]
+            allowed = f"module:attribute; {module_name} has " + (", ".join(public) or "nothing")
+            raise ConfigError(field, name, allowed, "correct the attribute, or define it in the module")
+        return getattr(module, attribute)
     raise ConfigError(field, name, "one of " + ", ".join(table) + ", or module:attribute", "correct the name")

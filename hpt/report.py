@@ -7,7 +7,7 @@
         notebooks/<name>.html      the executed notebook
         notebooks/<name>.json      its status: artefacts, verdicts, runs, commit, duration
         records/                   committed records (`hpt.export`)
-        .executed/                 executed .ipynb files, kept out of version control
+        .executed/                 executed .ipynb files and what each read and wrote, kept out of version control
 
 The page is a function of that folder: with ``only``, what an earlier call made stays on it.
 """
@@ -22,17 +22,20 @@ from typing import Any
 
 from markupsafe import Markup
 
-from hpt.artefacts.markup import scores_html, verdict_badge
-from hpt.artefacts.output import markdown_text
-from hpt.artefacts.provenance import short_commit
+from hpt.artefacts.provenance import DAMAGE, short_commit
+from hpt.artefacts.verdicts import by_topic, chance_text
 from hpt.artefacts.world import world_section
 from hpt.config import NUMERICS_VERSION
 from hpt.errors import HptError
 from hpt.experiments import ARTEFACTS
 from hpt.files import read_json, write_json, write_text
-from hpt.notebook import duration, shown_path
+from hpt.forecast import duration
+from hpt.freshness import inputs_digest, is_fresh, note_execution
+from hpt.notebook import shown_path
+from hpt.pages import page_environment
 from hpt.paper import claims
-from hpt.report_tasks import few, missing_artefacts, tasks_from_records, tasks_from_runs
+from hpt.recorded import RecordStore
+from hpt.report_tasks import few, missing_artefacts, tasks_from_records, tasks_from_runs, tasks_so_far, with_earlier
 from hpt.runs import source_commit
 from hpt.stats import MIN_SEEDS
 
@@ -58,12 +61,14 @@ def build_report(
     reports_dir: Path,
     only: Sequence[str] | None = None,
     from_records: bool = False,
+    so_far: bool = False,
+    own: Sequence[str] = (),
 ) -> Path:
     """Execute the notebooks of the artefacts and write ``reports/<scale>``; return its ``index.html``.
 
     Nothing is trained: what the artefacts need must be there, as runs or as records. From records and without ``only``,
     everything is made that the records allow, with the seeds they allow; the rest is taken off the page, which says
-    which runs are missing.
+    which runs are missing. A notebook that would read the same again, and whose files are all there, is not executed.
 
     Args:
         scale: key of `hpt.scales.SCALES`.
@@ -72,6 +77,8 @@ def build_report(
         reports_dir: ``reports``.
         only: names of artefacts; none = all of the paper, or with ``from_records`` all that the records allow.
         from_records: read ``reports/<scale>/records`` instead of the runs; the page says so.
+        so_far: make what the finished runs allow, half of a table too, and list what is missing.
+        own: methods of the user's own (``module:METHOD``), further lines of the artefacts that take some.
 
     Raises:
         ConfigError: an unknown scale or artefact, or no records to read.
@@ -79,10 +86,13 @@ def build_report(
     """
     folder = Path(reports_dir).resolve() / scale
     chosen = list(only or [])
+    store = RecordStore(folder / "records") if from_records else None
     if from_records:
-        tasks = tasks_from_records(scale, chosen, seeds, folder)
+        tasks = tasks_from_records(scale, chosen, seeds, folder, own)
+    elif so_far:
+        tasks = tasks_so_far(scale, chosen, seeds, root, folder)
     else:
-        tasks = tasks_from_runs(scale, chosen, seeds, root, folder)
+        tasks = tasks_from_runs(scale, chosen, seeds, root, folder, own)
     parameters = {
         "scale": scale,
         "runs_dir": shown_path(Path(root).resolve()),
@@ -91,9 +101,12 @@ def build_report(
     }
     failed = []
     for task in tasks:
-        several = sum(own.notebook == task.notebook for own in ARTEFACTS.values()) > 1
-        given = parameters | {"seeds": list(task.seeds)} | ({"only": list(task.artefacts)} if several else {})
+        given, note = parameters | task.parameters(), folder / ".executed" / f"{task.notebook}.json"
+        inputs = inputs_digest(NOTEBOOKS / f"{task.notebook}.ipynb", given, task.artefacts, root, store)
+        if not task.own and is_fresh(note, inputs, folder):
+            continue
         status = execute(task.notebook, folder, given)
+        note_execution(note, inputs if status["state"] == "ok" and not task.own else None, folder, status)
         failed += [task.notebook] if status["state"] != "ok" else []
     index = render(folder, scale)
     if failed:
@@ -111,21 +124,25 @@ def execute(name: str, folder: Path, parameters: dict[str, Any]) -> dict[str, An
     """
     import nbformat
     import papermill
+    from nbclient.exceptions import DeadKernelError
 
     executed = folder / ".executed" / f"{name}.ipynb"
     write_text(executed.parent / ".gitignore", "*\n")
     status_file = folder / "notebooks" / f"{name}.json"
     commit, dirty = source_commit()
+    before = read_json(status_file) if status_file.exists() else {}
     started, when = time.monotonic(), datetime.datetime.now(datetime.UTC)
     run = {"notebook": name, "scale": parameters["scale"], "commit": commit or "unknown", "dirty": dirty}
     try:
         papermill.execute_notebook(
             NOTEBOOKS / f"{name}.ipynb", executed, parameters, kernel_name="python3", progress_bar=sys.stderr.isatty()
         )
-        status = read_json(status_file)
-    except papermill.PapermillExecutionError as error:
+        status = with_earlier(read_json(status_file), before, folder)
+    except (papermill.PapermillExecutionError, DeadKernelError) as error:
         # the other notebooks are still wanted; what went wrong stands on the page and in the exit code
-        status = run | {"state": "failed", "error": f"{error.ename}: {error.evalue}"}
+        dead = isinstance(error, DeadKernelError)
+        why = "its kernel died, perhaps for want of memory" if dead else f"{error.ename}: {error.evalue}"
+        status = run | {"state": "failed", "error": why}
         status |= {"seeds": parameters["seeds"], "artefacts": [], "verdicts": [], "runs": []}
     status["when"], status["wall_s"] = when.isoformat(timespec="minutes"), round(time.monotonic() - started, 1)
     write_json(status_file, status)
@@ -138,7 +155,7 @@ def render(folder: Path, scale: str) -> Path:
     """Render ``index.html`` and ``README.md`` of a report from the files its notebooks left; return the page."""
     report = _report(folder, scale)
     for name in ("index.html", "README.md"):
-        write_text(folder / name, _environment().get_template(f"{name}.jinja").render(report=report))
+        write_text(folder / name, page_environment().get_template(f"{name}.jinja").render(report=report))
     return folder / "index.html"
 
 
@@ -149,6 +166,7 @@ def _report(folder: Path, scale: str) -> dict[str, Any]:
     statuses = [read_json(files[name]) for name in order if name in files]
     made = {own["name"]: _shown(folder, own, status) for status in statuses for own in status["artefacts"]}
     judged = {row["claim"]: row | {"notebook": status["notebook"]} for status in statuses for row in status["verdicts"]}
+    verdicts = [judged[claim.id] for claim in claims() if claim.id in judged]
     runs = {row["run"]: row for status in statuses for row in status["runs"]}
     seeds = sorted({seed for status in statuses for seed in status["seeds"]})
     return {
@@ -159,11 +177,13 @@ def _report(folder: Path, scale: str) -> dict[str, Any]:
         "failures": [status for status in statuses if status["state"] != "ok"],
         "main": made.get(MAIN_FIGURE),
         "artefacts": [made[name] for name in ARTEFACTS if name in made],
-        "verdicts": [judged[claim.id] for claim in claims() if claim.id in judged],
+        "verdicts": verdicts,
+        "topics": by_topic(verdicts),
+        "chance_text": chance_text(judged.values()),
         "missing": [_missing_row(row) for row in missing_artefacts(folder)],
         "tally": Counter(row["verdict"] for row in judged.values()).most_common(),
         "notebooks": [_status_row(status) for status in statuses],
-        "runs": [_run_row(runs[name]) for name in sorted(runs)],
+        "runs": [_run_row(folder, runs[name]) for name in sorted(runs)],
         "world": world_section(folder / "records"),
     }
 
@@ -178,13 +198,21 @@ def _notes(scale: str, seeds: Sequence[int], statuses: list[dict[str, Any]], run
         count = "One seed decides" if len(seeds) == 1 else f"{len(seeds)} seeds decide"
         notes.append(f"{count} nothing about methods; {MIN_SEEDS} or more do.")
     if any(status.get("from_records") for status in statuses):
-        notes.append("Rendered from committed records; nothing was computed on this machine for it.")
+        notes.append(
+            "Training results are read from committed records; what needs no run was computed when this page was made."
+        )
     changed = {f"{key} = {value}" for status in statuses for key, value in status.get("settings", {}).items()}
     if changed:
         notes.append("Changed settings: " + ", ".join(sorted(changed)) + ".")
     made_at = sorted({short_commit(row["commit"] + ("+" if row["dirty"] else "")) for row in runs})
     if len(made_at) > 1:
-        notes.append(f"The runs were made at {len(made_at)} commits: {', '.join(made_at)} (+: with changed files).")
+        changed_files = " (+: with changed files)" if any("+" in commit for commit in made_at) else ""
+        notes.append(f"The runs were made at {len(made_at)} commits: {', '.join(made_at)}{changed_files}.")
+    for name in DAMAGE:
+        met = [f"{row[name]} of {row['run']}" for row in runs if row.get(name)]
+        if met:
+            what = name.replace("_", " ")
+            notes.append(f"{what.capitalize()}, set aside and made again from the last good state: {', '.join(met)}.")
     older = sorted({str(row["numerics_version"]) for row in runs} - {str(NUMERICS_VERSION)})
     if older:
         notes.append(f"Some runs are of numerics version {', '.join(older)}; the package is at {NUMERICS_VERSION}.")
@@ -195,7 +223,9 @@ def _shown(folder: Path, own: dict[str, Any], status: dict[str, Any]) -> dict[st
     name, endings = own["name"], ("csv", "md", "tex") if own["kind"] == "table" else ("csv",)
     links = [{"text": ending, "href": f"tables/{name}.{ending}"} for ending in (*endings, "provenance.json")]
     links += [{"text": f"{more}.csv", "href": f"tables/{more}.csv"} for more in own.get("more", ())]
-    shown = own | {"notebook": status["notebook"]}
+    provenance = folder / "tables" / f"{name}.provenance.json"
+    runs = [row["run"] for row in read_json(provenance)["runs"]] if provenance.exists() else []
+    shown = own | {"notebook": status["notebook"], "runs": runs}
     if own["kind"] == "table":
         shown["markdown"] = Markup((folder / "tables" / f"{name}.md").read_text(encoding="utf-8"))
     else:
@@ -208,7 +238,9 @@ def _missing_row(row: dict[str, Any]) -> dict[str, Any]:
     waiting = sum(claim.artefact == row["artefact"] for claim in claims())
     seeds = ", ".join(map(str, row["seeds"]))
     state = f"made of seed{'' if len(row['seeds']) == 1 else 's'} {seeds} alone" if seeds else "not made"
-    if waiting and not seeds:
+    if bases := row.get("bases"):
+        state = f"made of its {' and '.join(bases)} half alone"
+    if waiting and not seeds and not row.get("bases"):
         state += f", and {waiting} claim{'' if waiting == 1 else 's'} not judged"
     return {
         "name": row["artefact"],
@@ -233,9 +265,10 @@ def _status_row(status: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _run_row(row: dict[str, Any]) -> dict[str, Any]:
-    seconds = row["wall_s"]
+def _run_row(folder: Path, row: dict[str, Any]) -> dict[str, Any]:
+    seconds, config = row["wall_s"], f"records/{row['run']}/config.json"
     return row | {
+        "config": config if (folder / config).exists() else "",
         "commit": short_commit(row["commit"] + ("+" if row["dirty"] else "")),
         "took": "" if seconds is None else duration(seconds),
         "wall_s": seconds or 0,
@@ -254,7 +287,7 @@ def _notebook_page(notebook: Any, status: dict[str, Any]) -> str:
 
     body, _ = HTMLExporter(template_name="basic").from_notebook_node(notebook)
     light, dark = (HtmlFormatter(style=own).get_style_defs(".highlight") for own in ("friendly", "github-dark"))
-    template = _environment().get_template("notebook.html.jinja")
+    template = page_environment().get_template("notebook.html.jinja")
     return template.render(
         name=status["notebook"],
         scale=status["scale"],
@@ -264,18 +297,3 @@ def _notebook_page(notebook: Any, status: dict[str, Any]) -> str:
         body=Markup(body),  # nbconvert escapes what cells printed; what they display is HTML of `hpt.artefacts.markup`
         highlighting=Markup(f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}"),
     )
-
-
-def _environment() -> Any:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("hpt"),
-        autoescape=lambda name: ".md" not in (name or ""),  # Markdown goes through the filter md instead
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(badge=verdict_badge, scores=scores_html, md=markdown_text)
-    return environment

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hpt.config import RunConfig, Settings
+from hpt.config import RunConfig
 from hpt.errors import ConfigError
 from hpt.experiments import PlannedRun, planned_runs
 from hpt.files import read_json
 from hpt.resources import GIB, Costs, Machine, memory, run_costs, shape_of, warnings_of
+from hpt.settings import Settings
 
 #: Scales whose runs are planned for GPUs.
 ON_GPUS = ("gpu", "full")
@@ -45,7 +46,9 @@ def machine_of(
     Raises:
         ConfigError: the file holds no utilisations.
     """
-    plain = Machine(gpus or (1 if scale == "gpu" else 8), memory_gib, peak_tflops)
+    plain = Machine(gpus or 8, memory_gib, peak_tflops)
+    if scale == "gpu":  # half the limit is what its demonstrations have on average
+        plain = replace(plain, gpus=gpus or 1, response_share=0.5)
     if measured is None:
         return plain
     found = read_json(measured).get("utilisation") or {}
@@ -161,10 +164,12 @@ def assumptions(plan: Plan) -> str:
     machine, hours = plan.machine, plan.total.gpu_hours / plan.machine.gpus
     how = "measured" if machine.measured else "stated, not measured"
     shares = f"training {machine.training_utilisation:.0%}, sampling {machine.sampling_utilisation:.0%}"
+    gpus = "1 GPU" if machine.gpus == 1 else f"{machine.gpus} GPUs"
     return (
-        f"{machine.gpus} GPUs of {machine.memory_gib:.0f} GiB and {machine.peak_tflops:.0f} TFLOP/s; utilisation "
-        f"({how}): {shares}; a response has {machine.response_share:.0%} of its limit on average; wall time "
-        f"{hours:,.0f} hours, one run after the other"
+        f"{gpus} of {machine.memory_gib:.0f} GiB and {machine.peak_tflops:.0f} TFLOP/s; utilisation "
+        f"({how}): {shares}; a sampler draws at most {machine.engine_tokens_per_s:,.0f} tokens/s, a run takes "
+        f"{machine.start_s:.0f} s to start; a response has {machine.response_share:.0%} of its limit on average; "
+        f"wall time {hours:,.{0 if hours >= 10 else 1}f} hours, one run after the other"
     )
 
 
@@ -202,9 +207,10 @@ def print_plan(plan: Plan, root: Path, console: Any) -> None:
     from rich.table import Table
 
     for rows in (cost_rows(plan), memory_rows(plan)):
-        table = Table(rows[0][0])
+        table = Table()
+        table.add_column(rows[0][0], no_wrap=True)  # a name that is cut is no name
         for name in rows[0][1:]:
-            table.add_column(name, justify="right")
+            table.add_column(name, justify="right", overflow="fold")
         for row in rows[1:]:
             table.add_row(*row)
         console.print(table)

@@ -1,6 +1,8 @@
 """What a run takes on GPUs, computed from the model's shape and the settings: tokens, FLOPs, hours, memory, disk.
 
-Nothing here is measured but the two utilisations, which are stated beside every number that rests on them.
+What rests on a machine's speed is stated in `Machine` and printed beside the numbers. Of it, seconds per sequence and
+per document were measured on a CPU core with the mini world (`benchmarks.mini_step`), and the engine's own limit is
+a guess from there: with a model of a million weights vLLM draws 20,000 tokens/s on one core, arithmetic included.
 """
 
 import json
@@ -16,6 +18,8 @@ from hpt.ranks import sampler_width
 GIB = 2**30
 #: Tokens of weights that ZeRO-3 holds whole at once (DeepSpeed's ``stage3_max_live_parameters``).
 LIVE_PARAMETERS = 1_000_000_000
+#: Peak in float32 as a share of that in bfloat16 (an H100's 67 and 989 TFLOP/s); bases are trained in float32.
+FLOAT32_SHARE = 0.068
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,10 @@ class Machine:
         memory_gib: of one GPU.
         peak_tflops: dense bfloat16 of one GPU, TFLOP/s.
         training_utilisation, sampling_utilisation: share of the peak that FLOPs of training and of sampling reach.
+        engine_tokens_per_s: what one sampler draws at most, however small its model, for the work around the model.
+        sequence_s, document_s: seconds of a processor that a trained sequence costs beside sampling and arithmetic
+            (grading, batches, records), and a document that a base is trained on.
+        start_s: imports and engine start of a run.
         response_share: mean response length as a share of its limit.
         measured: whether the utilisations were measured (`benchmarks.gpu`); else they are stated.
     """
@@ -111,6 +119,10 @@ class Machine:
     peak_tflops: float = 989.0
     training_utilisation: float = 0.40
     sampling_utilisation: float = 0.10
+    engine_tokens_per_s: float = 30_000.0
+    sequence_s: float = 0.0014
+    document_s: float = 0.0005
+    start_s: float = 45.0
     response_share: float = 0.25
     measured: bool = False
 
@@ -135,7 +147,7 @@ def run_costs(config: RunConfig, shape: ModelShape, machine: Machine, evaluated_
     a bound from above for switches.
 
     Args:
-        config: of the run; ``pretrain`` costs only its evaluation.
+        config: of the run; a base that is fetched costs only its evaluation.
         shape: of its policy.
         machine: see `Machine`.
         evaluated_answers: answers sampled after training.
@@ -144,8 +156,9 @@ def run_costs(config: RunConfig, shape: ModelShape, machine: Machine, evaluated_
     response = machine.response_share * rollout.max_response_tokens
     sequence = min(config.data.max_prompt_tokens, 256) + response
     rollouts = demonstrations = 0
-    step = 0
-    while step < config.schedule.steps and config.method != "pretrain":
+    documents = config.schedule.steps * config.schedule.prompts_per_step if config.method == "pretrain" else 0
+    step = 0 if config.method != "pretrain" else config.schedule.steps
+    while step < config.schedule.steps:
         method, start, length = stage_at(config, step)
         step = start + length
         prompts = length * config.schedule.prompts_per_step
@@ -157,17 +170,32 @@ def run_costs(config: RunConfig, shape: ModelShape, machine: Machine, evaluated_
         points = 1 + config.schedule.steps // validation.every
         curves = points * validation.problems_per_set * validation.samples_per_problem
     sampled = response * (rollouts + curves + evaluated_answers)
-    trained = sequence * (rollouts + demonstrations)
+    trained = sequence * (rollouts + demonstrations) + documents * (_document_tokens(config) if documents else 0.0)
     sampling = shape.forward_flops(sampled, sequence / 2)
     # backward twice the forward; with old log-probs of the trainer, one more forward of the rollouts
     training = 3.0 * shape.forward_flops(trained, sequence)
     again = shape.forward_flops(sequence * rollouts, sequence) if rollout.old_logprobs == "trainer" else 0.0
-    peak = machine.peak_tflops * 1e12 * 3600
-    hours = sampling / (peak * machine.sampling_utilisation) + (training + again) / (
-        peak * machine.training_utilisation
-    )
+    peak = machine.peak_tflops * 1e12 * (1.0 if config.policy.dtype == "bfloat16" else FLOAT32_SHARE)
+    # a small model waits for the engine around it; ranks that share a sampler wait together
+    waiting = sampled * sampler_width(rollout.tensor_parallel, machine.gpus) / machine.engine_tokens_per_s
+    seconds = max(sampling / (peak * machine.sampling_utilisation), waiting)
+    seconds += (training + again) / (peak * machine.training_utilisation)
+    seconds += machine.sequence_s * (rollouts + demonstrations) + machine.document_s * documents
+    seconds += machine.start_s * machine.gpus
+    hours = seconds / 3600
     kept = 0 if config.method == "pretrain" else (config.checkpoint.keep + 1) * 12 * shape.parameters
     return Costs(sampled, trained, sampling, training + again, hours, float(kept + 2 * shape.parameters))
+
+
+def _document_tokens(config: RunConfig) -> float:
+    """Mean length of the documents a base is trained on, from some of them."""
+    from hpt.tasks.corpus import base_recipe, documents
+    from hpt.tasks.graded import world_named
+
+    recipe = base_recipe(config.data.world, config.policy.name)
+    places = [int(share * recipe.updates) for share in (0.1, 0.5, 0.95)]
+    drawn = [own for update in places for own in documents(world_named(config.data.world), recipe, 0, update)]
+    return sum(len("".join(own.pieces)) for own in drawn) / len(drawn)
 
 
 @dataclass(frozen=True)

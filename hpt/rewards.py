@@ -134,7 +134,9 @@ class Verifier:
     def start(self) -> None:
         """Start the workers in the background (about 1 s until they can work); ``grade`` does it where needed."""
         if self._pool is None:
-            self._pool = ProcessPool(max_workers=self.workers, initializer=prepare_worker, context=_WorkerContext())
+            self._pool = ProcessPool(
+                self.workers, initializer=prepare_worker, initargs=(self._compare,), context=_WorkerContext()
+            )
             self._schedule([])  # pebble starts its processes with the first task
 
     def close(self) -> None:

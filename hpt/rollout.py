@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpt.config import RolloutSettings
 from hpt.errors import ConfigError, HptError, TrainingFault
 from hpt.ranks import sampler_width
+from hpt.settings import RolloutSettings
 
 if TYPE_CHECKING:  # planning a run reads this module's settings and must not wait for PyTorch
     from torch import Tensor
@@ -113,6 +113,7 @@ class Sampler:
         self._engine = vllm.LLM(
             model=folder,
             dtype=dtype,  # pyright: ignore[reportArgumentType]
+            load_format="safetensors",  # "auto" reads pickles where a folder holds nothing else
             enforce_eager=True,
             logprobs_mode="processed_logprobs",  # of the law really sampled from: temperature and top-p applied
             max_model_len=settings.max_model_tokens,
@@ -165,6 +166,8 @@ class Sampler:
         with _eager():
             outputs = self._engine.generate(prompts, parameters, use_tqdm=False)  # pyright: ignore[reportArgumentType]
         batches = [[_to_sample(completion) for completion in output.outputs] for output in outputs]
+        if len(batches) != len(requests):
+            raise TrainingFault(f"the sampler was asked for {len(requests)} questions and answered {len(batches)}")
         for request, batch in zip(requests, batches, strict=True):
             if len(batch) != request.samples or any(len(sample.tokens) == 0 for sample in batch):
                 got = [len(sample.tokens) for sample in batch]

@@ -6,6 +6,9 @@
         metrics.parquet   one row per step; columns are `hpt.metrics.METRICS`
         rollouts.parquet  one row per question and step: correct count, branch taken, lengths, entropy
         validation.parquet  one row per problem of the validation curves
+        own_modules/      source of the modules of the user's own that it used, where there are any
+        checksums.json    SHA-256 of what the run left when it ended (`hpt.integrity`)
+        damaged/          files that were not what their checksum says, numbered
         data.json         training problems used, and how many were dropped or cut for their length
         provenance.json   commit, versions, hardware, wall time
         checkpoints/      newest first; each holds the records up to its step, so they can never disagree with it
@@ -20,7 +23,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -28,11 +31,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from filelock import FileLock, Timeout
 
 from hpt.config import NUMERICS_VERSION, RunConfig, validate
-from hpt.errors import HptError, RecordFault
-from hpt.files import read_json, read_parquet, write_json, write_parquet
+from hpt.errors import ConfigError, RecordFault
+from hpt.files import read_json, read_parquet, remove_half_written, write_json, write_parquet
+from hpt.locks import locked
 
 #: The tables of a run, by name of their file.
 TABLES = ("metrics", "rollouts", "validation")
@@ -69,12 +72,18 @@ class RunFolder:
         """Write the configuration, or check that the one already there is the same.
 
         Raises:
-            RecordFault: the folder holds another configuration (it was renamed or edited by hand).
+            ConfigError: the folder holds another configuration (it was renamed, copied or edited by hand).
         """
         if (self.path / "config.json").exists():
-            if self.config.fingerprint() != config.fingerprint():
-                message = f"{self.path}/config.json holds another configuration than its name says"
-                raise RecordFault(f"{message}; remove it with `hpt runs remove {self.path.name}`")
+            held = self.config
+            if held.fingerprint() != config.fingerprint():
+                # never overwritten: whatever was computed there belongs to the configuration it holds
+                raise ConfigError(
+                    f"{self.path}/config.json",
+                    f"the configuration of {run_name(held)}",
+                    f"that of {run_name(config)}",
+                    f"rename the folder to {run_name(held)}, or remove it: hpt runs remove {self.path.name}",
+                )
             return
         write_json(self.path / "config.json", config.model_dump(mode="json"))
 
@@ -85,9 +94,14 @@ class RunFolder:
 
     @property
     def status(self) -> dict[str, Any]:
-        """State, step, message; ``{"state": "new"}`` before anything ran."""
+        """State, step, message; ``new`` before anything ran, ``damaged`` where the file is."""
         path = self.path / "status.json"
-        return read_json(path) if path.exists() else {"state": "new", "step": 0}
+        if not path.exists():
+            return {"state": "new", "step": 0}
+        try:
+            return {"state": "unknown", "step": 0} | read_json(path)
+        except (RecordFault, TypeError):  # the run goes on from its checkpoints, which need no status
+            return {"state": "damaged", "step": 0}
 
     def set_status(self, state: str, step: int, **more: Any) -> None:
         """Record where the run stands."""
@@ -121,28 +135,15 @@ class RunFolder:
         return self.path / "evaluations" / f"{name}-{key}.parquet"
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the run, without what a killed process left half-written.
-
-        The lock belongs to the process and vanishes with it, so none is ever stale.
+    def lock(self, wait: bool = True) -> Generator[None]:
+        """Hold the run, without what a killed process left half-written; waits for another holder, saying for whom.
 
         Raises:
-            HptError: another process holds it; says which.
+            HptError: another process holds it and ``wait`` is off; says which.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            pid = self.status.get("pid", "unknown")
-            raise HptError(f"{self.path.name} is being worked on by process {pid}; wait for it or stop it") from None
-        try:
-            # whoever was killed between writing a file and renaming it left it half-written under a hidden name
-            for stale in self.path.rglob(".*.tmp"):
-                stale.unlink(missing_ok=True)
+        with locked(self.path, wait):
+            remove_half_written(self.path)
             yield
-        finally:
-            lock.release()
 
 
 def run_folders(root: Path, scale: str | None = None) -> list[RunFolder]:

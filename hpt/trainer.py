@@ -1,12 +1,13 @@
 """Algorithm 1: Hybrid Post-Training, and with other methods in its place, SFT, GRPO, LUFFY, SRFT and their relatives.
 
-`Trainer.train` is the algorithm, line by line; what a line does is the method of that name below it. One rollout batch
-is a step; it holds ``prompts_per_step`` questions and is followed by ``updates_per_step`` optimiser steps.
+`Trainer.train` is the algorithm for a batch of questions; its comments quote the paper's lines. Sampling, grading and
+the gate are methods below it, the loss is `hpt.assembly.assemble`, an optimiser step `hpt.update.Updater`. One rollout
+batch is a step; it holds ``prompts_per_step`` questions and is followed by ``updates_per_step`` optimiser steps.
 """
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -14,13 +15,15 @@ import numpy as np
 import pandas as pd
 
 from hpt.assembly import Assembled, QuestionBatch, assemble, baseline_after
-from hpt.batch import DEMONSTRATION, Trajectory
+from hpt.batch import Trajectory
 from hpt.checkpoint import Records, TrainingState
 from hpt.config import RunConfig
 from hpt.curves import validation_rows
 from hpt.engine import PolicyEngine, StepOutcome
+from hpt.faults import FaultWatch
 from hpt.gate import feedback_coefficients
 from hpt.gradient_cosine import sft_rl_cosine
+from hpt.grading import grade_demonstrations, grade_rollouts
 from hpt.logprob_gap import LogprobGap, check_untrained, with_reference, with_trainer_logprobs
 from hpt.memory import FeedbackMemory
 from hpt.methods import method_named, resolved_row, stage_at
@@ -28,7 +31,7 @@ from hpt.records import GradedRollouts, gate_metrics, rollout_metrics, rollout_r
 from hpt.rewards import Verdict, Verifier
 from hpt.rollout import Sampler, SamplingRequest, request_seed
 from hpt.tasks.problems import Problem
-from hpt.update import Updater
+from hpt.update import Updater, sums_over_ranks
 
 
 class Trainer:
@@ -40,7 +43,7 @@ class Trainer:
         prompts, demonstrations: token ids by problem id.
         curves: validation sets by name.
         tokenizer: of the policy.
-        engine_for: builds the engine of a stage from its first step; called once per stage.
+        engine: of the present stage; `use_engine` takes that of the next.
         sampler, verifier: vLLM and math-verify.
         reference: frozen initial policy for a KL term, or None.
         state, records: where to continue.
@@ -69,6 +72,7 @@ class Trainer:
         }
         self.memory = FeedbackMemory(config.gate.skip_visits, self.rows["rollouts"])
         self.timings: dict[str, float] = {}
+        self.faults = FaultWatch(config.optimizer, quiet=engine.rank != 0)
         self.use_engine(engine)
 
     def use_engine(self, engine: PolicyEngine) -> None:
@@ -93,17 +97,18 @@ class Trainer:
             after_step: called after every step: checkpoints, progress.
 
         Raises:
-            TrainingFault: stale weights, or a sampler that fails.
+            TrainingFault: stale weights, a sampler that fails, or what `hpt.faults` finds hopeless.
         """
         while self.state.step < until:  # for t = 1 to T do
-            step_start = time.perf_counter()
             if self.state.step == 0:
-                self.validate_if_due()  # the base: the curves' first point
+                self.validate_if_due()  # the base: the curves' first point, which is no cost of the step
+            step_start = time.perf_counter()
             questions = self.questions(self.state.step)
             with self.clock("time/rollout_s"):
                 rollouts = self.sample(questions)  #   tau_i ~ pi_theta(. | q), i = 1..n
             with self.clock("time/verify_s"):
                 graded = self.verify(questions, rollouts)  #   v(tau_i) <- R(tau_i)
+            self.faults.see_verdicts(self.state.step, graded)
             self.sampler.sleep()
             with self.clock("time/train_s"):
                 batch = self.weigh_questions(questions, rollouts, graded)  #   P, alpha <- f(P), beta <- g(P)
@@ -165,23 +170,8 @@ class Trainer:
         return [by_question.get(index, []) for index in range(len(questions))]
 
     def verify(self, questions: list[Problem], rollouts: list[list[Trajectory]]) -> list[GradedRollouts]:
-        """Grade every rollout (Eq. 7); every rank grades a share."""
-        own = self.engine.share(range(len(questions)))
-        flat = [(index, rollout) for index in own for rollout in rollouts[index]]
-        texts = self.tokenizer.batch_decode([t.response_tokens for _, t in flat], skip_special_tokens=True)
-        grades = iter(self.verifier.grade(texts, [questions[index] for index, _ in flat]) if flat else ())
-        verdicts = [(index, tuple(next(grades).verdict for _ in rollouts[index])) for index in own]
-        by_question = dict(self.engine.gather(verdicts))
-        end = self.tokenizer.eos_token_id
-        return [
-            GradedRollouts(
-                lengths=np.array([rollout.length for rollout in group], dtype=np.int64),
-                negative_logprobs=np.array([-rollout.old_logprobs.sum(dtype=np.float64) for rollout in group]),
-                truncated=np.array([rollout.response_tokens[-1] != end for rollout in group], dtype=bool),
-                verdicts=by_question[index],
-            )
-            for index, group in enumerate(rollouts)
-        ]
+        """Grade every rollout (Eq. 7)."""
+        return grade_rollouts(self.engine, self.verifier, self.tokenizer, questions, rollouts)
 
     def weigh_questions(
         self, questions: list[Problem], rollouts: list[list[Trajectory]], graded: list[GradedRollouts]
@@ -193,24 +183,16 @@ class Trainer:
         if self.is_stage:  # a stage weighs with its own method's gate
             gate = gate.model_copy(update=dict(self.method.settings.get("gate", {})))
         alpha, beta = feedback_coefficients(gate, correct, members)
+        demonstrations = grade_demonstrations(self.engine, self.verifier, questions, self.prompts, self.demonstrations)
         batch = []
         for index, (problem, group, own) in enumerate(zip(questions, rollouts, graded, strict=True)):
             rewarded = tuple(
                 replace(rollout, reward=float(verdict is Verdict.correct))
                 for rollout, verdict in zip(group, own.verdicts, strict=True)
             )
-            demonstration = self.demonstration(index, problem)
-            batch.append(QuestionBatch(problem.id, rewarded, demonstration, float(alpha[index]), float(beta[index])))
+            weights = float(alpha[index]), float(beta[index])
+            batch.append(QuestionBatch(problem.id, rewarded, demonstrations.get(index), *weights))
         return batch
-
-    def demonstration(self, index: int, problem: Problem) -> Trajectory | None:
-        """Return tau* of a question as a trajectory, graded like a rollout."""
-        tokens = self.demonstrations.get(problem.id)
-        if tokens is None:
-            return None
-        grade = self.verifier.grade([problem.demonstration or ""], [problem])[0]  # remembered after the first time
-        zeros, reward = np.zeros(len(tokens), dtype=np.float32), float(grade.verdict is Verdict.correct)
-        return Trajectory(problem.id, index, DEMONSTRATION, self.prompts[problem.id], tokens, zeros, reward, -1)
 
     def measure(self, assembled: Assembled) -> dict[str, float]:
         """Return what is looked at every ``diagnostics.gradient_cosine_every`` steps and changes nothing."""
@@ -240,11 +222,9 @@ class Trainer:
                 totals[name] = totals.get(name, 0.0) + value
             if outcome is not None:
                 outcomes.append(outcome)
+                self.faults.see_update(self.state.step, outcome)
                 self.state.version += outcome.applied
-        if self.engine.ranks == 1:
-            return totals, outcomes
-        gathered = self.engine.gather([totals])
-        return {name: sum(part.get(name, 0.0) for part in gathered) for part in gathered for name in part}, outcomes
+        return sums_over_ranks(self.engine, totals), outcomes
 
     def learning_rate(self) -> float:
         """Return the constant rate, after a short warm-up that starts above zero; a stage has its own."""
@@ -295,13 +275,9 @@ class Trainer:
         """Return the records so far."""
         return {name: pd.DataFrame(rows) for name, rows in self.rows.items()}
 
-    def clock(self, name: str) -> AbstractContextManager[None]:
+    @contextmanager
+    def clock(self, name: str) -> Generator[None]:
         """Time a phase of the step, seconds."""
-        return _clock(self.timings, name)
-
-
-@contextmanager
-def _clock(timings: dict[str, float], name: str):
-    start = time.perf_counter()
-    yield
-    timings[name] = time.perf_counter() - start
+        start = time.perf_counter()
+        yield
+        self.timings[name] = time.perf_counter() - start

@@ -175,3 +175,11 @@ def move(batch: MicroBatch, device: torch.device) -> MicroBatch:
         part.advantages, part.scales = part.advantages.to(device), part.scales.to(device)
         part.keep = None if part.keep is None else part.keep.to(device)
     return batch
+
+
+def sums_over_ranks(engine: PolicyEngine, own: dict[str, float]) -> dict[str, float]:
+    """Return the sums of an update over all ranks, of which each trained its share; the same on every rank."""
+    if engine.ranks == 1:
+        return own
+    gathered = engine.gather([own])
+    return {name: sum(part.get(name, 0.0) for part in gathered) for part in gathered for name in part}

@@ -13,8 +13,8 @@ from hpt.data.sources import curve_sets, training_problems_of
 from hpt.experiments import PlannedRun, planned_runs
 from hpt.export import RunRecords, load_records
 from hpt.files import write_json, write_parquet
-from hpt.job import evaluation_key
-from hpt.methods import METHODS
+from hpt.final_evaluations import evaluation_key
+from hpt.methods import method_named
 from hpt.metrics import METRICS
 from hpt.runs import RunFolder
 
@@ -99,7 +99,7 @@ def _metrics(config: RunConfig, skill: float, generator: np.random.Generator) ->
     frame["rollout/response_length_tokens"] = 20 + 30 * skill * progress + generator.normal(0, 0.5, len(steps))
     frame["gate/offline_ratio_prompts"] = ratio
     frame["gate/offline_ratio_rows"] = ratio / (ratio + 8 * (1 - ratio))
-    if not METHODS[config.method].samples:
+    if not method_named(config.method).samples:
         frame = frame.drop(columns=[name for name in METRICS if name.startswith("rollout/")])
     return frame
 

@@ -51,13 +51,32 @@ class Kill:
     delay_s: float = 0.0
 
 
-def _watch(root: str, kill: Kill | None) -> list[str]:
+@dataclass(frozen=True)
+class Fault:
+    """From the first moment or file on whose name holds ``part``, nothing can be written: the system's error number."""
+
+    part: str
+    errno: int
+
+
+def _watch(root: str, kill: Kill | Fault | None) -> list[str]:
     """Number the moments of this process; returns the list of their names, which grows."""
     moments: list[str] = []
 
+    failing: list[str] = []
+
+    def fail_from(name: str, raises: bool = True) -> None:
+        assert isinstance(kill, Fault)
+        if kill.part in name:
+            failing.append(name)
+        if failing and raises:
+            raise OSError(kill.errno, os.strerror(kill.errno))
+
     def reached(name: str) -> None:
         moments.append(name)
-        if kill is not None and len(moments) == kill.moment + 1:
+        if isinstance(kill, Fault):
+            fail_from(name, raises=False)
+        if isinstance(kill, Kill) and len(moments) == kill.moment + 1:
             if kill.delay_s == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
             # a timer whose signal nobody handles ends the process as abruptly, also in the middle of a C function
@@ -66,9 +85,15 @@ def _watch(root: str, kill: Kill | None) -> list[str]:
     def on_event(event: str, arguments: tuple[Any, ...]) -> None:
         if event not in _FILE_EVENTS or not str(arguments[0]).startswith(root):
             return
+        if isinstance(kill, Fault) and _writes(event, arguments):
+            fail_from(str(arguments[0]))
         if event == "open" and not (isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")):
             return  # reading; a descriptor opened by os.open has no mode here and is followed by others
         reached(f"{event} {str(arguments[0])[len(root) :]}")
+
+    def _writes(event: str, arguments: tuple[Any, ...]) -> bool:
+        flags = arguments[2] if event == "open" else 0
+        return event in ("os.mkdir", "os.rename") or bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
 
     def counted(name: str, genuine: Callable[..., Any]) -> Callable[..., Any]:
         def call(*positional: Any, **named: Any) -> Any:
@@ -84,7 +109,7 @@ def _watch(root: str, kill: Kill | None) -> list[str]:
     return moments
 
 
-def _work(config: dict[str, Any], root: str, evaluations: tuple[str, ...], log: str, kill: Kill | None) -> None:
+def _work(config: dict[str, Any], root: str, evaluations: tuple[str, ...], log: str, kill: Kill | Fault | None) -> None:
     os.setsid()  # whatever it leaves behind is found by its session
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
@@ -95,7 +120,8 @@ def _work(config: dict[str, Any], root: str, evaluations: tuple[str, ...], log: 
     spec = Path(f"{log}.job.json")
     spec.write_text(json.dumps({"config": config, "root": root, "evaluations": evaluations}))
     code = job.main([str(spec)])
-    Path(f"{log}.moments.json").write_text(json.dumps(moments))
+    if not isinstance(kill, Fault):
+        Path(f"{log}.moments.json").write_text(json.dumps(moments))
     sys.stdout.flush()
     os._exit(code)  # what is left to do at exit is the test server's, not the job's
 
@@ -122,7 +148,9 @@ class StartedJob:
         return json.loads(Path(f"{self.log}.moments.json").read_text())
 
 
-def start_job(config: RunConfig, root: Path, evaluations: Sequence[str] = (), kill: Kill | None = None) -> StartedJob:
+def start_job(
+    config: RunConfig, root: Path, evaluations: Sequence[str] = (), kill: Kill | Fault | None = None
+) -> StartedJob:
     """Start training ``config`` below ``root`` (or continue), in a process of its own."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOAD)

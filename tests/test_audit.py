@@ -16,7 +16,7 @@ from hpt.audit import Check, Consistency, audit
 from hpt.audit.counts import fractions_to_one_decimal
 from hpt.audit.spreads import standard_errors
 from hpt.catalogue import ARTEFACTS
-from hpt.cli import _print_plan
+from hpt.cli_plan import print_missing_runs
 from hpt.experiments import compute, planned_runs
 from hpt.notebook import plan
 from hpt.paper import paper_data, paper_table
@@ -321,7 +321,7 @@ def test_it_needs_no_run_anywhere(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert ARTEFACTS["audit"].arms == ARTEFACTS["audit"].methods == ARTEFACTS["audit"].policies == ()
     assert planned_runs("mini", ["audit"], [0, 1, 2], tmp_path) == []
     assert compute("mini", ["audit"], [0], tmp_path) == []
-    _print_plan("mini", ["audit"], [0], tmp_path)
+    print_missing_runs("mini", ["audit"], [0], tmp_path)
     assert "no run is needed" in capsys.readouterr().out
     asked = {"scale": "mini", "seeds": [0], "settings": {}, "runs_dir": str(tmp_path), "from_records": ""}
     study = plan("audit", ["audit"], asked | {"output_dir": str(tmp_path / "out")})

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hpt import cli
 from hpt.cli import parse_seeds, parse_settings
 from hpt.errors import ConfigError
 
@@ -68,6 +69,30 @@ def test_questions_that_cannot_be_trained_on_are_named_before_a_base_is_trained(
     assert done.returncode == 2, done.stderr
     assert said in " ".join(done.stderr.split())
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "ended_with", "expected"),
+    [
+        ("error: data.max_prompt_tokens = 4: allowed is more", 2, 2),
+        ("error: stale weights", 1, 1),
+        ("usage: python", 2, 1),
+    ],
+)
+def test_a_run_that_refuses_what_was_asked_for_ends_the_command_with_2(
+    said: str, ended_with: int, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    ending = [sys.executable, "-c", f"import sys; print({said!r}); sys.exit({ended_with})"]
+    monkeypatch.setattr("hpt.pool.job_command", lambda module, arguments, options: ending)
+    monkeypatch.setattr(sys, "argv", ["hpt", "train", "--method", "pretrain", "--scale", "tiny"])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("PYTHONPATH", "")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as leaving:
+        cli.main()
+    assert leaving.value.code == expected
+    assert said in " ".join(capfd.readouterr().err.split())
 
 
 def test_plan_says_what_would_run_and_why(tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ import pytest
 from pydantic.fields import FieldInfo
 
 from hpt import config as config_module
-from hpt.config import RunConfig, Settings, merge, nest, validate
+from hpt.config import RunConfig, merge, nest, validate
 from hpt.errors import ConfigError
 from hpt.methods import METHODS
 from hpt.scales import RECIPES, SCALES, build_config
+from hpt.settings import Settings
 
 
 def leaves(model: type[Settings] = RunConfig, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:

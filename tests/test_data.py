@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from hpt.bases import given_base_config
 from hpt.boxes import last_boxed
 from hpt.config import validate
 from hpt.data import table
@@ -27,9 +28,14 @@ from hpt.data.sources import (
 from hpt.data.store import download, load_set, statuses
 from hpt.data.table import BENCHMARKS, CURVES, DATASETS
 from hpt.errors import ConfigError
+from hpt.experiments import run_with_base
 from hpt.paper import paper_data
+from hpt.scales import build_config
 from hpt.tasks.problems import Problem, save_problems
+from tests.digits import write_digits
 from tests.public_rows import HUB, SYSTEM, rows_of, write
+
+LEFT_OUT = object()
 
 
 @pytest.fixture
@@ -214,6 +220,38 @@ def test_an_arc_row_whose_key_is_no_label_is_named(tmp_path: Path) -> None:
     assert "row 3: answer = None" in refused("arc-c", tmp_path, write(tmp_path / "arc.json", rows))
 
 
+@pytest.mark.parametrize("ending", ["parquet", "jsonl", "json"])
+@pytest.mark.parametrize(
+    ("name", "column", "value", "said"),
+    [
+        ("openr1-math-46k", "reward_model", LEFT_OUT, "row 3: reward_model = None: allowed is a value in every row"),
+        ("aime24", "expected_answer", LEFT_OUT, "row 3: expected_answer = None: allowed is a value in every row"),
+        ("gpqa-diamond", "Incorrect Answer 2", None, "Incorrect Answer 2 is empty"),
+        ("arc-c", "choices", {"text": ["a"], "label": ["A", "B"]}, "1 choices and 2 labels"),
+    ],
+)
+def test_a_row_of_ones_own_that_lacks_something_is_named(
+    name: str, column: str, value: Any, said: str, ending: str, tmp_path: Path
+) -> None:
+    rows = rows_of(name, 5)
+    if value is LEFT_OUT:
+        del rows[3][column]
+    else:
+        rows[3][column] = value
+    path = write(tmp_path / f"own.{ending}", rows)
+    with pytest.raises(ConfigError, match=f"{path.name}, row 3") as caught:
+        problems_from(path)
+    # a parquet file has every column in every row: what was left out is null there
+    assert said in str(caught.value) or (ending == "parquet" and "row 3: answer = None" in str(caught.value))
+
+
+def test_text_where_messages_belong_is_named(tmp_path: Path) -> None:
+    rows = rows_of("openr1-math-46k", 3)
+    rows[1]["prompt"] = "What is 1+1?"
+    with pytest.raises(ConfigError, match=r"own.jsonl, row 1.*allowed is columns as a openr1 row has them"):
+        problems_from(write(tmp_path / "own.jsonl", rows))
+
+
 def test_a_training_row_without_demonstration_is_named(few_rows: None, tmp_path: Path) -> None:
     rows = rows_of("openr1-math-46k")
     rows[5]["target"] = []
@@ -305,6 +343,7 @@ class Hub:
 def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
     import datasets
     import huggingface_hub
+    import transformers.utils.hub  # noqa: F401 (it names the class in a type when it is imported)
 
     fake = Hub()
     monkeypatch.setattr(huggingface_hub, "HfApi", lambda: fake)
@@ -329,6 +368,45 @@ def test_missing_sets_are_fetched_once(hub: Hub, tmp_path: Path) -> None:
         fetch_sets(config)
     assert [repository for repository, *_ in hub.asked] == [DATASETS["math"].hub]
     assert lacking_sets(config) == []
+
+
+@pytest.fixture
+def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_jobs(*_: Any) -> None:
+        raise AssertionError("computed before it was checked")
+
+    monkeypatch.setattr("hpt.pool.run_jobs", run_jobs)
+
+
+@pytest.mark.usefixtures("nothing_runs")
+def test_a_models_evaluation_fetches_its_sets_and_checks_them_first(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = write_digits(tmp_path) / "model"
+    written = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**written, "max_position_embeddings": 16_384}))
+    given = {"data.template": "plain", "data.evaluation": "public", "data.folder": str(tmp_path / "data")}
+    config = given_base_config("full", model, given)
+    with pytest.raises(AssertionError, match="computed before"):  # all is well, so it would start
+        run_with_base(config, tmp_path / "runs", ["amc", "minerva@2"])
+    assert [repository for repository, *_ in hub.asked] == [DATASETS["amc"].hub, DATASETS["minerva"].hub]
+    with pytest.raises(ConfigError, match="a tokenizer with a chat template"):
+        run_with_base(given_base_config("full", model, {**given, "data.template": "qwen"}), tmp_path / "runs", ["amc"])
+    with monkeypatch.context() as patch:
+        patch.setattr("hpt.tasks.prompts.prompt_tokens", lambda *_: [1] * 8200)
+        with pytest.raises(ConfigError, match=r"prompt of amc-0 \(amc\) = '8200 tokens': allowed is at most 8192"):
+            run_with_base(config, tmp_path / "runs", ["amc"])
+    rows = tmp_path / "data" / "minerva" / "rows.parquet"
+    rows.write_bytes(rows.read_bytes()[:-100])
+    with pytest.raises(ConfigError, match="it was cut off or changed"):
+        run_with_base(config, tmp_path / "runs", ["amc", "minerva"])
+
+
+@pytest.mark.usefixtures("nothing_runs")
+@pytest.mark.parametrize("name", ["contst-a", "contest-a@0", "aime24"])
+def test_an_evaluation_that_does_not_exist_is_named_before_anything_is_trained(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="evaluation = "):
+        run_with_base(build_config("sft", scale="tiny"), tmp_path, ["contest-a", name])
 
 
 def test_a_missing_token_is_a_sentence_with_what_to_do(hub: Hub, tmp_path: Path) -> None:
@@ -395,13 +473,23 @@ def test_levels_of_rows_without_ids_cannot_be_joined(tmp_path: Path) -> None:
 # --- files of one's own -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["openr1-math-46k", "math", "minerva"])
+@pytest.mark.parametrize("name", HUB)
 @pytest.mark.parametrize("ending", ["parquet", "jsonl", "json"])
 def test_a_file_in_a_public_schema_trains(name: str, ending: str, tmp_path: Path) -> None:
-    path = write(tmp_path / f"own.{ending}", rows_of(name, 5))
-    assert [problem.answer for problem in problems_from(path)] == [
-        problem.answer for problem in problems_of(rows_of(name, 5), DATASETS[name].shapes, "x")[0]
-    ]
+    path, dataset = write(tmp_path / f"own.{ending}", rows_of(name, 5)), DATASETS[name]
+    expected, _ = problems_of(rows_of(name, 5), dataset.shapes, "x", dataset.answer_kind, "own")
+    assert problems_from(path) == expected
+    assert len(expected) == 5
+
+
+@pytest.mark.parametrize("ending", ["parquet", "json"])
+def test_the_packages_form_is_the_same_in_every_format(ending: str, tmp_path: Path) -> None:
+    problems = [Problem(str(level), "1+1?", "2", "it is \\boxed{2}", level, "digits", "Be brief.") for level in (3, 4)]
+    rows = [vars(problem) for problem in problems]
+    assert problems_from(write(tmp_path / f"own.{ending}", rows)) == problems
+    rows[1] = {**rows[1], "answer_kind": "words"}
+    with pytest.raises(ConfigError, match=r"row 1.*answer_kind is 'words', not one of math"):
+        problems_from(write(tmp_path / f"own.{ending}", rows))
 
 
 def test_a_file_in_the_packages_form_is_read_strictly(tmp_path: Path) -> None:

@@ -2,14 +2,17 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from hpt.bases import given_base_config
 from hpt.errors import HptError, RecordFault
 from hpt.experiments import PlannedRun
 from hpt.export import RECORD_FILES, export_run, import_runs, load_records, record_folders
-from hpt.files import MANIFEST, read_json, write_json, write_manifest
+from hpt.files import MANIFEST, read_json, read_parquet, write_json, write_manifest, write_parquet
 from hpt.runs import RunFolder
+from tests.digits import write_digits
 from tests.fabricated import fabricate
 
 
@@ -141,3 +144,41 @@ def test_import_refuses_another_content_of_the_same_name(plan: list[PlannedRun],
 def test_import_of_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecordFault, match="holds no records"):
         import_runs(tmp_path, tmp_path / "here")
+
+
+def test_a_base_that_nobody_trained_here_has_records_of_its_evaluations(tmp_path: Path) -> None:
+    """Fetched or the user's own: a folder without a table of steps, which the tables of the paper's models read."""
+    model = write_digits(tmp_path) / "model"
+    given = {"data.template": "plain", "data.evaluation": "graded", "data.folder": "data"}
+    config = given_base_config("tiny", model, given)
+    folder = RunFolder.of(config, tmp_path / "runs")
+    folder.create(config)
+    write_json(folder.path / "provenance.json", {})
+    folder.set_status("finished", 0)
+    answers = {"benchmark": "contest-a", "problem_id": ["p0", "p1"], "level": 1, "sample": 0, "verdict": "correct",
+               "response_tokens": 3}  # fmt: skip
+    write_parquet(folder.evaluation_path("contest-a", "0" * 16), pd.DataFrame(answers))
+    records = load_records(folder.path)
+    assert len(records.metrics) == len(records.rollouts) == len(records.validation) == 0
+    assert list(records.evaluations["correct"]) == [1, 1]
+    again = load_records(export_run(folder, tmp_path / "records"))
+    pd.testing.assert_frame_equal(again.evaluations, records.evaluations)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 200])
+def test_a_table_comes_back_as_it_was_written_and_takes_little_room(rows: int, tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    columns: dict[str, object] = {f"loss/{i}": draw.normal(size=rows) for i in range(40)}
+    columns |= {
+        "share": np.where(draw.random(rows) < 0.5, np.nan, 0.1).astype(np.float32),
+        "count": np.arange(rows),
+        "truncated": draw.random(rows) < 0.5,
+        "verdict": [("correct", None, "größer\n")[i % 3] for i in range(rows)],
+        "nothing": [None] * rows,
+    }
+    frame = pd.DataFrame(columns)
+    usual = tmp_path / "usual.parquet"
+    frame.to_parquet(usual, index=False, compression="zstd")
+    write_parquet(tmp_path / "small.parquet", frame)
+    pd.testing.assert_frame_equal(read_parquet(tmp_path / "small.parquet"), pd.read_parquet(usual), check_exact=True)
+    assert (tmp_path / "small.parquet").stat().st_size < 0.8 * usual.stat().st_size

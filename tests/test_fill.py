@@ -6,7 +6,7 @@ from unittest import mock
 import pytest
 
 from hpt.errors import HptError
-from hpt.export import export_run, record_folders
+from hpt.export import export_run, load_records, record_folders
 from hpt.fill import fill, lacking_runs
 from hpt.job import Job
 from tests.fabricated import fabricate
@@ -26,15 +26,14 @@ def test_what_is_recorded_is_not_made_again_but_what_others_start_from_is(tmp_pa
     assert lacking_runs("tiny", ["table3"], [0], runs, records) == []
     # a second stage starts from SFT's weights, which a record does not hold, and SFT from the base's
     found = lacking_runs("tiny", ["table3", "figure3"], [0], runs, records)
-    assert [(run.method, run.policy) for run in found] == [("pretrain", "weak"), ("grpo", "weak"), ("sft", "weak")]
+    assert [(run.method, run.policy) for run in found] == [("pretrain", "weak"), ("sft", "weak"), ("grpo", "weak")]
 
 
 def test_an_evaluation_that_the_record_lacks_is_made(tmp_path: Path) -> None:
-    (_, hpt, *_) = fabricate(tmp_path / "elsewhere", ["figure6"])
+    hpt = next(run for run in fabricate(tmp_path / "elsewhere", ["figure6"]) if run.arms[0] == "hpt-weak")
     assert hpt.folder is not None
     export_run(hpt.folder, tmp_path / "records")
     found = lacking_runs("tiny", ["table6"], [0], tmp_path / "runs", tmp_path / "records")
-    assert hpt.arms[0] == "hpt-weak"
     assert "hpt-weak" in [arm for run in found for arm in run.arms]  # Figure 6 needs no final evaluation, Table 6 does
 
 
@@ -60,3 +59,15 @@ def test_finished_runs_are_exported_first(tmp_path: Path) -> None:
     assert sorted(names) == sorted(run.folder.path.name for run in planned if run.folder is not None)
     assert fill("tiny", ["table5"], [0], tmp_path / "runs", tmp_path / "records") == []
     assert sorted(path.name for path in record_folders(tmp_path / "records")) == sorted(names)
+
+
+def test_a_record_that_lacks_an_evaluation_the_run_has_by_now_is_exported_again(tmp_path: Path) -> None:
+    root, records = tmp_path / "runs", tmp_path / "records"
+    early = next(run for run in fabricate(root, ["figure6"]) if run.arms[0] == "hpt-weak")
+    assert early.folder is not None
+    export_run(early.folder, records)
+    fabricate(root, ["table6"])  # the same run, evaluated
+    assert early.folder.path.name in fill("tiny", ["table6"], [0], root, records)
+    again = load_records(records / early.folder.path.name)
+    assert set(again.evaluations["benchmark"]) == set(load_records(early.folder.path).evaluations["benchmark"])
+    assert fill("tiny", ["table6"], [0], root, records) == []

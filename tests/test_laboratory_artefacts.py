@@ -17,7 +17,9 @@ NAMES = tuple(name for name, artefact in ARTEFACTS.items() if artefact.notebook 
 def small() -> Iterator[None]:
     """Fewer questions and draws: what is tested is what is made of the numbers."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"QUESTIONS": 3, "DRAWS": 12, "SWEEP_QUESTIONS": 3, "SWEEP_DRAWS": 6}.items():
+        sizes = {"QUESTIONS": 3, "DRAWS": 12, "SWEEP_QUESTIONS": 3, "SWEEP_DRAWS": 6, "PLANE_QUESTIONS": 3,
+                 "PLANE_DRAWS": 12}  # fmt: skip
+        for name, value in sizes.items():
             patch.setattr(laboratory, name, value)
         patch.setattr(laboratory._size, "__defaults__", (3, 12))
         laboratory._plane.cache_clear(), laboratory._gates.cache_clear()
@@ -65,3 +67,16 @@ def test_they_are_written_without_a_run(name: str, tmp_path: Path) -> None:
     made = BUILDERS[name](())
     assert not made.sources
     assert all(path.stat().st_size > 0 for path in made.write(tmp_path))
+
+
+def test_the_derivation_says_of_every_statement_whether_it_holds_or_where_it_ends() -> None:
+    made = BUILDERS["derivation"](())
+    identities, ends = (made.data[made.data["identity"] == own] for own in (True, False))
+    assert identities["same"].all()
+    assert identities["largest"].isna().all()
+    assert ends["same"].isna().all()
+    assert (ends["smallest"] > 0.01).all()
+    assert f"{len(identities)} identities" in made.caption
+    shown = [cells for _, cells in made.rows if cells]
+    assert [cells[1].value for cells in shown].count("yes") == len(identities)
+    assert len(shown) == len(made.data)

@@ -112,7 +112,7 @@ def measured_cosine(a: Tensor, b: Tensor) -> float:
 def test_sft_is_the_demonstrators_score_and_the_second_term_of_equation_2() -> None:
     experiment = small(mu=1.0)
     draws = list_draws(replace(experiment, rollouts=1))
-    scores = experiment.policy.space.incidence @ experiment.scores
+    scores = experiment.policy.space.incidence @ experiment.token_scores
     expected = experiment.question.demonstrator @ (scores / experiment.policy.space.lengths[:, None])
     sft = draws.weights @ row_gradients("sft", experiment, draws)[0]
     assert torch.allclose(sft, expected, atol=1e-13)

@@ -4,12 +4,22 @@ import numpy as np
 import pytest
 import torch
 
-from hpt.config import GateSettings
 from hpt.errors import ConfigError
 from hpt.laboratory.experiment import Experiment, list_draws, row_gradients, sample_draws
+from hpt.laboratory.gate_sweeps import gate_table, threshold
 from hpt.laboratory.gates import best_gate, gate_error, gate_moments, gate_weights, smooth_gates, total
 from hpt.laboratory.questions import make_experiment
-from hpt.laboratory.sweeps import DIALS, SITUATIONS, Size, conflict, gate_table, plane, size_of, sweep, threshold
+from hpt.laboratory.sweeps import (
+    DIALS,
+    SITUATIONS,
+    Size,
+    conflict,
+    plane,
+    plane_sums,
+    size_of,
+    sweep,
+)
+from hpt.settings import GateSettings
 from hpt.upge.estimator import ROWS
 
 
@@ -84,7 +94,7 @@ def test_sft_and_rl_agree_exactly_where_the_demonstrator_is_the_policy_given_rig
 
 
 def test_plane_and_sweeps_hold_every_row() -> None:
-    frame = plane(Size(2, 20))
+    frame = plane(plane_sums(Size(2, 20)))
     assert set(frame["situation"]) == set(SITUATIONS)
     assert set(frame["row"]) == set(ROWS)
     assert np.isfinite(frame["error"]).all()
@@ -94,13 +104,18 @@ def test_plane_and_sweeps_hold_every_row() -> None:
 
 
 def test_pooled_intervals_hold_the_value() -> None:
-    frame = plane(Size(6, 30), {"RLOO": "rloo", "GSPO": "gspo"})
+    frame = plane(plane_sums(Size(6, 30), {"RLOO": "rloo", "GSPO": "gspo"}))
     assert (frame["error_low"] <= frame["error"] + 1e-12).all()
     assert (frame["error"] <= frame["error_high"] + 1e-12).all()
 
 
 def test_gate_table_and_threshold() -> None:
-    errors, weights = gate_table(Size(2, 40), n=4)
+    errors, weights, differences = gate_table(Size(2, 40), n=4)
+    for own in differences.itertuples():
+        whole = errors[errors["objective"] == own.objective].set_index("gate")["error"]
+        assert own.difference == pytest.approx(whole[own.against] - whole[own.gate])
+        assert own.low <= own.high
+    assert (differences[differences["gate"] == "least error"]["low"] >= -1e-12).all()
     best = errors[errors["gate"] == "least error"].set_index("objective")["error"]
     for objective, own in errors.groupby("objective"):
         assert own["error"].min() == pytest.approx(best[objective])

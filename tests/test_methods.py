@@ -316,6 +316,11 @@ def test_rows_can_be_exchanged_without_touching_the_method() -> None:
     assert online.parameters["clip_eps_high"] == 0.28  # its own, not a number of the recipe
     shaped = config_for("luffy", estimator__offline_shaping=False)
     assert resolved_row(METHODS["luffy"].components[1], shaped).denominator == "unit"
+    as_released = config_for("srft", estimator__shape_every_offline_term=True)
+    denominators = [resolved_row(own, as_released).denominator for own in METHODS["srft"].components]
+    plain = [resolved_row(own, config_for("srft")).denominator for own in METHODS["srft"].components]
+    assert plain[1] == "unit"
+    assert denominators == [plain[0], "unit_shaped", plain[2]]  # the SFT term is none of the off-policy ones
 
 
 def test_table_1_itself_is_never_changed() -> None:

@@ -11,11 +11,12 @@ from hpt.config import RunConfig
 from hpt.data.sources import evaluation_at
 from hpt.errors import ConfigError
 from hpt.experiments import planned_runs
-from hpt.job import base_config, resolve_run, sampling_config
+from hpt.final_evaluations import sampling_config
 from hpt.methods import METHODS
 from hpt.model_folder import check_context, model_hashes
 from hpt.policy import attention_and_layout
 from hpt.public_models import MODELS, RECORD, changed_config, prepare_model, setting_of
+from hpt.resolve import base_config, resolve_run
 from hpt.runs import RunFolder
 from hpt.scales import build_config
 from tests.tokenizers_like import like_qwen
@@ -243,7 +244,7 @@ def test_the_full_scale_is_the_release() -> None:
         500,
     )
     assert config.schedule.prompts_per_step // config.schedule.updates_per_step * 8 == 512
-    assert (config.data.max_prompt_tokens, config.rollout.max_model_tokens) == (1024, 9216)
+    assert (config.data.max_prompt_tokens, config.rollout.max_model_tokens) == (1024, 16_384)
     assert (config.rollout.old_logprobs, config.policy.dtype, config.engine.zero_stage) == ("trainer", "bfloat16", 3)
     assert (config.validation.temperature, config.validation.top_p, config.validation.every) == (0.6, 0.95, 10)
 
@@ -318,6 +319,8 @@ def test_the_papers_experiments_are_planned_without_data_or_weights(tmp_path: Pa
     bases = [run for run in planned if run.method == "pretrain"]
     assert len(bases) == 3
     evaluations = {name for run in planned for name in run.evaluations}
+    contexts = {run.config.rollout.max_model_tokens for run in planned if run.method != "pretrain"}
+    assert contexts == {16_384}, "GPQA asks more than 1,024 tokens, and 8,192 are the response's"
     assert {"aime24", "aime25", "amc", "math-500", "minerva", "olympiad", "arc-c", "gpqa-diamond"} <= evaluations
     assert not {name for name in evaluations if name.startswith(("contest", "graded"))}
 
@@ -327,9 +330,28 @@ def test_the_papers_experiments_are_planned_without_data_or_weights(tmp_path: Pa
 
 def test_any_model_folder_is_a_base_to_evaluate(tmp_path: Path) -> None:
     folder = copy_of("weak", tmp_path / "mine")
-    data = {"template": "qwen", "evaluation": "public", "folder": "data"}
+    data = {"data.template": "qwen", "data.evaluation": "public", "data.folder": "data"}
     config = given_base_config("full", folder, data)
     assert config.policy.path == str(folder)
     sampled = sampling_config(config)
     assert (sampled.data.template, sampled.data.evaluation, sampled.validation.top_p) == ("qwen", "public", 0.95)
-    assert given_base_config("full", folder, {**data, "template": "llama"}).fingerprint() != config.fingerprint()
+    assert given_base_config("full", folder, {**data, "data.template": "llama"}).fingerprint() != config.fingerprint()
+
+
+def test_a_model_with_fewer_positions_is_evaluated_with_limits_of_its_own(tmp_path: Path) -> None:
+    folder = copy_of("weak", tmp_path / "mine")
+    limits = {"rollout.max_model_tokens": 4096, "rollout.max_response_tokens": 3072, "validation.temperature": 0.0}
+    limits["data.max_prompt_tokens"] = 512  # as `check_context` advises
+    config = given_base_config("full", folder, limits)
+    sampled = sampling_config(config)
+    assert (sampled.rollout.max_model_tokens, sampled.rollout.max_response_tokens) == (4096, 3072)
+    assert sampled.data.max_prompt_tokens == 512
+    assert sampled.validation.temperature == 0.0
+    assert sampled.rollout.tensor_parallel == full().rollout.tensor_parallel, "the scale's where nothing is said"
+    assert config.fingerprint() != given_base_config("full", folder, {}).fingerprint()
+    with pytest.raises(ConfigError, match=r"at least data.max_prompt_tokens \+ rollout.max_response_tokens = 9216"):
+        given_base_config("full", folder, {"rollout.max_model_tokens": 4096})
+    with pytest.raises(ConfigError, match=r"gate\.count = 2: allowed is a setting that moves an evaluation"):
+        given_base_config("full", folder, {"gate.count": 2})
+    with pytest.raises(ConfigError, match="max_model_tokns"):
+        given_base_config("full", folder, {"rollout.max_model_tokns": 4096})

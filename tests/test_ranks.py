@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -14,7 +16,7 @@ from torch.distributed import TCPStore
 
 from hpt import launch, ranks
 from hpt.errors import ConfigError
-from hpt.job import in_order
+from hpt.final_evaluations import in_order
 from hpt.launch import job_command, launcher_options
 from hpt.ranks import Ranks, RankWatch, sampler_width
 from hpt.rollout import Sampler
@@ -96,6 +98,84 @@ def test_a_rank_that_vanished_is_named(store: TCPStore) -> None:
     assert said[0] == said[1]
     assert said[0][0].startswith("rank 2 was lost: no sign of life")
     assert said[2] == []
+
+
+@pytest.mark.parametrize("reaped", [True, False], ids=["gone", "zombie"])
+def test_a_killed_process_is_missed_long_before_it_is_late(
+    reaped: bool, store: TCPStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranks, "LOST_S", 1000.0)
+    made, said = watches(store)
+    assert until(lambda: all(watch.processes.get(2) for watch in made[:2]))
+    killed = subprocess.Popen(["sleep", "1000"])
+    killed.kill()
+    if reaped:
+        killed.wait()
+    for watch in made[:2]:
+        watch.processes[2] = f"{killed.pid}@{os.uname().nodename}"
+    made[2].finished.set()
+    assert until(lambda: bool(said[0] and said[1]))
+    assert said[0] == said[1] == ["rank 2 was lost: its process was killed, perhaps for want of memory"]
+    killed.wait()
+
+
+def test_no_beat_comes_after_the_last_word(store: TCPStore) -> None:
+    """The watch may be in the middle of a look when the job ends; its beat would make it one that vanished."""
+    made, _ = watches(store)
+    slow = made[1]
+    in_a_look, go_on, look = threading.Event(), threading.Event(), slow.look
+
+    def held() -> str | None:
+        in_a_look.set()
+        go_on.wait(10)
+        return look()
+
+    slow.look = held  # type: ignore[method-assign]
+    assert in_a_look.wait(10)
+    threading.Timer(0.3, go_on.set).start()
+    slow.finish()
+    assert not slow.is_alive()
+    assert slow.store.get("beat/1") == b"finished"
+    for watch in made:
+        watch.finished.set()
+
+
+def test_a_process_that_ended_with_a_word_is_not_called_lost(store: TCPStore) -> None:
+    gone = f"999999999@{os.uname().nodename}"
+    made, _ = watches(store)
+    assert until(lambda: all(watch.processes.get(0) for watch in made[1:]))
+    for watch in made:
+        watch.finished.set()
+        watch.join()
+    made[2].finish()
+    made[1].processes[2] = gone
+    assert made[1].gone(range(3)) is None
+    made[1].processes[0] = gone
+    made[0].report("rank 0: the verifier is gone")
+    assert made[1].gone(range(3)) is None
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_an_error_of_ones_own_is_told_at_once_where_nobody_can_be_gone_unseen(
+    elsewhere: bool, store: TCPStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, said = watches(store)
+    assert until(lambda: all(len(watch.processes) == 3 for watch in made))
+    if elsewhere:
+        made[1].processes[2] = "1@another-machine"
+    monkeypatch.setattr(ranks, "_watch", made[1])
+    monkeypatch.setenv("RANK", "1")
+    start = time.monotonic()
+    assert ranks.first_failure("ValueError: no") == "ValueError: no"
+    assert (time.monotonic() - start > 1.0) is elsewhere
+    assert until(lambda: bool(said[0] and said[2]))
+    assert said[0] == said[2] == ["rank 1: ValueError: no"]
+
+
+def test_a_process_of_another_machine_cannot_be_seen() -> None:
+    assert ranks._is_running("999999999@another-machine")
+    assert ranks._is_running("")
+    assert ranks._is_running(f"{os.getpid()}@{os.uname().nodename}")
 
 
 def test_ranks_that_are_done_are_not_missed(store: TCPStore) -> None:

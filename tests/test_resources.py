@@ -12,15 +12,17 @@ import torch
 from rich.console import Console
 from typer.testing import CliRunner
 
-from hpt import cli
 from hpt.cli import app, parse_settings
 from hpt.config import RunConfig
 from hpt.errors import ConfigError
+from hpt.resolve import base_config
 from hpt.resource_plan import command, in_order, machine_of, make_plan, markdown
-from hpt.resources import SHAPES, Machine, ModelShape, memory, run_costs, warnings_of
+from hpt.resources import SHAPES, Machine, ModelShape, memory, run_costs, shape_of, warnings_of
 from hpt.scales import build_config
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+ROOT = Path(__file__).resolve().parents[1]
+#: Where the plan of a scale is shown.
+SHOWN = {"full": ROOT / "README.md", "gpu": ROOT / "docs" / "gpu_scale.md"}
 
 
 def full(method: str = "hpt", policy: str = "strong", **settings: Any) -> RunConfig:
@@ -136,7 +138,7 @@ def test_every_command_makes_the_run_it_stands_for(tmp_path: Path) -> None:
 
 
 def test_plan_prints_costs_memory_and_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "console", Console(soft_wrap=True, width=160))
+    monkeypatch.setattr("hpt.cli_plan.console", Console(soft_wrap=True, width=160))
     result = CliRunner().invoke(
         app, ["plan", "--scale", "full", "--only", "table3", "--runs-dir", str(tmp_path), "--gpu-memory", "8"]
     )
@@ -151,28 +153,52 @@ def test_measured_utilisation_is_taken_and_named(tmp_path: Path) -> None:
     machine = machine_of("full", None, 80, 989, file)
     assert (machine.training_utilisation, machine.sampling_utilisation, machine.measured) == (0.2, 0.05, True)
     config = full("sft", validation__every=0)
-    stated = run_costs(config, SHAPES["strong"], machine_of("full", None, 80, 989))
-    assert run_costs(config, SHAPES["strong"], machine).gpu_hours == pytest.approx(2 * stated.gpu_hours)
+    stated, measured = (
+        run_costs(config, SHAPES["strong"], replace(own, start_s=0.0, sequence_s=0.0)).gpu_hours
+        for own in (machine_of("full", None, 80, 989), machine)
+    )
+    assert measured == pytest.approx(2 * stated)
     file.write_text("{}")
     with pytest.raises(ConfigError, match=r"benchmarks\.gpu"):
         machine_of("full", None, 80, 989, file)
 
 
-def test_the_readme_shows_the_plan_as_it_is(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scale", SHOWN)
+def test_the_plan_is_shown_as_it_is(scale: str, tmp_path: Path) -> None:
     """To renew: python -c "from tests.test_resources import renew; renew()"."""
-    shown = README.read_text().partition("<!-- plan -->\n")[2].partition("\n<!-- end of plan -->")[0]
-    assert shown == plan_text(tmp_path)
+    shown = SHOWN[scale].read_text().partition("<!-- plan -->\n")[2].partition("\n<!-- end of plan -->")[0]
+    assert shown == plan_text(scale, tmp_path)
 
 
-def plan_text(root: Path) -> str:
+def test_a_small_model_waits_for_its_engine_not_for_arithmetic() -> None:
+    config, machine = build_config("grpo", scale="gpu"), machine_of("gpu", None, 80, 989)
+    own = run_costs(config, shape_of(config), machine)
+    beside = own.sampled_tokens / machine.engine_tokens_per_s + machine.start_s
+    assert beside < 3600 * own.gpu_hours < 1.5 * beside
+    faster = run_costs(config, shape_of(config), replace(machine, engine_tokens_per_s=1e9))
+    assert faster.gpu_hours < 0.7 * own.gpu_hours
+
+
+def test_a_base_that_is_trained_costs_its_documents() -> None:
+    config = base_config(build_config("hpt", scale="gpu"))
+    machine, shape = machine_of("gpu", None, 80, 989), shape_of(config)
+    own = run_costs(config, shape, machine)
+    assert 20 < own.trained_tokens / (config.schedule.steps * config.schedule.prompts_per_step) < 60
+    assert own.training_flops == pytest.approx(3 * shape.forward_flops(own.trained_tokens, 0), rel=0.02)
+    slow = run_costs(config, shape, replace(machine, document_s=1.0))
+    assert 3600 * slow.gpu_hours > config.schedule.steps * config.schedule.prompts_per_step
+
+
+def plan_text(scale: str, root: Path) -> str:
     """The plan of all artefacts with one seed; nothing is there yet."""
-    return markdown(make_plan("full", [], [0], root, Machine()))
+    return markdown(make_plan(scale, [], [0], root, machine_of(scale, None, 80, 989)))
 
 
 def renew() -> None:
-    """Write the plan into the README."""
-    before, _, rest = README.read_text().partition("<!-- plan -->\n")
-    after = rest.partition("\n<!-- end of plan -->")[2]
-    assert after, "the README has no place for the plan"
-    text = f"{before}<!-- plan -->\n{plan_text(Path('nothing here'))}\n<!-- end of plan -->{after}"
-    README.write_text(text)
+    """Write the plans to where they are shown."""
+    for scale, file in SHOWN.items():
+        before, _, rest = file.read_text().partition("<!-- plan -->\n")
+        after = rest.partition("\n<!-- end of plan -->")[2]
+        assert after, f"{file} has no place for the plan"
+        text = f"{before}<!-- plan -->\n{plan_text(scale, Path('nothing here'))}\n<!-- end of plan -->{after}"
+        file.write_text(text)

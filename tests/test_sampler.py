@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from hpt.config import RolloutSettings
+from hpt.data.sources import training_problems_of
 from hpt.engine import PolicyEngine, start_process_group
 from hpt.errors import ConfigError, TrainingFault
-from hpt.job import training_problems_of
 from hpt.model_folder import load_tokenizer
 from hpt.policy import load_model
 from hpt.rollout import Sample, Sampler, SamplingRequest
+from hpt.settings import RolloutSettings
 from hpt.tasks.prompts import encode_training
 from hpt.trainer import Trainer
 from tests.digits import digits_config, write_digits

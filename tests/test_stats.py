@@ -169,3 +169,20 @@ def test_equal_seeds_are_a_point_and_say_so() -> None:
 def test_unusable_seeds_are_refused(a: list[float], b: list[float]) -> None:
     with pytest.raises(ValueError, match="seeds"):
         paired_difference(a, b)
+
+
+def test_level_and_power_reach_the_interval_and_its_label() -> None:
+    wide, narrow = wilson_interval(8, 10, 0.99), wilson_interval(8, 10, 0.5)
+    assert wide.level == 0.99
+    assert narrow.level == 0.5
+    assert wide.low < narrow.low < narrow.high < wide.high
+    # z of the standard normal at (1 + 0.5) / 2; Wilson's two ends solve (p - 0.8)^2 = z^2 p (1 - p) / 10
+    z = stats.norm.ppf(0.75)
+    for end in (narrow.low, narrow.high):
+        assert (end - 0.8) ** 2 == pytest.approx(z**2 * end * (1 - end) / 10)
+    differences = [paired_difference([3, 4, 5], [1, 1, 1], power=power) for power in (0.5, 0.8, 0.95)]
+    detectable = [own.smallest_detectable for own in differences]
+    assert detectable == sorted(detectable)
+    assert detectable[0] < detectable[1] < detectable[2]
+    assert paired_difference([3, 4, 5], [1, 1, 1], level=0.9).interval.level == 0.9
+    assert differences[0].interval.level == 0.95

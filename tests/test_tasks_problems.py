@@ -38,8 +38,8 @@ def test_saved_problems_load_unchanged(tmp_path_factory, problems):
 @pytest.mark.parametrize(
     ("row", "field", "allowed"),
     [
-        ({**GOOD, "level": "hard"}, "level", "a whole number or null"),
-        ({**GOOD, "level": True}, "level", "a whole number or null"),
+        ({**GOOD, "level": "hard"}, "level", "a whole number below 1,000,000 or null"),
+        ({**GOOD, "level": True}, "level", "a whole number below 1,000,000 or null"),
         ({**GOOD, "question": ""}, "question", "non-empty text"),
         ({**GOOD, "answer": 2}, "answer", "non-empty text"),
         ({**GOOD, "answer_kind": "number"}, "answer_kind", "one of math, digits, choice"),

@@ -11,7 +11,15 @@ import pytest
 from hpt.errors import ConfigError
 from hpt.tasks.chains import DIGITS, OPERATIONS, Chain
 from hpt.tasks.corpus import BASES, base_recipe, documents
-from hpt.tasks.graded import MINI_WORLD, TINY_WORLD, WORLDS, training_problems, validation_problems, world_named
+from hpt.tasks.graded import (
+    GPU_WORLD,
+    MINI_WORLD,
+    TINY_WORLD,
+    WORLDS,
+    training_problems,
+    validation_problems,
+    world_named,
+)
 from hpt.tasks.problems import problems_hash
 from hpt.tasks.sets import curve_problems, evaluation_sets
 
@@ -37,7 +45,7 @@ def test_operations_act_on_each_digit_modulo_ten_and_lose_nothing():
         assert sorted(DIGITS.translate(OPERATIONS[operation])) == list(DIGITS), operation
 
 
-@pytest.mark.parametrize("world", [MINI_WORLD, TINY_WORLD], ids=lambda world: world.name)
+@pytest.mark.parametrize("world", [MINI_WORLD, TINY_WORLD, GPU_WORLD], ids=lambda world: world.name)
 def test_no_problem_is_in_two_parts_of_the_data(world):
     texts = held_out_texts(world)
     texts += [chain_in(problem.question).text for problem in training_problems(world)]
@@ -56,14 +64,14 @@ def test_no_worked_chain_contains_a_held_out_problem():
     assert not held_out.intersection(parts)
 
 
-@pytest.mark.parametrize("world", [MINI_WORLD, TINY_WORLD], ids=lambda world: world.name)
+@pytest.mark.parametrize("world", [MINI_WORLD, TINY_WORLD, GPU_WORLD], ids=lambda world: world.name)
 def test_demonstrations_end_right_and_every_step_does(world):
     for problem in training_problems(world):
         chain = chain_in(problem.question)
         *steps, last = problem.demonstration.split(">")
         assert last == rf"\boxed{{{problem.answer}}}"
         assert problem.answer == chain.answer
-        assert len(steps) == len(chain.operations) == problem.level
+        assert len(steps) == len(chain.operations) == world.chain_length(problem.level)
         for state, operation, right, step in zip(chain.states, chain.operations, chain.states[1:], steps, strict=False):
             before, values = step.split("=")
             assert before == state + operation

@@ -12,13 +12,13 @@ import torch
 
 from hpt.batch import WeightedTrajectory
 from hpt.checkpoint import TrainingState
-from hpt.config import EngineSettings, OptimizerSettings
 from hpt.engine import PolicyEngine
 from hpt.errors import ConfigError, TrainingFault
 from hpt.memory import FeedbackMemory
 from hpt.methods import METHODS, Method
 from hpt.metrics import METRICS, timing_columns
 from hpt.policy import PolicyModule
+from hpt.settings import EngineSettings, OptimizerSettings
 from hpt.trainer import Trainer
 from hpt.update import Updater
 from hpt.upge.rows import ROWS

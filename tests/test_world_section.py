@@ -69,6 +69,15 @@ def test_the_first_run_of_hpt_is_the_one_started_first(records: Path) -> None:
 
 
 @pytest.mark.usefixtures("whole")
+def test_a_run_made_again_counts_from_when_it_was_first_committed() -> None:
+    """The first HPT run of the tables was made again two days later, to record one column more."""
+    run = first_runs(ROOT / "reports" / "mini" / "records")[0]
+    assert (run.commit[:7], run.started[:10]) == ("cc32ca4", "2026-11-24")
+    claims_row = next(own for own in fixed_before(run) if "claims" in own["what"])
+    assert "section2-grpo-gains-more-on-qwen" in claims_row["after"], "a claim added after that run"
+
+
+@pytest.mark.usefixtures("whole")
 def test_what_changed_after_a_run_is_named() -> None:
     """Against git itself, at the commit before the last one that touched the search."""
     last = git("log", "-1", "--format=%H", "--", *FIXED["the grid of the search"])

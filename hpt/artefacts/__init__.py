@@ -6,6 +6,8 @@
 from collections.abc import Callable, Sequence
 
 from hpt.artefacts.audit import audit
+from hpt.artefacts.checkpoints import checkpoint_error
+from hpt.artefacts.derivation import derivation
 from hpt.artefacts.discrepancies import discrepancies
 from hpt.artefacts.dynamics import figure5, figure6, figure7, figure8
 from hpt.artefacts.estimator import figure1, figure1_tokens, table1, table1_readings
@@ -20,6 +22,7 @@ from hpt.artefacts.laboratory import (
 )
 from hpt.artefacts.main_results import table2, table3, table5, table6
 from hpt.artefacts.output import FigureArtefact, Made, TableArtefact
+from hpt.artefacts.own import own_algorithms, own_algorithms_curves
 from hpt.artefacts.pass_at_k import figure2
 from hpt.artefacts.per_question import figure3, figure4
 from hpt.artefacts.search import search
@@ -43,15 +46,19 @@ BUILDERS: dict[str, Callable[[Sequence[RunRecords]], Made]] = {
     "table1_readings": table1_readings,
     "figure1": figure1,
     "figure1_tokens": figure1_tokens,
+    "derivation": derivation,
     "bias_variance": bias_variance,
     "estimators": estimators,
     "estimator_error": estimator_error,
+    "checkpoint_error": checkpoint_error,
     "gates_as_estimators": gates_as_estimators,
     "best_gate": best_gate,
     "gradient_conflict": gradient_conflict,
     "audit": audit,
     "search": search,
     "discrepancies": discrepancies,
+    "own_algorithms": own_algorithms,
+    "own_algorithms_curves": own_algorithms_curves,
 }
 
 __all__ = ["BUILDERS", "FigureArtefact", "Made", "TableArtefact"]

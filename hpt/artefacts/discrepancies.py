@@ -8,14 +8,13 @@ import numpy as np
 import pandas as pd
 
 from hpt.arms import IN_DISTRIBUTION, Arm
-from hpt.artefacts.intervals import average_interval
+from hpt.artefacts.effects import average_of_sets, effect, problem_shares
 from hpt.artefacts.output import Cell, Column, TableArtefact, interval_text
-from hpt.artefacts.selection import evaluation_counts, of_arm
+from hpt.artefacts.selection import of_arm
 from hpt.discrepancies import DEFAULT, DISCREPANCIES, PRICE, Discrepancy
 from hpt.errors import RecordFault
 from hpt.export import RunRecords
 from hpt.scores import round_half_up
-from hpt.stats import paired_difference
 
 NAN = float("nan")
 
@@ -31,7 +30,7 @@ class RunScores:
     @property
     def average(self) -> float:
         """Unweighted mean over the sets, percent."""
-        return 100 * float(np.mean([own.mean() for own in self.shares]))
+        return average_of_sets(self.shares)
 
 
 Scores = Mapping[int, RunScores]  # by seed
@@ -87,14 +86,10 @@ def price_table(records: Sequence[RunRecords]) -> pd.DataFrame:
 
 
 def _scores(runs: Sequence[RunRecords]) -> Scores:
-    def shares(run: RunRecords, name: str) -> np.ndarray:
-        own = evaluation_counts(run, name)
-        return (own["correct"] / own["samples"]).to_numpy(np.float64)
-
     return {
         run.seed: RunScores(
-            tuple(shares(run, name) for name in IN_DISTRIBUTION),
-            100 * float(shares(run, "validation").mean()),
+            tuple(problem_shares(run, name) for name in IN_DISTRIBUTION),
+            100 * float(problem_shares(run, "validation").mean()),
             int(run.metrics["optim/skipped_updates"].sum()),
         )
         for run in runs
@@ -124,20 +119,7 @@ def _row(
 
 
 def _effect(scores: Scores, default: Scores, seeds: Sequence[int]) -> dict[str, float]:
-    averages = [[own[seed].average for seed in seeds] for own in (scores, default)]
-    effect = paired_difference(averages[0], averages[1])
-    over_problems = average_interval([
-        np.mean([scores[seed].shares[i] - default[seed].shares[i] for seed in seeds], axis=0)
-        for i in range(len(IN_DISTRIBUTION))
-    ])  # fmt: skip
-    return {
-        "effect": effect.mean,
-        "seeds_low": effect.interval.low,
-        "seeds_high": effect.interval.high,
-        "problems_low": 100 * over_problems.low,
-        "problems_high": 100 * over_problems.high,
-        **{f"seed_{seed}": value for seed, value in zip(seeds, effect.differences, strict=True)},
-    }
+    return effect(*({seed: own[seed].shares for seed in seeds} for own in (scores, default)))[0]
 
 
 def _no_effect(value: float = NAN) -> dict[str, float]:

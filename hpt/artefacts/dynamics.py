@@ -1,5 +1,6 @@
 """Figures 5 to 8: validation accuracy, offline data ratio, entropy and response length, gates, over training."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ from matplotlib.figure import Figure
 from hpt.artefacts.curves import metric_curve, smoothing_window, validation_curve
 from hpt.artefacts.main_results import GATE_LABELS
 from hpt.artefacts.output import FigureArtefact
-from hpt.artefacts.selection import of_method, sets_of
+from hpt.artefacts.selection import of_method, own_methods, sets_of
 from hpt.export import RunRecords
 from hpt.metrics import METRICS, axis_label
 from hpt.paper import base_title
@@ -22,7 +23,7 @@ POLICIES = ("weak", "strong")  # of Figure 6
 
 def figure5(records: Sequence[RunRecords]) -> FigureArtefact:
     """Return the validation curves of every method on the weak base, a panel per in-distribution set."""
-    methods = ("sft", "grpo", "luffy", "hpt")
+    methods = ("sft", "grpo", "luffy", "hpt", *own_methods(records, "weak"))
     used = _used(records, methods, ("weak",))
     sets = {name: own for name, own in sets_of(used).items() if own.distribution == "in"}
     curves = {
@@ -40,33 +41,37 @@ def figure5(records: Sequence[RunRecords]) -> FigureArtefact:
         for axes in grid[-1]:
             axes.set_xlabel(axis_label("step"))
         for axes in grid[:, 0]:
-            axes.set_ylabel("Validation accuracy (%)")
+            axes.set_ylabel(axis_label("score/validation"))
         legend_below(figure, list(grid.flat))
         return figure
 
-    caption = f"Accuracy on a fixed part of every in-distribution set while training. {_bands(used)} {_ONLY_PICTURES}"
-    data = _long(curves, ("panel", "method"))
+    caption = (
+        f"Accuracy on a fixed part of every in-distribution set while training. {bands_text(used)} {_ONLY_PICTURES}"
+    )
+    data = long_form(curves, ("panel", "method"))
     return FigureArtefact("figure5", "Figure 5: validation accuracy, weak base", data, draw, caption, used)
 
 
 def figure6(records: Sequence[RunRecords]) -> FigureArtefact:
     """Return the offline data ratio of HPT over training in both readings, a panel per base."""
-    used = _used(records, ("hpt",), POLICIES)
+    methods = {policy: ("hpt", *own_methods(records, policy)) for policy in POLICIES}
+    used = tuple(own for policy in POLICIES for own in _used(records, methods[policy], (policy,)))
     present = [policy for policy in POLICIES if any(own.policy == policy for own in used)]
     window = _window(used)
     curves = {
-        (policy, ratio): metric_curve(of_method(used, "hpt", policy), ratio, window)
+        (policy, ratio, method): metric_curve(of_method(used, method, policy), ratio, window)
         for policy in present
         for ratio in RATIOS
+        for method in methods[policy]
     }
 
     def draw() -> Figure:
         figure, grid = new_figure(1, max(1, len(present)), width=4.2, sharey=True)
-        look = line_style("hpt")
         for axes, policy in zip(grid.flat, present, strict=False):
-            for ratio, reading in RATIOS.items():
+            for method, (ratio, reading) in itertools.product(methods[policy], RATIOS.items()):
+                look = line_style(method)
                 named = LineStyle(f"{look.label}: share {reading}", look.colour, look.marker)
-                draw_curve(axes, curves[policy, ratio], named, dashed=ratio != next(iter(RATIOS)))
+                draw_curve(axes, curves[policy, ratio, method], named, dashed=ratio != next(iter(RATIOS)))
             axes.set_title(base_title(policy))
             axes.set_xlabel(axis_label("step"))
             axes.set_ylim(0, 1)
@@ -77,15 +82,21 @@ def figure6(records: Sequence[RunRecords]) -> FigureArtefact:
     caption = (
         "Share of the training data that is offline, in the paper's two readings: prompts that learn from their "
         "demonstration (its text), and demonstrations among the rows of the step, each online prompt bringing its "
-        f"rollouts (its definition). {_smoothed(window)}{_bands(used)} {_ONLY_PICTURES}"
+        f"rollouts (its definition). {_smoothed(window)}{bands_text(used)} {_ONLY_PICTURES}"
     )
-    data = _long(curves, ("policy", "metric"))
+    plain = {key[:2]: curve for key, curve in curves.items() if key[2] == "hpt"}
+    data = long_form(plain, ("policy", "metric"))
+    more = {key: curve for key, curve in curves.items() if key[2] != "hpt"}
+    if more:  # only then is there a column that says whose: the figure of HPT alone stays as it is
+        own = [long_form({key[:2]: curve}, ("policy", "metric")).assign(method=key[2]) for key, curve in more.items()]
+        data = pd.concat([data.assign(method="hpt"), *own], ignore_index=True)
     return FigureArtefact("figure6", "Figure 6: offline data ratio", data, draw, caption, used)
 
 
 def figure7(records: Sequence[RunRecords]) -> FigureArtefact:
     """Return entropy and response length of all rollouts over training, before the gate acts, on the weak base."""
-    methods, metrics = ("grpo", "luffy", "hpt"), ("rollout/entropy", "rollout/response_length_tokens")
+    methods = ("grpo", "luffy", "hpt", *own_methods(records, "weak"))
+    metrics = ("rollout/entropy", "rollout/response_length_tokens")
     used = _used(records, methods, ("weak",))
     window = _window(used)
     curves = _metric_curves(used, metrics, methods, window)
@@ -103,9 +114,9 @@ def figure7(records: Sequence[RunRecords]) -> FigureArtefact:
 
     caption = (
         "All sampled responses of a step, before the gate acts; entropy is the mean of -log pi of the sampled tokens "
-        f"at temperature 1, estimated alike for every method. {_smoothed(window)}{_bands(used)} {_ONLY_PICTURES}"
+        f"at temperature 1, estimated alike for every method. {_smoothed(window)}{bands_text(used)} {_ONLY_PICTURES}"
     )
-    data = _long(curves, ("metric", "method"))
+    data = long_form(curves, ("metric", "method"))
     return FigureArtefact("figure7", "Figure 7: entropy and response length, weak base", data, draw, caption, used)
 
 
@@ -130,9 +141,9 @@ def figure8(records: Sequence[RunRecords]) -> FigureArtefact:
 
     caption = (
         "Share of correct rollouts, all of them, before the gate acts; and the share of the training data that is "
-        f"offline, of prompts and of rows (as in Figure 6). {_smoothed(window)}{_bands(used)} {_ONLY_PICTURES}"
+        f"offline, of prompts and of rows (as in Figure 6). {_smoothed(window)}{bands_text(used)} {_ONLY_PICTURES}"
     )
-    data = _long(curves, ("metric", "method"))
+    data = long_form(curves, ("metric", "method"))
     return FigureArtefact("figure8", "Figure 8: gate threshold over training, weak base", data, draw, caption, used)
 
 
@@ -159,7 +170,8 @@ def _smoothed(window: int) -> str:
     return f"Moving average over {window} steps. " if window > 1 else ""
 
 
-def _bands(used: Sequence[RunRecords]) -> str:
+def bands_text(used: Sequence[RunRecords]) -> str:
+    """Return what a caption says of the bands around curves."""
     seeds = len({own.seed for own in used})
     if seeds >= MIN_SEEDS:
         return f"Mean of {seeds} seeds with its 95 % band (Student's t); thin lines are single seeds."
@@ -170,7 +182,7 @@ def _bands(used: Sequence[RunRecords]) -> str:
     )
 
 
-def _long(curves: dict[tuple[str, str], pd.DataFrame], names: tuple[str, str]) -> pd.DataFrame:
+def long_form(curves: dict[tuple[str, str], pd.DataFrame], names: tuple[str, str]) -> pd.DataFrame:
     """Return all curves below each other, two columns saying which is which."""
     parts = []
     for key, frame in curves.items():

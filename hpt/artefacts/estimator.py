@@ -110,7 +110,7 @@ def choices() -> pd.DataFrame:
         >>> frame[frame["choice"] == "clipped_ratio"]["rows"].item()
         'cispo'
     """
-    from hpt.laboratory.random_batch import OFFLINE
+    from hpt.laboratory.experiment import OFFLINE
 
     parts: Mapping[str, Mapping[str, str]] = {
         "data source": {name: "demonstrations" if name in OFFLINE else "rollouts" for name in ROWS},

@@ -60,13 +60,14 @@ def exclusive_table(records: Sequence[RunRecords], method: str, baseline: str, p
     seeds = sorted(runs.keys() & others.keys())
     parts: list[pd.DataFrame] = []
     for seed in seeds:
-        a, b, levels = (*(_shares([own[seed]], [_set_name()]) for own in (runs, others)), _levels(runs[seed]))
+        a, b, levels = (*(_shares([own[seed]], _set_name()) for own in (runs, others)), _levels(runs[seed]))
         frame = exclusive_solves(a > 0, b > 0, levels).rename(columns={"mcnemar_p": "p_value"})
         parts.append(frame.assign(answers=ONE_ANSWER, seed=float(seed), test="exact McNemar", answers_per_problem=1))
     if seeds:
         parts.append(_mean(parts))
-        a, b = (_shares([own[seed] for seed in seeds], _evaluations()) for own in (runs, others))
-        answers = _answers([runs[seed] for seed in seeds], _evaluations())
+        # not the one answer besides: it is the first of the several, for its request has the same seed
+        a, b = (_shares([own[seed] for seed in seeds], _several()) for own in (runs, others))
+        answers = _answers([runs[seed] for seed in seeds], _several())
         frame = expected_exclusive_solves(a, b, _levels(runs[seeds[0]])).rename(columns={"sign_p": "p_value"})
         kind = {"answers": ALL_ANSWERS, "seed": np.nan, "test": "exact sign test over problems"}
         parts.append(frame.assign(**kind, answers_per_problem=answers))
@@ -77,21 +78,21 @@ def _set_name() -> str:
     return ARTEFACTS["table4"].evaluations[0]
 
 
-def _evaluations() -> tuple[str, ...]:
-    """Every evaluation on the set: one answer per problem, as the paper, and several."""
-    return ARTEFACTS["table4"].evaluations
+def _several() -> str:
+    """The evaluation with several answers per problem."""
+    return ARTEFACTS["table4"].evaluations[1]
 
 
-def _shares(runs: Sequence[RunRecords], names: Sequence[str]) -> NDArray[np.float64]:
-    """Return [problems] shares of correct answers over all these evaluations, every answer weighing the same."""
-    counts = [evaluation_counts(run, name) for run in runs for name in names]
+def _shares(runs: Sequence[RunRecords], name: str) -> NDArray[np.float64]:
+    """Return [problems] shares of correct answers of an evaluation over all runs, every answer weighing the same."""
+    counts = [evaluation_counts(run, name) for run in runs]
     correct, samples = (np.sum([own[column].to_numpy(np.float64) for own in counts], axis=0)
                         for column in ("correct", "samples"))  # fmt: skip
     return correct / samples
 
 
-def _answers(runs: Sequence[RunRecords], names: Sequence[str]) -> int:
-    return int(sum(evaluation_counts(run, name)["samples"].iloc[0] for run in runs for name in names))
+def _answers(runs: Sequence[RunRecords], name: str) -> int:
+    return int(sum(evaluation_counts(run, name)["samples"].iloc[0] for run in runs))
 
 
 def _levels(run: RunRecords) -> NDArray[np.int64]:

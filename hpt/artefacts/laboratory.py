@@ -18,6 +18,8 @@ from hpt.export import RunRecords
 
 #: Questions pooled and draws of each: half a minute for everything, intervals of a few hundredths.
 QUESTIONS, DRAWS = 8, 100
+#: The same of the plane, on which claims about single rows are decided.
+PLANE_QUESTIONS, PLANE_DRAWS = 32, 60
 #: The same of the sweeps, which measure every row at forty settings.
 SWEEP_QUESTIONS, SWEEP_DRAWS = 6, 60
 #: Rows that are named in the figures; the others are drawn in grey.
@@ -34,47 +36,54 @@ def _size(questions: int = QUESTIONS, draws: int = DRAWS) -> Any:
 
 
 @cache
-def _plane() -> pd.DataFrame:
-    from hpt.laboratory.sweeps import plane
+def _plane() -> tuple[pd.DataFrame, pd.DataFrame]:
+    from hpt.laboratory.sweeps import plane, plane_sums
 
-    return plane(_size())
+    sums = plane_sums(_size(PLANE_QUESTIONS, PLANE_DRAWS))
+    return plane(sums), sums
 
 
 @cache
-def _gates() -> tuple[pd.DataFrame, pd.DataFrame]:
-    from hpt.laboratory.sweeps import gate_table
+def _gates() -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    from hpt.laboratory.gate_sweeps import gate_table
 
     return gate_table(_size())
 
 
 def bias_variance(records: Sequence[RunRecords] = ()) -> FigureArtefact:
-    """Return the bias-variance plane of all rows, a panel per situation."""
+    """Return the bias-variance plane of all rows, a panel per situation; with it, the sums of every question."""
     del records
-    data = _plane()
+    data, sums = _plane()
     caption = (
         "Every row of the package on enumerable policies, against the known gradient t of the Common Objective (Eq. "
         "1): "
         "what remains of its expectation across t (bias) and its standard deviation (noise), both in units of |t| at "
         "equal progress, so that a learning rate cannot hide either. Crosses at the edge: no progress along t at all. "
-        f"{QUESTIONS} questions with success rates from 0.1 to 0.9, {DRAWS} draws of 8 rollouts and a demonstration "
-        "each."
+        f"{PLANE_QUESTIONS} questions with success rates from 0.1 to 0.9, {PLANE_DRAWS} draws of 8 rollouts "
+        "and a demonstration each."
     )
-    return FigureArtefact("bias_variance", ARTEFACTS["bias_variance"].title, data, lambda: _draw_plane(data), caption)
+    return FigureArtefact(
+        "bias_variance", ARTEFACTS["bias_variance"].title, data, lambda: draw_plane(data), caption,
+        more={"questions": sums},
+    )  # fmt: skip
 
 
-def _draw_plane(data: pd.DataFrame) -> Figure:
+def draw_plane(data: pd.DataFrame, own: Sequence[str] = ()) -> Figure:
+    """Draw the plane, a panel per situation; the rows called ``own`` in black and by name."""
     situations = list(dict.fromkeys(data["situation"]))
     figure = Figure(figsize=(14, 4.8))
     for axes, situation in zip(figure.subplots(1, len(situations), sharey=True), situations, strict=True):
-        own = data[data["situation"] == situation]
-        finite = own[np.isfinite(own["noise"])]
+        there = data[data["situation"] == situation]
+        finite = there[np.isfinite(there["noise"])]
         edge = 1.3 * float(finite["noise"].max()), 1.3 * float(finite["bias_across"].clip(lower=0.02).max())
-        for _, row in own.iterrows():
+        for _, row in there.iterrows():
+            mine = row["row"] in own
             progress = bool(np.isfinite(row["noise"]))
             at = (row["noise"], max(row["bias_across"], 0.02)) if progress else edge
-            colour = NAMED.get(str(row["row"]), "#9a9a9a")
-            axes.scatter(*at, color=colour, s=34, marker="o" if progress else "x", zorder=3)
-            if row["row"] in NAMED or not progress:
+            colour = "#111111" if mine else NAMED.get(str(row["row"]), "#9a9a9a")
+            marker = ("D" if mine else "o") if progress else "x"
+            axes.scatter(*at, color=colour, s=34, marker=marker, zorder=4 if mine else 3)
+            if mine or row["row"] in NAMED or not progress:
                 axes.annotate(
                     str(row["row"]), at, fontsize=6.5, xytext=(4, 3), textcoords="offset points", color=colour
                 )
@@ -86,7 +95,7 @@ def _draw_plane(data: pd.DataFrame) -> Figure:
 def estimators(records: Sequence[RunRecords] = ()) -> TableArtefact:
     """Return angle, error and dropped tokens of every row in each situation: which are effective directions."""
     del records
-    data = _plane()
+    data, _ = _plane()
     situations = list(dict.fromkeys(data["situation"]))
     rows: list[Row] = []
     for name in dict.fromkeys(data["row"]):
@@ -117,17 +126,24 @@ def estimators(records: Sequence[RunRecords] = ()) -> TableArtefact:
     return TableArtefact("estimators", ARTEFACTS["estimators"].title, data, columns, tuple(rows), caption)
 
 
-def estimator_error(records: Sequence[RunRecords] = ()) -> FigureArtefact:
-    """Return every row's error as one thing is turned at a time: staleness, n, P, distance, mu."""
+@cache
+def _dials() -> pd.DataFrame:
     from hpt.laboratory.sweeps import DIALS, sweep
 
+    return pd.concat([sweep(name, _size(SWEEP_QUESTIONS, SWEEP_DRAWS)) for name in DIALS], ignore_index=True)
+
+
+def estimator_error(records: Sequence[RunRecords] = ()) -> FigureArtefact:
+    """Return every row's error as one thing is turned at a time: staleness, n, P, distance, mu."""
+    from hpt.laboratory.experiment import OFFLINE
+    from hpt.laboratory.sweeps import DIALS
+
     del records
-    data = pd.concat([sweep(name, _size(SWEEP_QUESTIONS, SWEEP_DRAWS)) for name in DIALS], ignore_index=True)
+    data = _dials()
     labels = {name: (dial.label, dial.logarithmic) for name, dial in DIALS.items()}
     success = data[data["dial"] == "success"]
     least = success.loc[success.groupby("value")["error"].idxmin()]
-    offline = {"sft", "srft_offline", "srft_sft", "luffy_offline", "offline_unshaped", "dft"}
-    below = [float(line["value"]) for _, line in least.iterrows() if line["row"] in offline]
+    below = [float(line["value"]) for _, line in least.iterrows() if line["row"] in OFFLINE]
     caption = (
         "Error of every row (0 exact, 1 useless) as one dial is turned, the others held; success rates are spread "
         "over 0.1 "
@@ -162,7 +178,7 @@ def _draw_errors(data: pd.DataFrame, labels: dict[str, tuple[str, bool]]) -> Fig
 def gates_as_estimators(records: Sequence[RunRecords] = ()) -> TableArtefact:
     """Return the error of every gate, tuned alike, for three objectives, and the least possible."""
     del records
-    data, _ = _gates()
+    data, _, _ = _gates()
     objectives = list(dict.fromkeys(data["objective"]))
     rows: list[Row] = []
     for gate in dict.fromkeys(data["gate"]):
@@ -187,9 +203,9 @@ def gates_as_estimators(records: Sequence[RunRecords] = ()) -> TableArtefact:
 
 
 def best_gate(records: Sequence[RunRecords] = ()) -> FigureArtefact:
-    """Return the weights of the gate of least error by the number of right rollouts."""
+    """Return the weights of the gate of least error by the number of right rollouts; with it, gates pair by pair."""
     del records
-    _, data = _gates()
+    _, data, differences = _gates()
     caption = (
         "The two weights of least error at every count of right rollouts out of 8 (Eq. 9 with f and g left free), "
         "for three "
@@ -197,7 +213,10 @@ def best_gate(records: Sequence[RunRecords] = ()) -> FigureArtefact:
         "elsewhere. "
         "With no or all answers right the group has no RL gradient, so its weight is 0 there."
     )
-    return FigureArtefact("best_gate", ARTEFACTS["best_gate"].title, data, lambda: _draw_best_gate(data), caption)
+    return FigureArtefact(
+        "best_gate", ARTEFACTS["best_gate"].title, data, lambda: _draw_best_gate(data), caption,
+        more={"differences": differences},
+    )  # fmt: skip
 
 
 def _draw_best_gate(data: pd.DataFrame) -> Figure:

@@ -1,13 +1,14 @@
 """Tables of scores: 2 and 3 (main results), 5 (off-policy variants) and 6 (gate threshold)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from hpt.artefacts.output import Cell, Column, Row, TableArtefact, interval_text
 from hpt.artefacts.scores import BASE, paper_only, score_table
-from hpt.artefacts.selection import of_method
+from hpt.artefacts.selection import of_method, own_methods
 from hpt.catalogue import arm_label
 from hpt.export import RunRecords
 from hpt.paper import base_title, paper_data
@@ -41,11 +42,14 @@ def table2(records: Sequence[RunRecords]) -> TableArtefact:
 def table3(records: Sequence[RunRecords]) -> TableArtefact:
     """Return Table 3: base, SFT, GRPO, LUFFY and HPT on the Llama and the weak base, on the in-distribution sets.
 
+    Methods of the user's own among the records are further rows.
+
     Raises:
         RecordFault: a run lacks an evaluation.
     """
     methods = (BASE, "sft", "grpo", "luffy", "hpt")
-    blocks = [Block(policy, methods, _with_gate(records, policy)) for policy in ("llama", "weak")]
+    blocks = [Block(policy, (*methods, *own_methods(records, policy)), _with_gate(records, policy))
+              for policy in ("llama", "weak")]  # fmt: skip
     return scores_artefact("table3", "Table 3: main results, Llama and weak base", records, blocks)
 
 
@@ -132,7 +136,7 @@ def _rows(frame: pd.DataFrame, labels: Mapping[str, str]) -> list[Row]:
     ]
 
 
-def _cell(row: dict) -> Cell:
+def _cell(row: Mapping[Hashable, Any]) -> Cell:
     paper = "" if pd.isna(row["paper"]) else f"{row['paper']:.1f}{'*' if row['paper_copied'] else ''}"
     if not row["seeds"]:
         return Cell("", "", paper)
@@ -152,8 +156,8 @@ def _caption(data: pd.DataFrame) -> str:
     trained = sorted(set(data[(data["method"] != BASE) & (data["seeds"] > 0)]["seeds"]))
     most = int(max(trained, default=1))
     over_problems = (
-        "over the problems for fixed weights (Wilson for one answer per problem, BCa bootstrap otherwise), which says "
-        "nothing about the next training run"
+        "over the problems for fixed weights (Wilson for one answer per problem or where all answers are right or "
+        "all wrong, BCa bootstrap otherwise), which says nothing about the next training run"
     )
     if most == 1:
         what = f"one seed; in brackets the 95 % interval {over_problems}"

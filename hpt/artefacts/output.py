@@ -6,7 +6,7 @@ The same records give the same bytes: no dates, no paths, fixed float formats, s
 import base64
 import html
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -73,6 +73,10 @@ class TableArtefact:
         texts = {"csv": csv_text(self.data), "md": self.markdown(), "tex": self.tex()}
         return [*_write_texts(stem, texts), _write_sources(stem, self.title, self.sources)]
 
+    def frames(self) -> dict[str, pd.DataFrame]:
+        """Return every table it holds, by the name of its CSV."""
+        return {self.name: self.data}
+
     def markdown(self) -> str:
         """Return the table as Markdown: ours above the paper's in rows of their own."""
         heads = ["", *(f"{c.head}<br>{c.note}" if c.note else c.head for c in self.columns)]
@@ -118,6 +122,9 @@ class TableArtefact:
         """Return the table as HTML, every text escaped; the paper's value stands below ours."""
         return scores_html(self.shown()) + caption_html(self.title, self.caption)
 
+    def _repr_html_(self) -> str:
+        return str(self.html())
+
     def _flat_rows(self) -> list[tuple[str, tuple[str, ...]]]:
         flat = []
         for label, cells in self.rows:
@@ -150,6 +157,13 @@ class FigureArtefact:
     sources: tuple[RunRecords, ...] = ()
     more: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
+    def frames(self) -> dict[str, pd.DataFrame]:
+        """Return every table it holds, by the name of its CSV."""
+        return {self.name: self.data} | {f"{self.name}_{name}": own for name, own in self.more.items()}
+
+    def _repr_html_(self) -> str:
+        return str(self.html())
+
     def figure(self) -> Figure:
         """Return the figure, drawn."""
         with style():
@@ -161,8 +175,8 @@ class FigureArtefact:
         metadata = {"Title": self.title, "Description": self.caption, "Source": source_line(self.sources)}
         images = save_figure(self.figure(), folder / "figures" / self.name, metadata)
         texts = _write_texts(stem, {"csv": csv_text(self.data)})
-        for name, frame in self.more.items():
-            texts += _write_texts(stem.with_name(f"{self.name}_{name}"), {"csv": csv_text(frame)})
+        for name, frame in list(self.frames().items())[1:]:
+            texts += _write_texts(stem.with_name(name), {"csv": csv_text(frame)})
         return [*images, *texts, _write_sources(stem, self.title, self.sources)]
 
     def shown(self) -> dict[str, Any]:
@@ -173,8 +187,9 @@ class FigureArtefact:
     def html(self) -> Markup:
         """Return the figure inside HTML, its caption escaped."""
         with TemporaryDirectory() as folder:
-            (svg, *_) = save_figure(self.figure(), Path(folder) / self.name, {"Title": self.title})
-            picture = Markup("<img alt='{}' src='{}'>").format(self.title, svg_source(svg))
+            _, png = save_figure(self.figure(), Path(folder) / self.name, {"Title": self.title})
+            # not the SVG, which the report links: inside a page it takes three times the room
+            picture = Markup("<img alt='{}' src='{}'>").format(self.title, png_source(png))
         return picture + caption_html(self.title, self.caption)
 
 
@@ -198,9 +213,9 @@ def interval_text(low: float, high: float) -> str:
     return "" if pd.isna(low) or pd.isna(high) else f"[{round_half_up(low):.1f}, {round_half_up(high):.1f}]"
 
 
-def svg_source(path: Path) -> str:
-    """Return an SVG file as a data address, so that a page holds its pictures itself."""
-    return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+def png_source(path: Path) -> str:
+    """Return a PNG file as a data address, so that a page holds its pictures itself."""
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
 
 
 def _write_texts(stem: Path, texts: dict[str, str]) -> list[Path]:
@@ -226,7 +241,7 @@ def _md_keep_breaks(text: str) -> str:
     return "<br>".join(map(markdown_text, text.split("<br>")))
 
 
-def _md_row(cells: Sequence[str] | map) -> str:
+def _md_row(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 

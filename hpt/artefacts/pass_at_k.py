@@ -16,6 +16,7 @@ from hpt.artefacts.selection import evaluation_counts, of_method, sets_of
 from hpt.catalogue import ARTEFACTS
 from hpt.errors import RecordFault
 from hpt.export import RunRecords
+from hpt.metrics import axis_label
 from hpt.paper import base_title
 from hpt.plots import legend_below, line_style, new_figure
 from hpt.scores import chance_pass_at_k, pass_at_k, pass_at_k_bootstrap
@@ -59,7 +60,7 @@ def figure2(records: Sequence[RunRecords]) -> FigureArtefact:
             axes.set_ylim(0, 100)
             axes.set_title(f"{name.partition('@')[0]}\nstands for {panel['stands_for'].iloc[0]}", fontsize=9)
             axes.set_xlabel("k (answers)")
-        grid[0, 0].set_ylabel("pass@k (%)")
+        grid[0, 0].set_ylabel(axis_label("score/pass_at_k"))
         legend_below(figure, list(grid.flat))
         return figure
 
@@ -107,8 +108,16 @@ def pass_at_k_table(runs: Sequence[RunRecords], name: str) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for k in ks:
         interval = problem_interval(shares[k].mean(axis=0), one_answer=False)
-        draws = np.mean([pass_at_k_bootstrap(own["correct"], samples, k, draws=_DRAWS, generator=_SEED)
-                         for own in counts.values()], axis=0)  # fmt: skip
+        # a stream for every run: with one for all, their draws would move together and their mean spread too far
+        draws = np.mean(
+            [
+                pass_at_k_bootstrap(
+                    own["correct"], samples, k, draws=_DRAWS, generator=np.random.default_rng([_SEED, seed])
+                )
+                for seed, own in counts.items()
+            ],
+            axis=0,
+        )
         low, high = np.quantile(draws, (0.025, 0.975))
         rows.append(
             {

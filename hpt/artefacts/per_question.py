@@ -77,7 +77,7 @@ def figure4(records: Sequence[RunRecords]) -> FigureArtefact:
         for axes, level in zip(panels[-1], LEVELS, strict=True):
             _draw_shares(axes, shares[shares["level"] == level])
             axes.set_title(f"Level {level}: share of the map" + (f", mean of {len(seeds)} seeds" if seeds[1:] else ""))
-        label = "HPT minus SFT → GRPO (share of the rollouts)"
+        label = "HPT minus SFT → GRPO\n(share of the rollouts)"
         figure.colorbar(image, ax=panels[:-1].ravel().tolist(), label=label, fraction=0.05)
         legend_below(figure, list(panels[-1]))
         return figure

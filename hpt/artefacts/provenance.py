@@ -5,6 +5,9 @@ from typing import Any
 
 from hpt.export import RunRecords
 
+#: Counts of a run's damaged checkpoints and files; named where there were any.
+DAMAGE = ("damaged_checkpoints", "damaged_files")
+
 
 def source_rows(records: Iterable[RunRecords]) -> list[dict[str, Any]]:
     """Return one entry per run, sorted by name: what a companion file of an artefact lists.
@@ -27,6 +30,7 @@ def source_rows(records: Iterable[RunRecords]) -> list[dict[str, Any]]:
             "numerics_version": own.provenance.get("numerics_version"),
             "finished": own.provenance.get("finished"),
             "wall_s": own.provenance.get("wall_s"),
+            **{name: count for name in DAMAGE if (count := own.provenance.get(name))},
         }
         for own in records
     ]

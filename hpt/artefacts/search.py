@@ -1,6 +1,7 @@
 """The search of learning rates and coefficients: every try with its accuracy, and what it chose."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -97,7 +98,7 @@ def search(records: Sequence[RunRecords]) -> TableArtefact:
     return TableArtefact("search", SEARCH.title, data, columns, tuple(rows), _caption(data, used), used)
 
 
-def _cell(row: dict | None) -> Cell:
+def _cell(row: Mapping[Hashable, Any] | None) -> Cell:
     if row is None:
         return Cell("")
     return Cell(f"{round_half_up(row['accuracy']):.1f}", "chosen" if row["chosen"] else "")

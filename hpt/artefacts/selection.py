@@ -35,6 +35,12 @@ def of_method(records: Sequence[RunRecords], method: str, policy: str) -> list[R
     return of_arm(records, f"{method}-{policy}")
 
 
+def own_methods(records: Sequence[RunRecords], policy: str) -> tuple[str, ...]:
+    """Return the methods of a user's own (``module:METHOD``) that the records were asked for as, on a base."""
+    keys = dict.fromkeys(key for own in records for key in arm_keys(own))
+    return tuple(key.removesuffix(f"-{policy}") for key in keys if ":" in key and key.endswith(f"-{policy}"))
+
+
 def sets_of(records: Sequence[RunRecords]) -> dict[str, EvaluationSet]:
     """Return the evaluation sets of the world the runs lived in, in the order of the tables.
 
@@ -57,7 +63,7 @@ def evaluation_counts(run: RunRecords, name: str) -> pd.DataFrame:
         RecordFault: the run was not evaluated on it, or only on other problems or with another law.
     """
     from hpt.data.sources import evaluation_at
-    from hpt.job import evaluation_key
+    from hpt.final_evaluations import evaluation_key
 
     name = evaluation_at(run.config, name)
     on_set = run.evaluations[run.evaluations["benchmark"] == name]

@@ -1,6 +1,7 @@
 """The claims of the paper judged on records, as report rows: the sentence, the paper's evidence, ours, the verdict."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,10 +10,27 @@ import pandas as pd
 from hpt.artefacts.scores import BASE, PAPER_METHOD, benchmark_frame
 from hpt.artefacts.selection import evaluation_counts, of_method, sets_of
 from hpt.catalogue import arm_label
+from hpt.claim_tests.laboratory import OVER_QUESTIONS
 from hpt.claims import ClaimRecords, ClaimResult, RunFrames, judge
 from hpt.export import RunRecords
 from hpt.paper import Claim, claims, paper_columns, paper_data, paper_value
+from hpt.scores import round_half_up
 from hpt.stats import Interval
+
+#: Subject of a claim that is decided on tables made without a run.
+WITHOUT_RUNS = "Estimators, no training run"
+#: Units of effects that are no differences, so that a plus sign would mislead.
+NO_DIFFERENCE = ("times", "% of lines")
+
+#: What the claims are about, in the order of the page, by the artefacts that decide them.
+_TOPICS: dict[str, tuple[str, ...]] = {
+    "Main results": ("table2", "table3"),
+    "What is solved and what is lost": ("figure2", "table4", "figure3", "figure4"),
+    "Training dynamics": ("figure5", "figure6", "figure7"),
+    "Use of the demonstrations; the gate": ("table5", "table6", "figure8"),
+}
+#: Those of all other artefacts.
+_OTHER_TOPIC = "Theory: one estimator"
 
 
 @dataclass(frozen=True)
@@ -22,13 +40,13 @@ class Verdict:
     Attributes:
         claim: id.
         artefact: table or figure it is about.
-        subject: methods compared, or the one looked at.
+        subject: methods compared, or the one looked at; `WITHOUT_RUNS` where no run is.
         section: of the paper.
         sentence: the paper's.
         reading: what was tested, thresholds included.
         paper: the paper's evidence.
         ours: our effect with its unit.
-        interval: 95 %, over seeds; empty where there is none.
+        interval: 95 %, over seeds unless it says otherwise; empty where there is none.
         verdict: one of `hpt.claims.ClaimVerdict`.
         explanation: the numbers behind it, or what is missing.
     """
@@ -50,20 +68,28 @@ class Verdict:
         return asdict(self)
 
 
-def verdicts(records: Sequence[RunRecords], artefacts: Iterable[str], scale: str) -> list[Verdict]:
+def verdicts(
+    records: Sequence[RunRecords],
+    artefacts: Iterable[str],
+    scale: str,
+    frames: Mapping[str, pd.DataFrame] | None = None,
+) -> list[Verdict]:
     """Judge every claim about the artefacts, in the order of the paper.
 
     Args:
         records: runs at one scale.
         artefacts: names of tables and figures.
         scale: whose runs they are; verdicts depend on it.
+        frames: tables made without a run (`hpt.artefacts.output.TableArtefact.frames`), for claims that need none.
     """
     wanted = set(artefacts)
-    return [_verdict(claim, judge(claim, claim_records(records, claim, scale))) for claim in claims()
+    return [_verdict(claim, judge(claim, claim_records(records, claim, scale, frames))) for claim in claims()
             if claim.artefact in wanted]  # fmt: skip
 
 
-def claim_records(records: Sequence[RunRecords], claim: Claim, scale: str) -> ClaimRecords:
+def claim_records(
+    records: Sequence[RunRecords], claim: Claim, scale: str, frames: Mapping[str, pd.DataFrame] | None = None
+) -> ClaimRecords:
     """Return what a claim's test reads: the runs of its arms, by seed. A base has one run, which all seeds share."""
     runs = {name: of_method(records, *_place(name, claim.policy)) for name in claim.methods}
     used = [own for group in runs.values() for own in group]
@@ -73,11 +99,12 @@ def claim_records(records: Sequence[RunRecords], claim: Claim, scale: str) -> Cl
     for name, group in runs.items():
         for own in group:
             counts = _counts(own, claim) if "counts" in claim.records else pd.DataFrame()
-            frames = RunFrames(own.metrics, own.rollouts, benchmark_frame(own, sets), counts, own.validation)
+            of_run = RunFrames(own.metrics, own.rollouts, benchmark_frame(own, sets), counts, own.validation)
             for seed in trained if own.method == BASE else [own.seed]:
-                seeds.setdefault(seed, {})[name] = frames
+                seeds.setdefault(seed, {})[name] = of_run
     ceiling = max((own.config.rollout.max_response_tokens for own in used), default=None)
-    return ClaimRecords(scale, seeds, ceiling)
+    labels = {name: label_in_claim(name, claim.policy) for name in claim.methods}
+    return ClaimRecords(scale, seeds, ceiling, frames or {}, labels)
 
 
 def paper_evidence(claim: Claim) -> str:
@@ -158,17 +185,47 @@ def _verdict(claim: Claim, result: ClaimResult) -> Verdict:
 
 
 def _subject(claim: Claim) -> str:
+    if not claim.methods:
+        return WITHOUT_RUNS
     own, *others = (label_in_claim(name, claim.policy) for name in claim.methods)
+    if "other_baseline" in claim.parameters:  # four arms of two gains
+        return f"What {own} gains on the {claim.policy} base, against {others[1]}"
     return f"{own} against {', '.join(others)}" if others else own
 
 
 def _number(value: float, unit: str) -> str:
     if unit == "points":
         return f"{value:+.1f}"  # as accuracies are printed
+    if unit in NO_DIFFERENCE:
+        return f"{value:.0f}" if value >= 100 else f"{value:#.3g}"
     return f"{value:+#.3g}" if abs(value) < 100 else f"{value:+.0f}"
 
 
 def _interval(interval: Interval | None, unit: str) -> str:
     if interval is None or not interval.known:
         return ""
-    return f"[{_number(interval.low, unit)}, {_number(interval.high, unit)}]"
+    over = " over questions" if interval.kind == OVER_QUESTIONS else ""
+    return f"[{_number(interval.low, unit)}, {_number(interval.high, unit)}]{over}"
+
+
+def by_topic(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return topics with their verdicts and how many there are of each kind."""
+    topic_of = {artefact: topic for topic, artefacts in _TOPICS.items() for artefact in artefacts}
+    topics: dict[str, list[dict[str, Any]]] = {topic: [] for topic in (*_TOPICS, _OTHER_TOPIC)}
+    for row in rows:
+        topics[topic_of.get(row["artefact"], _OTHER_TOPIC)].append(row)
+    return [{"name": topic, "verdicts": own, "tally": Counter(row["verdict"] for row in own).most_common()}
+            for topic, own in topics.items() if own]  # fmt: skip
+
+
+def chance_text(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return how many verdicts over seeds chance alone could make if no method differed, in words.
+
+    An interval of 95 % lies above its threshold in 2.5 % of such cases, and below in as many; nothing is corrected.
+    """
+    count = sum(row["subject"] != WITHOUT_RUNS for row in rows)
+    expected = f"{round_half_up(0.025 * count):.1f}"
+    return (
+        f"No threshold is corrected for the number of claims: of {count} decided over seeds, up to {expected} would "
+        "hold, and as many fail, by chance alone if nothing differed."
+    )

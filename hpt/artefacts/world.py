@@ -14,7 +14,7 @@ from hpt.artefacts.provenance import short_commit
 from hpt.artefacts.scores import BASE
 from hpt.export import RunRecords, load_records, record_folders, recorded_config
 from hpt.files import read_json
-from hpt.history import changes, json_at
+from hpt.history import changes, first_json, json_at
 from hpt.paper import base_title, claim_rows, paper_data
 from hpt.scores import pass_at_k, round_half_up
 from hpt.search import SEED
@@ -48,6 +48,8 @@ class FirstRun:
 def first_runs(records: Path) -> list[FirstRun]:
     """Return the first HPT run of the tables and figures, and the first of the search, as the records have them.
 
+    A run that was made again, for its weights or for one more column, counts from when its record was first committed.
+
     Args:
         records: folder of record folders.
     """
@@ -56,6 +58,7 @@ def first_runs(records: Path) -> list[FirstRun]:
         config, own = recorded_config(path), read_json(path / "provenance.json")
         if config.method != METHOD or not own.get("finished"):
             continue
+        own = first_json(path / "provenance.json") or own
         kind = "the search" if config.seed == SEED else "the tables and figures"
         took = datetime.timedelta(seconds=own.get("wall_s") or 0)
         started = (datetime.datetime.fromisoformat(own["finished"]) - took).isoformat(timespec="minutes")

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from hpt.audit.checks import Check, Consistency, PrintedRow, agrees, printed_rows, table_title
-from hpt.config import GateSettings
 from hpt.gate import switch
 from hpt.scores import round_half_up
+from hpt.settings import GateSettings
 
 
 def statements(data: Mapping[str, Any]) -> list[Check]:

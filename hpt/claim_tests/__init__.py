@@ -1,7 +1,8 @@
 """The tests that decide claims: pure functions from the records of several seeds to a finding.
 
 One module per kind of record: scores of the evaluations, curves over training, what happens to single questions, what
-training costs. `TESTS` names them all; ``paper.json`` says which claim uses which, with its thresholds.
+training costs, and what the laboratory measures without a run. `TESTS` names them all; ``paper.json`` says which claim
+uses which, with its thresholds.
 """
 
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from hpt.claim_tests.curves import (
     validation_improves,
 )
 from hpt.claim_tests.exclusive import exclusive_gains_grow, exclusive_losses_small, exclusive_net_gain
+from hpt.claim_tests.laboratory import TESTS as _WITHOUT_RUNS
 from hpt.claim_tests.questions import map_dominance, rows_at_zero
 from hpt.claim_tests.records import MIN_STEPS, ClaimRecords, Finding, NotTestable, RunFrames
 from hpt.claim_tests.scores import (
@@ -39,5 +41,6 @@ TESTS: dict[str, Callable[..., Finding]] = {
         series_above, mean_above, ends_above_start, falls_and_settles, rises_and_stays, stays_above_longer,
         validation_above, validation_improves,
         map_dominance, rows_at_zero, costs_less, rollouts_left_out_when_switched,
+        *_WITHOUT_RUNS,
     )
 }  # fmt: skip

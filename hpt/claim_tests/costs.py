@@ -34,16 +34,17 @@ def costs_less(
     """
     per_seed, parts = {}, []
     for seed, runs in records.seeds.items():
-        own = _cost(runs[method], columns, f"{method}, seed {seed}")
-        other = _cost(runs[baseline], columns, f"{baseline}, seed {seed}")
+        own = _cost(runs[method], columns, records.run(method, seed))
+        other = _cost(runs[baseline], columns, records.run(baseline, seed))
         if baseline_after is not None:
             other += _total(runs[baseline_after], columns)
         if other <= 0:
-            raise NotTestable(f"{baseline} of seed {seed} has no cost in {', '.join(columns)}")
+            raise NotTestable(f"{records.label(baseline)} of seed {seed} has no cost in {', '.join(columns)}")
         per_seed[seed] = 100 * (1 - own / other)
         parts.append(f"seed {seed}: {own:.4g} against {other:.4g}")
     saved = seed_mean(list(per_seed.values()))
-    explanation = f"{method} saves {spread(saved, 'percent', 1)}; {', '.join(columns)}, sums: {'; '.join(parts)}."
+    sums = f"{', '.join(columns)}, sums: {'; '.join(parts)}"
+    explanation = f"{records.label(method)} saves {spread(saved, 'percent', 1)} (below 0: costs more); {sums}."
     return Finding(per_seed, "percent saved", saved.decide(threshold_percent), explanation)
 
 
@@ -60,11 +61,13 @@ def rollouts_left_out_when_switched(records: ClaimRecords, *, method: str, share
     for seed, runs in records.seeds.items():
         rows = runs[method].rollouts
         if rows.empty:
-            raise NotTestable(f"no rollouts of {method}, seed {seed}")
+            raise NotTestable(f"no rollouts of {records.label(method)}, seed {seed}")
         tokens = (rows["rollouts"] * rows["response_tokens_mean"]).fillna(0.0)
         switched = rows["branch"] == "demonstration"
         if not tokens.sum() or not switched.any():
-            raise NotTestable(f"{method} of seed {seed} sampled nothing, or never switched to a demonstration")
+            raise NotTestable(
+                f"{records.label(method)} of seed {seed} sampled nothing, or never switched to a demonstration"
+            )
         per_seed[seed] = float(tokens[switched].sum() / tokens.sum())
         conditions[seed] = [Condition("share of sampled tokens", per_seed[seed], at_most=share_at_most)]
     decision, met = every_seed(conditions)

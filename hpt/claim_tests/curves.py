@@ -40,16 +40,18 @@ def series_above(
     """
     per_seed, conditions = {}, {}
     for seed, runs in records.seeds.items():
-        own, other = _two_curves(runs[method], runs[baseline], column, f"{method} and {baseline} of seed {seed}")
+        whose = f"{records.label(method)} and {records.label(baseline)} of seed {seed}"
+        own, other = _two_curves(runs[method], runs[baseline], column, whose)
         differences = _window_means(own - other, windows)[windows_left_out:]
         per_seed[seed] = float(differences.mean())
         above = int((differences > threshold).sum())
-        conditions[seed] = [Condition(f"windows of {len(differences)} above", above, at_least=windows_above_at_least)]
+        conditions[seed] = [Condition(f"windows above, of {len(differences)}:", above, at_least=windows_above_at_least)]
     difference = seed_mean(list(per_seed.values()))
     everywhere, met = every_seed(conditions)
     decision = both(difference.decide(threshold), everywhere)
     unit = unit_of(column)
-    return Finding(per_seed, unit, decision, f"{method} minus {baseline}: {spread(difference, unit, 3)}; {met}")
+    explanation = f"{records.difference(method, baseline)}: {spread(difference, unit, 3)}; {met}"
+    return Finding(per_seed, unit, decision, explanation)
 
 
 def falls_and_settles(
@@ -73,7 +75,7 @@ def falls_and_settles(
     """
     per_seed, conditions = {}, {}
     for seed, runs in records.seeds.items():
-        curve = _curve(runs[method], column, f"{method}, seed {seed}")
+        curve = _curve(runs[method], column, records.run(method, seed))
         early, late = _mean_between(curve, 0.0, early_share), _mean_between(curve, 1 - late_share, 1.0)
         middle = 1 - late_share / 2
         change = abs(_mean_between(curve, middle, 1.0) - _mean_between(curve, 1 - late_share, middle))
@@ -112,7 +114,7 @@ def rises_and_stays(
         raise NotTestable("the largest response length is not known")
     per_seed, conditions = {}, {}
     for seed, runs in records.seeds.items():
-        curve = _curve(runs[method], column, f"{method}, seed {seed}")
+        curve = _curve(runs[method], column, records.run(method, seed))
         start, late = _mean_between(curve, 0.0, start_share), _mean_between(curve, 1 - late_share, 1.0)
         peak = float(_window_means(curve, windows).max())
         by_then = _mean_between(curve, quick_by_share - 1 / windows, quick_by_share)
@@ -140,10 +142,10 @@ def ends_above_start(
     """
     per_seed = {}
     for seed, runs in records.seeds.items():
-        curve = _curve(runs[method], column, f"{method}, seed {seed}")
+        curve = _curve(runs[method], column, records.run(method, seed))
         per_seed[seed] = _mean_between(curve, 1 - late_share, 1.0) - _mean_between(curve, 0.0, early_share)
     rise, unit = seed_mean(list(per_seed.values())), unit_of(column)
-    return Finding(per_seed, unit, rise.decide(threshold), f"{column} of {method}, late minus early: "
+    return Finding(per_seed, unit, rise.decide(threshold), f"{column} of {records.label(method)}, late minus early: "
                    f"{spread(rise, unit, 3)}.")  # fmt: skip
 
 
@@ -156,11 +158,13 @@ def mean_above(records: ClaimRecords, *, method: str, column: str, threshold: fl
     per_seed = {}
     for seed, runs in records.seeds.items():
         if column not in runs[method].metrics.columns or runs[method].metrics[column].isna().all():
-            raise NotTestable(f"no run of {method} records {column}")
+            raise NotTestable(f"no run of {records.label(method)} records {column}")
         per_seed[seed] = float(runs[method].metrics[column].mean())
     mean = seed_mean(list(per_seed.values()))
     unit = unit_of(column)
-    return Finding(per_seed, unit, mean.decide(threshold), f"{column} of {method}: {spread(mean, unit, 3)}.")
+    return Finding(
+        per_seed, unit, mean.decide(threshold), f"{column} of {records.label(method)}: {spread(mean, unit, 3)}."
+    )
 
 
 def stays_above_longer(
@@ -200,17 +204,19 @@ def validation_above(
     """
     per_seed, conditions = {}, {}
     for seed, runs in records.seeds.items():
-        own, other = (_validation_curves(runs[name], f"{name}, seed {seed}") for name in (method, baseline))
+        own, other = (_validation_curves(runs[name], records.run(name, seed)) for name in (method, baseline))
         if not own.index.equals(other.index) or not own.columns.equals(other.columns):
-            raise NotTestable(f"{method} and {baseline} of seed {seed} were validated on different sets or steps")
+            whose = f"{records.label(method)} and {records.label(baseline)} of seed {seed}"
+            raise NotTestable(f"{whose} were validated on different sets or steps")
         differences = (own - other).mean()
         per_seed[seed] = float(differences.mean())
         above = int((differences > 0).sum())
-        conditions[seed] = [Condition(f"sets of {len(differences)} above", above, at_least=sets_at_least)]
+        conditions[seed] = [Condition(f"sets above, of {len(differences)}:", above, at_least=sets_at_least)]
     difference = seed_mean(list(per_seed.values()))
     everywhere, met = every_seed(conditions)
     decision = both(difference.decide(threshold_points), everywhere)
-    return Finding(per_seed, "points", decision, f"{method} minus {baseline}: {spread(difference, 'points', 1)}; {met}")
+    explanation = f"{records.difference(method, baseline)}: {spread(difference, 'points', 1)}; {met}"
+    return Finding(per_seed, "points", decision, explanation)
 
 
 def validation_improves(
@@ -225,13 +231,13 @@ def validation_improves(
     """
     per_seed, conditions = {}, {}
     for seed, runs in records.seeds.items():
-        curves = _validation_curves(runs[method], f"{method}, seed {seed}", from_point=0)
+        curves = _validation_curves(runs[method], records.run(method, seed), from_point=0)
         mean = curves.mean(axis=1)
         per_seed[seed] = float(mean.iloc[-1] - mean.iloc[0])
         ahead = int((curves.iloc[-1] > curves.iloc[0]).sum())
         fall = float((mean.cummax() - mean).max())
         conditions[seed] = [
-            Condition(f"sets of {curves.shape[1]} that end above the base", ahead, at_least=sets_at_least),
+            Condition(f"sets that end above the base, of {curves.shape[1]}:", ahead, at_least=sets_at_least),
             Condition("largest fall of their mean in points", fall, at_most=fall_at_most_points),
         ]
     decision, met = every_seed(conditions)

@@ -33,10 +33,10 @@ def rows_at_zero(
     """
     per_seed, conditions = {}, {}
     for seed, runs in records.seeds.items():
-        grid = _grid(runs[method], f"{method}, seed {seed}")
+        grid = _grid(runs[method], records.run(method, seed))
         hard, easy = (_level(grid, own).max(axis=1) == 0 for own in (level, easier_level))
         per_seed[seed] = 100 * float(hard.mean() - easy.mean())
-        name = f"level {level}: questions of {len(hard)} at zero (level {easier_level}: {int(easy.sum())})"
+        name = f"questions at zero on level {level}, of {len(hard)} (level {easier_level}: {int(easy.sum())}):"
         conditions[seed] = [Condition(name, int(hard.sum()), at_least=rows_at_least)]
     difference = seed_mean(list(per_seed.values()))
     everywhere, met = every_seed(conditions)
@@ -65,15 +65,18 @@ def map_dominance(
     """
     per_seed = {}
     for seed, runs in records.seeds.items():
-        own, against = (_grid(runs[name], f"{name}, seed {seed}") for name in (leader, other))
+        own, against = (_grid(runs[name], records.run(name, seed)) for name in (leader, other))
         if not own.index.equals(against.index) or not own.columns.equals(against.columns):
-            raise NotTestable(f"{leader} and {other} of seed {seed} were trained on different questions or epochs")
+            whose = f"{records.label(leader)} and {records.label(other)} of seed {seed}"
+            raise NotTestable(f"{whose} were trained on different questions or epochs")
         difference = own - against
         first, last = round(start_share * difference.shape[1]), round(end_share * difference.shape[1])
         part = difference.iloc[:, first:last]
         per_seed[seed] = _lead(part, levels) - (_lead(part, against_levels) if against_levels else 0.0)
     lead = seed_mean(list(per_seed.values()))
-    explanation = f"cells led by {leader} minus cells led by {other}: {spread(lead, 'points', 1)}."
+    explanation = (
+        f"cells led by {records.label(leader)} minus cells led by {records.label(other)}: {spread(lead, 'points', 1)}."
+    )
     return Finding(per_seed, "points", lead.decide(threshold_points), explanation)
 
 

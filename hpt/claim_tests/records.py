@@ -4,7 +4,10 @@
 * The *shape of one curve* is decided seed by seed against thresholds: it holds when every seed satisfies all of them,
   and fails when no seed does. Student's t is no help there: shares near zero are far from normal.
 
-One seed decides nothing. Thresholds are arguments; their values stand in ``paper.json`` beside each claim.
+* What follows from *exact sums or seeded draws* (`hpt.claim_tests.laboratory`) needs no run and depends on no seed: it
+  is decided by an interval over questions.
+
+One seed decides nothing of a run. Thresholds are arguments; their values stand in ``paper.json`` beside each claim.
 """
 
 import math
@@ -14,7 +17,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from hpt.metrics import METRICS
-from hpt.stats import MIN_SEEDS, Decision, SeedDifference
+from hpt.stats import MIN_SEEDS, Decision, Interval, SeedDifference
 
 MIN_STEPS = 20  # two steps in each tenth of training; windows of one step are noise
 
@@ -47,11 +50,27 @@ class ClaimRecords:
         scale: name of the scale.
         seeds: seed -> arm -> its run; arms are named as the claim names them (``hpt``, ``hpt@strong``).
         ceiling_tokens: largest response length sampling allows, in tokens; None = unknown.
+        frames: name -> table that was made without a run, for claims that need none.
+        labels: arm -> what readers call it.
     """
 
     scale: str
     seeds: Mapping[int, Mapping[str, RunFrames]]
     ceiling_tokens: int | None = None
+    frames: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def label(self, arm: str) -> str:
+        """Return what readers call an arm; without a label, its name."""
+        return self.labels.get(arm, arm)
+
+    def run(self, arm: str, seed: int) -> str:
+        """Return what readers call the run of an arm."""
+        return f"{self.label(arm)}, seed {seed}"
+
+    def difference(self, method: str, baseline: str) -> str:
+        """Return what readers call the difference of two arms."""
+        return f"{self.label(method)} minus {self.label(baseline)}"
 
     def with_methods(self, *methods: str) -> dict[int, Mapping[str, RunFrames]]:
         """Return the seeds that have runs of all these methods, in order."""
@@ -60,12 +79,23 @@ class ClaimRecords:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a test found: an effect per seed, its unit, the decision, and the numbers behind it in words."""
+    """What a test found.
+
+    Attributes:
+        per_seed: effect of every seed; empty where no run was needed.
+        unit: of the effect.
+        decision: where it lies.
+        explanation: the numbers behind it in words.
+        effect: where it is no mean over seeds.
+        interval: of that effect; None = it is exact.
+    """
 
     per_seed: dict[int, float]
     unit: str
     decision: Decision
     explanation: str
+    effect: float | None = None
+    interval: Interval | None = None
 
 
 class NotTestable(Exception):

@@ -115,13 +115,13 @@ def best_on_most_sets(
     per_seed, conditions = {}, {}
     for seed, runs in records.seeds.items():
         scores = [
-            pd.concat([_average(own, None)(runs[name], f"{name}, seed {seed}") for own in distributions])
+            pd.concat([_average(own, None)(runs[name], records.run(name, seed)) for own in distributions])
             for name in (method, *others)
         ]
         _same_sets(scores, f"the methods of seed {seed}")
         best = pd.concat(scores[1:], axis=1).max(axis=1)
         per_seed[seed] = float((scores[0] > best).sum())
-        conditions[seed] = [Condition(f"sets of {len(best)} won", per_seed[seed], at_least=sets_at_least)]
+        conditions[seed] = [Condition(f"sets won, of {len(best)}:", per_seed[seed], at_least=sets_at_least)]
     decision, met = every_seed(conditions)
     return Finding(per_seed, "sets", decision, met)
 
@@ -129,11 +129,11 @@ def best_on_most_sets(
 def _above(records: ClaimRecords, method: str, baseline: str, score: _Score, threshold: float) -> Finding:
     per_seed = {}
     for seed, runs in records.seeds.items():
-        own, other = (score(runs[name], f"{name}, seed {seed}") for name in (method, baseline))
-        _same_sets([own, other], f"{method} and {baseline} of seed {seed}")
+        own, other = (score(runs[name], records.run(name, seed)) for name in (method, baseline))
+        _same_sets([own, other], f"{records.label(method)} and {records.label(baseline)} of seed {seed}")
         per_seed[seed] = float(own.mean() - other.mean())
     difference = seed_mean(list(per_seed.values()))
-    explanation = f"{method} minus {baseline}: {spread(difference, 'points', 1)}."
+    explanation = f"{records.difference(method, baseline)}: {spread(difference, 'points', 1)}."
     return Finding(per_seed, "points", difference.decide(threshold), explanation)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from hpt.boxes import last_boxed
 from hpt.data.rows import Row
@@ -51,13 +51,25 @@ def problems_of(
     """
     if not rows:
         raise ConfigError("data.source", source, "at least one row", "fetch the file again: it holds none")
-    shape = _shape_of(rows[0], shapes, source)
+    shape = shape_of(rows[0], shapes)
+    if shape is None:
+        allowed = " or ".join(f"{', '.join(SHAPES[name].columns)} ({name})" for name in shapes)
+        remedy = "name another file, or rename columns"
+        raise ConfigError(f"{source}: columns", ", ".join(map(str, rows[0])), allowed, remedy)
+    fields: dict[str, Any] = {"answer_kind": answer_kind}  # unless a row says its own
     problems, seen = [], {}
     for number, row in enumerate(rows):
         where = f"{source}, row {number}"
         named = next((str(row[column]) for column in shape.id_columns if row.get(column) not in (None, "")), "")
         identity = named or f"{prefix or source}-{number}"
-        found = shape.read(row)
+        if lacking := [column for column in shape.columns if column not in row]:
+            remedy = "complete the row or remove it"
+            raise ConfigError(f"{where}: {lacking[0]}", None, f"a value in every row ({shape.name} rows)", remedy)
+        try:
+            found = shape.read(row)
+        except (TypeError, ValueError, KeyError, AttributeError) as error:  # text where a list belongs, and the like
+            allowed = f"columns as a {shape.name} row has them"
+            raise ConfigError(where, _short(row), allowed, f"correct the row or remove it ({error})") from error
         for field in ("question", "answer"):
             if not found[field]:
                 remedy = "complete the row or remove it"
@@ -65,16 +77,24 @@ def problems_of(
         if identity in seen:
             raise ConfigError(f"{where}: id", identity, "an id used once", f"rename it: row {seen[identity]} has it")
         seen[identity] = number
-        problems.append(Problem(identity, answer_kind=answer_kind, **found))
+        problems.append(Problem(identity, **(fields | found)))
     return problems, shape.name
 
 
-def _shape_of(row: Row, names: Sequence[str], source: str) -> Shape:
-    for name in names:
-        if all(column in row for column in SHAPES[name].columns):
-            return SHAPES[name]
-    allowed = " or ".join(f"{', '.join(SHAPES[name].columns)} ({name})" for name in names)
-    raise ConfigError(f"{source}: columns", ", ".join(map(str, row)), allowed, "name another file, or rename columns")
+def shape_of(row: Row, names: Sequence[str] | None = None) -> Shape | None:
+    """Return the first shape whose columns a row has all of; None where there is none.
+
+    Example:
+        >>> shape_of({"problem": "1+1?", "answer": "2"}).name
+        'problem'
+    """
+    known = (SHAPES[name] for name in names or SHAPES)
+    return next((shape for shape in known if all(column in row for column in shape.columns)), None)
+
+
+def _short(row: Row) -> str:
+    text = ", ".join(f"{name}: {value!r}" for name, value in row.items())
+    return text if len(text) <= 200 else text[:200] + " ..."
 
 
 def text_of(value: Any) -> str | None:
@@ -150,11 +170,16 @@ def with_choices(question: str, texts: Sequence[str]) -> str:
 def _choices(row: Row) -> dict[str, Any]:
     """ARC: texts and labels beside each other; 22 questions have the digits 1 to 4 for letters."""
     choices: Mapping[str, Sequence[str]] = row["choices"] or {"text": (), "label": ()}
+    if len(choices["text"]) != len(choices["label"]) or len(choices["text"]) > len(LETTERS):
+        raise ValueError(
+            f"{len(choices['text'])} choices and {len(choices['label'])} labels, of at most {len(LETTERS)}"
+        )
     labels = [str(label) for label in choices["label"]]
     key = str(row["answerKey"])
     answer = LETTERS[labels.index(key)] if key in labels else None
     question = _text(row["question"])
-    return {"question": question and with_choices(question, choices["text"]), "answer": answer}
+    shown = question and with_choices(question, choices["text"])
+    return {"question": shown, "answer": answer, "answer_kind": "choice"}
 
 
 _GPQA_CHOICES = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
@@ -163,23 +188,30 @@ _GPQA_CHOICES = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "
 def _gpqa(row: Row) -> dict[str, Any]:
     """GPQA: the right answer stands first in its row; the order shown is drawn from the question and a fixed seed."""
     question = _text(row["Question"])
-    texts = [str(row[column]) for column in _GPQA_CHOICES]
+    texts = [_text(row[column]) or "" for column in _GPQA_CHOICES]
+    if not all(texts):
+        raise ValueError(f"{_GPQA_CHOICES[texts.index('')]} is empty")
     order = list(range(len(texts)))
     seeded("choices", CHOICE_SEED, question).shuffle(order)
     shown = question and with_choices(question, [texts[place] for place in order])
-    return {"question": shown, "answer": LETTERS[order.index(0)] if row["Correct Answer"] else None}
+    return {"question": shown, "answer": LETTERS[order.index(0)], "answer_kind": "choice"}
 
 
 def _own(row: Row) -> dict[str, Any]:
     demonstration, system = row.get("demonstration"), row.get("system")
     found = _plain("question", "answer")(row)
-    return {**found, "demonstration": demonstration, "system": system}
+    kind = {"answer_kind": row["answer_kind"]} if row.get("answer_kind") else {}
+    if kind and kind["answer_kind"] not in get_args(AnswerKind):
+        raise ValueError(f"answer_kind is {kind['answer_kind']!r}, not one of {', '.join(get_args(AnswerKind))}")
+    return {**found, **kind, "demonstration": demonstration, "system": system}
 
 
+#: The package's own.
+OWN = "hpt"
 SHAPES: dict[str, Shape] = {
     shape.name: shape
     for shape in (
-        Shape("hpt", ("id", "question", "answer"), _own),
+        Shape(OWN, ("id", "question", "answer"), _own),
         Shape("openr1", ("prompt", "target", "reward_model"), _openr1, id_columns=()),
         Shape("math", ("problem", "solution", "answer", "level"), _plain("problem", "answer", "solution")),
         Shape("expected", ("problem", "expected_answer"), _plain("problem", "expected_answer")),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hpt.config import RunConfig
-from hpt.data.shapes import ANY_SHAPE, problems_of
+from hpt.data.shapes import ANY_SHAPE, OWN, problems_of, shape_of
 from hpt.data.table import BENCHMARKS, CURVES, DATASETS, dataset_named
 from hpt.errors import ConfigError
 from hpt.tasks.problems import Problem, load_problems
@@ -62,14 +62,14 @@ def problems_from(source: str | Path) -> list[Problem]:
 
 
 def _in_own_form(path: Path) -> bool:
-    """Whether the first line names the package's own fields; a file that cannot be looked at is left to its reader."""
+    """Whether the first line has no public set's columns; a file that cannot be looked at is left to its reader."""
     try:
         with open(path, encoding="utf-8") as file:
             first = json.loads(next((line for line in file if line.strip()), ""))
     except (OSError, ValueError):
         return True
-    public = {"prompt", "problem", "choices", "final_answer"}
-    return not (isinstance(first, dict) and public & set(first))
+    shape = shape_of(first) if isinstance(first, dict) else None
+    return shape is None or shape.name == OWN
 
 
 #: Samples per problem of Figure 2, small world and paper (Section 4.1: 2,048).
@@ -169,3 +169,13 @@ def fetch_sets(config: RunConfig) -> None:
 
     for name in lacking_sets(config):
         download(name, config.data.folder)
+
+
+def fetch_evaluations(config: RunConfig, names: Sequence[str]) -> None:
+    """Download the public sets that are lacking among the names of evaluations."""
+    from hpt.data.store import download
+
+    for name in dict.fromkeys(name.partition("@")[0] for name in names):
+        public = config.data.evaluation == "public" and name in DATASETS
+        if public and not (Path(config.data.folder) / name).exists():
+            download(name, config.data.folder)

@@ -19,23 +19,23 @@ from hpt.batch import Trajectory, WeightedTrajectory
 from hpt.config import RunConfig
 from hpt.errors import HptError
 from hpt.files import read_json
+from hpt.integrity import check
+from hpt.job import encoded_training
 from hpt.laboratory.group import PATH
 from hpt.runs import RunFolder, source_commit
 
 
 def trainer_after(folder: RunFolder, verifier: Any) -> Any:
     """Return a trainer of the run's method that starts from the run's final weights."""
-    from hpt.data.sources import training_problems_of
     from hpt.engine import PolicyEngine
     from hpt.model_folder import load_tokenizer
     from hpt.policy import load_model
     from hpt.rollout import Sampler
-    from hpt.tasks.prompts import encode_training
     from hpt.trainer import Trainer
 
     config: RunConfig = folder.config
     tokenizer = load_tokenizer(str(folder.model))
-    data = encode_training(tokenizer, training_problems_of(config), config, True)
+    data = encoded_training(config, tokenizer)
     engine = PolicyEngine(load_model(str(folder.model)), config.engine, config.optimizer)
     return Trainer(
         config, data.problems, data.prompts, data.demonstrations, {}, tokenizer, engine,
@@ -53,6 +53,7 @@ def capture(folder: RunFolder) -> dict[str, Any]:
     from hpt.rewards import Verifier
 
     config = folder.config
+    check(folder)
     if not folder.finished or config.schedule.updates_per_step < 2:
         raise HptError(f"{folder.path.name} must be finished and have two updates per step; name another run")
     with Verifier(timeout_s=config.rollout.verifier_timeout_s) as verifier:

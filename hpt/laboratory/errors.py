@@ -21,7 +21,9 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from hpt.config import RunConfig
 from hpt.laboratory.experiment import Draws, Experiment, row_gradients
+from hpt.laboratory.own import method_gradients
 from hpt.methods import Component
 
 #: What `derived` needs, added over questions: E[g] . t, |E g|^2, E|g|^2, |t|^2.
@@ -62,9 +64,9 @@ def derived(along: Any, mean_square: Any, square: Any, size: Any) -> dict[str, A
         (1.0, 0.5, 0.2)
     """
     along, square, size = (np.asarray(own, np.float64) for own in (along, square, size))
-    # Cauchy-Schwarz, which an unbiased estimate may miss
-    mean_square = np.maximum(mean_square, along * along / size)
     with np.errstate(divide="ignore", invalid="ignore"):
+        # Cauchy-Schwarz, which an unbiased estimate may miss
+        mean_square = np.maximum(mean_square, along * along / size)
         cosine = np.where(mean_square > 0, along / np.sqrt(mean_square * size), np.nan)
         unit = np.where(along > 0, along / size, 0.0)  # units of |t| of progress
         variance = np.maximum(0.0, square - mean_square) / size
@@ -82,11 +84,11 @@ def derived(along: Any, mean_square: Any, square: Any, size: Any) -> dict[str, A
         }
 
 
-def measure(rows: Mapping[str, Component | str], experiment: Experiment, draws: Draws) -> pd.DataFrame:
+def measure(rows: Mapping[str, Component | str | RunConfig], experiment: Experiment, draws: Draws) -> pd.DataFrame:
     """Return one line per row: its name, `SUMS`, and the tokens it saw and dropped.
 
     Args:
-        rows: label -> how the row is used (`hpt.laboratory.experiment.USES`).
+        rows: label -> how the row is used (`hpt.laboratory.experiment.USES`), or the settings of a whole method.
         experiment: the question.
         draws: the same for all rows, so that differences between rows are not luck.
 
@@ -100,7 +102,11 @@ def measure(rows: Mapping[str, Component | str], experiment: Experiment, draws: 
     """
     lines = []
     for label, component in rows.items():
-        gradients, sums = row_gradients(component, experiment, draws)
+        gradients, sums = (
+            method_gradients(component, experiment, draws)
+            if isinstance(component, RunConfig)
+            else row_gradients(component, experiment, draws)
+        )
         own = sums_of(gradients, draws, experiment.true_gradient)
         lines.append({"row": label, **own, "tokens": sums["tokens"], "masked_tokens": sums["masked_tokens"]})
     return pd.DataFrame(lines)
@@ -118,10 +124,10 @@ def pooled(measured: pd.DataFrame, by: Sequence[str] = ("row",), seed: int = 0) 
         One line per combination of ``by``, in order of appearance: `derived`, ``masked`` (share of tokens dropped) and
         ``<name>_low``, ``<name>_high`` where there are at least three questions.
     """
-    lines = []
+    lines: list[dict[str, Any]] = []
     for key, own in measured.groupby(list(by), sort=False):
         sums = own[list(SUMS)].to_numpy()
-        line = dict(zip(by, key if isinstance(key, tuple) else (key,), strict=True))
+        line = dict(zip(by, key, strict=True))
         line |= {name: float(value) for name, value in derived(*sums.sum(0)).items()}
         line["masked"] = own["masked_tokens"].sum() / own["tokens"].sum()
         if len(sums) >= 3:
@@ -133,5 +139,6 @@ def pooled(measured: pd.DataFrame, by: Sequence[str] = ("row",), seed: int = 0) 
 
 
 def _interval(values: np.ndarray) -> np.ndarray:
-    # no interpolation: between a number and infinity there is none
-    return np.quantile(values, [0.025, 0.975], method="inverted_cdf")
+    # no interpolation: between a number and infinity there is none; a resample of questions without any signal (t = 0,
+    # or so little that an estimate of |t|^2 is negative) says nothing
+    return np.nanquantile(values, [0.025, 0.975], method="inverted_cdf")

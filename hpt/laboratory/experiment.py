@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from hpt.errors import ConfigError
-from hpt.laboratory import truth
-from hpt.laboratory.exact import ExactPolicy, token_entropies, token_logprobs, token_scores
-from hpt.laboratory.truth import Question
+from hpt.laboratory.exact import token_entropies, token_logprobs
+from hpt.laboratory.truth import Situation
 from hpt.methods import Component
 from hpt.registry import resolve
 from hpt.upge import estimator
@@ -35,58 +34,38 @@ def _component(row: str, data: str, pooled: bool = False) -> Component:
     return Component(row, data, "rl_coefficient", data, group)  # type: ignore[arg-type]
 
 
+#: Rows that act on the demonstration; every other acts on the rollouts.
+OFFLINE = ("sft", "srft_offline", "srft_sft", "luffy_offline", "offline_unshaped", "dft")
 #: How each row is used: on rollouts, or on the demonstration, alone or compared with the rollouts (Table 1).
 USES: dict[str, Component] = {
     name: _component(name, "rollouts") for name in ROWS
 } | {
     name: _component(name, "demonstration", pooled=ROWS[name].advantage == "group")
-    for name in ("sft", "srft_offline", "srft_sft", "luffy_offline", "offline_unshaped", "dft")
+    for name in OFFLINE
 }  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
-class Experiment:
+class Experiment(Situation):
     """One question, a policy, and the policy that sampled for it.
 
     Attributes:
-        policy: maps parameters to a law.
-        parameters: theta, at which gradients are taken, [D].
-        old_parameters: theta_old, which drew the rollouts, [D].
-        question: rewards and demonstrator.
+        policy, parameters, old_parameters, question: of `Situation`.
         mu: of the Common Objective (Eq. 1).
         rollouts: n.
         baseline: b of REINFORCE with a running baseline: what the policy earns on all questions, not on this one.
     """
 
-    policy: ExactPolicy
-    parameters: Tensor
-    old_parameters: Tensor
-    question: Question
     mu: float = 0.0
     rollouts: int = 8
     baseline: float = 0.5
-
-    @cached_property
-    def pi(self) -> Tensor:
-        """Law of the current policy, [K]."""
-        return truth.law(self.policy, self.parameters).detach()
-
-    @cached_property
-    def pi_old(self) -> Tensor:
-        """Law of the policy that sampled, [K]."""
-        return truth.law(self.policy, self.old_parameters).detach()
-
-    @cached_property
-    def scores(self) -> Tensor:
-        """grad log pi of every (prefix, token) pair, [MV, D]."""
-        return token_scores(self.policy, self.parameters)
 
     @cached_property
     def true_gradient(self) -> Tensor:
         """grad J_mu, [D], by Eq. 2."""
         through = self.policy.space.incidence
         weights = self.pi * self.question.reward + self.mu * self.question.demonstrator
-        return (weights @ through) @ self.scores
+        return (weights @ through) @ self.token_scores
 
     @cached_property
     def success(self) -> float:
@@ -150,7 +129,11 @@ def list_draws(experiment: Experiment, with_demonstrations: bool = True) -> Draw
 
 
 def row_gradients(
-    component: Component | str, experiment: Experiment, draws: Draws, aggregation: str | None = None
+    component: Component | str,
+    experiment: Experiment,
+    draws: Draws,
+    aggregation: str | None = None,
+    row: Row | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
     """Return the ascent direction of a row on every draw, [S, D], and sums over its tokens.
 
@@ -161,6 +144,7 @@ def row_gradients(
         experiment: the question and the policies.
         draws: what is seen of it.
         aggregation: another rule than the row's own, a key of `hpt.upge.aggregation.AGGREGATIONS`.
+        row: another row than the one the component names: with settings written over it.
 
     Returns:
         g [S, D] = -grad loss, and the metrics of `hpt.upge.estimator.upge_loss` with the row's name left out.
@@ -168,7 +152,7 @@ def row_gradients(
     use = USES[component] if isinstance(component, str) and component in USES else component
     if isinstance(use, str):
         use = _component(use, "rollouts")
-    row = resolve(ROWS, use.row, "row")
+    row = resolve(ROWS, use.row, "row") if row is None else row
     row = row if aggregation is None else replace(row, aggregation=aggregation)
     space, on_rollouts = experiment.policy.space, use.data == "rollouts"
     acting = draws.rollouts if on_rollouts else draws.demonstrations[:, None]
@@ -195,7 +179,7 @@ def row_gradients(
     table = torch.zeros(len(acting), len(space.prefixes) * space.vocabulary, dtype=torch.float64)
     table.index_put_((owner // acting.shape[1], pairs), result.weights, accumulate=True)
     sums = {name.rpartition("/")[2]: float(value) for name, value in result.metrics.items()}
-    return table @ experiment.scores, sums
+    return table @ experiment.token_scores, sums
 
 
 def _advantages_and_scales(use: Component, row: Row, experiment: Experiment, draws: Draws) -> tuple[Tensor, Tensor]:

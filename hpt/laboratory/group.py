@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from hpt.files import read_json
-from hpt.laboratory.random_batch import OFFLINE
+from hpt.laboratory.experiment import OFFLINE
 from hpt.upge.advantage import RolloutGroups, advantages
 from hpt.upge.estimator import Row, TokenStreams, unified_weights
 from hpt.upge.reference import DENOMINATORS

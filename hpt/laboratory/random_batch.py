@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hpt.laboratory.experiment import OFFLINE
 from hpt.laboratory.textbook import Textbook
 from hpt.upge.advantage import RolloutGroups, advantages
 from hpt.upge.aggregation import StepCounts, trajectory_scales
@@ -22,7 +23,7 @@ Policy = dict[str, Tensor]
 
 @dataclass(eq=False)
 class World:
-    """Trajectories 0..15 are rollouts (4 questions x 4), 16..19 the demonstrations."""
+    """Trajectories 0..15 are rollouts (4 questions x 4), 16..19 the demonstrations; rows ``offline`` act on these."""
 
     policy: Policy
     old_policy: Policy
@@ -31,6 +32,7 @@ class World:
     question: list[int]
     rewards: np.ndarray
     values: list[np.ndarray]
+    offline: frozenset[str] = frozenset(OFFLINE)
 
     def __post_init__(self) -> None:
         self.is_demonstration = np.arange(len(self.tokens)) >= QUESTIONS * ROLLOUTS
@@ -124,13 +126,10 @@ def textbook_of(world: World, policy: Policy | None = None, clipped: list[np.nda
     )
 
 
-OFFLINE = {"sft", "srft_offline", "srft_sft", "luffy_offline", "offline_unshaped", "dft"}
-
-
 def members(world: World, row: Row) -> tuple[np.ndarray, np.ndarray]:
     """Return (trajectories the row acts on, trajectories its advantage compares), as bool [B]."""
-    acting = world.is_demonstration if row.name in OFFLINE else ~world.is_demonstration
-    compared = np.ones_like(acting) if row.name in OFFLINE and row.advantage == "group" else acting
+    acting = world.is_demonstration if row.name in world.offline else ~world.is_demonstration
+    compared = np.ones_like(acting) if row.name in world.offline and row.advantage == "group" else acting
     return acting, compared
 
 

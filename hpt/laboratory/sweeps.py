@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from hpt.config import RunConfig
 from hpt.errors import ConfigError
 from hpt.laboratory.errors import measure, pooled
 from hpt.laboratory.experiment import USES, Experiment, sample_draws
-from hpt.laboratory.gates import GateMoments, best_gate, gate_error, gate_moments, smooth_gates, total
 from hpt.laboratory.questions import made_stale, make_experiment
 from hpt.methods import Component
 
@@ -24,7 +24,7 @@ from hpt.methods import Component
 STALE = 0.02
 #: mu of the Common Objective where it is not the dial and demonstrations are meant to count.
 ADHERENCE = 0.3
-Rows = Mapping[str, Component | str]
+Rows = Mapping[str, Component | str | RunConfig]
 
 
 @dataclass(frozen=True)
@@ -149,17 +149,22 @@ SITUATIONS = {
 }
 
 
-def plane(size: Size, rows: Rows | None = None, seed: int = 0) -> pd.DataFrame:
-    """Return bias, variance and error of every row in each of `SITUATIONS`."""
+def plane_sums(size: Size, rows: Rows | None = None, seed: int = 0) -> pd.DataFrame:
+    """Return `measure_all` in each of `SITUATIONS`, a line per row and question with a column ``situation``."""
     lines = []
     for situation, (mu, divergence) in SITUATIONS.items():
         experiments = [
             made_stale(make_experiment(seed + index, success=float(success), mu=mu, distance=0.5), divergence, seed)
             for index, success in enumerate(spread_success(size.questions))
         ]
-        frame = measure_all(experiments, size.draws, rows, seed)
-        lines.append(pooled(frame, seed=seed).assign(situation=situation))
+        lines.append(measure_all(experiments, size.draws, rows, seed).assign(situation=situation))
     return pd.concat(lines, ignore_index=True)
+
+
+def plane(sums: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Return bias, variance and error of every row in each situation, pooled over the questions of `plane_sums`."""
+    parts = sums.groupby("situation", sort=False)
+    return pd.concat([pooled(own, seed=seed).assign(situation=name) for name, own in parts], ignore_index=True)
 
 
 def conflict(size: Size, seed: int = 0) -> pd.DataFrame:
@@ -175,101 +180,8 @@ def conflict(size: Size, seed: int = 0) -> pd.DataFrame:
                 for question in range(2 * size.questions):
                     own = make_experiment(seed + question, success=success, distance=distance, slips=slips)
                     reward = own.true_gradient
-                    scores = own.policy.space.incidence @ own.scores
+                    scores = own.policy.space.incidence @ own.token_scores
                     demonstration = own.question.demonstrator @ scores
                     cosine = float(reward @ demonstration / (reward.norm() * demonstration.norm()))
                     lines.append((success, distance, slips, question, cosine))
     return pd.DataFrame(lines, columns=["success", "distance", "slips", "question", "cosine"])
-
-
-#: The objectives a gate can serve: name -> (mu, whether the reward's part is log E[r]).
-OBJECTIVES = {
-    "expected reward": (0.0, False),
-    "log of expected reward": (0.0, True),
-    "Common Objective": (ADHERENCE, False),
-}
-
-
-def gate_table(
-    size: Size, n: int = 8, seed: int = 0, success: Sequence[float] | None = None
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the error of every gate, and the gate of least error, for each of `OBJECTIVES`.
-
-    Args:
-        size: how much is measured; ``2 questions`` success rates are used.
-        n: rollouts per question.
-        seed: of questions and draws.
-        success: rates of the questions; None = even over 0.02 to 0.98. Records of a run give a law of its own.
-
-    Returns:
-        errors: objective, gate, error with ``low`` and ``high`` (95 %, resampling questions), the best gate among them.
-        weights: objective, correct (count), alpha, beta (of the best gate), share (how often the count occurs).
-    """
-    rates = np.linspace(0.02, 0.98, 2 * size.questions) if success is None else np.asarray(success, float)
-    errors, weights = [], []
-    for objective, (mu, log_success) in OBJECTIVES.items():
-        parts = [
-            gate_moments(own, sample_draws(own, size.draws, seed + 2000 + index), log_success=log_success)
-            for index, own in enumerate(
-                make_experiment(seed + index, success=float(rate), mu=mu, distance=0.5, rollouts=n)
-                for index, rate in enumerate(rates)
-            )
-        ]
-        errors += [{"objective": objective, **line} for line in gate_errors(parts, seed)]
-        whole = total(parts)
-        alpha, beta = best_gate(whole)
-        share = whole.share / whole.share.sum()
-        best = {"objective": objective, "correct": np.arange(n + 1), "alpha": alpha, "beta": beta, "share": share}
-        weights.append(pd.DataFrame(best))
-    return pd.DataFrame(errors), pd.concat(weights, ignore_index=True)
-
-
-def gate_errors(parts: Sequence[GateMoments], seed: int = 0, resamples: int = 200) -> list[dict[str, float | str]]:
-    """Return the error of every gate with its interval, each gate tuned anew on every resample of the questions."""
-    generator = np.random.default_rng(seed)
-    chosen = [generator.integers(0, len(parts), len(parts)) for _ in range(resamples)]
-    sums = [total(parts), *(total(parts[i] for i in own) for own in chosen)]
-    lines: list[dict[str, float | str]] = []
-    for name, weights in smooth_gates(parts[0].rollouts).items():
-        lines.append({"gate": name, **_with_interval([gate_error(own, weights) for own in sums])})
-    best = [gate_error(own, best_gate(own), tuned=False) for own in sums]
-    lines.append({"gate": "least error", **_with_interval(best)})
-    return lines
-
-
-def _with_interval(values: Sequence[float]) -> dict[str, float]:
-    low, high = np.quantile(values[1:], [0.025, 0.975])
-    return {"error": values[0], "low": float(low), "high": float(high)}
-
-
-def threshold(size: Size, seed: int = 0, online: str = "dr_grpo", offline: str = "sft") -> pd.DataFrame:
-    """Return where RL becomes better than SFT as P rises: the success rate at which their errors cross.
-
-    Returns:
-        A line per (rollouts, distance): ``success`` where the pooled errors cross (0 = RL is better throughout, 1 =
-        SFT is), ``count`` = success x rollouts, and the bounds between which it lies on the grid.
-    """
-    grid, lines = DIALS["success"].values, []
-    for n in (4, 8, 16):
-        for distance in (0.0, 0.5, 1.0):
-            differences = []
-            for value in grid:
-                own = [
-                    make_experiment(seed + index, success=value, distance=distance, rollouts=n)
-                    for index in range(size.questions)
-                ]
-                frame = pooled(measure_all(own, size.draws, {"on": online, "off": offline}, seed)).set_index("row")
-                differences.append(float(frame["error"]["off"] - frame["error"]["on"]))
-            lines.append({"rollouts": n, "distance": distance, **_crossing(grid, differences, n)})
-    return pd.DataFrame(lines)
-
-
-def _crossing(grid: Sequence[float], differences: Sequence[float], n: int) -> dict[str, float]:
-    """Return the success rate at which ``differences`` (SFT's error minus RL's) first become positive."""
-    better = [position for position, difference in enumerate(differences) if difference > 0]
-    if not better:
-        return {"success": 1.0, "count": float(n)}
-    if (after := better[0]) == 0:
-        return {"success": 0.0, "count": 0.0}
-    success = float(np.interp(0.0, differences[after - 1 : after + 1], grid[after - 1 : after + 1]))
-    return {"success": success, "count": success * n}

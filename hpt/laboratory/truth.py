@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -34,6 +35,38 @@ class Question:
 def law(policy: ExactPolicy, parameters: Tensor) -> Tensor:
     """Return pi_theta of every trajectory, [K]; carries the gradient."""
     return trajectory_logprobs(policy, parameters).exp()
+
+
+@dataclass(frozen=True, eq=False)
+class Situation:
+    """A policy at two points (now, and when it sampled), a question, and what follows from them.
+
+    Attributes:
+        policy: maps parameters to a law.
+        parameters: theta, at which gradients are taken, [D].
+        old_parameters: theta_old, which drew the rollouts, [D].
+        question: rewards and demonstrator.
+    """
+
+    policy: ExactPolicy
+    parameters: Tensor
+    old_parameters: Tensor
+    question: Question
+
+    @cached_property
+    def pi(self) -> Tensor:
+        """Law of the current policy, [K]."""
+        return law(self.policy, self.parameters).detach()
+
+    @cached_property
+    def pi_old(self) -> Tensor:
+        """Law of the policy that sampled, [K]."""
+        return law(self.policy, self.old_parameters).detach()
+
+    @cached_property
+    def token_scores(self) -> Tensor:
+        """grad log pi of every (prefix, token) pair, [MV, D]."""
+        return token_scores(self.policy, self.parameters)
 
 
 def objective(

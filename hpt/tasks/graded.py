@@ -9,8 +9,8 @@ from functools import cache
 
 from pydantic import Field
 
-from hpt.config import Settings
 from hpt.errors import ConfigError
+from hpt.settings import Settings
 from hpt.tasks.chains import Chain, Split, draw_chain, imperfect_teacher, seeded
 from hpt.tasks.problems import Problem
 
@@ -124,7 +124,21 @@ TINY_WORLD = GradedWorld(
     context_tokens=128,
 )
 
-WORLDS: dict[str, GradedWorld] = {world.name: world for world in (MINI_WORLD, TINY_WORLD)}
+#: The mini world grown for one GPU: longer chains, of which the bases see the three shortest levels, as there,
+#: and twice the questions. Nobody has trained on it yet, and nothing in it was searched.
+GPU_WORLD = GradedWorld(
+    name="gpu",
+    seed=4023,
+    chain_lengths=(2, 3, 4, 6, 8),
+    longer_chain_length=10,
+    max_detours=10,
+    training_per_level=(286, 286, 286, 572, 572),
+    validation_per_level=(80, 80, 80, 80, 80),
+    evaluation=_sets(1.0, 32, 10**9),
+    curve_problems=100,
+)
+
+WORLDS: dict[str, GradedWorld] = {world.name: world for world in (MINI_WORLD, TINY_WORLD, GPU_WORLD)}
 
 
 def world_named(name: str) -> GradedWorld:

@@ -46,7 +46,7 @@ _FIELDS: dict[str, tuple[tuple[type, ...], str]] = {
     "question": ((str,), "non-empty text"),
     "answer": ((str,), "non-empty text"),
     "demonstration": ((str, type(None)), "text or null"),
-    "level": ((int, type(None)), "a whole number or null"),
+    "level": ((int, type(None)), "a whole number below 1,000,000 or null"),
     "answer_kind": ((str,), "one of " + ", ".join(get_args(AnswerKind))),
     "system": ((str, type(None)), "text or null"),
 }
@@ -95,7 +95,7 @@ def load_problems(path: str | Path) -> list[Problem]:
 def _parse(line: str, where: str) -> Problem:
     try:
         row: Any = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also a number of 5,000 digits, and brackets without end
         raise ConfigError(where, line, "one JSON object per line", f"correct the syntax: {error}") from None
     if not isinstance(row, dict):
         raise ConfigError(where, line, "a JSON object with fields " + ", ".join(_FIELDS), "write {...}")
@@ -109,9 +109,21 @@ def _parse(line: str, where: str) -> Problem:
         # bool is a subclass of int, but a level of `true` is a mistake
         wrong_type = not isinstance(value, types) or isinstance(value, bool)
         empty = name in _REQUIRED and value == ""
-        if wrong_type or empty or (name == "answer_kind" and value not in get_args(AnswerKind)):
+        unreadable = not _storable(value)
+        if wrong_type or empty or unreadable or (name == "answer_kind" and value not in get_args(AnswerKind)):
             raise ConfigError(f"{where}: {name}", value, allowed, "correct this field")
     return Problem(**row)
+
+
+def _storable(value: Any) -> bool:
+    """Whether tables can hold a value: half of a surrogate pair, which JSON can write as an escape, is no text."""
+    if isinstance(value, int):
+        return abs(value) < 1_000_000
+    try:
+        str(value).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def save_problems(path: str | Path, problems: Iterable[Problem]) -> None:

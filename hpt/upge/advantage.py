@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hpt.contracts import called, checked_advantages
 from hpt.errors import ConfigError
 from hpt.registry import resolve
 
@@ -155,7 +156,8 @@ def advantages(row: Row, groups: RolloutGroups) -> list[np.ndarray]:
         One [length] float64 array per trajectory, constant within it unless the row works per token.
 
     Raises:
-        ConfigError: unknown name, or the row needs ``kl`` or ``values`` that are missing.
+        ConfigError: unknown name, the row needs ``kl`` or ``values`` that are missing, or a function of your own fails
+            or returns something else.
 
     Example:
         >>> from hpt.upge.estimator import ROWS
@@ -164,7 +166,12 @@ def advantages(row: Row, groups: RolloutGroups) -> list[np.ndarray]:
         >>> advantages(ROWS["dr_grpo"], groups)
         [array([0.5]), array([-0.5, -0.5])]
     """
-    return resolve(ADVANTAGES, row.advantage, f"row {row.name}: advantage")(row, groups)
+    field = f"row {row.name}: advantage"
+    function = resolve(ADVANTAGES, row.advantage, field)
+    if row.advantage in ADVANTAGES:
+        return function(row, groups)
+    returned = called(function, field, row.advantage, "row, groups", row, groups)
+    return checked_advantages(returned, groups.lengths.tolist(), field, row.advantage)
 
 
 def updated_baseline(row: Row, groups: RolloutGroups, decay: float) -> float:

@@ -21,10 +21,11 @@ torch is not imported here: tensors are only asked for their own methods, so tha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from hpt.contracts import called, checked_tokens
 from hpt.errors import ConfigError
 from hpt.registry import resolve
 from hpt.upge.coefficient import COEFFICIENTS
@@ -186,10 +187,22 @@ def _mask_and_ratio(row: Row, streams: TokenStreams, advantages: Tensor, keep: T
     if row.mask in BATCH_MASKS and keep is None:
         remedy = "compute it once per rollout batch with stabilization.BATCH_MASKS[row.mask]"
         raise ConfigError(f"row {row.name}: keep", None, f"the tokens that {row.mask} keeps", remedy)
-    mask = resolve(MASKS, row.mask, f"row {row.name}: mask")(row, streams, advantages)
-    log_denominator = resolve(DENOMINATORS, row.denominator, f"row {row.name}: denominator")(row, streams, advantages)
+    takes = "row, streams, advantages [T]"
+    parts = (row, streams, advantages)
+    mask = _per_token(MASKS, row.mask, f"row {row.name}: mask", takes, streams, *parts)
+    log_denominator = _per_token(DENOMINATORS, row.denominator, f"row {row.name}: denominator", takes, streams, *parts)
     ratio = (streams.logprobs.detach() - log_denominator).exp()
     return (mask if keep is None else mask * keep), ratio
+
+
+def _per_token(
+    table: Mapping[str, Callable[..., Tensor]], name: str, field: str, takes: str, streams: TokenStreams, *given: Any
+) -> Tensor:
+    """Return what a part says of every token [T]; one of the user's own is held to that."""
+    function = resolve(table, name, field)
+    if name in table:
+        return function(*given)
+    return checked_tokens(called(function, field, name, takes, *given), streams.logprobs, field, name)
 
 
 def upge_loss(streams: TokenStreams, components: Sequence[Component]) -> UpgeResult:
@@ -213,8 +226,10 @@ def upge_loss(streams: TokenStreams, components: Sequence[Component]) -> UpgeRes
     for component in components:
         row, acts = component.row, component.scales != 0
         weights = unified_weights(row, streams, component.advantages, component.keep)
-        coefficient = resolve(COEFFICIENTS, row.trajectory_coefficient, f"row {row.name}: trajectory_coefficient")
-        factor = coefficient(streams, component.rewards)
+        field = f"row {row.name}: trajectory_coefficient"
+        factor = _per_token(
+            COEFFICIENTS, row.trajectory_coefficient, field, "streams, rewards [B]", streams, streams, component.rewards
+        )
         total = total + (component.scales * factor * weights).where(acts, total.new_zeros(()))
         for name, value in _sums(component, streams, weights, acts).items():
             key = f"{row.name}/{name}"

@@ -83,7 +83,9 @@ class _ChunkedLikelihood(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_logprobs: Tensor | None, grad_entropies: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # torch calls it with one gradient per output
+        ctx: Any, grad_logprobs: Tensor | None, grad_entropies: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets, log_norms, entropies = ctx.saved_tensors
         need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
         precise = log_norms.dtype
@@ -152,7 +154,7 @@ def _product(left: Tensor, right: Tensor) -> Tensor:
     """left @ right in float32 or better; a plain bfloat16 product would be rounded to 8 bits before the softmax."""
     if left.dtype in (torch.float32, torch.float64):
         return left @ right
-    if left.is_cuda:
+    if left.is_cuda:  # gpu only
         return torch.mm(left, right, out_dtype=torch.float32)
     return left.float() @ right.float()
 

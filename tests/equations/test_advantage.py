@@ -116,6 +116,8 @@ def test_running_baseline_counts_rollouts_only() -> None:
     row = ROWS["reinforce_baseline"]
     assert updated_baseline(row, groups, decay=0.9) == pytest.approx(0.9 * 0.5 + 0.1 / 3)
     assert first_tokens("reinforce_baseline", groups) == [0.5, -0.5, -0.5, 0.5]
+    two_right = RolloutGroups(np.array([1.0, 1.0, 0.0]), np.zeros(3), np.zeros(3, bool), np.ones(3, int), baseline=0.5)
+    assert updated_baseline(row, two_right, decay=0.9) == pytest.approx(0.9 * 0.5 + 0.1 * 2 / 3)
     only_demonstration = RolloutGroups(np.ones(1), np.zeros(1), np.ones(1, bool), np.ones(1, int), baseline=0.5)
     assert updated_baseline(row, only_demonstration, decay=0.9) == 0.5
 

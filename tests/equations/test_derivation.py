@@ -1,95 +1,57 @@
 """Section 2.2 and Appendix B on policies small enough to list every trajectory: both sides of each formula as sums."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from hpt.assembly import QuestionBatch, assemble
-from hpt.batch import DEMONSTRATION, Trajectory, collate
 from hpt.config import validate
 from hpt.gate import feedback_coefficients, performance
 from hpt.laboratory import truth
+from hpt.laboratory.derivation import (
+    CASES,
+    ONE_TOKEN,
+    TOLERANCE,
+    Case,
+    case,
+    checks,
+    every_trajectory,
+    make_case,
+    one_token_checks,
+    references,
+    some_law,
+    some_values,
+    token_weighted,
+    without_demonstrations,
+)
 from hpt.laboratory.exact import (
-    ExactPolicy,
     TabularPolicy,
     TrajectorySpace,
-    TransformerPolicy,
     random_parameters,
-    token_entropies,
     token_logprobs,
-    token_scores,
     trajectory_logprobs,
 )
-from hpt.laboratory.truth import Question
-from hpt.methods import method_named, resolved_row
-from hpt.scales import build_config
-from hpt.update import micro_batch_loss
+from hpt.laboratory.mixed import FEEDBACK, ROLLOUTS, make_mixed, mixed_checks, package_gradient, printed_gradient
 from hpt.upge import stabilization
-from hpt.upge.estimator import ROWS, TokenStreams, unified_weights
-
-#: Relative; float64 sums over at most 625 terms lose 1e-13, a wrong term is worth more than 1e-4.
-TOLERANCE = 1e-10
-
-
-@dataclass(eq=False)
-class Case:
-    """A policy at two points (now and when it sampled), a question, and everything derived from them."""
-
-    policy: ExactPolicy
-    parameters: Tensor
-    old_parameters: Tensor
-    question: Question
-
-    def __post_init__(self) -> None:
-        self.pi = truth.law(self.policy, self.parameters)
-        self.pi_old = truth.law(self.policy, self.old_parameters)
-        self.token_scores = token_scores(self.policy, self.parameters)
-        self.scores = self.policy.space.incidence @ self.token_scores
-
-    def gradient(self, function: Callable[[Tensor], Tensor]) -> Tensor:
-        return truth.gradient(function, self.parameters)
-
-
-def some_law(space: TrajectorySpace, seed: int, zeros: int = 0) -> Tensor:
-    """A random law; the first ``zeros`` trajectories of a shuffle have probability 0."""
-    generator = torch.Generator().manual_seed(seed)
-    weights = torch.rand(len(space), generator=generator, dtype=torch.float64)
-    weights[torch.randperm(len(space), generator=generator)[:zeros]] = 0
-    return weights / weights.sum()
-
-
-def case(kind: type[ExactPolicy], vocabulary: int, length: int, ends: bool, seed: int, spread: float) -> Case:
-    torch.manual_seed(seed)
-    space = TrajectorySpace.of(vocabulary, length, ends)
-    policy = kind(space)  # type: ignore[call-arg]
-    generator = np.random.default_rng(seed)
-    reward = torch.from_numpy(generator.integers(0, 2, len(space)).astype(np.float64))
-    parameters = random_parameters(policy, seed, spread)
-    old = parameters + random_parameters(policy, seed + 1, spread=0.4 * spread)
-    return Case(policy, parameters, old, Question(space, reward, some_law(space, seed, zeros=len(space) // 2)))
-
-
-CASES = {
-    "tabular-3-3": (TabularPolicy, 3, 3, True, 0, 1.0),
-    "tabular-5-4": (TabularPolicy, 5, 4, False, 1, 1.0),
-    "tabular-5-4-ends": (TabularPolicy, 5, 4, True, 2, 1.0),
-    "transformer-3-4": (TransformerPolicy, 3, 4, True, 3, 0.3),
-    "transformer-4-3": (TransformerPolicy, 4, 3, False, 4, 0.3),
-}
+from hpt.upge.estimator import ROWS, unified_weights
 
 
 @pytest.fixture(scope="module", params=CASES, ids=str)
 def own(request: pytest.FixtureRequest) -> Case:
-    return case(*CASES[request.param])
+    return make_case(request.param)
 
 
 def near(left: Tensor, right: Tensor) -> bool:
     assert left.norm() > 1e-5, "nothing would be compared"
     return float((left - right).abs().max()) < TOLERANCE * float(left.norm())
+
+
+def test_the_table_of_the_derivation_holds(own: Case) -> None:
+    """Every statement of the package's table: identities to rounding, and where one ends by more than a hundredth."""
+    for check in (*checks(own), *mixed_checks(own)):
+        assert check.difference < TOLERANCE if check.identity else check.difference > 0.01, check
+    for check in one_token_checks(case(*ONE_TOKEN)):
+        assert check.difference < TOLERANCE if check.identity else check.difference > 0.01, check
 
 
 # --- the ground everything stands on ---------------------------------------------------------------------------------
@@ -129,10 +91,6 @@ def test_any_law_has_a_table() -> None:
 
 
 # --- Lemmas A1 to A3 -------------------------------------------------------------------------------------------------
-
-
-def some_values(own: Case) -> Tensor:
-    return torch.from_numpy(np.random.default_rng(11).normal(size=len(own.pi)))
 
 
 def test_lemma_a1_score_function(own: Case) -> None:
@@ -190,17 +148,6 @@ def test_eq_2_is_the_gradient_of_eq_1(own: Case, mu: float) -> None:
         assert not near(left, truth.two_term_gradient(own.pi, own.scores, own.question, 0.0))
 
 
-def references(own: Case) -> dict[str, Tensor]:
-    space = own.policy.space
-    demonstrator = own.question.demonstrator
-    return {
-        "pi": own.pi,
-        "pi_old": own.pi_old,
-        "uniform": torch.full((len(space),), 1 / len(space), dtype=torch.float64),
-        "mixture of pi_old and pi_beta": 0.5 * own.pi_old + 0.5 * demonstrator,
-    }
-
-
 @pytest.mark.parametrize("mu", [0.0, 0.3])
 def test_eq_3_with_the_advantage_of_eq_4_holds_for_every_reference_that_covers(own: Case, mu: float) -> None:
     left = truth.objective_gradient(own.policy, own.parameters, own.question, mu)
@@ -230,8 +177,7 @@ def test_eq_3_breaks_without_coverage_by_exactly_what_is_never_drawn(own: Case) 
 def test_eq_4_loses_demonstrations_that_the_reference_never_draws(own: Case) -> None:
     """A reference that covers what the policy is rewarded for but not pi_beta integrates to less than the SFT term."""
     mu, ones = 0.3, torch.ones_like(own.pi)
-    partial = torch.where(own.question.demonstrator > own.question.demonstrator.median(), 0.0, own.pi_old)
-    partial = partial / partial.sum()
+    partial = without_demonstrations(own)
     sft = mu * own.question.demonstrator / own.pi
     whole = mu * truth.score_expectation(ones, own.scores, own.question.demonstrator)
     assert not near(whole, truth.unified_gradient(own.pi, own.scores, sft, partial))
@@ -251,7 +197,7 @@ UNMASKED = ROWS["dr_grpo"].with_parameters(clip_eps_low=None, clip_eps_high=None
 
 def test_eq_6_is_eq_3_where_a_trajectory_is_one_token() -> None:
     """The package's own weights, summed over all trajectories with their probabilities under pi_old."""
-    own = case(TabularPolicy, 5, 1, False, 7, 1.0)
+    own = case(*ONE_TOKEN)
     advantages = truth.unified_advantage(own.pi, own.question, mu=0.3)
     streams, per_token = every_trajectory(own, advantages)
     found = token_weighted(own, unified_weights(UNMASKED, streams, per_token), own.pi_old)
@@ -290,13 +236,9 @@ def test_b2_trust_region_enters_the_advantage(own: Case, trust: float) -> None:
 # --- B.3 and Eq. 21 --------------------------------------------------------------------------------------------------
 
 
-def centred(own: Case) -> Tensor:
-    return own.question.reward - (own.pi_old * own.question.reward).sum()
-
-
 def test_eq_21_mask_is_the_derivative_of_the_surrogate(own: Case) -> None:
     """Over whole trajectories, as B.3 writes it; the bounds are active on both sides."""
-    advantage, eps = centred(own), 0.2
+    advantage, eps = own.centred, 0.2
     ratio = own.pi / own.pi_old
     for sign in (1, -1):
         outside = ratio > 1 + eps if sign > 0 else ratio < 1 - eps
@@ -311,7 +253,7 @@ def test_eq_21_mask_is_the_derivative_of_the_surrogate(own: Case) -> None:
 def test_eq_21_per_token_is_the_derivative_of_the_token_surrogate(own: Case) -> None:
     """The mask of the package, token by token, against autograd through min and clip."""
     row = ROWS["dr_grpo"]
-    streams, advantages = every_trajectory(own, centred(own))
+    streams, advantages = every_trajectory(own, own.centred)
     mask = stabilization.clip(row, streams, advantages)
     assert 0 < float(mask.mean()) < 1
     found = token_weighted(own, unified_weights(row, streams, advantages), own.pi_old)
@@ -320,7 +262,7 @@ def test_eq_21_per_token_is_the_derivative_of_the_token_surrogate(own: Case) -> 
         space = own.policy.space
         now, before = token_logprobs(own.policy, leaf), token_logprobs(own.policy, own.old_parameters)
         ratio = (now - before).exp()[space.pair]
-        advantage = centred(own)[:, None]
+        advantage = own.centred[:, None]
         clipped = torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)
         return (own.pi_old[:, None] * space.mask * clipped).sum()
 
@@ -330,84 +272,38 @@ def test_eq_21_per_token_is_the_derivative_of_the_token_surrogate(own: Case) -> 
 # --- Eq. 7 to 13 -----------------------------------------------------------------------------------------------------
 
 
-def rollouts_of(own: Case, chosen: list[int], index: int = 0) -> tuple[Trajectory, ...]:
-    """Trajectories of the space as rollouts of pi_old."""
-    space, before = own.policy.space, token_logprobs(own.policy, own.old_parameters)
-    made = []
-    for sample, position in enumerate(chosen):
-        length = int(space.lengths[position])
-        tokens = space.tokens[position, :length].numpy().astype(np.int32)
-        old = before[space.pair[position, :length]].detach().numpy()
-        reward = float(own.question.reward[position])
-        made.append(Trajectory(f"q{index}", index, sample, np.zeros(1, np.int32), tokens, old, reward, 0))
-    return tuple(made)
-
-
-FEEDBACK = {
-    "switch below": ({"kind": "switch", "count": 4}, None),
-    "switch above": ({"kind": "switch", "count": 0}, None),
-    "linear": ({"kind": "linear"}, (0.5, 0.5)),
-    "sigmoid": ({"kind": "sigmoid", "count": 1, "slope": 3.0}, None),
-    "constant": ({"kind": "constant", "alpha": 0.7, "beta": 1.9}, (0.7, 1.9)),
-}
-
-
 @pytest.mark.parametrize("name", FEEDBACK)
 def test_eq_13_mixes_eq_11_and_12_with_real_valued_alpha_and_beta(own: Case, name: str) -> None:
-    gate, expected = FEEDBACK[name]
-    space, n = own.policy.space, 4
-    right = torch.nonzero(own.question.reward > 0).flatten().tolist()
-    wrong = torch.nonzero(own.question.reward == 0).flatten().tolist()
-    chosen = [right[0], wrong[1], right[2], wrong[-1]]  # P = 1/2, Eq. 8
-    settings = {
-        "gate": gate,
-        "rollout": {"rollouts_per_prompt": n},
-        "schedule": {"prompts_per_step": 1, "updates_per_step": 1},
-    }
-    dotted = {f"{section}.{key}": value for section, values in settings.items() for key, value in values.items()}
-    config = build_config("hpt", scale="tiny", recipe="paper", settings=dotted)
-    correct = np.array([int(own.question.reward[chosen].sum())])
-    assert performance(correct, n) == 0.5
-    (alpha,), (beta,) = feedback_coefficients(config.gate, correct, n)
-    if expected is not None:
-        assert (alpha, beta) == expected
-    rollouts = rollouts_of(own, chosen)
-    position = right[1]
-    (demonstration,) = rollouts_of(own, [position])
-    demonstration = replace(demonstration, sample=DEMONSTRATION, old_logprobs=0 * demonstration.old_logprobs)
-    method = method_named("hpt")
-    batch = QuestionBatch("q0", rollouts, demonstration, float(alpha), float(beta))
-    (items,) = assemble([batch], method, config, step=0).updates
-    rows = [resolved_row(component, config) for component in method.components]
+    expected = {"switch below": (0, 1), "switch above": (1, 0), "linear": (0.5, 0.5), "constant": (0.7, 1.9)}
+    mixed = make_mixed(own, FEEDBACK[name])
+    correct = np.array([int(own.question.reward[list(mixed.chosen)].sum())])
+    assert performance(correct, ROLLOUTS) == 0.5
+    if name in expected:
+        assert (mixed.alpha, mixed.beta) == expected[name]
+    else:
+        assert 0.5 < mixed.alpha < 1
+        assert mixed.alpha + mixed.beta == pytest.approx(1)
+    assert near(printed_gradient(mixed), package_gradient(mixed))
 
-    def package(leaf: Tensor) -> Tensor:
-        micro = collate(items, len(rows), dtype=torch.float64)
-        now, where = token_logprobs(own.policy, leaf), []
-        for item in items:
-            index = space.index(tuple(item.trajectory.response_tokens.tolist()))
-            where.append(space.pair[index, : item.trajectory.length])
-        pairs = torch.cat(where)
-        entropies = token_entropies(own.policy, leaf)[pairs // space.vocabulary]
-        return micro_batch_loss(micro, now[pairs], entropies, rows)[0]
 
-    def printed(leaf: Tensor) -> Tensor:
-        """Eq. 11 to 13 as they stand, alpha and beta as numbers."""
-        now, before = token_logprobs(own.policy, leaf), token_logprobs(own.policy, own.old_parameters)
-        rewards = own.question.reward[chosen]
-        normalised = (rewards - rewards.mean()) / (rewards.std() + 1e-6)
-        loss_rl = torch.zeros((), dtype=torch.float64)
-        for trajectory, advantage in zip(chosen, normalised, strict=True):
-            for t in range(int(space.lengths[trajectory])):
-                pair = space.pair[trajectory, t]
-                ratio = (now[pair] - before[pair]).exp()
-                loss_rl = loss_rl - torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage) / n
-        length = int(space.lengths[position])
-        loss_sft = -now[space.pair[position, :length]].sum() / length
-        return float(alpha) * loss_rl + float(beta) * loss_sft
-
-    # sampled log-probs are kept in float32, hence not TOLERANCE
-    left, expected_gradient = own.gradient(package), own.gradient(printed)
-    assert float((left - expected_gradient).abs().max()) < 1e-6 * float(expected_gradient.abs().max())
+def test_eq_13_is_linear_in_alpha_and_beta(own: Case) -> None:
+    """The printed loss against sums written out here, so that both sides of the package's table cannot err alike."""
+    mixed = make_mixed(own, FEEDBACK["constant"])
+    space, chosen = own.policy.space, list(mixed.chosen)
+    rewards = own.question.reward[chosen]
+    assert rewards.tolist() == [1, 0, 1, 0]
+    advantage = (rewards - 0.5) / (1 / 3**0.5 + 1e-6)  # sample standard deviation of two ones and two zeros
+    found = torch.zeros_like(mixed.own.parameters)
+    now, before = (token_logprobs(own.policy, theta).detach() for theta in (own.parameters, own.old_parameters))
+    for trajectory, value in zip(chosen, advantage, strict=True):
+        for t in range(int(space.lengths[trajectory])):
+            pair = int(space.pair[trajectory, t])
+            ratio = float((now[pair] - before[pair]).exp())
+            kept = ratio <= 1.2 if value > 0 else ratio >= 0.8
+            found -= 0.7 * kept * ratio * value / 4 * own.token_scores[pair]
+    length = int(space.lengths[mixed.demonstration])
+    found -= 1.9 * own.token_scores[space.pair[mixed.demonstration, :length]].sum(0) / length
+    assert near(found, printed_gradient(mixed))
 
 
 def test_eq_9_accepts_any_pair_of_functions_and_eq_10_is_one_of_them() -> None:
@@ -419,28 +315,7 @@ def test_eq_9_accepts_any_pair_of_functions_and_eq_10_is_one_of_them() -> None:
     assert (alpha + beta == 1).all()
 
 
-# --- helpers: all trajectories as one micro-batch --------------------------------------------------------------------
-
-
-def every_trajectory(own: Case, per_trajectory: Tensor) -> tuple[TokenStreams, Tensor]:
-    """All K trajectories flattened, and a number per trajectory spread over its tokens."""
-    space = own.policy.space
-    on = space.mask.bool()
-    now, before = (token_logprobs(own.policy, theta).detach() for theta in (own.parameters, own.old_parameters))
-    owner = torch.arange(len(space))[:, None].expand_as(space.pair)[on]
-    entropies = token_entropies(own.policy, own.parameters)[space.state[on]]
-    streams = TokenStreams(now[space.pair[on]], entropies, before[space.pair[on]], owner, len(space))
-    return streams, per_trajectory[owner]
-
-
-def token_weighted(own: Case, weights: Tensor, sampled_from: Tensor) -> Tensor:
-    """E_s of sum_t weight_t grad log pi_t."""
-    space = own.policy.space
-    on = space.mask.bool()
-    owner = torch.arange(len(space))[:, None].expand_as(space.pair)[on]
-    per_pair = torch.zeros(len(space.prefixes) * space.vocabulary, dtype=torch.float64)
-    per_pair.index_add_(0, space.pair[on], weights * sampled_from[owner])
-    return per_pair @ own.token_scores
+# --- what is expected, with autograd alone -------------------------------------------------------------------------
 
 
 def per_token_expectation(own: Case, advantage: Tensor) -> Tensor:

@@ -293,3 +293,23 @@ def test_srft_needs_rewards_to_know_which_answers_are_right() -> None:
     component = Component(ROWS["srft_rollout"], torch.ones(1), torch.ones(1))
     with pytest.raises(ConfigError, match="rewards"):
         upge_loss(tiny_streams([1.0]), [component])
+
+
+def test_a_ratio_without_an_upper_bound_is_held_from_below_alone() -> None:
+    """Ratios 0.5, 1 and 4, bounded to [0.9, ...): log pi_ref = log pi - log clip(r)."""
+    logprobs = torch.tensor([0.5, 1.0, 4.0], dtype=torch.float64).log()
+    streams = TokenStreams(logprobs, torch.zeros(3), torch.zeros_like(logprobs), torch.zeros(3, dtype=torch.int64), 1)
+    free_above = ROWS["cispo"].with_parameters(clip_eps_low=0.1, clip_eps_high=None)
+    free = ROWS["cispo"].with_parameters(clip_eps_low=None, clip_eps_high=None)
+    weights = [unified_weights(row, streams, torch.ones(3, dtype=torch.float64)) for row in (free_above, free)]
+    torch.testing.assert_close(weights[0], torch.tensor([0.9, 1.0, 4.0], dtype=torch.float64))
+    torch.testing.assert_close(weights[1], torch.tensor([0.5, 1.0, 4.0], dtype=torch.float64))
+
+
+def test_a_coefficient_that_needs_rewards_says_so() -> None:
+    streams = TokenStreams(*torch.zeros(3, 2), torch.zeros(2, dtype=torch.int64), 1)
+    component = Component(ROWS["srft_rollout"], torch.ones(2), torch.ones(2))
+    with pytest.raises(ConfigError) as refusal:
+        upge_loss(streams, [component])
+    wanted = "one reward per trajectory for srft_rollout; give Component.rewards"
+    assert str(refusal.value) == f"rewards = None: allowed is {wanted}"

@@ -6,6 +6,7 @@ The functions given as ``compare`` run in worker processes, which import them fr
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -43,7 +44,7 @@ def text_equal_unless_told_to_fail(answer: str, gold: str) -> bool:
     if words[0] == "exit":
         os._exit(int(words[1]))
     if words[0] == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
+        signal.raise_signal(signal.SIGKILL)
     if words[0] == "raise":
         raise RecursionError
     return answer == gold
@@ -84,8 +85,15 @@ def test_a_failing_pair_is_tried_alone_then_times_out_and_the_batch_completes(fa
         assert grade(verifier, "good", "better") == [Verdict.correct, Verdict.wrong]  # and the next batch works
 
 
+def may_write_files(compare: object) -> None:
+    """What a worker does instead of preparing itself where its comparison has to leave a mark."""
+
+
 @pytest.mark.parametrize("failure", ["hang", "exit 3"])
-def test_a_pair_that_failed_once_is_graded_when_tried_alone(tmp_path: Path, failure: str) -> None:
+def test_a_pair_that_failed_once_is_graded_when_tried_alone(
+    tmp_path: Path, failure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpt.rewards.prepare_worker", may_write_files)
     with failing_verifier() as verifier:
         assert grade(verifier, f"once {tmp_path}/mark {failure}", "good") == [Verdict.correct] * 2
         assert verifier.counters["retried_alone"] == 2
@@ -153,12 +161,12 @@ def test_workers_import_math_verify_and_no_engine() -> None:
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the memory limit needs Linux")
 @pytest.mark.parametrize(("share", "verdict"), [(0.5, Verdict.correct), (1.5, Verdict.wrong)])
 def test_a_worker_cannot_take_all_memory(share: float, verdict: Verdict) -> None:
-    with Verifier(compare=room_for) as verifier:
+    with Verifier(timeout_s=60, compare=room_for) as verifier:  # filling a gigabyte takes seconds on a busy machine
         assert grade(verifier, str(int(share * WORKER_MEMORY_BYTES))) == [verdict]
         assert verifier.counters["errors"] == (verdict is Verdict.wrong)
 
 
-def fail_to_prepare() -> None:
+def fail_to_prepare(compare: object) -> None:
     raise ImportError("no math_verify here")
 
 
@@ -189,3 +197,48 @@ def test_workers_do_not_import_the_main_script(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
     assert (done.stdout.split(), done.stderr) == (["once", "correct"], "")
+
+
+def try_what_is_refused(answer: str, gold: str) -> bool:
+    """Do what the answer says and swallow what comes of it, as math-verify does."""
+    try:
+        if answer == "read":
+            Path(__file__).read_text()
+        if answer == "write":
+            Path("written-by-an-answer").write_text("")
+        if answer == "connect":
+            socket.create_connection(("127.0.0.1", 9), timeout=1)
+        if answer == "start":
+            subprocess.run(["true"], check=True)
+        if answer == "shell":
+            os.execv(sys.executable, [sys.executable, "--version"])
+        if answer == "kill":
+            os.kill(os.getppid(), 0)
+    except Exception:
+        return True
+    return answer == gold
+
+
+def test_what_a_worker_is_refused_is_counted_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tried = ["read", "write", "connect", "start", "shell", "kill"]
+    with Verifier(compare=try_what_is_refused) as verifier:
+        assert grade(verifier, "good", *tried, "better") == [Verdict.correct] + [Verdict.wrong] * (len(tried) + 1)
+        assert verifier.counters["errors"] == len(tried)
+        assert verifier.counters["worker_deaths"] == 0
+    said = [line for line in capfd.readouterr().err.splitlines() if "refused to a verifier's worker" in line]
+    assert len(said) == len(tried)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_worker_still_imports_what_math_verify_needs_when_first_used(capfd: pytest.CaptureFixture[str]) -> None:
+    """Units, sets and matrices import parts of sympy; a refused import would make a right answer wrong."""
+    answers = {r"5\text{ cm}": "5", r"[1,2)\cup(3,4]": r"[1,2) \cup (3,4]", r"x>\sqrt{2}": r"x > 2^{1/2}"}
+    golds = [Gold(gold) for gold in answers.values()]
+    with Verifier(timeout_s=30) as verifier:
+        grades = verifier.grade([f"\\boxed{{{answer}}}" for answer in answers], golds)
+        assert [grade.verdict for grade in grades] == [Verdict.correct] * len(answers)
+        assert verifier.counters["errors"] == 0
+    assert "refused" not in capfd.readouterr().err

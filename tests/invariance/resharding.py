@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from hpt.config import EngineSettings, OptimizerSettings
 from hpt.engine import PolicyEngine
+from hpt.settings import EngineSettings, OptimizerSettings
 from hpt.update import Updater
 from tests.invariance import world
 

@@ -13,8 +13,8 @@ import torch
 
 from hpt.assembly import QuestionBatch
 from hpt.batch import WeightedTrajectory, zero_weight_filler
-from hpt.config import EngineSettings, OptimizerSettings
 from hpt.engine import PolicyEngine
+from hpt.settings import EngineSettings, OptimizerSettings
 from hpt.update import Updater
 from hpt.upge.rows import Row
 from tests.invariance import world

@@ -63,7 +63,8 @@ def test_sources_are_tidy(source: Path) -> None:
         assert not cell.get("outputs")
         assert cell.get("execution_count") is None
         assert set(cell.metadata) <= {"tags"}
-        assert "def " not in cell.source or cell.cell_type == "markdown"
+        # a cell that writes a module of the reader's own is that module
+        assert "def " not in cell.source or cell.cell_type == "markdown" or cell.source.startswith("%%writefile ")
         assert "except" not in cell.source or cell.cell_type == "markdown"
     headings = [line for cell in notebook.cells if cell.cell_type == "markdown" for line in cell.source.splitlines()]
     found = [next((line for line in headings if line.startswith(part)), None) for part in PARTS]
@@ -95,7 +96,8 @@ def test_runs_alone_from_records(source: Path, work: Path, tmp_path: Path) -> No
     assert status["from_records"] is True
     tested = [claim for claim in claims() if claim.artefact in made_here]
     assert [row["claim"] for row in status["verdicts"]] == [claim.id for claim in tested]
-    assert ("not testable here" in shown) == bool(tested)  # scale tiny
+    # scale tiny; what needs no run is judged there too
+    assert ("not testable here" in shown) == any(claim.methods for claim in tested)
     assert {made["name"] for made in status["artefacts"]} == set(made_here)
     assert not (tmp_path / "none").exists()
     for made in status["artefacts"]:
@@ -237,10 +239,13 @@ def test_a_missing_record_says_which(work: Path, tmp_path: Path) -> None:
 def test_the_plan_says_how_long_missing_runs_will_take(work: Path) -> None:
     given = {"seeds": [0, 7], "settings": {}, "runs_dir": str(work / "runs"), "from_records": "", "output_dir": ""}
     shown = plan("table3_main_results", ["table3"], given | {"scale": "tiny"}).to_run()
-    # two bases, on each four methods with two seeds, of which one is missing; made-up runs took 12.5 s
-    assert "8 of 18 runs are left to compute, 2 min of computing on one core." in shown.text
-    changed = plan("x", ["table3"], given | {"scale": "tiny", "settings": {"schedule.steps": 4}}).to_run()
-    assert "never timed on this machine" in changed.text
+    # two bases, on each four methods with two seeds, of which one is missing
+    said = (
+        r"8 of 18 runs are left to compute, about \d+ (s|min) on one idle core, judging by \d+ runs finished here and "
+    )
+    assert re.match(said, shown.text)
+    done = plan("table3_main_results", ["table3"], given | {"scale": "tiny", "seeds": [0]}).to_run()
+    assert done.text == "Nothing is left to compute."
 
 
 def test_relative_folders_start_at_the_project_also_inside_notebooks(

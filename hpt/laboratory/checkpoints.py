@@ -1,0 +1,266 @@
+"""Bias, variance and error of the rows on a real small model: gradients at checkpoints of a run (Section 2.3).
+
+    python -m hpt.laboratory.checkpoints runs/mini/hpt-strong-s1000-0123456789abcdef --base runs/mini/pretrain-.../model
+
+measures at the base, at the checkpoints the run kept and at its final weights, without changing the run, and writes
+`hpt/laboratory/checkpoints.json`, which is part of the package, with the name of the run it is of.
+
+The true gradient t = E[r grad log pi] of a question is not known here; it is estimated from many rollouts, in two
+halves. With s_i = grad log pi of rollout i, every row on fresh rollouts is g = sum_i c_i s_i with c from rewards and
+lengths alone (ratios are 1, so that masks and denominators do nothing), so all its moments follow from the products
+s_i . s_j. Products that noise would enlarge are taken *between* the halves: they are unbiased, and those of the truth
+with itself, halves against each other, say how well it is known.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from hpt.batch import Trajectory, WeightedTrajectory, collate
+from hpt.errors import HptError
+from hpt.files import read_json
+from hpt.policy import forward_micro_batch, load_model
+from hpt.runs import RunFolder, source_commit
+from hpt.upge.advantage import RolloutGroups, advantages
+from hpt.upge.aggregation import StepCounts, trajectory_scales
+from hpt.upge.estimator import ROWS, TokenStreams, unified_weights
+
+PATH = Path(__file__).with_name("checkpoints.json")
+#: Rows that act on rollouts and, on fresh ones, differ: DAPO's is CISPO's too, GRPO's also GSPO's and without clipping.
+ON_ROLLOUTS = ("grpo", "dr_grpo", "dapo", "reinforce", "rloo", "reinforce_plus_plus")
+#: Rows on the demonstration; their tokens have weights of their own.
+ON_DEMONSTRATION = ("sft", "dft", "luffy_offline", "offline_unshaped")
+#: Questions, and rollouts of each half.
+QUESTIONS, HALF = 8, 64
+#: Draws of n rollouts from a half.
+DRAWS = 400
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """One half of what is seen of a question.
+
+    Attributes:
+        scores: s_i of its rollouts, then of the demonstration under each of `ON_DEMONSTRATION`, [N + 4, D] float32.
+        rewards: [N]; lengths: [N].
+    """
+
+    scores: Tensor
+    rewards: np.ndarray
+    lengths: np.ndarray
+
+
+def coefficients(
+    row_name: str, seen: Seen, demonstration_length: int, n: int, longest: int, seed: int, draws: int = DRAWS
+) -> Tensor:
+    """Return c of a row on draws of n rollouts from a half and the demonstration, [draws, N + 4]: g = c @ scores.
+
+    Args:
+        row_name: of `ON_ROLLOUTS` or `ON_DEMONSTRATION`.
+        seen: rewards and lengths; its scores are not looked at.
+        demonstration_length: tokens; it counts as right, whatever its answer.
+        n: rollouts of a draw; a demonstration compared with them takes the place of one.
+        longest: largest response length.
+        seed: of the draws, which are the same for every row.
+        draws: how many.
+    """
+    row, count = ROWS[row_name], len(seen.rewards)
+    generator = np.random.default_rng(seed)
+    result = torch.zeros(draws, count + len(ON_DEMONSTRATION), dtype=torch.float64)
+    offline = row_name in ON_DEMONSTRATION
+    for draw in range(draws):
+        chosen = generator.choice(count, n, replace=False)
+        compared = [] if offline and row.advantage == "one" else list(chosen[offline:])
+        rewards = np.append(seen.rewards[compared], 1.0) if offline else seen.rewards[compared]
+        lengths = np.append(seen.lengths[compared], demonstration_length) if offline else seen.lengths[compared]
+        is_demonstration = np.arange(len(rewards)) == len(rewards) - 1 if offline else np.zeros(len(rewards), bool)
+        groups = RolloutGroups(rewards=rewards, group=np.zeros(len(rewards), int), is_demonstration=is_demonstration,
+                               lengths=lengths)  # fmt: skip
+        acting = is_demonstration if offline else ~is_demonstration
+        counts = StepCounts(
+            prompts=1, rollouts_per_prompt=n, max_response_tokens=longest, sequences=int(acting.sum()),
+            tokens=int(lengths[acting].sum()), pooled_tokens=int(lengths.sum()),
+        )  # fmt: skip
+        scales = trajectory_scales(row.aggregation, lengths, counts)
+        # without values and KL an advantage is the same for all tokens of a trajectory
+        values = np.array([own[0] for own in advantages(row, groups)]) * scales
+        places = [count + ON_DEMONSTRATION.index(row_name)] if offline else list(compared)
+        result[draw, places] = torch.from_numpy(values[acting])
+    return result
+
+
+def truth_coefficients(seen: Seen) -> Tensor:
+    """Return c of the estimated true gradient, [N + 4]: rewards minus the mean of the others, unbiased."""
+    rewards = torch.from_numpy(seen.rewards.astype(np.float64))
+    count = len(rewards)
+    others = (rewards.sum() - rewards) / (count - 1)
+    return torch.cat([(rewards - others) / count, torch.zeros(len(ON_DEMONSTRATION), dtype=torch.float64)])
+
+
+def question_lines(
+    halves: Sequence[Seen], demonstration_length: int, n: int, longest: int, draws: int = DRAWS
+) -> list[dict[str, Any]]:
+    """Return the four sums of `hpt.laboratory.errors.derived` of every row on one question.
+
+    Args:
+        halves: two, of independent rollouts; the demonstration's scores are the same in both.
+        demonstration_length: tokens.
+        n: rollouts of a draw.
+        longest: largest response length.
+        draws: from each half.
+    """
+    first, second = halves
+    own = [(half.scores @ half.scores.T).double() for half in halves]
+    between = (first.scores @ second.scores.T).double()
+    truths = [truth_coefficients(half) for half in halves]
+    size = float(truths[0] @ between @ truths[1])
+    noise = [float(t @ gram @ t) for t, gram in zip(truths, own, strict=True)]
+    lines = []
+    for name in (*ON_ROLLOUTS, *ON_DEMONSTRATION):
+        drawn = [coefficients(name, half, demonstration_length, n, longest, seed, draws)
+                 for seed, half in enumerate(halves)]  # fmt: skip
+        means = [c.mean(0) for c in drawn]
+        squares = [float(((c @ gram) * c).sum(1).mean()) for c, gram in zip(drawn, own, strict=True)]
+        along = (float(means[0] @ between @ truths[1]) + float(truths[0] @ between @ means[1])) / 2
+        lines.append({
+            "row": name, "along": along, "mean_square": float(means[0] @ between @ means[1]),
+            "square": float(np.mean(squares)), "size": size, "truth_square": float(np.mean(noise)),
+            "tokens": 1.0, "masked_tokens": 0.0,
+        })  # fmt: skip
+    return lines
+
+
+def trajectory_gradient(module: Any, trajectory: Trajectory, weights: Tensor | None = None) -> Tensor:
+    """Return sum_t w_t grad log pi_t of a trajectory, float32 [D]; weights are 1 where none are given."""
+    parameters = [own for own in module.parameters() if own.requires_grad]
+    batch = collate([WeightedTrajectory(trajectory, ())], 0)
+    logprobs, _ = forward_micro_batch(module, batch, "padded", 1.0)
+    value = logprobs.sum() if weights is None else (weights.to(logprobs.dtype) * logprobs).sum()
+    gradients = torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True)
+    return torch.cat([own.flatten() for own in gradients])
+
+
+def demonstration_gradients(module: Any, demonstration: Trajectory) -> Tensor:
+    """Return the demonstration's gradient under the weights of each of `ON_DEMONSTRATION` with advantage 1, [4, D]."""
+    batch = collate([WeightedTrajectory(demonstration, ())], 0)
+    with torch.no_grad():
+        logprobs, entropies = forward_micro_batch(module, batch, "padded", 1.0)
+    owner = torch.zeros(len(logprobs), dtype=torch.int64)
+    streams = TokenStreams(logprobs.double(), entropies.double(), torch.zeros(len(logprobs)).double(), owner, 1)
+    ones = torch.ones(len(logprobs), dtype=torch.float64)
+    weights = [unified_weights(ROWS[name], streams, ones) for name in ON_DEMONSTRATION]
+    return torch.stack([trajectory_gradient(module, demonstration, own) for own in weights])
+
+
+def measure(trainer: Any, questions: int, half: int) -> list[dict[str, Any]]:
+    """Return `question_lines` of questions over the range of P, at the weights the trainer holds."""
+    n, longest = trainer.config.rollout.rollouts_per_prompt, trainer.config.rollout.max_response_tokens
+    trainer.move_weights()
+    candidates = trainer.questions(0)
+    drawn = _draw(trainer, candidates, 100_000, 1)
+    order = sorted(range(len(candidates)), key=lambda i: (np.mean([own.reward for own in drawn[i]]), i))
+    # evenly over the order of P, so that hard and easy ones are among them
+    chosen = [candidates[order[i]] for i in np.linspace(0, len(order) - 1, questions).round().astype(int)]
+    pools = _draw(trainer, chosen, 200_000, -(-2 * half // n))
+    lines = []
+    for index, problem in enumerate(chosen):
+        demonstration = trainer.demonstration(index, problem)
+        offline = demonstration_gradients(trainer.engine.module, demonstration)
+        halves = []
+        for part in (pools[index][:half], pools[index][half : 2 * half]):
+            scores = torch.stack([trajectory_gradient(trainer.engine.module, own) for own in part])
+            halves.append(Seen(torch.cat([scores, offline]), np.array([own.reward for own in part]),
+                               np.array([own.length for own in part])))  # fmt: skip
+        success = float(np.mean([own.reward for own in pools[index][: 2 * half]]))
+        found = question_lines(halves, demonstration.length, n, longest)
+        lines += [{"question": problem.id, "success": success, **line} for line in found]
+        print(f"  {problem.id}: P = {success:.2f}", flush=True)
+    return lines
+
+
+def _draw(trainer: Any, questions: Sequence[Any], first_step: int, rounds: int) -> list[list[Trajectory]]:
+    """Return graded rollouts of questions, n per round, with seeds that no step of a run has."""
+    found: list[list[Trajectory]] = [[] for _ in questions]
+    for number in range(rounds):
+        trainer.state.step = first_step + number
+        rollouts = trainer.sample(list(questions))
+        batch = trainer.weigh_questions(list(questions), rollouts, trainer.verify(list(questions), rollouts))
+        for own, group in zip(found, batch, strict=True):
+            own += [replace(one, old_logprobs=np.zeros_like(one.old_logprobs)) for one in group.rollouts]
+    return found
+
+
+def measure_run(folder: RunFolder, base: Path, questions: int = QUESTIONS, half: int = HALF) -> dict[str, Any]:
+    """Return the measurement at the base, at every checkpoint a finished run kept, and at its final weights.
+
+    Raises:
+        HptError: the run is not finished.
+    """
+    from hpt.checkpoint import checkpoints
+    from hpt.laboratory.capture import trainer_after
+    from hpt.rewards import Verifier
+
+    if not folder.finished:
+        raise HptError(f"{folder.path.name} must be finished; name another run")
+    lines = []
+    with Verifier(timeout_s=folder.config.rollout.verifier_timeout_s) as verifier:
+        trainer = trainer_after(folder, verifier)
+        places: Mapping[int, Path] = {0: base, folder.config.schedule.steps: folder.model} | {
+            int(path.name.removeprefix("step-")): path for path in checkpoints(folder.path / "checkpoints")
+        }
+        for step in sorted(places):
+            print(f"step {step}: {places[step].name}", flush=True)
+            _load(trainer, places[step])
+            lines += [{"step": step, **line} for line in measure(trainer, questions, half)]
+    commit, dirty = source_commit()
+    return {"run": folder.path.name, "commit": commit, "dirty": dirty, "rollouts": 2 * half, "draws": DRAWS,
+            "lines": lines}  # fmt: skip
+
+
+def _load(trainer: Any, place: Path) -> None:
+    if not (place / "config.json").exists():
+        trainer.engine.load_state(place)
+        return
+    weights = dict(load_model(place).named_parameters())
+    with torch.no_grad():
+        for name, own in trainer.engine.module.model.named_parameters():
+            own.copy_(weights[name])
+
+
+def load_checkpoints(path: Path = PATH) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Return what was measured: whose run and how much, and a line per step, question and row.
+
+    Example:
+        >>> load_checkpoints()[1].columns[:4].tolist()
+        ['step', 'question', 'success', 'row']
+    """
+    content = read_json(path)
+    return {key: value for key, value in content.items() if key != "lines"}, pd.DataFrame(content["lines"])
+
+
+def main() -> None:
+    """Measure the run folder named, and write the result into the package."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path, help="folder of a finished run that learns from demonstrations")
+    parser.add_argument("--base", type=Path, required=True, help="model folder it began from")
+    parser.add_argument("--questions", type=int, default=QUESTIONS)
+    parser.add_argument("--half", type=int, default=HALF, help="rollouts of each half of a question")
+    parser.add_argument("--out", type=Path, default=PATH)
+    options = parser.parse_args()
+    content = measure_run(RunFolder(options.run), options.base, options.questions, options.half)
+    for line in content["lines"]:
+        line |= {name: float(f"{value:.6g}") for name, value in line.items() if isinstance(value, float)}
+    options.out.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    print(f"wrote {options.out}: {len(content['lines'])} lines of {content['run']}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,304 @@
+"""Section 2.2 and Appendix B as numbers: both sides of every lemma and equation on policies small enough to list.
+
+A `Check` is one statement on one policy. Either it is an identity, and then its two sides differ by rounding; or it
+says where an identity ends (a reference that does not cover, a ratio per token, a denominator that is no density), and
+then the difference is the price. `hpt.laboratory.mixed` adds Eq. 9 to 13.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from hpt.laboratory import truth
+from hpt.laboratory.exact import (
+    ExactPolicy,
+    TabularPolicy,
+    TrajectorySpace,
+    TransformerPolicy,
+    random_parameters,
+    token_entropies,
+    token_logprobs,
+    trajectory_logprobs,
+)
+from hpt.laboratory.truth import Question, Situation
+from hpt.upge.estimator import ROWS, TokenStreams, unified_weights
+
+#: Relative; float64 sums over at most 625 terms lose 1e-13, a wrong term is worth more than 1e-4.
+TOLERANCE = 1e-10
+#: mu of the Common Objective, lambda of B.2 and the clip bound, where they are not what is varied.
+ADHERENCE, TRUST, EPS = 0.3, 0.2, 0.2
+#: Dr. GRPO with and without its mask: token ratios over pi_old and nothing else.
+CLIPPED = ROWS["dr_grpo"].with_parameters(clip_eps_low=EPS, clip_eps_high=EPS)
+UNMASKED = ROWS["dr_grpo"].with_parameters(clip_eps_low=None, clip_eps_high=None)
+
+#: name -> policy, vocabulary, longest, whether a token ends, seed, spread of the parameters.
+CASES: dict[str, tuple[type[ExactPolicy], int, int, bool, int, float]] = {
+    "tabular-3-3": (TabularPolicy, 3, 3, True, 0, 1.0),
+    "tabular-5-4": (TabularPolicy, 5, 4, False, 1, 1.0),
+    "tabular-5-4-ends": (TabularPolicy, 5, 4, True, 2, 1.0),
+    "transformer-3-4": (TransformerPolicy, 3, 4, True, 3, 0.3),
+    "transformer-4-3": (TransformerPolicy, 4, 3, False, 4, 0.3),
+}
+
+
+#: Where a trajectory is a token, so that Eq. 6 with the package's weights is Eq. 3.
+ONE_TOKEN = (TabularPolicy, 5, 1, False, 7, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Case(Situation):
+    """A situation, and what the identities below need of it."""
+
+    @cached_property
+    def scores(self) -> Tensor:
+        """grad log pi of every trajectory, [K, D]."""
+        return self.policy.space.incidence @ self.token_scores
+
+    @cached_property
+    def centred(self) -> Tensor:
+        """The reward minus its expectation under pi_old, [K]: an advantage of both signs."""
+        return self.question.reward - (self.pi_old * self.question.reward).sum()
+
+    def gradient(self, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return the gradient [D] of a function of the parameters, by autograd."""
+        return truth.gradient(function, self.parameters)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One statement on one policy.
+
+    Attributes:
+        paper: equation, lemma or appendix.
+        states: in words.
+        identity: whether both sides should be the same; else it is said where that ends.
+        difference: largest entry of left minus right, relative to the length of the left side.
+    """
+
+    paper: str
+    states: str
+    identity: bool
+    difference: float
+
+
+def make_case(name: str) -> Case:
+    """Return one of `CASES`, seeded.
+
+    Example:
+        >>> len(make_case("tabular-5-4").pi)
+        625
+    """
+    return case(*CASES[name])
+
+
+def case(kind: type[ExactPolicy], vocabulary: int, length: int, ends: bool, seed: int, spread: float) -> Case:
+    """Return a case of a policy, with rewards of 0 and 1 and a demonstrator that never writes half of the answers."""
+    space = TrajectorySpace.of(vocabulary, length, ends)
+    policy = kind(space)  # type: ignore[call-arg]
+    reward = torch.from_numpy(np.random.default_rng(seed).integers(0, 2, len(space)).astype(np.float64))
+    parameters = random_parameters(policy, seed, spread)
+    old = parameters + random_parameters(policy, seed + 1, spread=0.4 * spread)
+    return Case(policy, parameters, old, Question(space, reward, some_law(space, seed, zeros=len(space) // 2)))
+
+
+def some_law(space: TrajectorySpace, seed: int, zeros: int = 0) -> Tensor:
+    """Return a random law [K]; the first ``zeros`` trajectories of a shuffle have probability 0."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.rand(len(space), generator=generator, dtype=torch.float64)
+    weights[torch.randperm(len(space), generator=generator)[:zeros]] = 0
+    return weights / weights.sum()
+
+
+def some_values(own: Case) -> Tensor:
+    """Return a random function of trajectories, [K]."""
+    return torch.from_numpy(np.random.default_rng(11).normal(size=len(own.pi)))
+
+
+def references(own: Case) -> dict[str, Tensor]:
+    """Return reference policies that cover the policy, [K] each."""
+    space = own.policy.space
+    return {
+        "pi": own.pi,
+        "pi_old": own.pi_old,
+        "uniform": torch.full((len(space),), 1 / len(space), dtype=torch.float64),
+        "mixture of pi_old and pi_beta": 0.5 * own.pi_old + 0.5 * own.question.demonstrator,
+    }
+
+
+def without_demonstrations(own: Case) -> Tensor:
+    """Return pi_old without the likelier half of the demonstrations, [K]: it cannot carry Eq. 4's SFT term."""
+    partial = torch.where(own.question.demonstrator > own.question.demonstrator.median(), 0.0, own.pi_old)
+    return partial / partial.sum()
+
+
+def every_trajectory(own: Case, per_trajectory: Tensor) -> tuple[TokenStreams, Tensor]:
+    """Return all K trajectories as one micro-batch, and a number per trajectory spread over its tokens."""
+    space = own.policy.space
+    on = space.mask.bool()
+    now, before = (token_logprobs(own.policy, theta).detach() for theta in (own.parameters, own.old_parameters))
+    owner = torch.arange(len(space))[:, None].expand_as(space.pair)[on]
+    entropies = token_entropies(own.policy, own.parameters).detach()[space.state[on]]
+    streams = TokenStreams(now[space.pair[on]], entropies, before[space.pair[on]], owner, len(space))
+    return streams, per_trajectory[owner]
+
+
+def token_weighted(own: Case, weights: Tensor, sampled_from: Tensor) -> Tensor:
+    """Return E_s of sum_t weight_t grad log pi_t, [D]; weights of all tokens as `every_trajectory` orders them."""
+    space = own.policy.space
+    on = space.mask.bool()
+    owner = torch.arange(len(space))[:, None].expand_as(space.pair)[on]
+    per_pair = torch.zeros(len(space.prefixes) * space.vocabulary, dtype=torch.float64)
+    per_pair.index_add_(0, space.pair[on], weights * sampled_from[owner])
+    return per_pair @ own.token_scores
+
+
+def token_surrogate(own: Case, advantage: Tensor, eps: float | None) -> Tensor:
+    """Return grad E_old[sum_t min(r_t A, clip(r_t) A)], [D], by autograd; without ``eps`` of r_t A alone."""
+    space = own.policy.space
+    before = token_logprobs(own.policy, own.old_parameters).detach()
+
+    def surrogate(leaf: Tensor) -> Tensor:
+        ratio = (token_logprobs(own.policy, leaf) - before).exp()[space.pair]
+        value = ratio * advantage[:, None]
+        if eps is not None:
+            value = torch.minimum(value, ratio.clamp(1 - eps, 1 + eps) * advantage[:, None])
+        return (own.pi_old[:, None] * space.mask * value).sum()
+
+    return own.gradient(surrogate)
+
+
+def difference(left: Tensor, right: Tensor) -> float:
+    """Return max |left - right| / |left|."""
+    return float((left - right).abs().max() / left.norm())
+
+
+def checks(own: Case) -> Iterator[Check]:
+    """Yield every statement of Section 2.2 and Appendix B on one case."""
+    yield from _lemmas(own)
+    yield from _unified(own)
+    yield from _masks(own)
+
+
+def _lemmas(own: Case) -> Iterator[Check]:
+    values, sampler = some_values(own), some_law(own.policy.space, 21)
+    left = own.gradient(lambda leaf: (truth.law(own.policy, leaf) * values).sum())
+    score = truth.score_expectation(values, own.scores, own.pi)
+    yield Check("Lemma A1", "grad E[f] = E[f grad log pi]", True, difference(left, score))
+    nothing = truth.score_expectation(torch.ones_like(values), own.scores, own.pi)
+    yield Check("Lemma A1", "E[grad log pi] = 0", True, float(nothing.abs().max()))
+
+    def integrand(leaf: Tensor) -> Tensor:
+        return trajectory_logprobs(own.policy, leaf) ** 2 + values
+
+    left = own.gradient(lambda leaf: (truth.law(own.policy, leaf) * integrand(leaf)).sum())
+    moving = own.gradient(lambda leaf: (own.pi * integrand(leaf)).sum())
+    fixed = truth.score_expectation(integrand(own.parameters).detach(), own.scores, own.pi)
+    yield Check("Lemma A2", "f depends on the parameters: + E[grad f]", True, difference(left, fixed + moving))
+    yield Check("Lemma A2", "without that term", False, difference(left, fixed))
+    changed = truth.score_expectation(own.pi / sampler * values, own.scores, sampler)
+    yield Check("Lemma A3", "E_pi[f grad log pi] = E_s[(pi / s) f grad log pi]", True, difference(score, changed))
+    partial = some_law(own.policy.space, 22, zeros=5)
+    right = truth.unified_gradient(own.pi, own.scores, values, partial)
+    lost = truth.lost_by_coverage(own.pi, own.scores, values, partial)
+    yield Check("Lemma A3", "with s = 0 on five trajectories", False, difference(score, right))
+    yield Check("Lemma A3", "... plus what s never draws", True, difference(score, right + lost))
+
+
+def _unified(own: Case) -> Iterator[Check]:
+    question = own.question
+    for mu in (0.0, ADHERENCE, 2.0):
+        left = truth.objective_gradient(own.policy, own.parameters, question, mu)
+        right = truth.two_term_gradient(own.pi, own.scores, question, mu)
+        yield Check("Eq. 1, 2", f"grad J_mu is the sum of the two terms, mu = {mu:g}", True, difference(left, right))
+    left = truth.objective_gradient(own.policy, own.parameters, question, ADHERENCE)
+    advantage = truth.unified_advantage(own.pi, question, ADHERENCE)
+    for name, reference in references(own).items():
+        right = truth.unified_gradient(own.pi, own.scores, advantage, reference)
+        yield Check("Eq. 3, 4", f"under the reference {name}", True, difference(left, right))
+    right = truth.unified_gradient(own.pi, own.scores, advantage, question.demonstrator)
+    lost = truth.lost_by_coverage(own.pi, own.scores, advantage, question.demonstrator)
+    yield Check("Eq. 3, 4", "under the demonstrator, which never writes half of the answers", False,
+                difference(left, right))  # fmt: skip
+    yield Check("Eq. 3, 4", "... plus what it never writes", True, difference(left, right + lost))
+    ones, sft = torch.ones_like(own.pi), ADHERENCE * question.demonstrator / own.pi
+    whole = ADHERENCE * truth.score_expectation(ones, own.scores, question.demonstrator)
+    right = truth.unified_gradient(own.pi, own.scores, sft, question.demonstrator)
+    yield Check("Eq. 3, 4", "the SFT term alone under the demonstrator", True, difference(whole, right))
+    right = truth.unified_gradient(own.pi, own.scores, sft, without_demonstrations(own))
+    yield Check("Eq. 3, 4", "the SFT term under a reference that lacks demonstrations", False, difference(whole, right))
+    for trust in (TRUST, 1.5):
+        left = own.gradient(lambda leaf, trust=trust: truth.objective(
+            own.policy, leaf, question, ADHERENCE, trust, own.pi_old))  # fmt: skip
+        advantage = truth.unified_advantage(own.pi, question, ADHERENCE, trust, own.pi_old)
+        for name, reference in references(own).items():
+            right = truth.unified_gradient(own.pi, own.scores, advantage, reference)
+            yield Check("Appendix B.2", f"trust region {trust:g}, under {name}", True, difference(left, right))
+    weighted = truth.score_expectation(own.pi * question.reward, own.scores, own.pi_old)
+    left = own.gradient(lambda leaf: (own.pi_old * question.reward * truth.law(own.policy, leaf)).sum())
+    yield Check("Eq. 20", "pi_ref = 1 is the gradient of E_old[A pi]", True, difference(left, weighted))
+    exact = truth.two_term_gradient(own.pi, own.scores, question, 0.0)
+    # its length is that of a probability: compared in direction
+    scaled = weighted * (weighted @ exact) / (weighted @ weighted)
+    yield Check("Eq. 20", "... against that of E_pi[A], best rescaled", False, difference(exact, scaled))
+
+
+def _masks(own: Case) -> Iterator[Check]:
+    reward, advantage = own.question.reward, own.centred
+    left = own.gradient(
+        lambda leaf: truth.ppo_surrogate(truth.law(own.policy, leaf), own.pi_old, advantage, EPS, EPS)
+    )  # fmt: skip
+    masked = truth.masked_gradient(own.pi, own.pi_old, own.scores, advantage, EPS, EPS)
+    yield Check("Appendix B.3, Eq. 21", "the mask is the derivative of the surrogate, trajectories", True,
+                difference(left, masked))  # fmt: skip
+    ratio = own.pi / own.pi_old
+    symmetric = ((ratio > 1 - EPS) & (ratio < 1 + EPS)) * ratio * advantage
+    right = truth.score_expectation(symmetric, own.scores, own.pi_old)
+    yield Check("Appendix B.3, Eq. 21", "with the mask 1[|r - 1| <= eps]", False, difference(left, right))
+    streams, per_token = every_trajectory(own, advantage)
+    found = token_weighted(own, unified_weights(CLIPPED, streams, per_token), own.pi_old)
+    yield Check("Appendix B.3, Eq. 21", "the same token by token, the package's mask", True,
+                difference(token_surrogate(own, advantage, EPS), found))  # fmt: skip
+    streams, per_token = every_trajectory(own, reward)
+    found = token_weighted(own, unified_weights(UNMASKED, streams, per_token), own.pi_old)
+    yield Check("Eq. 18", "ratios of single tokens, unmasked", True,
+                difference(token_surrogate(own, reward, None), found))  # fmt: skip
+    exact = truth.two_term_gradient(own.pi, own.scores, own.question, 0.0)
+    yield Check("Eq. 18", "... against the true gradient", False, difference(exact, found))
+    whole = truth.unified_gradient(own.pi, own.scores, reward, own.pi_old)
+    yield Check(
+        "Eq. 18", "... with ratios of whole answers instead, against the true gradient", True, difference(exact, whole)
+    )
+
+
+def one_token_checks(own: Case) -> Iterator[Check]:
+    """Yield Eq. 6 with the package's weights on a case of one token per trajectory."""
+    advantage = truth.unified_advantage(own.pi, own.question, ADHERENCE)
+    streams, per_token = every_trajectory(own, advantage)
+    left = truth.objective_gradient(own.policy, own.parameters, own.question, ADHERENCE)
+    found = token_weighted(own, unified_weights(UNMASKED, streams, per_token), own.pi_old)
+    yield Check("Eq. 6", "the package's weights, one token per answer", True, difference(left, found))
+    masked = token_weighted(own, unified_weights(CLIPPED, streams, per_token), own.pi_old)
+    expected = truth.masked_gradient(own.pi, own.pi_old, own.scores, advantage, EPS, EPS)
+    yield Check("Eq. 6", "... and with the mask", True, difference(expected, masked))
+    yield Check("Eq. 6", "the mask against the true gradient", False, difference(left, masked))
+
+
+def derivation_frame() -> pd.DataFrame:
+    """Return every statement of Section 2.2, Appendix B and Eq. 9 to 13 on every case.
+
+    Returns:
+        A line per (case, statement): paper, states, identity, case, difference.
+    """
+    from hpt.laboratory.mixed import mixed_checks
+
+    found = {name: (*checks(own), *mixed_checks(own)) for name in CASES for own in [make_case(name)]}
+    found["tabular-5-1"] = tuple(one_token_checks(case(*ONE_TOKEN)))
+    lines = [(own.paper, own.states, own.identity, name, own.difference) for name in found for own in found[name]]
+    return pd.DataFrame(lines, columns=["paper", "states", "identity", "case", "difference"])

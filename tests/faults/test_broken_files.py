@@ -1,0 +1,302 @@
+"""A full disk, a read-only folder, files cut off or with a flipped bit: named, counted, nothing finished is lost."""
+
+import errno
+import resource
+import shutil
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpt.artefacts.provenance import source_rows
+from hpt.checkpoint import TrainingState, checkpoints, load_newest, save_checkpoint
+from hpt.errors import HptError, RecordFault
+from hpt.experiments import PlannedRun, planned_runs
+from hpt.export import export_run, load_records
+from hpt.files import check_manifest, read_json, write_json, write_text
+from hpt.integrity import CHECKSUMS, add_checksum, check, damaged_count, damaged_files, set_aside, write_checksums
+from hpt.model_folder import save_model_folder
+from hpt.report import _notes
+from hpt.runs import RunFolder
+from tests.fabricated import fabricate
+from tests.jobs import Fault, Undisturbed, assert_same_results, leftovers, only_run, start_job
+from tests.scripted import config_for, make_trainer, tokenizer
+
+ARTEFACT = "figure7"
+
+pytestmark = pytest.mark.timeout(900)
+
+
+# --- nothing can be written -------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def no_file_over(size: int) -> Generator[None]:
+    """Have every write beyond so many bytes fail, in C and Rust as in Python (which ignores the signal)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(stage: int, tmp_path: Path) -> None:
+    """Weights are written by PyTorch's C++ and by safetensors' Rust, each with errors of its own."""
+    trainer = make_trainer(config_for("hpt", engine__zero_stage=stage))
+    trainer.train(1)
+    tables = trainer.tables()
+    save_checkpoint(tmp_path, trainer.engine, TrainingState(step=1), tables, keep=2)
+    with no_file_over(3_000), pytest.raises(HptError, match=r"cannot write .*step-000002.*same command again"):
+        save_checkpoint(tmp_path, trainer.engine, TrainingState(step=2), tables, keep=2)
+    assert load_newest(tmp_path)[1].step == 1
+    save_checkpoint(tmp_path, trainer.engine, TrainingState(step=2), tables, keep=2)
+    path, state, _ = load_newest(tmp_path)
+    assert path is not None
+    check_manifest(path)
+    assert (state.step, state.damaged_checkpoints) == (2, 0)
+    with no_file_over(3_000), pytest.raises(HptError, match=r"cannot write .*model.*same command again"):
+        save_model_folder(trainer.engine, tokenizer(), tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+    save_model_folder(trainer.engine, tokenizer(), tmp_path / "model")
+    assert (tmp_path / "model" / "model.safetensors").is_file()
+
+
+def test_a_file_that_does_not_fit_leaves_what_was_there(tmp_path: Path) -> None:
+    write_text(tmp_path / "own.csv", "before")
+    with no_file_over(1_000), pytest.raises(HptError, match=r"cannot write .*own\.csv: File too large; free space"):
+        write_text(tmp_path / "own.csv", "x" * 100_000)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"own.csv": "before"}
+
+
+FAULTS = [(errno.ENOSPC, ".step-000004"), (errno.EROFS, "PolicyEngine.save_model"), (errno.EACCES, "evaluations")]
+
+
+def test_a_run_whose_disk_is_full_says_so_and_goes_on_later(
+    digits_runs: dict[str, Undisturbed], tmp_path: Path
+) -> None:
+    """In the middle of a checkpoint, of the final model, and of an evaluation; each time from where it stood."""
+    own = digits_runs["hpt"]
+    for number, part in FAULTS:
+        job = start_job(own.config, tmp_path, own.evaluations, Fault(part, number))
+        assert job.wait() == 1, job.said()
+        said = job.said()
+        assert "error: cannot write " in said
+        assert "the same command again" in said
+        assert "Traceback" not in said
+        folder = only_run(tmp_path)
+        for path in checkpoints(folder.path / "checkpoints"):
+            check_manifest(path)
+    job = start_job(own.config, tmp_path, own.evaluations)
+    assert job.wait() == 0, job.said()
+    assert_same_results(only_run(tmp_path), own.folder)
+    assert leftovers(only_run(tmp_path)) == []
+    assert read_json(only_run(tmp_path).path / "provenance.json")["damaged_checkpoints"] == 0
+
+
+# --- what was written is not what is there ----------------------------------------------------------------------------
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+DAMAGES: list[Callable[[Path], None]] = [flip_a_bit, cut_off, Path.unlink]
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> list[PlannedRun]:
+    return fabricate(tmp_path_factory.mktemp("runs"), [ARTEFACT])
+
+
+@pytest.fixture
+def run(plan: list[PlannedRun], tmp_path: Path) -> RunFolder:
+    """A finished run in a folder of its own, with its checksums."""
+    source = next(own.folder for own in plan if own.method == "hpt")
+    assert source is not None
+    folder = RunFolder(Path(shutil.copytree(source.path, tmp_path / source.path.name)))
+    (folder.model / "model.safetensors").write_bytes(bytes(1_000))
+    write_checksums(folder)
+    return folder
+
+
+FILES = ["config.json", "metrics.parquet", "rollouts.parquet", "validation.parquet", "provenance.json"]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_record_is_never_read(name: str, damage: Callable[[Path], None], run: RunFolder) -> None:
+    load_records(run.path)
+    damage(run.path / name)
+    assert damaged_files(run) == [name]
+    with pytest.raises(RecordFault, match=rf"{name} is missing or damaged: .* goes on from the newest good checkpoint"):
+        load_records(run.path)
+    with pytest.raises(RecordFault, match=name):
+        export_run(run, run.path.parent / "records")
+    assert set_aside(run) == [name]
+    assert (damaged_count(run), run.status["state"]) == (1, "stopped")
+    assert not (run.path / name).exists()
+
+
+@pytest.mark.parametrize("damage", [flip_a_bit, cut_off])
+def test_a_damaged_evaluation_is_sampled_again_and_the_run_stays_finished(
+    damage: Callable[[Path], None], run: RunFolder
+) -> None:
+    file = run.evaluation_path("contest-a", "0123456789abcdef")
+    write_text(file, "answers")
+    write_checksums(run)
+    add_checksum(run, file)
+    assert damaged_files(run) == []
+    damage(file)
+    assert set_aside(run) == [f"evaluations/{file.name}"]
+    assert run.finished
+    assert not file.exists()
+    assert damaged_files(run) == []
+    assert [path.name for path in (run.path / "damaged").iterdir()] == [f"1-{file.name}"]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_damaged_model_is_never_used(name: str, run: RunFolder) -> None:
+    flip_a_bit(run.model / name)
+    with pytest.raises(RecordFault, match="missing or damaged"):
+        check(run)
+    set_aside(run)
+    assert not run.model.exists()
+    assert run.status["state"] == "stopped"
+
+
+def test_checksums_that_are_damaged_themselves_vouch_for_nothing(run: RunFolder) -> None:
+    (run.path / CHECKSUMS).write_text("{")
+    with pytest.raises(RecordFault, match=CHECKSUMS):
+        load_records(run.path)
+    assert CHECKSUMS in set_aside(run)
+    assert run.status["state"] == "stopped"
+
+
+def test_a_run_of_an_earlier_version_has_none_and_is_taken_as_it_is(run: RunFolder) -> None:
+    (run.path / CHECKSUMS).unlink()
+    assert damaged_files(run) == []
+    load_records(run.path)
+
+
+def test_a_status_that_cannot_be_read_is_no_reason_to_start_anew(run: RunFolder) -> None:
+    cut_off(run.path / "status.json")
+    assert run.status == {"state": "damaged", "step": 0}
+    assert not run.finished
+
+
+def test_a_plan_names_what_is_damaged_and_a_damaged_base_is_no_other_base(plan: list[PlannedRun]) -> None:
+    """Its weights would otherwise give all that starts from it another fingerprint: made again, in silence."""
+    folders = {own.method: own.folder for own in plan if own.folder is not None}
+    root = folders["hpt"].path.parent.parent
+    for folder in folders.values():
+        write_checksums(folder)
+
+    def reasons() -> dict[str, str]:
+        return {own.method: own.reason for own in planned_runs("tiny", [ARTEFACT], [0], root)}
+
+    assert set(reasons().values()) == {""}
+    flip_a_bit(folders["hpt"].path / "metrics.parquet")
+    assert {name: why for name, why in reasons().items() if why} == {"hpt": "damaged: metrics.parquet"}
+    flip_a_bit(folders["hpt"].path / "metrics.parquet")
+    weights = folders["pretrain"].model / "model.safetensors"  # made-up bases have none
+    weights.write_bytes(bytes(1_000))
+    found = reasons()
+    assert found.pop("pretrain") == "damaged: model/*.safetensors"
+    assert all("is not trained" in why for why in found.values())
+    weights.unlink()
+    assert set(reasons().values()) == {""}
+
+
+def test_damaged_weights_of_a_run_that_others_start_from_are_named_and_made_again(tmp_path: Path) -> None:
+    """SFT's, from which GRPO starts in Figure 3: looked at like a base's, and no dead end for what comes after."""
+    plan = fabricate(tmp_path, ["figure3"])
+    sft = next(own.folder for own in plan if own.method == "sft")
+    assert sft is not None
+    write_checksums(sft)
+    (sft.model / "model.safetensors").write_bytes(bytes(1_000))
+    found = {own.method: own.reason for own in planned_runs("tiny", ["figure3"], [0], tmp_path) if own.reason}
+    assert found == {"sft": "damaged: model/*.safetensors", "grpo": "sft is not trained"}
+
+
+def test_a_kill_while_damage_is_set_aside_leaves_it_to_be_found(
+    digits_runs: dict[str, Undisturbed], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever of the writes came last, the run is not taken for one that is finished and whole."""
+    shutil.copytree(digits_runs["hpt"].root, tmp_path, dirs_exist_ok=True)
+    folder = only_run(tmp_path)
+    flip_a_bit(folder.path / "metrics.parquet")
+
+    def killed(path: Path, content: object) -> None:
+        if Path(path).name == CHECKSUMS:
+            raise KeyboardInterrupt
+        write_json(path, content)
+
+    monkeypatch.setattr("hpt.integrity.write_json", killed)
+    with pytest.raises(KeyboardInterrupt):
+        set_aside(folder)
+    assert not folder.finished
+
+
+def test_a_finished_run_with_damaged_files_is_made_whole_from_its_checkpoint(
+    digits_runs: dict[str, Undisturbed], tmp_path: Path
+) -> None:
+    """Metrics, weights, an evaluation and the configuration at once: all as before, each counted and reported."""
+    own = digits_runs["hpt"]
+    shutil.copytree(own.root, tmp_path, dirs_exist_ok=True)
+    folder = only_run(tmp_path)
+    before = read_json(folder.path / "provenance.json")
+    (evaluation,) = (folder.path / "evaluations").iterdir()
+    for path in (folder.path / "metrics.parquet", folder.model / "model.safetensors", evaluation):
+        flip_a_bit(path)
+    cut_off(folder.path / "config.json")
+    job = start_job(own.config, tmp_path, own.evaluations)
+    assert job.wait() == 0, job.said()
+    assert_same_results(folder, own.folder)
+    assert folder.config == own.folder.config
+    after = read_json(folder.path / "provenance.json")
+    assert after == before | {"damaged_files": 4, "damaged_checkpoints": 0}
+    assert job.said().count("damaged, set aside and made again") == 4
+    assert damaged_files(folder) == []
+    rows = source_rows([load_records(folder.path)])
+    assert f"Damaged files, set aside and made again from the last good state: 4 of {folder.path.name}." in " ".join(
+        _notes("tiny", [0], [], rows)
+    )
+
+
+def test_a_configuration_that_cannot_be_read_is_written_again_where_a_run_goes_on(
+    digits_runs: dict[str, Undisturbed], tmp_path: Path
+) -> None:
+    from hpt.integrity import set_aside_unreadable_config
+
+    folder = RunFolder(Path(shutil.copytree(digits_runs["hpt"].folder.path, tmp_path / "run")))
+    set_aside_unreadable_config(folder)
+    assert damaged_count(folder) == 0
+    cut_off(folder.path / "config.json")
+    set_aside_unreadable_config(folder)
+    assert damaged_count(folder) == 1
+    folder.create(digits_runs["hpt"].config)
+    assert folder.config == digits_runs["hpt"].config
+
+
+def test_a_report_counts_damaged_checkpoints() -> None:
+    row: dict[str, Any] = {"run": "hpt-weak-s0", "commit": "0", "dirty": False, "numerics_version": 1}
+    (note,) = [own for own in _notes("tiny", [0], [], [row | {"damaged_checkpoints": 2}]) if "amaged" in own]
+    assert note.startswith("Damaged checkpoints")
+    assert "2 of hpt-weak-s0" in note
+    assert not [own for own in _notes("tiny", [0], [], [row]) if "amaged" in own]
+
+
+def test_what_is_read_back_is_what_was_written(run: RunFolder) -> None:
+    """Rewriting a file by other means than the run's own is seen as well."""
+    write_json(run.path / "config.json", read_json(run.path / "config.json") | {"seed": 1})
+    assert damaged_files(run) == ["config.json"]

@@ -1,0 +1,111 @@
+"""Ctrl-C once stops cleanly and says how to continue; twice stops at once. Nothing is left running either way."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+#: The command line with jobs that only sleep: one that ends when interrupted, and one deaf to that.
+_COMMAND = """
+import sys
+import hpt.pool
+from hpt.cli import main
+
+job = [sys.executable, "-c", sys.argv.pop()]
+hpt.pool.job_command = lambda module, arguments, options: job
+main()
+"""
+_WILLING = """
+import sys, time
+print("at work", flush=True)
+try:
+    time.sleep(600)
+except KeyboardInterrupt:
+    print("saved", flush=True)
+    sys.exit(130)
+"""
+_DEAF = """
+import signal, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+print("at work", flush=True)
+time.sleep(600)
+"""
+
+
+@contextmanager
+def command(job: str, folder: Path) -> Iterator[tuple[subprocess.Popen[str], psutil.Process]]:
+    """A command whose job is at work, in a process group of its own as in a terminal, and the job."""
+
+    def listen() -> None:  # a shell starts background jobs, and so whole test runs, with Ctrl-C ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    asked = ["train", "--method", "pretrain", "--scale", "tiny", "--runs-dir", str(folder), job]
+    process = subprocess.Popen(
+        [sys.executable, "-c", _COMMAND, *asked], stderr=subprocess.PIPE, text=True, process_group=0, preexec_fn=listen
+    )
+    try:
+        end = time.monotonic() + 200
+        while not any("at work" in log.read_text() for log in folder.glob("*/*/log.txt")):
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        (child,) = psutil.Process(process.pid).children()
+        yield process, child
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+def said_until(process: subprocess.Popen[str], part: str) -> str:
+    """What it said up to the line that holds ``part``."""
+    assert process.stderr is not None
+    said = ""
+    for line in process.stderr:
+        said += line
+        if part in line:
+            break
+    return said
+
+
+def test_once_lets_a_job_finish_what_it_does_and_says_how_to_continue(tmp_path: Path) -> None:
+    with command(_WILLING, tmp_path) as (process, job):
+        os.killpg(process.pid, signal.SIGINT)  # what a terminal does: every process of the group
+        said = process.communicate(timeout=100)[1]
+        assert process.returncode == 130
+        assert "the same command continues" in said
+        assert "Traceback" not in said
+        assert not job.is_running()
+    (log,) = tmp_path.glob("*/*/log.txt")
+    assert log.read_text().split("\n")[:2] == ["at work", "saved"], "interrupted once, not twice"
+
+
+def test_twice_stops_at_once(tmp_path: Path) -> None:
+    with command(_DEAF, tmp_path) as (process, job):
+        os.killpg(process.pid, signal.SIGINT)
+        assert "again stops at once" in said_until(process, "stopping")
+        time.sleep(0.5)
+        assert process.poll() is None, "it waits for the job"
+        asked = time.monotonic()
+        os.killpg(process.pid, signal.SIGINT)
+        said = process.communicate(timeout=100)[1]
+        assert time.monotonic() - asked < 15, "it would have waited 20 s"
+        assert process.returncode == 130
+        assert "the same command continues" in said
+        assert not job.is_running()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_job_ends_with_the_command_that_started_it(number: signal.Signals, tmp_path: Path) -> None:
+    with command(_DEAF, tmp_path) as (process, job):
+        process.send_signal(number)
+        process.wait(timeout=100)
+        assert psutil.wait_procs([job], timeout=60)[1] == []

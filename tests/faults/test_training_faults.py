@@ -1,0 +1,217 @@
+"""What goes wrong while training is skipped or stops the run, as documented; counted, and the user is told why."""
+
+import math
+import multiprocessing
+import os
+import signal
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hpt.errors import TrainingFault
+from hpt.faults import FEWEST_TIMEOUTS, MOST_IN_A_ROW, FaultWatch
+from hpt.rewards import Grade, Verdict, Verifier
+from hpt.rollout import Sampler, SamplingRequest
+from hpt.trainer import Trainer
+from tests.scripted import ScriptedVerifier, config_for, make_trainer, same_weights, weights_of
+
+
+def column(trainer: Trainer, name: str) -> list[float]:
+    return [row[name] for row in trainer.rows["metrics"]]
+
+
+def spoil(trainer: Trainer, factor: float, steps: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Multiply the loss of some steps."""
+    genuine = trainer.engine.backward
+
+    def backward(loss: torch.Tensor) -> None:
+        genuine(loss * factor if trainer.state.step in steps else loss)
+
+    monkeypatch.setattr(trainer.engine, "backward", backward)
+
+
+# --- losses and gradients ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("factor", [math.nan, math.inf, -math.inf, 1e30])
+@pytest.mark.parametrize("method", ["hpt", "sft"])
+def test_a_bad_step_is_skipped_counted_and_explained(
+    method: str, factor: float, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = make_trainer(config_for(method))
+    trainer.train(1)
+    before = weights_of(trainer.engine)
+    spoil(trainer, factor, {1}, monkeypatch)
+    trainer.train(2)
+    assert same_weights(weights_of(trainer.engine), before)
+    assert column(trainer, "optim/skipped_updates") == [0.0, 2.0]
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2
+    reason = (
+        "above optimizer.skip_above_norm = 80"
+        if math.isfinite(column(trainer, "optim/gradient_norm")[1])
+        else "not finite"
+    )
+    assert all(line.startswith("step 1: update skipped") and reason in line for line in said)
+    trainer.train(4)  # and it goes on
+    assert not same_weights(weights_of(trainer.engine), before)
+    assert column(trainer, "optim/skipped_updates") == [0.0, 2.0, 0.0, 0.0]
+    assert all(bool(torch.isfinite(weight).all()) for weight in weights_of(trainer.engine).values())
+
+
+def test_a_run_that_learns_nothing_any_more_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make_trainer(config_for("sft", schedule__steps=30))
+    spoil(trainer, math.nan, set(range(30)), monkeypatch)
+    with pytest.raises(TrainingFault, match=rf"step 9: {MOST_IN_A_ROW} updates in a row had no finite gradient.*lower"):
+        trainer.train(30)
+    assert len(trainer.rows["metrics"]) == 9
+
+
+def test_only_updates_in_a_row_stop_a_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    trainer = make_trainer(config_for("sft", schedule__steps=30))
+    spoil(trainer, math.nan, set(range(30)) - {5, 14, 23}, monkeypatch)
+    trainer.train(30)
+    assert sum(column(trainer, "optim/skipped_updates")) == 54
+    assert len(capsys.readouterr().err.splitlines()) == 20  # a log of thousands of lines helps nobody
+
+
+def test_a_large_norm_is_no_reason_to_stop() -> None:
+    trainer = make_trainer(config_for("sft", schedule__steps=15, optimizer__skip_above_norm=1e-9))
+    trainer.train(15)
+    assert sum(column(trainer, "optim/skipped_updates")) == 30
+
+
+# --- rollouts ---------------------------------------------------------------------------------------------------------
+
+
+def sampler_returning(*lengths: int) -> Sampler:
+    """The real sampler on an engine that returns responses of these lengths, whatever it is asked for."""
+    sampler: Any = Sampler.__new__(Sampler)
+
+    def completion(length: int) -> Any:
+        tokens = list(range(length))
+        flat = SimpleNamespace(token_ids=tokens, logprobs=[-1.0] * length)
+        return SimpleNamespace(token_ids=tokens, logprobs=flat, finish_reason="stop")
+
+    output = SimpleNamespace(outputs=[completion(length) for length in lengths])
+    sampler._engine = SimpleNamespace(generate=lambda prompts, *_, **__: [output for _ in prompts])
+    sampler._vllm = SimpleNamespace(SamplingParams=lambda **given: given)
+    sampler._context, sampler._stop_tokens, sampler._final_only, sampler.version = 128, [0], None, 0
+    return sampler
+
+
+@pytest.mark.parametrize("lengths", [(), (3,), (3, 3), (3, 3, 3, 3), (3, 0, 3)])
+def test_a_sampler_that_returns_fewer_or_empty_responses_stops_the_run(lengths: tuple[int, ...]) -> None:
+    trainer = make_trainer(config_for("hpt"))
+    before = weights_of(trainer.engine)
+    trainer.sampler = sampler_returning(*lengths)
+    with pytest.raises(TrainingFault, match=r"was asked for 3 responses and returned lengths \["):
+        trainer.train(1)
+    assert same_weights(weights_of(trainer.engine), before)
+    assert trainer.rows["metrics"] == []
+
+
+def test_the_sampler_in_these_tests_works_where_nothing_is_wrong() -> None:
+    request = SamplingRequest(np.arange(3), 0, 3, 1.0, 1.0, 8)
+    (batch,) = sampler_returning(3, 2, 1).sample([request])
+    assert [len(sample.tokens) for sample in batch] == [3, 2, 1]
+
+
+def test_a_sampler_that_forgets_a_question_stops_the_run() -> None:
+    trainer = make_trainer(config_for("hpt"))
+    sampler: Any = sampler_returning(1, 1, 1)
+    genuine = sampler._engine.generate
+    sampler._engine.generate = lambda prompts, *rest, **more: genuine(prompts[1:], *rest, **more)
+    trainer.sampler = sampler
+    with pytest.raises(TrainingFault, match="was asked for 4 questions and answered 3"):
+        trainer.train(1)
+
+
+# --- verdicts ---------------------------------------------------------------------------------------------------------
+
+
+class Late(ScriptedVerifier):
+    """Settles no answer from its ``start``-th call on, but for those the script spares."""
+
+    def __init__(self, spared: int = 0) -> None:
+        self.spared = spared
+
+    def grade(self, texts: Any, asked: Any) -> list[Grade]:
+        grades = super().grade(texts, asked)
+        late = [
+            grade if grade.verdict is Verdict.no_answer else Grade(Verdict.timed_out, grade.answer) for grade in grades
+        ]
+        return grades[: self.spared] + late[self.spared :]
+
+
+@pytest.mark.parametrize("method", ["hpt", "grpo", "luffy"])
+def test_a_batch_whose_answers_all_timed_out_stops_the_run(method: str) -> None:
+    """HPT would take every question for unsolved and learn all from demonstrations; GRPO would learn nothing."""
+    trainer = make_trainer(config_for(method))
+    trainer.train(1)
+    before = weights_of(trainer.engine)
+    verifier: Any = Late()
+    trainer.verifier = verifier
+    with pytest.raises(TrainingFault, match=r"step 1: the verifier settled none of \d+ answers.*verifier_timeout_s"):
+        trainer.train(2)
+    assert same_weights(weights_of(trainer.engine), before)
+    assert len(trainer.rows["metrics"]) == 1
+
+
+def test_answers_that_timed_out_are_wrong_and_counted_where_others_were_settled() -> None:
+    trainer = make_trainer(config_for("hpt"))
+    verifier: Any = Late(spared=3)
+    trainer.verifier = verifier
+    trainer.train(1)
+    assert column(trainer, "rollout/timed_out_count") == [9.0]
+    assert sum(row["timed_out"] for row in trainer.rows["rollouts"]) == 9
+
+
+@pytest.mark.parametrize("late", [0, 1, FEWEST_TIMEOUTS - 1])
+def test_a_few_late_answers_stop_nothing(late: int) -> None:
+    graded: Any = SimpleNamespace(count=lambda verdict: late if verdict is Verdict.timed_out else 0)
+    FaultWatch(config_for("hpt").optimizer).see_verdicts(0, [graded])
+
+
+def test_a_dead_verifier_worker_changes_no_result() -> None:
+    def trained(kill: bool) -> Trainer:
+        trainer = make_trainer(config_for("hpt"))
+        with Verifier(timeout_s=60) as verifier:
+            trainer.verifier = verifier
+            trainer.train(1)
+            if kill:
+                workers = multiprocessing.active_children()
+                assert workers
+                for worker in workers:
+                    assert worker.pid is not None
+                    os.kill(worker.pid, signal.SIGKILL)
+                time.sleep(0.3)
+            trainer.train(3)
+        return trainer
+
+    undisturbed, killed = trained(False), trained(True)
+    assert same_weights(weights_of(undisturbed.engine), weights_of(killed.engine))
+    assert undisturbed.rows["rollouts"] == killed.rows["rollouts"]
+
+
+# --- a skipped transfer -----------------------------------------------------------------------------------------------
+
+
+def test_a_skipped_transfer_stops_the_run_before_an_update_and_says_whose_weights_are_old() -> None:
+    trainer = make_trainer(config_for("hpt", optimizer__learning_rate=0.3))
+    trainer.train(1)
+    sampler: Any = trainer.sampler
+    sampler.stale = True
+    trainer.train(2)
+    before = weights_of(trainer.engine)
+    with pytest.raises(TrainingFault, match=r"the sampler's weights are version 2, the trainer's 4"):
+        trainer.train(3)
+    assert same_weights(weights_of(trainer.engine), before)
+    sampler.stale = False  # and whoever continues, with the weights moved again, goes on
+    trainer.move_weights()
+    trainer.train(3)
+    assert len(trainer.rows["metrics"]) == 3

@@ -1,0 +1,162 @@
+"""The same thing started twice: one process works, the other waits and says for whom; a dead one blocks nobody."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from hpt.errors import HptError
+from hpt.locks import LOCK, holder, locked
+from hpt.runs import run_folders
+
+_HOLD = """
+import sys
+from pathlib import Path
+from hpt.locks import locked
+
+with locked(Path(sys.argv[1]), tell=lambda message: print(message, flush=True)) as done:
+    print("nothing left" if done else "mine", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@contextmanager
+def started(*arguments: str, stderr: int | None = None) -> Iterator[subprocess.Popen[str]]:
+    """A Python process that is killed when the test is over, its output in a pipe."""
+    process = subprocess.Popen(
+        [sys.executable, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def let_go(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+    assert process.wait(timeout=30) == 0
+
+
+def test_the_second_waits_says_for_whom_and_finds_nothing_left(tmp_path: Path) -> None:
+    with started("-c", _HOLD, str(tmp_path)) as first:
+        assert line(first) == "mine"
+        with started("-c", _HOLD, str(tmp_path)) as second:
+            said = line(second)
+            assert f"process {first.pid} " in said
+            assert str(tmp_path) in said
+            assert "waiting" in said
+            let_go(first)
+            assert line(second) == "nothing left"
+            let_go(second)
+    with started("-c", _HOLD, str(tmp_path)) as third:  # asked for afterwards, it is done again
+        assert line(third) == "mine"
+
+
+def test_another_command_has_its_own_work_to_do(tmp_path: Path) -> None:
+    with started("-c", _HOLD, str(tmp_path)) as first:
+        assert line(first) == "mine"
+        with started("-c", _HOLD, str(tmp_path), "--more") as second:
+            assert "waiting" in line(second)
+            let_go(first)
+            assert line(second) == "mine"
+
+
+def test_the_lock_of_a_killed_process_is_free_and_its_work_not_done(tmp_path: Path) -> None:
+    with started("-c", _HOLD, str(tmp_path)) as first:
+        assert line(first) == "mine"
+        with started("-c", _HOLD, str(tmp_path)) as second:
+            assert "waiting" in line(second)
+            first.kill()
+            assert line(second) == "mine"
+            second.kill()
+            second.wait()
+    left = holder(tmp_path)
+    assert left is not None
+    assert not left.at_work
+    with locked(tmp_path, wait=False) as done:
+        assert not done
+
+
+def test_who_will_not_wait_is_told_who_holds_it(tmp_path: Path) -> None:
+    with started("-c", _HOLD, str(tmp_path)) as first:
+        assert line(first) == "mine"
+        with pytest.raises(HptError, match=f"worked on by process {first.pid} "), locked(tmp_path, wait=False):
+            pass
+
+
+def test_a_lock_file_that_says_nothing_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / LOCK).write_text("not JSON")
+    assert holder(tmp_path) is None
+    with locked(tmp_path, wait=False) as done:
+        assert not done
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_is_named(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(HptError, match=str(tmp_path)), locked(tmp_path / "new"):
+            pass
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def _said(process: subprocess.Popen[str], timeout_s: float) -> str:
+    said, _ = process.communicate(timeout=timeout_s)
+    assert process.returncode == 0, said
+    return said
+
+
+@pytest.mark.ci_slow
+@pytest.mark.timeout(900)
+def test_one_training_is_done_once_for_two_commands(tmp_path: Path) -> None:
+    """Two terminals: the second command's run waits for the first one's process, and finds it finished."""
+    command = ("-m", "hpt.cli", "train", "--method", "pretrain", "--scale", "tiny", "--runs-dir", str(tmp_path))
+    with started(*command, stderr=subprocess.STDOUT) as first:
+        while not (held := [found for path in tmp_path.glob("*/*") if (found := holder(path))]):
+            assert first.poll() is None
+            time.sleep(0.1)
+        with started(*command, stderr=subprocess.STDOUT) as second:
+            said = _said(second, 600)
+        assert f"waits for process {held[0].pid} " in said
+        _said(first, 60)
+    (folder,) = run_folders(tmp_path)
+    assert folder.finished
+    log = (folder.path / "log.txt").read_text()
+    assert log.count(f"worked on by process {held[0].pid} ") == 1
+    assert folder.table("metrics")["step"].is_monotonic_increasing
+    assert folder.status["pid"] == held[0].pid, "the second process trained again"
+
+
+@pytest.mark.ci_slow
+@pytest.mark.timeout(900)
+def test_one_report_is_made_once_for_two_reproductions(tmp_path: Path) -> None:
+    """The audit needs no run: what two commands could do twice, or to each other, is the report itself."""
+    folders = ("--runs-dir", str(tmp_path / "runs"), "--reports-dir", str(tmp_path / "reports"))
+    command = ("-m", "hpt.cli", "reproduce", "--scale", "tiny", "--only", "audit", *folders)
+    report = tmp_path / "reports" / "tiny"
+    with started(*command, stderr=subprocess.STDOUT) as first:
+        while holder(tmp_path / "runs" / "tiny") is None:
+            assert first.poll() is None
+            time.sleep(0.1)
+        with started(*command, stderr=subprocess.STDOUT) as second:
+            said = _said(second, 600)
+        assert f"worked on by process {first.pid} " in said
+        assert "made while this command waited" in said
+        assert "made while this command waited" not in _said(first, 60)
+    assert (report / "index.html").is_file()
+    assert len(pd.read_csv(report / "tables" / "audit.csv")) > 0

@@ -1,0 +1,130 @@
+"""Two runs over each other: what is drawn, which settings are listed, and what is refused."""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner, Result
+
+from hpt.cli import app
+from hpt.compare import comparison_figure, config_differences, final_values, write_comparison
+from hpt.errors import ConfigError
+from hpt.export import RunRecords, export_run, load_records
+from hpt.runs import run_folders
+from tests.fabricated import fabricate
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    fabricate(folder, ["table6"])
+    return folder
+
+
+@pytest.fixture
+def gates(root: Path) -> list[RunRecords]:
+    """HPT with gate 2/8 and with gate 0."""
+    runs = [load_records(path.parent) for path in sorted(root.glob("tiny/hpt-*/config.json"))]
+    return sorted((own for own in runs if own.config.gate.count != 1), key=lambda own: -own.config.gate.count)
+
+
+@pytest.fixture
+def compare(root: Path, tmp_path: Path) -> Callable[..., Result]:
+    return lambda *names: CliRunner().invoke(
+        app, ["runs", "compare", *names, "--runs-dir", str(root), "--output", str(tmp_path)]
+    )
+
+
+def test_the_settings_that_differ_are_listed_and_no_other(gates: list[RunRecords]) -> None:
+    assert [(row.setting, row.first, row.second) for row in config_differences(*gates)] == [("gate.count", "2", "0")]
+    assert config_differences(gates[0], gates[0]) == []
+    elsewhere = replace(gates[1], provenance=gates[1].provenance | {"commit": "f00", "packages": {"torch": "2.14.0"}})
+    found = {row.setting: row.second for row in config_differences(gates[0], elsewhere)}
+    assert found == {"gate.count": "0", "commit": "f00", "packages.torch": "2.14.0"}
+
+
+def test_both_runs_are_drawn_in_every_panel(gates: list[RunRecords]) -> None:
+    panels = [axes for axes in comparison_figure(*gates).axes if axes.axison]
+    titles = [axes.get_title(loc="left") for axes in panels]
+    assert "Entropy (nats/token)" in titles
+    assert "Validation accuracy (%), contest-a" in titles
+    assert not any(title.startswith("Updates") for title in titles)  # 1 throughout, in both
+    for axes in panels:
+        assert [line.get_label() for line in axes.get_lines()] == [run.name for run in gates]
+    line = panels[titles.index("Training reward (share)")].get_lines()[1]
+    assert np.asarray(line.get_ydata()).tolist() == pytest.approx(gates[1].metrics["rollout/reward"].to_list())
+
+
+def test_a_quantity_that_only_one_run_has_is_drawn_for_that_one(gates: list[RunRecords]) -> None:
+    bare = replace(gates[1], metrics=gates[1].metrics[["step"]], validation=gates[1].validation.iloc[:0])
+    for axes in comparison_figure(gates[0], bare).axes:
+        assert len(axes.get_lines()) == axes.axison
+    assert {row[2:] for row in final_values(gates[0], bare)} == {("", "")}
+
+
+def test_what_is_measured_now_and_then_is_drawn_without_gaps(gates: list[RunRecords]) -> None:
+    frame = pd.DataFrame({"step": range(6), "gradient/sft_rl_cosine": [0.1, None, None, None, 0.5, None]})
+    runs = [replace(own, metrics=frame, validation=own.validation.iloc[:0]) for own in gates]
+    line = comparison_figure(*runs).axes[0].get_lines()[0]
+    assert np.column_stack([line.get_xdata(), line.get_ydata()]).tolist() == [[0, 0.1], [4, 0.5]]
+
+
+def test_last_values_are_means_of_the_last_tenth(gates: list[RunRecords]) -> None:
+    frame = pd.DataFrame({"step": range(20), "loss/total": [9.0] * 18 + [1.0, 2.0]})
+    runs = [replace(gates[0], metrics=frame), replace(gates[1], metrics=frame + 1)]
+    assert final_values(*runs) == [("Loss", "1.5", "2.5", "1")]
+
+
+def test_the_command_names_the_page_which_shows_everything(
+    compare: Callable[..., Result], gates: list[RunRecords]
+) -> None:
+    names = [run.name for run in gates]
+    done = compare(*names)
+    assert done.exit_code == 0, done.output
+    assert "gate.count" in done.output
+    page = Path(re.findall(r"drawn over each other: (\S+html)", done.output.replace("\n", ""))[0])
+    text = page.read_text()
+    assert "<code>gate.count</code>" in text
+    assert "Training reward (share)" in text
+    (figure,) = re.findall(r'<img src="([^"]+)"', text)
+    assert (page.parent / figure).read_text().startswith("<?xml")
+    assert not re.search(r"https?://", text)
+
+
+def test_records_are_compared_too(
+    compare: Callable[..., Result], root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hpt.compare.write_comparison", lambda *given: given[-1] / "page.html")  # drawn in another test
+    paths = [str(export_run(own, tmp_path / "records")) for own in run_folders(root, "tiny") if "hpt" in own.path.name]
+    done = compare(paths[0], paths[1])
+    assert done.exit_code == 0, done.output
+
+
+def test_what_cannot_be_compared_is_refused(
+    compare: Callable[..., Result], root: Path, gates: list[RunRecords]
+) -> None:
+    def said(*names: str) -> str:
+        error = compare(*names).exception
+        assert isinstance(error, ConfigError)
+        return str(error)
+
+    one = gates[0].name
+    assert f"allowed is another run than {one}" in said(one, one)
+    assert "run = 'nothing': allowed is the beginning of one run's name" in said(one, "nothing")
+    assert "run = 'hpt-weak': allowed is the beginning of one run's name (hpt-weak" in said("hpt-weak", one)
+    status = next(root.glob(f"tiny/{one}/status.json"))
+    before = status.read_text()
+    status.write_text(before.replace("finished", "running"))
+    assert "allowed is a finished run (it is running); run its command again" in said(one, gates[1].name)
+    status.write_text(before)
+
+
+def test_names_are_text(gates: list[RunRecords], tmp_path: Path) -> None:
+    evil = replace(gates[0], name="<script>alert(1)</script>/../x")
+    page = write_comparison(evil, gates[1], tmp_path)
+    assert page.parent == tmp_path
+    assert "<script" not in page.read_text()

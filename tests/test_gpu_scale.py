@@ -1,0 +1,119 @@
+"""The scale `gpu`: its settings fit each other and its world, and its whole path works on a CPU with a few steps."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from hpt.catalogue import ARTEFACTS
+from hpt.config import RunConfig
+from hpt.experiments import check_training_set
+from hpt.final_evaluations import sampling_config
+from hpt.resolve import base_config
+from hpt.resource_plan import machine_of
+from hpt.resources import shape_of, warnings_of
+from hpt.runs import RunFolder
+from hpt.scales import TUNED, build_config
+from hpt.tasks import corpus
+from hpt.tasks.corpus import base_recipe, documents
+from hpt.tasks.graded import GPU_WORLD, MINI_WORLD, training_problems
+from hpt.tasks.sets import evaluation_sets
+from hpt.tasks.tokenizer import build_tokenizer
+from tests.jobs import run_to_end
+
+POLICIES = ("weak", "strong", "llama")
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_policies_have_20_to_100_million_weights_and_fit(policy: str) -> None:
+    config = build_config("hpt", scale="gpu", policy=policy)
+    assert 20e6 < shape_of(config).parameters < 100e6
+    assert warnings_of(config, shape_of(config), machine_of("gpu", None, 80, 989)) == []
+    assert base_config(config).engine.micro_batch_tokens > 20 * 208, "a GPU wants large micro-batches"
+
+
+def test_chains_are_longer_and_problems_more_than_in_the_mini_world() -> None:
+    assert all(own >= mini for own, mini in zip(GPU_WORLD.chain_lengths, MINI_WORLD.chain_lengths, strict=True))
+    assert GPU_WORLD.chain_lengths[-1] > MINI_WORLD.chain_lengths[-1]
+    assert sum(GPU_WORLD.training_per_level) > sum(MINI_WORLD.training_per_level)
+
+
+def test_bases_see_the_three_easiest_levels_as_in_the_mini_world() -> None:
+    for policy in POLICIES:
+        recipe = base_recipe("gpu", policy)
+        lengths = len(recipe.level_weights[0])
+        assert len(recipe.level_weights[1]) == len(recipe.solved_share) == lengths == GPU_WORLD.chain_length(3)
+    assert len(documents(GPU_WORLD, base_recipe("gpu", "llama"), 0, 799)) == 192
+
+
+def test_every_prompt_and_demonstration_is_within_its_limit() -> None:
+    config = build_config("hpt", scale="gpu")
+    check_training_set(config)
+    longest = max(len(problem.demonstration or "") for problem in training_problems(GPU_WORLD))
+    assert longest > 0.75 * config.rollout.max_response_tokens, "a limit far above what is needed costs time"
+    asked = [problem.question for own in evaluation_sets(GPU_WORLD).values() for problem in own.problems]
+    tokenizer = build_tokenizer(GPU_WORLD)
+    assert max(len(tokens) for tokens in tokenizer(asked)["input_ids"]) < config.data.max_prompt_tokens
+
+
+def test_every_arm_of_every_artefact_is_possible() -> None:
+    configs = [arm.config("gpu", 0) for artefact in ARTEFACTS.values() for arm in artefact.arms]
+    assert {config.scale for config in configs} == {"gpu"}
+    few = [config for config in configs if config.data.questions_per_level is not None]
+    assert {config.schedule.steps * config.schedule.prompts_per_step / 255 for config in few} == {20.0}, "epochs"
+    assert all(config.schedule.steps <= 100 for config in configs), "an arm forgot the scale's own steps"
+
+
+def test_rates_are_the_mini_worlds_divided_by_five() -> None:
+    for method, mini in TUNED["mini"]["weak"].items():
+        for policy in POLICIES:
+            own = TUNED["gpu"][policy][method]
+            assert own.get("estimator") == mini.get("estimator")
+            for name, rate in mini["optimizer"].items():
+                assert own["optimizer"][name] == pytest.approx(rate / 5)
+
+
+def few_steps(model: Path) -> RunConfig:
+    """The scale's run of HPT as it is, but for what makes it long, and in float32: bfloat16 is no CPU's."""
+    settings = {
+        "policy.path": str(model),
+        "policy.dtype": "float32",
+        "schedule.steps": 2,
+        "schedule.prompts_per_step": 4,
+        "validation.every": 2,
+        "validation.problems_per_set": 1,
+        "validation.samples_per_problem": 1,
+        "diagnostics.gradient_cosine_every": 1,
+        "engine.threads": 1,
+    }
+    return build_config("hpt", scale="gpu", settings=settings)
+
+
+@pytest.mark.ci_slow
+@pytest.mark.timeout(900)
+def test_a_base_and_a_run_go_their_whole_way_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hpt.pretrain import pretrain
+
+    plan = base_config(build_config("hpt", scale="gpu"))
+    short = base_recipe("gpu", "weak").model_copy(update={"updates": 3, "batch_documents": 4})
+    monkeypatch.setitem(corpus.BASES["gpu"], "weak", short)
+    base = plan.model_copy(update={"schedule": plan.schedule.model_copy(update={"steps": 3, "prompts_per_step": 4})})
+    folder = RunFolder.of(base, tmp_path / "bases")
+    folder.create(base)
+    pretrain(base, folder)
+    assert list(folder.table("metrics")["trained/demonstrations"]) == [4.0] * 3
+
+    config = few_steps(folder.model)
+    assert dataclasses.asdict(shape_of(config)) == dataclasses.asdict(shape_of(build_config("hpt", scale="gpu")))
+    run = run_to_end(config, tmp_path / "runs", ["contest-b@1"])
+    metrics = run.table("metrics")
+    assert list(metrics["step"]) == [0, 1]
+    assert len(run.table("rollouts")) == 2 * 4
+    assert metrics["rollout/tokens"].gt(0).all()
+    assert metrics["check/logprob_gap"].max() < 1e-3, "the old log-probs are the trainer's, and the sampler's the same"
+    assert metrics["optim/gradient_norm"].gt(0).all()
+    assert metrics["optim/skipped_updates"].eq(0).all()
+    assert set(run.table("validation")["step"]) == {0, 2}
+    (answers,) = run.path.glob("evaluations/contest-b@1-*.parquet")
+    assert answers.stat().st_size > 0
+    assert sampling_config(base).rollout.max_response_tokens == 176

@@ -1,0 +1,45 @@
+"""The registry of quantities: the glossary is generated from it, and what runs record is what it defines."""
+
+from pathlib import Path
+
+import pytest
+
+from hpt.export import load_records, record_folders
+from hpt.metrics import METRICS, SCORES, axis_label, glossary, timing_columns
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_the_glossary_is_what_the_registry_says() -> None:
+    """Mend with `.venv/bin/python -m hpt.metrics`."""
+    assert (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8") == glossary()
+
+
+def test_every_quantity_is_defined() -> None:
+    for name, metric in (METRICS | SCORES).items():
+        assert metric.name == name
+        assert metric.label
+        assert metric.definition.endswith(".")
+        assert metric.formula
+        assert axis_label(name).startswith(metric.label)
+    assert not METRICS.keys() & SCORES.keys()
+    labels = [metric.label for metric in (METRICS | SCORES).values()]
+    assert len(set(labels)) == len(labels)
+    assert {name for name in METRICS if METRICS[name].formula.startswith("clock")} == set(timing_columns())
+
+
+def test_runs_record_what_the_registry_defines_and_all_of_it() -> None:
+    folders = record_folders(ROOT / "reports" / "mini" / "records")
+    if not folders:
+        pytest.skip("no committed records")
+    recorded: set[str] = set()
+    for folder in folders:
+        if not folder.name.startswith("pretrain"):
+            recorded |= set(load_records(folder).metrics.columns)
+    assert recorded == METRICS.keys()
+
+
+def test_the_glossary_is_linked() -> None:
+    assert "docs/metrics.md" in (ROOT / "README.md").read_text()
+    for name in ("index.html.jinja", "README.md.jinja"):
+        assert "../../docs/metrics.md" in (ROOT / "hpt" / "templates" / name).read_text()

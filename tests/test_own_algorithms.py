@@ -1,0 +1,132 @@
+"""An algorithm of one's own among the others: in the plane, among the gates, in Table 3 and Figures 5 to 7."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hpt.artefacts import BUILDERS
+from hpt.artefacts.own import own_algorithms
+from hpt.artefacts.own_plane import own_gates
+from hpt.artefacts.selection import own_methods
+from hpt.errors import ConfigError
+from hpt.experiments import planned_runs
+from hpt.export import RunRecords, load_records
+from hpt.laboratory.experiment import row_gradients, sample_draws
+from hpt.laboratory.own import method_gradients
+from hpt.laboratory.questions import make_experiment
+from hpt.laboratory.sweeps import Size, plane, plane_sums
+from hpt.report_tasks import tasks_from_runs
+from hpt.scales import build_config
+from tests.fabricated import fabricate
+
+OWN = "hpt.examples.smooth_gate:METHOD"
+SHOWN = ("table3", "figure5", "figure6", "figure7")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made-up runs of the examples, Table 3 and Figures 5 to 7, one seed."""
+    root = tmp_path_factory.mktemp("own")
+    fabricate(root, ("own_algorithms", *SHOWN), seeds=(0,))
+    return root
+
+
+def records(root: Path, *names: str, own: tuple[str, ...] = ()) -> list[RunRecords]:
+    planned = planned_runs("tiny", names, [0], root, own=own)
+    assert all(run.done for run in planned)
+    return [replace(load_records(run.folder.path), arms=run.arms) for run in planned if run.folder is not None]
+
+
+def test_a_method_on_a_question_is_its_rows_under_its_gate() -> None:
+    experiment = make_experiment(seed=3, success=0.3)
+    draws = sample_draws(experiment, 40, seed=1)
+    config = build_config("hpt")
+    gradients, sums = method_gradients(config, experiment, draws)
+    on, off = (row_gradients(row, experiment, draws, rule)[0]
+               for row, rule in (("dr_grpo", "per_prompt_rollouts"), ("sft", "per_prompt_demonstration")))  # fmt: skip
+    solved = experiment.question.reward[draws.rollouts].sum(1) > 0
+    assert 0 < int(solved.sum()) < len(solved)
+    expected = torch.where(solved[:, None], on, config.estimator.sft_coefficient * off)
+    torch.testing.assert_close(gradients, expected, rtol=1e-12, atol=1e-15)
+    assert sums["tokens"] > 0
+    with pytest.raises(ConfigError, match="a method of one stage"):
+        method_gradients(build_config("sft_then_grpo"), experiment, draws)
+
+
+def test_methods_lie_in_the_plane_beside_rows() -> None:
+    """GRPO as a method, with its row's own normalisation, clip and std, is the row; HPT is another point."""
+    grpo = build_config("grpo", settings={"estimator.normalization": "row"})
+    found = plane(plane_sums(Size(3, 30), {"HPT": build_config("hpt"), "method": grpo, "grpo": "grpo"}))
+    for situation, own in found.groupby("situation", sort=False):
+        lines = own.drop(columns="situation").set_index("row")
+        assert list(lines.index) == ["HPT", "method", "grpo"], situation
+        np.testing.assert_allclose(lines.loc["method"], lines.loc["grpo"], rtol=1e-9)
+        assert not np.allclose(lines.loc["HPT"], lines.loc["grpo"], rtol=0.01)
+
+
+def test_a_gate_of_ones_own_stands_among_the_gates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hpt.artefacts.own_plane.QUESTIONS", 3)
+    monkeypatch.setattr("hpt.artefacts.own_plane.DRAWS", 30)
+    table = own_gates(["hpt.examples.least_error_gate:METHOD"])
+    assert [label for label, _ in table.rows][:2] == ["gate of hpt.examples.least_error_gate:METHOD", "switch at 0/8"]
+    errors = table.data[table.data["objective"] == "log of expected reward"].set_index("gate")["error"]
+    assert errors["least error"] <= errors["gate of hpt.examples.least_error_gate:METHOD"] < errors["SFT alone"]
+
+
+def test_a_method_of_ones_own_is_one_more_row_and_line(runs: Path) -> None:
+    plain, more = records(runs, *SHOWN), records(runs, *SHOWN, own=(OWN,))
+    assert own_methods(plain, "weak") == ()
+    assert own_methods(more, "weak") == (OWN,)
+    for name in SHOWN:
+        without, with_own = (BUILDERS[name](own).data for own in (plain, more))
+        gained = with_own[with_own["method"] == OWN] if "method" in with_own else with_own.iloc[:0]
+        assert len(gained) > 0, name
+        left = with_own[with_own["method"] != OWN][list(without)].reset_index(drop=True)
+        assert left.equals(without), name
+        BUILDERS[name](more).html()
+    labels = [label for label, _ in BUILDERS["table3"](more).rows]  # type: ignore[union-attr]
+    assert "HPT, smooth gate" in labels
+    weak = next(i for i, label in enumerate(labels) if label.startswith("Weak base"))
+    assert labels.index("HPT, smooth gate") > weak  # on the weak base alone
+
+
+@pytest.mark.parametrize(
+    ("artefacts", "own", "message"),
+    [
+        (["table2"], OWN, r"extra_methods = .*none with these artefacts; ask for table3, figure5, figure6, figure7"),
+        (["table3"], "srft", r"extra_methods = 'srft': allowed is module:METHOD of your own"),
+        (["table3"], "hpt.examples.smooth_gate:NONE", r"method = .*smooth_gate has .*correct the attribute"),
+    ],
+)
+def test_what_cannot_be_shown_is_refused_before_compute(
+    artefacts: list[str], own: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        planned_runs("tiny", artefacts, [0], tmp_path, own=(own,))
+
+
+def test_the_report_hands_it_to_the_notebooks_that_take_it(runs: Path, tmp_path: Path) -> None:
+    tasks = tasks_from_runs("tiny", ["table3", "table1"], [0], runs, tmp_path, (OWN,))
+    given: Mapping[str, object] = {task.notebook: task.parameters().get("extra_methods") for task in tasks}
+    assert given == {"table3_main_results": [OWN], "table1_estimator": None}
+
+
+def test_the_three_examples_are_held_against_hpt(runs: Path) -> None:
+    table = own_algorithms(records(runs, "own_algorithms"))
+    labels = [label for label, _ in table.rows]
+    assert labels == ["base", "SFT", "GRPO", "HPT", "HPT, smooth gate", "HPT, CISPO online", "HPT, gate of least error"]
+    cells = dict(table.rows)
+    assert cells["HPT"][-2].value == ""
+    assert cells["HPT, CISPO online"][-1].value == "undecided (one seed)"
+    averages = table.data[table.data["column"] == "Avg"].set_index("method")["score"]
+    effects = table.data[table.data["column"] == "minus hpt"].set_index("method")
+    np.testing.assert_allclose(
+        effects["score"], averages[effects.index] - averages["hpt"], atol=0.11
+    )  # averages are of printed cells
+    assert (effects["problems_low"] <= effects["score"]).all()
+    assert (effects["verdict"] == "undecided (one seed)").all()
+    assert "the learning rate 0.001" in table.caption

@@ -1,0 +1,251 @@
+"""Modules of a user's own: found, held to their contract, hashed, kept, and read again when they change."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hpt.cli import main
+from hpt.config import validate
+from hpt.errors import ConfigError
+from hpt.gate import feedback_coefficients
+from hpt.job import Job
+from hpt.methods import names_used
+from hpt.own_modules import check_unchanged, code_hash, folders, keep_sources, module_hashes, refresh
+from hpt.recorded import with_data_hash
+from hpt.resolve import resolve_run
+from hpt.runs import RunFolder
+from hpt.scales import build_config
+
+RECORDS = Path(__file__).resolve().parent.parent / "reports" / "mini" / "records"
+GATE = "def gate(settings, correct, n):\n    return correct / n, 1 - correct / n\n"
+HEAD = """
+from dataclasses import replace
+from hpt.methods import METHODS, Component
+from hpt.upge.estimator import ROWS
+_ON, _OFF = METHODS["hpt"].components
+ROW = replace(ROWS["dr_grpo"], name="mine", {part}="my_idea:part")
+METHOD = replace(METHODS["hpt"], name="mine", title="Mine", like="hpt",
+                 components=(replace(_ON, row="my_idea:ROW"), _OFF))
+"""
+Write = Callable[..., None]
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
+    """Write a module where Python finds it; forgotten after the test."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    # the command line looks in the current folder first, where the notebook may have left a module of this name
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
+    before = set(sys.modules)
+
+    def written(text: str, name: str = "my_idea") -> None:
+        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+
+    yield written
+    for name in set(sys.modules) - before:
+        if name.startswith("my_"):
+            del sys.modules[name]
+
+
+def gated(**more: str) -> dict[str, object]:
+    return {"gate.kind": "my_idea:gate", **more}
+
+
+def test_a_gate_of_ones_own_is_called(write: Write) -> None:
+    write(GATE)
+    config = build_config("hpt", scale="tiny", settings=gated())
+    alpha, beta = feedback_coefficients(config.gate, np.array([0, 4]), 8)
+    assert (alpha.tolist(), beta.tolist()) == ([0.0, 0.5], [1.0, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "message"),
+    [
+        (None, "my_none:gate", r"gate\.kind = 'my_none:gate': .*a module that exists; put my_none\.py where"),
+        ("def other(): ...", "my_idea:gate", r"my_idea has other; correct the attribute"),
+        ("import nowhere_at_all", "my_idea:gate", r"mend my_idea: ModuleNotFoundError: .*'nowhere_at_all'"),
+        ("def gate(:", "my_idea:gate", r"mend my_idea\.py: invalid syntax"),
+        ("gate = 3", "my_idea:gate", r"allowed is a function \(gate settings.*it is a int"),
+        ("def gate(settings): ...", "my_idea:gate", r"mend it: TypeError: gate\(\) takes 1 positional"),
+        ("def gate(s, c, n): return c / n", "my_idea:gate", r"mend it: it returned a ndarray, not a pair"),
+        ("def gate(s, c, n): return c / n, (c / n)[:1]", "my_idea:gate", r"beta has shape \(1,\), not \(9,\)"),
+        ("def gate(s, c, n): return c / n, c > 1", "my_idea:gate", r"beta is bool, not float64; see \.astype\(float\)"),
+        ("def gate(s, c, n): return c / n, c / n - 1", "my_idea:gate", r"at least 0; mend it: beta has -1"),
+        ("def gate(s, c, n): return c / n, c / n + float('nan')", "my_idea:gate", r"finite numbers; .*beta has nan"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_gate_is_said_before_anything_runs(
+    text: str | None, name: str, message: str, write: Write
+) -> None:
+    if text is not None:
+        write(text)
+    with pytest.raises(ConfigError, match=message):
+        build_config("hpt", scale="tiny", settings={"gate.kind": name})
+
+
+@pytest.mark.parametrize(
+    ("part", "text", "message"),
+    [
+        ("mask", "def part(row, streams, advantages): return (advantages > 0)", r"row mine: mask = .*torch\.bool; see"),
+        ("mask", "def part(row, streams, advantages): return streams.logprobs.mean()", r"returned \[\] torch\.float32"),
+        ("mask", "def part(row, streams, advantages): return streams.logprobs", r"use streams\.logprobs\.detach"),
+        ("denominator", "def part(row, streams, advantages): return [0.0]", r"row mine: denominator.*a list of 1"),
+        ("denominator", "def part(row, streams, advantages): return streams.old_logprobs - float('inf')",
+         r"row mine = 'my_idea:part': allowed is parts that give finite weights"),
+        ("advantage", "def part(row, groups): return groups.rewards", r"returned a ndarray for 2 trajectories"),
+        ("advantage", "def part(row, groups): return [groups.rewards] * 2", r"trajectory 0 has shape \(2,\), not"),
+        ("trajectory_coefficient", "def part(streams, rewards): return 1.0", r"trajectory_coefficient.*a float"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_part_of_a_row_is_said_before_anything_runs(
+    part: str, text: str, message: str, write: Write
+) -> None:
+    write(HEAD.format(part=part) + text)
+    with pytest.raises(ConfigError, match=message):
+        build_config("my_idea:METHOD", scale="tiny")
+
+
+def test_something_else_under_a_name_is_refused(write: Write) -> None:
+    write(GATE)
+    with pytest.raises(
+        ConfigError, match=r"method = 'my_idea:gate': allowed is a hpt\.methods\.Method, not a function"
+    ):
+        build_config("my_idea:gate", scale="tiny")
+    with pytest.raises(ConfigError, match=r"estimator\.online_row = .*a hpt\.upge\.rows\.Row, not a function"):
+        build_config("hpt", scale="tiny", settings={"estimator.online_row": "my_idea:gate"})
+
+
+def test_the_command_line_ends_with_2_and_one_sentence(
+    write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    write(GATE)
+    monkeypatch.setattr(sys, "argv", ["hpt", "train", "--method", "my_idea:METHOD", "--scale", "tiny",
+                                      "--runs-dir", str(tmp_path / "runs")])  # fmt: skip
+    with pytest.raises(SystemExit) as leaving:
+        main()
+    assert leaving.value.code == 2
+    assert capsys.readouterr().err.startswith(
+        "error: method = 'my_idea:METHOD': allowed is module:attribute; my_idea has"
+    )
+    assert not (tmp_path / "runs").exists()
+
+
+def test_no_run_made_before_got_another_name() -> None:
+    """The hash of own modules is in a fingerprint only where there are any: finished runs must still be found."""
+    folders_ = sorted(RECORDS.glob("*/config.json"))
+    assert len(folders_) >= 80
+    for path in folders_:
+        config = validate(json.loads(path.read_text(encoding="utf-8")))
+        if not config.own_modules:
+            assert "own_modules" not in config.telling()
+        assert config.fingerprint() == path.parent.name.rpartition("-")[2]
+
+
+def test_code_is_part_of_the_fingerprint_and_words_are_not(write: Write) -> None:
+    def fingerprint() -> str:
+        return with_data_hash(build_config("hpt", scale="tiny", settings=gated())).fingerprint()
+
+    write(GATE)
+    first = fingerprint()
+    assert with_data_hash(build_config("hpt", scale="tiny")).own_modules == {}
+    write(f'"""A docstring."""\n# a comment\n{GATE}')
+    assert fingerprint() == first
+    write(GATE.replace("1 - correct", "2 - correct"))
+    changed = fingerprint()
+    assert changed != first
+    # and the function itself is the new one, in a process that had imported the old
+    gate = build_config("hpt", scale="tiny", settings=gated()).gate
+    assert feedback_coefficients(gate, np.array([4]), 8)[1].tolist() == [1.5]
+
+
+def test_a_module_beside_it_counts_and_is_read_again(write: Write) -> None:
+    write("def half(share):\n    return share / 2\n", "my_helper")
+    write("import numpy as np\nfrom my_helper import half\n" + GATE.replace("1 - correct / n", "half(correct / n)"))
+    config = with_data_hash(build_config("hpt", scale="tiny", settings=gated()))
+    assert set(config.own_modules) == {"my_idea", "my_helper"}
+    write("def half(share):\n    return share / 4\n", "my_helper")
+    again = with_data_hash(build_config("hpt", scale="tiny", settings=gated()))
+    assert again.fingerprint() != config.fingerprint()
+    assert feedback_coefficients(again.gate, np.array([8]), 8)[1].tolist() == [0.25]
+
+
+def test_a_run_keeps_the_source_and_refuses_other_code(write: Write, tmp_path: Path) -> None:
+    write(GATE)
+    config = with_data_hash(build_config("hpt", scale="tiny", settings=gated()))
+    keep_sources(names_used(config), tmp_path / "kept")
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["my_idea.py"]
+    assert (tmp_path / "kept" / "my_idea.py").read_text() == GATE
+    check_unchanged(config.own_modules, names_used(config))
+    write(GATE + "\nMORE = 1\n")
+    with pytest.raises(ConfigError, match=r"own_modules\.my_idea = .*give the command again"):
+        check_unchanged(config.own_modules, names_used(config))
+
+
+def test_nothing_is_kept_of_the_packages_own(tmp_path: Path) -> None:
+    keep_sources(names_used(build_config("hpt", scale="tiny")), tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
+
+
+def test_processes_find_a_module_where_this_one_did(write: Write, tmp_path: Path) -> None:
+    write(GATE)
+    assert folders(["my_idea"]) == [str(tmp_path.resolve())]
+    assert folders(["hpt.examples.smooth_gate"]) == [str(RECORDS.parents[2])]
+
+
+def test_words_move_no_hash() -> None:
+    assert code_hash('def f():\n    """Say."""\n    return 1') == code_hash("def f(): return 1  # one")
+    assert code_hash("x = 1") != code_hash("x = 2")
+
+
+def test_names_without_a_module_are_left_alone() -> None:
+    refresh(["hpt", "switch"])
+    assert module_hashes(["hpt", "switch"]) == {}
+
+
+#: Everything of one's own at once: a gate that always gives both signals, a mask that lets nothing but gains through.
+EVERYTHING = """
+from dataclasses import replace
+import numpy as np
+from hpt.methods import METHODS
+from hpt.upge.estimator import ROWS
+
+def gate(settings, correct, n):
+    return np.ones(len(correct)), np.full(len(correct), {beta})
+
+def gains_alone(row, streams, advantages):
+    return (advantages > 0).to(streams.logprobs.dtype)
+
+_ON, _OFF = METHODS["hpt"].components
+ROW = replace(ROWS["dr_grpo"], name="mine", mask="my_idea:gains_alone")
+METHOD = replace(METHODS["hpt"], name="mine", title="Mine", like="hpt", settings={{"gate": {{"kind": "my_idea:gate"}}}},
+                 components=(replace(_ON, row="my_idea:ROW"), _OFF))
+"""
+
+
+def test_a_method_of_ones_own_trains_in_a_process_of_its_own(write: Write, tmp_path: Path) -> None:
+    """The real job: the training process imports the module, and what it does shows in the records."""
+    from hpt.export import load_records
+    from hpt.pool import run_jobs
+    from tests.digits import digits_config, write_digits
+
+    world = write_digits(tmp_path)
+    short = {"schedule__steps": 2, "validation__every": 0}
+    configs = []
+    for beta in (1.0, 0.0):  # a changed module is another run
+        write(EVERYTHING.format(beta=beta))
+        config = resolve_run(digits_config("my_idea:METHOD", world, **short), tmp_path / "runs")
+        run_jobs([Job(config, tmp_path / "runs")])
+        configs.append(config)
+    both, none = (RunFolder.of(config, tmp_path / "runs") for config in configs)
+    assert both.path != none.path
+    assert (both.path / "own_modules" / "my_idea.py").read_text() == EVERYTHING.format(beta=1.0)
+    with_demonstrations, without = (load_records(folder.path).metrics for folder in (both, none))
+    assert (with_demonstrations["gate/offline_ratio_prompts"] == 1).all()
+    assert (without["gate/offline_ratio_prompts"] == 0).all()
+    assert with_demonstrations["trained/demonstration_nll"].notna().all()

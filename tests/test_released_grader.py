@@ -1,0 +1,46 @@
+r"""Where this grader and the released ones part, as `docs/reliability.md` lists it: what ours says of each example."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpt.rewards import Verdict, Verifier
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "reliability.md"
+
+
+@dataclass(frozen=True)
+class Gold:
+    answer: str
+    answer_kind: str = "math"
+
+
+#: (response, gold answer, its kind, our verdict); the page says what the released graders make of each.
+PARTINGS = [
+    (r"\boxed{400}", "4", "math", Verdict.wrong),
+    (r"\boxed{0.5}", "50", "math", Verdict.wrong),
+    (r"\boxed{245+1}", "246", "digits", Verdict.wrong),
+    (r"\boxed{d}", "D", "choice", Verdict.wrong),
+    (r"\boxed{\text{D}}", "D", "choice", Verdict.wrong),
+    ("so it is 5", "5", "math", Verdict.no_answer),
+    ("The answer is: 5", "5", "math", Verdict.no_answer),
+]
+#: Where they do not part though it might be thought: units, percent, degrees, unreduced fractions, letters in any case.
+SHARED = [
+    (r"\boxed{5\text{ cm}}", "5"), (r"\boxed{50\%}", "50"), (r"\boxed{90^\circ}", "90"),
+    (r"\boxed{\frac{2}{4}}", r"\frac{1}{2}"),
+    (r"\boxed{1,000}", "1000"), (r"\boxed{x=5}", "5"), (r"\boxed{024}", "24"), (r"\boxed{\frac12}", r"\frac{1}{2}"),
+]  # fmt: skip
+
+
+def test_where_the_graders_part() -> None:
+    with Verifier(timeout_s=30) as verifier:
+        golds = [Gold(gold, kind) for _, gold, kind, _ in PARTINGS]
+        own = verifier.grade([response for response, *_ in PARTINGS], golds)
+        both = verifier.grade([response for response, _ in SHARED], [Gold(gold) for _, gold in SHARED])
+    assert [grade.verdict for grade in own] == [verdict for *_, verdict in PARTINGS]
+    assert [grade.verdict for grade in both] == [Verdict.correct] * len(SHARED)
+
+
+def test_the_page_lists_every_example() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert [response for response, *_ in PARTINGS if f"`{response}`" not in page] == []

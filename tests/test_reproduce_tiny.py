@@ -1,0 +1,43 @@
+"""The command of the README at the smallest scale, from nothing: bases, runs, evaluations, notebooks, page."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hpt.artefacts import BUILDERS
+from hpt.catalogue import artefacts_named
+
+pytestmark = [pytest.mark.ci_slow, pytest.mark.timeout(1500)]
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def reproduce(folder: Path) -> str:
+    """Return what `hpt reproduce --scale tiny` says in ``folder``."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "hpt.cli", "reproduce", "--scale", "tiny"]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def test_everything_of_the_paper_from_nothing_and_then_nothing_is_left_to_do(tmp_path: Path) -> None:
+    said = reproduce(tmp_path)
+    assert "started pretrain-weak-s0" in said
+    report = tmp_path / "reports" / "tiny"
+    page = (report / "index.html").read_text()
+    for artefact in artefacts_named([]):
+        if artefact.name in BUILDERS:
+            assert f'<section id="{artefact.name}">' in page, artefact.name
+    states = {path.stem: json.loads(path.read_text())["state"] for path in (report / "notebooks").glob("*.json")}
+    assert set(states.values()) == {"ok"}, states
+    assert "Not there yet" not in page
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*") if path.is_file()}
+    assert "started" not in reproduce(tmp_path)
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*") if path.is_file()}
+    assert {path for path in before if before[path] != after.get(path)} <= {
+        path for path in before if path.name.startswith(".lock")
+    }

@@ -1,0 +1,32 @@
+"""Run folders: their names, and what is in a folder that is not the one its name says."""
+
+from pathlib import Path
+
+import pytest
+
+from hpt.errors import ConfigError
+from hpt.runs import RunFolder, run_name
+from hpt.scales import build_config
+
+
+def test_a_folder_is_continued_with_its_own_configuration(tmp_path: Path) -> None:
+    config = build_config("hpt", scale="tiny")
+    folder = RunFolder.of(config, tmp_path)
+    folder.create(config)
+    folder.create(config)
+    assert folder.config == config
+
+
+def test_a_folder_of_another_configuration_is_refused_and_left_alone(tmp_path: Path) -> None:
+    """Somebody renamed or copied a run folder: what it holds was not computed with the settings asked for."""
+    wanted, held = build_config("hpt", scale="tiny"), build_config("hpt", scale="tiny", seed=1)
+    other = RunFolder.of(held, tmp_path)
+    other.create(held)
+    folder = RunFolder.of(wanted, tmp_path)
+    other.path.rename(folder.path)
+    before = (folder.path / "config.json").read_bytes()
+    with pytest.raises(ConfigError) as refusal:
+        folder.create(wanted)
+    for part in (str(folder.path), run_name(held), run_name(wanted), "hpt runs remove"):
+        assert part in str(refusal.value)
+    assert (folder.path / "config.json").read_bytes() == before

@@ -1,0 +1,94 @@
+"""A run is named by its settings, its data and the weights it starts from; whatever is drawn, is drawn from a seed."""
+
+import ast
+import json
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from hpt.resolve import resolve_run
+from hpt.scales import build_config
+
+ROOT = Path(__file__).resolve().parent.parent
+ROW = {"id": "1", "question": "1+1?", "answer": "2", "demonstration": "\\boxed{2}"}
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> Path:
+    """A model folder and a data file, as far as naming a run looks at them."""
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text(json.dumps({"model_type": "qwen2", "rope_theta": 10_000}))
+    (model / "tokenizer.json").write_text("{}")
+    (model / "model.safetensors").write_bytes(bytes(1_000))
+    (tmp_path / "rows.jsonl").write_text(json.dumps(ROW) + "\n")
+    return tmp_path
+
+
+def fingerprint(folder: Path, **settings: object) -> str:
+    chosen = {"policy.path": str(folder / "model"), "data.source": str(folder / "rows.jsonl")}
+    dotted = {name.replace("__", "."): value for name, value in settings.items()}
+    return resolve_run(build_config("hpt", scale="tiny", policy="own", settings=chosen | dotted), folder).fingerprint()
+
+
+def test_the_same_gives_the_same_wherever_the_model_lies(given: Path) -> None:
+    before = fingerprint(given)
+    assert fingerprint(given) == before
+    (given / "model").rename(given / "moved")
+    assert fingerprint(given, policy__path=str(given / "moved")) == before
+
+
+def test_a_setting_moves_the_fingerprint(given: Path) -> None:
+    assert fingerprint(given, optimizer__learning_rate=0.002) != fingerprint(given)
+
+
+@pytest.mark.parametrize("field", ROW)
+def test_a_letter_of_the_data_moves_the_fingerprint(field: str, given: Path) -> None:
+    before = fingerprint(given)
+    (given / "rows.jsonl").write_text(json.dumps(ROW | {field: ROW[field] + "0"}) + "\n")
+    assert fingerprint(given) != before
+
+
+def test_a_bit_of_the_weights_moves_the_fingerprint(given: Path) -> None:
+    before = fingerprint(given)
+    (given / "model" / "model.safetensors").write_bytes(bytes(999) + b"\x01")
+    assert fingerprint(given) != before
+
+
+def test_a_rotary_base_moves_the_fingerprint(given: Path) -> None:
+    before = fingerprint(given)
+    (given / "model" / "config.json").write_text(json.dumps({"model_type": "qwen2", "rope_theta": 1_000_000}))
+    assert fingerprint(given) != before
+
+
+@cache
+def sources() -> list[tuple[Path, ast.Module]]:
+    """Every module of the package, parsed."""
+    paths = sorted((ROOT / "hpt").rglob("*.py"))
+    return [(path.relative_to(ROOT), ast.parse(path.read_text(encoding="utf-8"))) for path in paths]
+
+
+def calls(name: str) -> list[tuple[str, ast.Call]]:
+    """Every call of a function or method of this name in the package, with its place."""
+    found = []
+    for path, tree in sources():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call):
+                function = node.func
+                called = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+                if called == name:
+                    found.append((f"{path}:{node.lineno}", node))
+    return found
+
+
+@pytest.mark.parametrize(("name", "argument"), [("bca_interval", "generator"), ("bootstrap", "rng")])
+def test_every_bootstrap_is_given_its_seed(name: str, argument: str) -> None:
+    assert calls(name)
+    unseeded = [place for place, call in calls(name) if argument not in {word.arg for word in call.keywords}]
+    assert not unseeded
+
+
+def test_no_generator_starts_from_nowhere() -> None:
+    assert len(calls("default_rng")) > 3
+    assert not [place for place, call in calls("default_rng") if not call.args]

@@ -1,0 +1,96 @@
+"""How often intervals hold the truth: simulated for many problems, where they must, and told for few.
+
+A world: every problem has its own chance of being solved, drawn from a beta law, and an interval over problems is right
+when it holds the law's mean. avg@k of problems drawn anew each time, as the intervals of the tables take them.
+"""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from hpt.stats import bca_interval, seed_mean, wilson_interval
+
+ACCURACIES = (0.05, 0.2, 0.5, 0.8, 0.95)
+#: The standard error of a coverage of 95 % is then 0.5 points; the bounds are four of them away.
+WORLDS = 2_000
+
+
+def beta(accuracy: float, spread: float = 2.0) -> tuple[float, float]:
+    """Parameters of a beta law with this mean; a small ``spread`` means problems either easy or hard."""
+    return accuracy * spread, (1 - accuracy) * spread
+
+
+def wilson_coverage(accuracy: float, problems: int) -> float:
+    """How often the Wilson interval of avg@1 holds the accuracy: exact, a sum over the binomial law."""
+    counts = np.arange(problems + 1)
+    weights = stats.binom.pmf(counts, problems, accuracy)
+    held = np.zeros(problems + 1)
+    for correct in counts[weights > 1e-12]:
+        interval = wilson_interval(int(correct), problems)
+        held[correct] = interval.low <= accuracy <= interval.high
+    return float(held @ weights)
+
+
+def bca_coverage(accuracy: float, problems: int, worlds: int, samples: int = 8, resamples: int = 999) -> float:
+    """Share of worlds whose BCa interval of avg@k holds the accuracy."""
+    generator = np.random.default_rng([problems, round(1000 * accuracy)])
+    held = 0
+    for _ in range(worlds):
+        shares = generator.binomial(samples, generator.beta(*beta(accuracy), size=problems)) / samples
+        interval = bca_interval(shares, generator=generator, resamples=resamples)
+        held += interval.low <= accuracy <= interval.high
+    return held / worlds
+
+
+def seed_coverage(seeds: int, worlds: int) -> float:
+    """Share of worlds whose Student's t interval over seeds holds the mean."""
+    draws = np.random.default_rng(seeds).normal(5.0, 2.0, size=(worlds, seeds))
+    intervals = [seed_mean(row).interval for row in draws]
+    return float(np.mean([own.low <= 5.0 <= own.high for own in intervals]))
+
+
+@pytest.mark.parametrize("accuracy", ACCURACIES)
+def test_wilson_covers_from_200_problems_on(accuracy: float) -> None:
+    """Averaged over neighbouring numbers of problems: for a single one coverage jumps, because counts are whole."""
+    found = np.mean([wilson_coverage(accuracy, problems) for problems in range(200, 240, 6)])
+    assert 0.93 <= found <= 0.97
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("problems", [200, 500])
+@pytest.mark.parametrize("accuracy", ACCURACIES)
+def test_bca_covers_from_200_problems_on(accuracy: float, problems: int, capsys: pytest.CaptureFixture[str]) -> None:
+    found = bca_coverage(accuracy, problems, WORLDS)
+    with capsys.disabled():
+        print(f"\nBCa, {problems} problems, accuracy {accuracy:.0%}: {found:.1%}")
+    assert 0.93 <= found <= 0.97
+
+
+@pytest.mark.parametrize("accuracy", [0.05, 0.5])
+def test_bca_covers_at_200_problems_roughly(accuracy: float) -> None:
+    """The same in seconds: 300 worlds, so four standard errors besides."""
+    assert 0.93 - 0.05 <= bca_coverage(accuracy, 200, 300, resamples=499) <= 0.97 + 0.03
+
+
+def test_intervals_over_seeds_cover_however_few() -> None:
+    assert seed_coverage(3, 3_000) == pytest.approx(0.95, abs=0.015)
+
+
+def few_problems(worlds: int) -> list[str]:
+    """What coverage is found with 30 problems, the size of AIME, and 3 seeds: lines for `docs/reliability.md`."""
+    lines = [f"seeds, Student's t, 3 seeds: {seed_coverage(3, worlds):.1%}"]
+    for accuracy in ACCURACIES:
+        wilson, bca = wilson_coverage(accuracy, 30), bca_coverage(accuracy, 30, worlds)
+        lines.append(f"30 problems, accuracy {accuracy:.0%}: Wilson {wilson:.1%}, BCa {bca:.1%}")
+    return lines
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_coverage_with_few_problems_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """No bound: too few problems give what they give, and a reader must know it."""
+    lines = few_problems(WORLDS)
+    with capsys.disabled():
+        print("", *lines, sep="\n")
+    assert len(lines) == 1 + len(ACCURACIES)
