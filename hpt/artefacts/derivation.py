@@ -16,7 +16,8 @@ def derivation(records: Sequence[RunRecords] = ()) -> TableArtefact:
         A table whose data has a line per statement: paper, states, identity, policies; for identities ``same_to`` and
         ``same``, for where one ends ``smallest`` and ``largest`` difference over the policies.
     """
-    from hpt.laboratory.derivation import CASES, TOLERANCE, derivation_frame
+    from hpt.laboratory.cases import CASES
+    from hpt.laboratory.derivation import TOLERANCE, derivation_frame
 
     del records
     found = derivation_frame()

@@ -4,8 +4,6 @@ With several answers per problem a problem counts as the chance that the method'
 is wrong; with one answer that is the count of Table 4.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 import pandas as pd
 
@@ -14,7 +12,6 @@ from hpt.claim_tests.records import (
     Condition,
     Finding,
     NotTestable,
-    RunFrames,
     both,
     every_seed,
     spread,
@@ -35,8 +32,8 @@ def exclusive_gains_grow(
         NotTestable: a run was not evaluated on the set, or on one level only.
     """
     per_seed, conditions = {}, {}
-    for seed, runs in records.seeds.items():
-        gains = _exclusive(runs, method, baseline, evaluation, seed).groupby("level")["gain"].mean() * 100
+    for seed in records.seeds:
+        gains = _exclusive(records, method, baseline, evaluation, seed).groupby("level")["gain"].mean() * 100
         if len(gains) < 2:
             raise NotTestable(f"{evaluation} has one level")
         per_seed[seed] = float(np.polyfit(gains.index.to_numpy(float), gains.to_numpy(), 1)[0])
@@ -66,8 +63,8 @@ def exclusive_losses_small(
         NotTestable: a run was not evaluated on the set.
     """
     per_seed, conditions = {}, {}
-    for seed, runs in records.seeds.items():
-        losses = _exclusive(runs, method, baseline, evaluation, seed)
+    for seed in records.seeds:
+        losses = _exclusive(records, method, baseline, evaluation, seed)
         per_seed[seed] = 100 * float(losses["loss"].mean())
         worst = 100 * float(losses.groupby("level")["loss"].mean().max())
         conditions[seed] = [Condition("-Y of the worst level, percent", worst, at_most=level_at_most_percent)]
@@ -86,19 +83,21 @@ def exclusive_net_gain(
         NotTestable: a run was not evaluated on the set.
     """
     per_seed = {}
-    for seed, runs in records.seeds.items():
-        solves = _exclusive(runs, method, baseline, evaluation, seed)
+    for seed in records.seeds:
+        solves = _exclusive(records, method, baseline, evaluation, seed)
         per_seed[seed] = 100 * float((solves["gain"] - solves["loss"]).mean())
     net = seed_mean(list(per_seed.values()))
     return Finding(per_seed, "points", net.decide(threshold_points), f"+X minus -Y: {spread(net, 'points', 1)}.")
 
 
-def _exclusive(runs: Mapping[str, RunFrames], method: str, baseline: str, evaluation: str, seed: int) -> pd.DataFrame:
+def _exclusive(records: ClaimRecords, method: str, baseline: str, evaluation: str, seed: int) -> pd.DataFrame:
     """Return one row per problem: level, gain (+X) and loss (-Y), each a share."""
-    own, other = (counts_of(runs[name], evaluation, f"{name}, seed {seed}") for name in (method, baseline))
+    runs = records.seeds[seed]
+    own, other = (counts_of(runs[arm], evaluation, records.run(arm, seed)) for arm in (method, baseline))
     together = own.merge(other, on=["problem_id", "level"], suffixes=("", "_other"))
     if not len(own) == len(other) == len(together):
-        raise NotTestable(f"{method} and {baseline} of seed {seed} were asked different problems of {evaluation}")
+        both_runs = f"{records.run(method, seed)} and {records.run(baseline, seed)}"
+        raise NotTestable(f"{both_runs} were asked different problems of {evaluation}")
     solved = together["correct"] / together["samples"]
     solved_other = together["correct_other"] / together["samples_other"]
     return pd.DataFrame(

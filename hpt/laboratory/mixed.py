@@ -14,7 +14,8 @@ from hpt.assembly import QuestionBatch, assemble
 from hpt.batch import DEMONSTRATION, Trajectory, collate
 from hpt.config import RunConfig
 from hpt.gate import feedback_coefficients
-from hpt.laboratory.derivation import Case, Check, difference
+from hpt.laboratory.cases import Case
+from hpt.laboratory.derivation import Check, difference
 from hpt.laboratory.exact import token_entropies, token_logprobs
 from hpt.methods import method_named, resolved_row
 from hpt.scales import build_config

@@ -8,22 +8,20 @@ from torch import Tensor
 from hpt.config import validate
 from hpt.gate import feedback_coefficients, performance
 from hpt.laboratory import truth
-from hpt.laboratory.derivation import (
+from hpt.laboratory.cases import (
     CASES,
     ONE_TOKEN,
-    TOLERANCE,
     Case,
     case,
-    checks,
     every_trajectory,
     make_case,
-    one_token_checks,
     references,
     some_law,
     some_values,
     token_weighted,
     without_demonstrations,
 )
+from hpt.laboratory.derivation import TOLERANCE, checks, one_token_checks
 from hpt.laboratory.exact import (
     TabularPolicy,
     TrajectorySpace,

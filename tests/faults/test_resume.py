@@ -1,6 +1,7 @@
 """A run killed outright at any moment and started again ends with the bits of one that was never disturbed."""
 
 import random
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,6 @@ from tests.jobs import (
 
 METHODS = ("hpt", "sft_then_grpo")
 EVALUATIONS = ("contest-a",)
-#: Moments of a run, roughly: starting, six steps, three checkpoints, evaluating. A stage of SFT neither samples nor
-#: grades, so it has fewer; a range too long would let a start reach its end before it is killed.
-MOMENTS = {"hpt": 300, "sft_then_grpo": 180}
 #: Delays after a numbered moment, seconds: at it, and in the middle of what it begins.
 DELAYS = (0.0, 0.0, 0.002, 0.02)
 
@@ -54,9 +52,13 @@ def session_of(job: StartedJob) -> int:
 
 
 def random_kills(moments: int, count: int, seed: int) -> list[Kill]:
-    """Moments drawn from the share of a run that each start would get if all got the same."""
+    """Moments such that together they are fewer than a run has, so that no start can reach its end before its kill.
+
+    They are the gaps between random places of a run; drawing each from an equal share lets the first few reach the end.
+    """
     draw = random.Random(seed)
-    return [Kill(draw.randrange(2 * moments // (count + 1)), draw.choice(DELAYS)) for _ in range(count)]
+    places = [0, *sorted(draw.randrange(moments) for _ in range(count))]
+    return [Kill(after - before, draw.choice(DELAYS)) for before, after in pairwise(places)]
 
 
 def moment(moments: list[str], part: str, number: int = 0) -> int:
@@ -98,8 +100,9 @@ def test_killed_while_writing_a_checkpoint_in_backward_and_while_evaluating(
 def test_killed_at_five_random_moments(method: str, tiny_runs: dict[str, RunFolder], tmp_path: Path) -> None:
     """At the tiny scale, against a run made by the pool of processes a reproduction uses."""
     genuine = tiny_runs[method]
-    folder, killed = run_killed(genuine.config, tmp_path, random_kills(MOMENTS[method], 5, seed=5))
-    assert killed >= 3
+    moments = Undisturbed(genuine.config, tmp_path / "left alone", EVALUATIONS).wait().moments
+    folder, killed = run_killed(genuine.config, tmp_path / "killed", random_kills(len(moments), 5, seed=5))
+    assert killed == 5
     assert_same_results(folder, genuine)
     assert leftovers(folder) == []
 
@@ -114,7 +117,7 @@ def test_killed_at_many_random_moments(
     own = digits_runs[method]
     folder, killed = run_killed(own.config, tmp_path, random_kills(len(own.moments), 6, seed))
     print(f"{method}: killed {killed} times")
-    assert killed > 0
+    assert killed == 6
     assert_same_results(folder, own.folder)
     assert leftovers(folder) == []
 
