@@ -6,7 +6,7 @@ A record folder is what a report needs of a run and no more::
         config.json         as in the run folder
         provenance.json     commit, versions, hardware, wall time
         metrics.parquet     one row per step
-        rollouts.parquet    one row per question and step: counts
+        rollouts.parquet    one row per question and step: counts; entropy rounded to 1/4096 nats
         validation.parquet  one row per problem of the validation curves: counts
         evaluations.parquet one row per problem and evaluation: counts
         manifest.json       SHA-256 of each of them
@@ -43,6 +43,9 @@ COLUMNS: dict[str, Sequence[str]] = {
     ).split(),
 }  # fmt: skip
 _EVALUATIONS = "evaluations.parquet"
+#: Fraction of a nat to which an exported question's entropy is rounded: its last bits were half of a record folder, no
+#: table or figure reads them (`rollout/entropy` of the metrics is whole), and of decimals the bits would not get fewer.
+_ENTROPY_STEPS = 4096
 #: A record folder holds these and its manifest, nothing else; what else a manifest names is never read or copied.
 RECORD_FILES = ("config.json", "provenance.json", *(f"{name}.parquet" for name in TABLES), _EVALUATIONS)
 
@@ -171,10 +174,17 @@ def export_run(folder: RunFolder, target: Path) -> Path:
         write_json(scratch / "config.json", config)
         write_json(scratch / "provenance.json", records.provenance)
         for name in TABLES:
-            write_parquet(scratch / f"{name}.parquet", getattr(records, name))
+            write_parquet(scratch / f"{name}.parquet", _to_travel(getattr(records, name)))
         write_parquet(scratch / _EVALUATIONS, evaluations)
         write_manifest(scratch)
     return final
+
+
+def _to_travel(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table as it is exported; doing so again changes nothing."""
+    if "entropy" not in table:
+        return table
+    return table.assign(entropy=(table["entropy"] * _ENTROPY_STEPS).round() / _ENTROPY_STEPS)
 
 
 def import_runs(source: Path, target: Path) -> list[Path]:

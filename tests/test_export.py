@@ -42,7 +42,11 @@ def test_an_exported_run_reads_as_the_run_itself(plan: list[PlannedRun], tmp_pat
     assert len(original.metrics)
     assert len(original.evaluations)
     for name in ("metrics", "rollouts", "validation", "evaluations"):
-        pd.testing.assert_frame_equal(getattr(exported, name), getattr(original, name), check_dtype=False)
+        own, same = getattr(original, name), getattr(exported, name)
+        if name == "rollouts" and len(own):
+            assert ((own["entropy"] - same["entropy"]).abs() <= 1 / 8192).all()
+            own = own.assign(entropy=same["entropy"])
+        pd.testing.assert_frame_equal(same, own, check_dtype=False)
 
 
 def test_an_export_holds_counts_and_no_answers(plan: list[PlannedRun], tmp_path: Path) -> None:
