@@ -15,9 +15,7 @@ A record folder is what a report needs of a run and no more::
 """
 
 import shutil
-import tempfile
-from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,16 @@ import pandas as pd
 
 from hpt.config import RunConfig, validate
 from hpt.errors import HptError, RecordFault
-from hpt.files import MANIFEST, check_manifest, read_json, read_parquet, write_json, write_manifest, write_parquet
+from hpt.files import (
+    MANIFEST,
+    check_manifest,
+    read_json,
+    read_parquet,
+    replacing,
+    write_json,
+    write_manifest,
+    write_parquet,
+)
 from hpt.integrity import check
 from hpt.runs import TABLES, RunFolder
 from hpt.scores import counts_per_problem
@@ -138,7 +145,7 @@ def load_runs(planned: Iterable[Any]) -> list[RunRecords]:
 
 def record_folders(records: Path) -> list[Path]:
     """Return the record folders below ``records``, sorted by name."""
-    return [manifest.parent for manifest in sorted(Path(records).glob(f"*/{MANIFEST}"))]
+    return [manifest.parent for manifest in sorted(Path(records).glob(f"[!.]*/{MANIFEST}"))]  # hidden: being written
 
 
 def export_run(folder: RunFolder, target: Path) -> Path:
@@ -161,14 +168,14 @@ def export_run(folder: RunFolder, target: Path) -> Path:
         raise HptError(f"{folder.path.name} is {state}, only a finished run is exported; run its command again first")
     records = load_records(folder.path)
     final = Path(target) / records.name
-    evaluations = records.evaluations
-    if (final / MANIFEST).exists():
-        before = load_records(final).evaluations
-        more = before[~before["key"].isin(evaluations["key"])]
-        if len(more):
-            both = [own for own in (evaluations, more) if len(own)]
-            evaluations = pd.concat(both).sort_values(["benchmark", "key"], kind="stable", ignore_index=True)
-    with _replacing(final) as scratch:
+    with replacing(final) as scratch:
+        evaluations = records.evaluations
+        if (final / MANIFEST).exists():
+            before = load_records(final).evaluations
+            more = before[~before["key"].isin(evaluations["key"])]
+            if len(more):
+                both = [own for own in (evaluations, more) if len(own)]
+                evaluations = pd.concat(both).sort_values(["benchmark", "key"], kind="stable", ignore_index=True)
         config = read_json(folder.path / "config.json")
         config["policy"]["path"] = None  # a place on one machine; weights_sha256 says which weights
         write_json(scratch / "config.json", config)
@@ -208,9 +215,9 @@ def import_runs(source: Path, target: Path) -> list[Path]:
     taken = []
     for folder in folders:
         final = Path(target) / folder.name
-        if (final / MANIFEST).exists() and read_json(final / MANIFEST) != read_json(folder / MANIFEST):
-            raise RecordFault(f"{final} is there with another content than {folder}; remove one of the two")
-        with _replacing(final) as scratch:
+        with replacing(final) as scratch:
+            if (final / MANIFEST).exists() and read_json(final / MANIFEST) != read_json(folder / MANIFEST):
+                raise RecordFault(f"{final} is there with another content than {folder}; remove one of the two")
             for name in (*RECORD_FILES, MANIFEST):
                 shutil.copyfile(folder / name, scratch / name)
         taken.append(final)
@@ -266,17 +273,3 @@ def _evaluations(path: Path) -> pd.DataFrame:
         counts.insert(0, "key", file.stem.rpartition("-")[2])
         parts.append(counts)
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(COLUMNS["evaluations"]))
-
-
-@contextmanager
-def _replacing(final: Path) -> Generator[Path]:
-    """Yield a neighbour of a folder to fill, then put it in the folder's place; a failure leaves the old folder."""
-    final.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{final.name[:40]}.", dir=final.parent))
-    try:
-        yield scratch
-        shutil.rmtree(final, ignore_errors=True)
-        scratch.chmod(0o755)
-        scratch.rename(final)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)

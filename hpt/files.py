@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
@@ -12,8 +13,11 @@ from typing import Any
 import pandas as pd
 
 from hpt.errors import HptError, RecordFault
+from hpt.locks import locked
 
 MANIFEST = "manifest.json"
+#: Ends of the hidden names of a folder being written, and of one that waits while its successor takes its place.
+_HALF, _ASIDE = ".half", ".replaced"
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
@@ -72,6 +76,35 @@ def remove_half_written(folder: Path, besides: str = "") -> None:
     for stale in folder.rglob(".*.tmp"):
         if stale.relative_to(folder).parts[0] != besides:
             stale.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing(final: Path) -> Generator[Path]:
+    """Yield a neighbour of a folder to fill, then put it in the folder's place; a failure leaves the old folder.
+
+    One process at a time. At no moment is the old folder gone for good: it steps aside under a hidden name, from where
+    whoever comes after a killed process puts it back.
+    """
+    with locked(final.parent), writing(final):
+        _put_back(final.parent)
+        try:
+            scratch = Path(tempfile.mkdtemp(prefix=f".{final.name[:40]}.", suffix=_HALF, dir=final.parent))
+            yield scratch
+            scratch.chmod(0o755)
+            if final.exists():
+                final.rename(final.with_name(f".{final.name}{_ASIDE}"))
+            scratch.rename(final)
+        finally:
+            _put_back(final.parent)
+
+
+def _put_back(parent: Path) -> None:
+    """Put back what stepped aside and was not replaced; remove what was, and what is half-written."""
+    for aside in parent.glob(f".*{_ASIDE}"):
+        if not (final := parent / aside.name[1:].removesuffix(_ASIDE)).exists():
+            aside.rename(final)
+    for left in (*parent.glob(f".*{_ASIDE}"), *parent.glob(f".*{_HALF}")):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _cannot_write(path: Path, error: Exception) -> HptError:

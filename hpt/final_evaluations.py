@@ -11,7 +11,7 @@ from hpt.config import RunConfig
 from hpt.data.sources import evaluation_set
 from hpt.errors import ConfigError
 from hpt.files import write_parquet
-from hpt.integrity import add_checksum
+from hpt.integrity import add_checksum, has_checksum
 from hpt.model_folder import load_tokenizer
 from hpt.ranks import Ranks
 from hpt.runs import RunFolder
@@ -59,8 +59,16 @@ def sampling_config(config: RunConfig) -> RunConfig:
 
 
 def missing_evaluations(folder: RunFolder, config: RunConfig, names: Sequence[str]) -> list[str]:
-    """Return the evaluations of ``names`` that a run does not have yet."""
-    return [name for name in names if not folder.evaluation_path(name, evaluation_key(config, name)[2]).exists()]
+    """Return the evaluations of ``names`` that a run does not have yet.
+
+    One without a checksum counts as missing: a process that was killed between the two wrote it, and nothing could tell
+    later damage of it.
+    """
+    return [
+        name
+        for name in names
+        if not has_checksum(folder, folder.evaluation_path(name, evaluation_key(config, name)[2]))
+    ]
 
 
 def evaluate_run(

@@ -39,6 +39,16 @@ def changes(paths: Sequence[str], since: str = "") -> list[Change] | None:
     return None if lines is None else [Change(*line.split("\t", 2)) for line in lines.splitlines()]
 
 
+def is_in_history(commit: str) -> bool | None:
+    """Return whether this clone has a commit; None where the history is not here.
+
+    Example:
+        >>> is_in_history("0" * 40) in (False, None)
+        True
+    """
+    return _git("cat-file", "-e", f"{commit}^{{commit}}") is not None if _has_history() else None
+
+
 def json_at(commit: str, path: str) -> Any:
     """Return a JSON file as a commit has it; None where the history is not here or does not have it."""
     text = _git("show", f"{commit}:{path}") if _has_history() else None

@@ -3,7 +3,8 @@
 A run's last act is to write down the SHA-256 of what it leaves: configuration, records, provenance and model; an
 evaluation adds its own. A file that no longer matches is never read: `check` raises, and when the run's command is
 given again, `set_aside` moves the file into ``damaged/``, where it is counted, and the run goes on from its newest good
-checkpoint (or samples the evaluation again). Runs of earlier versions have no checksums and are taken as they are.
+checkpoint (or samples the evaluation again). Without the checksums nothing vouches for the rest: that their file is
+missing is damage, too.
 """
 
 import sys
@@ -11,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from hpt.errors import HptError, RecordFault
-from hpt.files import read_json, sha256_file, write_json
+from hpt.files import read_json, sha256_file, write_json, writing
 from hpt.model_folder import weights_hash
 from hpt.runs import TABLES, RunFolder
 
@@ -39,6 +40,11 @@ def add_checksum(folder: RunFolder, path: Path) -> None:
     write_json(folder.path / CHECKSUMS, _checksums(folder) | {name: sha256_file(path)})
 
 
+def has_checksum(folder: RunFolder, path: Path) -> bool:
+    """Return whether a file of a run is there and its checksum is written down."""
+    return path.exists() and str(path.relative_to(folder.path)) in _checksums(folder)
+
+
 def damaged_files(folder: RunFolder, weights: bool = True) -> list[str]:
     """Return the files of a finished run that are not what was written, by name within its folder.
 
@@ -47,8 +53,8 @@ def damaged_files(folder: RunFolder, weights: bool = True) -> list[str]:
         weights: look at the model's weights too, which may be large.
     """
     try:
-        expected = _checksums(folder)
-    except RecordFault:
+        expected = read_json(folder.path / CHECKSUMS)
+    except RecordFault:  # missing, or damaged itself
         return [CHECKSUMS]
     return [name for name, value in expected.items() if not _holds(folder, name, value, weights)]
 
@@ -102,11 +108,12 @@ def set_aside_unreadable_config(folder: RunFolder) -> None:
 def _move(folder: RunFolder, name: str) -> None:
     print(f"damaged, set aside and made again: {folder.path / name}", file=sys.stderr, flush=True)
     target = folder.path / DAMAGED / f"{damaged_count(folder) + 1}-{Path(name).name}"
-    target.parent.mkdir(exist_ok=True)
-    if (folder.path / name).exists():
-        (folder.path / name).rename(target)
-    else:
-        target.touch()  # it is missing; this is its place in the count
+    with writing(target):
+        target.parent.mkdir(exist_ok=True)
+        if (folder.path / name).exists():
+            (folder.path / name).rename(target)
+        else:
+            target.touch()  # it is missing; this is its place in the count
 
 
 def damaged_count(folder: RunFolder) -> int:

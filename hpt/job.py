@@ -230,12 +230,12 @@ def main(arguments: Sequence[str]) -> int:
     try:
         run_job(job)
     except HptError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)  # before the others end, and the launcher this one
         report_failure(str(error))
-        print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
     except KeyboardInterrupt:
+        print("interrupted; the same command continues from the last checkpoint", file=sys.stderr, flush=True)
         report_failure("interrupted")
-        print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
         return 130
     except Exception as error:
         if launched_ranks() == 1:

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from hpt.errors import HptError, RunRefused
-from hpt.files import write_json
+from hpt.files import write_json, writing
 from hpt.forecast import duration
 from hpt.job import Job
 from hpt.kernel_bar import KernelBar
@@ -141,7 +141,8 @@ def _signal(own: Running, number: int) -> None:
 def _start(job: Job, core: int, scratch: Path, bar: Progress, launcher: list[str] | None) -> Running:
     config = resolve_run(job.config, job.root)
     folder = RunFolder.of(config, job.root)
-    folder.path.mkdir(parents=True, exist_ok=True)
+    with writing(folder.path):
+        folder.path.mkdir(parents=True, exist_ok=True)
     spec = scratch / f"{folder.path.name}.json"
     write_json(
         spec,
@@ -165,7 +166,7 @@ def _start(job: Job, core: int, scratch: Path, bar: Progress, launcher: list[str
             os.sched_setaffinity(0, {core})
         end_with_parent()
 
-    with open(log, "ab") as file:
+    with writing(log), open(log, "ab") as file:
         # a session of its own: a terminal's Ctrl-C would reach the job twice, directly and through the pool
         process = subprocess.Popen(
             job_command("hpt.job", [str(spec)], launcher), stdout=file, stderr=subprocess.STDOUT, env=environment,

@@ -123,9 +123,9 @@ class RankWatch(threading.Thread):
         self.rank, self.ranks, self.neighbour, self.store = rank, ranks, (rank + 1) % ranks, store
         self.processes: dict[int, str] = {}
         self.end = end or _end
-        self.beat, self.seen, self.seen_at = 0, "", time.monotonic()
+        self.beat, self.seen = 0, ""
+        self.seen_at = self.looked_at = time.monotonic()
         self.finished = threading.Event()
-        self.reported = False
 
     def run(self) -> None:
         """Look every few seconds, and at the processes of this machine more often."""
@@ -146,6 +146,10 @@ class RankWatch(threading.Thread):
         """Give a sign of life; return what is wrong with another rank, if anything is."""
         if _parent_is_gone():
             return "the process that started this job has ended"
+        now = time.monotonic()
+        if now - self.looked_at > LOST_S / 2:  # this process was stopped itself (Ctrl-Z), and its neighbour with it
+            self.seen_at = now
+        self.looked_at = now
         try:
             self.beat += 1
             self.store.set(f"beat/{self.rank}", str(self.beat))
@@ -156,8 +160,8 @@ class RankWatch(threading.Thread):
         except Exception as error:  # the store is in rank 0: whatever it says when it is gone, rank 0 is gone
             return f"rank 0 was lost: its store does not answer ({type(error).__name__})"
         if beat != self.seen or beat == "finished":
-            self.seen, self.seen_at = beat, time.monotonic()
-        elif time.monotonic() - self.seen_at > LOST_S:
+            self.seen, self.seen_at = beat, now
+        elif now - self.seen_at > LOST_S:
             return self.report(f"rank {self.neighbour} was lost: no sign of life for {LOST_S:.0f} s; its log says why")
         return None
 
@@ -195,7 +199,6 @@ class RankWatch(threading.Thread):
 
     def report(self, message: str) -> str:
         """Tell all ranks what failed; returns the message that was first."""
-        self.reported = True
         try:
             return self.store.compare_set("failure", "", message).decode() or message
         except Exception:  # rank 0 went first
@@ -237,12 +240,13 @@ def finish_watch() -> None:
 
 
 def report_failure(message: str) -> None:
-    """Tell the other ranks why this one ends; nothing to do when there are none."""
+    """Tell the other ranks why this one ends, and give them the time to read it; nothing to do when there are none."""
     if _watch is None:
         return
+    _watch.finished.set()  # this process ends by itself, with an exit code of its own
     _watch.report(f"rank {launched_rank()}: {message}")
-    if launched_rank() == 0:
-        time.sleep(2 * BEAT_S)  # the store ends with this process: let the others read it first
+    # the others read it first: the store ends with rank 0, and a launcher ends all ranks when it finds one gone
+    time.sleep(2 * BEAT_S)
 
 
 def first_failure(own: str) -> str:

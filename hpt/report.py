@@ -22,13 +22,13 @@ from typing import Any
 
 from markupsafe import Markup
 
-from hpt.artefacts.provenance import DAMAGE, short_commit
+from hpt.artefacts.notes import notes
+from hpt.artefacts.provenance import short_commit
 from hpt.artefacts.verdicts import by_topic, chance_text
 from hpt.artefacts.world import world_section
-from hpt.config import NUMERICS_VERSION
 from hpt.errors import HptError
 from hpt.experiments import ARTEFACTS
-from hpt.files import read_json, write_json, write_text
+from hpt.files import read_json, write_json, write_text, writing
 from hpt.forecast import duration
 from hpt.freshness import inputs_digest, is_fresh, note_execution
 from hpt.notebook import shown_path
@@ -37,7 +37,6 @@ from hpt.paper import claims
 from hpt.recorded import RecordStore
 from hpt.report_tasks import few, missing_artefacts, tasks_from_records, tasks_from_runs, tasks_so_far, with_earlier
 from hpt.runs import source_commit
-from hpt.stats import MIN_SEEDS
 
 #: Source notebooks; the package is used from its folder, as everything that edits and reruns is.
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
@@ -47,10 +46,6 @@ MAIN_FIGURE = "figure5"
 _ABOUT = (
     "Every table and figure with our value and its interval beside the paper's, a verdict on each claim of the paper, "
     "and where every number came from."
-)
-_SMALL = (
-    "This is a small world made by this package. It says nothing about the level a model of 1.5 or 7 billion "
-    "parameters reaches: compare signs and order with the paper, never levels."
 )
 
 
@@ -134,14 +129,20 @@ def execute(name: str, folder: Path, parameters: dict[str, Any]) -> dict[str, An
     started, when = time.monotonic(), datetime.datetime.now(datetime.UTC)
     run = {"notebook": name, "scale": parameters["scale"], "commit": commit or "unknown", "dirty": dirty}
     try:
-        papermill.execute_notebook(
-            NOTEBOOKS / f"{name}.ipynb", executed, parameters, kernel_name="python3", progress_bar=sys.stderr.isatty()
-        )
+        with writing(executed):
+            papermill.execute_notebook(
+                NOTEBOOKS / f"{name}.ipynb", executed, parameters, kernel_name="python3",
+                progress_bar=sys.stderr.isatty(),
+            )  # fmt: skip
         status = with_earlier(read_json(status_file), before, folder)
-    except (papermill.PapermillExecutionError, DeadKernelError) as error:
+    except (papermill.PapermillExecutionError, RuntimeError) as error:
         # the other notebooks are still wanted; what went wrong stands on the page and in the exit code
-        dead = isinstance(error, DeadKernelError)
-        why = "its kernel died, perhaps for want of memory" if dead else f"{error.ename}: {error.evalue}"
+        if isinstance(error, papermill.PapermillExecutionError):
+            why = f"{error.ename}: {error.evalue}"
+        elif isinstance(error, DeadKernelError):
+            why = "its kernel died, perhaps for want of memory"
+        else:
+            why = f"its kernel did not start: {error}"
         status = run | {"state": "failed", "error": why}
         status |= {"seeds": parameters["seeds"], "artefacts": [], "verdicts": [], "runs": []}
     status["when"], status["wall_s"] = when.isoformat(timespec="minutes"), round(time.monotonic() - started, 1)
@@ -173,7 +174,7 @@ def _report(folder: Path, scale: str) -> dict[str, Any]:
         "scale": scale,
         "about": _ABOUT,
         "seeds_text": f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'} ({', '.join(map(str, seeds))})",
-        "notes": _notes(scale, seeds, statuses, list(runs.values())),
+        "notes": notes(scale, seeds, statuses, list(runs.values())),
         "failures": [status for status in statuses if status["state"] != "ok"],
         "main": made.get(MAIN_FIGURE),
         "artefacts": [made[name] for name in ARTEFACTS if name in made],
@@ -186,37 +187,6 @@ def _report(folder: Path, scale: str) -> dict[str, Any]:
         "runs": [_run_row(folder, runs[name]) for name in sorted(runs)],
         "world": world_section(folder / "records"),
     }
-
-
-def _notes(scale: str, seeds: Sequence[int], statuses: list[dict[str, Any]], runs: list[dict[str, Any]]) -> list[str]:
-    notes = []
-    if scale == "tiny":
-        notes.append("Scale tiny exists for tests: its numbers mean nothing.")
-    elif scale != "full":
-        notes.append(_SMALL)
-    if 0 < len(seeds) < MIN_SEEDS:
-        count = "One seed decides" if len(seeds) == 1 else f"{len(seeds)} seeds decide"
-        notes.append(f"{count} nothing about methods; {MIN_SEEDS} or more do.")
-    if any(status.get("from_records") for status in statuses):
-        notes.append(
-            "Training results are read from committed records; what needs no run was computed when this page was made."
-        )
-    changed = {f"{key} = {value}" for status in statuses for key, value in status.get("settings", {}).items()}
-    if changed:
-        notes.append("Changed settings: " + ", ".join(sorted(changed)) + ".")
-    made_at = sorted({short_commit(row["commit"] + ("+" if row["dirty"] else "")) for row in runs})
-    if len(made_at) > 1:
-        changed_files = " (+: with changed files)" if any("+" in commit for commit in made_at) else ""
-        notes.append(f"The runs were made at {len(made_at)} commits: {', '.join(made_at)}{changed_files}.")
-    for name in DAMAGE:
-        met = [f"{row[name]} of {row['run']}" for row in runs if row.get(name)]
-        if met:
-            what = name.replace("_", " ")
-            notes.append(f"{what.capitalize()}, set aside and made again from the last good state: {', '.join(met)}.")
-    older = sorted({str(row["numerics_version"]) for row in runs} - {str(NUMERICS_VERSION)})
-    if older:
-        notes.append(f"Some runs are of numerics version {', '.join(older)}; the package is at {NUMERICS_VERSION}.")
-    return notes
 
 
 def _shown(folder: Path, own: dict[str, Any], status: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:  # importing hpt here would be too early for what is set below
@@ -24,6 +25,12 @@ os.environ.setdefault("MPLBACKEND", "agg")
 _programs = str(Path(sys.executable).parent)
 if _programs not in os.environ["PATH"].split(os.pathsep):
     os.environ["PATH"] = _programs + os.pathsep + os.environ["PATH"]
+
+# The same examples every time, however long one takes: a test must not fail because a machine is busy, or only today.
+hypothesis.settings.register_profile(
+    "same everywhere", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("same everywhere")
 
 
 @pytest.fixture(scope="session")

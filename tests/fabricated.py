@@ -14,6 +14,7 @@ from hpt.experiments import PlannedRun, planned_runs
 from hpt.export import RunRecords, load_records
 from hpt.files import write_json, write_parquet
 from hpt.final_evaluations import evaluation_key
+from hpt.integrity import add_checksum, write_checksums
 from hpt.methods import method_named
 from hpt.metrics import METRICS
 from hpt.runs import RunFolder
@@ -85,6 +86,9 @@ def write_run(folder: RunFolder, config: RunConfig, evaluations: Sequence[str]) 
         "machine": "x86_64", "processor": "made up", "finished": "2026-01-01T00:00:00+00:00", "wall_s": 12.5,
     }  # fmt: skip
     write_json(folder.path / "provenance.json", provenance)
+    write_checksums(folder)
+    for path in sorted(folder.path.glob("evaluations/*")):
+        add_checksum(folder, path)
     folder.set_status("finished", config.schedule.steps)
 
 

@@ -20,7 +20,8 @@ from typing import Any
 import pandas as pd
 
 from hpt.config import RunConfig
-from hpt.files import sha256_file
+from hpt.files import read_json, sha256_file
+from hpt.integrity import CHECKSUMS
 from hpt.metrics import timing_columns
 from hpt.runs import TABLES, RunFolder
 
@@ -45,18 +46,23 @@ _FILE_EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shuti
 
 @dataclass(frozen=True)
 class Kill:
-    """Kill the job ``delay_s`` after its moment number ``moment`` (from 0)."""
+    """Kill the job ``delay_s`` after its moment number ``moment`` (from 0); or interrupt it there, as Ctrl-C does."""
 
     moment: int
     delay_s: float = 0.0
+    interrupt: bool = False
 
 
 @dataclass(frozen=True)
 class Fault:
-    """From the first moment or file on whose name holds ``part``, nothing can be written: the system's error number."""
+    """Nothing can be written any more, with the system's error number ``errno``.
+
+    From the first moment or file on whose name holds ``part``; without one, from moment number ``moment``.
+    """
 
     part: str
     errno: int
+    moment: int = 0
 
 
 def _watch(root: str, kill: Kill | Fault | None) -> list[str]:
@@ -67,7 +73,7 @@ def _watch(root: str, kill: Kill | Fault | None) -> list[str]:
 
     def fail_from(name: str, raises: bool = True) -> None:
         assert isinstance(kill, Fault)
-        if kill.part in name:
+        if kill.part in name if kill.part else len(moments) >= kill.moment:
             failing.append(name)
         if failing and raises:
             raise OSError(kill.errno, os.strerror(kill.errno))
@@ -77,10 +83,12 @@ def _watch(root: str, kill: Kill | Fault | None) -> list[str]:
         if isinstance(kill, Fault):
             fail_from(name, raises=False)
         if isinstance(kill, Kill) and len(moments) == kill.moment + 1:
-            if kill.delay_s == 0:
+            if kill.interrupt:
+                signal.raise_signal(signal.SIGINT)
+            elif kill.delay_s == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
-            # a timer whose signal nobody handles ends the process as abruptly, also in the middle of a C function
-            signal.setitimer(signal.ITIMER_REAL, kill.delay_s)
+            else:  # a timer whose signal nobody handles ends it as abruptly, also in the middle of a C function
+                signal.setitimer(signal.ITIMER_REAL, kill.delay_s)
 
     def on_event(event: str, arguments: tuple[Any, ...]) -> None:
         if event not in _FILE_EVENTS or not str(arguments[0]).startswith(root):
@@ -111,6 +119,7 @@ def _watch(root: str, kill: Kill | Fault | None) -> list[str]:
 
 def _work(config: dict[str, Any], root: str, evaluations: tuple[str, ...], log: str, kill: Kill | Fault | None) -> None:
     os.setsid()  # whatever it leaves behind is found by its session
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs with Ctrl-C ignored
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
@@ -224,6 +233,9 @@ def assert_same_results(left: RunFolder, right: RunFolder) -> None:
         pd.testing.assert_frame_equal(*pair, check_exact=True, obj=name)
     names = [sorted(path.name for path in folder.path.glob("evaluations/*")) for folder in (left, right)]
     assert names[0] == names[1]
+    vouched_for = [sorted(read_json(folder.path / CHECKSUMS)) for folder in (left, right)]
+    assert vouched_for[0] == vouched_for[1]
+    assert {f"evaluations/{name}" for name in names[0]} <= set(vouched_for[0])
     for name in names[0]:
         frames = [pd.read_parquet(folder.path / "evaluations" / name) for folder in (left, right)]
         pd.testing.assert_frame_equal(*frames, check_exact=True, obj=name)

@@ -1,5 +1,6 @@
 """Records must travel whole: the same tables on both sides, no answers, and nothing damaged is ever read."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from hpt.errors import HptError, RecordFault
 from hpt.experiments import PlannedRun
 from hpt.export import RECORD_FILES, export_run, import_runs, load_records, record_folders
 from hpt.files import MANIFEST, read_json, read_parquet, write_json, write_manifest, write_parquet
+from hpt.integrity import write_checksums
+from hpt.locks import LOCK
 from hpt.runs import RunFolder
 from tests.digits import write_digits
 from tests.fabricated import fabricate
@@ -60,11 +63,41 @@ def test_an_export_holds_counts_and_no_answers(plan: list[PlannedRun], tmp_path:
     assert evaluations["samples"].sum() == len(answers)
 
 
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_kill_while_a_record_is_replaced_loses_nothing(
+    plan: list[PlannedRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Before its predecessor has stepped aside, and between that and its own renaming."""
+    before = bytes_below(export_run(folder_of(plan, "hpt"), tmp_path))
+    renames: list[str] = []
+    genuine = Path.rename
+
+    def killed(self: Path, target: Path) -> Path:
+        renames.append(self.name)
+        if len(renames) > at:
+            os._exit(9)
+        return genuine(self, target)
+
+    child = os.fork()
+    if child == 0:
+        monkeypatch.setattr(Path, "rename", killed)
+        export_run(folder_of(plan, "hpt"), tmp_path)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    hidden = sorted(path.name for path in tmp_path.glob(".*/"))
+    assert len(hidden) == 1 + at, "the half-written one, and the one that stepped aside"
+    assert len(record_folders(tmp_path)) == 1 - at, "a hidden folder is no record"
+    sft = export_run(folder_of(plan, "sft"), tmp_path)
+    (own,) = (path for path in record_folders(tmp_path) if path != sft)
+    assert bytes_below(own) == before
+    assert list(tmp_path.glob(".*/")) == []
+
+
 def test_exporting_again_changes_no_byte(plan: list[PlannedRun], tmp_path: Path) -> None:
     first = bytes_below(export_run(folder_of(plan, "hpt"), tmp_path))
     assert bytes_below(export_run(folder_of(plan, "hpt"), tmp_path)) == first
     assert bytes_below(export_run(folder_of(plan, "hpt"), tmp_path / "elsewhere")) == first
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    assert [path.name for path in tmp_path.glob(".*")] == [LOCK]
 
 
 def test_only_finished_runs_are_exported(tmp_path: Path) -> None:
@@ -111,6 +144,7 @@ def test_a_damaged_run_folder_is_refused(tmp_path: Path, name: str) -> None:
 def test_a_table_without_a_needed_column_is_refused(tmp_path: Path) -> None:
     folder = folder_of(fabricate(tmp_path, ["figure6"]), "hpt")
     folder.write_tables({"rollouts": folder.table("rollouts").drop(columns="branch")})
+    write_checksums(folder)
     with pytest.raises(RecordFault, match="lacks the columns branch"):
         load_records(folder.path)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from hpt.artefacts.audit import audit
 from hpt.artefacts.checkpoints import checkpoint_error
+from hpt.artefacts.costs import costs, costs_few_questions, hpt_runs
 from hpt.artefacts.derivation import derivation
 from hpt.artefacts.discrepancies import discrepancies
 from hpt.artefacts.dynamics import figure5, figure6, figure7, figure8
@@ -32,16 +33,19 @@ from hpt.export import RunRecords
 BUILDERS: dict[str, Callable[[Sequence[RunRecords]], Made]] = {
     "table2": table2,
     "table3": table3,
+    "costs": costs,
     "table4": table4,
     "table5": table5,
     "table6": table6,
     "figure2": figure2,
     "figure3": figure3,
     "figure4": figure4,
+    "costs_few_questions": costs_few_questions,
     "figure5": figure5,
     "figure6": figure6,
     "figure7": figure7,
     "figure8": figure8,
+    "hpt_runs": hpt_runs,
     "table1": table1,
     "table1_readings": table1_readings,
     "figure1": figure1,

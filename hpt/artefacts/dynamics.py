@@ -7,6 +7,7 @@ from dataclasses import replace
 import pandas as pd
 from matplotlib.figure import Figure
 
+from hpt.artefacts.arm_settings import settings_text
 from hpt.artefacts.curves import metric_curve, smoothing_window, validation_curve
 from hpt.artefacts.main_results import GATE_LABELS
 from hpt.artefacts.output import FigureArtefact
@@ -114,7 +115,8 @@ def figure7(records: Sequence[RunRecords]) -> FigureArtefact:
 
     caption = (
         "All sampled responses of a step, before the gate acts; entropy is the mean of -log pi of the sampled tokens "
-        f"at temperature 1, estimated alike for every method. {_smoothed(window)}{bands_text(used)} {_ONLY_PICTURES}"
+        f"at temperature 1, estimated alike for every method. {_smoothed(window)}{bands_text(used)} "
+        f"{settings_text(used, 'weak', methods)}{_ONLY_PICTURES}"
     )
     data = long_form(curves, ("metric", "method"))
     return FigureArtefact("figure7", "Figure 7: entropy and response length, weak base", data, draw, caption, used)

@@ -6,9 +6,10 @@ from typing import Any
 
 import pandas as pd
 
+from hpt.artefacts.arm_settings import settings_text
 from hpt.artefacts.output import Cell, Column, Row, TableArtefact, interval_text
 from hpt.artefacts.scores import BASE, paper_only, score_table
-from hpt.artefacts.selection import of_method, own_methods
+from hpt.artefacts.selection import of_method, own_methods, sets_of
 from hpt.catalogue import arm_label
 from hpt.export import RunRecords
 from hpt.paper import base_title, paper_data
@@ -126,7 +127,18 @@ def scores_artefact(
     used = tuple(
         run for block in blocks for method in block.methods for run in of_method(records, method, block.policy)
     )
-    return TableArtefact(name, title, data, tuple(columns), tuple(rows), (_caption(data) + note).strip(), used)
+    told = "".join(settings_text(used, block.policy, block.methods) for block in blocks)
+    caption = f"{_caption(data)}{note}{told}{_guessing(used, set(heads))}".strip()
+    return TableArtefact(name, title, data, tuple(columns), tuple(rows), caption, used)
+
+
+def _guessing(used: Sequence[RunRecords], shown: set[str]) -> str:
+    """Return what guessing scores on the shown sets that offer choices."""
+    scores = {}
+    for name, own in (sets_of(used) if used else {}).items():
+        if name in shown and all(problem.answer_kind == "choice" for problem in own.problems):
+            scores[name] = 100 / len({problem.answer for problem in own.problems})
+    return "".join(f"Guessing scores {score:.0f} on {name}. " for name, score in scores.items())
 
 
 def _rows(frame: pd.DataFrame, labels: Mapping[str, str]) -> list[Row]:

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
+from hpt.artefacts.arm_settings import settings_text
 from hpt.artefacts.curves import over_seeds
 from hpt.artefacts.output import FigureArtefact
 from hpt.artefacts.selection import of_arm
@@ -70,6 +71,7 @@ def figure4(records: Sequence[RunRecords]) -> FigureArtefact:
     order = row_order(grids)
     differences = {seed: accuracy_grid(second[seed].rollouts) - grids[seed] for seed in seeds}
     shares = shares_by_quarter(differences)
+    used = tuple(run for seed in seeds for run in (first[seed], second[seed]))
 
     def draw() -> Figure:
         figure, panels = new_figure(len(seeds) + 1, len(LEVELS), width=4.2, height=3.0)
@@ -85,10 +87,11 @@ def figure4(records: Sequence[RunRecords]) -> FigureArtefact:
     caption = (
         "Accuracy of HPT, which starts from the weak base, minus that of GRPO from the weights SFT leaves, for the "
         "same question in the same epoch; the rows stand as in Figure 3. Below: how much of the map is red, white and "
-        "blue in each quarter of training. The paper prints no shares."
+        "blue in each quarter of training. SFT's run is that of the tables: on all training questions, before the "
+        "first epoch drawn here; HPT sees these questions alone. "
+        f"{settings_text(used, 'weak', (_SFT_GRPO.name, _HPT.name))}The paper prints no shares."
     )
     title = "Figure 4: HPT minus SFT → GRPO per training question"
-    used = tuple(run for seed in seeds for run in (first[seed], second[seed]))
     return FigureArtefact("figure4", title, _wide(differences, order), draw, caption, used, {"quarters": shares})
 
 

@@ -25,6 +25,8 @@ def source_rows(records: Iterable[RunRecords]) -> list[dict[str, Any]]:
             "seed": own.seed,
             "scale": own.config.scale,
             "recipe": own.config.recipe,
+            # of what it starts from where that is a base: all runs of a seed should have the same
+            "base_weights": None if own.config.policy.after else own.config.policy.weights_sha256,
             "commit": str(own.provenance.get("commit") or "unknown"),
             "dirty": bool(own.provenance.get("dirty")),
             "numerics_version": own.provenance.get("numerics_version"),

@@ -8,6 +8,7 @@ import pandas as pd
 from hpt.artefacts.intervals import problem_interval
 from hpt.artefacts.output import Cell, Column, TableArtefact
 from hpt.artefacts.selection import evaluation_counts, of_arm
+from hpt.catalogue import arm_label
 from hpt.export import RunRecords
 from hpt.plots import line_style
 from hpt.scores import round_half_up
@@ -104,6 +105,31 @@ def _cell(row: Mapping[Hashable, Any] | None) -> Cell:
     return Cell(f"{round_half_up(row['accuracy']):.1f}", "chosen" if row["chosen"] else "")
 
 
+def _tries(data: pd.DataFrame) -> str:
+    """Return how often each method was tried on a base."""
+    counts = data.groupby(["policy", "method"], sort=False).size()
+    texts = []
+    for policy in data["policy"].unique():
+        own = counts[policy].sort_values(ascending=False, kind="stable")
+        texts.append(
+            f"on the {policy} base {', '.join(f'{arm_label(str(name))} {count}' for name, count in own.items())}"
+        )
+    return f" Tries in all: {'; '.join(texts)}." if texts else ""
+
+
+def _at_an_edge(data: pd.DataFrame) -> str:
+    """Return which choices took the lowest or the highest learning rate: beyond it may be a better one."""
+    best, ends = data[data["chosen"]], {data["learning_rate"].min(), data["learning_rate"].max()}
+    names = [
+        f"{arm_label(str(row['method']))} on the {row['policy']} base ({row['learning_rate']:g})"
+        for row in best.to_dict("records")
+        if row["learning_rate"] in ends
+    ]
+    if not names:
+        return ""
+    return f" At an end of the learning rates tried, beyond which none was looked at: {', '.join(names)}."
+
+
 def _caption(data: pd.DataFrame, used: Sequence[RunRecords]) -> str:
     steps = " or ".join(str(own) for own in sorted({run.config.schedule.steps for run in used})) or "no"
     half = float(((data["problems_high"] - data["problems_low"]) / 2).median()) if len(data) else float("nan")
@@ -112,8 +138,8 @@ def _caption(data: pd.DataFrame, used: Sequence[RunRecords]) -> str:
         f"Accuracy in percent on the validation problems, which no table reports, after {steps} steps of seed {SEED}, "
         "which no table uses. Every method got the same three learning rates, and two values of one more choice where "
         f"it has one; methods more than {BEHIND:g} points behind the best one were searched again for twice as many "
-        "steps. Chosen is the highest accuracy of the longest round, between equals the lowest rate. One seed: "
-        "neighbours may well be "
-        f"equally good.{spread} SFT → GRPO takes SFT's and GRPO's choices for its two stages, the Llama base the weak "
-        "base's."
+        f"steps.{_tries(data)} Mix/ON has the paper's own coefficients. Chosen is the highest accuracy of the longest "
+        "round, between equals the lowest rate. One seed: neighbours may well be "
+        f"equally good.{spread}{_at_an_edge(data)} SFT → GRPO takes SFT's and GRPO's choices for its two stages, the "
+        "Llama base the weak base's."
     )

@@ -9,6 +9,7 @@ from hpt.claim_tests.records import (
     NotTestable,
     RunFrames,
     every_seed,
+    quantity,
     spread,
 )
 from hpt.stats import seed_mean
@@ -32,18 +33,18 @@ def costs_less(
     Raises:
         NotTestable: a run has none of the columns, or the baseline costs nothing.
     """
-    per_seed, parts = {}, []
+    per_seed, parts, what = {}, [], ", ".join(map(quantity, columns))
     for seed, runs in records.seeds.items():
         own = _cost(runs[method], columns, records.run(method, seed))
         other = _cost(runs[baseline], columns, records.run(baseline, seed))
         if baseline_after is not None:
             other += _total(runs[baseline_after], columns)
         if other <= 0:
-            raise NotTestable(f"{records.label(baseline)} of seed {seed} has no cost in {', '.join(columns)}")
+            raise NotTestable(f"{records.label(baseline)} of seed {seed} has no cost in {what}")
         per_seed[seed] = 100 * (1 - own / other)
         parts.append(f"seed {seed}: {own:.4g} against {other:.4g}")
     saved = seed_mean(list(per_seed.values()))
-    sums = f"{', '.join(columns)}, sums: {'; '.join(parts)}"
+    sums = f"{what}, sums: {'; '.join(parts)}"
     explanation = f"{records.label(method)} saves {spread(saved, 'percent', 1)} (below 0: costs more); {sums}."
     return Finding(per_seed, "percent saved", saved.decide(threshold_percent), explanation)
 
@@ -76,7 +77,7 @@ def rollouts_left_out_when_switched(records: ClaimRecords, *, method: str, share
 
 def _cost(run: RunFrames, columns: Sequence[str], whose: str) -> float:
     if not set(columns) & set(run.metrics.columns):
-        raise NotTestable(f"no {', '.join(columns)} of {whose}")
+        raise NotTestable(f"no {', '.join(map(quantity, columns))} of {whose}")
     return _total(run, columns)
 
 

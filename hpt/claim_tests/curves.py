@@ -12,6 +12,7 @@ from hpt.claim_tests.records import (
     RunFrames,
     both,
     every_seed,
+    quantity,
     spread,
     unit_of,
 )
@@ -145,8 +146,8 @@ def ends_above_start(
         curve = _curve(runs[method], column, records.run(method, seed))
         per_seed[seed] = _mean_between(curve, 1 - late_share, 1.0) - _mean_between(curve, 0.0, early_share)
     rise, unit = seed_mean(list(per_seed.values())), unit_of(column)
-    return Finding(per_seed, unit, rise.decide(threshold), f"{column} of {records.label(method)}, late minus early: "
-                   f"{spread(rise, unit, 3)}.")  # fmt: skip
+    what = f"{quantity(column)} of {records.label(method)}, late minus early"
+    return Finding(per_seed, unit, rise.decide(threshold), f"{what}: {spread(rise, unit, 3)}.")
 
 
 def mean_above(records: ClaimRecords, *, method: str, column: str, threshold: float) -> Finding:
@@ -158,12 +159,15 @@ def mean_above(records: ClaimRecords, *, method: str, column: str, threshold: fl
     per_seed = {}
     for seed, runs in records.seeds.items():
         if column not in runs[method].metrics.columns or runs[method].metrics[column].isna().all():
-            raise NotTestable(f"no run of {records.label(method)} records {column}")
+            raise NotTestable(f"no run of {records.label(method)} records {quantity(column)}")
         per_seed[seed] = float(runs[method].metrics[column].mean())
     mean = seed_mean(list(per_seed.values()))
     unit = unit_of(column)
     return Finding(
-        per_seed, unit, mean.decide(threshold), f"{column} of {records.label(method)}: {spread(mean, unit, 3)}."
+        per_seed,
+        unit,
+        mean.decide(threshold),
+        f"{quantity(column)} of {records.label(method)}: {spread(mean, unit, 3)}.",
     )
 
 
@@ -180,14 +184,16 @@ def stays_above_longer(
     """
     per_seed, counts = {}, []
     for seed, runs in records.seeds.items():
-        own, other = _two_curves(runs[longer], runs[shorter], column, f"{longer} and {shorter} of seed {seed}")
+        own, other = _two_curves(
+            runs[longer], runs[shorter], column, f"{records.label(longer)} and {records.label(shorter)} of seed {seed}"
+        )
         above, above_other = int((own > level).sum()), int((other > level).sum())
         per_seed[seed] = float(above - above_other)
         counts.append(f"seed {seed}: {above} and {above_other} of {len(own)}")
     difference = seed_mean(list(per_seed.values()))
     explanation = (
-        f"{longer} minus {shorter}, steps with {column} above {level:g}: {spread(difference, 'steps', 1)}; "
-        f"{'; '.join(counts)}."
+        f"{records.difference(longer, shorter)}, steps with {quantity(column)} above {level:g}: "
+        f"{spread(difference, 'steps', 1)}; {'; '.join(counts)}."
     )
     return Finding(per_seed, "steps", difference.decide(threshold_steps), explanation)
 
@@ -262,10 +268,10 @@ def _two_curves(own: RunFrames, other: RunFrames, column: str, whose: str) -> tu
 def _curve(run: RunFrames, column: str, whose: str) -> pd.Series:
     """Return a column by step, without the steps that have no value."""
     if not {"step", column} <= set(run.metrics.columns):
-        raise NotTestable(f"no {column} of {whose}")
+        raise NotTestable(f"no {quantity(column)} of {whose}")
     curve = run.metrics.set_index("step")[column].sort_index().dropna()
     if len(curve) < MIN_STEPS:
-        raise NotTestable(f"{column} of {whose} has {len(curve)} steps, fewer than {MIN_STEPS}")
+        raise NotTestable(f"{quantity(column)} of {whose} has {len(curve)} steps, fewer than {MIN_STEPS}")
     return curve
 
 

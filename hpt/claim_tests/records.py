@@ -157,6 +157,16 @@ def spread(difference: SeedDifference, unit: str, digits: int) -> str:
     return f"{text}; {difference.smallest_detectable:.{digits}f} would have been seen 4 times in 5)"
 
 
+def quantity(column: str) -> str:
+    """Return what readers call a column of the metrics.
+
+    Example:
+        >>> quantity("rollout/reward")
+        'training reward'
+    """
+    return METRICS[column].label[:1].lower() + METRICS[column].label[1:] if column in METRICS else column
+
+
 def unit_of(column: str) -> str:
     """Return the unit of a metric; empty for a column that is none."""
     return METRICS[column].unit if column in METRICS else ""

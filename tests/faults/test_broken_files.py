@@ -1,6 +1,7 @@
 """A full disk, a read-only folder, files cut off or with a flipped bit: named, counted, nothing finished is lost."""
 
 import errno
+import random
 import resource
 import shutil
 from collections.abc import Callable, Generator
@@ -10,15 +11,16 @@ from typing import Any
 
 import pytest
 
+from hpt.artefacts.notes import notes
 from hpt.artefacts.provenance import source_rows
 from hpt.checkpoint import TrainingState, checkpoints, load_newest, save_checkpoint
 from hpt.errors import HptError, RecordFault
 from hpt.experiments import PlannedRun, planned_runs
 from hpt.export import export_run, load_records
 from hpt.files import check_manifest, read_json, write_json, write_text
+from hpt.final_evaluations import evaluation_key, missing_evaluations
 from hpt.integrity import CHECKSUMS, add_checksum, check, damaged_count, damaged_files, set_aside, write_checksums
 from hpt.model_folder import save_model_folder
-from hpt.report import _notes
 from hpt.runs import RunFolder
 from tests.fabricated import fabricate
 from tests.jobs import Fault, Undisturbed, assert_same_results, leftovers, only_run, start_job
@@ -95,6 +97,29 @@ def test_a_run_whose_disk_is_full_says_so_and_goes_on_later(
     assert_same_results(only_run(tmp_path), own.folder)
     assert leftovers(only_run(tmp_path)) == []
     assert read_json(only_run(tmp_path).path / "provenance.json")["damaged_checkpoints"] == 0
+
+
+@pytest.mark.ci_slow
+@pytest.mark.parametrize("seed", range(4))
+def test_a_disk_that_is_full_at_any_write_says_so_and_goes_on_later(
+    seed: int, digits_runs: dict[str, Undisturbed], tmp_path: Path
+) -> None:
+    """At a random one of all moments that write; a lock's are left out, a full disk costs them the holder's name."""
+    own = digits_runs["hpt"]
+    draw = random.Random(seed)
+    files = ("open", "os.mkdir", "os.rename")
+    writes = [i for i, name in enumerate(own.moments) if name.startswith(files)]
+    at = draw.choice([i for i in writes if i > 1 and not own.moments[i].endswith(".lock")])
+    fault = Fault("", draw.choice((errno.ENOSPC, errno.EROFS)), at)
+    job = start_job(own.config, tmp_path, own.evaluations, fault)
+    assert job.wait() == 1, job.said()
+    assert "error: cannot write " in job.said(), own.moments[at]
+    assert "the same command again" in job.said()
+    assert "Traceback" not in job.said()
+    job = start_job(own.config, tmp_path, own.evaluations)
+    assert job.wait() == 0, job.said()
+    assert_same_results(only_run(tmp_path), own.folder)
+    assert leftovers(only_run(tmp_path)) == []
 
 
 # --- what was written is not what is there ----------------------------------------------------------------------------
@@ -182,10 +207,25 @@ def test_checksums_that_are_damaged_themselves_vouch_for_nothing(run: RunFolder)
     assert run.status["state"] == "stopped"
 
 
-def test_a_run_of_an_earlier_version_has_none_and_is_taken_as_it_is(run: RunFolder) -> None:
+def test_checksums_that_are_missing_vouch_for_nothing(run: RunFolder) -> None:
     (run.path / CHECKSUMS).unlink()
+    assert damaged_files(run) == [CHECKSUMS]
+    with pytest.raises(RecordFault, match=CHECKSUMS):
+        load_records(run.path)
+    assert CHECKSUMS in set_aside(run)
+    assert run.status["state"] == "stopped"
+
+
+def test_an_evaluation_whose_process_was_killed_before_its_checksum_is_made_again(run: RunFolder) -> None:
+    """Nothing would tell later damage of it."""
+    name = "contest-a"
+    key = evaluation_key(run.config, name)[2]
+    assert missing_evaluations(run, run.config, [name]) == []
+    known = read_json(run.path / CHECKSUMS)
+    del known[f"evaluations/{run.evaluation_path(name, key).name}"]
+    write_json(run.path / CHECKSUMS, known)
     assert damaged_files(run) == []
-    load_records(run.path)
+    assert missing_evaluations(run, run.config, [name]) == [name]
 
 
 def test_a_status_that_cannot_be_read_is_no_reason_to_start_anew(run: RunFolder) -> None:
@@ -269,7 +309,7 @@ def test_a_finished_run_with_damaged_files_is_made_whole_from_its_checkpoint(
     assert damaged_files(folder) == []
     rows = source_rows([load_records(folder.path)])
     assert f"Damaged files, set aside and made again from the last good state: 4 of {folder.path.name}." in " ".join(
-        _notes("tiny", [0], [], rows)
+        notes("tiny", [0], [], rows)
     )
 
 
@@ -290,10 +330,10 @@ def test_a_configuration_that_cannot_be_read_is_written_again_where_a_run_goes_o
 
 def test_a_report_counts_damaged_checkpoints() -> None:
     row: dict[str, Any] = {"run": "hpt-weak-s0", "commit": "0", "dirty": False, "numerics_version": 1}
-    (note,) = [own for own in _notes("tiny", [0], [], [row | {"damaged_checkpoints": 2}]) if "amaged" in own]
+    (note,) = [own for own in notes("tiny", [0], [], [row | {"damaged_checkpoints": 2}]) if "amaged" in own]
     assert note.startswith("Damaged checkpoints")
     assert "2 of hpt-weak-s0" in note
-    assert not [own for own in _notes("tiny", [0], [], [row]) if "amaged" in own]
+    assert not [own for own in notes("tiny", [0], [], [row]) if "amaged" in own]
 
 
 def test_what_is_read_back_is_what_was_written(run: RunFolder) -> None:

@@ -155,7 +155,7 @@ def test_known_troubles(grader: Grader) -> None:
         batch = responses[start : start + BATCH]
         verdicts.update(grader.grade(batch, [Gold("31415926")] * len(batch)))
     assert verdicts[Verdict.correct] == 0
-    assert verdicts[Verdict.wrong] > 200
+    assert verdicts[Verdict.wrong] + verdicts[Verdict.timed_out] > 200  # the rest has no answer
 
 
 @pytest.mark.timeout(600)

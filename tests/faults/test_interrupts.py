@@ -24,8 +24,8 @@ main()
 """
 _WILLING = """
 import sys, time
-print("at work", flush=True)
 try:
+    print("at work", flush=True)
     time.sleep(600)
 except KeyboardInterrupt:
     print("saved", flush=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hpt.bases import pretraining_config
 from hpt.checkpoint import checkpoints
 from hpt.config import RunConfig
 from hpt.files import read_json
@@ -91,6 +92,43 @@ def test_killed_while_writing_a_checkpoint_in_backward_and_while_evaluating(
     ]
     folder, killed = run_killed(own.config, tmp_path, kills)
     assert killed == len(kills)
+    assert_same_results(folder, own.folder)
+    assert leftovers(folder) == []
+
+
+@pytest.mark.parametrize("part", ["PolicyEngine.backward", "Sampler.sample", ".step-000004/"])
+def test_interrupted_in_a_step_or_a_checkpoint_it_says_how_to_continue_and_does(
+    part: str, digits_runs: dict[str, Undisturbed], tmp_path: Path
+) -> None:
+    own = digits_runs["hpt"]
+    at = moment(own.moments, part, 2)
+    job = start_job(own.config, tmp_path, EVALUATIONS, Kill(at, interrupt=True))
+    assert job.wait() == 130, job.said()
+    assert wait_until_gone(session_of(job)) == []
+    assert "interrupted; the same command continues from the last checkpoint" in job.said()
+    assert only_run(tmp_path).status["state"] == "stopped"
+    job = start_job(own.config, tmp_path, EVALUATIONS)
+    assert job.wait() == 0, job.said()
+    assert_same_results(only_run(tmp_path), own.folder)
+    assert leftovers(only_run(tmp_path)) == []
+
+
+def test_a_base_killed_between_two_checkpoints_ends_with_the_same_bits(tmp_path: Path) -> None:
+    """Its optimiser is another than that of all other runs (Muon and AdamW)."""
+    config = pretraining_config("tiny", "weak", "tiny")
+    shorter = {"schedule": {"steps": 16}, "checkpoint": {"every": 5}}
+    config = config.model_copy(
+        update={name: getattr(config, name).model_copy(update=values) for name, values in shorter.items()}
+    )
+    own = Undisturbed(config, tmp_path / "left alone").wait()
+    second = moment(own.moments, ".step-000010/")
+    kills = [
+        Kill(moment(own.moments[second:], "PolicyEngine.backward", 2) + second),  # in update 12, from checkpoint 10
+        Kill(moment(own.moments, "rename", 1)),
+    ]
+    folder, killed = run_killed(config, tmp_path / "killed", kills)
+    assert killed == len(kills)
+    assert folder.table("metrics")["step"].tolist() == list(range(16))
     assert_same_results(folder, own.folder)
     assert leftovers(folder) == []
 

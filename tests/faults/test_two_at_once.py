@@ -1,6 +1,7 @@
 """The same thing started twice: one process works, the other waits and says for whom; a dead one blocks nobody."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -121,6 +122,27 @@ def _said(process: subprocess.Popen[str], timeout_s: float) -> str:
     return said
 
 
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """A process that does nothing meanwhile, as after Ctrl-Z."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def said_until(process: subprocess.Popen[str], part: str) -> str:
+    """The line that holds ``part``; it is an error if the process ends without it."""
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if part in line:
+            return line
+    raise AssertionError(said)
+
+
 @pytest.mark.ci_slow
 @pytest.mark.timeout(900)
 def test_one_training_is_done_once_for_two_commands(tmp_path: Path) -> None:
@@ -131,8 +153,10 @@ def test_one_training_is_done_once_for_two_commands(tmp_path: Path) -> None:
             assert first.poll() is None
             time.sleep(0.1)
         with started(*command, stderr=subprocess.STDOUT) as second:
-            said = _said(second, 600)
-        assert f"waits for process {held[0].pid} " in said
+            with stopped(held[0].pid):  # or it might be done before the second command has come so far
+                said = said_until(second, f"waits for process {held[0].pid} ")
+            _said(second, 600)
+        assert said
         _said(first, 60)
     (folder,) = run_folders(tmp_path)
     assert folder.finished
@@ -154,9 +178,9 @@ def test_one_report_is_made_once_for_two_reproductions(tmp_path: Path) -> None:
             assert first.poll() is None
             time.sleep(0.1)
         with started(*command, stderr=subprocess.STDOUT) as second:
-            said = _said(second, 600)
-        assert f"worked on by process {first.pid} " in said
-        assert "made while this command waited" in said
+            with stopped(first.pid):
+                said_until(second, f"worked on by process {first.pid} ")
+            assert "made while this command waited" in _said(second, 600)
         assert "made while this command waited" not in _said(first, 60)
     assert (report / "index.html").is_file()
     assert len(pd.read_csv(report / "tables" / "audit.csv")) > 0

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from hpt.equality import WORKER_MEMORY_BYTES
+from hpt.equality import WORKER_MEMORY_BYTES, Pair
 from hpt.errors import HptError
 from hpt.rewards import Verdict, Verifier
 
+HANGS_S = 60.0
 TIMEOUT_S = 1.0  # a comparison here takes microseconds; a loaded machine may pause it for half a second
 
 
@@ -38,7 +39,7 @@ def text_equal_unless_told_to_fail(answer: str, gold: str) -> bool:
         mark.touch()
         words = words[2:]
     if words[0] == "hang":
-        time.sleep(60)
+        time.sleep(HANGS_S)
     if words[0] == "hang-in-c":  # one uninterruptible C call, some minutes long
         _ = 10 ** (10**9) % 7
     if words[0] == "exit":
@@ -133,24 +134,36 @@ def test_workers_killed_while_idle_are_replaced() -> None:
 
 
 def test_close_stops_a_hanging_worker_and_grading_starts_a_new_one() -> None:
-    verifier = failing_verifier()
+    verifier = Verifier(timeout_s=HANGS_S, compare=text_equal_unless_told_to_fail)
     verifier.start()
+    hanging = verifier._schedule([Pair("hang", "good")])
+    end = time.monotonic() + HANGS_S
+    while not hanging.running() and time.monotonic() < end:
+        time.sleep(0.02)
     start = time.monotonic()
     verifier.close()
     verifier.close()
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < HANGS_S / 2
     assert multiprocessing.active_children() == []
     assert grade(verifier, "good") == [Verdict.correct]
     verifier.close()
     assert multiprocessing.active_children() == []
 
 
-def test_starting_does_not_wait_for_the_workers() -> None:
+PREPARES_S = 20.0
+
+
+def prepare_slowly(compare: object) -> None:
+    time.sleep(PREPARES_S)
+
+
+def test_starting_does_not_wait_for_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     with failing_verifier() as verifier:
         verifier.close()
+        monkeypatch.setattr("hpt.rewards.prepare_worker", prepare_slowly)
         start = time.monotonic()
         verifier.start()
-        assert time.monotonic() - start < 0.2  # a worker needs about 0.4 s
+        assert time.monotonic() - start < PREPARES_S / 2
 
 
 def test_workers_import_math_verify_and_no_engine() -> None:

@@ -153,8 +153,9 @@ def test_two_ranks_share_one_samplers_weights(runs: Runs) -> None:
 def test_the_other_rank_ends_within_a_minute_with_the_error_of_the_one_that_failed(runs: Runs) -> None:
     assert runs.failure.seconds < 60
     assert runs.failure.codes == {0: 1, 1: 1}
-    assert runs.failure.logs[1].splitlines()[-1] == "error: the disk of this rank is full"
-    assert runs.failure.logs[0].splitlines()[-1] == "error: rank 1: the disk of this rank is full"
+    # not always the last lines: PyTorch's own threads go on complaining about the connection
+    assert "\nerror: the disk of this rank is full\n" in runs.failure.logs[1]
+    assert "\nerror: rank 1: the disk of this rank is full\n" in runs.failure.logs[0]
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -162,7 +163,6 @@ def test_a_killed_rank_stops_the_other_within_a_minute_by_name(rank: int, world:
     failure = fail(config_for(world, 1), tmp_path / "killed", rank, at_call=2, way="killed")
     assert failure.codes == {rank: -signal.SIGKILL, 1 - rank: 1}
     assert failure.seconds < 60
-    # not always the last line: PyTorch's own threads go on complaining about the connection
     assert f"\nerror: rank {rank} was lost" in failure.logs[1 - rank]
 
 

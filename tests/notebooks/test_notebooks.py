@@ -20,6 +20,8 @@ from hpt.paper import claims
 from hpt.parameters import parameters
 from tests.fabricated import fabricate
 
+pytestmark = pytest.mark.timeout(900)  # a busy machine takes minutes where an idle one takes seconds
+
 SOURCES = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
 PARTS = ("# ", "## Parameters", "## What will run, and how long", "## Run, or load", "## The result",
          "## What differs from the paper's setting", "## Provenance")  # fmt: skip

@@ -1,0 +1,82 @@
+"""What a report says above its numbers: whose they are, how many seeds, which commits and bases, what was damaged."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from hpt.artefacts.provenance import DAMAGE, short_commit
+from hpt.config import NUMERICS_VERSION
+from hpt.history import is_in_history
+from hpt.stats import MIN_SEEDS
+
+_SMALL = (
+    "This is a small world made by this package. It says nothing about the level a model of 1.5 or 7 billion "
+    "parameters reaches: compare signs and order with the paper, never levels."
+)
+
+
+def notes(scale: str, seeds: Sequence[int], statuses: list[dict[str, Any]], runs: list[dict[str, Any]]) -> list[str]:
+    """Return the sentences.
+
+    Args:
+        scale: key of `hpt.scales.SCALES`.
+        seeds: run seeds of all notebooks.
+        statuses: what the notebooks left, see `hpt.report.execute`.
+        runs: rows of `hpt.artefacts.provenance.source_rows`.
+    """
+    found = []
+    if scale == "tiny":
+        found.append("Scale tiny exists for tests: its numbers mean nothing.")
+    elif scale != "full":
+        found.append(_SMALL)
+    if 0 < len(seeds) < MIN_SEEDS:
+        count = "One seed decides" if len(seeds) == 1 else f"{len(seeds)} seeds decide"
+        found.append(f"{count} nothing about methods; {MIN_SEEDS} or more do.")
+    found += _about_bases(runs) if len(seeds) > 1 else []
+    if any(status.get("from_records") for status in statuses):
+        found.append(
+            "Training results are read from committed records; what needs no run was computed when this page was made."
+        )
+    changed = {f"{key} = {value}" for status in statuses for key, value in status.get("settings", {}).items()}
+    if changed:
+        found.append("Changed settings: " + ", ".join(sorted(changed)) + ".")
+    found += _about_commits(runs)
+    for name in DAMAGE:
+        met = [f"{row[name]} of {row['run']}" for row in runs if row.get(name)]
+        if met:
+            what = name.replace("_", " ")
+            found.append(f"{what.capitalize()}, set aside and made again from the last good state: {', '.join(met)}.")
+    older = sorted({str(row["numerics_version"]) for row in runs} - {str(NUMERICS_VERSION)})
+    if older:
+        found.append(f"Some runs are of numerics version {', '.join(older)}; the package is at {NUMERICS_VERSION}.")
+    return found
+
+
+def _about_bases(runs: Sequence[dict[str, Any]]) -> list[str]:
+    """Return that bases are shared, and which were not: trained again, perhaps on another processor."""
+    found = [
+        "Each base is trained once and shared by all seeds: an interval over seeds does not hold what another base of "
+        "the same recipe would change."
+    ]
+    seeds: dict[str, dict[str, set[int]]] = {}
+    for row in runs:
+        if row.get("base_weights"):
+            seeds.setdefault(row["policy"], {}).setdefault(row["base_weights"], set()).add(row["seed"])
+    for policy, own in sorted(seeds.items()):
+        if len(own) > 1:
+            parts = (f"{weights[:12]} (seeds {', '.join(map(str, sorted(of)))})" for weights, of in sorted(own.items()))
+            found.append(f"Not so the {policy} base, whose weights were {' and '.join(parts)}.")
+    return found
+
+
+def _about_commits(runs: Sequence[dict[str, Any]]) -> list[str]:
+    made_at = sorted({short_commit(row["commit"] + ("+" if row["dirty"] else "")) for row in runs})
+    if len(made_at) < 2:
+        return []
+    changed = " (+: with changed files)" if any("+" in commit for commit in made_at) else ""
+    found = [f"The runs were made at {len(made_at)} commits: {', '.join(made_at)}{changed}."]
+    if joined := [commit for commit in made_at if commit != "unknown" and is_in_history(commit.rstrip("+")) is False]:
+        found.append(
+            "No longer in the history of this repository, where commits were joined (docs/reliability.md): "
+            f"{', '.join(joined)}."
+        )
+    return found
