@@ -4,14 +4,17 @@ Three seeds of everything take hours. What other machines, or earlier days, have
 what is made here is exported the moment it ends, so that a stop loses one run at most.
 """
 
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from hpt.config import RunConfig
 from hpt.data.sources import fetch_sets
 from hpt.experiments import PlannedRun, planned_runs
-from hpt.export import export_run
+from hpt.export import export_run, record_folders, recorded_config
 from hpt.job import Job
 from hpt.recorded import RecordStore
+from hpt.report_tasks import few
 from hpt.resolve import initial_run, is_ready
 from hpt.runs import RunFolder, run_folders
 
@@ -51,6 +54,20 @@ def _lacking(planned: Iterable[PlannedRun], store: RecordStore, root: Path) -> l
     ]  # fmt: skip
 
 
+def on_other_bases(config: RunConfig, records: Path) -> list[str]:
+    """Return the recorded runs on ``config``'s base, of any seed, that started from weights of other bits."""
+    own = config.policy
+    if not own.weights_sha256 or own.after:
+        return []
+    found = []
+    for path in record_folders(records):
+        other = recorded_config(path)
+        there = other.policy.weights_sha256 if (other.scale, other.policy.name) == (config.scale, own.name) else ""
+        if there and not other.policy.after and there != own.weights_sha256:
+            found.append(path.name)
+    return found
+
+
 def fill(
     scale: str, artefacts: Sequence[str], seeds: Iterable[int], root: Path, records: Path, jobs: int | None = None
 ) -> list[str]:
@@ -66,6 +83,12 @@ def fill(
     exported: list[str] = []
 
     def export(folder: RunFolder) -> None:
+        if others := on_other_bases(folder.config, records):
+            print(
+                f"{folder.path.name} starts from a base of other bits than {few(others, 3)}: training rounds otherwise "
+                "on another processor. Compare the methods of a seed from one base; the report names the others.",
+                file=sys.stderr, flush=True,
+            )  # fmt: skip
         export_run(folder, records)
         exported.append(folder.path.name)
 

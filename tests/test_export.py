@@ -196,6 +196,7 @@ def test_a_base_that_nobody_trained_here_has_records_of_its_evaluations(tmp_path
     answers = {"benchmark": "contest-a", "problem_id": ["p0", "p1"], "level": 1, "sample": 0, "verdict": "correct",
                "response_tokens": 3}  # fmt: skip
     write_parquet(folder.evaluation_path("contest-a", "0" * 16), pd.DataFrame(answers))
+    write_checksums(folder)
     records = load_records(folder.path)
     assert len(records.metrics) == len(records.rollouts) == len(records.validation) == 0
     assert list(records.evaluations["correct"]) == [1, 1]

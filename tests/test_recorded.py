@@ -137,10 +137,10 @@ def test_an_artefact_can_have_fewer_seeds_than_another(folder: Path) -> None:
     """The strong base's second seed is missing: what needs it is made of the first, and the page says so."""
     shutil.rmtree(record(folder, "grpo-weak-s1"))
     assert [(task.artefacts, task.seeds) for task in tasks_from_records("tiny", [], [0, 1], folder)
-            if task.notebook == "training_dynamics"] == [(("figure6",), (0, 1))]  # fmt: skip
+            if task.notebook == "training_dynamics"] == [(("figure6", "hpt_runs"), (0, 1))]  # fmt: skip
     shutil.rmtree(record(folder, "hpt-strong-s1"))
     (task,) = [own for own in tasks_from_records("tiny", [], [0, 1], folder) if own.notebook == "training_dynamics"]
-    assert task == NotebookTask("training_dynamics", ("figure6", "figure7"), (0,))
+    assert task == NotebookTask("training_dynamics", ("figure6", "figure7", "hpt_runs"), (0,))
     rows = {row["artefact"]: row["seeds"] for row in missing_artefacts(folder)}
     assert (rows["figure6"], rows["figure7"], rows["table2"]) == ([0], [0], [])
     assert "made of seed 0 alone" in render(folder, "tiny").read_text()

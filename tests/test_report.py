@@ -12,6 +12,7 @@ from hpt.catalogue import ARTEFACTS, artefacts_named
 from hpt.errors import ConfigError, HptError
 from hpt.export import export_run
 from hpt.files import read_json, write_json
+from hpt.integrity import add_checksum
 from hpt.report import build_report, render
 from hpt.report_tasks import with_earlier
 from tests.fabricated import COMMIT, fabricate
@@ -198,6 +199,7 @@ def test_a_failed_notebook_is_told_on_the_page(tmp_path: Path) -> None:
     assert grpo is not None
     file = next((grpo.path / "evaluations").iterdir())
     file.write_bytes(b"")
+    add_checksum(grpo, file)  # what no checksum finds
     with pytest.raises(HptError, match=r"failed: table3_main_results; .*index\.html says why"):
         build_report("tiny", [0], tmp_path / "runs", tmp_path / "reports", only=["table3"])
     page = html.unescape((tmp_path / "reports" / "tiny" / "index.html").read_text())

@@ -42,12 +42,12 @@ def _costs(name: str, records: Sequence[RunRecords]) -> TableArtefact:
     artefact = ARTEFACTS[name]
     lines, rows, used = [], [], list[RunRecords]()
     for arm in artefact.arms:
-        runs = of_arm(records, arm.key)
+        runs, name_of_arm = of_arm(records, arm.key), arm.name or arm.method
         used += runs
         sums = [_sums(run) for run in runs]
-        lines += [{"policy": arm.policy, "method": arm.name, "seed": run.seed} | own
+        lines += [{"policy": arm.policy, "method": name_of_arm, "seed": run.seed} | own
                   for run, own in zip(runs, sums, strict=True)]  # fmt: skip
-        rows.append((arm_label(arm.name), tuple(_cell([own[column] for own in sums]) for column in COSTS)))
+        rows.append((arm_label(name_of_arm), tuple(_cell([own[column] for own in sums]) for column in COSTS)))
     data = pd.DataFrame(lines, columns=["policy", "method", "seed", *COSTS])
     seeds = len({run.seed for run in used})
     over = "Mean over the seeds, in brackets the 95 % interval over them (Student's t)." if seeds > 1 else "One seed."

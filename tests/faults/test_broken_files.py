@@ -220,6 +220,8 @@ def test_an_evaluation_whose_process_was_killed_before_its_checksum_is_made_agai
     """Nothing would tell later damage of it."""
     name = "contest-a"
     key = evaluation_key(run.config, name)[2]
+    write_text(run.evaluation_path(name, key), "answers")
+    add_checksum(run, run.evaluation_path(name, key))
     assert missing_evaluations(run, run.config, [name]) == []
     known = read_json(run.path / CHECKSUMS)
     del known[f"evaluations/{run.evaluation_path(name, key).name}"]

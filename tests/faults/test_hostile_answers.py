@@ -8,6 +8,7 @@ import ast
 import multiprocessing
 import os
 import re
+import resource
 import sys
 import time
 from collections import Counter
@@ -106,7 +107,7 @@ def peak_memory(process: Any) -> int:
 def grader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Grader]:
     """A grader; afterwards nothing was written, refused, compiled or left running."""
     monkeypatch.chdir(tmp_path)  # where an answer that writes would leave its mark
-    own = resident_bytes()
+    own, ended = resident_bytes(), largest_ended_child()
     with Verifier(timeout_s=TIMEOUT_S, compare=math_verify_watched) as verifier:
         grader = Grader(verifier)
         yield grader
@@ -121,7 +122,14 @@ def grader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captur
     assert "refused to a verifier's worker" not in said
     assert "compiled more than arithmetic" not in said
     assert grader.largest_worker < WORKER_MEMORY_BYTES + 300 * 1024**2
+    # those that were killed; a larger child of an earlier test would hide them
+    assert largest_ended_child() < max(ended + 1, WORKER_MEMORY_BYTES + 300 * 1024**2)
     assert resident_bytes() - own < 300 * 1024**2
+
+
+def largest_ended_child() -> int:
+    """Bytes of memory the largest of all processes held that this one started and that have ended."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
 
 
 def resident_bytes() -> int:

@@ -5,6 +5,8 @@ import html.parser
 import json
 import pickle
 import shutil
+import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -268,26 +270,60 @@ def parsed(page: str) -> Found:
     return found
 
 
-def test_what_a_model_said_is_text_on_a_notebooks_page() -> None:
+def page_that_shows(texts: Sequence[str]) -> str:
+    """A notebook's page with these texts in every kind of output."""
     import nbformat
 
     from hpt.artefacts.markup import plain_table
     from hpt.report import _notebook_page
 
-    frame = pd.DataFrame({"answer": list(MARKUP)})
+    frame = pd.DataFrame({"answer": list(texts)})
     outputs = [
-        nbformat.v4.new_output("stream", text="\n".join(MARKUP)),
-        nbformat.v4.new_output("execute_result", {"text/plain": repr(MARKUP)}),
+        nbformat.v4.new_output("stream", text="\n".join(texts)),
+        nbformat.v4.new_output("execute_result", {"text/plain": repr(texts)}),
         nbformat.v4.new_output("display_data", {"text/html": frame.to_html(), "text/plain": repr(frame)}),
-        nbformat.v4.new_output("display_data", {"text/html": str(plain_table(["answer"], [[own] for own in MARKUP]))}),
-        nbformat.v4.new_output("error", ename=MARKUP[0], evalue=MARKUP[0], traceback=list(MARKUP)),
+        nbformat.v4.new_output("display_data", {"text/html": str(plain_table(["answer"], [[own] for own in texts]))}),
+        nbformat.v4.new_output("error", ename=texts[0], evalue=texts[0], traceback=list(texts)),
     ]
-    cell = nbformat.v4.new_code_cell(f"answers = {MARKUP!r}", outputs=outputs)
+    cell = nbformat.v4.new_code_cell(f"answers = {texts!r}", outputs=outputs)
+    status = {"notebook": "own", "when": "2026-01-01T00:00+00:00", "dirty": False}
+    status |= {"error": texts[0], "scale": texts[0], "commit": texts[0]}
+    return _notebook_page(nbformat.v4.new_notebook(cells=[cell]), status)
+
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+#: Each would change the page's title if it ran.
+RUNNING = (
+    "<script>document.title = 'it ran'</script>",
+    "<img src=x onerror=\"document.title = 'it ran'\">",
+    "</pre></td><svg onload=\"document.title = 'it ran'\">",
+)
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on the path")
+def test_in_a_real_browser_what_a_model_said_is_text(tmp_path: Path) -> None:
+    def shown(page: str) -> str:
+        (tmp_path / "page.html").write_text(page, encoding="utf-8")
+        command = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000"]
+        command += [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", f"file://{tmp_path / 'page.html'}"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=200).stdout
+
+    found = shown(page_that_shows(RUNNING))
+    assert "<title>it ran</title>" not in found
+    assert found.count("&lt;script&gt;document.title") >= 4
+    for text in RUNNING:  # the test would see it
+        assert "<title>it ran</title>" in shown(f"<title>before</title><table><tr><td><pre>{text}</pre></table>")
+
+
+def test_what_a_model_said_is_text_on_a_notebooks_page() -> None:
+    import nbformat
+
+    from hpt.report import _notebook_page
+
     status = {"notebook": "own", "when": "2026-01-01T00:00+00:00", "dirty": False}
     harmless = status | {"error": None, "scale": "tiny", "commit": "0"}
-    status |= {"error": MARKUP[0], "scale": MARKUP[0], "commit": MARKUP[0]}
     plain = parsed(_notebook_page(nbformat.v4.new_notebook(cells=[]), harmless))
-    found = parsed(_notebook_page(nbformat.v4.new_notebook(cells=[cell]), status))
+    found = parsed(page_that_shows(MARKUP))
     assert (found.scripts, found.handlers) == (plain.scripts, plain.handlers)
     assert not {"img", "svg"} & set(found.tags)
     for text in MARKUP:

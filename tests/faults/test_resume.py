@@ -138,8 +138,9 @@ def test_a_base_killed_between_two_checkpoints_ends_with_the_same_bits(tmp_path:
 def test_killed_at_five_random_moments(method: str, tiny_runs: dict[str, RunFolder], tmp_path: Path) -> None:
     """At the tiny scale, against a run made by the pool of processes a reproduction uses."""
     genuine = tiny_runs[method]
-    moments = Undisturbed(genuine.config, tmp_path / "left alone", EVALUATIONS).wait().moments
-    folder, killed = run_killed(genuine.config, tmp_path / "killed", random_kills(len(moments), 5, seed=5))
+    again = Undisturbed(genuine.config, tmp_path / "again", EVALUATIONS).wait()
+    assert_same_results(again.folder, genuine)  # two runs of one configuration
+    folder, killed = run_killed(genuine.config, tmp_path / "killed", random_kills(len(again.moments), 5, seed=5))
     assert killed == 5
     assert_same_results(folder, genuine)
     assert leftovers(folder) == []

@@ -1,0 +1,112 @@
+"""What a run costs and with what it was trained, as tables and captions say it; and what a report notes about bases."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hpt.artefacts import BUILDERS, FigureArtefact, TableArtefact
+from hpt.artefacts.arm_settings import settings_text
+from hpt.artefacts.notes import notes
+from hpt.artefacts.verdicts import paper_evidence, verdicts
+from hpt.catalogue import ARTEFACTS, Arm
+from hpt.export import RunRecords
+from hpt.paper import claim_named
+
+NOTHING = pd.DataFrame()
+
+
+def run(arm: Arm, seed: int, **columns: Sequence[float]) -> RunRecords:
+    metrics = pd.DataFrame({"step": range(len(next(iter(columns.values())))), **columns})
+    return RunRecords(
+        f"{arm.key}-s{seed}", arm.config("mini", seed), metrics, NOTHING, NOTHING, NOTHING, arms=(arm.key,)
+    )
+
+
+def arm(artefact: str, name: str) -> Arm:
+    return next(own for own in ARTEFACTS[artefact].arms if (own.name or own.method) == name)
+
+
+def test_costs_are_sums_over_all_steps_and_what_a_method_does_not_do_costs_it_nothing() -> None:
+    hpt, sft = arm("costs", "hpt"), arm("costs", "sft")
+    records = [
+        run(hpt, seed, **{
+            "rollout/tokens": [1000.0 * (1 + seed), 3000.0], "trained/rollout_tokens": [500.0, np.nan],
+            "trained/demonstration_tokens": [200.0, 300.0], "time/step_s": [30.0, 90.0],
+        })
+        for seed in (0, 1, 2)
+    ]  # fmt: skip
+    records.append(run(sft, 0, **{"trained/demonstration_tokens": [400.0, 600.0], "time/step_s": [6.0, 6.0]}))
+    made = BUILDERS["costs"](records)
+    assert isinstance(made, TableArtefact)
+    rows = dict(made.rows)
+    assert [cell.value for cell in rows["HPT"]] == ["5.0", "0.5", "0.5", "1.0", "2.0"]
+    assert rows["HPT"][0].interval == "[2.5, 7.5]"  # 5 +- 4.303 / sqrt(3)
+    assert [cell.value for cell in rows["SFT"]] == ["0.0", "0.0", "1.0", "1.0", "0.2"]
+    assert [cell.value for cell in rows["GRPO"]] == [""] * 5
+    own = made.data[made.data["method"] == "hpt"]
+    assert own["sampled"].tolist() == [4.0, 5.0, 6.0]
+    assert own["minutes"].tolist() == [2.0] * 3
+
+
+def test_hpts_runs_show_the_cosine_only_where_it_was_measured() -> None:
+    cosine = [0.5, np.nan, -0.1, np.nan]
+    records = [run(Arm("hpt", "weak"), 0, **{"rollout/reward": [0.1, 0.2, 0.3, 0.4], "gradient/sft_rl_cosine": cosine})]
+    made = BUILDERS["hpt_runs"](records)
+    assert isinstance(made, FigureArtefact)
+    shown = made.data[made.data["metric"] == "gradient/sft_rl_cosine"].set_index("step")["mean"]
+    assert shown.dropna().to_dict() == {0: 0.5, 2: -0.1}
+    axes = made.figure().axes[1]
+    assert list(axes.lines[0].get_ydata()) == [0.5, -0.1]
+
+
+def test_settings_that_set_methods_apart_are_told() -> None:
+    steps = {"rollout/reward": [0.0]}
+    arms = [*ARTEFACTS["table2"].arms, *ARTEFACTS["table5"].arms, *ARTEFACTS["figure4"].arms]
+    records = [run(own, 0, **steps) for own in {own.key: own for own in arms}.values()]
+    assert settings_text(records, "strong", ("pretrain", "grpo", "sft_then_grpo", "hpt")) == (
+        "Settings on the strong base: GRPO rate 0.00025, no clip, no std; SFT → GRPO rate 0.00025, after SFT at rate "
+        "0.0005 in the first 40 % of the steps, no clip, no std; HPT rate 0.0005, no clip, no std, SFT x 0.125. "
+    )
+    assert settings_text(records, "weak", ("off_on", "mix_on", "grpo_after_sft")) == (
+        "Settings on the weak base: OFF/ON rate 0.0005, no clip, no std, off-policy RL x 4; Mix/ON rate 0.001, "
+        "no clip, no std, off-policy RL x 1, SFT x 0.1; SFT → GRPO (255 questions) rate 0.0005, from the end of SFT, "
+        "clip 0.2, divided by std. "
+    )
+    assert settings_text(records, "llama", ("hpt",)) == ""
+
+
+def test_the_printed_sets_that_hpt_leads_are_counted() -> None:
+    assert paper_evidence(claim_named("table2-hpt-consistently-best")) == "highest printed value on 7 of 8 sets"
+
+
+def test_a_threshold_is_a_number() -> None:
+    (row,) = (own for own in verdicts([], ["table2"], "mini") if own.claim == "table2-hpt-above-sft")
+    assert "above 0 points" in row.reading
+    assert "the threshold" not in row.reading
+
+
+@pytest.mark.parametrize(("weights", "said"), [("a" * 64, False), ("b" * 64, True)])
+def test_a_base_that_not_all_seeds_share_is_named(weights: str, said: bool) -> None:
+    rows = [
+        {"run": f"hpt-{seed}", "policy": "weak", "seed": seed, "base_weights": own, "commit": "unknown", "dirty": False,
+         "numerics_version": 2}
+        for seed, own in ((0, "a" * 64), (1, weights))
+    ]  # fmt: skip
+    found = notes("mini", [0, 1], [], rows)
+    assert any("trained once and shared by all seeds" in own for own in found)
+    assert any(own.startswith("Not so the weak base") for own in found) is said
+    assert not any("shared by all seeds" in own for own in notes("mini", [0], [], rows[:1]))
+
+
+def test_the_weights_a_run_starts_from_stand_with_it_unless_they_are_another_runs() -> None:
+    from hpt.artefacts.provenance import source_rows
+
+    own = run(Arm("hpt", "weak"), 0, **{"rollout/reward": [0.0]})
+    policy = own.config.policy.model_copy(update={"weights_sha256": "c" * 64})
+    started = replace(own, config=own.config.model_copy(update={"policy": policy}))
+    assert source_rows([started])[0]["base_weights"] == "c" * 64
+    after = replace(own, config=own.config.model_copy(update={"policy": policy.model_copy(update={"after": "sft"})}))
+    assert source_rows([after])[0]["base_weights"] is None
