@@ -18,6 +18,8 @@ from hpt.locks import locked
 MANIFEST = "manifest.json"
 #: Ends of the hidden names of a folder being written, and of one that waits while its successor takes its place.
 _HALF, _ASIDE = ".half", ".replaced"
+#: Words by which PyTorch's C++ says that it could not write; the last where DeepSpeed made no folder, and said nothing.
+_OF_PYTORCH = ("inline_container", "PytorchStreamWriter", "iostream", "write", "Parent directory")
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
@@ -61,7 +63,7 @@ def writing(path: Path) -> Generator[None]:
     except (OSError, SafetensorError) as error:
         raise _cannot_write(path, error) from error
     except RuntimeError as error:
-        if not any(sign in str(error) for sign in ("inline_container", "PytorchStreamWriter", "iostream", "write")):
+        if not any(sign in str(error) for sign in _OF_PYTORCH):
             raise
         raise _cannot_write(path, error) from error
 

@@ -120,7 +120,7 @@ def test_a_base_killed_between_two_checkpoints_ends_with_the_same_bits(tmp_path:
     config = config.model_copy(
         update={name: getattr(config, name).model_copy(update=values) for name, values in shorter.items()}
     )
-    own = Undisturbed(config, tmp_path / "left alone").wait()
+    own = Undisturbed(config, tmp_path / "left alone", EVALUATIONS).wait()
     second = moment(own.moments, ".step-000010/")
     kills = [
         Kill(moment(own.moments[second:], "PolicyEngine.backward", 2) + second),  # in update 12, from checkpoint 10
