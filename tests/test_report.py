@@ -135,7 +135,7 @@ def test_one_figure_made_again_leaves_the_others_of_its_notebook_on_the_page(rep
     build_report("tiny", SEEDS, work / "runs", work / "reports", only=["figure6"])
     status = read_json(status_file)
     assert status["when"] >= before["when"]
-    assert {own["name"] for own in status["artefacts"]} == {"figure5", "figure6", "figure7"}
+    assert {own["name"] for own in status["artefacts"]} == {"figure5", "figure6", "figure7", "hpt_runs"}
     for what, key in (("verdicts", "claim"), ("runs", "run")):
         assert sorted(row[key] for row in status[what]) == sorted(row[key] for row in before[what])
     (report / "tables" / "figure5.csv").rename(report / "tables" / "away.csv")
@@ -143,6 +143,7 @@ def test_one_figure_made_again_leaves_the_others_of_its_notebook_on_the_page(rep
         assert [own["name"] for own in with_earlier({**status, "artefacts": []}, before, report)["artefacts"]] == [
             "figure6",
             "figure7",
+            "hpt_runs",
         ]
     finally:
         (report / "tables" / "away.csv").rename(report / "tables" / "figure5.csv")
