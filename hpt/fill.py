@@ -57,13 +57,13 @@ def _lacking(planned: Iterable[PlannedRun], store: RecordStore, root: Path) -> l
 def on_other_bases(config: RunConfig, records: Path) -> list[str]:
     """Return the recorded runs on ``config``'s base, of any seed, that started from weights of other bits."""
     own = config.policy
-    if not own.weights_sha256 or own.after:
+    if not own.base_weights:
         return []
     found = []
     for path in record_folders(records):
         other = recorded_config(path)
-        there = other.policy.weights_sha256 if (other.scale, other.policy.name) == (config.scale, own.name) else ""
-        if there and not other.policy.after and there != own.weights_sha256:
+        same_base = (other.scale, other.policy.name) == (config.scale, own.name)
+        if same_base and other.policy.base_weights and other.policy.base_weights != own.base_weights:
             found.append(path.name)
     return found
 

@@ -51,8 +51,7 @@ def is_in_history(commit: str) -> bool | None:
 
 def json_at(commit: str, path: str) -> Any:
     """Return a JSON file as a commit has it; None where the history is not here or does not have it."""
-    text = _git("show", f"{commit}:{path}") if _has_history() else None
-    return None if text is None else json.loads(text)
+    return _shown(commit, path) if _has_history() else None
 
 
 def first_json(path: Path) -> Any:
@@ -67,7 +66,12 @@ def first_json(path: Path) -> Any:
         return None
     name = str(file.relative_to(_ROOT))
     added = (_git("log", "--diff-filter=A", "--format=%H", "--", name) or "").split()
-    return json_at(added[-1], name) if added else None
+    return _shown(added[-1], name) if added else None
+
+
+def _shown(commit: str, path: str) -> Any:
+    text = _git("show", f"{commit}:{path}")
+    return None if text is None else json.loads(text)
 
 
 def _has_history() -> bool:

@@ -23,7 +23,7 @@ from typing import Any
 from markupsafe import Markup
 
 from hpt.artefacts.notes import notes
-from hpt.artefacts.provenance import short_commit
+from hpt.artefacts.provenance import commit_of
 from hpt.artefacts.verdicts import by_topic, chance_text
 from hpt.artefacts.world import world_section
 from hpt.errors import HptError
@@ -229,7 +229,7 @@ def _status_row(status: dict[str, Any]) -> dict[str, Any]:
         "when": _minutes(status.get("when")),
         "wall_s": status["wall_s"],
         "took": duration(status["wall_s"]),
-        "commit": short_commit(status["commit"] + ("+" if status["dirty"] else "")),
+        "commit": commit_of(status),
         "seeds": ", ".join(map(str, status["seeds"])),
         "verdicts": ", ".join(f"{count} {verdict}" for verdict, count in counts.items()),
     }
@@ -239,7 +239,7 @@ def _run_row(folder: Path, row: dict[str, Any]) -> dict[str, Any]:
     seconds, config = row["wall_s"], f"records/{row['run']}/config.json"
     return row | {
         "config": config if (folder / config).exists() else "",
-        "commit": short_commit(row["commit"] + ("+" if row["dirty"] else "")),
+        "commit": commit_of(row),
         "took": "" if seconds is None else duration(seconds),
         "wall_s": seconds or 0,
         "finished": _minutes(row["finished"]),
@@ -262,7 +262,7 @@ def _notebook_page(notebook: Any, status: dict[str, Any]) -> str:
         name=status["notebook"],
         scale=status["scale"],
         when=_minutes(status["when"]),
-        commit=short_commit(status["commit"] + ("+" if status["dirty"] else "")),
+        commit=commit_of(status),
         error=status.get("error"),
         body=Markup(body),  # nbconvert escapes what cells printed; what they display is HTML of `hpt.artefacts.markup`
         highlighting=Markup(f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}"),

@@ -41,6 +41,11 @@ class PolicySettings(Settings):
         default="float32", description="compute type; bfloat16 keeps fp32 masters"
     )
 
+    @property
+    def base_weights(self) -> str | None:
+        """Hash of the weights of the base a run starts from; None where it starts from another run."""
+        return None if self.after else self.weights_sha256
+
 
 class DataSettings(Settings):
     """The questions and demonstrations."""

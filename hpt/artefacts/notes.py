@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from hpt.artefacts.provenance import DAMAGE, short_commit
+from hpt.artefacts.provenance import DAMAGE, commit_of
 from hpt.config import NUMERICS_VERSION
 from hpt.history import is_in_history
 from hpt.stats import MIN_SEEDS
@@ -69,7 +69,7 @@ def _about_bases(runs: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _about_commits(runs: Sequence[dict[str, Any]]) -> list[str]:
-    made_at = sorted({short_commit(row["commit"] + ("+" if row["dirty"] else "")) for row in runs})
+    made_at = sorted({commit_of(row) for row in runs})
     if len(made_at) < 2:
         return []
     changed = " (+: with changed files)" if any("+" in commit for commit in made_at) else ""

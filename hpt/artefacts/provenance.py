@@ -1,6 +1,6 @@
 """What every table and figure carries: the runs it came from, by name, fingerprint and commit."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hpt.export import RunRecords
@@ -26,7 +26,7 @@ def source_rows(records: Iterable[RunRecords]) -> list[dict[str, Any]]:
             "scale": own.config.scale,
             "recipe": own.config.recipe,
             # of what it starts from where that is a base: all runs of a seed should have the same
-            "base_weights": None if own.config.policy.after else own.config.policy.weights_sha256,
+            "base_weights": own.config.policy.base_weights,
             "commit": str(own.provenance.get("commit") or "unknown"),
             "dirty": bool(own.provenance.get("dirty")),
             "numerics_version": own.provenance.get("numerics_version"),
@@ -52,6 +52,16 @@ def short_commit(commit: str) -> str:
         ('0123456789ab+', 'unknown')
     """
     return commit.rstrip("+")[:12] + ("+" if commit.endswith("+") else "")
+
+
+def commit_of(row: Mapping[str, Any]) -> str:
+    """Return the commit of a row of `source_rows`, or of a notebook's status, as pages show it.
+
+    Example:
+        >>> commit_of({"commit": "0123456789abcdef", "dirty": True})
+        '0123456789ab+'
+    """
+    return short_commit(row["commit"] + ("+" if row["dirty"] else ""))
 
 
 def source_line(records: Sequence[RunRecords]) -> str:
