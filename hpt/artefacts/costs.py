@@ -50,7 +50,9 @@ def _costs(name: str, records: Sequence[RunRecords]) -> TableArtefact:
         rows.append((arm_label(name_of_arm), tuple(_cell([own[column] for own in sums]) for column in COSTS)))
     data = pd.DataFrame(lines, columns=["policy", "method", "seed", *COSTS])
     seeds = len({run.seed for run in used})
-    over = "Mean over the seeds, in brackets the 95 % interval over them (Student's t)." if seeds > 1 else "One seed."
+    over = "One seed."
+    if seeds > 1:
+        over = "Mean over the seeds, in brackets the 95 % interval over them (Student's t), cut at 0."
     caption = (
         "Sums over a whole run: all tokens of all rollouts, before the gate acts; response tokens in updates, a token "
         "counted once for each update it is in; wall time of the steps, without validation and evaluation. "

@@ -61,16 +61,8 @@ def table5(records: Sequence[RunRecords]) -> TableArtefact:
         RecordFault: a run lacks an evaluation.
     """
     title = f"Table 5: off-policy variants, {base_title('weak')}"
-    note = ""
-    for run in of_method(records, "mix_on", "weak")[:1]:
-        weights = run.config.estimator
-        note = (
-            f"Mix/ON weighs SFT by {weights.sft_coefficient:g} and off-policy RL by {weights.offline_coefficient:g}. "
-        )
     labels = {"hpt": "SFT/ON (HPT)"}
-    return scores_artefact(
-        "table5", title, records, [Block("weak", ("off_on", "mix_on", "hpt"))], ("in",), labels, note
-    )
+    return scores_artefact("table5", title, records, [Block("weak", ("off_on", "mix_on", "hpt"))], ("in",), labels)
 
 
 def table6(records: Sequence[RunRecords]) -> TableArtefact:
@@ -94,7 +86,6 @@ def scores_artefact(
     blocks: Sequence[Block],
     distributions: Sequence[str] = ("in",),
     labels: Mapping[str, str] | None = None,
-    note: str = "",
 ) -> TableArtefact:
     """Return a table of scores, ours beside the paper's.
 
@@ -105,7 +96,6 @@ def scores_artefact(
         blocks: its rows.
         distributions: as for `score_table`.
         labels: of arms, where not their own.
-        note: a sentence for the caption.
     """
     ours = [score_table(records, block.methods, block.policy, distributions, name) for block in blocks]
     known = pd.concat([own for own in ours if len(own)], ignore_index=True) if any(map(len, ours)) else ours[0]
@@ -128,7 +118,7 @@ def scores_artefact(
         run for block in blocks for method in block.methods for run in of_method(records, method, block.policy)
     )
     told = "".join(settings_text(used, block.policy, block.methods) for block in blocks)
-    caption = f"{_caption(data)}{note}{told}{_guessing(used, set(heads))}".strip()
+    caption = f"{_caption(data)}{told}{_guessing(used, set(heads))}".strip()
     return TableArtefact(name, title, data, tuple(columns), tuple(rows), caption, used)
 
 
