@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hpt.stats import Decision, bca_interval, paired_difference, seed_mean, wilson_interval
+from hpt.stats import Decision, Interval, bca_interval, paired_difference, seed_mean, wilson_interval
 
 
 def test_wilson_by_hand() -> None:
@@ -80,6 +80,39 @@ def test_bca_of_one_problem_is_unknown() -> None:
     interval = bca_interval([0.25], generator=0)
     assert not interval.known
     assert "one problem" in interval.kind
+
+
+def test_an_interval_keeps_its_level_and_says_what_it_is() -> None:
+    ordinary = bca_interval([0.0, 0.3, 1.0], 0.9, generator=0)
+    assert (ordinary.level, ordinary.kind) == (0.9, "BCa over problems, fixed weights")
+    assert bca_interval([1.0] * 5, 0.9, generator=0) == wilson_interval(5, 5, 0.9)
+    point = Interval(0.25, 0.25, 0.9, "a point: all problems equal, fixed weights")
+    assert bca_interval([0.25] * 4, 0.9, generator=0) == point
+    unknown = bca_interval([0.25], 0.9, generator=0)
+    assert (unknown.level, unknown.kind) == (0.9, "unknown: one problem")
+    assert math.isnan(unknown.low)
+    assert math.isnan(unknown.high)
+
+
+def test_bca_draws_9_999_times_if_not_told() -> None:
+    shares = np.random.default_rng(3).beta(0.5, 2.0, size=60)
+    assert bca_interval(shares, generator=1) == bca_interval(shares, generator=1, resamples=9_999)
+    assert bca_interval(shares, generator=1) != bca_interval(shares, generator=1, resamples=10_000)
+
+
+def test_where_bca_is_degenerate_the_percentiles_take_its_place() -> None:
+    """One resample: no share of the resamples below the mean has a quantile of the normal distribution."""
+    interval = bca_interval([0.0, 0.3, 1.0], 0.9, generator=0, resamples=1)
+    assert interval.low == interval.high
+    assert interval.kind == "percentile bootstrap over problems, fixed weights"
+
+
+def test_single_precision_is_widened_before_anything_is_added_up() -> None:
+    shares = np.random.default_rng(3).beta(0.5, 2.0, size=500).astype(np.float32)
+    wide = shares.astype(np.float64)
+    assert bca_interval(shares, generator=1, resamples=99) == bca_interval(wide, generator=1, resamples=99)
+    assert paired_difference(shares, np.zeros_like(shares)) == paired_difference(wide, np.zeros_like(wide))
+    assert paired_difference(shares, shares[::-1]) == paired_difference(wide, wide[::-1])
 
 
 def test_bca_of_one_unusual_problem_is_finite() -> None:

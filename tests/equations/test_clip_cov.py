@@ -98,6 +98,36 @@ def test_sums_are_exact() -> None:
         assert all(flags.all() for flags in kept)
 
 
+@pytest.mark.parametrize(("low", "high", "dropped"), [(0.5, 1.5, 2), (1.0, 1.5, 0), (0.5, 1.0, 0)])
+def test_the_bounds_are_no_candidates(low: float, high: float, dropped: int) -> None:
+    """Means -1 and 0: both tokens have the covariance 1, exactly."""
+    row = ROWS["clip_cov"].with_parameters(clip_cov_share=1.0, clip_cov_low=low, clip_cov_high=high)
+    kept = clip_cov_keep(
+        row, [np.array([0.0, -2.0])], [np.array([1.0, -1.0])], seed=0, step=0, problem_ids=["a"], samples=[0]
+    )
+    assert (~kept[0]).sum() == dropped
+
+
+def test_single_precision_is_widened_before_it_is_multiplied() -> None:
+    batch = make_batch(5)
+    narrow = {name: [own.astype(np.float32) for own in batch[name]] for name in ("old_logprobs", "advantages")}
+    wide = {name: [own.astype(np.float64) for own in narrow[name]] for name in narrow}
+    covariances = [  # one candidate of these bounds, which single precision would put on the other side of one
+        (logprob - np.mean(np.concatenate(wide["old_logprobs"])))
+        * (advantage - np.mean(np.concatenate(wide["advantages"])))
+        for logprob, advantage in zip(wide["old_logprobs"], wide["advantages"], strict=True)
+    ]
+    middle = float(np.sort(np.concatenate(covariances))[-20])
+    row = ROWS["clip_cov"].with_parameters(clip_cov_share=1.0, clip_cov_low=middle * (1 - 1e-12), clip_cov_high=1e9)
+    for own in (narrow, wide):
+        assert sum(int((~flags).sum()) for flags in keep_of(batch | own, row=row)) == 20
+
+
+def test_trajectories_without_advantages_are_refused() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        clip_cov_keep(ROW, [np.zeros(1)] * 2, [np.zeros(1)], seed=0, step=0, problem_ids=["a", "b"], samples=[0, 0])
+
+
 def test_seed_and_step_draw_anew_and_every_candidate_has_its_turn() -> None:
     batch = make_batch(2)
     candidates = candidates_of(batch)

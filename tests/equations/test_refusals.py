@@ -40,7 +40,9 @@ def test_batches_without_what_a_row_needs_are_refused() -> None:
     refusals = {
         "row rloo: kl_coefficient = 0.1: allowed is 0 when the batch has no kl; ":
             lambda: advantages(penalised, groups),
-        "row ppo: values = None: allowed is one value per token; ": lambda: advantages(ROWS["ppo"], groups),
+        "row ppo: values = None: allowed is one value per token; "
+        "choose another row: no critic is trained here, so PPO can be studied but not trained with":
+            lambda: advantages(ROWS["ppo"], groups),
         "StepCounts.pooled_tokens = 0: allowed is a positive count; "
         "count the tokens of rollouts and demonstrations of the step together":
             lambda: trajectory_scales("pooled_token_mean", np.ones(2, int), counts),
