@@ -190,6 +190,26 @@ def test_one_seed_has_no_interval() -> None:
     assert difference.decide().value == "undecided (one seed)"
 
 
+def test_what_one_seed_and_equal_seeds_leave_unknown_and_known() -> None:
+    one = seed_mean([2.0], 0.9)
+    assert (one.differences, one.mean, one.interval.level, one.interval.kind) == ((2.0,), 2.0, 0.9, "unknown: one seed")
+    for value in (one.interval.low, one.interval.high, one.p_value, one.smallest_detectable):
+        assert math.isnan(value)
+    equal = seed_mean([0.5] * 3, 0.9)
+    assert equal.interval == Interval(0.5, 0.5, 0.9, "a point: all 3 seeds equal")
+    assert (equal.mean, equal.p_value, equal.smallest_detectable) == (0.5, 0.0, 0.0)
+
+
+def test_rounding_of_large_scores_is_no_spread() -> None:
+    """Three scores near 1e6 that differ in their last bits."""
+    assert seed_mean([1e6, np.nextafter(1e6, 2e6), 1e6]).interval.kind == "a point: all 3 seeds equal"
+
+
+def test_a_low_power_detects_less_than_a_standard_error() -> None:
+    spread = seed_mean([1.0, 2.0, 3.0, 4.0, 5.0], power=0.05)
+    assert 0 < spread.smallest_detectable < math.sqrt(2.5 / 5)
+
+
 def test_equal_seeds_are_a_point_and_say_so() -> None:
     difference = paired_difference([0.1 + 0.2] * 3, [0.3, 0.3, 0.3])  # not exactly zero in binary
     assert (difference.interval.low, difference.interval.high) == pytest.approx((0.0, 0.0))
