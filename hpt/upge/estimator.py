@@ -185,7 +185,7 @@ def unified_weights(row: Row, streams: TokenStreams, advantages: Tensor, keep: T
 
 def _mask_and_ratio(row: Row, streams: TokenStreams, advantages: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
     if row.mask in BATCH_MASKS and keep is None:
-        remedy = "compute it once per rollout batch with stabilization.BATCH_MASKS[row.mask]"
+        remedy = f"compute it once per rollout batch with hpt.upge.stabilization.BATCH_MASKS[{row.mask!r}]"
         raise ConfigError(f"row {row.name}: keep", None, f"the tokens that {row.mask} keeps", remedy)
     takes = "row, streams, advantages [T]"
     parts = (row, streams, advantages)

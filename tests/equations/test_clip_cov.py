@@ -152,7 +152,11 @@ def test_the_estimator_refuses_to_go_without_the_choice() -> None:
 
     zeros = torch.zeros(2, dtype=torch.float64)
     streams = TokenStreams(zeros, zeros, zeros, torch.zeros(2, dtype=torch.int64), 1)
-    with pytest.raises(ConfigError, match="BATCH_MASKS"):
+    with pytest.raises(ConfigError) as refusal:
         unified_weights(ROW, streams, torch.ones(2))
+    assert str(refusal.value) == (
+        "row clip_cov: keep = None: allowed is the tokens that clip_cov keeps; "
+        "compute it once per rollout batch with hpt.upge.stabilization.BATCH_MASKS['clip_cov']"
+    )
     kept = unified_weights(ROW, streams, torch.ones(2, dtype=torch.float64), torch.tensor([1.0, 0.0]))
     assert kept.tolist() == [1.0, 0.0]

@@ -13,6 +13,7 @@ from hpt.upge.stabilization import clip_cov_keep
 def test_rows_refuse_constants_they_do_not_have_or_cannot_use() -> None:
     plain = Row("mine", "none", "unit", "one", "token_mean")
     bounded = Row("mine", "none", "unit", "one", "token_mean", {"clip_eps_low": None})
+    two = Row("mine", "none", "unit", "one", "token_mean", {"clip_eps_low": 0.1, "kl_coefficient": 0.1})
     refusals = {
         "row mine: clip_eps_low = -1: allowed is a number of at least 0, or None for no bound; correct the value":
             lambda: Row("mine", "none", "unit", "one", "token_mean", {"clip_eps_low": -1}),
@@ -20,6 +21,11 @@ def test_rows_refuse_constants_they_do_not_have_or_cannot_use() -> None:
             lambda: plain.parameter("std"),
         "row mine: parameters = 'clip_eps_low': allowed is a set with std in it; give the row std":
             lambda: bounded.parameter("std"),
+        "row mine: parameters = 'clip_eps_low, kl_coefficient': allowed is a set with std in it; give the row std":
+            lambda: two.parameter("std"),
+        "row mine: std = 'none': allowed is a constant of this row (clip_eps_low, kl_coefficient); "
+        "leave it out or choose another row":
+            lambda: two.with_parameters(std="none"),
         "row mine: clip_eps_low = None: allowed is a number; correct the value":
             lambda: bounded.number("clip_eps_low"),
         "row mine: std = 'none': allowed is a constant of this row (none); leave it out or choose another row":
@@ -38,7 +44,8 @@ def test_batches_without_what_a_row_needs_are_refused() -> None:
     counts = StepCounts(1, 2, 8, sequences=2, tokens=4, ranks=1, micro_batches=1, pooled_tokens=0)
     penalised = ROWS["rloo"].with_parameters(kl_coefficient=0.1)
     refusals = {
-        "row rloo: kl_coefficient = 0.1: allowed is 0 when the batch has no kl; ":
+        "row rloo: kl_coefficient = 0.1: allowed is 0 when the batch has no kl; "
+        "compute log-probs of the frozen policy, or set kl_coefficient to 0":
             lambda: advantages(penalised, groups),
         "row ppo: values = None: allowed is one value per token; "
         "choose another row: no critic is trained here, so PPO can be studied but not trained with":
@@ -50,7 +57,7 @@ def test_batches_without_what_a_row_needs_are_refused() -> None:
     for message, call in refusals.items():
         with pytest.raises(ConfigError) as refusal:
             call()
-        assert str(refusal.value).startswith(message)
+        assert str(refusal.value) == message
 
 
 def test_values_that_are_not_one_per_trajectory_are_refused() -> None:
