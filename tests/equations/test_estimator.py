@@ -11,7 +11,7 @@ from torch import Tensor
 from hpt.errors import ConfigError
 from hpt.laboratory import random_batch as world
 from hpt.laboratory import textbook
-from hpt.upge.estimator import ROWS, Component, Row, TokenStreams, UpgeResult, unified_weights, upge_loss
+from hpt.upge.estimator import ROWS, Component, Row, TokenStreams, unified_weights, upge_loss
 from hpt.upge.reference import trajectory_means
 from hpt.upge.regularisers import entropy_bonus, kl_to_reference
 from hpt.upge.stabilization import MASKS
@@ -299,28 +299,6 @@ def test_a_row_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     row = Row("mine", "none", "my_rows:square_root_of_the_ratio", "group", "token_mean", {"std": "none"})
     weights = unified_weights(row, tiny_streams([4.0, 0.25]), torch.ones(2).double())
     assert weights.tolist() == pytest.approx([2.0, 0.5])
-
-
-def right_answers_twice(streams: TokenStreams, rewards: Tensor) -> Tensor:
-    return 1 + rewards[streams.trajectory]
-
-
-def test_a_coefficient_of_ones_own_and_what_is_said_of_a_wrong_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "my_rows", sys.modules[__name__])
-    streams, ones = tiny_streams([1.0, 1.0]), torch.ones(2, dtype=torch.float64)
-    rewards = torch.ones(1, dtype=torch.float64)
-
-    def loss_with(coefficient: str) -> UpgeResult:
-        row = Row("mine", "none", "old", "group", "token_mean", {"std": "none"}, trajectory_coefficient=coefficient)
-        return upge_loss(streams, [Component(row, ones, ones, rewards=rewards)])
-
-    assert loss_with("my_rows:right_answers_twice").weights.tolist() == [2.0, 2.0]
-    with pytest.raises(ConfigError) as refusal:
-        loss_with("my_rows:square_root_of_the_ratio")
-    assert str(refusal.value).startswith(
-        "row mine: trajectory_coefficient = 'my_rows:square_root_of_the_ratio': allowed is a function "
-        "(streams, rewards [B]); mend it: TypeError: "
-    )
 
 
 def test_srft_needs_rewards_to_know_which_answers_are_right() -> None:
