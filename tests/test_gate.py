@@ -156,11 +156,11 @@ def test_feedback_coefficients_uses_the_function_it_was_told(kind: str) -> None:
 
 def half(gate: GateSettings, counts: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
     """A gate of a user's own module."""
-    return np.full(len(counts), 0.5), np.full(len(counts), 0.25)
+    return np.full(len(counts), 0.5), np.full(len(counts), gate.beta / n)
 
 
 def test_a_gate_of_ones_own() -> None:
-    alpha, beta = feedback_coefficients(GateSettings(kind="tests.test_gate:half"), np.array([0, 8]), 8)
+    alpha, beta = feedback_coefficients(GateSettings(kind="tests.test_gate:half", beta=2.0), np.array([0, 8]), 8)
     assert (alpha.tolist(), beta.tolist()) == ([0.5, 0.5], [0.25, 0.25])
 
 

@@ -1,4 +1,4 @@
-"""Masks, denominators, coefficients and aggregations of a module of one's own: used as they are, refused in full."""
+"""Masks, denominators, coefficients, advantages, aggregations of a module of one's own: used as they are, refused in full."""
 
 import sys
 from collections.abc import Callable
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hpt.errors import ConfigError
+from hpt.upge.advantage import RolloutGroups, advantages
 from hpt.upge.aggregation import StepCounts, trajectory_scales
 from hpt.upge.estimator import Component, Row, TokenStreams, upge_loss
 
@@ -53,6 +54,11 @@ def no_arguments() -> None: ...
 
 def squares(lengths: np.ndarray, counts: StepCounts) -> np.ndarray:
     return lengths.astype(float) ** 2 / counts.tokens
+
+
+def rewards_less_a_constant(row: Row, groups: RolloutGroups) -> list[np.ndarray]:
+    return [np.full(length, reward - row.number("clip_eps_low"))
+            for reward, length in zip(groups.rewards, groups.lengths, strict=True)]  # fmt: skip
 
 
 def too_many(lengths: np.ndarray, counts: StepCounts) -> np.ndarray:
@@ -106,6 +112,29 @@ def test_what_is_wrong_with_a_part_is_said_in_full(part: str) -> None:
     ):
         expected = f"row mine: {part} = 'my_parts:{function}': allowed is {form}; {remedy}"
         assert said(lambda function=function: weights_with(part, function)) == expected
+
+
+def advantages_with(function: str) -> list[np.ndarray]:
+    """Advantages of two answers, of one and two tokens, from this module."""
+    row = Row("mine", "none", "unit", f"my_parts:{function}", "token_mean", {"clip_eps_low": 0.25})
+    rewards, lengths = np.array([1.0, 0.0]), np.array([1, 2])
+    return advantages(row, RolloutGroups(rewards, np.zeros(2, int), np.zeros(2, bool), lengths))
+
+
+def test_an_advantage_of_ones_own_is_used() -> None:
+    assert [own.tolist() for own in advantages_with("rewards_less_a_constant")] == [[0.75], [-0.25, -0.25]]
+
+
+def test_what_is_wrong_with_an_advantage_is_said_in_full() -> None:
+    form = "a list with one [length] float64 array per trajectory"
+    for function, allowed, remedy in (
+        ("one_number", form, "mend it: it returned a float for 2 trajectories"),
+        ("PARTS", "a function (row, groups)", "it is a dict: name the function"),
+        ("no_arguments", "a function (row, groups)",
+         "mend it: TypeError: no_arguments() takes 0 positional arguments but 2 were given"),
+    ):  # fmt: skip
+        expected = f"row mine: advantage = 'my_parts:{function}': allowed is {allowed}; {remedy}"
+        assert said(lambda function=function: advantages_with(function)) == expected
 
 
 def test_an_aggregation_of_ones_own_is_used() -> None:
