@@ -1,4 +1,4 @@
-"""Masks, denominators, coefficients, advantages, aggregations of a module of one's own: used as they are, refused in full."""
+"""Parts of a row (mask, advantage, ...) from a module of one's own: used as they are, refused in full."""
 
 import sys
 from collections.abc import Callable
