@@ -86,7 +86,7 @@ bench: setup  ## speed and memory against their bounds; ARGS="mini_step against_
 	$(call on_top,bench)
 	"$(VENV)/bench/bin/python" -m benchmarks $(ARGS)
 
-mutants: setup  ## break the estimator, gate and statistics line by line: which breaks does no test notice? (half an hour)
+mutants: setup  ## break the estimator, gate and statistics line by line: which breaks does no test notice? (an hour)
 	$(call on_top,mutants)
 	"$(VENV)/mutants/bin/mutmut" run --max-children 1 $(ARGS)
 	"$(VENV)/mutants/bin/mutmut" results
