@@ -43,9 +43,8 @@ def watch(plan):
         passed += 1
         if passed == plan["number"] + 1:
             if plan["delay_s"]:
-                timer = threading.Timer(plan["delay_s"], end)
-                timer.daemon = True
-                timer.start()
+                # no daemon: a process that ends within the delay waits for its kill, or a quick machine would have none
+                threading.Timer(plan["delay_s"], end).start()
             else:
                 end()
 
