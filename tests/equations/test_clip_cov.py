@@ -37,10 +37,15 @@ def keep_of(batch: dict[str, list], seed: int = 0, step: int = 0, row=ROW) -> li
     )
 
 
-def candidates_of(batch: dict[str, list]) -> np.ndarray:
-    """Centred advantage times centred log-prob in (1, 5), written with plain numpy on the flat batch."""
+def covariances_of(batch: dict[str, list]) -> np.ndarray:
+    """Centred advantage times centred log-prob, written with plain numpy on the flat batch."""
     logprobs, advantages = np.concatenate(batch["old_logprobs"]), np.concatenate(batch["advantages"])
-    covariance = (logprobs - np.mean(logprobs)) * (advantages - np.mean(advantages))
+    return (logprobs - np.mean(logprobs)) * (advantages - np.mean(advantages))
+
+
+def candidates_of(batch: dict[str, list]) -> np.ndarray:
+    """Tokens whose covariance lies in (1, 5)."""
+    covariance = covariances_of(batch)
     return (covariance > 1) & (covariance < 5)
 
 
@@ -102,9 +107,8 @@ def test_sums_are_exact() -> None:
 def test_the_bounds_are_no_candidates(low: float, high: float, dropped: int) -> None:
     """Means -1 and 0: both tokens have the covariance 1, exactly."""
     row = ROWS["clip_cov"].with_parameters(clip_cov_share=1.0, clip_cov_low=low, clip_cov_high=high)
-    kept = clip_cov_keep(
-        row, [np.array([0.0, -2.0])], [np.array([1.0, -1.0])], seed=0, step=0, problem_ids=["a"], samples=[0]
-    )
+    batch = {"old_logprobs": [np.array([0.0, -2.0])], "advantages": [np.array([1.0, -1.0])]}
+    kept = keep_of(batch | {"problem_ids": ["a"], "samples": [0]}, row=row)
     assert (~kept[0]).sum() == dropped
 
 
@@ -112,12 +116,8 @@ def test_single_precision_is_widened_before_it_is_multiplied() -> None:
     batch = make_batch(5)
     narrow = {name: [own.astype(np.float32) for own in batch[name]] for name in ("old_logprobs", "advantages")}
     wide = {name: [own.astype(np.float64) for own in narrow[name]] for name in narrow}
-    covariances = [  # one candidate of these bounds, which single precision would put on the other side of one
-        (logprob - np.mean(np.concatenate(wide["old_logprobs"])))
-        * (advantage - np.mean(np.concatenate(wide["advantages"])))
-        for logprob, advantage in zip(wide["old_logprobs"], wide["advantages"], strict=True)
-    ]
-    middle = float(np.sort(np.concatenate(covariances))[-20])
+    # the bound lies just below one token's covariance, so that single precision could put it on the other side
+    middle = float(np.sort(covariances_of(batch | wide))[-20])
     row = ROWS["clip_cov"].with_parameters(clip_cov_share=1.0, clip_cov_low=middle * (1 - 1e-12), clip_cov_high=1e9)
     for own in (narrow, wide):
         assert sum(int((~flags).sum()) for flags in keep_of(batch | own, row=row)) == 20
