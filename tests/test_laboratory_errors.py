@@ -163,6 +163,34 @@ def test_the_reading_of_the_four_sums() -> None:
     assert np.isinf(backwards["noise"])
 
 
+@pytest.mark.parametrize("length", [1.0, 0.3, -0.3])
+@pytest.mark.parametrize("noise", [0.0, 0.7])
+def test_the_last_bits_of_the_sums_are_in_no_number(length: float, noise: float) -> None:
+    """Processors round sums otherwise: a mean that lies along the truth is 0 or 180 degrees away, not 1e-6 more."""
+    generator = np.random.default_rng(0)
+    size = generator.uniform(0.5, 2, 1000)
+    sums = length * size, length**2 * size, (length**2 + noise**2) * size, size
+    found = derived(*(own * (1 + generator.integers(-2, 3, 1000) * 2.0**-52) for own in sums))
+    known = {
+        "angle": 0.0 if length > 0 else 180.0, "bias": abs(1 - length), "variance": noise**2,
+        "bias_across": 0.0 if length > 0 else np.inf, "noise": noise / length if length > 0 else np.inf,
+        "error": noise**2 / (length**2 + noise**2) if length > 0 else 1.0,
+    }  # fmt: skip
+    for name, value in known.items():
+        if value in (0.0, 180.0, np.inf):
+            assert (found[name] == value).all(), name
+        else:
+            assert found[name] == pytest.approx(value, rel=1e-12), name
+
+
+def test_what_is_small_and_is_no_rounding_stays() -> None:
+    found = derived(along=1.0, mean_square=1 + 1e-10, square=1 + 2e-10, size=1.0)
+    assert found["bias_across"] == pytest.approx(1e-5, rel=1e-4)
+    assert found["angle"] == pytest.approx(np.degrees(1e-5), rel=1e-4)
+    assert found["variance"] == pytest.approx(1e-10, rel=1e-4)
+    assert found["error"] == pytest.approx(2e-10, rel=1e-4)
+
+
 def test_pooling_questions_finds_the_bias_that_no_single_question_shows() -> None:
     """Twice the weight on one of two questions: exact on each, wrong on both together."""
     lines = [{"row": "r", "question": q, "along": s, "mean_square": s * s, "square": s * s, "size": 1.0,

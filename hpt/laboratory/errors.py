@@ -29,6 +29,9 @@ from hpt.methods import Component
 #: What `derived` needs, added over questions: E[g] . t, |E g|^2, E|g|^2, |t|^2.
 SUMS = ("along", "mean_square", "square", "size")
 RESAMPLES = 2000
+#: A difference of sums of size 1 is known to 1e-16, its root to 1e-8. Below this it is rounding, which differs between
+#: processors, and counts as 0.
+ROUNDING = 1e-12
 
 
 def sums_of(gradients: Tensor, draws: Draws, target: Tensor) -> dict[str, float]:
@@ -66,22 +69,30 @@ def derived(along: Any, mean_square: Any, square: Any, size: Any) -> dict[str, A
     along, square, size = (np.asarray(own, np.float64) for own in (along, square, size))
     with np.errstate(divide="ignore", invalid="ignore"):
         # Cauchy-Schwarz, which an unbiased estimate may miss
-        mean_square = np.maximum(mean_square, along * along / size)
+        least = along * along / size
+        mean_square = np.where(mean_square > least * (1 + ROUNDING), mean_square, least)
         cosine = np.where(mean_square > 0, along / np.sqrt(mean_square * size), np.nan)
-        unit = np.where(along > 0, along / size, 0.0)  # units of |t| of progress
-        variance = np.maximum(0.0, square - mean_square) / size
-        across = np.maximum(0.0, mean_square / size - (along / size) ** 2)
+        progress = along / size  # in units of |t|
+        across = np.where(mean_square > least, np.maximum(0.0, (mean_square - least) / size), 0.0)
+        variance = np.where(square > mean_square * (1 + ROUNDING), (square - mean_square) / size, 0.0)
+        unit = np.where(along > 0, progress, 0.0)
         return {
             "cosine": cosine,
-            "angle": np.degrees(np.arccos(np.clip(cosine, -1, 1))),
+            # not arccos, which makes 1e-8 of the last bit of a cosine of 1
+            "angle": np.where(np.isnan(cosine), np.nan, np.degrees(np.arctan2(np.sqrt(across), progress))),
             "length": np.sqrt(mean_square / size),
-            "bias": np.sqrt(np.maximum(0.0, (mean_square - 2 * along + size) / size)),
+            "bias": np.sqrt(_beyond_rounding(across + (progress - 1) ** 2)),
             "variance": variance,
-            "mse": (square - 2 * along + size) / size,
+            "mse": _beyond_rounding((square - 2 * along + size) / size),
             "bias_across": np.where(unit > 0, np.sqrt(across) / unit, np.inf),
             "noise": np.where(unit > 0, np.sqrt(variance) / unit, np.inf),
-            "error": np.where(square > 0, 1 - np.maximum(along, 0.0) ** 2 / (square * size), 1.0),
+            "error": np.where(square > 0, _beyond_rounding(1 - np.maximum(along, 0.0) ** 2 / (square * size)), 1.0),
         }
+
+
+def _beyond_rounding(difference: np.ndarray) -> np.ndarray:
+    """Return a difference of numbers of size 1 with 0 in place of what is rounding."""
+    return np.where(np.abs(difference) > ROUNDING, difference, 0.0)
 
 
 def measure(rows: Mapping[str, Component | str | RunConfig], experiment: Experiment, draws: Draws) -> pd.DataFrame:
