@@ -67,7 +67,7 @@ DEFAULT = Discrepancy("default", "default", "What the scripts do, normalised per
 DISCREPANCIES = (
     Discrepancy(
         "paper", "recipe paper", "All fields below as printed, no clipping of the gradient norm.",
-        weights=(64.0,), recipe="paper",
+        weights=(16.0, 64.0), recipe="paper",
     ),
     Discrepancy(
         "normalization_paper", "normalisation as printed",

@@ -156,7 +156,13 @@ def legend_below(figure: Figure, panels: Sequence[Axes]) -> None:
     for axes in panels:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(str(label), handle)
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(6, max(1, len(handles))))
+    figure.legend(
+        handles.values(),
+        handles.keys(),
+        loc="outside lower center",
+        ncols=min(6, max(1, len(handles))),
+        handlelength=3.6,  # long enough that a dashed line is seen to be one
+    )
 
 
 def save_figure(figure: Figure, stem: Path, metadata: Mapping[str, str]) -> list[Path]:

@@ -109,25 +109,31 @@ def grid(correct: int, at_zero: int = 0, questions: int = 20) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("level_3", "level_5", "expected"),
+    ("level_3", "level_5", "some", "more"),
     [
-        (grid(6), grid(4, at_zero=5), "holds in this world"),
-        (grid(6), grid(4), "does not hold"),
-        (grid(6, at_zero=8), grid(4, at_zero=3), "does not hold"),  # more on the easy level
-        (grid(6, at_zero=3), grid(4, at_zero=3), "undecided"),
+        (grid(6), grid(4, at_zero=5), "holds in this world", "holds in this world"),
+        (grid(6), grid(4), "does not hold", "undecided"),
+        (grid(6, at_zero=8), grid(4, at_zero=3), "holds in this world", "does not hold"),
+        (grid(6, at_zero=3), grid(4, at_zero=3), "holds in this world", "undecided"),
     ],
 )
-def test_rows_at_zero(level_3: np.ndarray, level_5: np.ndarray, expected: str) -> None:
+def test_rows_at_zero(level_3: np.ndarray, level_5: np.ndarray, some: str, more: str) -> None:
     records = {seed: {"grpo_after_sft": asked(level_3, level_5)} for seed in SEEDS}
-    assert judged("figure3-rows-stay-at-zero", records).verdict.value == expected
+    assert judged("figure3-rows-stay-at-zero", records).verdict.value == some
+    assert judged("figure3-more-rows-stay-at-zero-on-level-5", records).verdict.value == more
 
 
 def test_one_correct_rollout_ends_a_row_of_zeros() -> None:
     lucky = grid(4, at_zero=5)
     lucky[:5, 17] = 1
     records = {seed: {"grpo_after_sft": asked(grid(6), lucky)} for seed in SEEDS}
-    result = judged("figure3-rows-stay-at-zero", records)
-    assert (result.verdict.value, result.effect) == ("does not hold", 0.0)
+    for claim in ("figure3-rows-stay-at-zero", "figure3-more-rows-stay-at-zero-on-level-5"):
+        assert judged(claim, records).effect == 0.0
+
+
+def test_a_seed_without_rows_at_zero_leaves_it_undecided() -> None:
+    records = {seed: {"grpo_after_sft": asked(grid(6), grid(4, at_zero=min(seed, 1)))} for seed in SEEDS}
+    assert judged("figure3-rows-stay-at-zero", records).verdict.value == "undecided"
 
 
 def growing(first: int, last: int, questions: int = 20) -> np.ndarray:

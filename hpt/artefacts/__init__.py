@@ -13,6 +13,7 @@ from hpt.artefacts.discrepancies import discrepancies
 from hpt.artefacts.dynamics import figure5, figure6, figure7, figure8
 from hpt.artefacts.estimator import figure1, figure1_tokens, table1, table1_readings
 from hpt.artefacts.exclusive import table4
+from hpt.artefacts.gains import grpo_gains
 from hpt.artefacts.laboratory import (
     best_gate,
     bias_variance,
@@ -33,6 +34,7 @@ from hpt.export import RunRecords
 BUILDERS: dict[str, Callable[[Sequence[RunRecords]], Made]] = {
     "table2": table2,
     "table3": table3,
+    "grpo_gains": grpo_gains,
     "costs": costs,
     "table4": table4,
     "table5": table5,

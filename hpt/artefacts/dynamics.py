@@ -83,7 +83,8 @@ def figure6(records: Sequence[RunRecords]) -> FigureArtefact:
     caption = (
         "Share of the training data that is offline, in the paper's two readings: prompts that learn from their "
         "demonstration (its text), and demonstrations among the rows of the step, each online prompt bringing its "
-        f"rollouts (its definition). {_smoothed(window)}{bands_text(used)} {_ONLY_PICTURES}"
+        f"rollouts (its definition). {_smoothed(window)}{bands_text(used)} "
+        f"{''.join(settings_text(used, policy, methods[policy]) for policy in present)}{_ONLY_PICTURES}"
     )
     plain = {key[:2]: curve for key, curve in curves.items() if key[2] == "hpt"}
     data = long_form(plain, ("policy", "metric"))

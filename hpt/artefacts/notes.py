@@ -34,7 +34,9 @@ def notes(scale: str, seeds: Sequence[int], statuses: list[dict[str, Any]], runs
     found += _about_bases(runs) if len(seeds) > 1 else []
     if any(status.get("from_records") for status in statuses):
         found.append(
-            "Training results are read from committed records; what needs no run was computed when this page was made."
+            "Training results are read from committed records. What needs no run was computed when this page was made, "
+            "but for what was measured once on runs that the captions name: the gradients at checkpoints, and the "
+            "tokens of Figure 1's group."
         )
     changed = {f"{key} = {value}" for status in statuses for key, value in status.get("settings", {}).items()}
     if changed:

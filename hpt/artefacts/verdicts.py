@@ -17,14 +17,14 @@ from hpt.paper import Claim, claims, paper_columns, paper_data, paper_value
 from hpt.scores import round_half_up
 from hpt.stats import Interval
 
-#: Subject of a claim that is decided on tables made without a run.
-WITHOUT_RUNS = "Estimators, no training run"
-#: Units of effects that are no differences, so that a plus sign would mislead.
-NO_DIFFERENCE = ("times", "% of lines")
+#: Subject of a claim that is decided on tables made without a run of the report.
+WITHOUT_RUNS = "Estimators"
+#: Units of effects that are no differences, so that a plus sign would mislead and nothing lies below 0.
+NO_DIFFERENCE = ("times", "% of lines", "% of questions", "sets")
 
 #: What the claims are about, in the order of the page, by the artefacts that decide them.
 _TOPICS: dict[str, tuple[str, ...]] = {
-    "Main results": ("table2", "table3", "costs"),
+    "Main results": ("table2", "table3", "grpo_gains", "costs"),
     "What is solved and what is lost": ("figure2", "table4", "figure3", "figure4", "costs_few_questions"),
     "Training dynamics": ("figure5", "figure6", "figure7", "hpt_runs"),
     "Use of the demonstrations; the gate": ("table5", "table6", "figure8"),
@@ -177,8 +177,8 @@ def _counts(run: RunRecords, claim: Claim) -> pd.DataFrame:
 
 
 def _printed_row(table: str, row: str) -> str:
-    values = [paper_value(table, row, column) for column in paper_columns(table)]
-    return f"{row}: {', '.join('' if value is None else f'{value:g}' for value in values)}"
+    values = {column: paper_value(table, row, column) for column in paper_columns(table)}
+    return f"{row}: {', '.join(f'{column} {value:g}' for column, value in values.items() if value is not None)}"
 
 
 def _verdict(claim: Claim, result: ClaimResult) -> Verdict:
@@ -209,6 +209,8 @@ def _subject(claim: Claim) -> str:
     own, *others = (label_in_claim(name, claim.policy) for name in claim.methods)
     if "other_baseline" in claim.parameters:  # four arms of two gains
         return f"What {own} gains on the {claim.policy} base, against {others[1]}"
+    if own in (other.partition(",")[0] for other in others):  # the same method on two bases
+        own = f"{own}, {claim.policy} base"
     return f"{own} against {', '.join(others)}" if others else own
 
 
@@ -224,7 +226,9 @@ def _interval(interval: Interval | None, unit: str) -> str:
     if interval is None or not interval.known:
         return ""
     over = " over questions" if interval.kind == OVER_QUESTIONS else ""
-    return f"[{_number(interval.low, unit)}, {_number(interval.high, unit)}]{over}"
+    # Student's t knows nothing of counts and shares: with few seeds it reaches below 0
+    low = max(0.0, interval.low) if unit in NO_DIFFERENCE else interval.low
+    return f"[{_number(low, unit)}, {_number(interval.high, unit)}]{over}"
 
 
 def by_topic(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

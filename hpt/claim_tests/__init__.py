@@ -20,7 +20,7 @@ from hpt.claim_tests.curves import (
 )
 from hpt.claim_tests.exclusive import exclusive_gains_grow, exclusive_losses_small, exclusive_net_gain
 from hpt.claim_tests.laboratory import TESTS as _WITHOUT_RUNS
-from hpt.claim_tests.questions import map_dominance, rows_at_zero
+from hpt.claim_tests.questions import map_dominance, more_rows_at_zero, rows_at_zero
 from hpt.claim_tests.records import MIN_STEPS, ClaimRecords, Finding, NotTestable, RunFrames
 from hpt.claim_tests.scores import (
     average_above,
@@ -40,7 +40,7 @@ TESTS: dict[str, Callable[..., Finding]] = {
         exclusive_gains_grow, exclusive_losses_small, exclusive_net_gain,
         series_above, mean_above, ends_above_start, falls_and_settles, rises_and_stays, stays_above_longer,
         validation_above, validation_improves,
-        map_dominance, rows_at_zero, costs_less, rollouts_left_out_when_switched,
+        map_dominance, more_rows_at_zero, rows_at_zero, costs_less, rollouts_left_out_when_switched,
         *_WITHOUT_RUNS,
     )
 }  # fmt: skip

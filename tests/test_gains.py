@@ -1,0 +1,52 @@
+"""What RL alone gains on each base: averages and gains as from the counts, and only bases that were run."""
+
+import pandas as pd
+import pytest
+
+from hpt.arms import IN_DISTRIBUTION
+from hpt.artefacts.gains import grpo_gains
+from hpt.artefacts.verdicts import verdicts
+from hpt.export import RunRecords
+from tests.fabricated import fabricated_records
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> list[RunRecords]:
+    return fabricated_records(tmp_path_factory.mktemp("runs"), "grpo_gains", seeds=(0, 1, 2))
+
+
+def average(run: RunRecords) -> float:
+    sets = run.evaluations[run.evaluations["benchmark"].isin(IN_DISTRIBUTION)]
+    share = sets["correct"] / sets["samples"]
+    return 100 * float(share.groupby(sets["benchmark"]).mean().mean())
+
+
+def test_a_gain_is_grpos_average_less_its_own_bases(records: list[RunRecords]) -> None:
+    data = grpo_gains(records).data.set_index("policy")
+    assert list(data.index) == ["strong", "weak", "llama"]
+    for base, line in data.iterrows():
+        (before,) = (average(run) for run in records if (run.policy, run.method) == (base, "pretrain"))
+        after = {run.seed: average(run) for run in records if (run.policy, run.method) == (base, "grpo")}
+        assert line["base"] == pytest.approx(before)
+        assert line["grpo"] == pytest.approx(sum(after.values()) / 3)
+        assert line["effect"] == pytest.approx(sum(after.values()) / 3 - before)
+        assert {seed: line[f"seed_{seed}"] + before for seed in after} == pytest.approx(after)
+
+
+def test_the_papers_gains_stand_beside(records: list[RunRecords]) -> None:
+    rows = {label.split()[0]: cells for label, cells in grpo_gains(records).rows}
+    assert [rows[base][3].value for base in ("strong", "weak", "llama")] == ["+23.8", "+18.4", "+5.0"]
+    (verdict,) = verdicts(records, ["grpo_gains"], "mini")
+    assert verdict.paper.startswith("+5.4 points")
+
+
+def test_a_base_without_a_run_is_left_out(records: list[RunRecords]) -> None:
+    made = grpo_gains([run for run in records if (run.policy, run.method) != ("weak", "grpo")])
+    assert made.data["policy"].tolist() == ["strong", "llama"]
+
+
+def test_one_seed_has_an_interval_over_problems(records: list[RunRecords]) -> None:
+    made = grpo_gains([run for run in records if run.seed == 0])
+    assert pd.isna(made.data["seeds_low"]).all()
+    assert all(cells[2].interval for _, cells in made.rows)
+    assert "over the problems" in made.caption
