@@ -191,6 +191,13 @@ def test_what_is_small_and_is_no_rounding_stays() -> None:
     assert found["error"] == pytest.approx(2e-10, rel=1e-4)
 
 
+def test_without_a_signal_nothing_is_said() -> None:
+    """No truth to compare with: a resample of such questions must not count as one without error."""
+    found = derived(along=np.array([0.0, 1.0]), mean_square=4.0, square=5.0, size=0.0)
+    for name, values in found.items():
+        assert np.isnan(values).all(), name
+
+
 def test_pooling_questions_finds_the_bias_that_no_single_question_shows() -> None:
     """Twice the weight on one of two questions: exact on each, wrong on both together."""
     lines = [{"row": "r", "question": q, "along": s, "mean_square": s * s, "square": s * s, "size": 1.0,

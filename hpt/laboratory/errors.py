@@ -59,7 +59,7 @@ def derived(along: Any, mean_square: Any, square: Any, size: Any) -> dict[str, A
     Returns:
         cosine (of E[g] and t), angle (degrees), length (|E g| / |t|), bias (|E g - t| / |t|), variance (E|g - E g|^2 /
         |t|^2), mse (E|g - t|^2 / |t|^2), bias_across, noise, error. bias_across and noise are infinite where E[g] makes
-        no progress.
+        no progress; all are NaN without a signal (size 0).
 
     Example:
         >>> exact = derived(along=4.0, mean_square=4.0, square=5.0, size=4.0)
@@ -68,14 +68,16 @@ def derived(along: Any, mean_square: Any, square: Any, size: Any) -> dict[str, A
     """
     along, square, size = (np.asarray(own, np.float64) for own in (along, square, size))
     with np.errstate(divide="ignore", invalid="ignore"):
+        # without a signal (t = 0) nothing can be said, and each comparison below lets the nan through
+        size = np.where(size == 0, np.nan, size)
         # Cauchy-Schwarz, which an unbiased estimate may miss
         least = along * along / size
-        mean_square = np.where(mean_square > least * (1 + ROUNDING), mean_square, least)
+        mean_square = np.where(mean_square <= least * (1 + ROUNDING), least, np.maximum(mean_square, least))
         cosine = np.where(mean_square > 0, along / np.sqrt(mean_square * size), np.nan)
         progress = along / size  # in units of |t|
-        across = np.where(mean_square > least, np.maximum(0.0, (mean_square - least) / size), 0.0)
-        variance = np.where(square > mean_square * (1 + ROUNDING), (square - mean_square) / size, 0.0)
-        unit = np.where(along > 0, progress, 0.0)
+        across = np.where(mean_square <= least, 0.0, np.maximum(0.0, (mean_square - least) / size))
+        variance = np.where(square <= mean_square * (1 + ROUNDING), 0.0, (square - mean_square) / size)
+        unit = np.where(along <= 0, 0 * progress, progress)
         return {
             "cosine": cosine,
             # not arccos, which makes 1e-8 of the last bit of a cosine of 1
@@ -84,15 +86,15 @@ def derived(along: Any, mean_square: Any, square: Any, size: Any) -> dict[str, A
             "bias": np.sqrt(_beyond_rounding(across + (progress - 1) ** 2)),
             "variance": variance,
             "mse": _beyond_rounding((square - 2 * along + size) / size),
-            "bias_across": np.where(unit > 0, np.sqrt(across) / unit, np.inf),
-            "noise": np.where(unit > 0, np.sqrt(variance) / unit, np.inf),
+            "bias_across": np.where(unit <= 0, np.inf, np.sqrt(across) / unit),
+            "noise": np.where(unit <= 0, np.inf, np.sqrt(variance) / unit),
             "error": np.where(square > 0, _beyond_rounding(1 - np.maximum(along, 0.0) ** 2 / (square * size)), 1.0),
         }
 
 
 def _beyond_rounding(difference: np.ndarray) -> np.ndarray:
     """Return a difference of numbers of size 1 with 0 in place of what is rounding."""
-    return np.where(np.abs(difference) > ROUNDING, difference, 0.0)
+    return np.where(np.abs(difference) <= ROUNDING, 0.0, difference)
 
 
 def measure(rows: Mapping[str, Component | str | RunConfig], experiment: Experiment, draws: Draws) -> pd.DataFrame:
