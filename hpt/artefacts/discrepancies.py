@@ -26,6 +26,7 @@ class RunScores:
     shares: tuple[np.ndarray, ...]
     validation: float
     skipped_updates: int
+    base: str | None
 
     @property
     def average(self) -> float:
@@ -61,9 +62,10 @@ def price_table(records: Sequence[RunRecords]) -> pd.DataFrame:
 
     Returns:
         title, why, sft_weight (multiple of the default's coefficient), chosen (highest validation accuracy among the
-        weights tried; None where only one was), validation and average (percent, means over seeds), seeds (that both
-        have), effect (points), seeds_low, seeds_high (Student's t over paired seeds), problems_low, problems_high (over
-        the problems of each set, fixed weights), skipped_updates (sum over seeds), and ``seed_<n>`` (effect of each).
+        weights tried, on the seeds that all of them have from one base; None where only one was), validation and
+        average (percent, means over seeds), seeds (that both have from one base), effect (points), seeds_low and
+        seeds_high (Student's t over paired seeds), problems_low and problems_high (over the problems of each set, fixed
+        weights), skipped_updates (sum over seeds), and ``seed_<n>`` (effect of each).
         Last comes the skip rule, which needs no run as long as it never acted on the default.
 
     Raises:
@@ -75,10 +77,10 @@ def price_table(records: Sequence[RunRecords]) -> pd.DataFrame:
     rows = []
     for own in (DEFAULT, *DISCREPANCIES):
         tried = {arm.key: scores for arm in own.arms if (scores := _scores(of_arm(records, arm.key)))}
-        best = max(tried, key=lambda key: _validation(tried[key]), default="")
+        best = _best(tried)
         for arm, weight in zip(own.arms, (1.0, *own.weights), strict=True):
             if arm.key in tried:
-                chosen = arm.key == best if len(tried) > 1 else None
+                chosen = arm.key == best if best else None
                 rows.append(_row(own, arm, weight, chosen, tried[arm.key], default))
     frame = pd.DataFrame([*rows, _skip_rule(default)])
     seeds = [name for name in frame if str(name).startswith("seed_")]
@@ -91,9 +93,27 @@ def _scores(runs: Sequence[RunRecords]) -> Scores:
             tuple(problem_shares(run, name) for name in IN_DISTRIBUTION),
             100 * float(problem_shares(run, "validation").mean()),
             int(run.metrics["optim/skipped_updates"].sum()),
+            run.config.policy.base_weights,
         )
         for run in runs
     }
+
+
+def _best(tried: Mapping[str, Scores]) -> str:
+    """Return the arm of highest validation accuracy on the seeds that all have from one base; empty without a choice.
+
+    Not the highest mean of whatever each has: a seed more, or from another base, would decide instead of the weight.
+    """
+    first, *others = tried.values() if tried else ({},)
+    seeds = [seed for seed in first if all(_one_base(seed, first, other) for other in others)]
+    if len(tried) < 2 or not seeds:
+        return ""
+    return max(tried, key=lambda key: _validation({seed: tried[key][seed] for seed in seeds}))
+
+
+def _one_base(seed: int, own: Scores, other: Scores) -> bool:
+    """Return whether both have a seed, started from the same bits: a base trained again is another base."""
+    return seed in own and seed in other and own[seed].base == other[seed].base
 
 
 def _validation(scores: Scores) -> float:
@@ -104,7 +124,7 @@ def _row(
     own: Discrepancy, arm: Arm, weight: float, chosen: bool | None, scores: Scores, default: Scores
 ) -> dict[str, Any]:
     average = float(np.mean([run.average for run in scores.values()]))
-    both = [seed for seed in scores if seed in default and arm.key != DEFAULT.arms[0].key]
+    both = [seed for seed in scores if _one_base(seed, scores, default) and arm.key != DEFAULT.arms[0].key]
     return {
         "title": arm.label,
         "why": own.why,
@@ -156,6 +176,17 @@ def _weight_cell(row: Mapping[Any, Any]) -> Cell:
 
 def _caption(seeds: int, used: Sequence[RunRecords]) -> str:
     steps = ", ".join(str(own) for own in sorted({run.config.schedule.steps for run in used}))
+    bases: dict[str, set[int]] = {}
+    for run in used:
+        bases.setdefault(run.config.policy.base_weights or "", set()).add(run.seed)
+    parts = (f"{weights[:12]} (seeds {', '.join(map(str, sorted(of)))})" for weights, of in bases.items())
+    several = (
+        f"The bases are of {len(bases)} trainings on different processors, which round otherwise: "
+        f"{' and '.join(parts)}. A mean holds whichever its runs began from; an effect, and the choice of a weight, "
+        "rest on the seeds whose runs began from one. "
+        if len(bases) > 1
+        else ""
+    )
     kind = (
         f"95 % over {seeds} seeds (Student's t, paired)"
         if seeds > 1
@@ -163,8 +194,8 @@ def _caption(seeds: int, used: Sequence[RunRecords]) -> str:
     )
     return (
         f"HPT on the weak base after {steps} steps, one field moved at a time; the average of the in-distribution sets "
-        f"in percent and its difference from the default's in points, in brackets {kind}. Where a field changes how "
-        "much a demonstration weighs against the rollouts, other SFT coefficients were tried: the row marked chosen "
-        "has the highest accuracy on the validation problems, which no table reports, and is the price after searching "
-        "again; the row at × 1 is the price of moving the field alone."
+        f"in percent and its difference from the default's in points, in brackets {kind}. {several}Where a field "
+        "changes how much a demonstration weighs against the rollouts, other SFT coefficients were tried: the row "
+        "marked chosen has the highest accuracy on the validation problems, which no table reports, and is the price "
+        "after searching again; the row at × 1 is the price of moving the field alone."
     )
