@@ -163,7 +163,7 @@ def claims() -> tuple[Claim, ...]:
 
     Example:
         >>> [claim.id for claim in claims()][:2]
-        ['section2-sft-and-rl-do-not-conflict', 'section1-sft-generalises-less']
+        ['section2-sft-and-rl-do-not-conflict', 'section2-sft-and-rl-do-not-conflict-strong-base']
     """
 
     def lists_as_tuples(row: dict[str, Any]) -> dict[str, Any]:
