@@ -4,6 +4,8 @@ Everything is computed from the recorded rollouts (`hpt.records.rollout_rows`): 
 share of its rollouts that were correct, whatever the gate made of them afterwards.
 """
 
+from math import ceil
+
 import numpy as np
 import pandas as pd
 
@@ -51,6 +53,16 @@ def always_zero(grid: pd.DataFrame) -> pd.Series:
     return grid.fillna(0.0).eq(0.0).all(axis=1)
 
 
+def part_of_training(epochs: int, start_share: float, end_share: float) -> slice:
+    """Return the epochs that begin in a part of training, as places from 0: of 50, the first quarter has 13.
+
+    Example:
+        >>> [part_of_training(50, quarter / 4, (quarter + 1) / 4) for quarter in (0, 3)]
+        [slice(0, 13, None), slice(38, 50, None)]
+    """
+    return slice(ceil(start_share * epochs), ceil(end_share * epochs))
+
+
 def quarter_shares(difference: pd.DataFrame) -> pd.DataFrame:
     """Return how much of a difference of two grids is positive, zero and negative in each quarter of training.
 
@@ -71,11 +83,10 @@ def quarter_shares(difference: pd.DataFrame) -> pd.DataFrame:
     epochs = difference.shape[1]
     if epochs < QUARTERS:
         raise RecordFault(f"{epochs} epochs have no quarters; train for {QUARTERS} or more")
-    quarter = np.arange(epochs) * QUARTERS // epochs + 1
     rows = []
     for level, own in difference.groupby(level="level"):
         for number in range(1, QUARTERS + 1):
-            cells = own.to_numpy()[:, quarter == number]
+            cells = own.to_numpy()[:, part_of_training(epochs, (number - 1) / QUARTERS, number / QUARTERS)]
             signs = np.sign(cells[np.isfinite(cells)])
             shares = {name: float((signs == sign).mean()) if len(signs) else np.nan
                       for name, sign in (("red", 1), ("white", 0), ("blue", -1))}  # fmt: skip

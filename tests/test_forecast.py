@@ -39,18 +39,19 @@ def undisturbed(run: Timing, rates: Rates) -> bool:
 
 
 def test_every_committed_run_from_the_others() -> None:
-    folders = {run.name: folder for folder in record_folders(REPORTS / "mini" / "records") if (run := timing(folder))}
-    if len(folders) < 20:
+    by_processor: dict[str, list[Timing]] = {}
+    for folder in record_folders(REPORTS / "mini" / "records"):
+        if run := timing(folder):
+            by_processor.setdefault(read_json(folder / "provenance.json")["processor"], []).append(run)
+    there = [run for alike in by_processor.values() for run in alike]
+    if len(there) < 20:
         pytest.skip("few records")
-    there, pairs = [], {}
+    pairs = {}
     # within a processor: what another one took says neither what a run takes here nor whether it was disturbed
-    processors = {name: read_json(folder / "provenance.json")["processor"] for name, folder in folders.items()}
-    for processor in set(processors.values()):
-        alike = [run for name, folder in folders.items() if processors[name] == processor and (run := timing(folder))]
+    for alike in by_processor.values():
         rates = Rates(alike)
         pairs |= {run.name: (run.wall_s, predicted(run, Rates([other for other in alike if other is not run])))
                   for run in alike if run.wall_s is not None and undisturbed(run, rates)}  # fmt: skip
-        there += alike
     recorded, expected = (sum(values) for values in zip(*pairs.values(), strict=True))
     errors = {name: guess / took - 1 for name, (took, guess) in pairs.items()}
     for name, error in sorted(errors.items(), key=lambda pair: pair[1]):

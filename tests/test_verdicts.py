@@ -88,3 +88,9 @@ def test_without_records_every_claim_says_so() -> None:
         assert reason in row.explanation
     assert rows[0].subject == "HPT"
     assert next(row for row in rows if row.claim == "figure2-hpt-highest").subject.startswith("HPT against base, SFT")
+
+
+def test_a_base_is_named_where_there_are_two() -> None:
+    subjects = {row.claim: row.subject for row in verdicts([], ["table6", "figure6"], "tiny")}
+    assert subjects["figure6-weaker-stays-on-sft-longer"] == "HPT, weak base against HPT, strong base"
+    assert subjects["table6-gate-0-best"] == "HPT against HPT, gate 1/8, HPT, gate 2/8"

@@ -7,9 +7,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hpt.arms import IN_DISTRIBUTION, Arm
-from hpt.artefacts.effects import average_of_sets, effect, problem_shares
-from hpt.artefacts.output import Cell, Column, TableArtefact, interval_text
+from hpt.arms import Arm
+from hpt.artefacts.effects import (
+    SetShares,
+    average_of_sets,
+    effect,
+    effect_cell,
+    in_distribution_shares,
+    interval_kind,
+    problem_shares,
+)
+from hpt.artefacts.output import Cell, Column, TableArtefact
+from hpt.artefacts.provenance import trainings
 from hpt.artefacts.selection import of_arm
 from hpt.discrepancies import DEFAULT, DISCREPANCIES, PRICE, Discrepancy
 from hpt.errors import RecordFault
@@ -23,7 +32,7 @@ NAN = float("nan")
 class RunScores:
     """A run's shares of correct answers per problem of every in-distribution set, and what else its row needs."""
 
-    shares: tuple[np.ndarray, ...]
+    shares: SetShares
     validation: float
     skipped_updates: int
     base: str | None
@@ -90,7 +99,7 @@ def price_table(records: Sequence[RunRecords]) -> pd.DataFrame:
 def _scores(runs: Sequence[RunRecords]) -> Scores:
     return {
         run.seed: RunScores(
-            tuple(problem_shares(run, name) for name in IN_DISTRIBUTION),
+            in_distribution_shares(run),
             100 * float(problem_shares(run, "validation").mean()),
             int(run.metrics["optim/skipped_updates"].sum()),
             run.config.policy.base_weights,
@@ -104,11 +113,11 @@ def _best(tried: Mapping[str, Scores]) -> str:
 
     Not the highest mean of whatever each has: a seed more, or from another base, would decide instead of the weight.
     """
-    first, *others = tried.values() if tried else ({},)
-    seeds = [seed for seed in first if all(_one_base(seed, first, other) for other in others)]
-    if len(tried) < 2 or not seeds:
+    if len(tried) < 2:
         return ""
-    return max(tried, key=lambda key: _validation({seed: tried[key][seed] for seed in seeds}))
+    first, *others = tried.values()
+    seeds = [seed for seed in first if all(_one_base(seed, first, other) for other in others)]
+    return max(tried, key=lambda key: _validation({seed: tried[key][seed] for seed in seeds})) if seeds else ""
 
 
 def _one_base(seed: int, own: Scores, other: Scores) -> bool:
@@ -166,8 +175,7 @@ def _effect_cell(row: Mapping[Any, Any]) -> Cell:
         return Cell("not measured" if row["skipped_updates"] and pd.isna(row["average"]) else "")
     if pd.isna(row["average"]):
         return Cell("0.0", "never acted")
-    kind = "problems" if pd.isna(row["seeds_low"]) else "seeds"
-    return Cell(f"{round_half_up(row['effect']):+.1f}", interval_text(row[f"{kind}_low"], row[f"{kind}_high"]))
+    return effect_cell(row)
 
 
 def _weight_cell(row: Mapping[Any, Any]) -> Cell:
@@ -176,26 +184,19 @@ def _weight_cell(row: Mapping[Any, Any]) -> Cell:
 
 def _caption(seeds: int, used: Sequence[RunRecords]) -> str:
     steps = ", ".join(str(own) for own in sorted({run.config.schedule.steps for run in used}))
-    bases: dict[str, set[int]] = {}
-    for run in used:
-        bases.setdefault(run.config.policy.base_weights or "", set()).add(run.seed)
-    parts = (f"{weights[:12]} (seeds {', '.join(map(str, sorted(of)))})" for weights, of in bases.items())
+    bases = trainings((run.config.policy.base_weights, run.seed) for run in used)
     several = (
         f"The bases are of {len(bases)} trainings on different processors, which round otherwise: "
-        f"{' and '.join(parts)}. A mean holds whichever its runs began from; an effect, and the choice of a weight, "
+        f"{' and '.join(bases)}. A mean holds whichever its runs began from; an effect, and the choice of a weight, "
         "rest on the seeds whose runs began from one. "
         if len(bases) > 1
         else ""
     )
-    kind = (
-        f"95 % over {seeds} seeds (Student's t, paired)"
-        if seeds > 1
-        else "95 % over the problems for fixed weights, which says nothing about the next training run"
-    )
     return (
         f"HPT on the weak base after {steps} steps, one field moved at a time; the average of the in-distribution sets "
-        f"in percent and its difference from the default's in points, in brackets {kind}. {several}Where a field "
-        "changes how much a demonstration weighs against the rollouts, other SFT coefficients were tried: the row "
-        "marked chosen has the highest accuracy on the validation problems, which no table reports, and is the price "
-        "after searching again; the row at × 1 is the price of moving the field alone."
+        "in percent and its difference from the default's in points, in brackets 95 % "
+        f"{interval_kind(seeds)}. {several}Where a field changes how much a demonstration weighs against the rollouts, "
+        "other SFT coefficients were tried: the row marked chosen has the highest accuracy on the validation problems, "
+        "which no table reports, and is the price after searching again; the row at × 1 is the price of moving the "
+        "field alone."
     )

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from hpt.artefacts.provenance import DAMAGE, commit_of
+from hpt.artefacts.provenance import DAMAGE, commit_of, trainings
 from hpt.config import NUMERICS_VERSION
 from hpt.history import is_in_history
 from hpt.stats import MIN_SEEDS
@@ -59,14 +59,10 @@ def _about_bases(runs: Sequence[dict[str, Any]]) -> list[str]:
         "Each base is trained once and shared by all seeds: an interval over seeds does not hold what another base of "
         "the same recipe would change."
     ]
-    seeds: dict[str, dict[str, set[int]]] = {}
-    for row in runs:
-        if row.get("base_weights"):
-            seeds.setdefault(row["policy"], {}).setdefault(row["base_weights"], set()).add(row["seed"])
-    for policy, own in sorted(seeds.items()):
+    for policy in sorted({row["policy"] for row in runs}):
+        own = trainings((row.get("base_weights"), row["seed"]) for row in runs if row["policy"] == policy)
         if len(own) > 1:
-            parts = (f"{weights[:12]} (seeds {', '.join(map(str, sorted(of)))})" for weights, of in sorted(own.items()))
-            found.append(f"Not so the {policy} base, whose weights were {' and '.join(parts)}.")
+            found.append(f"Not so the {policy} base, whose weights were {' and '.join(own)}.")
     return found
 
 

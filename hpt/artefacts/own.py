@@ -6,10 +6,9 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from hpt.arms import IN_DISTRIBUTION
 from hpt.artefacts.curves import mean_validation_curve, metric_curve, smoothing_window
 from hpt.artefacts.dynamics import bands_text, long_form
-from hpt.artefacts.effects import SetShares, effect, problem_shares
+from hpt.artefacts.effects import effect, effect_cell, in_distribution_shares, interval_kind
 from hpt.artefacts.output import Cell, Column, FigureArtefact, Row, TableArtefact, interval_text
 from hpt.artefacts.scores import BASE, score_table
 from hpt.artefacts.selection import of_method, sets_of
@@ -17,7 +16,6 @@ from hpt.catalogue import ARTEFACTS, OWN, arm_label
 from hpt.export import RunRecords
 from hpt.metrics import axis_label
 from hpt.plots import draw_curve, legend_below, line_style, new_figure
-from hpt.scores import round_half_up
 from hpt.stats import Decision, SeedDifference
 
 POLICY, AGAINST = "weak", "hpt"
@@ -101,12 +99,11 @@ def own_algorithms_curves(records: Sequence[RunRecords]) -> FigureArtefact:
 
 
 def _effect(records: Sequence[RunRecords], name: str) -> tuple[dict[str, float], SeedDifference | None] | None:
-    own, against = (_shares(of_method(records, method, POLICY)) for method in (name, AGAINST))
+    own, against = (
+        {run.seed: in_distribution_shares(run) for run in of_method(records, method, POLICY)}
+        for method in (name, AGAINST)
+    )
     return effect(own, against) if own and against else None
-
-
-def _shares(runs: Sequence[RunRecords]) -> Mapping[int, SetShares]:
-    return {run.seed: [problem_shares(run, name) for name in IN_DISTRIBUTION] for run in runs}
 
 
 def _score_cell(row: Mapping[Any, Any]) -> Cell:
@@ -115,11 +112,7 @@ def _score_cell(row: Mapping[Any, Any]) -> Cell:
 
 
 def _effect_cell(numbers: Mapping[str, float]) -> Cell:
-    if not numbers or pd.isna(numbers["effect"]):
-        return Cell("")
-    kind = "problems" if pd.isna(numbers["seeds_low"]) else "seeds"
-    interval = interval_text(numbers[f"{kind}_low"], numbers[f"{kind}_high"])
-    return Cell(f"{round_half_up(numbers['effect']):+.1f}", interval)
+    return effect_cell(numbers) if numbers else Cell("")
 
 
 def _verdict(difference: SeedDifference | None) -> str:
@@ -128,18 +121,13 @@ def _verdict(difference: SeedDifference | None) -> str:
 
 def _caption(used: Sequence[RunRecords], effects: Mapping[str, tuple[dict[str, float], Any]]) -> str:
     seeds = max((len(own.differences) for _, own in effects.values() if own is not None), default=1)
-    kind = (
-        f"over {seeds} seeds (Student's t, paired)"
-        if seeds > 1
-        else "over the problems for fixed weights, which says nothing about the next training run"
-    )
     rates = {f"{run.config.optimizer.learning_rate:g}" for run in used if run.config.own_modules}
     own = [arm.name for arm in OWN if arm.name in effects]
     apart = [arm_label(name) for name in own
              if not effects[name][0]["problems_low"] <= 0 <= effects[name][0]["problems_high"]]  # fmt: skip
     return (
         f"Accuracy in percent after training on the weak base, and the difference of the averages from HPT's; in "
-        f"brackets 95 % {kind}. The examples were not searched: they train at the learning rate "
+        f"brackets 95 % {interval_kind(seeds)}. The examples were not searched: they train at the learning rate "
         f"{' and '.join(sorted(rates)) or 'of HPT'} and with the SFT coefficient that the search chose for HPT. "
         + (
             f"Different from HPT by more than the problems' luck on the same weights: {', '.join(apart)}. "

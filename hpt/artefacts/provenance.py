@@ -39,6 +39,23 @@ def source_rows(records: Iterable[RunRecords]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: row["run"])
 
 
+def trainings(begun: Iterable[tuple[str | None, int]]) -> list[str]:
+    """Return the weights that runs on one base began from, with their seeds, in words: one entry while it is one base.
+
+    Args:
+        begun: of each run the hash of the base's weights (None or empty: it starts from none) and its seed.
+
+    Example:
+        >>> trainings([("b" * 64, 2), ("a" * 64, 0), ("b" * 64, 1), (None, 0)])
+        ['aaaaaaaaaaaa (seeds 0)', 'bbbbbbbbbbbb (seeds 1, 2)']
+    """
+    seeds: dict[str, set[int]] = {}
+    for weights, seed in begun:
+        if weights:
+            seeds.setdefault(weights, set()).add(seed)
+    return [f"{weights[:12]} (seeds {', '.join(map(str, sorted(own)))})" for weights, own in sorted(seeds.items())]
+
+
 def commits(records: Iterable[RunRecords]) -> str:
     """Return the commits the runs were made at, first 12 digits each; ``+`` marks files that differed from it."""
     return ", ".join(sorted({short_commit(own.commit) for own in records})) or "none"

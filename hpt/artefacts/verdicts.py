@@ -209,7 +209,7 @@ def _subject(claim: Claim) -> str:
     own, *others = (label_in_claim(name, claim.policy) for name in claim.methods)
     if "other_baseline" in claim.parameters:  # four arms of two gains
         return f"What {own} gains on the {claim.policy} base, against {others[1]}"
-    if own in (other.partition(",")[0] for other in others):  # the same method on two bases
+    if any(_place(name, claim.policy)[1] != claim.policy for name in claim.methods):  # two bases: neither unsaid
         own = f"{own}, {claim.policy} base"
     return f"{own} against {', '.join(others)}" if others else own
 

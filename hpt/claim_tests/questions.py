@@ -1,7 +1,6 @@
 """Tests on single questions over training (Figures 3 and 4): rows that stay at zero, and which method leads where."""
 
 from collections.abc import Sequence
-from math import floor
 
 import pandas as pd
 
@@ -14,7 +13,7 @@ from hpt.claim_tests.records import (
     every_seed,
     spread,
 )
-from hpt.per_question import accuracy_grid
+from hpt.per_question import accuracy_grid, always_zero, part_of_training
 from hpt.stats import seed_mean
 
 MIN_EPOCHS = 4  # a quarter of training is at least one epoch
@@ -30,7 +29,7 @@ def rows_at_zero(records: ClaimRecords, *, method: str, level: int, rows_at_leas
     """
     per_seed, conditions = {}, {}
     for seed, runs in records.seeds.items():
-        zero = _at_zero(_grid(runs[method], records.run(method, seed)), level)
+        zero = always_zero(_level(_grid(runs[method], records.run(method, seed)), level))
         per_seed[seed] = 100 * float(zero.mean())
         name = f"questions at zero on level {level}, of {len(zero)}:"
         conditions[seed] = [Condition(name, int(zero.sum()), at_least=rows_at_least)]
@@ -51,7 +50,8 @@ def more_rows_at_zero(
     per_seed = {}
     for seed, runs in records.seeds.items():
         grid = _grid(runs[method], records.run(method, seed))
-        per_seed[seed] = 100 * float(_at_zero(grid, level).mean() - _at_zero(grid, easier_level).mean())
+        hard, easy = (always_zero(_level(grid, own)) for own in (level, easier_level))
+        per_seed[seed] = 100 * float(hard.mean() - easy.mean())
     difference = seed_mean(list(per_seed.values()))
     explanation = f"level {level} minus level {easier_level}: {spread(difference, 'points', 1)}."
     return Finding(per_seed, "points", difference.decide(threshold_points), explanation)
@@ -83,9 +83,7 @@ def map_dominance(
             whose = f"{records.label(leader)} and {records.label(other)} of seed {seed}"
             raise NotTestable(f"{whose} were trained on different questions or epochs")
         difference = own - against
-        # halves up, as the quarters of Figure 4's table: of 50 epochs the first has 13, which round() would make 12
-        first, last = (floor(share * difference.shape[1] + 0.5) for share in (start_share, end_share))
-        part = difference.iloc[:, first:last]
+        part = difference.iloc[:, part_of_training(difference.shape[1], start_share, end_share)]
         per_seed[seed] = _lead(part, levels) - (_lead(part, against_levels) if against_levels else 0.0)
     lead = seed_mean(list(per_seed.values()))
     explanation = (
@@ -97,10 +95,6 @@ def map_dominance(
 def _lead(difference: pd.DataFrame, levels: Sequence[int]) -> float:
     cells = pd.concat([_level(difference, level) for level in levels]).to_numpy()
     return 100 * float((cells > 0).mean() - (cells < 0).mean())
-
-
-def _at_zero(grid: pd.DataFrame, level: int) -> pd.Series:
-    return _level(grid, level).max(axis=1) == 0
 
 
 def _level(grid: pd.DataFrame, level: int) -> pd.DataFrame:

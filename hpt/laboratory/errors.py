@@ -68,17 +68,14 @@ def derived(along: Any, mean_square: Any, square: Any, size: Any) -> dict[str, A
     """
     along, square, size = (np.asarray(own, np.float64) for own in (along, square, size))
     with np.errstate(divide="ignore", invalid="ignore"):
-        # without a signal (t = 0) nothing can be said, and each comparison below lets the nan through
-        size = np.where(size == 0, np.nan, size)
         # Cauchy-Schwarz, which an unbiased estimate may miss
         least = along * along / size
-        mean_square = np.where(mean_square <= least * (1 + ROUNDING), least, np.maximum(mean_square, least))
+        mean_square = np.where(mean_square > least * (1 + ROUNDING), mean_square, least)
         cosine = np.where(mean_square > 0, along / np.sqrt(mean_square * size), np.nan)
         progress = along / size  # in units of |t|
-        across = np.where(mean_square <= least, 0.0, np.maximum(0.0, (mean_square - least) / size))
-        variance = np.where(square <= mean_square * (1 + ROUNDING), 0.0, (square - mean_square) / size)
-        unit = np.where(along <= 0, 0 * progress, progress)
-        return {
+        across = np.maximum(0.0, (mean_square - least) / size)
+        variance = np.where(square > mean_square * (1 + ROUNDING), (square - mean_square) / size, 0.0)
+        found = {
             "cosine": cosine,
             # not arccos, which makes 1e-8 of the last bit of a cosine of 1
             "angle": np.where(np.isnan(cosine), np.nan, np.degrees(np.arctan2(np.sqrt(across), progress))),
@@ -86,10 +83,11 @@ def derived(along: Any, mean_square: Any, square: Any, size: Any) -> dict[str, A
             "bias": np.sqrt(_beyond_rounding(across + (progress - 1) ** 2)),
             "variance": variance,
             "mse": _beyond_rounding((square - 2 * along + size) / size),
-            "bias_across": np.where(unit <= 0, np.inf, np.sqrt(across) / unit),
-            "noise": np.where(unit <= 0, np.inf, np.sqrt(variance) / unit),
+            "bias_across": np.where((along > 0) & (progress > 0), np.sqrt(across) / progress, np.inf),
+            "noise": np.where((along > 0) & (progress > 0), np.sqrt(variance) / progress, np.inf),
             "error": np.where(square > 0, _beyond_rounding(1 - np.maximum(along, 0.0) ** 2 / (square * size)), 1.0),
         }
+    return {name: np.where(size == 0, np.nan, values) for name, values in found.items()}
 
 
 def _beyond_rounding(difference: np.ndarray) -> np.ndarray:
