@@ -7,13 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from hpt.artefacts.scores import BASE, PAPER_METHOD, benchmark_frame
-from hpt.artefacts.selection import evaluation_counts, of_method, sets_of
 from hpt.catalogue import arm_label
 from hpt.claim_tests.laboratory import OVER_QUESTIONS
 from hpt.claims import ClaimRecords, ClaimResult, RunFrames, judge
 from hpt.export import RunRecords
 from hpt.paper import Claim, claims, paper_columns, paper_data, paper_value
+from hpt.reports.frames import BASE, PAPER_METHOD, benchmark_frame, evaluation_counts, of_method, sets_of
 from hpt.scores import round_half_up
 from hpt.stats import Interval
 
@@ -80,7 +79,7 @@ def verdicts(
         records: runs at one scale.
         artefacts: names of tables and figures.
         scale: whose runs they are; verdicts depend on it.
-        frames: tables made without a run (`hpt.artefacts.output.TableArtefact.frames`), for claims that need none.
+        frames: tidy frames made without a run (`hpt.reports.Study.frames`), for claims that need none.
     """
     wanted = set(artefacts)
     return [_verdict(claim, judge(claim, claim_records(records, claim, scale, frames))) for claim in claims()

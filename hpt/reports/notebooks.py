@@ -1,0 +1,603 @@
+"""What the notebooks call: check parameters, say what will run, compute or load runs, keep tables and figures, judge.
+
+A notebook begins with ``study = reports.begin("its_name")``, asks for the runs of each table or figure with
+``study.runs``, lays it out in visible cells from a frame of `hpt.reports.frames`, and hands the result to
+``study.table`` or ``study.figure``. Training happens in processes of its own, so a kernel needs neither PyTorch nor
+vLLM; nothing here catches an exception around a run.
+"""
+
+import ast
+import html
+import json
+import os
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
+
+from hpt.arms import is_addressed
+from hpt.catalogue import ARTEFACTS, arm_label
+from hpt.config import merge, nest, validate
+from hpt.errors import ConfigError
+from hpt.experiments import PlannedRun, compute, planned_runs
+from hpt.export import RunRecords, load_runs, record_folders
+from hpt.files import write_json, write_text
+from hpt.forecast import duration, forecast
+from hpt.recorded import RecordStore
+from hpt.reports import style
+from hpt.reports.verdicts import Verdict, verdicts
+from hpt.resource_plan import ON_GPUS
+from hpt.runs import source_commit
+from hpt.scales import SCALES
+
+KINDS = {str: "text", int: "a whole number", float: "a number", bool: "True or False", list: "a list", dict: "a dict"}
+#: Parameters that every notebook has, with their types; further ones have the type of their default.
+COMMON: dict[str, type] = {
+    "scale": str, "seeds": list, "settings": dict, "runs_dir": str, "from_records": str, "output_dir": str,
+}  # fmt: skip
+#: How a notebook's own parameters cell begins, and how papermill begins the cell it injects after it.
+OWN_CELL, INJECTED_CELL = "# Parameters:", "# Parameters\n"
+#: Counts of a run's damaged checkpoints and files; named where there were any.
+DAMAGE = ("damaged_checkpoints", "damaged_files")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """HTML that a notebook displays, with a plain text for where HTML is not."""
+
+    html: Markup
+    text: str = ""
+
+    def _repr_html_(self) -> str:
+        return str(self.html)
+
+    def __repr__(self) -> str:
+        return self.text or re.sub(r"<[^>]+>", " ", str(self.html))
+
+
+@dataclass(eq=False)
+class Study:
+    """What a notebook computes and shows; made by `begin`.
+
+    Attributes:
+        name: of the notebook.
+        artefacts: tables and figures it makes.
+        scale, seeds, settings: which runs.
+        runs_dir: folder of run folders.
+        from_records: folder of record folders to read instead of computing, or None.
+        output_dir: where tables and figures are written, or None.
+        bases: of the arms, none = all.
+        extra_methods: methods of the user's own, further lines of the artefacts that take some.
+        made: what it has shown so far, by name, as the report takes it.
+        frames: the tidy frames behind them, by the name of their CSV.
+    """
+
+    name: str
+    artefacts: tuple[str, ...]
+    scale: str
+    seeds: tuple[int, ...]
+    settings: dict[str, Any]
+    runs_dir: Path
+    from_records: Path | None
+    output_dir: Path | None
+    bases: tuple[str, ...] = ()
+    extra_methods: tuple[str, ...] = ()
+    made: dict[str, dict[str, Any]] = field(default_factory=dict)
+    frames: dict[str, pd.DataFrame] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+    _loaded: dict[str, RunRecords] = field(default_factory=dict)  # by the fingerprint they were planned under
+
+    def planned(self, artefacts: Sequence[str] = ()) -> list[PlannedRun]:
+        """Return the runs that some of its artefacts need (none = all), finished or not."""
+        return planned_runs(**self._asked(artefacts or self.artefacts))
+
+    def to_run(self) -> Shown:
+        """Return the table of runs: which are there, which will be made, and how long that takes."""
+        planned = self.planned()
+        if not planned:
+            return Shown(Markup("<p>No run is needed.</p>"), "No run is needed.")
+        # GPU scales are planned by what they compute, not by what was timed: `hpt plan --scale full`
+        timed = self.from_records is None and self.scale not in ON_GPUS
+        expected = forecast(planned, self.runs_dir, self.scale, jobs=1) if timed else None
+        seconds = iter(expected.seconds) if expected else None
+        rows = []
+        for run in planned:
+            time_left = f"about {duration(next(seconds))}" if seconds and not run.done else ""
+            todo = "read" if self.from_records else run.reason or "nothing: done"
+            rows.append((run.method, run.policy, run.seed, run.config.schedule.steps, len(run.evaluations), todo,
+                         time_left))  # fmt: skip
+        todo = sum(not run.done for run in planned)
+        if self.from_records is not None:
+            note = f"Nothing is computed: records are read from {shown_path(self.from_records)}."
+        elif not todo:
+            note = "Nothing is left to compute."
+        elif expected:
+            note = (f"{todo} of {len(rows)} runs are left to compute, about {duration(expected.wall_s)} on one idle core, "
+                    f"judging by {expected.basis}.")  # fmt: skip
+        else:
+            note = f"{todo} of {len(rows)} runs are left to compute; `hpt plan --scale {self.scale}` says what they take."
+        heads = ("method", "base", "seed", "steps", "evaluation sets", "to do", "time")
+        return Shown(plain_table(heads, rows) + Markup("<p>{}</p>").format(note + self._kept()), note + self._kept())
+
+    def runs(self, *artefacts: str) -> list[RunRecords]:
+        """Return the records of the runs that tables or figures compare, computing what is missing.
+
+        Args:
+            artefacts: names; none = all that the notebook makes.
+
+        Raises:
+            HptError: a run failed, or records are damaged or missing.
+
+        Example:
+            >>> study = begin("training_dynamics", given={"scale": "tiny"})  # doctest: +SKIP
+            >>> study.runs("figure6")  # doctest: +SKIP
+        """
+        asked = self._asked(artefacts or self.artefacts)
+        store = RecordStore(self.from_records) if self.from_records else None
+        found = []
+        for run in planned_runs(**asked) if store else compute(**asked):
+            key = run.config.fingerprint()
+            if key not in self._loaded:
+                self._loaded[key] = store.load(run) if store else load_runs([run])[0]
+            found.append(replace(self._loaded[key], arms=run.arms))
+        return found
+
+    def table(
+        self, name: str, table: pd.DataFrame | Styler, data: pd.DataFrame, caption: str, runs: Sequence[RunRecords] = ()
+    ) -> Shown:
+        """Keep a table and return it to be displayed.
+
+        Where ``output_dir`` is set, ``tables/<name>`` is written as .csv (the tidy data), .md, .tex and
+        .provenance.json.
+
+        Args:
+            name: of the artefact, or one of your own, which the report shows last.
+            table: laid out with pandas; a Styler's colours are kept in HTML.
+            data: the tidy frame behind it.
+            caption: what is shown, of how many seeds, what the intervals are, units.
+            runs: it was made from.
+        """
+        title = self._title(name)
+        plain = table.data if isinstance(table, Styler) else table
+        shown = html_table(table, name)
+        self._keep(name, data, {"kind": "table", "caption": caption, "html": str(shown)})
+        if self.output_dir is not None:
+            stem = self.output_dir / "tables" / name
+            source = source_line(runs)
+            head, foot = f"**{markdown_text(title)}**", f"<sub>{markdown_text(source)}</sub>"
+            text = "\n\n".join([head, markdown_table(plain), markdown_text(caption), foot]) + "\n"
+            write_text(stem.with_name(f"{name}.md"), text)
+            comments = "".join(f"% {' '.join(text.split())}\n" for text in (title, source, caption))
+            write_text(stem.with_name(f"{name}.tex"), comments + tex_table(plain))
+            self._write(name, {name: data}, runs)
+        return Shown(shown + caption_html(title, caption), title)
+
+    def figure(
+        self,
+        name: str,
+        figure: Figure,
+        data: pd.DataFrame,
+        caption: str,
+        runs: Sequence[RunRecords] = (),
+        more: Mapping[str, pd.DataFrame] | None = None,
+    ) -> Shown:
+        """Keep a figure and return it to be displayed.
+
+        Where ``output_dir`` is set, ``figures/<name>`` is written as .png and .svg, and ``tables/<name>`` as .csv (the
+        tidy data) and .provenance.json.
+
+        Args:
+            name, data, caption, runs: as for `table`.
+            figure: drawn with matplotlib.
+            more: further tidy frames, each written as ``tables/<name>_<its name>.csv``.
+        """
+        title, metadata = self._title(name), {"Description": caption, "Source": source_line(runs)}
+        frames = {f"{name}_{own}": frame for own, frame in (more or {}).items()}
+        self._keep(name, data, {"kind": "figure", "caption": caption, "more": list(frames)})
+        self.frames |= frames
+        with TemporaryDirectory() as folder:
+            target = self.output_dir / "figures" if self.output_dir else Path(folder)
+            _, png = style.save(figure, target / name, {"Title": title, **metadata})
+            # not the SVG, which the report links: inside a page it takes three times the room
+            picture = Markup("<img alt='{}' src='{}'>").format(title, style.png_source(png))
+        pyplot.close(figure)  # else the notebook draws it a second time
+        if self.output_dir is not None:
+            self._write(name, {name: data, **frames}, runs)
+        return Shown(picture + caption_html(title, caption), title)
+
+    def verdicts(self) -> list[Verdict]:
+        """Return the verdicts on the claims about what was shown so far."""
+        shown = [name for name in self.made if name in ARTEFACTS]
+        with_runs = [name for name in shown if ARTEFACTS[name].arms]
+        return verdicts(self.runs(*with_runs) if with_runs else [], shown, self.scale, self.frames)
+
+    def claims(self) -> Shown:
+        """Return the table of the paper's claims about what was shown, with their verdicts."""
+        return Shown(verdict_table(self.verdicts()))
+
+    def finish(self) -> Shown:
+        """Return where everything came from, and leave the same beside the artefacts for the report.
+
+        Written is ``notebooks/<name>.json`` below ``output_dir``: artefacts, verdicts, runs, commit, duration.
+        """
+        commit, dirty = source_commit()
+        status: dict[str, Any] = {
+            "notebook": self.name,
+            "state": "ok",
+            "scale": self.scale,
+            "seeds": list(self.seeds),
+            "settings": self.settings,
+            "from_records": self.from_records is not None,
+            "commit": commit or "unknown",
+            "dirty": dirty,
+            "wall_s": round(time.monotonic() - self.started, 1),
+            "artefacts": list(self.made.values()),
+            "verdicts": [verdict.as_dict() for verdict in self.verdicts()],
+            "runs": source_rows(self._loaded.values()),
+        }
+        if self.output_dir is not None:
+            write_json(self.output_dir / "notebooks" / f"{self.name}.json", status)
+        rows = [(r["run"], r["fingerprint"], r["commit"][:12], r["dirty"], r["finished"]) for r in status["runs"]]
+        source = "committed records" if status["from_records"] else "runs on this machine"
+        source = source if rows else "the package alone, without a run"
+        changed = "; ".join(f"{name} = {value!r}" for name, value in self.settings.items())
+        note = f"Rendered at commit {status['commit'][:12]}{' with changed files' if dirty else ''} from {source}."
+        note += f" Changed settings: {changed}." if changed else ""
+        heads = ("run", "fingerprint", "commit", "files changed", "finished")
+        return Shown(plain_table(heads, rows) + Markup("<p>{}</p>").format(note), note)
+
+    def _asked(self, artefacts: Sequence[str]) -> dict[str, Any]:
+        takes = any(ARTEFACTS[name].extra_policy for name in artefacts)
+        own = self.extra_methods if takes else ()
+        return {"scale": self.scale, "artefacts": list(artefacts), "seeds": self.seeds, "root": self.runs_dir,
+                "settings": self.settings, "bases": self.bases, "own": own}  # fmt: skip
+
+    def _kept(self) -> str:
+        """Return which lines the settings do not move, because they are defined by them; empty where they move all."""
+        kept: dict[str, None] = {}
+        for arm in (arm for name in self.artefacts for arm in ARTEFACTS[name].arms):
+            for name, value in arm.keeps(self.scale, self.settings).items():
+                kept[f"{arm_label(arm.name or arm.method)} on the {arm.policy} base ({name} = {value!r})"] = None
+        return f" Not moved by the settings, which they are defined by: {', '.join(kept)}." if kept else ""
+
+    def _title(self, name: str) -> str:
+        return ARTEFACTS[name].title if name in ARTEFACTS else name
+
+    def _keep(self, name: str, data: pd.DataFrame, shown: dict[str, Any]) -> None:
+        self.made[name] = {"name": name, "title": self._title(name), **shown}
+        self.frames[name] = data
+
+    def _write(self, name: str, frames: Mapping[str, pd.DataFrame], runs: Sequence[RunRecords]) -> None:
+        assert self.output_dir is not None
+        folder = self.output_dir / "tables"
+        for own, frame in frames.items():
+            write_text(folder / f"{own}.csv", csv_text(frame))
+        sources = {"artefact": name, "title": self._title(name), "commits": commits(runs), "runs": source_rows(runs)}
+        write_json(folder / f"{name}.provenance.json", sources)
+
+
+def begin(name: str, artefacts: Sequence[str] = (), given: Mapping[str, Any] | None = None) -> Study:
+    """Check a notebook's parameters and return what it does with them; nothing is computed.
+
+    The parameters are those of the notebook's parameters cell, over which papermill lays its own: an unknown name, or
+    a value of another type than the cell's, is refused. Figures are drawn in the style of the package from here on.
+
+    Args:
+        name: of the notebook.
+        artefacts: tables and figures it makes; none = those that the catalogue says.
+        given: the parameters, where no notebook runs: any of `COMMON`, ``bases`` (of the artefacts' arms; none = all)
+            and ``extra_methods`` (``module:METHOD`` of the user's own).
+
+    Raises:
+        ConfigError: a parameter or a value that cannot be used.
+
+    Example:
+        >>> len(begin("table3_main_results", given={"scale": "tiny"}).planned())
+        10
+    """
+    if given is None:
+        from IPython.core.getipython import get_ipython
+
+        shell = get_ipython()
+        if shell is None:
+            raise ConfigError("given", None, "parameters, outside a notebook", "pass given={'scale': 'mini'}")
+        given = read_parameters(shell.user_ns)
+        shell.user_ns.update(given)  # lists that papermill passed as text
+    defaults = {"scale": "mini", "seeds": [0], "settings": {}, "runs_dir": "runs", "from_records": "", "output_dir": ""}
+    values: dict[str, Any] = {**defaults, **given}
+    if values["scale"] not in SCALES:
+        raise ConfigError("scale", values["scale"], "one of " + ", ".join(SCALES), "choose one of these")
+    seeds = values["seeds"]
+    whole = all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in seeds)
+    if not seeds or not whole or len(set(seeds)) < len(seeds):
+        raise ConfigError("seeds", seeds, "a list of different whole numbers of at least 0", "write e.g. [0, 1, 2]")
+    from_records = project_path(values["from_records"]) if values["from_records"] else None
+    if from_records is not None and not record_folders(from_records):
+        remedy = "name a folder written by `hpt runs export`"
+        raise ConfigError("from_records", str(from_records), "a folder of records, or empty to compute", remedy)
+    names = tuple(artefacts) or tuple(own.name for own in ARTEFACTS.values() if own.notebook == name)
+    bases = tuple(values.get("bases") or ())
+    known = dict.fromkeys(base for own in names for base in ARTEFACTS[own].policies)
+    for base in bases:
+        if base not in known:
+            raise ConfigError("bases", base, "some of " + ", ".join(known), "correct the name")
+    _check_addressed(values["settings"], names, values["scale"])
+    study = Study(
+        name=name,
+        artefacts=names,
+        scale=values["scale"],
+        seeds=tuple(seeds),
+        settings=dict(values["settings"]),
+        runs_dir=project_path(values["runs_dir"]),
+        from_records=from_records,
+        output_dir=project_path(values["output_dir"]) if values["output_dir"] else None,
+        bases=bases,
+        extra_methods=tuple(values.get("extra_methods") or ()),
+    )
+    if not study.planned():  # no run whose configuration would be refused: a misspelt setting is still named
+        validate(merge(SCALES[study.scale], nest(study.settings)))
+    style.use()
+    return study
+
+
+def read_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a notebook's parameters, checked against its own parameters cell.
+
+    papermill only warns of a name that the notebook does not know, and the run would then be another than was asked
+    for. A list or dict may be given as JSON text, which is how ``papermill -p seeds "[0]"`` passes it.
+
+    Args:
+        namespace: of the kernel; ``In`` holds the executed cells.
+
+    Raises:
+        ConfigError: no parameters cell was run, one of `COMMON` is missing from it, or papermill passed a name that it
+            does not have, or a value is of another type.
+
+    Example:
+        >>> cell = "# Parameters:\\n" + "".join(f"{name} = {kind()!r}\\n" for name, kind in COMMON.items())
+        >>> values = {name: kind() for name, kind in COMMON.items()} | {"seeds": "[0, 1]"}
+        >>> read_parameters({"In": [cell], **values})["seeds"]
+        [0, 1]
+    """
+    cells = list(namespace.get("In", []))
+    # the last time the notebook's own cell ran: a name refused earlier stays in the history after its correction
+    start = max((number for number, cell in enumerate(cells) if cell.startswith(OWN_CELL)), default=None)
+    if start is None:
+        raise ConfigError("parameters", None, f"a cell that begins with {OWN_CELL!r}", "run the parameters cell first")
+    defaults = _assigned(cells[start])
+    injected = [name for cell in cells[start + 1 :] if cell.startswith(INJECTED_CELL) for name in _assigned(cell)]
+    for name in injected:
+        if name not in defaults:
+            allowed = f"a parameter of this notebook: {', '.join(defaults)}"
+            raise ConfigError(name, namespace.get(name), allowed, "correct the name")
+    if missing := [name for name in COMMON if name not in defaults]:
+        raise ConfigError(missing[0], None, "a line of the parameters cell", "write it there again")
+    kinds = {name: COMMON.get(name) or type(default) for name, default in defaults.items()}
+    return {name: _typed(name, namespace.get(name), kind) for name, kind in kinds.items()}
+
+
+def _assigned(cell: str) -> dict[str, Any]:
+    """Return the names a cell assigns, with their values where those are literals."""
+    found: dict[str, Any] = {}
+    for statement in ast.parse(cell).body:
+        targets = statement.targets if isinstance(statement, ast.Assign) else []
+        if isinstance(statement, ast.AnnAssign):
+            targets = [statement.target]
+        for target in (own for own in targets if isinstance(own, ast.Name)):
+            found[target.id] = ast.literal_eval(statement.value)  # type: ignore[union-attr]
+    return found
+
+
+def _typed(name: str, value: Any, kind: type) -> Any:
+    if kind in (list, dict) and isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise ConfigError(name, value, f"{KINDS[kind]}, as JSON where it is text", "correct the value") from None
+    fits = isinstance(value, (int, float) if kind is float else kind)
+    if not fits or (isinstance(value, bool) and kind is not bool):
+        raise ConfigError(name, value, KINDS[kind], "correct the value")
+    return value
+
+
+def _check_addressed(settings: Mapping[str, Any], artefacts: Sequence[str], scale: str) -> None:
+    """Refuse settings that reach no run: a method that is not compared, or one that every arm is defined by."""
+    arms = [arm for name in artefacts for arm in ARTEFACTS[name].arms]
+    known = dict.fromkeys(name for arm in arms for name in arm.names)
+    for name, value in settings.items():
+        if is_addressed(name, value) and name not in known:
+            raise ConfigError("settings", name, f"a setting, or one of {', '.join(known)}", "correct the name")
+        if arms and all(name in arm.keeps(scale, settings) for arm in arms):
+            kept = sorted({f"{name} = {arm.fixed(scale)[name]!r}" for arm in arms})
+            allowed = f"a setting that these lines are not defined by ({', '.join(kept)})"
+            raise ConfigError(f"settings[{name!r}]", value, allowed, "leave it out: it would change nothing")
+
+
+def project_path(text: str) -> Path:
+    """Return a path; a relative one starts at the project's folder also where the kernel runs in ``notebooks/``."""
+    return (project_folder() / Path(text).expanduser()).resolve()
+
+
+def project_folder() -> Path:
+    """Return the folder that relative parameters start at: the current one, or the parent of ``notebooks/``."""
+    folder = Path.cwd()
+    return folder.parent if folder.name == "notebooks" else folder
+
+
+def shown_path(path: Path) -> str:
+    """Return a path relative to the project's folder, so that a page made on one machine does not name its folders."""
+    return os.path.relpath(path, project_folder())
+
+
+# Provenance
+
+
+def source_rows(records: Iterable[RunRecords]) -> list[dict[str, Any]]:
+    """Return one entry per run, sorted by name: what a companion file of a table or figure lists.
+
+    Example:
+        >>> source_rows([])
+        []
+    """
+    rows = [
+        {
+            "run": own.name,
+            "fingerprint": own.fingerprint,
+            "method": own.method,
+            "policy": own.policy,
+            "seed": own.seed,
+            "scale": own.config.scale,
+            "recipe": own.config.recipe,
+            # of what it starts from where that is a base: all runs of a seed should have the same
+            "base_weights": own.config.policy.base_weights,
+            "commit": str(own.provenance.get("commit") or "unknown"),
+            "dirty": bool(own.provenance.get("dirty")),
+            "numerics_version": own.provenance.get("numerics_version"),
+            "finished": own.provenance.get("finished"),
+            "wall_s": own.provenance.get("wall_s"),
+            **{name: count for name in DAMAGE if (count := own.provenance.get(name))},
+        }
+        for own in records
+    ]
+    return sorted(rows, key=lambda row: row["run"])
+
+
+def short_commit(commit: str) -> str:
+    """Return a commit's first 12 digits, keeping a final ``+``, which marks files that differed from it.
+
+    Example:
+        >>> short_commit("0123456789abcdef0123+"), short_commit("unknown")
+        ('0123456789ab+', 'unknown')
+    """
+    return commit.rstrip("+")[:12] + ("+" if commit.endswith("+") else "")
+
+
+def commits(records: Iterable[RunRecords]) -> str:
+    """Return the commits the runs were made at."""
+    return ", ".join(sorted({short_commit(own.commit) for own in records})) or "none"
+
+
+def source_line(records: Sequence[RunRecords]) -> str:
+    """Return where a table or figure came from, in one line.
+
+    Example:
+        >>> source_line([])
+        'Made without a run.'
+    """
+    if not records:
+        return "Made without a run."
+    names = "; ".join(sorted(own.name for own in records))
+    return f"From {len(records)} run{'' if len(records) == 1 else 's'} at commit {commits(records)}: {names}."
+
+
+# Text: every text is escaped, so no answer or name of a run becomes markup
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """Return a frame as CSV with at most six significant digits, so that rounding noise does not show as a change."""
+    return frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+
+
+def html_table(table: pd.DataFrame | Styler, name: str) -> Markup:
+    """Return a laid out table as HTML; of a Styler with its colours."""
+    styler = table if isinstance(table, Styler) else table.style
+    escaped = styler.format(str, escape="html", na_rep="")
+    for axis in (0, 1):
+        escaped = escaped.format_index(str, escape="html", axis=axis)
+    text = escaped.set_uuid(name).set_table_attributes('class="scores"').to_html()
+    return Markup("<div class='wide'>{}</div>").format(Markup(text))
+
+
+def markdown_table(frame: pd.DataFrame) -> str:
+    """Return a laid out table as Markdown; labels that repeat are left out, as pandas does.
+
+    Example:
+        >>> print(markdown_table(pd.DataFrame({"set": ["1.0"]}, index=pd.Index(["HPT|"], name="method"))))
+        | method | set |
+        | --- | ---: |
+        | HPT\\| | 1.0 |
+    """
+    names = ["" if own is None else str(own) for own in frame.index.names]
+    heads = ["<br>".join(markdown_text(str(part)) for part in (own if isinstance(own, tuple) else (own,)) if part != "")
+             for own in frame.columns]  # fmt: skip
+    lines = [[*map(markdown_text, names), *heads], ["---"] * len(names) + ["---:"] * len(heads)]
+    before: tuple[Any, ...] = ()
+    for key, cells in zip(frame.index, frame.itertuples(index=False), strict=True):
+        labels = key if isinstance(key, tuple) else (key,)
+        same = next((i for i, pair in enumerate(zip(labels, before, strict=False)) if pair[0] != pair[1]), len(before))
+        shown = ["" if i < same else str(own) for i, own in enumerate(labels)]
+        lines.append([markdown_text(text) for text in (*shown, *("" if pd.isna(own) else str(own) for own in cells))])
+        before = labels
+    return "\n".join(f"| {' | '.join(own)} |" for own in lines)
+
+
+def tex_table(frame: pd.DataFrame) -> str:
+    """Return a laid out table as a LaTeX ``tabular`` (packages booktabs and multirow)."""
+    text = frame.to_latex(escape=True, na_rep="", multicolumn_format="c")
+    return text.replace("→", r"$\to$").replace("γ", r"$\gamma$")
+
+
+def markdown_text(text: str) -> str:
+    """Escape what Markdown and the HTML inside it would read as markup."""
+    return re.sub(r"([\\`*_\[\]|])", r"\\\1", html.escape(text, quote=False).replace("\n", " "))
+
+
+def caption_html(title: str, caption: str) -> Markup:
+    """Return what stands below a table or figure."""
+    return Markup("<p class='caption'><b>{}.</b> {}</p>").format(title, caption)
+
+
+def plain_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> Markup:
+    """Return a table of texts.
+
+    Example:
+        >>> plain_table(["run"], [["<script>"]]).count("&lt;script&gt;")
+        1
+    """
+    head = Markup("").join(Markup("<th scope='col'>{}</th>").format(own) for own in heads)
+    body = Markup("\n").join(
+        Markup("<tr>{}</tr>").format(Markup("").join(Markup("<td>{}</td>").format(cell) for cell in row))
+        for row in rows
+    )
+    return Markup(
+        "<div class='wide'><table class='sortable'><thead><tr>{}</tr></thead>\n<tbody>{}</tbody></table></div>"
+    ).format(head, body)
+
+
+def verdict_badge(verdict: str) -> Markup:
+    """Return a verdict as a coloured word; the word itself says it, the colour only helps.
+
+    Example:
+        >>> str(verdict_badge("does not hold"))
+        "<span class='verdict does-not'>does not hold</span>"
+    """
+    kind = "-".join(verdict.replace("(", "").split()[:2])
+    return Markup("<span class='verdict {}'>{}</span>").format(kind, verdict)
+
+
+def verdict_table(rows: Sequence[Verdict]) -> Markup:
+    """Return claims and verdicts as a table; what was tested and the numbers behind it stand below each sentence."""
+    if not rows:
+        return Markup("<p>The paper makes no claim that these test.</p>")
+    shown = [
+        (
+            Markup("<b>{}:</b> “{}” (Section {})<br><small>{}</small>").format(
+                own.subject, own.sentence, own.section, own.reading
+            ),
+            own.paper,
+            own.ours,
+            own.interval,
+            Markup("{}<br><small>{}</small>").format(verdict_badge(own.verdict), own.explanation),
+        )
+        for own in rows
+    ]
+    return plain_table(("claim", "paper", "ours", "95 %, over seeds unless it says otherwise", "verdict"), shown)

@@ -1,0 +1,147 @@
+"""One look for all figures: ``hpt.mplstyle``, a colour and a marker per method, and files whose bytes repeat.
+
+Colours are those of Okabe and Ito (2008), told apart by readers with any common colour blindness; the marker and the
+label at a line's end carry the same information in print. Figures have a white background of their own, so they read
+on dark pages.
+"""
+
+import base64
+import zlib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import matplotlib.style
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hpt.catalogue import arm_label
+from hpt.files import write_atomic
+
+_FILE = str(resources.files("hpt") / "reports" / "hpt.mplstyle")
+#: Dots per inch of PNG files: sharp on a page, tens of kilobytes.
+PNG_DPI = 110
+
+#: Method or arm -> colour and marker.
+PALETTE = {
+    "pretrain": ("#6b6b6b", "."),
+    "sft": ("#e69f00", "s"),
+    "grpo": ("#0072b2", "o"),
+    "luffy": ("#009e73", "^"),
+    "srft": ("#cc79a7", "v"),
+    "sft_then_grpo": ("#56b4e9", "P"),
+    "hpt": ("#d55e00", "D"),
+    "off_on": ("#8c6d1f", "<"),
+    "mix_on": ("#7a5195", ">"),
+    "hpt_gate1": ("#a6417b", "p"),
+    "hpt_gate2": ("#3d348b", "h"),
+    "smooth_gate": ("#8c6d1f", "^"),
+    "hpt_cispo": ("#7a5195", "v"),
+    "least_error_gate": ("#2f6b4f", "P"),
+}
+#: Looks of methods of a user's own; which one is a matter of the name's hash, so it is the same in every figure.
+_CUSTOM = (("#7f3b08", "*"), ("#004529", "d"), ("#2d004b", "P"), ("#111111", "X"))
+
+
+def use() -> None:
+    """Draw in the style of the package from here on, whatever the user's matplotlib is set to."""
+    matplotlib.style.use(["default", _FILE])
+
+
+def look(method: str) -> dict[str, Any]:
+    """Return the look of a method or an arm as keyword arguments of `Axes.plot`; label, colour and marker.
+
+    Example:
+        >>> look("hpt")["label"], look("hpt")["color"], look("mine:GATE")["color"]
+        ('HPT', '#d55e00', '#111111')
+    """
+    colour, marker = PALETTE.get(method) or _CUSTOM[zlib.crc32(method.encode()) % len(_CUSTOM)]
+    label = "base" if method == "pretrain" else arm_label(method)
+    # by distance along the line: a marker at every step of six hundred would be a caterpillar
+    return {"label": label, "color": colour, "marker": marker, "markevery": 0.15}
+
+
+def label_lines(axes: Axes, size: float = 8.5) -> None:
+    """Write the label of every labelled line at its right end, moved apart where two would overlap.
+
+    Call it when limits and scales are set.
+    """
+    axes.figure.canvas.draw()  # the layout, so that places in pixels are known
+    height = 1.25 * size * axes.figure.dpi / 72
+    ends = []
+    for line in axes.get_lines():
+        x, y = np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)
+        known = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
+        if len(known) and not str(line.get_label()).startswith("_"):
+            pixel = axes.transData.transform((x[known[-1]], y[known[-1]]))
+            ends.append((pixel[1], x[known[-1]], y[known[-1]], line))
+    ends.sort(key=lambda end: end[0])
+    places = [end[0] for end in ends]
+    for i in range(1, len(places)):
+        places[i] = max(places[i], places[i - 1] + height)
+    if places:  # back down, so that the top label stays within the panel
+        over = max(0.0, places[-1] - axes.bbox.y1)
+        places[-1] -= over
+        for i in range(len(places) - 2, -1, -1):
+            places[i] = min(places[i], places[i + 1] - height)
+    for place, (pixel, x, y, line) in zip(places, ends, strict=True):
+        axes.annotate(
+            str(line.get_label()), (x, y), xytext=(6, (place - pixel) * 72 / axes.figure.dpi), annotation_clip=False,
+            textcoords="offset points", color=line.get_color(), fontsize=size, va="center",
+        )  # fmt: skip
+
+
+def legend_below(figure: Figure) -> None:
+    """Put one legend for all panels below them, each label once, in the order drawn."""
+    handles: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(str(label), handle)
+    # long enough that a dashed line is seen to be one
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(6, len(handles) or 1),
+                  handlelength=3.6)  # fmt: skip
+
+
+def save(figure: Figure, stem: Path, metadata: Mapping[str, str]) -> list[Path]:
+    """Write ``stem.svg`` and ``stem.png``, with where the numbers came from inside each; no dates, so bytes repeat.
+
+    Args:
+        figure: drawn under `use`.
+        stem: path without ending.
+        metadata: Title, Description and Source.
+    """
+    paths = []
+    for ending, more in (("svg", {"Date": None, "Creator": "hpt"}), ("png", {"Software": "hpt"})):
+        path = stem.with_name(f"{stem.name}.{ending}")
+        write_atomic(path, lambda out, e=ending, m={**metadata, **more}: _save(figure, out, e, m))
+        paths.append(path)
+    return paths
+
+
+def png_source(path: Path) -> str:
+    """Return a PNG file as a data address, so that a page holds its pictures itself."""
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+
+
+def _save(figure: Figure, out: Path, ending: str, metadata: Mapping[str, Any]) -> None:
+    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "hpt"}):
+        figure.savefig(out, format=ending, metadata=dict(metadata), dpi=PNG_DPI)
+    if ending == "png":
+        _shrink_png(out)
+
+
+def _shrink_png(path: Path) -> None:
+    """Store a PNG with a palette of 128 colours: a third of the size, and no difference to the eye in line drawings."""
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    with Image.open(path) as image:
+        kept = PngInfo()
+        for key, value in image.info.items():
+            if isinstance(key, str) and isinstance(value, str):
+                kept.add_text(key, value)
+        small = image.convert("RGB").quantize(colors=128, dither=Image.Dither.NONE)
+        small.save(path, format="PNG", optimize=True, pnginfo=kept)
