@@ -108,9 +108,9 @@ ARTEFACTS: dict[str, Artefact] = {
         Artefact("hpt_runs", "HPT while it trains: reward, and whether SFT and RL conflict",
                  (*arms("weak", "hpt"), *arms("strong", "hpt")), (), "training_dynamics"),
         Artefact("own_algorithms", "Your own algorithm: three ideas against HPT", OWN_AND_OTHERS,
-                 IN_DISTRIBUTION, "own_algorithm", "appendix"),
+                 IN_DISTRIBUTION, "own_algorithm", "appendix", extra_policy="weak"),
         Artefact("own_algorithms_curves", "Your own algorithm: three ideas while they train",
-                 OWN_AND_OTHERS, (), "own_algorithm", "appendix"),
+                 OWN_AND_OTHERS, (), "own_algorithm", "appendix", extra_policy="weak"),
         # exact: no arms, no runs
         Artefact("table1", "Table 1: one estimator, four parts", (), (), "table1_estimator"),
         Artefact("table1_readings", "Where Table 1 simplifies, and what that does to the gradient", (), (),

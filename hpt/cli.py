@@ -162,7 +162,7 @@ def _make_report(
 ) -> bool:  # fmt: skip
     """Render, one process at a time; returns whether the same command did it while this one waited."""
     from hpt.files import remove_half_written
-    from hpt.report import build_report
+    from hpt.reports.build import build_report
 
     with locked(reports_dir / scale) as done:
         if not done:

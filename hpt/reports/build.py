@@ -1,17 +1,145 @@
-"""What a report is made of: notebooks, their artefacts and seeds, from finished runs or from what records allow."""
+"""Making a report: which notebooks, of which seeds, from finished runs or from records; and executing them.
 
+    reports/<scale>/
+        index.html, README.md      what `hpt.reports.pages` renders; regenerated, never edited
+        style.css                  of all its pages
+        tables/, figures/          written by the notebooks (`hpt.reports.Study`)
+        missing.json               with records: the artefacts they do not allow, and the runs that are missing
+        notebooks/<name>.html      the executed notebook
+        notebooks/<name>.json      its status: artefacts, verdicts, runs, commit, duration
+        records/                   committed records (`hpt.export`)
+        .executed/                 executed .ipynb files, kept out of version control
+
+The page is a function of that folder: with ``only``, what an earlier call made stays on it.
+"""
+
+import datetime
+import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hpt.artefacts import BUILDERS
+from hpt.catalogue import ARTEFACTS, artefacts_named
 from hpt.errors import ConfigError, HptError
-from hpt.experiments import ARTEFACTS, artefacts_named, planned_runs
+from hpt.experiments import planned_runs
 from hpt.export import record_folders
-from hpt.files import read_json, write_json
+from hpt.files import read_json, write_json, write_text, writing
 from hpt.paper import claims
 from hpt.recorded import FinishedRuns, Recorded, RecordStore, recorded
+from hpt.reports.notebooks import shown_path
+from hpt.reports.pages import few, missing_artefacts, notebook_page, render
+from hpt.runs import source_commit
+
+#: Source notebooks; the package is used from its folder, as everything that edits and reruns is.
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+
+
+def build_report(
+    scale: str,
+    seeds: Sequence[int],
+    root: Path,
+    reports_dir: Path,
+    only: Sequence[str] | None = None,
+    from_records: bool = False,
+    so_far: bool = False,
+    own: Sequence[str] = (),
+) -> Path:
+    """Execute the notebooks of the artefacts and write ``reports/<scale>``; return its ``index.html``.
+
+    Nothing is trained: what the artefacts need must be there, as runs or as records. From records and without ``only``,
+    everything is made that the records allow, with the seeds they allow; the rest is taken off the page, which says
+    which runs are missing.
+
+    Args:
+        scale: key of `hpt.scales.SCALES`.
+        seeds: run seeds.
+        root: folder of run folders.
+        reports_dir: ``reports``.
+        only: names of artefacts; none = all of the paper, or with ``from_records`` all that the records allow.
+        from_records: read ``reports/<scale>/records`` instead of the runs; the page says so.
+        so_far: make what the finished runs allow, half of a table too, and list what is missing.
+        own: methods of the user's own (``module:METHOD``), further lines of the artefacts that take some.
+
+    Raises:
+        ConfigError: an unknown scale or artefact, or no records to read.
+        HptError: runs are missing, or a notebook failed; the others are done, and the page says which failed.
+    """
+    folder = Path(reports_dir).resolve() / scale
+    chosen = list(only or [])
+    if from_records:
+        tasks = tasks_from_records(scale, chosen, seeds, folder, own)
+    elif so_far:
+        tasks = tasks_so_far(scale, chosen, seeds, root, folder)
+    else:
+        tasks = tasks_from_runs(scale, chosen, seeds, root, folder, own)
+    parameters = {
+        "scale": scale,
+        "runs_dir": shown_path(Path(root).resolve()),
+        "output_dir": shown_path(folder),
+        "from_records": shown_path(folder / "records") if from_records else "",
+    }
+    failed = []
+    for task in tasks:
+        status = execute(task, folder, parameters | task.parameters())
+        failed += [task.notebook] if status["state"] != "ok" else []
+    index = render(folder, scale)
+    if failed:
+        raise HptError(f"failed: {', '.join(failed)}; {index} says why, and holds everything else")
+    return index
+
+
+def execute(task: "NotebookTask", folder: Path, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Execute a notebook with papermill, write it as HTML, and return its status, which is written too.
+
+    Cells tagged with the name of an artefact are left out where it is not asked for.
+
+    Args:
+        task: the notebook and its artefacts.
+        folder: ``reports/<scale>``.
+        parameters: of the notebook.
+    """
+    import nbformat
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
+    name = task.notebook
+    executed = folder / ".executed" / f"{name}.ipynb"
+    write_text(executed.parent / ".gitignore", "*\n")
+    status_file = folder / "notebooks" / f"{name}.json"
+    commit, dirty = source_commit()
+    before = read_json(status_file) if status_file.exists() else {}
+    started, when = time.monotonic(), datetime.datetime.now(datetime.UTC)
+    source = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    source.cells = [cell for cell in source.cells if _is_asked_for(cell, task.artefacts)]
+    run = {"notebook": name, "scale": parameters["scale"], "commit": commit or "unknown", "dirty": dirty}
+    try:
+        with writing(executed):
+            papermill.execute_notebook(
+                source, executed, parameters, kernel_name="python3", progress_bar=sys.stderr.isatty()
+            )
+        status = with_earlier(read_json(status_file), before, folder)
+    except (papermill.PapermillExecutionError, RuntimeError) as error:
+        # the other notebooks are still wanted; what went wrong stands on the page and in the exit code
+        if isinstance(error, papermill.PapermillExecutionError):
+            why = f"{error.ename}: {error.evalue}"
+        elif isinstance(error, DeadKernelError):
+            why = "its kernel died, perhaps for want of memory"
+        else:
+            why = f"its kernel did not start: {error}"
+        status = run | {"state": "failed", "error": why}
+        status |= {"seeds": parameters["seeds"], "artefacts": [], "verdicts": [], "runs": []}
+    status["when"], status["wall_s"] = when.isoformat(timespec="minutes"), round(time.monotonic() - started, 1)
+    write_json(status_file, status)
+    page = notebook_page(nbformat.read(executed, as_version=4), status)
+    write_text(folder / "notebooks" / f"{name}.html", page)
+    return status
+
+
+def _is_asked_for(cell: Any, artefacts: Sequence[str]) -> bool:
+    about = [tag for tag in cell.metadata.get("tags", []) if tag in ARTEFACTS]
+    return not about or any(tag in artefacts for tag in about)
 
 
 @dataclass(frozen=True)
@@ -29,10 +157,9 @@ class NotebookTask:
 
     def parameters(self) -> dict[str, Any]:
         """Return the notebook's parameters that say this."""
-        several = sum(own.notebook == self.notebook for own in ARTEFACTS.values()) > 1
-        only = {"only": list(self.artefacts)} if several else {}
+        bases = {"bases": list(self.bases)} if self.bases else {}
         own = {"extra_methods": list(self.own)} if self.own else {}
-        return {"seeds": list(self.seeds)} | only | ({"bases": list(self.bases)} if self.bases else {}) | own
+        return {"seeds": list(self.seeds)} | bases | own
 
 
 def tasks_from_runs(
@@ -51,7 +178,7 @@ def tasks_from_runs(
     Raises:
         HptError: runs are missing.
     """
-    names = [artefact.name for artefact in artefacts_named(only) if artefact.name in BUILDERS]
+    names = [artefact.name for artefact in artefacts_named(only)]
     if missing := [run for run in planned_runs(scale, names, seeds, root, own=own) if not run.done]:
         texts = [f"{run.method} seed {run.seed} ({run.reason})" for run in missing]
         remedy = f"`hpt reproduce --scale {scale}` computes them, --from-records reads committed records"
@@ -89,7 +216,7 @@ def possible_tasks(
     Returns:
         The notebooks, and a row for ``missing.json`` per artefact that lacks runs.
     """
-    names = [artefact.name for artefact in artefacts_named(only) if artefact.name in BUILDERS]
+    names = [artefact.name for artefact in artefacts_named(only)]
     found = {own.artefact: own for own in recorded(scale, names, seeds, FinishedRuns(root))}
     tasks, missing = [], []
     for notebook, artefacts in _by_notebook(found).items():
@@ -135,7 +262,7 @@ def tasks_from_records(
     if not record_folders(store.folder):
         remedy = "leave --from-records out, or bring records with `hpt runs import`"
         raise ConfigError("--from-records", str(store.folder), "a folder that holds records", remedy)
-    found = {row.artefact: row for row in recorded(scale, only or list(BUILDERS), seeds, store, own)}
+    found = {row.artefact: row for row in recorded(scale, only or list(ARTEFACTS), seeds, store, own)}
     incomplete = [row for row in found.values() if row.missing]
     if incomplete and (only or not any(row.seeds for row in found.values() if ARTEFACTS[row.artefact].arms)):
         first = incomplete[0]
@@ -153,19 +280,10 @@ def tasks_from_records(
     if only:
         _write_missing(folder, [row for row in missing_artefacts(folder) if row["artefact"] not in seeds_of])
     else:
-        _take_off(folder, tasks, [name for name in BUILDERS if name not in seeds_of])
+        _take_off(folder, tasks, [name for name in ARTEFACTS if name not in seeds_of])
         _write_missing(folder, [asdict(Recorded(row.artefact, seeds_of.get(row.artefact, ()), row.missing))
                                 for row in incomplete])  # fmt: skip
     return [_with_own(task, own) for task in tasks]
-
-
-def missing_artefacts(folder: Path) -> list[dict[str, Any]]:
-    """Return what records did not allow when a report was made of them: `hpt.recorded.Recorded` of each, as JSON.
-
-    Their ``seeds`` are those the artefact was made of; none = it was not made, or of its ``bases`` alone.
-    """
-    file = folder / "missing.json"
-    return read_json(file) if file.exists() else []
 
 
 def with_earlier(status: dict[str, Any], before: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -174,7 +292,7 @@ def with_earlier(status: dict[str, Any], before: Mapping[str, Any], folder: Path
     They stay on the page with their verdicts and runs: of Figures 5 to 7, `--only figure6` makes one again.
 
     Args:
-        status: what the execution left, see `hpt.notebook.Study.finish`.
+        status: what the execution left, see `hpt.reports.Study.finish`.
         before: the same of the execution before; empty = there was none.
         folder: ``reports/<scale>``; an artefact whose files are gone is not kept.
     """
@@ -192,17 +310,6 @@ def with_earlier(status: dict[str, Any], before: Mapping[str, Any], folder: Path
         "runs": [*status["runs"], *(row for row in before["runs"] if row["run"] not in there)],
         "seeds": sorted({*status["seeds"], *before["seeds"]}),
     }
-
-
-def few(names: Sequence[str], most: int) -> str:
-    """Return the first of some names, and how many more there are.
-
-    Example:
-        >>> few(["a", "b", "c"], 2), few(["a", "b"], 2)
-        ('a; b; and 1 more', 'a; b')
-    """
-    more = f"; and {len(names) - most} more" if len(names) > most else ""
-    return "; ".join(names[:most]) + more
 
 
 def _by_notebook(names: Iterable[str]) -> dict[str, list[str]]:

@@ -174,7 +174,7 @@ def with_interval(frame: pd.DataFrame, value: str = "score", sign: str = "") -> 
     """
     several = frame["seeds"] > 1
     low, high = (frame[f"seeds_{end}"].where(several, frame[f"problems_{end}"]) for end in ("low", "high"))
-    brackets = pd.Series([interval_text(*pair) for pair in zip(low, high, strict=True)], index=frame.index, dtype=object)
+    brackets = pd.Series([interval_text(*pair) for pair in zip(low, high, strict=True)], frame.index, dtype=object)
     return (number_text(frame[value], sign) + " " + brackets).str.strip()
 
 
@@ -187,19 +187,19 @@ def interval_note(frame: pd.DataFrame, of: str = "mean") -> str:
 
     Example:
         >>> interval_note(pd.DataFrame({"method": ["hpt"], "seeds": [3]}))
-        "mean over 3 seeds; in brackets the 95 % interval over seeds (Student's t)"
+        "mean over 3 seeds, in brackets the 95 % interval over seeds (Student's t)"
     """
     trained = frame[frame["seeds"] > 0]
     if "method" in trained:
         trained = trained[trained["method"] != BASE]
     counts = sorted({int(own) for own in trained["seeds"]})
-    problems = "over the problems, weights held fixed: it says nothing about the next training run"
+    problems = "over the problems for fixed weights"
     if max(counts, default=1) == 1:
-        return f"one seed; in brackets the 95 % interval {problems}"
+        return f"one seed, in brackets the 95 % interval {problems}"
     seeds = f"{counts[0]} to {counts[-1]}" if counts[1:] else str(counts[0])
-    note = f"{of} over {seeds} seeds; in brackets the 95 % interval over seeds (Student's t)"
-    one_run = "method" in frame and bool((frame["method"] == BASE).any())
-    return note + (f", for the base, which has one run, {problems}" if one_run or counts[0] == 1 else "")
+    one_run = counts[0] == 1 or ("method" in frame and bool((frame["method"] == BASE).any()))
+    note = f"{of} over {seeds} seeds, in brackets the 95 % interval over seeds (Student's t)"
+    return note + (f"; of the base, which has one run, {problems}" if one_run else "")
 
 
 def seeds_note(records: Records) -> str:
@@ -426,7 +426,8 @@ def gains(records: Records, policies: Sequence[str], method: str = "grpo") -> pd
 
 def printed_gain(policy: str, method: str = "grpo") -> float:
     """Return the paper's gain of a method on a base: the difference of two printed averages, NaN where it has none."""
-    before, after = (paper_value("grpo_gains", own, average_column("in"), policy) for own in (PAPER_METHOD[BASE], method))
+    average = average_column("in")
+    before, after = (paper_value("grpo_gains", own, average, policy) for own in (PAPER_METHOD[BASE], method))
     return NAN if before is None or after is None else after - before
 
 
@@ -484,7 +485,8 @@ def over_seeds(values: Mapping[int, pd.Series]) -> pd.DataFrame:
 
 def smoothing_window(records: Records) -> int:
     """Return the steps averaged in curves of per-step metrics: a fortieth of training, odd, at least 1."""
-    window = max(1, max((own.config.schedule.steps for own in records), default=1) // 40)
+    steps = [own.config.schedule.steps for own in records if own.method != BASE]
+    window = max(1, max(steps, default=1) // 40)
     return window if window % 2 else window + 1 if window > 2 else 1
 
 
@@ -691,7 +693,8 @@ def _pass_at_k(runs: Records, name: str) -> pd.DataFrame:
     answers = 1 / world_named(runs[0].config.data.world).chance
     ks = [2**power for power in range(samples.bit_length())]
     shares = {k: np.array([unbiased_pass_at_k(own["correct"], samples, k) for own in counts.values()]) for k in ks}
-    by_seed = over_seeds({seed: pd.Series([100 * shares[k][i].mean() for k in ks], ks) for i, seed in enumerate(counts)})
+    means = {seed: pd.Series([100 * shares[k][i].mean() for k in ks], ks) for i, seed in enumerate(counts)}
+    by_seed = over_seeds(means)
     rows: list[dict[str, Any]] = []
     for k in ks:
         interval = problem_interval(shares[k].mean(axis=0), one_answer=False)
@@ -1018,3 +1021,20 @@ def base_label(policy: str) -> str:
     """
     title = base_title(policy)
     return title[:1].upper() + title[1:]
+
+
+def trainings(begun: Iterable[tuple[str | None, int]]) -> list[str]:
+    """Return the weights that runs on one base began from, with their seeds, in words: one entry while it is one base.
+
+    Args:
+        begun: of each run the hash of the base's weights (None or empty: it starts from none) and its seed.
+
+    Example:
+        >>> trainings([("b" * 64, 2), ("a" * 64, 0), ("b" * 64, 1), (None, 0)])
+        ['aaaaaaaaaaaa (seeds 0)', 'bbbbbbbbbbbb (seeds 1, 2)']
+    """
+    seeds: dict[str, set[int]] = {}
+    for weights, seed in begun:
+        if weights:
+            seeds.setdefault(weights, set()).add(seed)
+    return [f"{weights[:12]} (seeds {', '.join(map(str, sorted(own)))})" for weights, own in sorted(seeds.items())]

@@ -95,6 +95,7 @@ class Study:
     frames: dict[str, pd.DataFrame] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
     _loaded: dict[str, RunRecords] = field(default_factory=dict)  # by the fingerprint they were planned under
+    _judged: dict[tuple[str, ...], list[Verdict]] = field(default_factory=dict)  # the last verdicts, of what was shown
 
     def planned(self, artefacts: Sequence[str] = ()) -> list[PlannedRun]:
         """Return the runs that some of its artefacts need (none = all), finished or not."""
@@ -116,15 +117,15 @@ class Study:
             rows.append((run.method, run.policy, run.seed, run.config.schedule.steps, len(run.evaluations), todo,
                          time_left))  # fmt: skip
         todo = sum(not run.done for run in planned)
+        left = f"{todo} of {len(rows)} runs are left to compute"
         if self.from_records is not None:
             note = f"Nothing is computed: records are read from {shown_path(self.from_records)}."
         elif not todo:
             note = "Nothing is left to compute."
         elif expected:
-            note = (f"{todo} of {len(rows)} runs are left to compute, about {duration(expected.wall_s)} on one idle core, "
-                    f"judging by {expected.basis}.")  # fmt: skip
+            note = f"{left}, about {duration(expected.wall_s)} on one idle core, judging by {expected.basis}."
         else:
-            note = f"{todo} of {len(rows)} runs are left to compute; `hpt plan --scale {self.scale}` says what they take."
+            note = f"{left}; `hpt plan --scale {self.scale}` says what they take."
         heads = ("method", "base", "seed", "steps", "evaluation sets", "to do", "time")
         return Shown(plain_table(heads, rows) + Markup("<p>{}</p>").format(note + self._kept()), note + self._kept())
 
@@ -216,9 +217,12 @@ class Study:
 
     def verdicts(self) -> list[Verdict]:
         """Return the verdicts on the claims about what was shown so far."""
-        shown = [name for name in self.made if name in ARTEFACTS]
-        with_runs = [name for name in shown if ARTEFACTS[name].arms]
-        return verdicts(self.runs(*with_runs) if with_runs else [], shown, self.scale, self.frames)
+        shown = tuple(name for name in self.made if name in ARTEFACTS)
+        if shown not in self._judged:
+            with_runs = [name for name in shown if ARTEFACTS[name].arms]
+            runs = self.runs(*with_runs) if with_runs else []
+            self._judged = {shown: verdicts(runs, shown, self.scale, self.frames)}
+        return self._judged[shown]
 
     def claims(self) -> Shown:
         """Return the table of the paper's claims about what was shown, with their verdicts."""
@@ -487,7 +491,7 @@ def commits(records: Iterable[RunRecords]) -> str:
 
 
 def source_line(records: Sequence[RunRecords]) -> str:
-    """Return where a table or figure came from, in one line.
+    """Return where a table or figure came from, in one line; its provenance.json names the runs.
 
     Example:
         >>> source_line([])
@@ -495,8 +499,7 @@ def source_line(records: Sequence[RunRecords]) -> str:
     """
     if not records:
         return "Made without a run."
-    names = "; ".join(sorted(own.name for own in records))
-    return f"From {len(records)} run{'' if len(records) == 1 else 's'} at commit {commits(records)}: {names}."
+    return f"From {len(records)} run{'' if len(records) == 1 else 's'} at commit {commits(records)}."
 
 
 # Text: every text is escaped, so no answer or name of a run becomes markup

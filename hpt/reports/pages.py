@@ -1,45 +1,22 @@
-"""The report: execute the notebooks, then render one page and one README from what they left behind.
+"""The report's pages: ``index.html`` and ``README.md`` rendered from what the executed notebooks left, and theirs."""
 
-    reports/<scale>/
-        index.html, README.md      what this module renders; regenerated, never edited
-        tables/, figures/          written by the notebooks (`hpt.artefacts`)
-        missing.json               with records: the artefacts they do not allow, and the runs that are missing
-        notebooks/<name>.html      the executed notebook
-        notebooks/<name>.json      its status: artefacts, verdicts, runs, commit, duration
-        records/                   committed records (`hpt.export`)
-        .executed/                 executed .ipynb files and what each read and wrote, kept out of version control
-
-The page is a function of that folder: with ``only``, what an earlier call made stays on it.
-"""
-
-import datetime
-import sys
-import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
-from hpt.artefacts.notes import notes
-from hpt.artefacts.provenance import commit_of
-from hpt.artefacts.verdicts import by_topic, chance_text
-from hpt.artefacts.world import world_section
-from hpt.errors import HptError
-from hpt.experiments import ARTEFACTS
-from hpt.files import read_json, write_json, write_text, writing
+from hpt.catalogue import ARTEFACTS
+from hpt.config import NUMERICS_VERSION
+from hpt.files import read_json, write_text
 from hpt.forecast import duration
-from hpt.freshness import inputs_digest, is_fresh, note_execution
-from hpt.notebook import shown_path
-from hpt.pages import page_environment
 from hpt.paper import claims
-from hpt.recorded import RecordStore
-from hpt.report_tasks import few, missing_artefacts, tasks_from_records, tasks_from_runs, tasks_so_far, with_earlier
-from hpt.runs import source_commit
+from hpt.reports.frames import trainings
+from hpt.reports.notebooks import DAMAGE, markdown_text, short_commit, verdict_badge
+from hpt.reports.verdicts import by_topic, chance_text
+from hpt.stats import MIN_SEEDS
 
-#: Source notebooks; the package is used from its folder, as everything that edits and reruns is.
-NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 #: The figure at the top of the page.
 MAIN_FIGURE = "figure5"
 
@@ -47,114 +24,16 @@ _ABOUT = (
     "Every table and figure with our value and its interval beside the paper's, a verdict on each claim of the paper, "
     "and where every number came from."
 )
-
-
-def build_report(
-    scale: str,
-    seeds: Sequence[int],
-    root: Path,
-    reports_dir: Path,
-    only: Sequence[str] | None = None,
-    from_records: bool = False,
-    so_far: bool = False,
-    own: Sequence[str] = (),
-) -> Path:
-    """Execute the notebooks of the artefacts and write ``reports/<scale>``; return its ``index.html``.
-
-    Nothing is trained: what the artefacts need must be there, as runs or as records. From records and without ``only``,
-    everything is made that the records allow, with the seeds they allow; the rest is taken off the page, which says
-    which runs are missing. A notebook that would read the same again, and whose files are all there, is not executed.
-
-    Args:
-        scale: key of `hpt.scales.SCALES`.
-        seeds: run seeds.
-        root: folder of run folders.
-        reports_dir: ``reports``.
-        only: names of artefacts; none = all of the paper, or with ``from_records`` all that the records allow.
-        from_records: read ``reports/<scale>/records`` instead of the runs; the page says so.
-        so_far: make what the finished runs allow, half of a table too, and list what is missing.
-        own: methods of the user's own (``module:METHOD``), further lines of the artefacts that take some.
-
-    Raises:
-        ConfigError: an unknown scale or artefact, or no records to read.
-        HptError: runs are missing, or a notebook failed; the others are done, and the page says which failed.
-    """
-    folder = Path(reports_dir).resolve() / scale
-    chosen = list(only or [])
-    store = RecordStore(folder / "records") if from_records else None
-    if from_records:
-        tasks = tasks_from_records(scale, chosen, seeds, folder, own)
-    elif so_far:
-        tasks = tasks_so_far(scale, chosen, seeds, root, folder)
-    else:
-        tasks = tasks_from_runs(scale, chosen, seeds, root, folder, own)
-    parameters = {
-        "scale": scale,
-        "runs_dir": shown_path(Path(root).resolve()),
-        "output_dir": shown_path(folder),
-        "from_records": shown_path(folder / "records") if from_records else "",
-    }
-    failed = []
-    for task in tasks:
-        given, note = parameters | task.parameters(), folder / ".executed" / f"{task.notebook}.json"
-        inputs = inputs_digest(NOTEBOOKS / f"{task.notebook}.ipynb", given, task.artefacts, root, store)
-        if not task.own and is_fresh(note, inputs, folder):
-            continue
-        status = execute(task.notebook, folder, given)
-        note_execution(note, inputs if status["state"] == "ok" and not task.own else None, folder, status)
-        failed += [task.notebook] if status["state"] != "ok" else []
-    index = render(folder, scale)
-    if failed:
-        raise HptError(f"failed: {', '.join(failed)}; {index} says why, and holds everything else")
-    return index
-
-
-def execute(name: str, folder: Path, parameters: dict[str, Any]) -> dict[str, Any]:
-    """Execute a notebook with papermill, write it as HTML, and return its status, which is written too.
-
-    Args:
-        name: of the notebook.
-        folder: ``reports/<scale>``.
-        parameters: of the notebook.
-    """
-    import nbformat
-    import papermill
-    from nbclient.exceptions import DeadKernelError
-
-    executed = folder / ".executed" / f"{name}.ipynb"
-    write_text(executed.parent / ".gitignore", "*\n")
-    status_file = folder / "notebooks" / f"{name}.json"
-    commit, dirty = source_commit()
-    before = read_json(status_file) if status_file.exists() else {}
-    started, when = time.monotonic(), datetime.datetime.now(datetime.UTC)
-    run = {"notebook": name, "scale": parameters["scale"], "commit": commit or "unknown", "dirty": dirty}
-    try:
-        with writing(executed):
-            papermill.execute_notebook(
-                NOTEBOOKS / f"{name}.ipynb", executed, parameters, kernel_name="python3",
-                progress_bar=sys.stderr.isatty(),
-            )  # fmt: skip
-        status = with_earlier(read_json(status_file), before, folder)
-    except (papermill.PapermillExecutionError, RuntimeError) as error:
-        # the other notebooks are still wanted; what went wrong stands on the page and in the exit code
-        if isinstance(error, papermill.PapermillExecutionError):
-            why = f"{error.ename}: {error.evalue}"
-        elif isinstance(error, DeadKernelError):
-            why = "its kernel died, perhaps for want of memory"
-        else:
-            why = f"its kernel did not start: {error}"
-        status = run | {"state": "failed", "error": why}
-        status |= {"seeds": parameters["seeds"], "artefacts": [], "verdicts": [], "runs": []}
-    status["when"], status["wall_s"] = when.isoformat(timespec="minutes"), round(time.monotonic() - started, 1)
-    write_json(status_file, status)
-    page = _notebook_page(nbformat.read(executed, as_version=4), status)
-    write_text(folder / "notebooks" / f"{name}.html", page)
-    return status
+_SMALL = (
+    "This is a small world made by this package. It says nothing about the level a model of 1.5 or 7 billion "
+    "parameters reaches: compare signs and order with the paper, never levels."
+)
 
 
 def render(folder: Path, scale: str) -> Path:
     """Render ``index.html`` and ``README.md`` of a report from the files its notebooks left; return the page."""
     report = _report(folder, scale)
+    write_text(folder / "style.css", style_sheet())
     for name in ("index.html", "README.md"):
         write_text(folder / name, page_environment().get_template(f"{name}.jinja").render(report=report))
     return folder / "index.html"
@@ -177,7 +56,7 @@ def _report(folder: Path, scale: str) -> dict[str, Any]:
         "notes": notes(scale, seeds, statuses, list(runs.values())),
         "failures": [status for status in statuses if status["state"] != "ok"],
         "main": made.get(MAIN_FIGURE),
-        "artefacts": [made[name] for name in ARTEFACTS if name in made],
+        "artefacts": [made[name] for name in dict.fromkeys([*ARTEFACTS, *made]) if name in made],
         "verdicts": verdicts,
         "topics": by_topic(verdicts),
         "chance_text": chance_text(judged.values()),
@@ -185,7 +64,6 @@ def _report(folder: Path, scale: str) -> dict[str, Any]:
         "tally": Counter(row["verdict"] for row in judged.values()).most_common(),
         "notebooks": [_status_row(status) for status in statuses],
         "runs": [_run_row(folder, runs[name]) for name in sorted(runs)],
-        "world": world_section(folder / "records"),
     }
 
 
@@ -197,6 +75,7 @@ def _shown(folder: Path, own: dict[str, Any], status: dict[str, Any]) -> dict[st
     runs = [row["run"] for row in read_json(provenance)["runs"]] if provenance.exists() else []
     shown = own | {"notebook": status["notebook"], "runs": runs}
     if own["kind"] == "table":
+        shown["html"] = Markup(own["html"])  # escaped when it was made (`hpt.reports.notebooks.html_table`)
         shown["markdown"] = Markup((folder / "tables" / f"{name}.md").read_text(encoding="utf-8"))
     else:
         links = [{"text": ending, "href": f"figures/{name}.{ending}"} for ending in ("svg", "png")] + links
@@ -251,19 +130,131 @@ def _minutes(moment: str | None) -> str:
     return (moment or "")[:16].replace("T", " ")
 
 
-def _notebook_page(notebook: Any, status: dict[str, Any]) -> str:
+def notebook_page(notebook: Any, status: dict[str, Any]) -> str:
+    """Return an executed notebook as a page of its report."""
     from nbconvert import HTMLExporter
-    from pygments.formatters import HtmlFormatter
 
     body, _ = HTMLExporter(template_name="basic").from_notebook_node(notebook)
-    light, dark = (HtmlFormatter(style=own).get_style_defs(".highlight") for own in ("friendly", "github-dark"))
-    template = page_environment().get_template("notebook.html.jinja")
-    return template.render(
+    return page_environment().get_template("notebook.html.jinja").render(
         name=status["notebook"],
         scale=status["scale"],
         when=_minutes(status["when"]),
         commit=commit_of(status),
         error=status.get("error"),
-        body=Markup(body),  # nbconvert escapes what cells printed; what they display is HTML of `hpt.artefacts.markup`
-        highlighting=Markup(f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}"),
+        body=Markup(body),  # nbconvert escapes what cells printed; what they display is HTML of `hpt.reports`
+    )  # fmt: skip
+
+
+def style_sheet() -> str:
+    """Return the one style sheet of every page the package writes."""
+    from pygments.formatters import HtmlFormatter
+
+    light, dark = (HtmlFormatter(style=own).get_style_defs(".highlight") for own in ("friendly", "github-dark"))
+    text = page_environment().get_template("style.css.jinja").render()
+    return f"{text}{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n"
+
+
+def page_environment() -> Any:
+    """Return the jinja environment of ``hpt/templates``: HTML is escaped; Markdown goes through the filter md."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("hpt"),
+        autoescape=lambda name: ".md" not in (name or ""),  # Markdown goes through the filter md instead
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
+    environment.filters.update(badge=verdict_badge, md=markdown_text)
+    return environment
+
+
+def commit_of(row: Mapping[str, Any]) -> str:
+    """Return the commit of a row of `source_rows`, or of a notebook's status, as pages show it.
+
+    Example:
+        >>> commit_of({"commit": "0123456789abcdef", "dirty": True})
+        '0123456789ab+'
+    """
+    return short_commit(row["commit"] + ("+" if row["dirty"] else ""))
+
+
+def missing_artefacts(folder: Path) -> list[dict[str, Any]]:
+    """Return what records did not allow when a report was made of them: `hpt.recorded.Recorded` of each, as JSON.
+
+    Their ``seeds`` are those the artefact was made of; none = it was not made, or of its ``bases`` alone.
+    """
+    file = folder / "missing.json"
+    return read_json(file) if file.exists() else []
+
+
+def few(names: Sequence[str], most: int) -> str:
+    """Return the first of some names, and how many more there are.
+
+    Example:
+        >>> few(["a", "b", "c"], 2), few(["a", "b"], 2)
+        ('a; b; and 1 more', 'a; b')
+    """
+    more = f"; and {len(names) - most} more" if len(names) > most else ""
+    return "; ".join(names[:most]) + more
+
+
+def notes(scale: str, seeds: Sequence[int], statuses: list[dict[str, Any]], runs: list[dict[str, Any]]) -> list[str]:
+    """Return the sentences.
+
+    Args:
+        scale: key of `hpt.scales.SCALES`.
+        seeds: run seeds of all notebooks.
+        statuses: what the notebooks left, see `hpt.reports.build.execute`.
+        runs: rows of `hpt.reports.notebooks.source_rows`.
+    """
+    found = []
+    if scale == "tiny":
+        found.append("Scale tiny exists for tests: its numbers mean nothing.")
+    elif scale != "full":
+        found.append(_SMALL)
+    if 0 < len(seeds) < MIN_SEEDS:
+        count = "One seed decides" if len(seeds) == 1 else f"{len(seeds)} seeds decide"
+        found.append(f"{count} nothing about methods; {MIN_SEEDS} or more do.")
+    found += _about_bases(runs) if len(seeds) > 1 else []
+    if any(status.get("from_records") for status in statuses):
+        found.append(
+            "Training results are read from committed records. What needs no run was computed when this page was made, "
+            "but for what was measured once on runs that the captions name: the gradients at checkpoints, and the "
+            "tokens of Figure 1's group."
+        )
+    changed = {f"{key} = {value}" for status in statuses for key, value in status.get("settings", {}).items()}
+    if changed:
+        found.append("Changed settings: " + ", ".join(sorted(changed)) + ".")
+    found += _about_commits(runs)
+    for name in DAMAGE:
+        met = [f"{row[name]} of {row['run']}" for row in runs if row.get(name)]
+        if met:
+            what = name.replace("_", " ")
+            found.append(f"{what.capitalize()}, set aside and made again from the last good state: {', '.join(met)}.")
+    older = sorted({str(row["numerics_version"]) for row in runs} - {str(NUMERICS_VERSION)})
+    if older:
+        found.append(f"Some runs are of numerics version {', '.join(older)}; the package is at {NUMERICS_VERSION}.")
+    return found
+
+
+def _about_bases(runs: Sequence[dict[str, Any]]) -> list[str]:
+    """Return that bases are shared, and which were not: trained again, perhaps on another processor."""
+    found = [
+        "Each base is trained once and shared by all seeds: an interval over seeds does not hold what another base of "
+        "the same recipe would change."
+    ]
+    for policy in sorted({row["policy"] for row in runs}):
+        own = trainings((row.get("base_weights"), row["seed"]) for row in runs if row["policy"] == policy)
+        if len(own) > 1:
+            found.append(f"Not so the {policy} base, whose weights were {' and '.join(own)}.")
+    return found
+
+
+def _about_commits(runs: Sequence[dict[str, Any]]) -> list[str]:
+    made_at = sorted({commit_of(row) for row in runs})
+    if len(made_at) < 2:
+        return []
+    changed = " (+: with changed files)" if any("+" in commit for commit in made_at) else ""
+    return [f"The runs were made at {len(made_at)} commits: {', '.join(made_at)}{changed}."]
