@@ -25,7 +25,6 @@ from markupsafe import Markup
 from hpt.artefacts.notes import notes
 from hpt.artefacts.provenance import commit_of
 from hpt.artefacts.verdicts import by_topic, chance_text
-from hpt.artefacts.world import world_section
 from hpt.errors import HptError
 from hpt.experiments import ARTEFACTS
 from hpt.files import read_json, write_json, write_text, writing
@@ -185,7 +184,6 @@ def _report(folder: Path, scale: str) -> dict[str, Any]:
         "tally": Counter(row["verdict"] for row in judged.values()).most_common(),
         "notebooks": [_status_row(status) for status in statuses],
         "runs": [_run_row(folder, runs[name]) for name in sorted(runs)],
-        "world": world_section(folder / "records"),
     }
 
 

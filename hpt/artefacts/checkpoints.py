@@ -13,7 +13,6 @@ from hpt.artefacts.output import FigureArtefact
 from hpt.artefacts.provenance import short_commit
 from hpt.catalogue import ARTEFACTS
 from hpt.export import RunRecords
-from hpt.history import is_in_history
 
 #: What stands for all checkpoints together in the table of questions.
 ALL = "real model, all checkpoints"
@@ -41,8 +40,7 @@ def checkpoint_error(records: Sequence[RunRecords] = ()) -> FigureArtefact:
         + ", ".join(f"{known[step]:.2f} at step {step}" for step in steps)
         + ". 95 % intervals resample the questions. Ratios are 1 on fresh rollouts: GSPO is GRPO here, CISPO is DAPO, "
         f"and no mask acts. Measured once, at commit {short_commit(about['commit'])}"
-        f"{' with changed files' * about['dirty']}"
-        f"{', which is no longer in the history of this repository' * (is_in_history(about['commit']) is False)}."
+        f"{' with changed files' * about['dirty']}."
     )
     keys = list(zip(lines["step"], lines["question"], strict=True))
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}

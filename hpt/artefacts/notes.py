@@ -5,7 +5,6 @@ from typing import Any
 
 from hpt.artefacts.provenance import DAMAGE, commit_of, trainings
 from hpt.config import NUMERICS_VERSION
-from hpt.history import is_in_history
 from hpt.stats import MIN_SEEDS
 
 _SMALL = (
@@ -71,10 +70,4 @@ def _about_commits(runs: Sequence[dict[str, Any]]) -> list[str]:
     if len(made_at) < 2:
         return []
     changed = " (+: with changed files)" if any("+" in commit for commit in made_at) else ""
-    found = [f"The runs were made at {len(made_at)} commits: {', '.join(made_at)}{changed}."]
-    if joined := [commit for commit in made_at if commit != "unknown" and is_in_history(commit.rstrip("+")) is False]:
-        found.append(
-            "No longer in the history of this repository, where commits were joined (docs/reliability.md): "
-            f"{', '.join(joined)}."
-        )
-    return found
+    return [f"The runs were made at {len(made_at)} commits: {', '.join(made_at)}{changed}."]
