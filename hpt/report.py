@@ -7,7 +7,7 @@
         notebooks/<name>.html      the executed notebook
         notebooks/<name>.json      its status: artefacts, verdicts, runs, commit, duration
         records/                   committed records (`hpt.export`)
-        .executed/                 executed .ipynb files and what each read and wrote, kept out of version control
+        .executed/                 executed .ipynb files, kept out of version control
 
 The page is a function of that folder: with ``only``, what an earlier call made stays on it.
 """
@@ -29,11 +29,9 @@ from hpt.errors import HptError
 from hpt.experiments import ARTEFACTS
 from hpt.files import read_json, write_json, write_text, writing
 from hpt.forecast import duration
-from hpt.freshness import inputs_digest, is_fresh, note_execution
 from hpt.notebook import shown_path
 from hpt.pages import page_environment
 from hpt.paper import claims
-from hpt.recorded import RecordStore
 from hpt.report_tasks import few, missing_artefacts, tasks_from_records, tasks_from_runs, tasks_so_far, with_earlier
 from hpt.runs import source_commit
 
@@ -62,7 +60,7 @@ def build_report(
 
     Nothing is trained: what the artefacts need must be there, as runs or as records. From records and without ``only``,
     everything is made that the records allow, with the seeds they allow; the rest is taken off the page, which says
-    which runs are missing. A notebook that would read the same again, and whose files are all there, is not executed.
+    which runs are missing.
 
     Args:
         scale: key of `hpt.scales.SCALES`.
@@ -80,7 +78,6 @@ def build_report(
     """
     folder = Path(reports_dir).resolve() / scale
     chosen = list(only or [])
-    store = RecordStore(folder / "records") if from_records else None
     if from_records:
         tasks = tasks_from_records(scale, chosen, seeds, folder, own)
     elif so_far:
@@ -95,12 +92,7 @@ def build_report(
     }
     failed = []
     for task in tasks:
-        given, note = parameters | task.parameters(), folder / ".executed" / f"{task.notebook}.json"
-        inputs = inputs_digest(NOTEBOOKS / f"{task.notebook}.ipynb", given, task.artefacts, root, store)
-        if not task.own and is_fresh(note, inputs, folder):
-            continue
-        status = execute(task.notebook, folder, given)
-        note_execution(note, inputs if status["state"] == "ok" and not task.own else None, folder, status)
+        status = execute(task.notebook, folder, parameters | task.parameters())
         failed += [task.notebook] if status["state"] != "ok" else []
     index = render(folder, scale)
     if failed:
