@@ -18,7 +18,7 @@ from hpt.artefacts import BUILDERS, Made
 from hpt.artefacts.markup import plain_table, verdict_badge
 from hpt.artefacts.provenance import source_rows
 from hpt.artefacts.verdicts import Verdict, verdicts
-from hpt.before_after import beside, check_addressed, default_records, kept_note
+from hpt.catalogue import check_addressed, kept_note
 from hpt.config import merge, nest, validate
 from hpt.errors import ConfigError
 from hpt.experiments import ARTEFACTS, PlannedRun, compute, planned_runs
@@ -78,7 +78,6 @@ class Study:
     bases: tuple[str, ...] = ()
     own: tuple[str, ...] = ()
     made: dict[str, Made] = field(default_factory=dict)
-    _before: list[tuple[list[RunRecords], list[str]]] = field(default_factory=list)  # read once, when first shown
 
     def to_run(self) -> Shown:
         """Return the table of runs: which are there, which will be made, and how long that takes."""
@@ -132,10 +131,7 @@ class Study:
         return [store.load(run) for run in self.planned]
 
     def show(self, artefact: str, records: Sequence[RunRecords]) -> Shown:
-        """Make a table or figure, write it where asked, and return it to be displayed.
-
-        With changed settings, the same from the runs with the default ones stands below it, where those are there.
-        """
+        """Make a table or figure, write it where asked, and return it to be displayed."""
         if artefact not in self.artefacts:
             return Shown(Markup("<p>{} was not asked for.</p>").format(artefact))
         made = BUILDERS[artefact](records)
@@ -144,11 +140,6 @@ class Study:
             made.write(self.output_dir)
         changed = ", ".join(f"{name} = {value!r}" for name, value in self.settings.items())
         note = Markup("<p><b>Changed settings: {}.</b></p>").format(changed) if changed else Markup("")
-        if self.settings:
-            if not self._before:
-                where = (self.scale, self.artefacts, self.seeds, self.runs_dir, self.from_records, self.bases)
-                self._before.append(default_records(*where))
-            return Shown(note + made.html() + beside(made, *self._before[0]), made.title)
         return Shown(note + made.html(), made.title)
 
     def verdicts(self, records: Sequence[RunRecords]) -> list[Verdict]:
