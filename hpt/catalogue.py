@@ -6,13 +6,13 @@ Arms are shared: a run that two artefacts need is made once (`hpt.experiments`).
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hpt.arms import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, Arm, Artefact, arms
+from hpt.arms import IN_DISTRIBUTION, OUT_OF_DISTRIBUTION, Arm, Artefact, arms, is_addressed
 from hpt.discrepancies import PRICE
 from hpt.errors import ConfigError
 from hpt.methods import method_named
 from hpt.search import SEARCH
 
-__all__ = ["ARTEFACTS", "Arm", "Artefact", "arm_label", "artefacts_named"]
+__all__ = ["ARTEFACTS", "Arm", "Artefact", "arm_label", "artefacts_named", "check_addressed", "kept_note"]
 
 #: Sets of Figure 2 with the answers sampled per problem: the paper's AIME 25, AIME 24 and AMC (it draws 2,048).
 PASS_AT_K = ("contest-b@256", "contest-a@256", "contest-c@256")
@@ -170,3 +170,31 @@ def artefacts_named(names: Sequence[str]) -> list[Artefact]:
             if name in (artefact.name, artefact.group):
                 chosen[artefact.name] = artefact
     return list(chosen.values())
+
+
+def check_addressed(settings: Mapping[str, Any], artefacts: Sequence[str], scale: str) -> None:
+    """Refuse settings that reach no run of the artefacts.
+
+    Raises:
+        ConfigError: a name of a method that they do not compare, or a setting that each of their arms is defined by.
+    """
+    arms_at_work = [arm for name in artefacts for arm in ARTEFACTS[name].arms]
+    known = dict.fromkeys(name for arm in arms_at_work for name in arm.names)
+    for name, value in settings.items():
+        if is_addressed(name, value) and name not in known:
+            raise ConfigError("settings", name, f"a setting, or one of {', '.join(known)}", "correct the name")
+        if arms_at_work and all(name in arm.keeps(scale, settings) for arm in arms_at_work):
+            kept = sorted({f"{name} = {arm.fixed(scale)[name]!r}" for arm in arms_at_work})
+            allowed = f"a setting that these lines are not defined by ({', '.join(kept)})"
+            raise ConfigError(f"settings[{name!r}]", value, allowed, "leave it out: it would change nothing")
+
+
+def kept_note(settings: Mapping[str, Any], artefacts: Sequence[str], scale: str) -> str:
+    """Return which lines the settings do not move, because they are defined by them; empty where they move all."""
+    kept = {
+        f"{arm_label(arm.name or arm.method)} on the {arm.policy} base ({name} = {value!r})": None
+        for artefact in artefacts
+        for arm in ARTEFACTS[artefact].arms
+        for name, value in arm.keeps(scale, settings).items()
+    }
+    return f" Not moved by the settings, which they are defined by: {', '.join(kept)}." if kept else ""

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
-from hpt.artefacts.markup import plain_table
 from hpt.config import RunConfig
 from hpt.contracts import called, checked_tokens
 from hpt.errors import ConfigError, HptError
@@ -91,7 +91,7 @@ class GradientReport:
 
     def _repr_html_(self) -> str:
         rows = [(own.subject, own.check, own.found, own.allowed, "ok" if own.ok else "FAILS") for own in self.findings]
-        return str(plain_table(("of", "check", "found", "allowed", ""), rows))
+        return pd.DataFrame(rows, columns=["of", "check", "found", "allowed", ""]).to_html(index=False, border=0)
 
 
 def check_gradient(own: str | Row, part: str = "", data: Data = "rollouts", seed: int = 0) -> GradientReport:

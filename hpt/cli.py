@@ -68,7 +68,6 @@ def reproduce(
 ) -> None:
     """Compute whatever is missing, execute the notebooks and write the report; run again to continue."""
     from hpt.catalogue import artefacts_named
-    from hpt.early_report import EarlyReport
     from hpt.experiments import check_own, compute
     from hpt.scales import check_scale
 
@@ -83,12 +82,9 @@ def reproduce(
     if from_records:
         done = _make_report(scale, numbers, runs_dir, reports_dir, only=chosen or None, from_records=True, own=own)
     else:
-        # two locks: while runs are made, the early report is written by a process of its own
         with locked(runs_dir / scale) as done:
             if not done:
-                so_far = EarlyReport(scale, chosen, numbers, runs_dir, reports_dir)
-                compute(scale, chosen, numbers, runs_dir, jobs, on_finish=so_far, own=own)
-                so_far.wait()
+                compute(scale, chosen, numbers, runs_dir, jobs, own=own)
                 _make_report(scale, numbers, runs_dir, reports_dir, only=chosen or None, own=own)
     waited = " (made while this command waited)" if done else ""
     console.print(f"report: {reports_dir / scale / 'index.html'}{waited}", markup=False)
@@ -146,7 +142,7 @@ def report(
         bool, typer.Option("--so-far", help="Render what the finished runs allow and list what is missing")
     ] = False,
 ) -> None:
-    """Execute the notebooks whose inputs changed and write the report from what is there."""
+    """Execute the notebooks and write the report from what is there."""
     from hpt.scales import check_scale
 
     if so_far and from_records:

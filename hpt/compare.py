@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib import pyplot
 from matplotlib.figure import Figure
 
-from hpt.artefacts.curves import metric_curve, smoothing_window, validation_curve
 from hpt.export import RunRecords
 from hpt.files import write_text
 from hpt.metrics import METRICS, axis_label
-from hpt.pages import page_environment
-from hpt.plots import LineStyle, draw_curve, legend_below, new_figure, save_figure, style
+from hpt.reports import style
+from hpt.reports.frames import metric_curve, smoothing_window, validation_curve
+from hpt.reports.pages import page_environment, style_sheet
 
 _COLUMNS = 4
 #: Colour and marker of the first and the second run (Okabe and Ito).
@@ -63,21 +64,22 @@ def comparison_figure(first: RunRecords, second: RunRecords) -> Figure:
     metrics = [name for name in METRICS if name != "step" and _tells(name, (first, second))]
     sets = list(dict.fromkeys([*first.validation["benchmark"], *second.validation["benchmark"]]))
     rows = -(-(len(metrics) + len(sets)) // _COLUMNS)
-    with style():
-        figure, grid = new_figure(max(1, rows), _COLUMNS, width=3.0, height=2.1)
-        panels = list(grid.flat)
-        for axes, name in zip(panels, [*sets, *metrics], strict=False):
-            validation = name not in METRICS
-            axes.set_title(f"{axis_label('score/validation')}, {name}" if validation else axis_label(name), fontsize=8)
-            for run, look in zip((first, second), _looks(first, second), strict=True):
-                curve = validation_curve([run], name) if validation else _curve(run, name)
-                if len(curve):
-                    draw_curve(axes, curve, look)
-        for axes in panels[len(metrics) + len(sets) :]:
-            axes.set_axis_off()
-        for axes in grid[-1]:
-            axes.set_xlabel(axis_label("step"))
-        legend_below(figure, panels)
+    style.use()
+    figure, grid = pyplot.subplots(max(1, rows), _COLUMNS, figsize=(3 * _COLUMNS, 2.1 * max(1, rows)), squeeze=False)
+    pyplot.close(figure)  # drawn to a file, not in a window
+    panels = list(grid.flat)
+    for axes, name in zip(panels, [*sets, *metrics], strict=False):
+        validation = name not in METRICS
+        axes.set_title(f"{axis_label('score/validation')}, {name}" if validation else axis_label(name), fontsize=8)
+        for run, (colour, marker) in zip((first, second), _LOOKS, strict=True):
+            curve = validation_curve([run], [name]) if validation else _curve(run, name)
+            if len(curve):
+                axes.plot(curve["step"], curve["mean"], color=colour, marker=marker, markevery=0.15, label=run.name)
+    for axes in panels[len(metrics) + len(sets) :]:
+        axes.set_axis_off()
+    for axes in grid[-1]:
+        axes.set_xlabel(axis_label("step"))
+    style.legend_below(figure)
     return figure
 
 
@@ -101,10 +103,11 @@ def write_comparison(first: RunRecords, second: RunRecords, folder: Path) -> Pat
     """
     stem = Path(folder) / re.sub(r"[^A-Za-z0-9_.-]", "_", f"{first.name}-vs-{second.name}")
     title = f"{first.name} and {second.name}"
-    svg = next(path for path in save_figure(
+    svg = next(path for path in style.save(
         comparison_figure(first, second), stem, {"Title": title, "Description": "two runs", "Source": title}
     ) if path.suffix == ".svg")  # fmt: skip
     page = stem.with_name(f"{stem.name}.html")
+    write_text(page.with_name("style.css"), style_sheet())
     write_text(page, page_environment().get_template("compare.html.jinja").render(
         runs=(first, second), figure=svg.name, differences=config_differences(first, second),
         values=final_values(first, second),
@@ -116,11 +119,7 @@ def _curve(run: RunRecords, name: str) -> pd.DataFrame:
     """A metric's moving average; one that is measured now and then as it was measured, without the gaps."""
     if name in run.metrics and run.metrics[name].isna().mean() > 0.5:
         return metric_curve([run], name).dropna(subset="mean")
-    return metric_curve([run], name, smoothing_window(run.config.schedule.steps))
-
-
-def _looks(first: RunRecords, second: RunRecords) -> list[LineStyle]:
-    return [LineStyle(run.name, *look) for run, look in zip((first, second), _LOOKS, strict=True)]
+    return metric_curve([run], name, smoothing_window([run]))
 
 
 def _tells(name: str, runs: Sequence[RunRecords]) -> bool:

@@ -4,9 +4,9 @@ Shared runs are made once: Table 3 and Figures 5 to 7 draw on the same ones. A r
 changing a setting makes only the runs it changes. What each artefact compares is data: `hpt.catalogue`.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,7 @@ from hpt.runs import RunFolder
 
 __all__ = ["ARTEFACTS", "Artefact", "PlannedRun", "artefacts_named", "compute", "planned_runs", "run_with_base"]
 
-#: Artefacts whose runs are made first, so that the report is worth opening early; Figure 5 has the arms of Table 3's
-#: weak half.
-EARLY = ("figure5", "figure6", "figure7")
-#: Bases in the order the other runs are made.
+#: Bases in the order their runs are made: the weak one first, for Figure 5.
 _BASE_ORDER = ("weak", "strong", "llama")
 
 
@@ -137,17 +134,10 @@ def check_own(own: Sequence[str], artefacts: Sequence[str]) -> None:
 
 def _order(run: PlannedRun, first_seed: int) -> tuple[Any, ...]:
     base = _BASE_ORDER.index(run.policy) if run.policy in _BASE_ORDER else len(_BASE_ORDER)
-    # a base first, then the longest run first, so that two cores finish together
+    # what others start from first, then the longest run first, so that two cores finish together
     cost = -METHODS[run.method].samples * 2 - len(METHODS[run.method].components) if run.method in METHODS else 0
-    late = not set(run.arms) & _early_arms()
     # a base is made in its place among the runs of the first seed, whatever that is: its own seed is 0
-    return (max(run.seed, first_seed), late, base if late else 0, run.method != "pretrain", cost, base)
-
-
-@cache
-def _early_arms() -> frozenset[str]:
-    arms = [arm for artefact in artefacts_named(EARLY) for arm in artefact.arms]
-    return frozenset([arm.key for arm in arms] + [f"pretrain-{arm.policy}" for arm in arms])
+    return (max(run.seed, first_seed), base, run.method != "pretrain", run.config.policy.after is not None, cost)
 
 
 def _planned(config: RunConfig, names: tuple[str, ...], root: Path, others_start_from_it: bool) -> PlannedRun:
@@ -188,11 +178,10 @@ def compute(
     settings: Mapping[str, Any] | None = None,
     bases: Sequence[str] = (),
     own: Sequence[str] = (),
-    on_finish: Callable[[RunFolder], None] = lambda folder: None,
 ) -> list[PlannedRun]:
     """Make whatever the artefacts need and is missing, in processes of their own, and return the finished runs.
 
-    ``on_finish`` is called with the folder of every run, as it ends; the other arguments are those of `planned_runs`.
+    The arguments are those of `planned_runs`; ``jobs`` runs at a time, by default one per core.
 
     Raises:
         HptError: a run failed; its message, and where its log is.
@@ -204,7 +193,7 @@ def compute(
     if left := jobs_of(planned, root):
         for job in left:
             fetch_sets(job.config)
-        run_jobs(left, jobs, on_finish)
+        run_jobs(left, jobs)
         planned = planned_runs(scale, artefacts, seeds, root, settings, bases, own)
     return planned
 

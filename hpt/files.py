@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -181,15 +181,10 @@ def sha256_files(folder: Path, pattern: str) -> str:
     return total.hexdigest()
 
 
-def sha256_of_each(folder: Path, files: Iterable[Path]) -> dict[str, str]:
-    """Return the SHA-256 of each of the files, by its path within ``folder``."""
-    return {str(path.relative_to(folder)): sha256_file(path) for path in files}
-
-
 def write_manifest(folder: Path) -> None:
     """Write the SHA-256 of every file below ``folder`` into its manifest."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST)
-    write_json(folder / MANIFEST, sha256_of_each(folder, files))
+    write_json(folder / MANIFEST, {str(path.relative_to(folder)): sha256_file(path) for path in files})
 
 
 def check_manifest(folder: Path) -> None:

@@ -29,7 +29,7 @@ class Claim:
         reading: what the sentence is taken to mean, thresholds included; fixed before any run it is applied to.
         methods: arms it needs runs of (`hpt.catalogue.Arm`): by name on its base, or ``name@base`` on another;
             none where it is decided on tables made without a run.
-        records: tables of each run it reads; without runs, names of the tables (`hpt.artefacts.output.Made.frames`).
+        records: tables of each run it reads; without runs, names of tidy frames (`hpt.reports.Study.frames`).
         test: key of `hpt.claim_tests.TESTS`.
         parameters: keyword arguments of the test, thresholds among them.
         evidence: (table, row) whose printed values are the paper's evidence, where the test's arms do not name them.

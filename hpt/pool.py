@@ -1,4 +1,4 @@
-"""Independent runs side by side: one process each, one core each, with one bar for all and one line per job.
+"""Independent runs side by side: one process each, one core each, with one bar for all and one per run.
 
 With several devices a run has them all, started by DeepSpeed's launcher, and runs come one after the other.
 """
@@ -13,15 +13,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from tqdm.auto import tqdm
 
 from hpt.errors import HptError, RunRefused
 from hpt.files import write_json, writing
 from hpt.forecast import duration
 from hpt.job import Job
-from hpt.kernel_bar import KernelBar
 from hpt.launch import end_with_parent, job_command, launcher_options, visible_gpus
 from hpt.locks import holder
 from hpt.own_modules import folders
@@ -32,14 +31,14 @@ from hpt.runs import RunFolder
 
 @dataclass
 class Running:
-    """A job at work: its process, core, log, line on the screen and start; ``ranked``: the process is a launcher."""
+    """A job at work: its process, core, log, bar and start; ``ranked``: the process is a launcher."""
 
     job: Job
     folder: RunFolder
     process: subprocess.Popen[bytes]
     core: int
     log: Path
-    line: TaskID
+    bar: Any
     started: float
     ranked: bool = False
     waits_for: str = ""
@@ -62,52 +61,44 @@ def run_jobs(
     launcher = launcher_options()
     at_once = 1 if visible_gpus() else len(cores)  # a run takes its share of a GPU's memory, whoever else is on it
     parallel = 1 if launcher is not None else min(parallel or at_once, len(jobs))
-    waiting = list(jobs)
-    running: list[Running] = []
+    waiting, running = list(jobs), list[Running]()
     free = [cores[i % len(cores)] for i in range(parallel)]
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[detail]}"), TimeElapsedColumn())
-    plain = not sys.stderr.isatty()
-    console = Console(stderr=True)
     try:
         with (
             tempfile.TemporaryDirectory(prefix="hpt-") as scratch,
-            Progress(*columns, console=console, disable=plain) as bar,
+            tqdm(total=len(jobs), desc="all", unit="run", disable=None) as whole,
         ):
-            kernel = KernelBar(len(jobs))
-            whole = bar.add_task(f"{len(jobs)} runs", total=len(jobs), detail="")
             while waiting or running:
                 while free and (following := _first_ready(waiting)) is not None:
                     waiting.remove(following)
-                    running.append(_start(following, free.pop(), Path(scratch), bar, launcher))
-                    if plain:
-                        print(f"started {running[-1].folder.path.name}", file=sys.stderr, flush=True)
+                    running.append(_start(following, free.pop(), Path(scratch), launcher))
+                    _say(f"started {running[-1].folder.path.name}")
                 if waiting and not running:
                     lacking = ", ".join(f"{job.config.method} on {job.config.policy.name}" for job in waiting)
                     raise HptError(f"no job is left that makes what these start from: {lacking}")
                 time.sleep(0.2)
-                shown = [_show(own, bar, plain) for own in running]
-                kernel.draw(len(jobs) - len(waiting) - len(running), shown)
-                for own in list(running):
-                    if own.process.poll() is None:
+                for job in list(running):
+                    _show(job)
+                    if job.process.poll() is None:
                         continue
-                    running.remove(own)
-                    free.append(own.core)
-                    _finish(own)
-                    on_finish(own.folder)
-                    bar.update(own.line, visible=False)
-                    bar.advance(whole)
-                    took = duration(time.monotonic() - own.started)
-                    said = f"finished {own.folder.path.name} in {took}"
-                    if plain:  # a notebook would be sent HTML by rich
-                        print(said, file=sys.stderr, flush=True)
-                    else:
-                        console.print(said, highlight=False, soft_wrap=True)
-            kernel.draw(len(jobs), [], last=True)
+                    running.remove(job)
+                    free.append(job.core)
+                    job.bar.close()
+                    _check_end(job)
+                    on_finish(job.folder)
+                    whole.update()
+                    _say(f"finished {job.folder.path.name} in {duration(time.monotonic() - job.started)}")
     except KeyboardInterrupt:
         print("stopping; Ctrl-C again stops at once", file=sys.stderr, flush=True)
         raise
     finally:
         _stop(running)
+
+
+def _say(text: str) -> None:
+    """Print a line above the bars."""
+    tqdm.write(text, file=sys.stderr)
+    sys.stderr.flush()
 
 
 def _first_ready(waiting: Sequence[Job]) -> Job | None:
@@ -118,36 +109,30 @@ def _first_ready(waiting: Sequence[Job]) -> Job | None:
 def _stop(running: Sequence[Running]) -> None:
     """Interrupt jobs and wait for their end; those that take longer than 20 s, or a second Ctrl-C, are killed."""
     try:
-        for own in running:
-            _signal(own, signal.SIGINT)
-        for own in running:
+        for job in running:
+            if job.ranked:  # the launcher does not pass it on to its session
+                os.killpg(job.process.pid, signal.SIGINT)
+            else:
+                job.process.send_signal(signal.SIGINT)
+        for job in running:
             with suppress(subprocess.TimeoutExpired):
-                own.process.wait(timeout=20)
+                job.process.wait(timeout=20)
     finally:
-        for own in running:
-            if own.process.poll() is None:
-                os.killpg(own.process.pid, signal.SIGKILL)
-                own.process.wait()
+        for job in running:
+            if job.process.poll() is None:
+                os.killpg(job.process.pid, signal.SIGKILL)
+                job.process.wait()
+            job.bar.close()
 
 
-def _signal(own: Running, number: int) -> None:
-    """Send a signal to a job; to a launcher's whole session, for the launcher does not pass it on."""
-    if own.ranked:
-        os.killpg(own.process.pid, number)
-    else:
-        own.process.send_signal(number)
-
-
-def _start(job: Job, core: int, scratch: Path, bar: Progress, launcher: list[str] | None) -> Running:
+def _start(job: Job, core: int, scratch: Path, launcher: list[str] | None) -> Running:
     config = resolve_run(job.config, job.root)
     folder = RunFolder.of(config, job.root)
     with writing(folder.path):
         folder.path.mkdir(parents=True, exist_ok=True)
     spec = scratch / f"{folder.path.name}.json"
-    write_json(
-        spec,
-        {"config": config.model_dump(mode="json"), "root": str(job.root), "evaluations": list(job.evaluations)},
-    )
+    evaluations = list(job.evaluations)
+    write_json(spec, {"config": config.model_dump(mode="json"), "root": str(job.root), "evaluations": evaluations})
     log = folder.path / "log.txt"
     threads = str(config.engine.threads)
     environment = {
@@ -172,39 +157,36 @@ def _start(job: Job, core: int, scratch: Path, bar: Progress, launcher: list[str
             job_command("hpt.job", [str(spec)], launcher), stdout=file, stderr=subprocess.STDOUT, env=environment,
             preexec_fn=prepare, start_new_session=True,
         )  # fmt: skip
-    line = bar.add_task(folder.path.name, total=max(1, config.schedule.steps), detail="starting")
-    return Running(job, folder, process, core, log, line, time.monotonic(), launcher is not None)
+    bar = tqdm(total=max(1, config.schedule.steps), desc=folder.path.name, unit="step", leave=False, disable=None)
+    return Running(job, folder, process, core, log, bar, time.monotonic(), launcher is not None)
 
 
-def _show(own: Running, bar: Progress, plain: bool) -> tuple[str, int, int, str]:
-    """Show where a job stands on the terminal's bar, and return it: name, step, steps, and the rest in words."""
-    status, parts = own.folder.status, list[str]()
-    other = holder(own.folder.path)
-    if other is not None and other.at_work and other.pid != own.process.pid and not own.ranked:
-        parts.append(f"waiting for {other}")
-        if plain and str(other) != own.waits_for:
-            print(f"{own.folder.path.name} waits for {other}", file=sys.stderr, flush=True)
-        own.waits_for = str(other)
+def _show(job: Running) -> None:
+    """Move a job's bar to where the job stands, and say whom it waits for."""
+    status, parts = job.folder.status, list[str]()
+    other = holder(job.folder.path)
+    if other is not None and other.at_work and other.pid != job.process.pid and not job.ranked:
+        if str(other) != job.waits_for:
+            _say(f"{job.folder.path.name} waits for {other}")
+        job.waits_for = str(other)
     if status.get("reward") is not None:
         parts.append(f"reward {status['reward']:.2f}")
     if status.get("offline_ratio") is not None:
         parts.append(f"offline {status['offline_ratio']:.2f}")
-    if status.get("left_s") is not None:
-        parts.append(f"{status['left_s']:.0f} s left")
-    detail = ", ".join(parts)
-    bar.update(own.line, completed=status["step"], detail=", ".join([f"step {status['step']}", *parts]))
-    return own.folder.path.name, status["step"], status.get("steps", 0), detail
+    job.bar.set_postfix_str(", ".join(parts), refresh=False)
+    job.bar.update(status["step"] - job.bar.n)
 
 
-def _finish(own: Running) -> None:
-    if own.process.returncode == 0:
+def _check_end(job: Running) -> None:
+    """Raise what a job that failed said."""
+    code = job.process.returncode
+    if code == 0:
         return
-    lines = own.log.read_text(errors="replace").splitlines()
+    lines = job.log.read_text(errors="replace").splitlines()
     tail = lines[-15:]
     said = [line for line in lines[-200:] if line.startswith("error: ")]
-    if own.ranked and said and said[-1] not in tail:  # the launcher and the other ranks may have said much since
+    if job.ranked and said and said[-1] not in tail:  # the launcher and the other ranks may have said much since
         tail.insert(0, said[-1])
-    message = f"run {own.folder.path.name} ended with exit code {own.process.returncode}; its log is {own.log}:"
-    # the exit code of `hpt.job.main` for a mistake in what was asked for is that of the command, too
-    refused = own.process.returncode == 2 and bool(said)
-    raise (RunRefused if refused else HptError)("\n".join([message, *tail]))
+    message = f"run {job.folder.path.name} ended with exit code {code}; its log is {job.log}:"
+    # 2 is the exit code of `hpt.job.main` for a mistake in what was asked for
+    raise (RunRefused if code == 2 and said else HptError)("\n".join([message, *tail]))

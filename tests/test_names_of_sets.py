@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+from hpt.artefacts.world import bases
 from matplotlib.text import Text
 
 from hpt.artefacts import BUILDERS, FigureArtefact, Made
 from hpt.artefacts.verdicts import verdicts
-from hpt.artefacts.world import bases
 from hpt.catalogue import ARTEFACTS
 from hpt.experiments import PlannedRun
 from hpt.export import RunRecords, load_records

@@ -95,7 +95,7 @@ def test_a_record_without_a_needed_evaluation_is_not_enough(folder: Path, tmp_pa
 
 def test_two_seeds_of_one_base_name_it_once() -> None:
     (own,) = recorded("tiny", ["figure6"], [0, 1], RecordStore(Path("no-such-folder")))
-    assert own.missing[:3] == ("the weak base", "the strong base", "HPT on the weak base, seed 0")
+    assert own.missing[:3] == ("the weak base", "HPT on the weak base, seed 0", "the strong base")
     assert len(own.missing) == len(set(own.missing)) == 6
 
 

@@ -24,8 +24,7 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
-from hpt.arms import is_addressed
-from hpt.catalogue import ARTEFACTS, arm_label
+from hpt.catalogue import ARTEFACTS, check_addressed, kept_note
 from hpt.config import merge, nest, validate
 from hpt.errors import ConfigError
 from hpt.experiments import PlannedRun, compute, planned_runs
@@ -127,7 +126,8 @@ class Study:
         else:
             note = f"{left}; `hpt plan --scale {self.scale}` says what they take."
         heads = ("method", "base", "seed", "steps", "evaluation sets", "to do", "time")
-        return Shown(plain_table(heads, rows) + Markup("<p>{}</p>").format(note + self._kept()), note + self._kept())
+        note += kept_note(self.settings, self.artefacts, self.scale)
+        return Shown(plain_table(heads, rows) + Markup("<p>{}</p>").format(note), note)
 
     def runs(self, *artefacts: str) -> list[RunRecords]:
         """Return the records of the runs that tables or figures compare, computing what is missing.
@@ -265,14 +265,6 @@ class Study:
         return {"scale": self.scale, "artefacts": list(artefacts), "seeds": self.seeds, "root": self.runs_dir,
                 "settings": self.settings, "bases": self.bases, "own": own}  # fmt: skip
 
-    def _kept(self) -> str:
-        """Return which lines the settings do not move, because they are defined by them; empty where they move all."""
-        kept: dict[str, None] = {}
-        for arm in (arm for name in self.artefacts for arm in ARTEFACTS[name].arms):
-            for name, value in arm.keeps(self.scale, self.settings).items():
-                kept[f"{arm_label(arm.name or arm.method)} on the {arm.policy} base ({name} = {value!r})"] = None
-        return f" Not moved by the settings, which they are defined by: {', '.join(kept)}." if kept else ""
-
     def _title(self, name: str) -> str:
         return ARTEFACTS[name].title if name in ARTEFACTS else name
 
@@ -334,7 +326,7 @@ def begin(name: str, artefacts: Sequence[str] = (), given: Mapping[str, Any] | N
     for base in bases:
         if base not in known:
             raise ConfigError("bases", base, "some of " + ", ".join(known), "correct the name")
-    _check_addressed(values["settings"], names, values["scale"])
+    check_addressed(values["settings"], names, values["scale"])
     study = Study(
         name=name,
         artefacts=names,
@@ -411,19 +403,6 @@ def _typed(name: str, value: Any, kind: type) -> Any:
     if not fits or (isinstance(value, bool) and kind is not bool):
         raise ConfigError(name, value, KINDS[kind], "correct the value")
     return value
-
-
-def _check_addressed(settings: Mapping[str, Any], artefacts: Sequence[str], scale: str) -> None:
-    """Refuse settings that reach no run: a method that is not compared, or one that every arm is defined by."""
-    arms = [arm for name in artefacts for arm in ARTEFACTS[name].arms]
-    known = dict.fromkeys(name for arm in arms for name in arm.names)
-    for name, value in settings.items():
-        if is_addressed(name, value) and name not in known:
-            raise ConfigError("settings", name, f"a setting, or one of {', '.join(known)}", "correct the name")
-        if arms and all(name in arm.keeps(scale, settings) for arm in arms):
-            kept = sorted({f"{name} = {arm.fixed(scale)[name]!r}" for arm in arms})
-            allowed = f"a setting that these lines are not defined by ({', '.join(kept)})"
-            raise ConfigError(f"settings[{name!r}]", value, allowed, "leave it out: it would change nothing")
 
 
 def project_path(text: str) -> Path:
