@@ -2,8 +2,8 @@
 
 Every method gets three learning rates and, where it has a free choice besides, two values of that: the weight of the
 demonstration, or for GRPO its clip and standard deviation. The runs are short, of one seed that no table uses, and are
-judged on the validation problems, which no table reports (`hpt.reports.frames.search`). `hpt.scales.TUNED` holds the choice;
-a test compares it with what the committed records say.
+judged on the validation problems, which no table reports (`hpt.reports.frames.search`). `hpt.scales.TUNED` holds the
+choice; a test compares it with what the committed records say.
 """
 
 from collections.abc import Mapping

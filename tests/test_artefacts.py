@@ -12,9 +12,9 @@ from scipy import stats
 
 from hpt.artefacts import BUILDERS, FigureArtefact, TableArtefact
 from hpt.artefacts.curves import metric_curve, over_seeds, smoothing_window
-from hpt.artefacts.intervals import average_interval
+from hpt.stats import average_interval
 from hpt.artefacts.output import Cell, Column
-from hpt.artefacts.selection import evaluation_counts
+from hpt.reports.frames import evaluation_counts
 from hpt.catalogue import ARTEFACTS
 from hpt.errors import RecordFault
 from hpt.experiments import PlannedRun

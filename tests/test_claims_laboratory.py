@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from hpt.artefacts.output import Column, FigureArtefact, TableArtefact
-from hpt.artefacts.verdicts import WITHOUT_RUNS, verdicts
+from hpt.reports.verdicts import WITHOUT_RUNS, verdicts
 from hpt.claim_tests import ClaimRecords, NotTestable
 from hpt.claim_tests.laboratory import (
     gate_better,

@@ -10,8 +10,8 @@ import pytest
 from hpt.experiments import ARTEFACTS
 from hpt.export import load_records, record_folders
 from hpt.files import read_json
-from hpt.report import build_report
-from hpt.report_tasks import missing_artefacts
+from hpt.reports.build import build_report
+from hpt.reports.pages import missing_artefacts
 
 REPORT = Path(__file__).resolve().parent.parent / "reports" / "mini"
 STATUSES = [read_json(path) for path in sorted((REPORT / "notebooks").glob("*.json"))]

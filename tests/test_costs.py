@@ -9,8 +9,8 @@ import pytest
 
 from hpt.artefacts import BUILDERS, FigureArtefact, TableArtefact
 from hpt.artefacts.arm_settings import settings_text
-from hpt.artefacts.notes import notes
-from hpt.artefacts.verdicts import paper_evidence, verdicts
+from hpt.reports.pages import notes
+from hpt.reports.verdicts import paper_evidence, verdicts
 from hpt.catalogue import ARTEFACTS, Arm
 from hpt.export import RunRecords
 from hpt.paper import claim_named
@@ -102,7 +102,7 @@ def test_a_base_that_not_all_seeds_share_is_named(weights: str, said: bool) -> N
 
 
 def test_the_weights_a_run_starts_from_stand_with_it_unless_they_are_another_runs() -> None:
-    from hpt.artefacts.provenance import source_rows
+    from hpt.reports.notebooks import source_rows
 
     own = run(Arm("hpt", "weak"), 0, **{"rollout/reward": [0.0]})
     policy = own.config.policy.model_copy(update={"weights_sha256": "c" * 64})

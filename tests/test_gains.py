@@ -5,7 +5,7 @@ import pytest
 
 from hpt.arms import IN_DISTRIBUTION
 from hpt.artefacts.gains import grpo_gains
-from hpt.artefacts.verdicts import verdicts
+from hpt.reports.verdicts import verdicts
 from hpt.export import RunRecords
 from tests.fabricated import fabricated_records
 

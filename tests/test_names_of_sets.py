@@ -10,7 +10,7 @@ from hpt.artefacts.world import bases
 from matplotlib.text import Text
 
 from hpt.artefacts import BUILDERS, FigureArtefact, Made
-from hpt.artefacts.verdicts import verdicts
+from hpt.reports.verdicts import verdicts
 from hpt.catalogue import ARTEFACTS
 from hpt.experiments import PlannedRun
 from hpt.export import RunRecords, load_records

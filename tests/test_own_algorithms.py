@@ -19,7 +19,7 @@ from hpt.laboratory.experiment import row_gradients, sample_draws
 from hpt.laboratory.own import method_gradients
 from hpt.laboratory.questions import make_experiment
 from hpt.laboratory.sweeps import Size, plane, plane_sums
-from hpt.report_tasks import tasks_from_runs
+from hpt.reports.build import tasks_from_runs
 from hpt.scales import build_config
 from tests.fabricated import fabricate
 

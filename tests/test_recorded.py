@@ -14,8 +14,10 @@ from hpt.export import export_run, record_folders
 from hpt.files import MANIFEST, read_json, read_parquet, write_json, write_manifest, write_parquet
 from hpt.paper import claims
 from hpt.recorded import RecordStore, recorded, run_text
-from hpt.report import build_report, render
-from hpt.report_tasks import NotebookTask, missing_artefacts, tasks_from_records, tasks_from_runs
+from hpt.reports.build import build_report
+from hpt.reports.pages import render
+from hpt.reports.build import NotebookTask, tasks_from_records, tasks_from_runs
+from hpt.reports.pages import missing_artefacts
 from tests.fabricated import fabricate
 
 

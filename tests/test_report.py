@@ -13,8 +13,9 @@ from hpt.errors import ConfigError, HptError
 from hpt.export import export_run
 from hpt.files import read_json, write_json
 from hpt.integrity import add_checksum
-from hpt.report import build_report, render
-from hpt.report_tasks import with_earlier
+from hpt.reports.build import build_report
+from hpt.reports.pages import render
+from hpt.reports.build import with_earlier
 from tests.fabricated import COMMIT, fabricate
 
 SEEDS = (0, 1, 2)

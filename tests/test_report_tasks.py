@@ -6,8 +6,8 @@ from unittest import mock
 
 import pytest
 
-from hpt.report import build_report
-from hpt.report_tasks import NotebookTask, possible_tasks
+from hpt.reports.build import build_report
+from hpt.reports.build import NotebookTask, possible_tasks
 from tests.fabricated import fabricate
 
 
@@ -26,6 +26,6 @@ def test_half_of_table_3_is_a_report_so_far_and_then_the_whole(tmp_path: Path) -
     assert "Llama-architecture base, HPT" not in text
     assert not llama.path.exists()
     shutil.move(aside, llama.path)
-    with mock.patch("hpt.report.execute", side_effect=KeyError) as execute, pytest.raises(KeyError):
+    with mock.patch("hpt.reports.build.execute", side_effect=KeyError) as execute, pytest.raises(KeyError):
         build_report("tiny", [0], runs, tmp_path / "reports", only=["table3"])
     assert "bases" not in execute.call_args.args[2]

@@ -15,7 +15,7 @@ from hpt.artefacts.exclusive import exclusive_table
 from hpt.catalogue import ARTEFACTS, IN_DISTRIBUTION, OUT_OF_DISTRIBUTION
 from hpt.export import RunRecords, load_records
 from hpt.paper import paper_table, paper_value
-from hpt.plots import line_style
+from hpt.reports.style import look
 from hpt.scores import average_of_cells
 from tests.fabricated import fabricate
 

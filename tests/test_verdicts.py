@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from hpt.artefacts.verdicts import claim_records, paper_evidence, verdicts
+from hpt.reports.verdicts import claim_records, paper_evidence, verdicts
 from hpt.bases import pretraining_config
 from hpt.catalogue import ARTEFACTS, Arm
 from hpt.export import RunRecords

@@ -168,7 +168,7 @@ class Study:
             runs: it was made from.
         """
         title = self._title(name)
-        plain = table.data if isinstance(table, Styler) else table
+        plain = table.data if isinstance(table, Styler) else table  # pyright: ignore[reportAttributeAccessIssue]
         shown = html_table(table, name)
         self._keep(name, data, {"kind": "table", "caption": caption, "html": str(shown)})
         if self.output_dir is not None:

@@ -101,7 +101,7 @@ def legend_below(figure: Figure) -> None:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(str(label), handle)
     # long enough that a dashed line is seen to be one
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(6, len(handles) or 1),
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(8, len(handles) or 1),
                   handlelength=3.6)  # fmt: skip
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from hpt.artefacts.notes import notes
-from hpt.artefacts.provenance import source_rows
+from hpt.reports.pages import notes
+from hpt.reports.notebooks import source_rows
 from hpt.checkpoint import TrainingState, checkpoints, load_newest, save_checkpoint
 from hpt.errors import HptError, RecordFault
 from hpt.experiments import PlannedRun, planned_runs

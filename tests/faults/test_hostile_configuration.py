@@ -274,8 +274,8 @@ def page_that_shows(texts: Sequence[str]) -> str:
     """A notebook's page with these texts in every kind of output."""
     import nbformat
 
-    from hpt.artefacts.markup import plain_table
-    from hpt.report import _notebook_page
+    from hpt.reports.notebooks import plain_table
+    from hpt.reports.pages import notebook_page
 
     frame = pd.DataFrame({"answer": list(texts)})
     outputs = [
@@ -288,7 +288,7 @@ def page_that_shows(texts: Sequence[str]) -> str:
     cell = nbformat.v4.new_code_cell(f"answers = {texts!r}", outputs=outputs)
     status = {"notebook": "own", "when": "2026-01-01T00:00+00:00", "dirty": False}
     status |= {"error": texts[0], "scale": texts[0], "commit": texts[0]}
-    return _notebook_page(nbformat.v4.new_notebook(cells=[cell]), status)
+    return notebook_page(nbformat.v4.new_notebook(cells=[cell]), status)
 
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -318,11 +318,11 @@ def test_in_a_real_browser_what_a_model_said_is_text(tmp_path: Path) -> None:
 def test_what_a_model_said_is_text_on_a_notebooks_page() -> None:
     import nbformat
 
-    from hpt.report import _notebook_page
+    from hpt.reports.pages import notebook_page
 
     status = {"notebook": "own", "when": "2026-01-01T00:00+00:00", "dirty": False}
     harmless = status | {"error": None, "scale": "tiny", "commit": "0"}
-    plain = parsed(_notebook_page(nbformat.v4.new_notebook(cells=[]), harmless))
+    plain = parsed(notebook_page(nbformat.v4.new_notebook(cells=[]), harmless))
     found = parsed(page_that_shows(MARKUP))
     assert (found.scripts, found.handlers) == (plain.scripts, plain.handlers)
     assert not {"img", "svg"} & set(found.tags)
