@@ -67,7 +67,7 @@ def tiny_runs(tmp_path_factory: pytest.TempPathFactory) -> "dict[str, RunFolder]
 @pytest.fixture(scope="session")
 def every_run(tmp_path_factory: pytest.TempPathFactory) -> "list[PlannedRun]":
     """Made-up finished runs of every artefact, two seeds."""
-    from hpt.artefacts import BUILDERS
+    from hpt.catalogue import ARTEFACTS
     from tests.fabricated import fabricate
 
-    return fabricate(tmp_path_factory.mktemp("every"), list(BUILDERS), seeds=(0, 1))
+    return fabricate(tmp_path_factory.mktemp("every"), list(ARTEFACTS), seeds=(0, 1))

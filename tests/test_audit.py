@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hpt.artefacts.audit import audit as audit_table
+from hpt.notebook import plan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpt.artefacts.audit import audit as audit_table
 from hpt.audit import Check, Consistency, audit
 from hpt.audit.counts import fractions_to_one_decimal
 from hpt.audit.spreads import standard_errors
 from hpt.catalogue import ARTEFACTS
 from hpt.cli_plan import print_missing_runs
 from hpt.experiments import compute, planned_runs
-from hpt.notebook import plan
 from hpt.paper import paper_data, paper_table
 
 Data = dict[str, Any]

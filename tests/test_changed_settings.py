@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hpt.notebook import Study, plan
 
 from hpt.errors import ConfigError
 from hpt.experiments import planned_runs
-from hpt.notebook import Study, plan
 from tests.fabricated import fabricate
 
 

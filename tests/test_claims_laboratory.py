@@ -5,9 +5,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-
 from hpt.artefacts.output import Column, FigureArtefact, TableArtefact
-from hpt.reports.verdicts import WITHOUT_RUNS, verdicts
+
 from hpt.claim_tests import ClaimRecords, NotTestable
 from hpt.claim_tests.laboratory import (
     gate_better,
@@ -19,6 +18,7 @@ from hpt.claim_tests.laboratory import (
 )
 from hpt.claims import ClaimResult, judge
 from hpt.paper import claim_named
+from hpt.reports.verdicts import WITHOUT_RUNS, verdicts
 from hpt.stats import Decision
 
 QUESTIONS = 12

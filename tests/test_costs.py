@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hpt.artefacts import BUILDERS, FigureArtefact, TableArtefact
-from hpt.artefacts.arm_settings import settings_text
-from hpt.reports.pages import notes
-from hpt.reports.verdicts import paper_evidence, verdicts
 from hpt.catalogue import ARTEFACTS, Arm
 from hpt.export import RunRecords
 from hpt.paper import claim_named
+from hpt.reports.frames import costs, curves, mean_with_interval, settings
+from hpt.reports.notebooks import source_rows
+from hpt.reports.pages import notes
+from hpt.reports.verdicts import paper_evidence, verdicts
 
 NOTHING = pd.DataFrame()
 
@@ -39,43 +39,34 @@ def test_costs_are_sums_over_all_steps_and_what_a_method_does_not_do_costs_it_no
         for seed in (0, 1, 2)
     ]  # fmt: skip
     records.append(run(sft, 0, **{"trained/demonstration_tokens": [400.0, 600.0], "time/step_s": [6.0, 6.0]}))
-    made = BUILDERS["costs"](records)
-    assert isinstance(made, TableArtefact)
-    rows = dict(made.rows)
-    assert [cell.value for cell in rows["HPT"]] == ["5.0", "0.5", "0.5", "1.0", "2.0"]
-    assert rows["HPT"][0].interval == "[2.5, 7.5]"  # 5 +- 4.303 / sqrt(3)
-    assert [cell.value for cell in rows["SFT"]] == ["0.0", "0.0", "1.0", "1.0", "0.2"]
-    assert [cell.value for cell in rows["GRPO"]] == [""] * 5
-    own = made.data[made.data["method"] == "hpt"]
+    frame = costs(records, ["sft", "grpo", "hpt"], "strong")
+    assert frame["method"].tolist() == ["sft", "hpt", "hpt", "hpt"]
+    columns = ["sampled", "trained_rollouts", "trained_demonstrations", "trained", "minutes"]
+    assert frame[columns].iloc[0].tolist() == [0.0, 0.0, 1.0, 1.0, 0.2]
+    own = frame[frame["method"] == "hpt"]
     assert own["sampled"].tolist() == [4.0, 5.0, 6.0]
-    assert own["minutes"].tolist() == [2.0] * 3
+    assert own[columns].mean().tolist() == [5.0, 0.5, 0.5, 1.0, 2.0]
+    assert mean_with_interval(own["sampled"]) == "5.0 [2.5, 7.5]"  # 5 +- 4.303 / sqrt(3)
 
 
-def test_hpts_runs_show_the_cosine_only_where_it_was_measured() -> None:
+def test_a_metric_that_is_measured_now_and_then_keeps_its_gaps() -> None:
     cosine = [0.5, np.nan, -0.1, np.nan]
     records = [run(Arm("hpt", "weak"), 0, **{"rollout/reward": [0.1, 0.2, 0.3, 0.4], "gradient/sft_rl_cosine": cosine})]
-    made = BUILDERS["hpt_runs"](records)
-    assert isinstance(made, FigureArtefact)
-    shown = made.data[made.data["metric"] == "gradient/sft_rl_cosine"].set_index("step")["mean"]
+    shown = curves(records, ["gradient/sft_rl_cosine"], ["hpt"]).set_index("step")["mean"]
     assert shown.dropna().to_dict() == {0: 0.5, 2: -0.1}
-    axes = made.figure().axes[1]
-    assert list(axes.lines[0].get_ydata()) == [0.5, -0.1]
 
 
 def test_settings_that_set_methods_apart_are_told() -> None:
-    steps = {"rollout/reward": [0.0]}
     arms = [*ARTEFACTS["table2"].arms, *ARTEFACTS["table5"].arms, *ARTEFACTS["figure4"].arms]
-    records = [run(own, 0, **steps) for own in {own.key: own for own in arms}.values()]
-    assert settings_text(records, "strong", ("pretrain", "grpo", "sft_then_grpo", "hpt")) == (
-        "Settings on the strong base: GRPO rate 0.00025, no clip, no std; SFT → GRPO rate 0.00025, after SFT at rate "
-        "0.0005 in the first 40 % of the steps, no clip, no std; HPT rate 0.0005, no clip, no std, SFT x 0.125. "
-    )
-    assert settings_text(records, "weak", ("off_on", "mix_on", "grpo_after_sft")) == (
-        "Settings on the weak base: OFF/ON rate 0.0005, no clip, no std, off-policy RL x 4; Mix/ON rate 0.001, "
-        "no clip, no std, off-policy RL x 1, SFT x 0.1; SFT → GRPO (255 questions) rate 0.0005, from the end of SFT, "
-        "clip 0.2, divided by std. "
-    )
-    assert settings_text(records, "llama", ("hpt",)) == ""
+    frame = settings([run(own, 0, **{"rollout/reward": [0.0]}) for own in {own.key: own for own in arms}.values()])
+    found = {(row.pop("policy"), row.pop("method")): list(row.values()) for row in frame.to_dict("records")}
+    assert found["strong", "GRPO"] == ["0.00025", "", "none", "none", ""]
+    assert found["strong", "SFT → GRPO"][0] == "0.0005 (first 40 % of the steps), 0.00025"
+    assert found["strong", "HPT"] == ["0.0005", "sft_coefficient 0.125", "none", "none", "switch at 0"]
+    assert found["weak", "OFF/ON"][:2] == ["0.0005", "offline_coefficient 4"]
+    assert found["weak", "Mix/ON"][:2] == ["0.001", "offline_coefficient 1, sft_coefficient 0.1"]
+    assert found["weak", "SFT → GRPO (255 questions)"] == ["0.0005", "", "0.2", "sample", ""]
+    assert len(frame) == len({own.key for own in arms})  # one line each, whatever the seeds
 
 
 def test_the_printed_sets_that_hpt_leads_are_counted() -> None:
@@ -102,8 +93,6 @@ def test_a_base_that_not_all_seeds_share_is_named(weights: str, said: bool) -> N
 
 
 def test_the_weights_a_run_starts_from_stand_with_it_unless_they_are_another_runs() -> None:
-    from hpt.reports.notebooks import source_rows
-
     own = run(Arm("hpt", "weak"), 0, **{"rollout/reward": [0.0]})
     policy = own.config.policy.model_copy(update={"weights_sha256": "c" * 64})
     started = replace(own, config=own.config.model_copy(update={"policy": policy}))

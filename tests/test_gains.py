@@ -4,10 +4,12 @@ import pandas as pd
 import pytest
 
 from hpt.arms import IN_DISTRIBUTION
-from hpt.artefacts.gains import grpo_gains
-from hpt.reports.verdicts import verdicts
 from hpt.export import RunRecords
+from hpt.reports.frames import gains, interval_note, printed_gain
+from hpt.reports.verdicts import verdicts
 from tests.fabricated import fabricated_records
+
+BASES = ("strong", "weak", "llama")
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +24,7 @@ def average(run: RunRecords) -> float:
 
 
 def test_a_gain_is_grpos_average_less_its_own_bases(records: list[RunRecords]) -> None:
-    data = grpo_gains(records).data.set_index("policy")
+    data = gains(records, BASES).set_index("policy")
     assert list(data.index) == ["strong", "weak", "llama"]
     for base, line in data.iterrows():
         (before,) = (average(run) for run in records if (run.policy, run.method) == (base, "pretrain"))
@@ -34,19 +36,19 @@ def test_a_gain_is_grpos_average_less_its_own_bases(records: list[RunRecords]) -
 
 
 def test_the_papers_gains_stand_beside(records: list[RunRecords]) -> None:
-    rows = {label.split()[0]: cells for label, cells in grpo_gains(records).rows}
-    assert [rows[base][3].value for base in ("strong", "weak", "llama")] == ["+23.8", "+18.4", "+5.0"]
+    assert [printed_gain(base) for base in BASES] == pytest.approx([23.8, 18.4, 5.0])
+    assert pd.isna(printed_gain("weak", "none"))
     (verdict,) = verdicts(records, ["grpo_gains"], "mini")
     assert verdict.paper.startswith("+5.4 points")
 
 
 def test_a_base_without_a_run_is_left_out(records: list[RunRecords]) -> None:
-    made = grpo_gains([run for run in records if (run.policy, run.method) != ("weak", "grpo")])
-    assert made.data["policy"].tolist() == ["strong", "llama"]
+    frame = gains([run for run in records if (run.policy, run.method) != ("weak", "grpo")], BASES)
+    assert frame["policy"].tolist() == ["strong", "llama"]
 
 
 def test_one_seed_has_an_interval_over_problems(records: list[RunRecords]) -> None:
-    made = grpo_gains([run for run in records if run.seed == 0])
-    assert pd.isna(made.data["seeds_low"]).all()
-    assert all(cells[2].interval for _, cells in made.rows)
-    assert "over the problems" in made.caption
+    frame = gains([run for run in records if run.seed == 0], BASES)
+    assert frame["seeds_low"].isna().all()
+    assert frame["problems_low"].notna().all()
+    assert "over the problems" in interval_note(frame)

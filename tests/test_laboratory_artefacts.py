@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from hpt.artefacts import BUILDERS, laboratory
+
 from hpt.catalogue import ARTEFACTS
 from hpt.laboratory.sweeps import DIALS, SITUATIONS
 from hpt.upge.rows import ROWS

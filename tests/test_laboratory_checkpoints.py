@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-
 from hpt.artefacts import BUILDERS
 from hpt.artefacts.checkpoints import reliability
+
 from hpt.laboratory.checkpoints import (
     ON_DEMONSTRATION,
     ON_ROLLOUTS,

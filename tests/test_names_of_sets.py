@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+from hpt.artefacts import BUILDERS, FigureArtefact, Made
 from hpt.artefacts.world import bases
 from matplotlib.text import Text
 
-from hpt.artefacts import BUILDERS, FigureArtefact, Made
-from hpt.reports.verdicts import verdicts
 from hpt.catalogue import ARTEFACTS
 from hpt.experiments import PlannedRun
 from hpt.export import RunRecords, load_records
 from hpt.paper import paper_data
+from hpt.reports.verdicts import verdicts
 
 #: As the paper prints them, and as people write them.
 BENCHMARKS = {*paper_data()["benchmarks"], *(own["printed"] for own in paper_data()["benchmarks"].values()),

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from hpt.artefacts import BUILDERS
 from hpt.artefacts.own import own_algorithms
 from hpt.artefacts.own_plane import own_gates
 from hpt.artefacts.selection import own_methods
+
 from hpt.errors import ConfigError
 from hpt.experiments import planned_runs
 from hpt.export import RunRecords, load_records

@@ -6,9 +6,9 @@ from math import comb
 import numpy as np
 import pytest
 
-from hpt.artefacts.pass_at_k import figure2, pass_at_k_table
 from hpt.errors import RecordFault
 from hpt.export import RunRecords
+from hpt.reports.frames import pass_at_k
 from hpt.stats import bca_interval
 from tests.fabricated import fabricated_records
 
@@ -40,7 +40,7 @@ def exact(correct: int, k: int, samples: int = 256) -> float:
 
 
 def test_estimates_are_means_over_problems_and_seeds(runs: list[RunRecords]) -> None:
-    table = pass_at_k_table(runs, NAME).set_index("k")
+    table = pass_at_k(runs, [NAME], ["hpt"], "strong").set_index("k")
     assert table.index.tolist() == [1, 2, 4, 8, 16, 32, 64, 128, 256]
     for k in (1, 16, 256):
         by_seed = [100 * np.mean([exact(count, k) for count in counts]) for counts in ([0, 1], [0, 100], [3, 256])]
@@ -50,7 +50,7 @@ def test_estimates_are_means_over_problems_and_seeds(runs: list[RunRecords]) -> 
 
 
 def test_the_bootstrap_draws_with_replacement(runs: list[RunRecords]) -> None:
-    table = pass_at_k_table(runs, NAME).set_index("k")
+    table = pass_at_k(runs, [NAME], ["hpt"], "strong").set_index("k")
     for k in (1, 16, 256):
         counts = np.array([[0, 1], [0, 100], [3, 256]])
         expected = 100 * np.mean(1 - (1 - counts / 256) ** k)
@@ -62,39 +62,36 @@ def test_the_bootstrap_draws_with_replacement(runs: list[RunRecords]) -> None:
 
 
 def test_bands_are_over_problems_of_the_mean_over_seeds(runs: list[RunRecords]) -> None:
-    row = pass_at_k_table(runs, NAME).set_index("k").loc[4]
+    row = pass_at_k(runs, [NAME], ["hpt"], "strong").set_index("k").loc[4]
     shares = [np.mean([exact(count, 4) for count in counts]) for counts in ([0, 0, 3], [1, 100, 256])]
     interval = bca_interval(shares, generator=0)
     assert (row["problems_low"], row["problems_high"]) == pytest.approx((100 * interval.low, 100 * interval.high))
     assert row["seeds_low"] < row["pass_at_k"] < row["seeds_high"]
-    assert np.isnan(pass_at_k_table(runs[:2], NAME)["seeds_low"]).all()
+    assert np.isnan(pass_at_k(runs[:2], [NAME], ["hpt"], "strong")["seeds_low"]).all()
 
 
 def test_chance_is_that_of_the_world(runs: list[RunRecords]) -> None:
-    table = pass_at_k_table(runs, NAME).set_index("k")
+    table = pass_at_k(runs, [NAME], ["hpt"], "strong").set_index("k")
     assert table.loc[256, "chance"] == pytest.approx(100 * (1 - 0.99**256))  # two digits at scale tiny
 
 
 def test_unequal_numbers_of_answers_are_refused(runs: list[RunRecords]) -> None:
     short = replace(runs[0], evaluations=runs[0].evaluations.assign(samples=128, correct=1))
     with pytest.raises(RecordFault, match="128 to 256 answers"):
-        pass_at_k_table([short, runs[1]], NAME)
+        pass_at_k([short, runs[1]], [NAME], ["hpt"], "strong")
 
 
 def test_every_method_is_in_every_panel(records: list[RunRecords]) -> None:
-    made = figure2(records)
-    methods = ["pretrain", "sft", "grpo", "sft_then_grpo", "luffy", "hpt"]
-    panels = made.data.groupby("panel", sort=False)["method"].unique()
-    assert {name: list(own) for name, own in panels.items()} == dict.fromkeys(
-        ("contest-b@256", "contest-a@256", "contest-c@256"), methods
-    )
-    assert "mean of 3 seeds" in made.caption
-    with pytest.raises(RecordFault, match="runs of one world"):
-        figure2([])
+    methods, sets = ["pretrain", "sft", "grpo", "sft_then_grpo", "luffy", "hpt"], ["contest-b@256", "contest-a@256"]
+    reach = pass_at_k(records, sets, methods, "strong")
+    panels = reach.groupby("panel", sort=False)["method"].unique()
+    assert {name: list(own) for name, own in panels.items()} == dict.fromkeys(sets, methods)
+    assert pass_at_k([], sets, methods, "strong").empty
 
 
 def test_a_set_evaluated_with_few_answers_is_not_taken_for_it(records: list[RunRecords]) -> None:
     run = records[-1]
     renamed = run.evaluations["benchmark"].str.replace("@256", "")
     with pytest.raises(RecordFault, match="not evaluated on contest-b@256"):
-        figure2([*records[:-1], replace(run, evaluations=run.evaluations.assign(benchmark=renamed))])
+        renamed_run = replace(run, evaluations=run.evaluations.assign(benchmark=renamed))
+        pass_at_k([*records[:-1], renamed_run], [NAME], [run.method], "strong")

@@ -1,16 +1,15 @@
 """Figures 3 and 4: the grid of questions and epochs, rows that stay at zero, and the difference of two methods."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from hpt.artefacts.per_question import figure3, figure4, row_order, shares_by_quarter, zero_rows
 from hpt.errors import RecordFault
 from hpt.export import RunRecords
 from hpt.per_question import accuracy_grid, always_zero, quarter_shares
+from hpt.reports.frames import question_grids, questions, row_order, shares_by_quarter, zero_rows
 from tests.fabricated import fabricated_records
 
 N = 8
@@ -104,30 +103,21 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> list[RunRecords]:
     return fabricated_records(tmp_path_factory.mktemp("runs"), "figure4", seeds=(0, 1))
 
 
-def test_the_two_figures_share_their_rows(records: list[RunRecords]) -> None:
-    first, second = figure3(records), figure4(records)
-    keys = ["level", "problem_id", "row", "seed"]
-    pd.testing.assert_frame_equal(first.data[keys], second.data[keys])
+def test_a_row_is_a_question_of_a_seed_in_the_order_given(records: list[RunRecords]) -> None:
+    first, second = (question_grids(records, name) for name in ("grpo_after_sft", "hpt_few_questions"))
+    assert set(first) == set(second) == {0, 1}
+    order = row_order(first)
+    frame = questions({seed: second[seed] - grid for seed, grid in first.items()}, order)
+    assert frame["seed"].value_counts().to_dict() == {0: len(order), 1: len(order)}
     runs = {(run.arms[0], run.seed): run for run in records}
     grids = [accuracy_grid(runs[arm, 1].rollouts) for arm in ("hpt_few_questions-weak", "grpo_after_sft-weak")]
-    row = second.data[second.data["seed"] == 1].iloc[3]
-    place = (row["level"], row["problem_id"])
-    assert [row[f"epoch_{epoch}"] for epoch in range(1, 5)] == (grids[0] - grids[1]).loc[place].tolist()
-    assert set(second.more["quarters"]["level"]) == {3, 4, 5}
+    row = frame[frame["seed"] == 1].iloc[3]
+    assert (row["level"], row["problem_id"]) == order[3]
+    assert [row[f"epoch_{epoch}"] for epoch in range(1, 5)] == (grids[0] - grids[1]).loc[order[3]].tolist()
+    assert frame.groupby(["seed", "level"])["row"].apply(list).map(lambda own: own == [*range(1, len(own) + 1)]).all()
 
 
-def test_a_seed_without_its_partner_is_left_out(records: list[RunRecords]) -> None:
-    alone = [run for run in records if (run.seed, run.method) != (1, "hpt")]
-    assert set(figure4(alone).data["seed"]) == {0}
-    assert set(figure3(alone).data["seed"]) == {0, 1}
-    with pytest.raises(RecordFault, match="no seed has the runs"):
-        figure4([run for run in records if run.method != "grpo"])
-
-
-def test_tables_behind_a_figure_are_written_and_named(records: list[RunRecords], tmp_path: Path) -> None:
-    made = figure3([replace(run, rollouts=run.rollouts.assign(correct=0)) for run in records])
-    paths = {path.name for path in made.write(tmp_path)}
-    assert "figure3_zero_rows.csv" in paths
-    assert made.shown()["more"] == ["figure3_zero_rows"]
-    written = pd.read_csv(tmp_path / "tables" / "figure3_zero_rows.csv")
-    assert written["mean"].tolist() == written["questions"].tolist() == [4, 4, 4]
+def test_rows_without_a_right_answer_are_all_counted(records: list[RunRecords]) -> None:
+    wrong = [replace(run, rollouts=run.rollouts.assign(correct=0)) for run in records if len(run.rollouts)]
+    zero = zero_rows(question_grids(wrong, "grpo_after_sft"))
+    assert zero["mean"].tolist() == zero["questions"].tolist() == [4, 4, 4]

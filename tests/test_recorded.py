@@ -5,8 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-
 from hpt.artefacts import BUILDERS
+
 from hpt.catalogue import ARTEFACTS
 from hpt.errors import ConfigError, HptError, RecordFault
 from hpt.experiments import PlannedRun
@@ -14,10 +14,8 @@ from hpt.export import export_run, record_folders
 from hpt.files import MANIFEST, read_json, read_parquet, write_json, write_manifest, write_parquet
 from hpt.paper import claims
 from hpt.recorded import RecordStore, recorded, run_text
-from hpt.reports.build import build_report
-from hpt.reports.pages import render
-from hpt.reports.build import NotebookTask, tasks_from_records, tasks_from_runs
-from hpt.reports.pages import missing_artefacts
+from hpt.reports.build import NotebookTask, build_report, tasks_from_records, tasks_from_runs
+from hpt.reports.pages import missing_artefacts, render
 from tests.fabricated import fabricate
 
 

@@ -6,16 +6,15 @@ import re
 from pathlib import Path
 
 import pytest
-
 from hpt.artefacts import BUILDERS
+
 from hpt.catalogue import ARTEFACTS, artefacts_named
 from hpt.errors import ConfigError, HptError
 from hpt.export import export_run
 from hpt.files import read_json, write_json
 from hpt.integrity import add_checksum
-from hpt.reports.build import build_report
+from hpt.reports.build import build_report, with_earlier
 from hpt.reports.pages import render
-from hpt.reports.build import with_earlier
 from tests.fabricated import COMMIT, fabricate
 
 SEEDS = (0, 1, 2)

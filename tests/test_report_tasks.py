@@ -6,8 +6,7 @@ from unittest import mock
 
 import pytest
 
-from hpt.reports.build import build_report
-from hpt.reports.build import NotebookTask, possible_tasks
+from hpt.reports.build import NotebookTask, build_report, possible_tasks
 from tests.fabricated import fabricate
 
 

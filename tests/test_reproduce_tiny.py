@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from hpt.artefacts import BUILDERS
+
 from hpt.catalogue import artefacts_named
 
 pytestmark = [pytest.mark.ci_slow, pytest.mark.timeout(1500)]

@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import binomtest
-
 from hpt.artefacts import BUILDERS, TableArtefact
 from hpt.artefacts.exclusive import exclusive_table
+from scipy.stats import binomtest
+
 from hpt.catalogue import ARTEFACTS, IN_DISTRIBUTION, OUT_OF_DISTRIBUTION
 from hpt.export import RunRecords, load_records
 from hpt.paper import paper_table, paper_value
-from hpt.reports.style import look
 from hpt.scores import average_of_cells
 from tests.fabricated import fabricate
 

@@ -5,12 +5,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from hpt.artefacts.search import chosen, search, search_results, second_round
 from hpt.catalogue import ARTEFACTS
 from hpt.config import RunConfig
 from hpt.experiments import planned_runs
 from hpt.export import RunRecords
 from hpt.recorded import RecordStore, run_text
+from hpt.reports.frames import chosen, search, second_round
 from hpt.scales import TUNED, build_config
 from hpt.search import GRID, LEARNING_RATES, SEARCH, SECOND_ROUND, SEED, choice_text, search_arms
 from tests.fabricated import fabricated_records
@@ -52,14 +52,13 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> list[RunRecords]:
 
 
 def test_the_table_shows_every_try_and_marks_one_per_method(records: list[RunRecords]) -> None:
-    made = search(records)
-    assert len(made.data) == len(SEARCH.arms)
-    assert sum(cell.value != "" for _, cells in made.rows for cell in cells) == len(SEARCH.arms)
-    assert made.data.groupby(["policy", "method"])["chosen"].sum().eq(1).all()
-    assert sum(cell.interval == "chosen" for _, cells in made.rows for cell in cells) == sum(map(len, GRID.values()))
+    tries = search(records)
+    assert len(tries) == len(SEARCH.arms)
+    assert tries.groupby(["policy", "method"])["chosen"].sum().eq(1).all()
+    assert tries["chosen"].sum() == sum(map(len, GRID.values()))
     run = next(own for own in records if own.method == "luffy")
     own = run.evaluations[run.evaluations["benchmark"] == "validation"]
-    row = made.data[made.data["arm"] == run.arms[0]].iloc[0]
+    row = tries[tries["arm"] == run.arms[0]].iloc[0]
     assert row["accuracy"] == pytest.approx(100 * (own["correct"] / own["samples"]).mean())
 
 
@@ -79,12 +78,12 @@ def test_tuned_is_what_the_committed_records_chose(policy: str) -> None:
     first = [run for run in tries if any(arm.startswith("search1_") for arm in run.arms)]
     second = [run for run in tries if run not in first]
     assert not [run_text(run) for run in first if store.lacking(run)]
-    assert second_round(search_results([store.load(run) for run in first])) == {policy: SECOND_ROUND[policy]}
+    assert second_round(search([store.load(run) for run in first])) == {policy: SECOND_ROUND[policy]}
     if second and not any(store.find(run.config) for run in second):
         assert policy not in TUNED["mini"], "tuned before the search has ended"
         pytest.skip(f"reports/mini/records holds no run of the second round on the {policy} base")
     assert not [run_text(run) for run in second if store.lacking(run)]
-    results = search_results([store.load(run) for run in tries])
+    results = search([store.load(run) for run in tries])
     assert len(results) == len(tries) == len(search_arms(policy))
     assert second_round(results) == {policy: SECOND_ROUND[policy]}
     check_tuned(policy, chosen(results))

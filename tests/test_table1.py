@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from hpt.artefacts import BUILDERS
 from hpt.artefacts.estimator import ON_TOKENS, choices
+
 from hpt.catalogue import ARTEFACTS
 from hpt.laboratory import table1
 from hpt.laboratory.group import load_group, token_parts

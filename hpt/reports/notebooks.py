@@ -495,6 +495,7 @@ def html_table(table: pd.DataFrame | Styler, name: str) -> Markup:
     escaped = styler.format(str, escape="html", na_rep="")
     for axis in (0, 1):
         escaped = escaped.format_index(str, escape="html", axis=axis)
+        escaped = escaped.format_index_names(lambda name: html.escape(str(name)), axis=axis)
     text = escaped.set_uuid(name).set_table_attributes('class="scores"').to_html()
     return Markup("<div class='wide'>{}</div>").format(Markup(text))
 

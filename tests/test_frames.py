@@ -1,29 +1,44 @@
-"""Tables and figures: right numbers, both intervals, the paper's beside ours, sources inside, bytes that repeat."""
+"""Tidy frames: right numbers, both intervals, the paper's beside ours; and what a study writes of them."""
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import pyplot
 from PIL import Image
 from scipy import stats
 
-from hpt.artefacts import BUILDERS, FigureArtefact, TableArtefact
-from hpt.artefacts.curves import metric_curve, over_seeds, smoothing_window
-from hpt.stats import average_interval
-from hpt.artefacts.output import Cell, Column
-from hpt.reports.frames import evaluation_counts
-from hpt.catalogue import ARTEFACTS
 from hpt.errors import RecordFault
-from hpt.experiments import PlannedRun
-from hpt.export import RunRecords, export_run, load_records
+from hpt.export import RunRecords, load_records
 from hpt.paper import paper_data
+from hpt.reports import begin
+from hpt.reports.frames import (
+    curves,
+    evaluation_counts,
+    interval_note,
+    metric_curve,
+    over_seeds,
+    scores,
+    seeds_note,
+    smoothing_window,
+    validation,
+    with_interval,
+)
+from hpt.reports.style import label_lines
 from hpt.runs import RunFolder
+from hpt.stats import average_interval
 from tests.fabricated import COMMIT, fabricate
 
 SEEDS = (0, 1, 2)
+METHODS = ("pretrain", "sft", "grpo", "luffy", "hpt")
+
+
+def table3(records: list[RunRecords]) -> pd.DataFrame:
+    return scores(records, {"weak": METHODS}, paper="table3")
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +70,7 @@ def answered(folders: list[RunFolder], method: str, seed: int, benchmark: str) -
 
 
 def test_scores_are_the_mean_over_seeds_of_the_answers(folders: list[RunFolder], records: list[RunRecords]) -> None:
-    data = BUILDERS["table3"](records).data
+    data = table3(records)
     by_hand = [answered(folders, "hpt", seed, "graded-500") for seed in SEEDS]
     cell = cells(data, "hpt").loc["graded-500"]
     assert [cell[f"seed_{seed}"] for seed in SEEDS] == pytest.approx(by_hand)
@@ -67,21 +82,20 @@ def test_scores_are_the_mean_over_seeds_of_the_answers(folders: list[RunFolder],
 
 
 def test_one_seed_has_an_interval_over_problems_alone(records: list[RunRecords]) -> None:
-    table = BUILDERS["table3"](of_seed(records, 0))
-    cell = cells(table.data, "hpt").loc["olympiad-like"]
+    frame = table3(of_seed(records, 0))
+    cell = cells(frame, "hpt").loc["olympiad-like"]
     assert np.isnan(cell["seeds_low"])
     correct, problems = round(cell["score"] * cell["problems"] / 100), int(cell["problems"])
     wilson = stats.binomtest(correct, problems).proportion_ci(method="wilson")
     assert [cell["problems_low"], cell["problems_high"]] == pytest.approx([100 * wilson.low, 100 * wilson.high])
     assert "fixed weights" in cell["problems_interval"]
-    assert "for fixed weights" in table.caption
-    assert isinstance(table, TableArtefact)
-    shown = dict(table.rows)["HPT"][5].interval
-    assert shown == f"[{100 * wilson.low:.1f}, {100 * wilson.high:.1f}]"
+    assert "over the problems for fixed weights" in interval_note(frame)
+    shown = with_interval(frame)[(frame["method"] == "hpt") & (frame["column"] == "olympiad-like")].item()
+    assert shown.partition(" ")[2] == f"[{100 * wilson.low:.1f}, {100 * wilson.high:.1f}]"
 
 
 def test_averages_are_taken_from_the_printed_cells(records: list[RunRecords]) -> None:
-    data = BUILDERS["table3"](records).data
+    data = table3(records)
     for method in ("pretrain", "sft", "grpo", "luffy", "hpt"):
         scores = cells(data, method)["score"]
         assert scores["Avg"] == pytest.approx(scores.drop("Avg").mean(), abs=0.0500001)
@@ -89,75 +103,68 @@ def test_averages_are_taken_from_the_printed_cells(records: list[RunRecords]) ->
 
 
 def test_rows_columns_and_the_papers_values(records: list[RunRecords]) -> None:
-    table = BUILDERS["table3"](records)
-    assert isinstance(table, TableArtefact)
-    assert [label for label, cells in table.rows if cells] == ["base", "SFT", "GRPO", "LUFFY", "HPT"]
-    assert [cell.paper for cell in dict(table.rows)["HPT"]] == ["16.6", "17.8", "51.0", "81.0", "37.5", "47.3", "41.9"]
-    assert [cell.paper for cell in dict(table.rows)["base"]] == ["2.8", "6.1", "24.5", "32.8", "11.0", "16.4", "15.6"]
-    heads, notes = [column.head for column in table.columns], [column.note for column in table.columns]
+    frame = table3(records)
+    assert list(dict.fromkeys(frame["method"])) == list(METHODS)
+    assert cells(frame, "hpt")["paper"].tolist() == [16.6, 17.8, 51.0, 81.0, 37.5, 47.3, 41.9]
+    assert cells(frame, "pretrain")["paper"].tolist() == [2.8, 6.1, 24.5, 32.8, 11.0, 16.4, 15.6]
     # ours is never printed under the real benchmark's bare name
-    assert not set(heads) & set(paper_data()["benchmarks"])
-    assert notes[:6] == [f"stands for {name}" for name in list(paper_data()["benchmarks"])[:6]]
+    assert not set(frame["column"]) & set(paper_data()["benchmarks"])
+    assert list(dict.fromkeys(frame["stands_for"]))[:6] == list(paper_data()["benchmarks"])[:6]
 
 
-@pytest.fixture(scope="module")
-def loaded(every_run: list[PlannedRun]) -> list[RunRecords]:
-    return [replace(load_records(run.folder.path), arms=run.arms) for run in every_run if run.folder is not None]
+def study(folder: Path, out: Path) -> tuple[pd.DataFrame, list[RunRecords], list[Path]]:
+    """Show a table and a figure of the finished runs below a folder; return the frame, its runs, the files."""
+    own = begin("mine", ["figure6"], {"scale": "tiny", "seeds": [0], "runs_dir": str(folder), "output_dir": str(out)})
+    runs = own.runs("figure6")
+    frame = curves(runs, ["gate/offline_ratio_prompts"], ["hpt"], ["weak", "strong"])
+    own.table("mine", frame.head(2), frame, "A caption & more.", runs)
+    figure, axes = pyplot.subplots()
+    axes.plot(frame["step"], frame["mean"], label="ratio")
+    label_lines(axes)
+    own.figure("figure6", figure, frame, "A caption.", runs, more={"means": frame[["step", "mean"]]})
+    own.finish()
+    return frame, runs, sorted(path for path in out.rglob("*") if path.is_file())
 
 
-@pytest.fixture(scope="module")
-def exported(every_run: list[PlannedRun], tmp_path_factory: pytest.TempPathFactory) -> list[RunRecords]:
-    target = tmp_path_factory.mktemp("records")
-    return [replace(load_records(export_run(run.folder, target)), arms=run.arms)
-            for run in reversed(every_run) if run.folder is not None]  # fmt: skip
-
-
-@pytest.mark.parametrize("name", BUILDERS)
-def test_the_same_records_give_the_same_bytes(
-    exported: list[RunRecords], loaded: list[RunRecords], tmp_path: Path, name: str
-) -> None:
-    first, second = (BUILDERS[name](own).write(tmp_path / place) for place, own in (("a", loaded), ("b", exported)))
-    assert [path.name for path in first] == [path.name for path in second]
-    kinds = {path.suffix for path in first} - {".csv", ".json"}
-    assert kinds == ({".svg", ".png"} if isinstance(BUILDERS[name](loaded), FigureArtefact) else {".md", ".tex"})
+def test_a_study_writes_the_same_bytes_twice_and_says_where_they_come_from(tmp_path: Path) -> None:
+    fabricate(tmp_path / "runs", ("figure6",))
+    frame, runs, first = study(tmp_path / "runs", tmp_path / "a")
+    _, _, second = study(tmp_path / "runs", tmp_path / "b")
+    names = {"figure6.png", "figure6.svg", "figure6.csv", "figure6_means.csv", "figure6.provenance.json", "mine.csv",
+             "mine.md", "mine.tex", "mine.provenance.json", "mine.json"}  # fmt: skip
+    assert {path.name for path in first} == {path.name for path in second} == names
     for left, right in zip(first, second, strict=True):
-        assert left.read_bytes() == right.read_bytes(), left.name
-        assert left.stat().st_size < 250_000
-
-
-@pytest.mark.parametrize("name", [name for name in BUILDERS if ARTEFACTS[name].arms])
-def test_every_file_says_where_its_numbers_come_from(loaded: list[RunRecords], tmp_path: Path, name: str) -> None:
-    made = BUILDERS[name](loaded)
-    run = made.sources[-1]
-    assert len(run.fingerprint) == 16
-    for path in made.write(tmp_path):
-        if path.suffix == ".png":
-            with Image.open(path) as image:
-                text = json.dumps(image.info)
-        else:
-            text = path.read_text()
-        if path.suffix == ".csv":  # its companion says it
-            continue
-        assert run.name.replace("_", r"\_" if path.suffix == ".md" else "_") in text, path.name
-        assert COMMIT[:12] in text, path.name
-    sources = json.loads((tmp_path / "tables" / f"{name}.provenance.json").read_text())["runs"]
-    assert {row["run"] for row in sources} == {own.name for own in made.sources}
+        if left.name != "mine.json":  # which says how long it took
+            assert left.read_bytes() == right.read_bytes(), left.name
+    files = {path.name: path for path in first}
+    assert pd.read_csv(files["mine.csv"])["mean"].tolist() == pytest.approx(frame["mean"].tolist(), rel=1e-5)
+    for name in ("mine.md", "mine.tex", "figure6.svg"):
+        assert COMMIT[:12] in files[name].read_text(), name
+    with Image.open(files["figure6.png"]) as image:
+        assert COMMIT[:12] in json.dumps(image.info)
+    sources = json.loads(files["figure6.provenance.json"].read_text())["runs"]
+    assert {row["run"] for row in sources} == {run.name for run in runs}
     assert all(row["fingerprint"] == row["run"][-16:] and row["commit"] == COMMIT for row in sources)
+    status = json.loads(files["mine.json"].read_text())
+    assert [own["name"] for own in status["artefacts"]] == ["mine", "figure6"]
+    assert {row["claim"] for row in status["verdicts"]}
 
 
 def test_figure7_has_no_line_for_a_method_that_samples_nothing(records: list[RunRecords]) -> None:
-    assert set(BUILDERS["figure7"](records).data["method"]) == {"grpo", "luffy", "hpt"}
+    found = curves(records, ["rollout/entropy"], ["sft", "grpo", "luffy", "hpt"])
+    assert set(found["method"]) == {"grpo", "luffy", "hpt"}
     assert metric_curve([own for own in records if own.method == "sft"], "rollout/entropy").empty
 
 
 def test_figures_draw_the_recorded_values(records: list[RunRecords]) -> None:
-    data = BUILDERS["figure6"](records).data
+    ratios = ("gate/offline_ratio_prompts", "gate/offline_ratio_rows")
+    data = curves(records, ratios, ["hpt"])
     hpt = next(own for own in records if own.method == "hpt" and own.seed == 1)
-    for ratio in ("gate/offline_ratio_prompts", "gate/offline_ratio_rows"):
+    for ratio in ratios:
         drawn = data[data["metric"] == ratio]
         assert drawn["seed_1"].tolist() == pytest.approx(hpt.metrics[ratio].tolist())
-    curves = BUILDERS["figure5"](records).data
-    point = curves[(curves["panel"] == "applied") & (curves["method"] == "hpt")].iloc[-1]
+    accuracy = validation(records, ["sft", "hpt"])
+    point = accuracy[(accuracy["panel"] == "applied") & (accuracy["method"] == "hpt")].iloc[-1]
     last = hpt.validation[(hpt.validation["benchmark"] == "applied") & (hpt.validation["step"] == point["step"])]
     assert point["seed_1"] == pytest.approx(100 * last["correct"].sum() / last["samples"].sum())
 
@@ -177,7 +184,11 @@ def test_smoothing_keeps_a_straight_line_in_the_middle(records: list[RunRecords]
     line = replace(run, metrics=pd.DataFrame({"step": range(9), "rollout/reward": np.arange(9.0)}))
     smooth = metric_curve([line], "rollout/reward", window=3)["mean"].tolist()
     assert smooth == pytest.approx([0.5, 1, 2, 3, 4, 5, 6, 7, 7.5])
-    assert all(smoothing_window(steps) % 2 for steps in range(1, 700))
+    assert smoothing_window([line]) == 1
+    schedule = line.config.schedule
+    for steps, window in ((600, 15), (240, 7), (80, 1), (6, 1)):
+        longer = line.config.model_copy(update={"schedule": schedule.model_copy(update={"steps": steps})})
+        assert smoothing_window([replace(line, config=longer)]) == window
 
 
 def test_the_average_weighs_sets_alike_whatever_their_size() -> None:
@@ -209,19 +220,37 @@ def test_an_evaluation_under_another_law_is_not_mixed_in(records: list[RunRecord
 def test_two_runs_of_one_seed_are_refused(records: list[RunRecords]) -> None:
     twin = replace(next(own for own in records if own.method == "hpt"), name="hpt-weak-s0-ffffffffffffffff")
     with pytest.raises(RecordFault, match="two runs of one seed"):
-        BUILDERS["figure6"]([*records, twin])
+        curves([*records, twin], ["rollout/reward"], ["hpt"])
 
 
-def test_text_is_escaped_everywhere(records: list[RunRecords]) -> None:
+def test_the_band_is_told(records: list[RunRecords]) -> None:
+    assert seeds_note(of_seed(records, 0)) == "One seed: no band."
+    assert "too few for a band" in seeds_note([own for own in records if own.seed < 2])
+    assert seeds_note(records).startswith("Mean of 3 seeds with its 95 % band")
+
+
+@pytest.mark.parametrize("styled", [False, True])
+def test_text_is_escaped_everywhere(tmp_path: Path, styled: bool) -> None:
     evil = "<script>alert(1)</script>|_$&"
-    source = (replace(records[0], name=evil),)
-    cell = Cell(evil, evil, evil)
-    table = TableArtefact(
-        "t", evil, pd.DataFrame({"a": [evil]}), (Column(evil, evil),), ((evil, (cell,)),), evil, source
-    )
-    for text in (str(table.html()), table.markdown()):
+    own = begin("audit", given={"output_dir": str(tmp_path)})
+    table = pd.DataFrame({(evil, "a"): [evil]}, index=pd.Index([evil], name=evil))
+    shown = own.table("evil", table.style if styled else table, table, evil)
+    for text in (str(shown.html), (tmp_path / "tables" / "evil.md").read_text()):
         assert "<script" not in text
-        assert "&lt;script&gt;" in text
-    assert r"\|" in table.markdown()
-    body = [line for line in table.tex().splitlines() if not line.startswith("%")]
-    assert not any(character in line.replace(rf"\{character}", "") for line in body[3:-2] for character in "_$")
+        assert text.count("&lt;script&gt;") >= 4
+    assert r"\|" in (tmp_path / "tables" / "evil.md").read_text()
+    body = (tmp_path / "tables" / "evil.tex").read_text().partition(r"\toprule")[2]
+    assert not any(character in body.replace(rf"\{character}", "") for character in "_$")
+
+
+def test_labels_stand_apart_at_the_ends_of_lines() -> None:
+    figure, axes = pyplot.subplots()
+    for number, name in enumerate(["low", "near", "nearer"]):
+        axes.plot([0, 1], [0, 0.5 + number / 1000], label=name)
+    axes.plot([0, 1], [0, 1])  # without a label
+    label_lines(axes)
+    texts = sorted(axes.texts, key=lambda text: text.get_window_extent().y0)
+    assert [text.get_text() for text in texts] == ["low", "near", "nearer"]
+    boxes = [text.get_window_extent() for text in texts]
+    assert all(upper.y0 >= lower.y1 - 1 for lower, upper in pairwise(boxes))
+    pyplot.close(figure)
