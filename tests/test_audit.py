@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hpt.artefacts.audit import audit as audit_table
-from hpt.notebook import plan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +18,7 @@ from hpt.catalogue import ARTEFACTS
 from hpt.cli_plan import print_missing_runs
 from hpt.experiments import compute, planned_runs
 from hpt.paper import paper_data, paper_table
+from hpt.reports import begin
 
 Data = dict[str, Any]
 
@@ -300,35 +299,13 @@ def test_a_lead_beyond_chance_and_one_behind() -> None:
     assert found(checks, group, "Table 2, HPT against GRPO, MATH-500, strong base").verdict is Consistency.inconsistent
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# An artefact without runs
-
-
-def test_the_table_has_every_check_and_shows_what_stands_out(printed: list[Check]) -> None:
-    made = audit_table()
-    assert len(made.data) == len(printed)
-    assert not made.sources
-    shown = {label for label, cells in made.rows if cells}
-    assert {"GPQA, k of 198", "Table 2, SRFT, strong base", "gate 1/8"} <= shown
-    assert f"{len(printed)} checks" in made.caption
-    assert "Made without a run." in made.markdown()
-    for check in printed:  # nothing inconsistent is hidden, but for the size that is only supposed
-        if check.verdict is Consistency.inconsistent and "674" not in check.group:
-            assert check.what in shown
-
-
 def test_it_needs_no_run_anywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ARTEFACTS["audit"].arms == ARTEFACTS["audit"].methods == ARTEFACTS["audit"].policies == ()
     assert planned_runs("mini", ["audit"], [0, 1, 2], tmp_path) == []
     assert compute("mini", ["audit"], [0], tmp_path) == []
     print_missing_runs("mini", ["audit"], [0], tmp_path)
     assert "no run is needed" in capsys.readouterr().out
-    asked = {"scale": "mini", "seeds": [0], "settings": {}, "runs_dir": str(tmp_path), "from_records": ""}
-    study = plan("audit", ["audit"], asked | {"output_dir": str(tmp_path / "out")})
+    study = begin("audit", given={"runs_dir": str(tmp_path)})
     assert "No run is needed" in study.to_run().text
-    records = study.records()
-    assert records == study.verdicts(records) == []
-    study.show("audit", records)
-    assert "the package alone, without a run" in study.finish(records).text
-    names = {path.name for path in (tmp_path / "out" / "tables").iterdir()}
-    assert names == {"audit.csv", "audit.md", "audit.tex", "audit.provenance.json"}
+    assert study.runs() == study.verdicts() == []
+    assert "the package alone, without a run" in study.finish().text

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hpt.notebook import Study, plan
 
 from hpt.errors import ConfigError
 from hpt.experiments import planned_runs
+from hpt.reports import Study, begin
 from tests.fabricated import fabricate
 
 
@@ -21,13 +21,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def study(root: Path, settings: dict[str, Any], artefact: str = "table6", **more: Any) -> Study:
-    given = {"scale": "tiny", "seeds": [0], "settings": settings, "runs_dir": str(root), "from_records": "",
-             "output_dir": ""}  # fmt: skip
-    return plan("notebook", [artefact], given | more)
+    given = {"scale": "tiny", "settings": settings, "runs_dir": str(root)}
+    return begin("notebook", [artefact], given | more)
 
 
 def changed(root: Path, settings: dict[str, Any], artefact: str = "table3") -> list[str]:
-    return [arm for run in study(root, settings, artefact).planned if not run.done for arm in run.arms]
+    return [arm for run in study(root, settings, artefact).planned() if not run.done for arm in run.arms]
 
 
 def test_a_setting_makes_only_the_runs_that_it_changes(root: Path) -> None:
@@ -72,6 +71,8 @@ def test_settings_that_reach_nothing_are_refused(
         study(tmp_path, settings, artefact)
 
 
-def test_changed_settings_are_named_beside_what_they_gave(root: Path) -> None:
-    changed_gate = study(root, {"gate.count": 4})
-    assert "Changed settings: gate.count = 4." in str(changed_gate.show("table6", changed_gate.records()).html)
+def test_changed_settings_change_the_result_and_are_named_with_it(root: Path) -> None:
+    gates = {count: {run.config.gate.count for run in study(root, {"gate.count": count} if count else {}).runs()
+                     if run.arms == ("hpt-weak",)} for count in (0, 4)}  # fmt: skip
+    assert gates == {0: {0}, 4: {4}}
+    assert "Changed settings: gate.count = 4." in study(root, {"gate.count": 4}).finish().text

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hpt.artefacts.output import Column, FigureArtefact, TableArtefact
 
 from hpt.claim_tests import ClaimRecords, NotTestable
 from hpt.claim_tests.laboratory import (
@@ -173,15 +172,6 @@ def test_a_claim_without_runs_is_the_same_at_every_scale_and_never_reproduced() 
     assert result("full", False).verdict.value == "does not hold"
     missing = judge(claim_named("section2-gspo-clips-more"), ClaimRecords("mini", {}))
     assert (missing.verdict.value, missing.explanation) == ("not testable here", "bias_variance_questions was not made")
-
-
-def test_artefacts_give_their_tables_by_the_names_of_their_files() -> None:
-    own, more = pd.DataFrame({"a": [1]}), pd.DataFrame({"b": [2]})
-    table = TableArtefact("t", "title", own, (Column("a"),), (), "caption")
-    figure = FigureArtefact("f", "title", own, lambda: None, "caption", more={"extra": more})  # type: ignore[arg-type]
-    assert table.frames() == {"t": own}
-    assert list(figure.frames()) == ["f", "f_extra"]
-    assert figure.frames()["f_extra"] is more
 
 
 def test_the_verdict_table_says_over_what_an_interval_is() -> None:

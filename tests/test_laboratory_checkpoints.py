@@ -1,18 +1,14 @@
 """Gradients of the rows at checkpoints: sums from products between rollouts are those of the gradients themselves."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from hpt.artefacts import BUILDERS
-from hpt.artefacts.checkpoints import reliability
 
 from hpt.laboratory.checkpoints import (
     ON_DEMONSTRATION,
     ON_ROLLOUTS,
     Seen,
     coefficients,
-    load_checkpoints,
     question_lines,
     truth_coefficients,
 )
@@ -79,20 +75,3 @@ def test_the_sums_are_those_of_the_gradients() -> None:
         assert line["along"] == pytest.approx(along, rel=1e-4, abs=1e-6)
         assert line["square"] == pytest.approx(float(torch.cat(gradients).square().sum(1).mean()), rel=1e-4)
         assert np.isfinite(derived(*(line[name] for name in ("along", "mean_square", "square", "size")))["error"])
-
-
-def test_the_figure_shows_every_row_at_every_checkpoint() -> None:
-    made = BUILDERS["checkpoint_error"](())
-    about, lines = load_checkpoints()
-    assert {(own.step, own.row) for own in made.data.itertuples()} == {
-        (own.step, own.row) for own in lines.itertuples()
-    }
-    assert about["run"] in made.caption
-    assert (made.data["error_low"] <= made.data["error"] + 1e-12).all()
-    questions = made.frames()["checkpoint_error_questions"]
-    assert questions["question"].nunique() == len(lines[["step", "question"]].drop_duplicates())
-
-
-def test_two_estimates_of_the_truth_that_share_half_their_square() -> None:
-    frame = pd.DataFrame({"row": ["a", "a", "b"], "size": [1.0, 3.0, 99.0], "truth_square": [4.0, 4.0, 1.0]})
-    assert reliability(frame) == 0.5

@@ -7,19 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hpt.artefacts import BUILDERS
-from hpt.artefacts.own import own_algorithms
-from hpt.artefacts.own_plane import own_gates
-from hpt.artefacts.selection import own_methods
 
 from hpt.errors import ConfigError
 from hpt.experiments import planned_runs
 from hpt.export import RunRecords, load_records
 from hpt.laboratory.experiment import row_gradients, sample_draws
+from hpt.laboratory.gate_sweeps import gate_table
+from hpt.laboratory.gates import gate_weights
 from hpt.laboratory.own import method_gradients
 from hpt.laboratory.questions import make_experiment
 from hpt.laboratory.sweeps import Size, plane, plane_sums
 from hpt.reports.build import tasks_from_runs
+from hpt.reports.frames import against, curves, label, scores, validation
 from hpt.scales import build_config
 from tests.fabricated import fabricate
 
@@ -68,36 +67,37 @@ def test_methods_lie_in_the_plane_beside_rows() -> None:
         assert not np.allclose(lines.loc["HPT"], lines.loc["grpo"], rtol=0.01)
 
 
-def test_a_gate_of_ones_own_stands_among_the_gates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hpt.artefacts.own_plane.QUESTIONS", 3)
-    monkeypatch.setattr("hpt.artefacts.own_plane.DRAWS", 30)
-    table = own_gates(["hpt.examples.least_error_gate:METHOD"])
-    assert [label for label, _ in table.rows][:2] == ["gate of hpt.examples.least_error_gate:METHOD", "switch at 0/8"]
-    errors = table.data[table.data["objective"] == "log of expected reward"].set_index("gate")["error"]
-    assert errors["least error"] <= errors["gate of hpt.examples.least_error_gate:METHOD"] < errors["SFT alone"]
+def test_a_custom_gate_stands_among_the_gates() -> None:
+    weights = gate_weights(build_config("hpt.examples.least_error_gate:METHOD").gate, 8)
+    errors, _, _ = gate_table(Size(3, 30), more={"mine": weights})
+    found = errors[errors["objective"] == "log of expected reward"].set_index("gate")["error"]
+    assert found["least error"] <= found["mine"] < found["SFT alone"]
 
 
-def test_a_method_of_ones_own_is_one_more_row_and_line(runs: Path) -> None:
+def test_a_custom_method_is_one_more_row_and_line(runs: Path) -> None:
     plain, more = records(runs, *SHOWN), records(runs, *SHOWN, own=(OWN,))
-    assert own_methods(plain, "weak") == ()
-    assert own_methods(more, "weak") == (OWN,)
-    for name in SHOWN:
-        without, with_own = (BUILDERS[name](own).data for own in (plain, more))
-        gained = with_own[with_own["method"] == OWN] if "method" in with_own else with_own.iloc[:0]
-        assert len(gained) > 0, name
-        left = with_own[with_own["method"] != OWN][list(without)].reset_index(drop=True)
-        assert left.equals(without), name
-        BUILDERS[name](more).html()
-    labels = [label for label, _ in BUILDERS["table3"](more).rows]  # type: ignore[union-attr]
-    assert "HPT, smooth gate" in labels
-    weak = next(i for i, label in enumerate(labels) if label.startswith("Weak base"))
-    assert labels.index("HPT, smooth gate") > weak  # on the weak base alone
+    names = ["sft", "grpo", "hpt"]
+    for make in (
+        lambda found, methods: scores(found, {"weak": methods}, "table3"),
+        validation,
+        lambda found, methods: curves(found, ["rollout/entropy"], methods),
+    ):
+        without, with_own = make(plain, [*names, OWN]), make(more, [*names, OWN])
+        gained = with_own[with_own["method"] == OWN]
+        assert len(gained) > 0
+        left = with_own[with_own["method"] != OWN].reset_index(drop=True)
+        assert left[list(without)].equals(without)
+    assert label(OWN) == "HPT, smooth gate"
 
 
 @pytest.mark.parametrize(
     ("artefacts", "own", "message"),
     [
-        (["table2"], OWN, r"extra_methods = .*none with these artefacts; ask for table3, figure5, figure6, figure7"),
+        (
+            ["table2"],
+            OWN,
+            r"extra_methods = .*none with these artefacts; ask for table3, figure5, figure6",
+        ),
         (["table3"], "srft", r"extra_methods = 'srft': allowed is module:METHOD of your own"),
         (["table3"], "hpt.examples.smooth_gate:NONE", r"method = .*smooth_gate has .*correct the attribute"),
     ],
@@ -116,17 +116,13 @@ def test_the_report_hands_it_to_the_notebooks_that_take_it(runs: Path, tmp_path:
 
 
 def test_the_three_examples_are_held_against_hpt(runs: Path) -> None:
-    table = own_algorithms(records(runs, "own_algorithms"))
-    labels = [label for label, _ in table.rows]
-    assert labels == ["base", "SFT", "GRPO", "HPT", "HPT, smooth gate", "HPT, CISPO online", "HPT, gate of least error"]
-    cells = dict(table.rows)
-    assert cells["HPT"][-2].value == ""
-    assert cells["HPT, CISPO online"][-1].value == "undecided (one seed)"
-    averages = table.data[table.data["column"] == "Avg"].set_index("method")["score"]
-    effects = table.data[table.data["column"] == "minus hpt"].set_index("method")
-    np.testing.assert_allclose(
-        effects["score"], averages[effects.index] - averages["hpt"], atol=0.11
-    )  # averages are of printed cells
+    methods = ["sft", "grpo", "hpt", "smooth_gate", "hpt_cispo", "least_error_gate"]
+    found = records(runs, "own_algorithms")
+    effects = against(found, methods, "hpt", "weak").set_index("method")
+    assert effects.index.tolist() == [name for name in methods if name != "hpt"]
+    frame = scores(found, {"weak": methods}, "none")
+    averages = frame[frame["column"] == "Avg"].set_index("method")["score"]
+    # averages are of printed cells
+    np.testing.assert_allclose(effects["score"], averages[effects.index] - averages["hpt"], atol=0.11)
     assert (effects["problems_low"] <= effects["score"]).all()
     assert (effects["verdict"] == "undecided (one seed)").all()
-    assert "the learning rate 0.001" in table.caption

@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hpt.artefacts import BUILDERS
 
 from hpt.catalogue import ARTEFACTS
 from hpt.errors import ConfigError, HptError, RecordFault
@@ -103,8 +102,8 @@ def test_a_report_makes_what_the_records_allow_and_names_the_rest(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # the laboratory needs no records, and takes a minute; `tests/notebooks` executes it
-    needing = {name: build for name, build in BUILDERS.items() if ARTEFACTS[name].arms or name == "audit"}
-    monkeypatch.setattr("hpt.report_tasks.BUILDERS", needing)
+    needing = {name: own for name, own in ARTEFACTS.items() if own.arms or name == "audit"}
+    monkeypatch.setattr("hpt.reports.build.ARTEFACTS", needing)
     shutil.rmtree(record(folder, "hpt-strong-s1"))
     for name in ("tables/table3.csv", "figures/figure6.svg", "notebooks/table3_main_results.json"):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -180,9 +179,9 @@ def test_a_damaged_record_is_not_a_missing_one(folder: Path) -> None:
     assert (path / MANIFEST).exists()
 
 
-def test_every_builder_has_its_place() -> None:
-    found = recorded("tiny", list(BUILDERS), [0], RecordStore(Path("no-such-folder")))
-    assert [own.artefact for own in found] == list(BUILDERS)
+def test_every_artefact_has_its_place() -> None:
+    found = recorded("tiny", list(ARTEFACTS), [0], RecordStore(Path("no-such-folder")))
+    assert [own.artefact for own in found] == list(ARTEFACTS)
 
 
 def test_runs_in_words(plan: list[PlannedRun]) -> None:
