@@ -9,7 +9,6 @@ import hypothesis
 import pytest
 
 if TYPE_CHECKING:  # importing hpt here would be too early for what is set below
-    from hpt.experiments import PlannedRun
     from hpt.runs import RunFolder
     from tests.jobs import Undisturbed
 
@@ -62,12 +61,3 @@ def tiny_runs(tmp_path_factory: pytest.TempPathFactory) -> "dict[str, RunFolder]
     configs.insert(0, base_config(configs[0]))
     run_jobs([Job(config, root, ("contest-a",)) for config in configs])
     return {config.method: RunFolder.of(resolve_run(config, root), root) for config in configs}
-
-
-@pytest.fixture(scope="session")
-def every_run(tmp_path_factory: pytest.TempPathFactory) -> "list[PlannedRun]":
-    """Made-up finished runs of every artefact, two seeds."""
-    from hpt.catalogue import ARTEFACTS
-    from tests.fabricated import fabricate
-
-    return fabricate(tmp_path_factory.mktemp("every"), list(ARTEFACTS), seeds=(0, 1))

@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 
-from hpt.reports.pages import notes
-from hpt.reports.notebooks import source_rows
 from hpt.checkpoint import TrainingState, checkpoints, load_newest, save_checkpoint
 from hpt.errors import HptError, RecordFault
 from hpt.experiments import PlannedRun, planned_runs
@@ -21,6 +19,8 @@ from hpt.files import check_manifest, read_json, write_json, write_text
 from hpt.final_evaluations import evaluation_key, missing_evaluations
 from hpt.integrity import CHECKSUMS, add_checksum, check, damaged_count, damaged_files, set_aside, write_checksums
 from hpt.model_folder import save_model_folder
+from hpt.reports.notebooks import source_rows
+from hpt.reports.pages import notes
 from hpt.runs import RunFolder
 from tests.fabricated import fabricate
 from tests.jobs import Fault, Undisturbed, assert_same_results, leftovers, only_run, start_job

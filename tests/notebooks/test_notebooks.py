@@ -9,25 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import pandas as pd
 import papermill
 import pytest
 
 from hpt.catalogue import ARTEFACTS
 from hpt.errors import ConfigError, RecordFault
 from hpt.export import export_run
-from hpt.notebook import plan, project_path
+from hpt.laboratory.sweeps import DIALS, SITUATIONS
 from hpt.paper import claims
-from hpt.parameters import parameters
+from hpt.reports import Study, begin
+from hpt.reports.notebooks import COMMON, project_path, read_parameters
+from hpt.upge.rows import ROWS
 from tests.fabricated import fabricate
 
 pytestmark = pytest.mark.timeout(900)  # a busy machine takes minutes where an idle one takes seconds
 
 SOURCES = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
-PARTS = ("# ", "## Parameters", "## What will run, and how long", "## Run, or load", "## The result",
+PARTS = ("# ", "## Parameters", "## What will run, and how long", "## The result",
          "## What differs from the paper's setting", "## Provenance")  # fmt: skip
-COMMON: dict[str, type] = {
-    "scale": str, "seeds": list, "settings": dict, "runs_dir": str, "from_records": str, "output_dir": str,
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def printed(notebook: nbformat.NotebookNode) -> str:
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_sources_are_tidy(source: Path) -> None:
-    """Mend with `.venv/bin/nbstripout --keep-id notebooks/*.ipynb` and `.venv/bin/ruff format notebooks`."""
+    """Repair with `.venv/bin/nbstripout --keep-id notebooks/*.ipynb` and `.venv/bin/ruff format notebooks`."""
     notebook = nbformat.read(source, as_version=4)
     nbformat.validate(notebook)
     assert set(notebook.metadata) == {"kernelspec", "language_info"}
@@ -65,6 +65,7 @@ def test_sources_are_tidy(source: Path) -> None:
         assert not cell.get("outputs")
         assert cell.get("execution_count") is None
         assert set(cell.metadata) <= {"tags"}
+        assert set(cell.metadata.get("tags", [])) <= {"parameters", *ARTEFACTS}
         # a cell that writes a module of the reader's own is that module
         assert "def " not in cell.source or cell.cell_type == "markdown" or cell.source.startswith("%%writefile ")
         assert "except" not in cell.source or cell.cell_type == "markdown"
@@ -107,6 +108,85 @@ def test_runs_alone_from_records(source: Path, work: Path, tmp_path: Path) -> No
         assert made["title"] in shown
     assert all(row["run"] in shown for row in status["runs"])
     assert "<script" not in shown
+    if check := CHECKS.get(source.stem):
+        check(tmp_path / "out")
+
+
+def test_every_artefact_has_its_visible_cells() -> None:
+    """A table or figure is laid out where it is shown: its name, and 30 lines at most that a reader may edit."""
+    shown: dict[str, str] = {}
+    for source in SOURCES:
+        for cell in nbformat.read(source, as_version=4).cells:
+            for name in re.findall(r'study\.(?:table|figure)\(\s*"(\w+)"', cell.source):
+                assert ARTEFACTS[name].notebook == source.stem
+                assert cell.metadata.get("tags") in ([name], None)
+                assert len(cell.source.splitlines()) <= 45, name
+                shown[name] = source.stem
+    assert set(shown) == set(ARTEFACTS)
+
+
+def csv(folder: Path, name: str) -> pd.DataFrame:
+    return pd.read_csv(folder / "tables" / f"{name}.csv")
+
+
+def check_bias_variance(folder: Path) -> None:
+    plane, errors = csv(folder, "bias_variance"), csv(folder, "estimator_error")
+    assert set(zip(plane["situation"], plane["row"], strict=True)) == {(s, r) for s in SITUATIONS for r in ROWS}
+    found = set(zip(errors["dial"], errors["value"], errors["row"], strict=True))
+    assert found == {(name, value, row) for name, dial in DIALS.items() for value in dial.values for row in ROWS}
+    gates, weights = csv(folder, "gates_as_estimators"), csv(folder, "best_gate")
+    assert (gates["low"] <= gates["high"]).all()
+    for _, own in gates.groupby("objective"):
+        own = own.set_index("gate")["error"]
+        assert own["least error"] <= own.min() + 1e-6
+    assert (weights[["alpha", "beta"]] >= 0).all().all()
+    assert csv(folder, "gradient_conflict")["cosine"].between(-1, 1).all()
+
+
+def check_derivation(folder: Path) -> None:
+    data = csv(folder, "derivation")
+    identities, ends = data[data["identity"]], data[~data["identity"]]
+    assert identities["same"].all()
+    assert identities["largest"].isna().all()
+    assert ends["same"].isna().all()
+    assert (ends["smallest"] > 0.01).all()
+    shown = (folder / "tables" / "derivation.md").read_text()
+    assert (shown.count("| yes |"), shown.count("| ends here |")) == (len(identities), len(ends))
+
+
+def check_table1(folder: Path) -> None:
+    rows, choices, tokens = (csv(folder, name) for name in ("table1", "figure1", "figure1_tokens"))
+    assert rows["row"].tolist() == list(ROWS)
+    assert rows["same"].all()
+    for _, own in choices.groupby("part"):  # every row makes one choice of every part
+        assert sorted(", ".join(own["rows"]).split(", ")) == sorted(ROWS)
+    acts = tokens[tokens["mask"].notna()]
+    assert (acts["mask"].isin([0, 1])).all()
+    sft = tokens[tokens["row"] == "sft"]
+    assert (sft["weight"] - 1).abs().max() < 1e-5
+    assert sft["trajectory"].nunique() == 1  # the demonstration alone
+
+
+def check_checkpoints(folder: Path) -> None:
+    errors, questions = csv(folder, "checkpoint_error"), csv(folder, "checkpoint_error_questions")
+    assert len(errors) == errors["step"].nunique() * errors["row"].nunique()
+    assert (errors["error_low"] <= errors["error"] + 1e-6).all()
+    assert questions["question"].nunique() == len(questions[["step", "problem"]].drop_duplicates())
+    own = questions[(questions["step"] == 0) & (questions["row"] == "grpo")]
+    truth = own["size"].sum() / own["truth_square"].sum()
+    assert errors[errors["step"] == 0]["truth_cosine"].unique() == pytest.approx([truth], rel=1e-4)
+
+
+def check_audit(folder: Path) -> None:
+    checks, shown = csv(folder, "audit"), (folder / "tables" / "audit.md").read_text()
+    assert {"GPQA, k of 198", "Table 2, SRFT, strong base", "gate 1/8"} <= {*checks["what"], *checks["group"].str[11:]}
+    # nothing inconsistent is hidden, but for the size that is only supposed
+    hidden = checks[(checks["verdict"] == "inconsistent") & ~checks["group"].str.contains("674")]
+    assert all(what in shown for what in hidden["what"])
+
+
+CHECKS = {"bias_variance": check_bias_variance, "derivation": check_derivation, "table1_estimator": check_table1,
+          "checkpoint_error": check_checkpoints, "audit": check_audit}  # fmt: skip
 
 
 def test_table3_shows_the_papers_value_beside_ours_with_an_interval(work: Path, tmp_path: Path) -> None:
@@ -115,19 +195,26 @@ def test_table3_shows_the_papers_value_beside_ours_with_an_interval(work: Path, 
     notebook = execute(source, tmp_path / "out.ipynb", scale="tiny", seeds="[0, 1, 2]", runs_dir=str(work / "runs"))
     shown = printed(notebook)
     assert "Nothing is left to compute." in shown
-    assert re.search(r"<b>\d+\.\d</b><br><small class='interval'>\[\d+\.\d, \d+\.\d\]</small>", shown)
-    assert "paper 41.9" in shown
-    assert "stands for AIME 24" in shown
+    assert re.search(r">\d+\.\d \[\d+\.\d, \d+\.\d\]</td>", shown)
+    assert ">41.9</td>" in shown
+    assert "AIME 24</th>" in shown
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.ipynb"]  # nothing is written unasked
 
 
-def test_one_figure_alone(work: Path, tmp_path: Path) -> None:
-    (source,) = [own for own in SOURCES if own.stem == "training_dynamics"]
-    execute(
-        source, tmp_path / "out.ipynb", scale="tiny", only=["figure6"], runs_dir=str(work / "runs"),
-        output_dir=str(tmp_path / "out"),
-    )  # fmt: skip
-    assert sorted(path.name for path in (tmp_path / "out" / "figures").iterdir()) == ["figure6.png", "figure6.svg"]
+def test_a_method_more_is_a_row_more(work: Path, tmp_path: Path) -> None:
+    """A changed parameter changes what is shown; here the half that is asked for."""
+    (source,) = [own for own in SOURCES if own.stem == "table3_main_results"]
+    halves = {}
+    for bases in (["weak"], ["llama"]):
+        given = {
+            "scale": "tiny",
+            "bases": bases,
+            "runs_dir": str(work / "runs"),
+            "output_dir": str(tmp_path / bases[0]),
+        }
+        execute(source, tmp_path / "out.ipynb", **given)
+        halves[bases[0]] = csv(tmp_path / bases[0], "table3")
+    assert {name: set(own["policy"]) for name, own in halves.items()} == {"weak": {"weak"}, "llama": {"llama"}}
 
 
 @pytest.mark.parametrize(
@@ -151,31 +238,18 @@ def test_a_kernel_imports_neither_torch_nor_vllm(work: Path) -> None:
 
     Every notebook that reads runs, and the audit; the laboratory's compute in the kernel, as they are meant to.
     """
-    code = (
-        "import sys, json\n"
-        "from hpt.catalogue import ARTEFACTS\n"
-        "from hpt.notebook import plan\n"
-        "loaded = {}\n"
-        "for notebook in dict.fromkeys(artefact.notebook for artefact in ARTEFACTS.values()):\n"
-        "    names = [name for name, artefact in ARTEFACTS.items() if artefact.notebook == notebook]\n"
-        "    given = dict(scale='tiny', seeds=[0], settings={}, runs_dir=sys.argv[1], from_records='', output_dir='')\n"
-        "    study = plan(notebook, names, given)\n"
-        "    if study.planned or notebook == 'audit':\n"
-        "        study.to_run(); records = study.records()\n"
-        "        for name in names:\n"
-        "            study.show(name, records)\n"
-        "        study.claims(records); study.finish(records)\n"
-        "        loaded[notebook] = [name for name in ('torch', 'vllm', 'deepspeed') if name in sys.modules]\n"
-        "print(json.dumps(loaded))\n"
-    )
+    laboratory = {"table1_estimator", "derivation", "bias_variance", "checkpoint_error", "own_algorithm"}
+    code = "import sys, json\nfrom matplotlib import use\nuse('agg')\nIn = []\n"
+    for source in (own for own in SOURCES if own.stem not in laboratory):
+        cells = [own.source for own in nbformat.read(source, as_version=4).cells if own.cell_type == "code"]
+        given = {"scale": "tiny", "runs_dir": str(work / "runs")}
+        code += "\n".join(cells).replace(f'begin("{source.stem}")', f'begin("{source.stem}", given={given})') + "\n"
+    code += "print(json.dumps([name for name in ('torch', 'vllm', 'deepspeed') if name in sys.modules]))\n"
     done = subprocess.run(
-        [sys.executable, "-c", code, str(work / "runs")], capture_output=True, text=True, check=True,
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    loaded = json.loads(done.stdout.splitlines()[-1])
-    laboratory = {"table1_estimator", "derivation", "bias_variance", "checkpoint_error"}
-    assert set(loaded) == {source.stem for source in SOURCES} - laboratory
-    assert {notebook: names for notebook, names in loaded.items() if names} == {}
+    assert json.loads(done.stdout.splitlines()[-1]) == []
 
 
 def cells(*sources: str, **names: Any) -> dict[str, Any]:
@@ -183,43 +257,53 @@ def cells(*sources: str, **names: Any) -> dict[str, Any]:
     return {"In": ["", *sources], "Out": {}, **names}
 
 
-OWN = "# Parameters: of this notebook\nscale = 'mini'\nseeds = [0]"
+DEFAULTS: dict[str, Any] = {name: kind() for name, kind in COMMON.items()}
+OWN = "# Parameters: of this notebook\n" + "\n".join(f"{name} = {value!r}" for name, value in DEFAULTS.items())
 
 
 def test_parameters_come_back_typed() -> None:
-    injected = '# Parameters\nscale = "tiny"\nseeds = "[0, 1]"\n'
-    namespace = cells(OWN, injected, "from x import y", scale="tiny", seeds="[0, 1]", records=[1], table={})
-    assert parameters(namespace, scale=str, seeds=list) == {"scale": "tiny", "seeds": [0, 1]}
-    assert parameters({"share": 1}, share=float) == {"share": 1}
+    injected = '# Parameters\nscale = "tiny"\nseeds = "[0, 1]"\nshare = 1\n'
+    given = {**DEFAULTS, "scale": "tiny", "seeds": "[0, 1]", "share": 1}
+    namespace = cells(f"{OWN}\nshare = 0.5", injected, "from x import y", **given, records=[1], table={})
+    assert read_parameters(namespace) == {**given, "seeds": [0, 1]}
 
 
 @pytest.mark.parametrize(
-    ("namespace", "message"),
+    ("given", "message"),
     [
-        (cells(OWN, "# Parameters\nsclae = 1\n", scale="mini", seeds=[0], sclae=1), "sclae = 1"),
-        (cells(OWN + "\nextra: int = 3", scale="mini", seeds=[0], extra=3), "extra = 3"),
-        ({"scale": "mini", "seeds": [0], "more": 1.5}, r"more = 1\.5"),
-        (cells(OWN, scale=3, seeds=[0]), "scale = 3: allowed is text"),
-        (cells(OWN, scale="mini", seeds="[0"), r"seeds = '\[0': allowed is a list, as JSON"),
-        (cells(OWN, scale="mini", seeds='{"a": 1}'), "seeds = .*allowed is a list"),
-        (cells("x = 1", scale="mini"), "seeds = None: .*run the parameters cell first"),
-        ({"scale": True, "seeds": [0]}, "scale = True"),
+        (
+            ["# Parameters\nsclae = 1\n", {"sclae": 1}],
+            "sclae = 1: allowed is a parameter of this notebook: scale",
+        ),
+        (["", {"scale": 3}], "scale = 3: allowed is text"),
+        (["", {"seeds": "[0"}], r"seeds = '\[0': allowed is a list, as JSON"),
+        (["", {"seeds": '{"a": 1}'}], "seeds = .*allowed is a list"),
+        (["", {"scale": True}], "scale = True"),
+        (["", {"count": True}], "count = True: allowed is a whole number"),
+        (["", {"count": "4"}], "count = '4': allowed is a whole number"),
     ],
 )
-def test_wrong_parameters_are_refused(namespace: dict[str, Any], message: str) -> None:
+def test_wrong_parameters_are_refused(given: list[Any], message: str) -> None:
+    injected, values = given
     with pytest.raises(ConfigError, match=message):
-        parameters(namespace, scale=str, seeds=list)
+        read_parameters(cells(f"{OWN}\ncount = 3", injected, **{**DEFAULTS, "count": 3, **values}))
 
 
-def test_a_flag_is_not_a_number() -> None:
-    with pytest.raises(ConfigError, match="count = True: allowed is a whole number"):
-        parameters({"count": True}, count=int)
+def test_a_notebook_without_its_parameters_is_refused() -> None:
+    with pytest.raises(ConfigError, match="run the parameters cell first"):
+        read_parameters(cells("x = 1", scale="mini"))
+    with pytest.raises(ConfigError, match=r"seeds = None: .*a line of the parameters cell"):
+        read_parameters(cells(OWN.replace("seeds", "sedes"), **DEFAULTS))
 
 
 def test_a_corrected_name_is_forgotten() -> None:
     """The history of a kernel keeps the cell with the misspelt name; only the corrected one counts."""
-    namespace = cells(OWN + "\nsede = 1", "parameters(...)", OWN, scale="mini", seeds=[0], sede=1, scratch=3)
-    assert parameters(namespace, scale=str, seeds=list) == {"scale": "mini", "seeds": [0]}
+    namespace = cells(OWN + "\nsede = 1", "begin(...)", OWN, **DEFAULTS, sede=1, scratch=3)
+    assert read_parameters(namespace) == DEFAULTS
+
+
+def table3(folder: Path, **given: Any) -> Study:
+    return begin("table3_main_results", given={"scale": "tiny", "runs_dir": str(folder), **given})
 
 
 @pytest.mark.parametrize(
@@ -230,38 +314,30 @@ def test_a_corrected_name_is_forgotten() -> None:
         ({"seeds": [0, 0]}, "seeds = .*different whole numbers"),
         ({"seeds": [True]}, "seeds = .*different whole numbers"),
         ({"seeds": ["0"]}, "seeds = .*different whole numbers"),
-        ({"only": ["figure9"]}, "only = 'figure9': allowed is some of table3"),
+        ({"bases": ["strong"]}, "bases = 'strong': allowed is some of llama, weak"),
         ({"from_records": "no-such-folder"}, "from_records = .*allowed is a folder of records"),
         ({"settings": {"gate.count": 99}}, "gate.count = 99"),
     ],
 )
 def test_wrong_values_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    given = {
-        "scale": "tiny", "seeds": [0], "settings": {}, "runs_dir": str(tmp_path), "from_records": "", "output_dir": "",
-    }  # fmt: skip
     with pytest.raises(ConfigError, match=message):
-        plan("table3_main_results", ["table3"], given | change)
+        table3(tmp_path, **change)
 
 
 def test_a_missing_record_says_which(work: Path, tmp_path: Path) -> None:
-    given = {
-        "scale": "tiny", "seeds": [0, 5], "settings": {}, "runs_dir": str(tmp_path), "output_dir": "",
-        "from_records": str(work / "records"),
-    }  # fmt: skip
+    study = table3(tmp_path, seeds=[0, 5], from_records=str(work / "records"))
     with pytest.raises(RecordFault, match="no record of LUFFY on the weak base, seed 5 with these settings; compute"):
-        plan("table3_main_results", ["table3"], given).records()
+        study.runs("table3")
 
 
 def test_the_plan_says_how_long_missing_runs_will_take(work: Path) -> None:
-    given = {"seeds": [0, 7], "settings": {}, "runs_dir": str(work / "runs"), "from_records": "", "output_dir": ""}
-    shown = plan("table3_main_results", ["table3"], given | {"scale": "tiny"}).to_run()
+    shown = table3(work / "runs", seeds=[0, 7]).to_run()
     # two bases, on each four methods with two seeds, of which one is missing
     said = (
         r"8 of 18 runs are left to compute, about \d+ (s|min) on one idle core, judging by \d+ runs finished here and "
     )
     assert re.match(said, shown.text)
-    done = plan("table3_main_results", ["table3"], given | {"scale": "tiny", "seeds": [0]}).to_run()
-    assert done.text == "Nothing is left to compute."
+    assert table3(work / "runs").to_run().text == "Nothing is left to compute."
 
 
 def test_relative_folders_start_at_the_project_also_inside_notebooks(

@@ -20,7 +20,7 @@ CALLS = {
     "rollouts": ("hpt.rollout", "Sampler", "sample"),
     "backward": ("hpt.engine", "PolicyEngine", "backward"),
     "evaluation": ("hpt.evaluate", "", "sample_answers"),
-    "notebook": ("hpt.reports.notebooks", "Study", "table"),
+    "notebook": ("hpt.reports.notebooks", "Study", "_keep"),
 }
 WRITES = {"open", "os.rename", "os.mkdir", "os.rmdir", "os.remove"}
 
