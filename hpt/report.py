@@ -119,7 +119,17 @@ def execute(name: str, folder: Path, parameters: dict[str, Any]) -> dict[str, An
     """
     import nbformat
     import papermill
+    from jupyter_client.kernelspec import KernelSpecManager
+    from jupyter_client.manager import AsyncKernelManager
     from nbclient.exceptions import DeadKernelError
+    from traitlets import default
+
+    class ThisInterpreter(AsyncKernelManager):
+        """Starts the interpreter that runs this, not one that a folder of JUPYTER_PATH holds by the name python3."""
+
+        @default("kernel_spec_manager")
+        def _kernel_spec_manager_default(self) -> KernelSpecManager:
+            return KernelSpecManager(kernel_dirs=[])  # without folders, python3 is ipykernel's own: `sys.executable`
 
     executed = folder / ".executed" / f"{name}.ipynb"
     write_text(executed.parent / ".gitignore", "*\n")
@@ -132,7 +142,7 @@ def execute(name: str, folder: Path, parameters: dict[str, Any]) -> dict[str, An
         with writing(executed):
             papermill.execute_notebook(
                 NOTEBOOKS / f"{name}.ipynb", executed, parameters, kernel_name="python3",
-                progress_bar=sys.stderr.isatty(),
+                kernel_manager_class=ThisInterpreter, progress_bar=sys.stderr.isatty(),
             )  # fmt: skip
         status = with_earlier(read_json(status_file), before, folder)
     except (papermill.PapermillExecutionError, RuntimeError) as error:
