@@ -4,11 +4,12 @@ A report must render in an archive or a shallow clone too; there every answer is
 """
 
 import json
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from hpt.runs import git
 
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -32,10 +33,10 @@ def changes(paths: Sequence[str], since: str = "") -> list[Change] | None:
     Returns:
         None where the history is not here, or does not know ``since``.
     """
-    if not _has_history() or (since and _git("cat-file", "-e", f"{since}^{{commit}}") is None):
+    if not _has_history() or (since and git("cat-file", "-e", f"{since}^{{commit}}") is None):
         return None
     span = [f"{since}..HEAD"] if since else []
-    lines = _git("log", "--format=%H%x09%cI%x09%s", *span, "--", *paths)
+    lines = git("log", "--format=%H%x09%cI%x09%s", *span, "--", *paths)
     return None if lines is None else [Change(*line.split("\t", 2)) for line in lines.splitlines()]
 
 
@@ -46,7 +47,7 @@ def is_in_history(commit: str) -> bool | None:
         >>> is_in_history("0" * 40) in (False, None)
         True
     """
-    return _git("cat-file", "-e", f"{commit}^{{commit}}") is not None if _has_history() else None
+    return git("cat-file", "-e", f"{commit}^{{commit}}") is not None if _has_history() else None
 
 
 def json_at(commit: str, path: str) -> Any:
@@ -65,23 +66,15 @@ def first_json(path: Path) -> Any:
     if not file.is_relative_to(_ROOT) or not _has_history():
         return None
     name = str(file.relative_to(_ROOT))
-    added = (_git("log", "--diff-filter=A", "--format=%H", "--", name) or "").split()
+    added = (git("log", "--diff-filter=A", "--format=%H", "--", name) or "").split()
     return _shown(added[-1], name) if added else None
 
 
 def _shown(commit: str, path: str) -> Any:
-    text = _git("show", f"{commit}:{path}")
+    text = git("show", f"{commit}:{path}")
     return None if text is None else json.loads(text)
 
 
 def _has_history() -> bool:
     """Whether this is a clone with its whole history; a shallow one would date every file to its one commit."""
-    return _git("rev-parse", "--is-shallow-repository") == "false"
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", "-C", str(_ROOT), *arguments], capture_output=True, text=True, check=False)
-    except OSError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return git("rev-parse", "--is-shallow-repository") == "false"
