@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from hpt.errors import HptError
 from hpt.policy import PolicyModule
-from hpt.ranks import WAIT, Ranks, start_watch
+from hpt.ranks import WAIT, Ranks, launched, start_watch
 from hpt.settings import EngineSettings, OptimizerSettings
 from hpt.shards import load_shards, save_shards
 
@@ -235,7 +235,7 @@ def _launched() -> Generator[None]:
     Left in the environment it would be inherited by runs started from here, which would all take themselves for rank 0
     of this process's group and fail on its port.
     """
-    if "RANK" in os.environ:
+    if launched():
         yield
         return
     with socket.socket() as probe:  # a free port, so that runs side by side do not meet

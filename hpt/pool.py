@@ -17,14 +17,14 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from hpt.errors import HptError, RunRefused
+from hpt.errors import ConfigError, HptError, RunRefused
 from hpt.files import write_json, writing
 from hpt.forecast import duration
 from hpt.job import Job
 from hpt.launch import end_with_parent, job_command, launcher_options, visible_gpus
 from hpt.locks import holder
 from hpt.own_modules import folders
-from hpt.ranks import PARENT
+from hpt.ranks import LAUNCHED, PARENT, launched
 from hpt.resolve import is_ready, resolve_run
 from hpt.runs import RunFolder
 
@@ -59,6 +59,9 @@ def run_jobs(
     """
     cores = sorted(os.sched_getaffinity(0))
     launcher = launcher_options()
+    if launcher is None and launched():
+        raise ConfigError("RANK", os.environ["RANK"], "unset for hpt's own commands, which start the ranks themselves",
+                          f"type `unset {' '.join(LAUNCHED)}`; --launcher-args says on how many devices")  # fmt: skip
     at_once = 1 if visible_gpus() else len(cores)  # a run takes its share of a GPU's memory, whoever else is on it
     parallel = 1 if launcher is not None else min(parallel or at_once, len(jobs))
     waiting, running = list(jobs), list[Running]()

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
+from hpt.errors import ConfigError
+
 Item = TypeVar("Item")
 
 #: Seconds between two signs of life, and without any until a rank counts as lost.
@@ -25,6 +27,8 @@ LOOK_S = 0.25
 WAIT = datetime.timedelta(hours=6)
 #: Process that asked for this job and the machine it runs on: ranks end with it (see `hpt.pool`).
 PARENT = "HPT_PARENT"
+#: What a launcher sets for every process it starts: all of these or, without one, none.
+LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 class Ranks:
@@ -89,14 +93,35 @@ def sampler_width(tensor_parallel: int, ranks: int) -> int:
     return math.gcd(tensor_parallel, ranks)
 
 
+def launched() -> bool:
+    """Return whether a launcher started this process; what one left behind in a shell would make it wait for others.
+
+    Raises:
+        ConfigError: some of `LAUNCHED` are set and others are not, or the rank is none of the ranks.
+    """
+    given = {name: os.environ[name] for name in LAUNCHED if name in os.environ}
+    if given in ({}, {"LOCAL_RANK": "0"}):  # the latter stays where this process made a group of its own
+        return False
+    if missing := [name for name in LAUNCHED if name not in given]:
+        raise ConfigError(
+            ", ".join(given), ", ".join(given.values()), f"what a launcher sets, together with {', '.join(missing)}",
+            f"without a launcher type `unset {' '.join(given)}`",
+        )  # fmt: skip
+    rank, ranks = given["RANK"], given["WORLD_SIZE"]
+    if not (rank.isdecimal() and ranks.isdecimal() and int(rank) < int(ranks)):
+        raise ConfigError("RANK, WORLD_SIZE", f"{rank}, {ranks}", "a rank from 0 to WORLD_SIZE - 1",
+                          f"without a launcher type `unset {' '.join(given)}`")  # fmt: skip
+    return True
+
+
 def launched_rank() -> int:
     """Return the rank a launcher gave to this process; 0 without one."""
-    return int(os.environ.get("RANK", "0"))
+    return int(os.environ["RANK"]) if launched() else 0
 
 
 def launched_ranks() -> int:
     """Return the number of ranks a launcher started; 1 without one."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return int(os.environ["WORLD_SIZE"]) if launched() else 1
 
 
 def join() -> Ranks:

@@ -180,16 +180,21 @@ def provenance(wall_s: float | None = None) -> dict[str, Any]:
 
 def source_commit() -> tuple[str, bool]:
     """Return (commit of the source tree, whether files the package runs from differ); ("", False) without git."""
+    return git("rev-parse", "HEAD") or "", bool(git("status", "--porcelain", "--", "hpt", "notebooks"))
+
+
+def git(*arguments: str) -> str | None:
+    """Return what git says of the source tree; None where it does not know, or is not there."""
     folder = Path(__file__).resolve().parent.parent
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
+    # a hook of another repository sets these, and git would look there
+    elsewhere = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
+    environment = {name: value for name, value in os.environ.items() if name not in elsewhere}
+    command = ["git", "-C", str(folder), *arguments]
     try:
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", "hpt", "notebooks"))
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     except OSError:
-        return "", False
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def _processor() -> str:

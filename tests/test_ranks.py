@@ -18,9 +18,13 @@ from hpt import launch, ranks
 from hpt.errors import ConfigError
 from hpt.final_evaluations import in_order
 from hpt.launch import job_command, launcher_options
-from hpt.ranks import Ranks, RankWatch, sampler_width
+from hpt.pool import run_jobs
+from hpt.ranks import Ranks, RankWatch, join, sampler_width
 from hpt.rollout import Sampler
 from hpt.tasks.problems import Problem
+
+#: What a launcher sets for the second of two ranks.
+LAUNCHED = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
 # --- shares ----------------------------------------------------------------------------------------------------------
 
@@ -175,7 +179,8 @@ def test_an_error_of_ones_own_is_told_at_once_where_nobody_can_be_gone_unseen(
     if elsewhere:
         made[1].processes[2] = "1@another-machine"
     monkeypatch.setattr(ranks, "_watch", made[1])
-    monkeypatch.setenv("RANK", "1")
+    for name, value in LAUNCHED.items():
+        monkeypatch.setenv(name, value)
     start = time.monotonic()
     assert ranks.first_failure("ValueError: no") == "ValueError: no"
     assert (time.monotonic() - start > ranks.LOST_S) is elsewhere
@@ -266,6 +271,47 @@ def test_options_that_cannot_work_are_refused(text: str, allowed: str, monkeypat
 def test_gpus_are_counted_as_they_are_visible(visible: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert launch.visible_gpus() == count
+
+
+# --- what a launcher left behind -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("left", [["RANK"], ["WORLD_SIZE"], ["LOCAL_RANK"], ["MASTER_ADDR", "MASTER_PORT"],
+                                  ["RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"]])  # fmt: skip
+def test_a_launchers_variables_are_all_there_or_none(left: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "visible_gpus", lambda: 0)
+    for name in (*LAUNCHED, launch.OPTIONS):
+        monkeypatch.delenv(name, raising=False)
+    assert ranks.launched_ranks() == 1
+    for name in left:
+        monkeypatch.setenv(name, LAUNCHED[name])
+    missing = ", ".join(name for name in LAUNCHED if name not in left)
+    for use in (join, ranks.launched_rank, lambda: run_jobs([])):
+        with pytest.raises(ConfigError) as caught:
+            use()
+        assert caught.value.field == ", ".join(left)
+        assert f"together with {missing}" in caught.value.allowed
+        assert f"`unset {' '.join(left)}`" in caught.value.remedy
+
+
+@pytest.mark.parametrize(("name", "value"), [("RANK", "two"), ("RANK", "2"), ("WORLD_SIZE", ""), ("WORLD_SIZE", "0")])
+def test_a_rank_is_one_of_the_ranks(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for other, own in LAUNCHED.items():
+        monkeypatch.setenv(other, own)
+    assert (ranks.launched_rank(), ranks.launched_ranks()) == (1, 2)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=r"^RANK, WORLD_SIZE = .*allowed is a rank from 0 to WORLD_SIZE - 1"):
+        join()
+
+
+def test_a_command_is_no_rank_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its job would take itself for one of eight, and wait for hours for the other seven."""
+    monkeypatch.setattr(launch, "visible_gpus", lambda: 0)
+    monkeypatch.delenv(launch.OPTIONS, raising=False)
+    for name, value in LAUNCHED.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=r"RANK.*allowed is unset for hpt's own commands.*--launcher-args"):
+        run_jobs([])
 
 
 # --- sleep mode ------------------------------------------------------------------------------------------------------

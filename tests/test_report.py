@@ -37,8 +37,23 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def report(work: Path) -> Path:
-    """The folder of a report that every notebook of the paper's artefacts was executed for, one apart."""
-    return build_report("tiny", SEEDS, work / "runs", work / "reports", only=NAMES).parent
+    """The folder of a report that every notebook of the paper's artefacts was executed for, one apart.
+
+    A kernel named python3 is another interpreter, which might hold another copy of the package: it must not be started.
+    """
+    named, other = work / "jupyter" / "kernels" / "python3", work / "other-python"
+    named.mkdir(parents=True)
+    other.write_text(f"#!/bin/sh\ntouch {other}-was-started\nexit 1\n")
+    other.chmod(0o755)
+    write_json(named / "kernel.json", {"argv": [str(other), "{connection_file}"], "display_name": "", "language": ""})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JUPYTER_PATH", str(work / "jupyter"))
+        return build_report("tiny", SEEDS, work / "runs", work / "reports", only=NAMES).parent
+
+
+def test_notebooks_run_in_the_interpreter_that_runs_the_report(report: Path, work: Path) -> None:
+    assert (report / "tables" / "table1.csv").exists()
+    assert not (work / "other-python-was-started").exists()
 
 
 def test_everything_is_there(report: Path) -> None:

@@ -1,11 +1,12 @@
 """Run folders: their names, and what is in a folder that is not the one its name says."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from hpt.errors import ConfigError
-from hpt.runs import RunFolder, run_name
+from hpt.runs import RunFolder, run_name, source_commit
 from hpt.scales import build_config
 
 
@@ -30,3 +31,13 @@ def test_a_folder_of_another_configuration_is_refused_and_left_alone(tmp_path: P
     for part in (str(folder.path), run_name(held), run_name(wanted), "hpt runs remove"):
         assert part in str(refusal.value)
     assert (folder.path / "config.json").read_bytes() == before
+
+
+def test_the_commit_is_the_packages_own_whatever_repository_a_hook_points_git_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    expected = source_commit()
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(tmp_path))
+    assert source_commit() == expected

@@ -102,7 +102,17 @@ def execute(task: "NotebookTask", folder: Path, parameters: dict[str, Any]) -> d
     """
     import nbformat
     import papermill
+    from jupyter_client.kernelspec import KernelSpecManager
+    from jupyter_client.manager import AsyncKernelManager
     from nbclient.exceptions import DeadKernelError
+    from traitlets import default
+
+    class ThisInterpreter(AsyncKernelManager):
+        """Starts the interpreter that runs this, not one that a folder of JUPYTER_PATH holds by the name python3."""
+
+        @default("kernel_spec_manager")
+        def _kernel_spec_manager_default(self) -> KernelSpecManager:
+            return KernelSpecManager(kernel_dirs=[])  # without folders, python3 is ipykernel's own: `sys.executable`
 
     name = task.notebook
     executed = folder / ".executed" / f"{name}.ipynb"
@@ -117,8 +127,9 @@ def execute(task: "NotebookTask", folder: Path, parameters: dict[str, Any]) -> d
     try:
         with writing(executed):
             papermill.execute_notebook(
-                source, executed, parameters, kernel_name="python3", progress_bar=sys.stderr.isatty()
-            )
+                source, executed, parameters, kernel_name="python3", kernel_manager_class=ThisInterpreter,
+                progress_bar=sys.stderr.isatty(),
+            )  # fmt: skip
         status = with_earlier(read_json(status_file), before, folder)
     except (papermill.PapermillExecutionError, RuntimeError) as error:
         # the other notebooks are still wanted; what went wrong stands on the page and in the exit code
