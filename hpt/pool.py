@@ -25,7 +25,7 @@ from hpt.kernel_bar import KernelBar
 from hpt.launch import end_with_parent, job_command, launcher_options, visible_gpus
 from hpt.locks import holder
 from hpt.own_modules import folders
-from hpt.ranks import PARENT
+from hpt.ranks import PARENT, warn
 from hpt.resolve import is_ready, resolve_run
 from hpt.runs import RunFolder
 
@@ -197,9 +197,12 @@ def _show(own: Running, bar: Progress, plain: bool) -> tuple[str, int, int, str]
 
 
 def _finish(own: Running) -> None:
+    lines = own.log.read_text(errors="replace").splitlines()
+    for line in lines:
+        if line.startswith("warning: "):
+            warn(line.removeprefix("warning: "))
     if own.process.returncode == 0:
         return
-    lines = own.log.read_text(errors="replace").splitlines()
     tail = lines[-15:]
     said = [line for line in lines[-200:] if line.startswith("error: ")]
     if own.ranked and said and said[-1] not in tail:  # the launcher and the other ranks may have said much since

@@ -1,5 +1,7 @@
 """The sampler with vLLM behind it: what it draws, the log-probs it reports, and whose weights they are."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -134,6 +136,32 @@ def test_the_end_token_is_part_of_the_response(sampler: Sampler) -> None:
     assert all(sample.tokens.tolist().index(END) == len(sample.tokens) - 1 for sample in ended)
     assert all(END not in sample.tokens and len(sample.tokens) == LONGEST for sample in cut)
     assert all(len(sample.logprobs) == len(sample.tokens) for sample in group)
+
+
+def test_every_end_token_that_a_folder_names_ends_a_response(
+    world: Path, tmp_path: Path, engine: Sampler, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Base models as published name one in generation_config.json and another in the tokenizer that SFT is taught."""
+    folder = shutil.copytree(world / "model", tmp_path / "model")
+    for name, ends in (("generation_config.json", [5, 6]), ("config.json", 7)):
+        written = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(written | {"eos_token_id": ends}))
+    settings = RolloutSettings(max_response_tokens=LONGEST, max_model_tokens=CONTEXT, max_parallel_sequences=16)
+    sampler = Sampler(str(folder), settings)
+    (warning,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    for said in ("generation_config.json 5 ('1'), 6 ('2')", "config.json 7 ('3')", "tokenizer 2 ('<eos>')"):
+        assert said in warning.partition(str(folder))[2]
+    group = [own for asked in sampler.sample([request(i, samples=16) for i in range(8)]) for own in asked]
+    ends = {int(own.tokens[-1]) for own in group if own.finish_reason == "stop"}
+    assert ends == {END, 5, 6, 7}
+    assert not any(token in ends for own in group for token in own.tokens[:-1].tolist())
+
+
+def test_an_end_token_the_model_does_not_know_is_refused(world: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(world / "model", tmp_path / "model")
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 4000]}))
+    with pytest.raises(ConfigError, match=r"generation_config.json 2 \('<eos>'\), 4000.* = 37"):
+        Sampler(str(folder), RolloutSettings(max_response_tokens=LONGEST, max_model_tokens=CONTEXT))
 
 
 def test_nothing_asked_nothing_drawn(sampler: Sampler) -> None:
