@@ -11,7 +11,7 @@ import pytest
 
 from hpt.bases import given_base_config
 from hpt.boxes import last_boxed
-from hpt.config import validate
+from hpt.config import merge, validate
 from hpt.data import table
 from hpt.data.leakage import leaks
 from hpt.data.rows import hub_rows, local_rows
@@ -30,6 +30,7 @@ from hpt.data.table import BENCHMARKS, CURVES, DATASETS
 from hpt.errors import ConfigError
 from hpt.experiments import run_with_base
 from hpt.paper import paper_data
+from hpt.resolve import resolve_run
 from hpt.scales import build_config
 from hpt.tasks.problems import Problem, save_problems
 from tests.digits import write_digits
@@ -172,6 +173,23 @@ def test_a_run_finds_its_public_sets(everything: Path) -> None:
     )
     with pytest.raises(ConfigError, match="evaluation = 'aime26': allowed is one of aime24"):
         evaluation_set(config, "aime26")
+
+
+def test_other_questions_of_a_curve_make_another_run(everything: Path, tmp_path: Path) -> None:
+    """What is drawn while training comes from sets that can be downloaded again."""
+    model = write_digits(tmp_path) / "model"
+    data = {"source": "math-255", "evaluation": "public", "folder": str(everything)}
+    rollout = {"max_response_tokens": 32, "max_model_tokens": 128}
+    settings = {"policy": {"path": str(model)}, "data": data, "rollout": rollout, "validation": {"every": 1}}
+
+    def name(**changes: Any) -> str:
+        return resolve_run(validate(merge(settings, changes)), tmp_path).fingerprint()
+
+    before, without = name(), name(validation={"every": 0})
+    rows = [{**row, "problem": f"{row['problem']} Again."} for row in rows_of("aime24")]
+    download("aime24", everything, write(tmp_path / "again.json", rows))
+    assert name() != before
+    assert name(validation={"every": 0}) == without
 
 
 def test_the_255_problems_are_drawn_by_level_and_always_alike(everything: Path) -> None:
