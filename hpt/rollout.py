@@ -102,7 +102,7 @@ class Sampler:
         except ImportError as error:
             raise HptError(f"vLLM cannot be imported ({error}); run `hpt doctor`, it says what to install") from error
         self._vllm, self._final_only = vllm, RequestOutputKind.FINAL_ONLY
-        self._stop_tokens = _stop_tokens(folder)
+        self._stop_tokens = stop_tokens(folder)
         options: dict[str, Any] = {}
         if ranks > 1:
             options["distributed_executor_backend"] = "external_launcher"
@@ -232,8 +232,12 @@ def _give_back_unused() -> None:
     torch.cuda.empty_cache()
 
 
-def _stop_tokens(folder: str) -> list[int]:
-    """Return every end token a folder names: each source may lack the one its users stop at, or SFT is taught."""
+def stop_tokens(folder: str) -> list[int]:
+    """Return every end token a model folder names: each source may lack the one demonstrations are taught to end with.
+
+    Raises:
+        ConfigError: the model does not know one of them.
+    """
     from transformers import AutoConfig, GenerationConfig
 
     tokenizer, config = load_tokenizer(folder), AutoConfig.from_pretrained(folder).get_text_config()
