@@ -36,6 +36,8 @@ class Trajectory:
         policy_version: number of updates the sampling weights had seen; -1 for a demonstration.
         reference_logprobs: [len] float32 log-probs of the frozen initial policy, where a KL term in the advantage
             needs them.
+        truncated: whether the sampler stopped it at the length limit; a model may have several end tokens, so the last
+            token does not tell.
     """
 
     problem_id: str
@@ -47,6 +49,7 @@ class Trajectory:
     reward: float
     policy_version: int
     reference_logprobs: np.ndarray | None = None
+    truncated: bool = False
 
     @property
     def is_demonstration(self) -> bool:

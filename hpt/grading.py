@@ -27,7 +27,7 @@ def grade_rollouts(
     Args:
         ranks: among which the work is shared.
         verifier: grades texts.
-        tokenizer: turns a rollout's tokens into text; its end token tells a finished answer from one cut off.
+        tokenizer: turns a rollout's tokens into text.
         questions: [N] of the step.
         rollouts: [N][n] of each question; n may be 0.
     """
@@ -37,12 +37,11 @@ def grade_rollouts(
     grades = iter(verifier.grade(texts, [questions[index] for index, _ in flat]) if flat else ())
     verdicts = [(index, tuple(next(grades).verdict for _ in rollouts[index])) for index in own]
     by_question = dict(ranks.gather(verdicts))
-    end = tokenizer.eos_token_id
     return [
         GradedRollouts(
             lengths=np.array([rollout.length for rollout in group], dtype=np.int64),
             negative_logprobs=np.array([-rollout.old_logprobs.sum(dtype=np.float64) for rollout in group]),
-            truncated=np.array([rollout.response_tokens[-1] != end for rollout in group], dtype=bool),
+            truncated=np.array([rollout.truncated for rollout in group], dtype=bool),
             verdicts=by_question[index],
         )
         for index, group in enumerate(rollouts)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Set
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,14 @@ from hpt.errors import ConfigError
 from hpt.files import sha256_files, writing
 
 #: Keys of a config.json that do not change what the model computes.
-_NOT_THE_MODEL = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache")
+_NOT_THE_MODEL = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache"}
+#: Files that say which tokens a text becomes, how a chat is written down, and where a response ends.
+_TOKENIZER = ("tokenizer*", "vocab*", "merges.txt", "added_tokens.json", "special_tokens_map.json", "*.model",
+              "chat_template*", "additional_chat_templates/*", "generation_config.json")  # fmt: skip
+#: Keys of theirs that move no token: names, versions, and limits that are settings here.
+_NOT_THE_TOKENIZER = {"name_or_path", "tokenizer_file", "transformers_version", "backend", "is_local",
+                      "local_files_only", "model_max_length", "padding", "padding_side", "truncation",
+                      "truncation_side"}  # fmt: skip
 
 
 def check_model_folder(folder: str | os.PathLike[str]) -> None:
@@ -64,17 +72,44 @@ def check_context(folder: str | os.PathLike[str], tokens: int) -> None:
         raise ConfigError("rollout.max_model_tokens", tokens, allowed, remedy)
 
 
-def model_hashes(folder: str | os.PathLike[str]) -> dict[str, str]:
-    """Return the settings that name a model by content: ``weights_sha256`` and ``config_sha256``.
+def vocabulary_size(folder: str | os.PathLike[str]) -> int | None:
+    """Return how many tokens a model knows, where its configuration says so."""
+    return json.loads((Path(folder) / "config.json").read_text(encoding="utf-8")).get("vocab_size")
 
-    The configuration counts without what only says who wrote it: two folders with the same weights and other rotary
-    bases are two models.
+
+def model_hashes(folder: str | os.PathLike[str]) -> dict[str, str]:
+    """Return the settings that name a model by content: ``weights_sha256``, ``config_sha256``, ``tokenizer_sha256``.
+
+    JSON counts without what only says who wrote it: two folders with the same weights and other rotary bases, chat
+    templates or end tokens are two models.
     """
     path = Path(folder)
-    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    kept = {name: value for name, value in config.items() if name not in _NOT_THE_MODEL}
-    text = json.dumps(kept, sort_keys=True)
-    return {"weights_sha256": weights_hash(path), "config_sha256": hashlib.sha256(text.encode()).hexdigest()}
+    config = hashlib.sha256(_content(path / "config.json", _NOT_THE_MODEL)).hexdigest()
+    files = sorted(own for pattern in _TOKENIZER for own in path.glob(pattern))
+    tokenizer = _tokenizer_hash(*((own, own.stat().st_size, own.stat().st_mtime_ns) for own in files))
+    return {"weights_sha256": weights_hash(path), "config_sha256": config, "tokenizer_sha256": tokenizer}
+
+
+@lru_cache(maxsize=64)
+def _tokenizer_hash(*states: tuple[Path, int, int]) -> str:
+    total = hashlib.sha256()
+    for file, _, _ in states:
+        # of how to sample only the ends are taken from the model; the rest is said by this package's own settings
+        only = {"eos_token_id"} if file.name == "generation_config.json" else None
+        content = _content(file, _NOT_THE_TOKENIZER, only)
+        total.update(f"{file.name}\0{len(content)}\n".encode() + content)
+    return total.hexdigest()
+
+
+def _content(file: Path, left_out: Set[str], only: Set[str] | None = None) -> bytes:
+    """Return what a file says: JSON in one spelling and without keys that do not count, anything else as it is."""
+    try:
+        held = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):  # no JSON, or a damaged one, which its reader refuses
+        return file.read_bytes()
+    if isinstance(held, dict):
+        held = {key: held[key] for key in (held.keys() if only is None else held.keys() & only) - left_out}
+    return json.dumps(held, sort_keys=True).encode()
 
 
 def weights_hash(folder: str | os.PathLike[str]) -> str:

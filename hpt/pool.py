@@ -24,7 +24,7 @@ from hpt.job import Job
 from hpt.launch import end_with_parent, job_command, launcher_options, visible_gpus
 from hpt.locks import holder
 from hpt.own_modules import folders
-from hpt.ranks import LAUNCHED, PARENT, launched
+from hpt.ranks import LAUNCHED, PARENT, launched, warn
 from hpt.resolve import is_ready, resolve_run
 from hpt.runs import RunFolder
 
@@ -87,7 +87,7 @@ def run_jobs(
                     running.remove(job)
                     free.append(job.core)
                     job.bar.close()
-                    _check_end(job)
+                    _finish(job)
                     on_finish(job.folder)
                     whole.update()
                     _say(f"finished {job.folder.path.name} in {duration(time.monotonic() - job.started)}")
@@ -180,12 +180,15 @@ def _show(job: Running) -> None:
     job.bar.update(status["step"] - job.bar.n)
 
 
-def _check_end(job: Running) -> None:
-    """Raise what a job that failed said."""
+def _finish(job: Running) -> None:
+    """Repeat the warnings of a job, and raise what one that failed said."""
+    lines = job.log.read_text(errors="replace").splitlines()
+    for line in lines:
+        if line.startswith("warning: "):
+            warn(line.removeprefix("warning: "))
     code = job.process.returncode
     if code == 0:
         return
-    lines = job.log.read_text(errors="replace").splitlines()
     tail = lines[-15:]
     said = [line for line in lines[-200:] if line.startswith("error: ")]
     if job.ranked and said and said[-1] not in tail:  # the launcher and the other ranks may have said much since

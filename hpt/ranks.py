@@ -124,6 +124,16 @@ def launched_ranks() -> int:
     return int(os.environ["WORLD_SIZE"]) if launched() else 1
 
 
+_SAID: set[str] = set()
+
+
+def warn(message: str) -> None:
+    """Say what is odd though work goes on: on stderr, once per process, by the first rank; `hpt.pool` passes it on."""
+    if launched_rank() == 0 and message not in _SAID:
+        _SAID.add(message)
+        print(f"warning: {message}", file=sys.stderr, flush=True)
+
+
 def join() -> Ranks:
     """Return this process among its ranks, after joining their process group where there are several."""
     if launched_ranks() == 1:

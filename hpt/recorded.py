@@ -39,8 +39,8 @@ class RecordStore:
     def find(self, config: RunConfig) -> Path | None:
         """Return the record folder of the run that ``config`` describes, or None.
 
-        Compared are all settings that move a number and the training data; not the hash of the base's weights, which a
-        machine without the base cannot know, and not where they lay.
+        Compared are all settings that move a number and the training data; not the hashes of the base, which a machine
+        without it cannot know, and not where it lay.
 
         Raises:
             RecordFault: several records fit (their bases differ).
@@ -166,5 +166,6 @@ def with_data_hash(config: RunConfig) -> RunConfig:
 
 
 def _settings_key(config: RunConfig) -> str:
-    left_out = {**dict.fromkeys(MOVES_NO_NUMBER, True), "policy": {"path", "weights_sha256"}}
+    unknown = {"policy": {"path", "weights_sha256", "tokenizer_sha256"}, "validation": {"sha256"}}
+    left_out = {**dict.fromkeys(MOVES_NO_NUMBER, True), **unknown}
     return digest(config.model_dump(mode="json", exclude=left_out))

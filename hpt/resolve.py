@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hpt.config import RunConfig
-from hpt.data.sources import training_problems_of
+from hpt.data.sources import curve_sets, training_problems_of
 from hpt.errors import HptError
 from hpt.integrity import check, damaged_files
 from hpt.methods import names_used
@@ -51,7 +51,7 @@ def is_ready(config: RunConfig, root: Path) -> bool:
 
 
 def resolve_run(config: RunConfig, root: Path) -> RunConfig:
-    """Fill in the hashes of data, initial weights and the user's own modules, and where the weights lie.
+    """Fill in the hashes of data, initial model and the user's own modules, and where the model lies.
 
     A resolved run stays as it is.
 
@@ -81,5 +81,10 @@ def resolve_run(config: RunConfig, root: Path) -> RunConfig:
         hashes.pop("config_sha256")  # the recipe says what the world's bases are
     policy = config.policy.model_copy(update={"path": path, **hashes})
     data = config.data.model_copy(update={"sha256": problems_hash(problems)})
+    validation = config.validation
+    if config.data.evaluation == "public" and validation.every:  # a graded world's sets are the package's
+        curves = [problem for own in curve_sets(config).values() for problem in own]
+        validation = validation.model_copy(update={"sha256": problems_hash(curves)})
     modules = config.own_modules or module_hashes(names_used(config))
-    return config.model_copy(update={"policy": policy, "data": data, "own_modules": modules})
+    found = {"policy": policy, "data": data, "validation": validation, "own_modules": modules}
+    return config.model_copy(update=found)

@@ -11,14 +11,15 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hpt.errors import ConfigError, HptError, TrainingFault
-from hpt.ranks import sampler_width
+from hpt.model_folder import load_tokenizer
+from hpt.ranks import sampler_width, warn
 from hpt.settings import RolloutSettings
 
 if TYPE_CHECKING:  # planning a run reads this module's settings and must not wait for PyTorch
@@ -84,6 +85,7 @@ class Sampler:
 
     Raises:
         HptError: vLLM cannot be imported.
+        ConfigError: the folder names an end token that the model does not know.
     """
 
     def __init__(self, folder: str, settings: RolloutSettings, dtype: str = "float32", ranks: int = 1) -> None:
@@ -100,6 +102,7 @@ class Sampler:
         except ImportError as error:
             raise HptError(f"vLLM cannot be imported ({error}); run `hpt doctor`, it says what to install") from error
         self._vllm, self._final_only = vllm, RequestOutputKind.FINAL_ONLY
+        self._stop_tokens = stop_tokens(folder)
         options: dict[str, Any] = {}
         if ranks > 1:
             options["distributed_executor_backend"] = "external_launcher"
@@ -130,7 +133,6 @@ class Sampler:
             **options,
         )
         self._context = settings.max_model_tokens
-        self._stop_tokens = _stop_tokens(folder)
         self.version = 0
 
     def sample(self, requests: Sequence[SamplingRequest]) -> list[list[Sample]]:
@@ -230,11 +232,27 @@ def _give_back_unused() -> None:
     torch.cuda.empty_cache()
 
 
-def _stop_tokens(folder: str) -> list[int]:
+def stop_tokens(folder: str) -> list[int]:
+    """Return every end token a model folder names: each source may lack the one demonstrations are taught to end with.
+
+    Raises:
+        ConfigError: the model does not know one of them.
+    """
     from transformers import AutoConfig, GenerationConfig
 
-    try:
-        stop = GenerationConfig.from_pretrained(folder).eos_token_id
-    except OSError:  # a folder without generation_config.json: the model's own end token
-        stop = AutoConfig.from_pretrained(folder).eos_token_id
-    return [stop] if isinstance(stop, int) else list(stop or [])
+    tokenizer, config = load_tokenizer(folder), AutoConfig.from_pretrained(folder).get_text_config()
+    sources = {"config.json": getattr(config, "eos_token_id", None), "tokenizer": tokenizer.eos_token_id}
+    with suppress(OSError):  # a folder may be without
+        sources["generation_config.json"] = GenerationConfig.from_pretrained(folder).eos_token_id
+    # one that names none does not contradict the others
+    named = {source: [ids] if isinstance(ids, int) else ids for source, ids in sources.items() if ids is not None}
+    stop = sorted({token for ids in named.values() for token in ids})
+    texts = {token: f"{token} ({tokenizer.decode([token])!r})" for token in stop if token < len(tokenizer)}
+    said = "; ".join(f"{own} " + ", ".join(texts.get(one, str(one)) for one in ids) for own, ids in named.items())
+    if stop[-1] >= config.vocab_size:
+        allowed = f"below the model's vocab_size = {config.vocab_size}"
+        remedy = "correct eos_token_id there: model and tokenizer must belong together"
+        raise ConfigError(f"end tokens of {folder}", said, allowed, remedy)
+    if any(set(ids) != set(stop) for ids in named.values()):
+        warn(f"the end tokens of {folder} differ ({said}); a response ends at any of them")
+    return stop

@@ -37,6 +37,11 @@ class PolicySettings(Settings):
         json_schema_extra={"neutral": True},
         description="hash of the model's config.json where this package did not write it, filled in with the weights'",
     )
+    tokenizer_sha256: str = Field(
+        default="",
+        json_schema_extra={"neutral": True},
+        description="hash of the model's tokenizer, chat template and end tokens, filled in with the weights'",
+    )
     dtype: Literal["float32", "bfloat16"] = Field(
         default="float32", description="compute type; bfloat16 keeps fp32 masters"
     )
@@ -214,8 +219,13 @@ class ValidationSettings(Settings):
     every: int = Field(default=60, ge=0, description="steps between validations; 0 = never")
     problems_per_set: int = Field(default=40, ge=1)
     samples_per_problem: int = Field(default=4, ge=1)
-    temperature: float = Field(default=0.6, ge=0)
+    temperature: float = Field(default=0.6, ge=0, description="0 = greedy: one answer per problem, whatever is asked")
     top_p: float = Field(default=0.95, gt=0, le=1)
+    sha256: str = Field(
+        default="",
+        json_schema_extra={"neutral": True},
+        description="hash of the curves' problems where they are public sets, filled in when the run is resolved",
+    )
 
 
 class EngineSettings(Settings):

@@ -161,7 +161,8 @@ class Trainer:
         version = self.sampler.version
         drawn = [
             (index, [
-                Trajectory(problem.id, index, i, self.prompts[problem.id], s.tokens, s.logprobs, 0.0, version)
+                Trajectory(problem.id, index, i, self.prompts[problem.id], s.tokens, s.logprobs, 0.0, version,
+                           truncated=s.finish_reason == "length")
                 for i, s in enumerate(batch)
             ])
             for (index, problem), batch in zip(own, self.sampler.sample(requests), strict=True)

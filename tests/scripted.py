@@ -93,7 +93,8 @@ class ScriptedSampler:
         logits: Tensor = self.model(input_ids=tokens[None], use_cache=False).logits[0]
         table = (logits / request.temperature).log_softmax(-1)[len(request.prompt_tokens) - 1 : -1]
         logprobs = table.gather(1, torch.from_numpy(response.astype(np.int64))[:, None])[:, 0]
-        return Sample(response, logprobs.numpy(), "stop")
+        ended = response[-1] == tokenizer().eos_token_id
+        return Sample(response, logprobs.numpy(), "stop" if ended else "length")
 
 
 class ScriptedVerifier:

@@ -1,9 +1,11 @@
 """Public sets: rows of the real schemas in, the same records out, and everything wrong refused with what was found."""
 
 import json
+import math
 import os
 import shutil
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 
 from hpt.bases import given_base_config
 from hpt.boxes import last_boxed
-from hpt.config import validate
+from hpt.config import merge, validate
 from hpt.data import table
 from hpt.data.leakage import leaks
 from hpt.data.rows import hub_rows, local_rows
@@ -30,6 +32,7 @@ from hpt.data.table import BENCHMARKS, CURVES, DATASETS
 from hpt.errors import ConfigError
 from hpt.experiments import run_with_base
 from hpt.paper import paper_data
+from hpt.resolve import resolve_run
 from hpt.scales import build_config
 from hpt.tasks.problems import Problem, save_problems
 from tests.digits import write_digits
@@ -143,7 +146,19 @@ def test_choices_of_gpqa_are_shuffled_by_question_and_always_alike() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(142.0, "142"), (0.5, "0.5"), (7, "7"), (["1"], "1"), (["1", "2"], "1, 2"), ("\\boxed{204}", "204"), (None, None)],
+    [
+        (142.0, "142"),
+        (0.5, "0.5"),
+        (7, "7"),
+        (["1"], "1"),
+        (["1", "2"], "1, 2"),
+        ("\\boxed{204}", "204"),
+        (None, None),
+        (10**400, "1" + "0" * 400),
+        (Decimal("1.50"), "1.50"),
+        (False, False),
+        (b"2", b"2"),
+    ],
 )
 def test_answers_as_text(value: Any, text: str | None) -> None:
     assert text_of(value) == text
@@ -172,6 +187,23 @@ def test_a_run_finds_its_public_sets(everything: Path) -> None:
     )
     with pytest.raises(ConfigError, match="evaluation = 'aime26': allowed is one of aime24"):
         evaluation_set(config, "aime26")
+
+
+def test_other_questions_of_a_curve_make_another_run(everything: Path, tmp_path: Path) -> None:
+    """What is drawn while training comes from sets that can be downloaded again."""
+    model = write_digits(tmp_path) / "model"
+    data = {"source": "math-255", "evaluation": "public", "folder": str(everything)}
+    rollout = {"max_response_tokens": 32, "max_model_tokens": 128}
+    settings = {"policy": {"path": str(model)}, "data": data, "rollout": rollout, "validation": {"every": 1}}
+
+    def name(**changes: Any) -> str:
+        return resolve_run(validate(merge(settings, changes)), tmp_path).fingerprint()
+
+    before, without = name(), name(validation={"every": 0})
+    rows = [{**row, "problem": f"{row['problem']} Again."} for row in rows_of("aime24")]
+    download("aime24", everything, write(tmp_path / "again.json", rows))
+    assert name() != before
+    assert name(validation={"every": 0}) == without
 
 
 def test_the_255_problems_are_drawn_by_level_and_always_alike(everything: Path) -> None:
@@ -211,7 +243,7 @@ def test_a_row_without_question_or_answer_is_named(column: str, value: str | Non
     message = refused("minerva", tmp_path, write(tmp_path / "minerva.json", rows))
     field = "question" if column == "problem" else column
     assert f"row 17: {field} = " in message
-    assert "a non-empty text" in message
+    assert "non-empty text" in message
 
 
 def test_an_arc_row_whose_key_is_no_label_is_named(tmp_path: Path) -> None:
@@ -250,6 +282,105 @@ def test_text_where_messages_belong_is_named(tmp_path: Path) -> None:
     rows[1]["prompt"] = "What is 1+1?"
     with pytest.raises(ConfigError, match=r"own.jsonl, row 1.*allowed is columns as a openr1 row has them"):
         problems_from(write(tmp_path / "own.jsonl", rows))
+
+
+TURNS = [
+    {"role": "system", "content": SYSTEM},
+    {"role": "user", "content": "Hello."},
+    {"role": "assistant", "content": "Ask me."},
+    {"role": "user", "content": " What is 1+1? "},
+]
+TAUGHT = "It is \\boxed{2}."
+TOLD = {"role": "assistant", "content": TAUGHT}
+#: Shape of the row that others publish, and what it must be read as: (question, answer, demonstration, system).
+FOREIGN: dict[str, tuple[dict[str, Any], str, tuple[str, str, str | None, str | None]]] = {
+    "prompt of messages": (
+        {"prompt": TURNS, "answer": 2}, "released", ("What is 1+1?", "2", None, SYSTEM)),
+    "problem of messages": (
+        {"problem": TURNS[1:2], "answer": "2", "solution": TAUGHT}, "problem", ("Hello.", "2", TAUGHT, None)),
+    "chat": (
+        {"messages": [*TURNS, TOLD], "source": "x"}, "messages", ("What is 1+1?", "2", TAUGHT, SYSTEM)),
+    "chat with an answer": (
+        {"messages": [*TURNS[1:], TOLD], "answer": 3.0}, "messages", ("What is 1+1?", "3", TAUGHT, None)),
+    "verl": (
+        {"data_source": "x", "prompt": TURNS, "ability": "math",
+         "reward_model": {"style": "rule", "ground_truth": "2"}, "extra_info": {"index": 0}},
+        "verl", ("What is 1+1?", "2", None, SYSTEM)),
+    "alpaca": (
+        {"instruction": "Add.", "input": "1+1", "output": TAUGHT}, "alpaca", ("Add.\n\n1+1", "2", TAUGHT, None)),
+    "alpaca without input": (
+        {"instruction": "Add 1 and 1.", "input": "", "output": TAUGHT}, "alpaca",
+        ("Add 1 and 1.", "2", TAUGHT, None)),
+    "gsm8k": (
+        {"question": "1+1?", "answer": "One and one.\n#### 2"}, "question", ("1+1?", "2", None, None)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "json", "parquet"])
+@pytest.mark.parametrize("name", FOREIGN)
+def test_rows_as_others_publish_them(name: str, ending: str, tmp_path: Path) -> None:
+    row, shape, expected = FOREIGN[name]
+    path = write(tmp_path / f"own.{ending}", [row, {**row, "id": "second"}] if ending != "parquet" else [row])
+    problems = problems_from(path)
+    assert problems_of(local_rows(path), list(SHAPES), "x")[1] == shape
+    first = problems[0]
+    assert (first.question, first.answer, first.demonstration, first.system) == expected
+    assert first.id == "own-0"
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "json"])
+@pytest.mark.parametrize("row", [FOREIGN["alpaca"][0], {"id": "1", "question": "1+1?", "answer": "2"}])
+def test_a_byte_order_mark_and_lines_in_json_are_read(row: dict[str, Any], ending: str, tmp_path: Path) -> None:
+    lines = write(tmp_path / "plain.jsonl", [row, {**row, "id": "2"}])
+    path = tmp_path / f"own.{ending}"
+    path.write_bytes(b"\xef\xbb\xbf" + lines.read_bytes())
+    assert [own.question for own in problems_from(path)] == [own.question for own in problems_from(lines)]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "json"])
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        *((column, value) for column in ("question", "answer")
+          for value in (True, {"text": "2"}, " \n", math.nan, math.inf, None)),
+        ("answer", [{"text": "2"}]), ("question", 3), ("question", ["1+1?"]), ("question", "\ud800"),
+        ("demonstration", {"text": "2"}), ("demonstration", True), ("demonstration", " "), ("system", 3),
+    ],
+)  # fmt: skip
+def test_what_is_no_text_is_refused_by_its_row(column: str, value: Any, own: bool, ending: str, tmp_path: Path) -> None:
+    good = {"question": "1+1?", "answer": "2", "demonstration": "\\boxed{2}", "system": "x"}
+    rows = [{**good, "id": str(number)} if own else good for number in range(3)]
+    rows[2] = {**rows[2], column: value}
+    path = write(tmp_path / f"own.{ending}", rows)
+    with pytest.raises(ConfigError) as caught:
+        problems_from(path)
+    assert str(path) in caught.value.field
+    assert column in str(caught.value)
+    assert any(place in caught.value.field for place in ("row 2", ":3"))
+
+
+@pytest.mark.parametrize("name", ["chat", "alpaca", "verl"])
+def test_a_row_whose_answer_cannot_be_found_is_named(name: str, tmp_path: Path) -> None:
+    row = json.loads(
+        json.dumps(FOREIGN[name][0]).replace("\\\\boxed{2}", "two").replace('"ground_truth": "2"', '"x": 2')
+    )
+    with pytest.raises(ConfigError, match=r"own.jsonl, row 1: answer = None.*text"):
+        problems_from(write(tmp_path / "own.jsonl", [FOREIGN[name][0], row]))
+
+
+@pytest.mark.parametrize("messages", [[], [TOLD], [{"role": "user"}], ["What is 1+1?"], "What is 1+1?", [{"a": 1}]])
+def test_messages_without_a_question_are_named(messages: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"own.jsonl, row 0"):
+        problems_from(write(tmp_path / "own.jsonl", [{"messages": messages, "answer": "2"}]))
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "json"])
+def test_unknown_columns_are_told_all_known_shapes(ending: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        problems_from(write(tmp_path / f"own.{ending}", [{"conversations": [], "id": "1"}]))
+    for shape in SHAPES.values():
+        assert f"{', '.join(shape.columns)} ({shape.name})" in str(caught.value)
 
 
 def test_a_training_row_without_demonstration_is_named(few_rows: None, tmp_path: Path) -> None:
@@ -488,7 +619,7 @@ def test_the_packages_form_is_the_same_in_every_format(ending: str, tmp_path: Pa
     rows = [vars(problem) for problem in problems]
     assert problems_from(write(tmp_path / f"own.{ending}", rows)) == problems
     rows[1] = {**rows[1], "answer_kind": "words"}
-    with pytest.raises(ConfigError, match=r"row 1.*answer_kind is 'words', not one of math"):
+    with pytest.raises(ConfigError, match=r"own.*(row 1|:2): answer_kind = 'words': allowed is one of math"):
         problems_from(write(tmp_path / f"own.{ending}", rows))
 
 
@@ -496,9 +627,14 @@ def test_a_file_in_the_packages_form_is_read_strictly(tmp_path: Path) -> None:
     path, problem = tmp_path / "own.jsonl", Problem("1", "1+1?", "2", "it is \\boxed{2}", 3, "digits", "Be brief.")
     save_problems(path, [problem])
     assert problems_from(path) == [problem]
-    path.write_text('{"id": "1", "question": "1+1?", "answr": "2"}\n')
-    with pytest.raises(ConfigError, match=r"own.jsonl:1: answer = None"):
-        problems_from(path)
+    good, bad = '{"id": "0", "question": "1+1?", "answer": "2"}\n', '{"id": "1", "question": "1+1?", "answr": "2"}\n'
+    for text, said in (
+        (good + bad, r":2: answer = None"),
+        (bad, r": columns = 'id, question, answr': .*answer \(hpt\)"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=r"own.jsonl" + said):
+            problems_from(path)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

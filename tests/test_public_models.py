@@ -1,6 +1,7 @@
 """The paper's models: the change of their configuration, what is refused, what is recorded, and the full scale."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,42 @@ def test_a_model_is_named_by_weights_and_configuration(tmp_path: Path) -> None:
     assert other["config_sha256"] != before["config_sha256"]
 
 
+#: File, and what of it is edited: it moves a prompt, the tokens of a text, or where a response ends.
+MOVES_TEXT: dict[str, Callable[[Any], Any]] = {
+    "tokenizer.json": lambda held: held["model"]["merges"].pop(),
+    "tokenizer_config.json": lambda held: held.update(eos_token="<|im_end|>"),
+    "special_tokens_map.json": lambda held: held.update(eos_token="<|im_end|>"),
+    "generation_config.json": lambda held: held.update(eos_token_id=[1, 2]),
+    "config.json": lambda held: held.update(eos_token_id=2),
+}
+
+
+@pytest.mark.parametrize("name", [*MOVES_TEXT, "chat_template.jinja"])
+def test_whatever_moves_a_prompt_or_an_end_makes_another_run(name: str, tmp_path: Path) -> None:
+    folder = copy_of("weak", tmp_path / "a")
+    for own in ("special_tokens_map.json", "generation_config.json"):
+        (folder / own).write_text(json.dumps({"transformers_version": "4.44.0"}))
+    settings = {"data.source": "graded", "data.world": "tiny", "rollout.max_model_tokens": 4096,
+                "rollout.max_response_tokens": 1024, "validation.every": 0, "policy.path": str(folder)}  # fmt: skip
+
+    def names() -> tuple[str, str]:
+        trained = build_config("hpt", scale="full", policy="own", settings=settings)
+        evaluated = given_base_config("full", folder, {"data.evaluation": "graded"})
+        return resolve_run(trained, tmp_path).fingerprint(), evaluated.fingerprint()
+
+    before, path = names(), folder / name
+    text = path.read_text()
+    if name.endswith(".json"):  # the same in other letters, by another version
+        path.write_text(json.dumps({"transformers_version": "5.0.0", **json.loads(text)}, indent=7, ensure_ascii=True))
+        assert names() == before
+        edited = json.loads(text)
+        MOVES_TEXT[name](edited)
+        path.write_text(json.dumps(edited))
+    else:
+        path.write_text(text.replace("<|im_end|>", "<|im_end|> "))
+    assert all(new != old for new, old in zip(names(), before, strict=True))
+
+
 def test_changed_weights_are_noticed(tmp_path: Path) -> None:
     folder = copy_of("weak", tmp_path / "a")
     before = model_hashes(folder)["weights_sha256"]
@@ -171,7 +208,7 @@ def test_the_record_spares_reading_a_prepared_models_weights(tmp_path: Path) -> 
 
 def test_two_rotary_bases_are_two_runs(tmp_path: Path) -> None:
     settings = {"data.source": "graded", "data.world": "tiny", "rollout.max_model_tokens": 4096,
-                "rollout.max_response_tokens": 1024}  # fmt: skip
+                "rollout.max_response_tokens": 1024, "validation.every": 0}  # fmt: skip
     fingerprints = {
         resolve_run(
             build_config("hpt", scale="full", policy="own", settings={**settings, "policy.path": str(folder)}), tmp_path

@@ -39,7 +39,8 @@ def record(folder: Path, start: str) -> Path:
 
 def test_a_record_is_found_by_its_settings(plan: list[PlannedRun], folder: Path) -> None:
     config = next(run.config for run in plan if run.method == "hpt" and run.policy == "weak")
-    policy = config.policy.model_copy(update={"weights_sha256": "", "path": None})
+    hashes = {"weights_sha256": "", "tokenizer_sha256": "f" * 64}  # a base made on another machine
+    policy = config.policy.model_copy(update={**hashes, "path": None})
     elsewhere = config.model_copy(update={"policy": policy})
     store = RecordStore(folder / "records")
     assert store.find(elsewhere) == record(folder, "hpt-weak-s0")

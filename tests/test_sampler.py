@@ -1,5 +1,7 @@
 """The sampler with vLLM behind it: what it draws, the log-probs it reports, and whose weights they are."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from hpt.engine import PolicyEngine, start_process_group
 from hpt.errors import ConfigError, TrainingFault
 from hpt.model_folder import load_tokenizer
 from hpt.policy import load_model
-from hpt.rollout import Sample, Sampler, SamplingRequest
+from hpt.rollout import Sample, Sampler, SamplingRequest, stop_tokens
 from hpt.settings import RolloutSettings
 from hpt.tasks.prompts import encode_training
 from hpt.trainer import Trainer
@@ -134,6 +136,37 @@ def test_the_end_token_is_part_of_the_response(sampler: Sampler) -> None:
     assert all(sample.tokens.tolist().index(END) == len(sample.tokens) - 1 for sample in ended)
     assert all(END not in sample.tokens and len(sample.tokens) == LONGEST for sample in cut)
     assert all(len(sample.logprobs) == len(sample.tokens) for sample in group)
+
+
+def test_every_end_token_that_a_folder_names_ends_a_response(
+    world: Path, tmp_path: Path, sampler: Sampler, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Base models as published name one in generation_config.json and another in the tokenizer that SFT is taught."""
+    folder = shutil.copytree(world / "model", tmp_path / "model")
+    for name, named in (("generation_config.json", [5, 6]), ("config.json", 7)):
+        written = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(written | {"eos_token_id": named}))
+    ends = stop_tokens(str(folder))
+    assert ends == [END, 5, 6, 7] == stop_tokens(str(folder))
+    (warning,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    for said in ("generation_config.json 5 ('1'), 6 ('2')", "config.json 7 ('3')", "tokenizer 2 ('<eos>')"):
+        assert said in warning.partition(str(folder))[2]
+    monkeypatch.setattr(sampler, "_stop_tokens", ends)
+    group = [own for asked in sampler.sample([request(i, samples=16) for i in range(8)]) for own in asked]
+    assert {int(own.tokens[-1]) for own in group if own.finish_reason == "stop"} == set(ends)
+    assert not any(token in ends for own in group for token in own.tokens[:-1].tolist())
+
+
+def test_a_folder_that_names_one_end_token_is_not_spoken_of(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert stop_tokens(str(world / "model")) == [END]
+    assert "warning: " not in capsys.readouterr().err
+
+
+def test_an_end_token_the_model_does_not_know_is_refused(world: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(world / "model", tmp_path / "model")
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 4000]}))
+    with pytest.raises(ConfigError, match=r"generation_config.json 2 \('<eos>'\), 4000.* = 37"):
+        Sampler(str(folder), RolloutSettings())
 
 
 def test_nothing_asked_nothing_drawn(sampler: Sampler) -> None:

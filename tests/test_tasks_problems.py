@@ -18,9 +18,9 @@ GOOD = {"id": "1", "question": "1+1?", "answer": "2"}
         st.builds(
             Problem,
             id=st.uuids().map(str),
-            question=st.text(min_size=1),
-            answer=st.text(min_size=1),
-            demonstration=st.none() | st.text(),
+            question=st.text(min_size=1).filter(str.strip),
+            answer=st.text(min_size=1).filter(str.strip),
+            demonstration=st.none() | st.text(min_size=1).filter(str.strip),
             level=st.none() | st.integers(1, 9),
             answer_kind=st.sampled_from(["math", "digits", "choice"]),
         ),

@@ -1,5 +1,6 @@
 """Prompts and demonstrations as tokens: every named template, and what becomes of what is too long."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from hpt.data.shapes import problems_of
 from hpt.errors import ConfigError
 from hpt.evaluate import EvaluationSettings
 from hpt.model_folder import load_tokenizer
+from hpt.settings import PolicySettings
 from hpt.tasks.problems import Problem
 from hpt.tasks.prompts import demonstration_tokens, encode_training, prompt_tokens
 from hpt.tasks.templates import TEMPLATES, prompt_text, template_named
@@ -180,6 +182,58 @@ def test_a_long_prompt_is_refused_or_dropped_and_counted(qwen: Any, choice: str)
         found = encode_training(qwen, problems, config, True)
         assert found.counts["prompts_dropped"] == 1
         assert [problem.id for problem in found.problems] == ["x-1", "x-2", "x-3", "x-4", "x-5"]
+
+
+# --- what a demonstration's text holds --------------------------------------------------------------------------------
+
+
+def normalising(form: str) -> Any:
+    """Qwen's tokenizer puts every text into NFC before it looks at it."""
+    from tokenizers import normalizers
+
+    tokenizer = like_qwen()
+    tokenizer.backend_tokenizer.normalizer = getattr(normalizers, form)()
+    return tokenizer
+
+
+def with_demonstration(text: str) -> list[Problem]:
+    return [replace(PROBLEMS[0], demonstration=text), *PROBLEMS[1:]]
+
+
+def test_a_demonstration_in_another_spelling_of_the_same_characters_is_taught() -> None:
+    text = "Poincare\u0301 takes 2\u212b: \\boxed{1}"
+    found = encode_training(normalising("NFC"), with_demonstration(text), settings(), True)
+    assert qwen_text(found.demonstrations["x-0"]) == "Poincar\u00e9 takes 2\u00c5: \\boxed{1}<|endoftext|>"
+
+
+def qwen_text(tokens: np.ndarray) -> str:
+    return like_qwen().decode(tokens)
+
+
+def test_a_tokenizer_that_changes_the_text_is_refused_with_the_place_it_does() -> None:
+    text = "So there it is, as long as you like, and then x\u00b2 = 4: \\boxed{2}"  # NFKC makes it x2
+    with pytest.raises(ConfigError, match=r"demonstration of x-0 = .*x2 = 4: .*x\\\\xb2 = 4: "):
+        encode_training(normalising("NFKC"), with_demonstration(text), settings(), True)
+
+
+@pytest.mark.parametrize("end", ["<|endoftext|>", "<|endoftext|>\n", "<|endoftext|><|endoftext|>"])
+@pytest.mark.parametrize("template", ["qwen", "luffy"])
+def test_a_demonstration_that_holds_its_end_token_teaches_one(qwen: Any, template: str, end: str) -> None:
+    (plain, *_), ended = PROBLEMS, (PROBLEMS[0].demonstration or "") + end
+    expected = demonstration_tokens(qwen, plain.demonstration or "", template).tolist()
+    assert demonstration_tokens(qwen, ended, template).tolist() == expected
+    config = settings(template=template)
+    assert encode_training(qwen, with_demonstration(ended), config, True).demonstrations["x-0"].tolist() == expected
+
+
+def test_a_token_the_model_does_not_know_is_refused(qwen: Any, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"vocab_size": len(qwen)}))
+    config = settings().model_copy(update={"policy": PolicySettings(path=str(tmp_path))})
+    encode_training(qwen, PROBLEMS, config, True)
+    qwen_and_more = like_qwen()
+    qwen_and_more.add_tokens(["marbles"])
+    with pytest.raises(ConfigError, match=rf"question x-0 = .*\('marbles'\).*below {len(qwen)}, the model's"):
+        encode_training(qwen_and_more, PROBLEMS, config, True)
 
 
 # --- tokenizer folders and evaluation keys ----------------------------------------------------------------------------

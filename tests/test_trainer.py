@@ -3,6 +3,7 @@
 import math
 import os
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -479,6 +480,18 @@ def test_a_response_without_its_end_is_truncated() -> None:
     _, _, found = graded(trainer)
     assert all(own.truncated.all() for own in found)
     assert all(own.lengths.tolist() == [5, 5, 5] for own in found)
+
+
+def test_a_response_that_another_end_token_ended_is_not_truncated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model may have several; only the sampler knows why it stopped."""
+    trainer = make_trainer(config_for("grpo"))
+    answer = ScriptedSampler._one
+    monkeypatch.setattr(
+        ScriptedSampler, "_one",
+        lambda own, request, index: replace(sample := answer(own, request, index), tokens=sample.tokens[:-1],
+                                            logprobs=sample.logprobs[:-1], finish_reason="stop"),
+    )  # fmt: skip
+    assert not any(own.truncated.any() for own in graded(trainer)[2])
 
 
 def test_validation_is_done_before_training_at_its_interval_and_at_the_end_and_not_twice() -> None:

@@ -56,7 +56,7 @@ def _read(file: Path) -> list[Row]:
         raise ConfigError("data.source", str(file), "the data, not a Git LFS pointer to it", remedy)
     try:
         rows = READERS[file.suffix](file)
-    except (OSError, ValueError, pyarrow.ArrowException) as error:  # ArrowInvalid: no footer, cut off
+    except (OSError, ValueError, RecursionError, pyarrow.ArrowException) as error:  # ArrowInvalid: no footer, cut off
         remedy = f"copy or download it again: {_first(error)}"
         raise ConfigError("data.source", str(file), f"a complete {file.suffix} file", remedy) from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -71,16 +71,18 @@ def _parquet(file: Path) -> Any:
 
 
 def _json(file: Path) -> Any:
-    return json.loads(file.read_text(encoding="utf-8"))
-
-
-def _json_lines(file: Path) -> Any:
-    # not splitlines(): it also cuts at U+2028 and others, which JSON leaves unescaped inside text
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
+    """Read a list, or JSON Lines: either ending is used for either."""
+    text = file.read_text(encoding="utf-8-sig")  # a byte-order mark is no part of the text
+    try:
+        rows = json.loads(text)
+    except ValueError:
+        # not splitlines(): it also cuts at U+2028 and others, which JSON leaves unescaped inside text
+        return [json.loads(line) for line in text.split("\n") if line.strip()]
+    return rows if isinstance(rows, list) else [rows]
 
 
 #: File name endings that are read, and how.
-READERS: dict[str, Callable[[Path], Any]] = {".parquet": _parquet, ".jsonl": _json_lines, ".json": _json}
+READERS: dict[str, Callable[[Path], Any]] = {".parquet": _parquet, ".jsonl": _json, ".json": _json}
 
 
 def hub_rows(dataset: Dataset) -> Fetched:

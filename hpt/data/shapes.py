@@ -1,15 +1,17 @@
 """The shapes rows come in, as data: which columns a shape has, and how its row becomes a `Problem`."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from decimal import Decimal
+from typing import Any
 
 from hpt.boxes import last_boxed
 from hpt.data.rows import Row
 from hpt.data.table import CHOICE_SEED
 from hpt.errors import ConfigError
 from hpt.tasks.chains import seeded
-from hpt.tasks.problems import AnswerKind, Problem
+from hpt.tasks.problems import AnswerKind, Problem, checked_problem
 
 LETTERS = "ABCDE"
 
@@ -23,12 +25,14 @@ class Shape:
         columns: what a row must have; other columns are passed over.
         read: (row, answer kind) to the fields of a `Problem` besides its id; a missing value comes out as None.
         id_columns: the first that a row has names it; else its place does.
+        note: what the reader of a refused row should know besides.
     """
 
     name: str
     columns: tuple[str, ...]
     read: Callable[[Row], dict[str, Any]]
     id_columns: tuple[str, ...] = ("id", "unique_id", "Record ID")
+    note: str = ""
 
 
 def problems_of(
@@ -56,7 +60,7 @@ def problems_of(
         allowed = " or ".join(f"{', '.join(SHAPES[name].columns)} ({name})" for name in shapes)
         remedy = "name another file, or rename columns"
         raise ConfigError(f"{source}: columns", ", ".join(map(str, rows[0])), allowed, remedy)
-    fields: dict[str, Any] = {"answer_kind": answer_kind}  # unless a row says its own
+    of = f", of a {shape.name} row ({', '.join(shape.columns)}{shape.note})"
     problems, seen = [], {}
     for number, row in enumerate(rows):
         where = f"{source}, row {number}"
@@ -70,14 +74,11 @@ def problems_of(
         except (TypeError, ValueError, KeyError, AttributeError) as error:  # text where a list belongs, and the like
             allowed = f"columns as a {shape.name} row has them"
             raise ConfigError(where, _short(row), allowed, f"correct the row or remove it ({error})") from error
-        for field in ("question", "answer"):
-            if not found[field]:
-                remedy = "complete the row or remove it"
-                raise ConfigError(f"{where}: {field}", found[field], f"a non-empty text ({shape.name} row)", remedy)
+        problem = checked_problem({"id": identity, "answer_kind": answer_kind, **found}, where, of)
         if identity in seen:
             raise ConfigError(f"{where}: id", identity, "an id used once", f"rename it: row {seen[identity]} has it")
         seen[identity] = number
-        problems.append(Problem(identity, **(fields | found)))
+        problems.append(problem)
     return problems, shape.name
 
 
@@ -97,20 +98,25 @@ def _short(row: Row) -> str:
     return text if len(text) <= 200 else text[:200] + " ..."
 
 
-def text_of(value: Any) -> str | None:
-    """Return an answer as text: 142.0 of a float column is "142", a list is joined, a box is opened.
+def text_of(value: Any) -> Any:
+    """Return an answer as text: 142.0 of a float column is "142", a list is joined, a box is opened, "#### 7" is 7.
+
+    What is neither text nor a number comes back as it is, to be refused.
 
     Example:
-        >>> text_of(142.0), text_of(["1", "2"]), text_of(r"\\boxed{204}")
-        ('142', '1, 2', '204')
+        >>> text_of(142.0), text_of(["1", "2"]), text_of(r"\\boxed{204}"), text_of(True)
+        ('142', '1, 2', '204', True)
     """
-    if value is None:
-        return None
+    if isinstance(value, list):
+        parts = [part for part in map(text_of, value) if part]
+        return ", ".join(parts) if all(isinstance(part, str) for part in parts) else value
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(text for text in map(text_of, value) if text)
-    text = str(value).strip()
+    if (isinstance(value, (float, Decimal)) and math.isfinite(value)) or type(value) is int:
+        value = str(value)
+    if not isinstance(value, str):
+        return value
+    text = value.rpartition("\n#### ")[2].strip()  # GSM8K's answers stand below their solutions
     boxed = last_boxed(text)
     return text if boxed is None else boxed
 
@@ -122,35 +128,62 @@ def _level(value: Any) -> int | None:
 
 
 def _plain(question: str, answer: str, solution: str = "") -> Callable[[Row], dict[str, Any]]:
-    """Read rows whose values stand in columns of their own."""
+    """Read rows whose values stand in columns of their own; the question may be a conversation."""
 
     def read(row: Row) -> dict[str, Any]:
-        return {
-            "question": _text(row[question]),
-            "answer": text_of(row[answer]),
-            "demonstration": _text(row.get(solution)) if solution else None,
-            "level": _level(row.get("level")),
-        }
+        asked = row[question]
+        found = conversation(asked) if isinstance(asked, list) else {"question": _text(asked)}
+        shown = {"demonstration": row.get("demonstration") or _text(row.get(solution)), "system": row.get("system")}
+        found |= {name: value for name, value in shown.items() if value is not None}
+        return {**found, "answer": text_of(row[answer]), "level": _level(row.get("level"))}
 
     return read
 
 
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value).strip() or None
+def _text(value: Any) -> Any:
+    return value.strip() or None if isinstance(value, str) else value
 
 
-def _openr1(row: Row) -> dict[str, Any]:
-    """Messages: an optional system message, the question; the target is the demonstration, not stripped."""
-    messages = [dict(message) for message in row["prompt"] or ()]
-    by_role = {message.get("role"): message.get("content") for message in messages}
-    target = [message.get("content") for message in row["target"] or () if message.get("content")]
-    reward = row["reward_model"] or {}
-    return {
-        "question": _text(by_role.get("user")),
-        "answer": text_of(reward.get("ground_truth")),
-        "demonstration": target[0] if target else None,
-        "system": _text(by_role.get("system")),
-    }
+def conversation(messages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the last user turn as the question, an answer after it as the demonstration, and the system message.
+
+    Earlier turns are passed over.
+
+    Example:
+        >>> conversation([{"role": "user", "content": "1+1?"}])
+        {'question': '1+1?', 'demonstration': None}
+    """
+    found: dict[str, Any] = {"question": None}
+    for message in messages:
+        role, content = message["role"], message["content"]
+        if role == "user":
+            found |= {"question": _text(content), "demonstration": None}
+        elif role == "assistant":
+            found["demonstration"] = content  # not stripped: it is taught as it stands
+        elif role == "system":
+            found["system"] = _text(content)
+        else:
+            raise ValueError(f"role {role!r} is none of system, user, assistant")
+    return found
+
+
+def _rewarded(row: Row) -> dict[str, Any]:
+    """Messages with a reward model that holds the answer, of verl; OpenR1's have a target, the demonstration."""
+    target = [message.get("content") for message in row.get("target") or () if message.get("content")]
+    answer = text_of((row["reward_model"] or {}).get("ground_truth"))
+    return {**conversation(row["prompt"] or ()), "answer": answer, "demonstration": target[0] if target else None}
+
+
+def _shown(row: Row) -> dict[str, Any]:
+    """A chat, or alpaca's instruction with its output: the answer may stand in the demonstration's last box alone."""
+    if "messages" in row:
+        found = conversation(row["messages"])
+    else:
+        asked = [row["instruction"], *filter(None, [row.get("input")])]
+        found = {"question": _text("\n\n".join(asked)), "demonstration": _text(row["output"])}
+    shown = found.get("demonstration")
+    boxed = last_boxed(shown) if isinstance(shown, str) else None
+    return {**found, "answer": boxed if row.get("answer") is None else text_of(row["answer"])}
 
 
 def with_choices(question: str, texts: Sequence[str]) -> str:
@@ -198,21 +231,19 @@ def _gpqa(row: Row) -> dict[str, Any]:
 
 
 def _own(row: Row) -> dict[str, Any]:
-    demonstration, system = row.get("demonstration"), row.get("system")
-    found = _plain("question", "answer")(row)
     kind = {"answer_kind": row["answer_kind"]} if row.get("answer_kind") else {}
-    if kind and kind["answer_kind"] not in get_args(AnswerKind):
-        raise ValueError(f"answer_kind is {kind['answer_kind']!r}, not one of {', '.join(get_args(AnswerKind))}")
-    return {**found, **kind, "demonstration": demonstration, "system": system}
+    return {**_plain("question", "answer")(row), **kind}
 
 
 #: The package's own.
 OWN = "hpt"
+_BOXED = "; the answer in a column of that name, or boxed in the demonstration"
 SHAPES: dict[str, Shape] = {
     shape.name: shape
     for shape in (
         Shape(OWN, ("id", "question", "answer"), _own),
-        Shape("openr1", ("prompt", "target", "reward_model"), _openr1, id_columns=()),
+        Shape("openr1", ("prompt", "target", "reward_model"), _rewarded, id_columns=()),
+        Shape("verl", ("prompt", "reward_model"), _rewarded, id_columns=(), note=" with ground_truth"),
         Shape("math", ("problem", "solution", "answer", "level"), _plain("problem", "answer", "solution")),
         Shape("expected", ("problem", "expected_answer"), _plain("problem", "expected_answer")),
         Shape("final_answer", ("question", "final_answer"), _plain("question", "final_answer"), id_columns=()),
@@ -221,6 +252,8 @@ SHAPES: dict[str, Shape] = {
         Shape("released", ("prompt", "answer"), _plain("prompt", "answer")),
         Shape("problem", ("problem", "answer"), _plain("problem", "answer", "solution")),
         Shape("question", ("question", "answer"), _plain("question", "answer", "solution")),
+        Shape("messages", ("messages",), _shown, note=_BOXED),
+        Shape("alpaca", ("instruction", "output"), _shown, note=_BOXED),
     )
 }
 #: Shapes of a training file that is none of the public sets, the most telling first.

@@ -62,14 +62,14 @@ def problems_from(source: str | Path) -> list[Problem]:
 
 
 def _in_own_form(path: Path) -> bool:
-    """Whether the first line has no public set's columns; a file that cannot be looked at is left to its reader."""
+    """Whether the first line has the package's columns; a file that cannot be looked at is left to their reader."""
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             first = json.loads(next((line for line in file if line.strip()), ""))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return True
     shape = shape_of(first) if isinstance(first, dict) else None
-    return shape is None or shape.name == OWN
+    return shape is not None and shape.name == OWN
 
 
 #: Samples per problem of Figure 2, small world and paper (Section 4.1: 2,048).

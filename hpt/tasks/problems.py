@@ -45,7 +45,7 @@ _FIELDS: dict[str, tuple[tuple[type, ...], str]] = {
     "id": ((str,), "text"),
     "question": ((str,), "non-empty text"),
     "answer": ((str,), "non-empty text"),
-    "demonstration": ((str, type(None)), "text or null"),
+    "demonstration": ((str, type(None)), "non-empty text or null"),
     "level": ((int, type(None)), "a whole number below 1,000,000 or null"),
     "answer_kind": ((str,), "one of " + ", ".join(get_args(AnswerKind))),
     "system": ((str, type(None)), "text or null"),
@@ -67,7 +67,7 @@ def load_problems(path: str | Path) -> list[Problem]:
     path = Path(path)
     try:
         # not splitlines(): it also cuts at U+0085, U+2028 and others, which JSON leaves unescaped inside text
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             "data.source", str(path), "a readable UTF-8 .jsonl file", f"check the path: {error}"
@@ -105,13 +105,32 @@ def _parse(line: str, where: str) -> Problem:
     for name, value in row.items():
         if name not in _FIELDS:
             raise ConfigError(f"{where}: {name}", value, "only " + ", ".join(_FIELDS), "remove or rename this field")
+    return checked_problem(row, where)
+
+
+def checked_problem(row: dict[str, Any], where: str, of: str = "") -> Problem:
+    """Return a row's fields as a `Problem`.
+
+    Args:
+        row: values of the fields, of whatever type their source had.
+        where: file and row, for messages.
+        of: what kind of row it is, for messages.
+
+    Raises:
+        ConfigError: the first value that its field may not have.
+
+    Example:
+        >>> checked_problem({"id": "1", "question": "1+1?", "answer": "2"}, "own.jsonl:1").answer
+        '2'
+    """
+    for name, value in row.items():
         types, allowed = _FIELDS[name]
         # bool is a subclass of int, but a level of `true` is a mistake
         wrong_type = not isinstance(value, types) or isinstance(value, bool)
-        empty = name in _REQUIRED and value == ""
+        blank = name != "system" and isinstance(value, str) and not value.strip()
         unreadable = not _storable(value)
-        if wrong_type or empty or unreadable or (name == "answer_kind" and value not in get_args(AnswerKind)):
-            raise ConfigError(f"{where}: {name}", value, allowed, "correct this field")
+        if wrong_type or blank or unreadable or (name == "answer_kind" and value not in get_args(AnswerKind)):
+            raise ConfigError(f"{where}: {name}", value, allowed + of, "correct the row or remove it")
     return Problem(**row)
 
 

@@ -1,5 +1,6 @@
 """What the model sees: a question as prompt tokens, a demonstration as response tokens."""
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 
 from hpt.config import RunConfig
 from hpt.errors import ConfigError
+from hpt.model_folder import vocabulary_size
 from hpt.tasks.problems import Problem
 from hpt.tasks.templates import Template, prompt_text, response_text, template_named
 
@@ -50,7 +52,8 @@ def _prompt(tokenizer: Any, template: Template, tokens: list[int]) -> np.ndarray
 
 def demonstration_tokens(tokenizer: Any, text: str, template: str = "plain") -> np.ndarray:
     """Return a demonstration as a response, end token included: int32 [len]."""
-    tokens = tokenizer.encode(response_text(template_named(template), text), add_special_tokens=False)
+    response = response_text(template_named(template), text, tokenizer.eos_token)
+    tokens = tokenizer.encode(response, add_special_tokens=False)
     return np.array([*tokens, tokenizer.eos_token_id], dtype=np.int32)
 
 
@@ -63,16 +66,19 @@ def encode_training(
 
     Raises:
         ConfigError: a prompt over ``data.max_prompt_tokens``, a missing demonstration the method needs, or one over
-            ``rollout.max_response_tokens``, each where the settings say ``refuse``.
+            ``rollout.max_response_tokens``, each where the settings say ``refuse``; a tokenizer that is not the
+            model's, or that loses a part of a demonstration.
     """
     template = template_named(config.data.template)
+    vocabulary = vocabulary_size(config.policy.path) if config.policy.path else None
     encoded = EncodedTraining()
     texts = [prompt_text(template, tokenizer, problem) for problem in problems]
-    responses = [response_text(template, problem.demonstration or "") for problem in problems]
+    responses = [response_text(template, problem.demonstration or "", tokenizer.eos_token) for problem in problems]
     all_prompts, all_responses = _encode_all(tokenizer, texts), _encode_all(tokenizer, responses)
     spread = max(1, len(problems) // ROUND_TRIPS)
     for number, problem in enumerate(problems):
         prompt = _prompt(tokenizer, template, all_prompts[number])
+        _check_known(tokenizer, f"question {problem.id}", prompt, vocabulary)
         if _too_long(f"question {problem.id}", len(prompt), "data.max_prompt_tokens", config.data.max_prompt_tokens,
                      config.data.overlong_prompts, "data.overlong_prompts"):  # fmt: skip
             encoded.counts["prompts_dropped"] += 1
@@ -87,6 +93,7 @@ def encode_training(
                 _check_round_trip(tokenizer, problem.id, responses[number], all_responses[number])
             problem, response = _fitted(tokenizer, problem, all_responses[number], config, encoded.counts)
             if response is not None:
+                _check_known(tokenizer, f"demonstration of {problem.id}", response, vocabulary)
                 encoded.demonstrations[problem.id] = response
             elif needs_demonstrations:
                 continue
@@ -129,6 +136,18 @@ def _too_long(what: str, tokens: int, limit_name: str, limit: int, choice: str, 
 def _check_round_trip(tokenizer: Any, problem_id: str, text: str, tokens: list[int]) -> None:
     # a tokenizer that drops what it does not know would teach the policy another text, and nothing would look wrong
     decoded = tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
-    if decoded != text:
+    # many tokenizers compose characters first: the same text, in another spelling of Unicode
+    taught, given = (unicodedata.normalize("NFC", own) for own in (decoded, text))
+    if taught != given:
+        alike = next((place for place, pair in enumerate(zip(taught, given, strict=False)) if len({*pair}) > 1), 0)
+        part = slice(max(0, alike - 20), alike + 40)
+        # in ASCII: different characters may look the same
+        taught, given = (own[part].encode("ascii", "backslashreplace").decode() for own in (taught, given))
         remedy = "use the tokenizer the model was trained with, and check that it knows every character"
-        raise ConfigError(f"demonstration of {problem_id}", decoded, f"what the text says: {text[:120]!r}", remedy)
+        raise ConfigError(f"demonstration of {problem_id}", taught, f"what the text says there: {given!r}", remedy)
+
+
+def _check_known(tokenizer: Any, what: str, tokens: np.ndarray, vocabulary: int | None) -> None:
+    if vocabulary is not None and (token := int(tokens.max(initial=0))) >= vocabulary:
+        said, allowed = f"token {token} ({tokenizer.decode([token])!r})", f"below {vocabulary}, the model's vocab_size"
+        raise ConfigError(what, said, allowed, "save model and tokenizer that belong together")

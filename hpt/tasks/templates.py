@@ -94,14 +94,17 @@ def prompt_text(template: Template, tokenizer: Any, problem: Problem) -> str:
     return text if text.endswith(template.opens) else text + template.opens
 
 
-def response_text(template: Template, demonstration: str) -> str:
-    """Return a demonstration as a response: without what the prompt has opened already.
+def response_text(template: Template, demonstration: str, end: str) -> str:
+    """Return a demonstration as a response: without what the prompt has opened already, and without the end token.
 
     Left in, the policy would be taught to open the tag twice; taken out where the prompt does not open it, it would
-    never learn to (the release's SFT script does that).
+    never learn to (the release's SFT script does that). ``end`` is that token's text: every response gets one.
 
     Example:
-        >>> response_text(TEMPLATES["luffy"], "<think>\\nSo"), response_text(TEMPLATES["qwen"], "<think>\\nSo")
-        ('So', '<think>\\nSo')
+        >>> [response_text(TEMPLATES[name], "<think>\\nSo<eos>", "<eos>") for name in ("luffy", "qwen")]
+        ['So', '<think>\\nSo']
     """
-    return demonstration.removeprefix(template.opens) if template.opens else demonstration
+    text = demonstration.removeprefix(template.opens)
+    while text.rstrip().endswith(end):
+        text = text.rstrip().removesuffix(end)
+    return text
