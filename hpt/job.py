@@ -146,6 +146,7 @@ def _post_train(config: RunConfig, folder: RunFolder) -> Any:
 
     from hpt.checkpoint import load_newest, save_checkpoint
     from hpt.engine import PolicyEngine
+    from hpt.logprob_gap import check_own_forward, spread_sample
     from hpt.policy import PolicyModule, attention_and_layout, load_model
     from hpt.rewards import Verifier
     from hpt.rollout import Sampler
@@ -168,6 +169,7 @@ def _post_train(config: RunConfig, folder: RunFolder) -> Any:
 
     with Verifier(timeout_s=config.rollout.verifier_timeout_s) as verifier:
         engine = engine_from(base)
+        check_own_forward(engine, spread_sample(list(data.prompts.values()), 4)[:4], config)
         # rank 0 looks for all: it sets damaged checkpoints aside, and two ranks must not disagree on where to continue
         ((path, state, records),) = engine.gather([load_newest(checkpoints)] if engine.rank == 0 else [])
         sampler = Sampler(base, config.rollout, config.policy.dtype, engine.ranks)
@@ -191,6 +193,7 @@ def _post_train(config: RunConfig, folder: RunFolder) -> Any:
             if engine.rank == 0:
                 folder.set_status("running", step, **progress(trainer.rows["metrics"], config))
 
+        trainer.check_sampler()  # a model that the sampler computes otherwise is refused before anything is trained
         while state.step < config.schedule.steps:
             _, start, length = stage_at(config, state.step)
             stage_end = start + length
@@ -201,6 +204,7 @@ def _post_train(config: RunConfig, folder: RunFolder) -> Any:
                 engine = engine_from(str(folder.path / "stage"))
                 trainer.use_engine(engine)
             trainer.train(stage_end, after_step)
+        trainer.check_sampler()  # the evaluations that follow sample from it
         save_model_folder(engine, tokenizer, folder.model)
         if engine.rank == 0:
             folder.write_tables(trainer.tables())

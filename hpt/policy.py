@@ -6,7 +6,7 @@ The head never builds a [tokens, vocabulary] tensor larger than one chunk; every
 import importlib.util
 import os
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,28 +23,52 @@ class ChunkedHead(nn.Module):
     It shares the weight of the head it replaces, so names in the state dict stay what other software expects. It is a
     module of its own, called as one, because DeepSpeed ZeRO-3 gathers a parameter when its module is called; reading
     ``lm_head.weight`` from outside would find an empty tensor.
+
+    Args:
+        head: the model's.
+        config: the model's. What some families do to their logits after the head is done here: Cohere multiplies them
+            by ``logit_scale``, Granite divides by ``logits_scaling``, Gemma 2 bounds them by
+            ``final_logit_softcapping``. `hpt.logprob_gap.check_own_forward` refuses what is not known here.
     """
 
-    def __init__(self, head: nn.Linear) -> None:
+    def __init__(self, head: nn.Linear, config: Any) -> None:
         super().__init__()
-        self.weight = head.weight
-        self.bias = head.bias
+        self.weight, self.bias = head.weight, head.bias
+        self.scale = (getattr(config, "logit_scale", None) or 1) / (getattr(config, "logits_scaling", None) or 1)
+        self.cap: float | None = getattr(config, "final_logit_softcapping", None)
 
-    def forward(self, hidden: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        """Return (logprobs [T], entropies [T]) of ``targets`` [T] given ``hidden`` [T, H]."""
-        return token_logprobs_and_entropy(hidden, self.weight, targets, temperature=temperature, bias=self.bias)
+    def forward(self, hidden: Tensor, targets: Tensor | None = None, temperature: float = 1.0) -> Any:
+        """Return (logprobs [T], entropies [T]) of ``targets`` [T] given ``hidden`` [T, H]; without targets, logits."""
+        if targets is None:  # called by the model's own forward pass
+            return nn.functional.linear(hidden, self.weight, self.bias)
+        return token_logprobs_and_entropy(
+            hidden, self.weight, targets, temperature=temperature / self.scale, bias=self.bias, cap=self.cap
+        )
 
 
 class PolicyModule(nn.Module):
-    """The model and its forward pass over a micro-batch: pi_theta's log-probs and entropies, per response token."""
+    """The model and its forward pass over a micro-batch: pi_theta's log-probs and entropies, per response token.
 
-    def __init__(self, model: nn.Module) -> None:
+    Raises:
+        ConfigError: transformers does not say which part of the model is its body and which its head.
+    """
+
+    def __init__(self, model: Any) -> None:
         super().__init__()
+        if model.base_model is model or model.get_output_embeddings() is None:
+            remedy = "use a model of another family, Qwen2 or Llama for example"
+            raise ConfigError("policy.path", type(model).__name__, "a model of a body and an output head", remedy)
         self.model = model
-        model.lm_head = ChunkedHead(cast(nn.Linear, model.lm_head))
+        model.set_output_embeddings(ChunkedHead(model.get_output_embeddings(), model.config))
 
     def forward(
-        self, input_ids: Tensor, position_ids: Tensor | None, predictor: Tensor, targets: Tensor, temperature: float
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor | None,
+        predictor: Tensor,
+        targets: Tensor,
+        temperature: float,
+        own: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Return (logprobs [T], entropies [T]).
 
@@ -55,19 +79,23 @@ class PolicyModule(nn.Module):
             predictor: [T] flat positions that predict the targets.
             targets: [T] response tokens.
             temperature: logits are divided by it, as the sampler's are.
+            own: through the model's own forward pass with all its logits, to compare with; small batches only.
         """
-        body = cast(nn.Module, self.model.model)
-        hidden = body(input_ids=input_ids, position_ids=position_ids, use_cache=False).last_hidden_state
-        selected = hidden.flatten(0, 1).index_select(0, predictor)
-        return cast(ChunkedHead, self.model.lm_head)(selected, targets, temperature)
+        inputs = {"input_ids": input_ids, "position_ids": position_ids, "use_cache": False}
+        if own:
+            logits = self.model(**inputs).logits.flatten(0, 1).index_select(0, predictor)
+            table = (logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature).log_softmax(-1)
+            return table.gather(1, targets[:, None]).squeeze(1), -(table.exp() * table).sum(-1)
+        selected = self.model.base_model(**inputs).last_hidden_state.flatten(0, 1).index_select(0, predictor)
+        return self.model.get_output_embeddings()(selected, targets, temperature)
 
 
 def forward_micro_batch(
-    module: Callable[..., Any], batch: MicroBatch, layout: str, temperature: float
+    module: Callable[..., Any], batch: MicroBatch, layout: str, temperature: float, own: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Run a micro-batch through a `PolicyModule` (or the DeepSpeed engine around one)."""
     position_ids = batch.position_ids if layout == "packed" else None
-    return module(batch.input_ids, position_ids, batch.predictor, batch.targets, temperature)
+    return module(batch.input_ids, position_ids, batch.predictor, batch.targets, temperature, own)
 
 
 def flash_attention_works(dtype: str) -> bool:
@@ -115,6 +143,9 @@ def load_model(
     from transformers import AutoModelForCausalLM
 
     # use_safetensors: a pickled pytorch_model.bin could run anything it likes
-    return AutoModelForCausalLM.from_pretrained(
+    model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype, attn_implementation=attention, use_safetensors=True, local_files_only=True
     )
+    if attention == "sdpa" and getattr(model.config, "attn_logit_softcapping", None):
+        model.set_attn_implementation("eager")  # PyTorch's own attention would leave Gemma 2's cap out, without a word
+    return model

@@ -1,9 +1,10 @@
 """The sampler: vLLM draws every response of the package, on CPU and GPU alike; there is no second way to generate.
 
-One engine per rank, in the training process. After each rollout batch's updates the trainer's weights are moved to the
-engine in memory, and every rollout carries the version of the weights it was drawn from. A request's seed is a hash of
-(run seed, step, problem id) and vLLM gives sample i that seed plus i, so what is drawn depends on neither the order of
-the prompts, nor the number of ranks, nor on what was drawn before: a resumed run draws what an unbroken one would.
+One engine per rank, in the training process. Before it samples, the trainer's weights are moved to the engine in memory
+where it holds older ones, and every rollout carries the version of the weights it was drawn from. A request's seed is a
+hash of (run seed, step, problem id) and vLLM gives sample i that seed plus i, so what is drawn depends on neither the
+order of the prompts, nor the number of ranks, nor on what was drawn before: a resumed run draws what an unbroken one
+would.
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ if TYPE_CHECKING:  # planning a run reads this module's settings and must not wa
 #: Tokens of a block of the key-value cache on CPU. Samples and log-probs are to the last bit those of vLLM's own 128,
 #: whose blocks short responses leave mostly empty; sampling takes a seventh less time.
 CPU_BLOCK_TOKENS = 64
+
+
+#: `Sampler.version` of a sampler that gave its weights back.
+NO_WEIGHTS = -1
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ class Sampler:
             ``settings.tensor_parallel`` neighbouring ranks share one engine's weights and requests.
 
     Raises:
-        HptError: vLLM cannot be imported.
+        HptError: vLLM cannot be imported, or cannot load the model.
         ConfigError: the folder names an end token that the model does not know.
     """
 
@@ -113,25 +118,32 @@ class Sampler:
         self._asleep = False
         if not torch.cuda.is_available():
             options["block_size"] = CPU_BLOCK_TOKENS
-        self._engine = vllm.LLM(
-            model=folder,
-            dtype=dtype,  # pyright: ignore[reportArgumentType]
-            load_format="safetensors",  # "auto" reads pickles where a folder holds nothing else
-            enforce_eager=True,
-            logprobs_mode="processed_logprobs",  # of the law really sampled from: temperature and top-p applied
-            max_model_len=settings.max_model_tokens,
-            max_num_seqs=settings.max_parallel_sequences,
-            max_num_batched_tokens=max(8192, settings.max_model_tokens),
-            # a prompt cut in two would need a seeded generator that can be wound back, which PyTorch has not on CPU:
-            # vLLM stops with "CPU Generator does not use offset" as soon as a batch of prompts exceeds the budget
-            enable_chunked_prefill=False,
-            enable_prefix_caching=False,  # a cached prefix of older weights would be stale
-            skip_tokenizer_init=True,
-            disable_log_stats=True,
-            gpu_memory_utilization=settings.gpu_memory_share,
-            seed=0,
-            **options,
-        )
+        try:
+            self._engine = vllm.LLM(
+                model=folder,
+                # the Transformers library's model inside vLLM would change the classes that the trainer's is made of
+                model_impl="vllm",
+                dtype=dtype,  # pyright: ignore[reportArgumentType]
+                load_format="safetensors",  # "auto" reads pickles where a folder holds nothing else
+                enforce_eager=True,
+                logprobs_mode="processed_logprobs",  # of the law really sampled from: temperature and top-p applied
+                max_model_len=settings.max_model_tokens,
+                max_num_seqs=settings.max_parallel_sequences,
+                max_num_batched_tokens=max(8192, settings.max_model_tokens),
+                # a prompt cut in two would need a seeded generator that can be wound back, which PyTorch has not on
+                # CPU: vLLM stops with "CPU Generator does not use offset" once a batch of prompts exceeds the budget
+                enable_chunked_prefill=False,
+                enable_prefix_caching=False,  # a cached prefix of older weights would be stale
+                skip_tokenizer_init=True,
+                disable_log_stats=True,
+                gpu_memory_utilization=settings.gpu_memory_share,
+                seed=0,
+                **options,
+            )
+        except Exception as error:  # whatever its code for the model at hand raises
+            remedy = "use a model that vLLM supports; `hpt doctor` says whether vLLM itself works"
+            said = " ".join(str(error).split())[:300]
+            raise HptError(f"vLLM cannot load the model in {folder} ({said}); {remedy}") from error
         self._context = settings.max_model_tokens
         self.version = 0
 
@@ -189,6 +201,7 @@ class Sampler:
             _give_back_unused()
             self._engine.wake_up(tags=["weights"])
         self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
+        self._engine.apply_model(_repack_head)
         if self._asleep:
             self._engine.wake_up(tags=["kv_cache"])
             self._asleep = False
@@ -204,6 +217,20 @@ class Sampler:
         if self._sleeps and not self._asleep:
             self._engine.sleep(level=2)
             self._asleep = True
+            self.version = NO_WEIGHTS
+
+
+def _repack_head(model: Any) -> None:
+    """Have vLLM's output head compute with the weight it holds.
+
+    On CPU it computes with a packed copy, which reloading renews only for what arrives under the head's own name; a
+    head that shares the embedding's weight has no name of its own.
+    """
+    from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+
+    for module in model.modules():
+        if isinstance(module, ParallelLMHead):
+            module.quant_method.process_weights_after_loading(module)
 
 
 def _to_sample(completion: Any) -> Sample:

@@ -114,10 +114,14 @@ class RolloutSettings(Settings):
     max_logprob_gap: float = Field(
         default=0.05,
         gt=0,
-        description="largest |sampler - trainer| log-prob, nats; above it the weights are stale: error",
+        description="largest |sampler - trainer| log-prob of a rollout, nats; above it: error, but see "
+        "diagnostics.rollouts_over_gap",
     )
     gap_check_rollouts: int = Field(
-        default=8, ge=0, description="untrained rollouts that are checked as well, per step"
+        default=8,
+        ge=1,
+        description="untrained rollouts that are checked as well, per step; and responses drawn for the check alone, "
+        "before a validation or a final evaluation",
     )
     old_logprobs: Literal["sampler", "trainer"] = Field(default="sampler", description="who reports log pi_old")
     verifier_timeout_s: float = Field(default=5.0, gt=0, description="hard limit for grading one answer, seconds")
@@ -253,11 +257,23 @@ class CheckpointSettings(Settings):
 
 
 class DiagnosticsSettings(Settings):
-    """What a run measures beside what it needs; it moves no other number, so it is not part of the fingerprint."""
+    """What a run measures beside what it needs, and when that stops it; not part of the fingerprint, for it moves no
+    other number."""
 
     gradient_cosine_every: int = Field(
         default=0,
         ge=0,
         description="steps between measurements of the cosine between the SFT and the RL gradient, each the price of "
         "one more training pass; 0 = never",
+    )
+    max_mean_logprob_gap: float | None = Field(
+        default=None,
+        gt=0,
+        description="largest mean |sampler - trainer| log-prob, nats per token; above it the sampler has other weights "
+        "than the trainer: error; None = 0.001 in float32, 0.1 in bfloat16 (hpt.logprob_gap)",
+    )
+    rollouts_over_gap: int = Field(
+        default=0,
+        ge=0,
+        description="rollouts of a step that may exceed rollout.max_logprob_gap and are trained on all the same",
     )

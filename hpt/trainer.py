@@ -20,11 +20,20 @@ from hpt.checkpoint import Records, TrainingState
 from hpt.config import RunConfig
 from hpt.curves import validation_rows
 from hpt.engine import PolicyEngine, StepOutcome
+from hpt.errors import TrainingFault
 from hpt.faults import FaultWatch
 from hpt.gate import feedback_coefficients
 from hpt.gradient_cosine import sft_rl_cosine
 from hpt.grading import grade_demonstrations, grade_rollouts
-from hpt.logprob_gap import LogprobGap, check_untrained, with_reference, with_trainer_logprobs
+from hpt.logprob_gap import (
+    PROBE_TOKENS,
+    LogprobGap,
+    check_untrained,
+    compare,
+    spread_sample,
+    with_reference,
+    with_trainer_logprobs,
+)
 from hpt.memory import FeedbackMemory
 from hpt.methods import method_named, resolved_row, stage_at
 from hpt.records import GradedRollouts, gate_metrics, rollout_metrics, rollout_rows, rows_of, training_metrics
@@ -87,7 +96,6 @@ class Trainer:
         ]
         in_loss = self.config.estimator.kl_term == "loss"
         self.updater = Updater(engine, rows, self.config.rollout.temperature, self.reference if in_loss else None)
-        self.move_weights()
 
     def train(self, until: int, after_step: Callable[[], None] = lambda: None) -> None:
         """Run Algorithm 1 up to step ``until`` (the end of the run, or of its stage).
@@ -104,6 +112,9 @@ class Trainer:
                 self.validate_if_due()  # the base: the curves' first point, which is no cost of the step
             step_start = time.perf_counter()
             questions = self.questions(self.state.step)
+            with self.clock("time/transfer_s"):
+                if self.method.samples:
+                    self.move_weights()
             with self.clock("time/rollout_s"):
                 rollouts = self.sample(questions)  #   tau_i ~ pi_theta(. | q), i = 1..n
             with self.clock("time/verify_s"):
@@ -112,17 +123,13 @@ class Trainer:
             self.sampler.sleep()
             with self.clock("time/train_s"):
                 batch = self.weigh_questions(questions, rollouts, graded)  #   P, alpha <- f(P), beta <- g(P)
-                gap = LogprobGap(
-                    self.config.rollout.max_logprob_gap, self.state.step, self.sampler.version, self.state.version
-                )
+                gap = LogprobGap(self.config, self.state.step)
                 batch = with_reference(batch, self.config, self.updater, self.reference)
                 batch = with_trainer_logprobs(batch, self.config, self.updater, gap)
                 assembled = assemble(batch, self.method, self.config, self.state.step, self.state.baseline)  # L
                 measured = self.measure(assembled)
                 sums, outcomes = self.update(batch, assembled, gap)  #   theta <- theta - eta grad L
                 self.state.baseline = baseline_after(batch, self.method, self.config, self.state.baseline)
-            with self.clock("time/transfer_s"):
-                self.move_weights()
             self.timings["time/step_s"] = time.perf_counter() - step_start
             for name in ("time/train_s", "time/step_s"):  # what is only looked at is no cost of the method
                 self.timings[name] -= self.timings["time/measure_s"]
@@ -146,19 +153,33 @@ class Trainer:
         if samples == 0:
             return [[] for _ in questions]
         asked = [(i, problem) for i, problem in enumerate(questions) if not self.memory.rests(problem.id)]
+        drawn = self._draw(asked, "train", samples, settings.max_response_tokens)
+        return [drawn.get(index, []) for index in range(len(questions))]
+
+    def _draw(
+        self, asked: list[tuple[int, Problem]], purpose: str, samples: int, max_tokens: int
+    ) -> dict[int, list[Trajectory]]:
+        """Draw responses from the trainer's present weights; by the number that each question came with.
+
+        Raises:
+            TrainingFault: the sampler has other weights.
+        """
+        settings, version = self.config.rollout, self.sampler.version
+        if version != self.state.version:
+            message = f"step {self.state.step}: the sampler's weights are version {version}, the trainer's "
+            raise TrainingFault(f"{message}{self.state.version}; the same command continues from the last checkpoint")
         own = self.engine.share(asked, settings.tensor_parallel)
         requests = [
             SamplingRequest(
                 self.prompts[problem.id],
-                request_seed(self.config.seed, "train", self.state.step, problem.id),
+                request_seed(self.config.seed, purpose, self.state.step, problem.id),
                 samples,
                 settings.temperature,
                 settings.top_p,
-                settings.max_response_tokens,
+                max_tokens,
             )
             for _, problem in own
         ]
-        version = self.sampler.version
         drawn = [
             (index, [
                 Trajectory(problem.id, index, i, self.prompts[problem.id], s.tokens, s.logprobs, 0.0, version,
@@ -167,8 +188,7 @@ class Trainer:
             ])
             for (index, problem), batch in zip(own, self.sampler.sample(requests), strict=True)
         ]  # fmt: skip
-        by_question = dict(self.engine.gather_shares(drawn, settings.tensor_parallel))
-        return [by_question.get(index, []) for index in range(len(questions))]
+        return dict(self.engine.gather_shares(drawn, settings.tensor_parallel))
 
     def verify(self, questions: list[Problem], rollouts: list[list[Trajectory]]) -> list[GradedRollouts]:
         """Grade every rollout (Eq. 7)."""
@@ -234,8 +254,24 @@ class Trainer:
         return rate * min(1.0, (self.state.step - self.stage_start + 1) / max(1, settings.warmup_steps))
 
     def move_weights(self) -> None:
-        """Give the sampler the trainer's weights, with their version."""
-        self.sampler.load_weights(self.engine.named_weights(), self.state.version)
+        """Give the sampler the trainer's weights, with their version, unless it has them."""
+        if self.sampler.version != self.state.version:
+            self.sampler.load_weights(self.engine.named_weights(), self.state.version)
+
+    def check_sampler(self) -> None:
+        """Have the sampler hold the trainer's weights, and compare the two on a few responses drawn for that.
+
+        For answers that nobody trains on: the trainer never sees those, and they may follow another law.
+
+        Raises:
+            TrainingFault: their log-probs are too far apart.
+        """
+        self.move_weights()
+        settings = self.config.rollout
+        asked = list(enumerate(spread_sample(self.problems, settings.gap_check_rollouts)))
+        drawn = self._draw(asked, "check", 1, min(PROBE_TOKENS, settings.max_response_tokens))
+        rollouts = [rollout for index, _ in asked for rollout in drawn[index]]
+        compare(self.updater, rollouts, LogprobGap(self.config, self.state.step))
 
     def validate_if_due(self) -> None:
         """Sample the validation curves' problems every ``validation.every`` steps, and at the end."""
@@ -244,6 +280,7 @@ class Trainer:
         due = settings.every and (step % settings.every == 0 or step == self.config.schedule.steps)
         if done or not due:
             return
+        self.check_sampler()
         self.rows["validation"] += validation_rows(
             self.sampler, self.verifier, self.tokenizer, self.curves, self.config, step, self.engine
         )
@@ -266,6 +303,7 @@ class Trainer:
                 **measured,
                 "optim/learning_rate": self.learning_rate(),
                 "check/logprob_gap": gap.largest,
+                "check/logprob_gap_mean": gap.mean,
                 "check/logprob_gap_rollouts": float(gap.rollouts),
                 "check/policy_version": float(self.state.version),
                 **self.timings,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from hpt.batch import MicroBatch, WeightedTrajectory, collate, split_into_micro_batches, split_over_ranks
 from hpt.batch import zero_weight_filler as filler
 from hpt.engine import PolicyEngine, StepOutcome
+from hpt.logprob_gap import Gap, gap_of
 from hpt.policy import forward_micro_batch
 from hpt.upge.estimator import Component, TokenStreams, upge_loss
 from hpt.upge.regularisers import entropy_bonus, kl_to_reference
@@ -91,15 +92,15 @@ class Updater:
         self,
         items: Sequence[WeightedTrajectory],
         learning_rate: float,
-        see_gap: Callable[[float, int], None] | None = None,
+        see_gap: Callable[[list[Gap]], None] | None = None,
     ) -> tuple[StepOutcome | None, Sums]:
         """Take one optimiser step on the whole step's trajectories (the same list on every rank).
 
         Args:
             items: the trajectories.
             learning_rate: of this step.
-            see_gap: called before the optimiser steps with the largest |log-prob - old log-prob| of the rollouts of all
-                ranks (nats) and their number; what it raises keeps the step from being taken.
+            see_gap: called before the optimiser steps with the gaps between log-probs and old log-probs of all ranks'
+                rollouts; what it raises keeps the step from being taken.
 
         Returns:
             What became of the step (None: nothing weighed anything, no step was taken) and this rank's metric sums.
@@ -107,25 +108,28 @@ class Updater:
         totals: Sums = {}
         if not items:
             return None, totals
-        gaps: list[tuple[float, int]] = []
+        gaps: list[Gap] = []
         for batch in self.micro_batches(items):
-            sums, gap = self.accumulate(batch)
-            gaps.append(gap)
+            sums, own = self.accumulate(batch)
+            gaps += own
             for name, value in sums.items():
                 totals[name] = totals.get(name, 0.0) + value
         if see_gap is not None:
-            gaps = self.engine.gather(gaps)
-            # np.max, because Python's max() forgets a nan that is not the first
-            see_gap(float(np.max([largest for largest, _ in gaps])), sum(rollouts for _, rollouts in gaps))
+            see_gap(self.engine.gather(gaps))
         return self.engine.step(learning_rate), totals
 
-    def accumulate(self, batch: MicroBatch) -> tuple[Sums, tuple[float, int]]:
-        """Run one forward and backward, adding to the gradient; returns metric sums, and the gap on its rollouts."""
+    def accumulate(self, batch: MicroBatch) -> tuple[Sums, list[Gap]]:
+        """Run one forward and backward, adding to the gradient; returns metric sums, and the gaps of its rollouts."""
         batch = move(batch, self.engine.device)
         logprobs, entropies = self.forward(batch)
         loss, sums = micro_batch_loss(batch, logprobs, entropies, self.rows, self.reference_logprobs(batch))
         self.engine.backward(loss)
-        return sums, _largest_gap(batch, logprobs)
+        rollouts = [
+            (member.trajectory.old_logprobs, own)
+            for member, own in zip(batch.members, by_trajectory(batch, logprobs.detach()), strict=True)
+            if not member.trajectory.is_demonstration
+        ]
+        return sums, [gap_of(own, old) for old, own in rollouts]
 
     def loss(self, batch: MicroBatch, of: nn.Module) -> Tensor:
         """Return a micro-batch's part of the step's loss under the model ``of``, without any KL term."""
@@ -149,19 +153,17 @@ class Updater:
         found: list[tuple[int, Any]] = []
         for own in self.micro_batches(items) if items else []:
             batch = move(own, self.engine.device)
-            values = self.forward(batch, of)[0].float().cpu().numpy()
-            ends = np.cumsum([member.trajectory.length for member in batch.members])[:-1]
-            for member, part in zip(batch.members, np.split(values, ends), strict=True):
+            values = self.forward(batch, of)[0]
+            for member, part in zip(batch.members, by_trajectory(batch, values), strict=True):
                 if (index := place.get(id(member.trajectory))) is not None:  # else it only fills up another rank's work
                     found.append((index, part))
         return {id(items[index].trajectory): values for index, values in self.engine.gather(found)}
 
 
-def _largest_gap(batch: MicroBatch, logprobs: Tensor) -> tuple[float, int]:
-    """Return the largest |log-prob - old log-prob| of a micro-batch's rollouts, 0 without any, and their number."""
-    sampled = torch.tensor([not member.trajectory.is_demonstration for member in batch.members], device=logprobs.device)
-    gaps = (logprobs.detach() - batch.old_logprobs).abs()[sampled[batch.trajectory]]
-    return float(gaps.max()) if len(gaps) else 0.0, int(sampled.sum())
+def by_trajectory(batch: MicroBatch, values: Tensor) -> list[np.ndarray]:
+    """Return a micro-batch's values [T] as one array [len] per trajectory, in order."""
+    ends = np.cumsum([member.trajectory.length for member in batch.members])[:-1]
+    return np.split(values.float().cpu().numpy(), ends)
 
 
 def move(batch: MicroBatch, device: torch.device) -> MicroBatch:

@@ -15,7 +15,7 @@ from hpt.tasks.problems import Problem, save_problems
 from hpt.tasks.tokenizer import VOCABULARY, build_tokenizer
 
 
-def write_digits(folder: Path, heads: int = 1) -> Path:
+def write_digits(folder: Path, heads: int = 1, tied: bool = False) -> Path:
     """Write ``model/`` (a new Qwen2 of 20,000 weights per head) and ``problems.jsonl`` below ``folder``."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -23,7 +23,7 @@ def write_digits(folder: Path, heads: int = 1) -> Path:
     torch.manual_seed(0)
     shape = Qwen2Config(
         vocab_size=len(VOCABULARY), hidden_size=32 * heads, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=128, tie_word_embeddings=False,
+        num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=128, tie_word_embeddings=tied,
         bos_token_id=1, eos_token_id=2, pad_token_id=0,
     )  # fmt: skip
     Qwen2ForCausalLM(shape).float().save_pretrained(folder / "model")

@@ -64,18 +64,20 @@ def small_model(seed: int = 0) -> nn.Module:
 
 
 class ScriptedSampler:
-    """Answers as told, with the log-probs of the weights it was last given; counts what it is asked."""
+    """Answers as told, with the log-probs of the weights it was last given; counts what it is asked and given."""
 
     def __init__(self, model: nn.Module, script: Script, temperature: float = 1.0) -> None:
         self.model, self.script, self.version = copy.deepcopy(model), script, 0
-        self.stale, self.requests = False, 0
+        self.skips, self.stale, self.requests, self.loads = False, False, 0, 0
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """Take the trainer's weights; with ``stale`` it only says so."""
+        """Take the trainer's weights; with ``skips`` it does nothing, and with ``stale`` it only says that it did."""
         found = {name: weight.clone() for name, weight in weights}
-        if not self.stale:
-            self.model.load_state_dict(found)
+        self.loads += 1
+        if not self.skips:
             self.version = version
+            if not self.stale:
+                self.model.load_state_dict(found)
 
     def sleep(self) -> None:
         """Holds no memory to give back."""

@@ -20,7 +20,7 @@ from hpt.final_evaluations import in_order
 from hpt.launch import job_command, launcher_options
 from hpt.pool import run_jobs
 from hpt.ranks import Ranks, RankWatch, join, sampler_width
-from hpt.rollout import Sampler
+from hpt.rollout import NO_WEIGHTS, Sampler
 from hpt.tasks.problems import Problem
 
 #: What a launcher sets for the second of two ranks.
@@ -332,6 +332,9 @@ class Engine:
     def collective_rpc(self, name: str, kwargs: Any) -> None:
         self.calls.append(name)
 
+    def apply_model(self, function: Any) -> None:
+        self.calls.append(function.__name__)
+
     def reset_prefix_cache(self) -> None:
         self.calls.append("reset")
 
@@ -342,10 +345,12 @@ def test_the_sampler_sleeps_until_it_is_given_weights(sleeps: bool) -> None:
     engine = Engine()
     sampler._sleeps, sampler._asleep = sleeps, False
     sampler._engine = engine  # pyright: ignore[reportAttributeAccessIssue]
+    sampler.version = 1
     sampler.sleep()
     sampler.sleep()
+    assert sampler.version == (NO_WEIGHTS if sleeps else 1)  # so that the trainer knows that it has to move some
     sampler.load_weights([], 1)
     sampler.load_weights([], 2)
-    loads = ["reload_weights", "reset"]
-    woken = ["sleep 2", "wake weights", "reload_weights", "wake kv_cache", "reset"]
+    loads = ["reload_weights", "_repack_head", "reset"]
+    woken = ["sleep 2", "wake weights", "reload_weights", "_repack_head", "wake kv_cache", "reset"]
     assert engine.calls == [*(woken if sleeps else loads), *loads]

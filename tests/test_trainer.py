@@ -19,6 +19,7 @@ from hpt.memory import FeedbackMemory
 from hpt.methods import METHODS, Method
 from hpt.metrics import METRICS, timing_columns
 from hpt.policy import PolicyModule
+from hpt.rollout import NO_WEIGHTS
 from hpt.settings import EngineSettings, OptimizerSettings
 from hpt.trainer import Trainer
 from hpt.update import Updater
@@ -326,15 +327,50 @@ def test_skipped_updates_are_counted_and_are_no_new_version() -> None:
 
 
 def test_stale_weights_stop_the_run() -> None:
-    trainer = make_trainer(config_for("hpt", optimizer__learning_rate=0.3))
-    sampler: Any = trainer.sampler
+    """Also where the sampler takes them for new ones: a part of them may have been left behind."""
+    for how, said in (
+        ("skips", "step 1: the sampler's weights are version 0, the trainer's 2"),
+        ("stale", r"step 1: .*differ by .*allowed is diagnostics.max_mean_logprob_gap = 0.001"),
+    ):
+        trainer = make_trainer(config_for("hpt", optimizer__learning_rate=0.3))
+        trainer.train(1)
+        setattr(trainer.sampler, how, True)
+        before = weights_of(trainer.engine)
+        with pytest.raises(TrainingFault, match=said):
+            trainer.train(2)
+        assert same_weights(weights_of(trainer.engine), before)
+        assert trainer.state.step == len(metrics(trainer)) == 1
+
+
+@pytest.mark.parametrize("method", ["sft", "grpo", "hpt"])
+def test_no_method_evaluates_other_weights_than_it_trained(method: str) -> None:
+    curves = {"digits": problems(2)}
+    trainer = make_trainer(config_for(method, validation__every=2, optimizer__learning_rate=0.3), curves=curves)
+    trainer.validate_if_due()
     trainer.train(1)
+    sampler: Any = trainer.sampler
     sampler.stale = True
-    trainer.train(2)  # sampled before the weights moved on
-    with pytest.raises(TrainingFault, match=r"step 2: .*max_logprob_gap = 0.05.*version 2, the trainer's 4"):
-        trainer.train(3)
-    assert trainer.state.step == 2
-    assert len(metrics(trainer)) == 2
+    with pytest.raises(TrainingFault, match=r"step [12]: .*max_mean_logprob_gap"):
+        trainer.train(2)
+    assert {row["step"] for row in trainer.rows["validation"]} == {0}
+
+
+def test_weights_move_only_when_somebody_samples_from_them() -> None:
+    """Twice for SFT's two validations after the base's; before every later step's rollouts for HPT, and at its end."""
+    for method, loads in (("sft", 2), ("hpt", 4)):
+        trainer = make_trainer(config_for(method, validation__every=2), curves={"digits": problems(2)})
+        trainer.train(4)
+        sampler: Any = trainer.sampler
+        assert sampler.loads == loads
+
+
+def test_weights_that_were_given_back_are_moved_again_though_no_update_was_applied() -> None:
+    trainer = make_trainer(config_for("hpt", optimizer__skip_above_norm=1e-9))
+    sampler: Any = trainer.sampler
+    sampler.sleep = lambda: setattr(sampler, "version", NO_WEIGHTS)
+    trainer.train(3)
+    assert trainer.state.version == 0
+    assert sampler.loads == 2
 
 
 def test_one_log_prob_that_is_no_number_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -369,7 +405,7 @@ def test_no_step_is_taken_where_the_gap_is_too_large(question: int, monkeypatch:
     asked: list[int] = []
     monkeypatch.setattr(trainer.updater, "logprobs", _counted(trainer.updater.logprobs, asked))
     before = weights_of(trainer.engine)
-    with pytest.raises(TrainingFault, match=r"differ by 0\.1 nats"):
+    with pytest.raises(TrainingFault, match=r"differ by .* and by 0\.1 at most"):
         trainer.train(1)
     assert same_weights(before, weights_of(trainer.engine))
     assert trainer.state.version == 0
@@ -389,6 +425,33 @@ def test_the_gap_is_looked_at_on_trained_rollouts_and_on_others() -> None:
     assert row["check/logprob_gap"] < 1e-4
 
 
+def test_one_rollout_over_the_bound_stops_a_run_until_it_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run goes on under its name, with the numbers it would have had under a wider bound."""
+    genuine = ScriptedSampler._one
+
+    def off(self: ScriptedSampler, request: Any, index: int) -> Any:
+        sample = genuine(self, request, index)
+        if index == 1 and request.prompt_tokens.tolist() == trainer.prompts["q2"].tolist():
+            sample.logprobs[-1] += 0.1  # a single token: on average nothing
+        return sample
+
+    monkeypatch.setattr(ScriptedSampler, "_one", off)
+    plain, mean = config_for("hpt"), {"diagnostics__max_mean_logprob_gap": 0.01}
+    trainer = make_trainer(config_for("hpt", **mean))
+    with pytest.raises(TrainingFault, match=r"max_logprob_gap = 0.05.*add --set diagnostics.rollouts_over_gap=1"):
+        trainer.train(1)
+    assert trainer.state.version == 0
+    allowed = config_for("hpt", **mean, diagnostics__rollouts_over_gap=1)
+    assert allowed.fingerprint() == plain.fingerprint()
+    found = {}
+    for name, config in (("allowed", allowed), ("wider", config_for("hpt", **mean, rollout__max_logprob_gap=1.0))):
+        trainer = make_trainer(config)
+        trainer.train(2)
+        found[name] = weights_of(trainer.engine)
+        assert metrics(trainer)[0]["check/logprob_gap"] == pytest.approx(0.1, abs=1e-4)
+    assert same_weights(found["allowed"], found["wider"])
+
+
 def test_old_logprobs_of_the_trainer_start_at_ratio_one(monkeypatch: pytest.MonkeyPatch) -> None:
     genuine = ScriptedSampler._one
 
@@ -400,9 +463,11 @@ def test_old_logprobs_of_the_trainer_start_at_ratio_one(monkeypatch: pytest.Monk
     monkeypatch.setattr(ScriptedSampler, "_one", off)
     kl = {}
     for who in ("sampler", "trainer"):
-        trainer = make_trainer(config_for("hpt", rollout__old_logprobs=who, schedule__updates_per_step=1))
+        chosen = {"rollout__old_logprobs": who, "schedule__updates_per_step": 1}
+        trainer = make_trainer(config_for("hpt", **chosen, diagnostics__max_mean_logprob_gap=0.03))
         trainer.train(1)
-        assert metrics(trainer)[0]["check/logprob_gap"] == pytest.approx(0.02, abs=1e-4)
+        for name in ("check/logprob_gap", "check/logprob_gap_mean"):
+            assert metrics(trainer)[0][name] == pytest.approx(0.02, abs=1e-4)
         kl[who] = metrics(trainer)[0]["estimator/approx_kl"]
     assert kl["sampler"] == pytest.approx(0.02**2 / 2, rel=0.05)
     assert abs(kl["trainer"]) < 1e-9
@@ -513,6 +578,7 @@ def test_rollouts_carry_the_version_of_the_weights_they_were_drawn_from() -> Non
     trainer = make_trainer(config_for("hpt"))
     versions = []
     for step in range(3):
+        trainer.move_weights()
         versions.append(
             {rollout.policy_version for group in trainer.sample(trainer.questions(step)) for rollout in group}
         )

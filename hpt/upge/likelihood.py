@@ -22,10 +22,12 @@ def token_logprobs_and_entropy(
     temperature: float = 1.0,
     chunk_tokens: int | None = None,
     bias: Tensor | None = None,
+    cap: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return log pi(target) and the entropy of pi at every position.
 
-    pi = softmax((hidden weight^T + bias) / temperature).
+    pi = softmax(z / temperature) with z = hidden weight^T + bias, or cap tanh(z / cap) in its place (Gemma 2's
+    soft-capping).
 
     Gradients flow to hidden, weight and bias through both outputs; the entropy's is computed only if it is asked for.
     Not differentiable twice. ``weight`` may be a parameter whose data are taken away after the forward pass and brought
@@ -38,6 +40,7 @@ def token_logprobs_and_entropy(
         temperature: sampling temperature, so that log pi is that of the law sampled from.
         chunk_tokens: tokens whose logits exist at once; None = as many as `CHUNK_ELEMENTS` allows.
         bias: [V] or None.
+        cap: bound of the logits, or None.
 
     Returns:
         logprobs [T] and entropies [T] in nats; float32, or float64 for float64 inputs. bfloat16 inputs are multiplied
@@ -50,21 +53,22 @@ def token_logprobs_and_entropy(
         (0.25, 4.0)
     """
     tokens = chunk_tokens or max(1, CHUNK_ELEMENTS // weight.shape[0])
-    logprobs, entropies = _ChunkedLikelihood.apply(hidden, weight, bias, targets, temperature, tokens)  # pyright: ignore
+    logprobs, entropies = _ChunkedLikelihood.apply(hidden, weight, bias, targets, temperature, tokens, cap)  # pyright: ignore
     return logprobs, entropies
 
 
 class _ChunkedLikelihood(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, temperature: float, chunk: int
-    ) -> tuple[Tensor, Tensor]:
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, temperature: float, chunk: int,
+        cap: float | None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         total = hidden.shape[0]
         precise = torch.promote_types(hidden.dtype, torch.float32)
         logprobs, entropies, log_norms = (hidden.new_empty(total, dtype=precise) for _ in range(3))
         for start in range(0, total, chunk):
             part = slice(start, start + chunk)
-            logits = _logits(hidden[part], weight, bias, temperature)
+            logits = _logits(hidden[part], weight, bias, temperature, cap)
             chosen = logits.gather(1, targets[part, None]).squeeze(1)
             # by hand, because torch.logsumexp would hold a second chunk at the same time as ours
             largest = logits.amax(1, keepdim=True)
@@ -77,7 +81,7 @@ class _ChunkedLikelihood(torch.autograd.Function):
             log_norms[part] = log_norm + largest.squeeze(1)
             logprobs[part] = chosen - log_norms[part]
         ctx.save_for_backward(hidden, weight, bias, targets, log_norms, entropies)
-        ctx.temperature, ctx.chunk = temperature, chunk
+        ctx.temperature, ctx.chunk, ctx.cap = temperature, chunk, cap
         ctx.set_materialize_grads(False)  # None instead of zeros where an output was not used
         return logprobs, entropies
 
@@ -94,17 +98,22 @@ class _ChunkedLikelihood(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight, dtype=precise) if need_weight else None
         grad_bias = torch.zeros_like(bias, dtype=precise) if need_bias and bias is not None else None
         if grad_logprobs is None and grad_entropies is None:
-            return (None,) * 6
+            return (None,) * 7
         for start in range(0, hidden.shape[0], ctx.chunk):
             part = slice(start, start + ctx.chunk)
-            log_probabilities = _logits(hidden[part], weight, bias, ctx.temperature).sub_(log_norms[part, None])
+            logits = _logits(hidden[part], weight, bias, ctx.temperature, ctx.cap)
+            slope = (
+                None if ctx.cap is None else 1 - (logits * (ctx.temperature / ctx.cap)).square()
+            )  # tanh' = 1 - tanh^2
             grad_logits = _logit_gradient(
-                log_probabilities,
+                logits.sub_(log_norms[part, None]),
                 targets[part],
                 None if grad_logprobs is None else grad_logprobs[part],
                 None if grad_entropies is None else grad_entropies[part],
                 entropies[part],
             ).div_(ctx.temperature)
+            if slope is not None:
+                grad_logits.mul_(slope)
             if grad_bias is not None:
                 grad_bias += grad_logits.sum(0)
             low = grad_logits.to(hidden.dtype)
@@ -114,7 +123,7 @@ class _ChunkedLikelihood(torch.autograd.Function):
                 _add_product(grad_weight, low.t(), hidden[part])
         cast_weight = None if grad_weight is None else grad_weight.to(weight.dtype)
         cast_bias = None if grad_bias is None else grad_bias.to(weight.dtype)
-        return grad_hidden, cast_weight, cast_bias, None, None, None
+        return grad_hidden, cast_weight, cast_bias, None, None, None, None
 
 
 def _logit_gradient(
@@ -143,10 +152,12 @@ def _logit_gradient(
     return gradient
 
 
-def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
+def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float, cap: float | None) -> Tensor:
     logits = _product(hidden, weight.t())
     if bias is not None:
         logits.add_(bias)
+    if cap is not None:
+        logits.div_(cap).tanh_().mul_(cap)
     return logits if temperature == 1.0 else logits.div_(temperature)
 
 

@@ -24,9 +24,11 @@ def inputs(dtype: torch.dtype = torch.float64, scale: float = 1.0) -> tuple[Tens
     return draw(TOKENS, WIDTH), draw(VOCABULARY, WIDTH), draw(VOCABULARY), targets
 
 
-def full_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, temperature: float) -> Any:
-    logits = hidden @ weight.T
-    log_p = torch.log_softmax((logits if bias is None else logits + bias) / temperature, -1)
+def full_logits(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, temperature: float, cap: float | None = None
+) -> Any:
+    logits = hidden @ weight.T if bias is None else hidden @ weight.T + bias
+    log_p = torch.log_softmax((logits if cap is None else cap * torch.tanh(logits / cap)) / temperature, -1)
     return log_p.gather(1, targets[:, None]).squeeze(1), -(log_p.exp() * log_p).sum(-1)
 
 
@@ -46,16 +48,18 @@ LOSSES = {
 @pytest.mark.parametrize("asked", sorted(LOSSES))
 @pytest.mark.parametrize("with_bias", [True, False])
 @pytest.mark.parametrize("temperature", [1.0, 0.6, 2.0])
+@pytest.mark.parametrize("cap", [None, 1.5])
 @pytest.mark.parametrize("chunk", [1, 4, TOKENS, 1000, None])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 def test_values_and_gradients_are_those_of_full_logits(
-    asked: str, with_bias: bool, temperature: float, chunk: int | None, dtype: torch.dtype, tolerance: float
-) -> None:
+    asked: str, with_bias: bool, temperature: float, cap: float | None, chunk: int | None, dtype: torch.dtype,
+    tolerance: float,
+) -> None:  # fmt: skip
     hidden, weight, bias, targets = inputs(dtype)
     used_bias = bias if with_bias else None
     leaves = [hidden, weight, *([bias] if with_bias else [])]
-    expected = full_logits(hidden, weight, used_bias, targets, temperature)
-    actual = token_logprobs_and_entropy(hidden, weight, targets, temperature, chunk, used_bias)
+    expected = full_logits(hidden, weight, used_bias, targets, temperature, cap)
+    actual = token_logprobs_and_entropy(hidden, weight, targets, temperature, chunk, used_bias, cap)
     expected_gradients = torch.autograd.grad(LOSSES[asked](*expected, *random_weights(dtype)), leaves)
     gradients = torch.autograd.grad(LOSSES[asked](*actual, *random_weights(dtype)), leaves)
     for a, b in zip((*actual, *gradients), (*expected, *expected_gradients), strict=True):
@@ -63,9 +67,10 @@ def test_values_and_gradients_are_those_of_full_logits(
         torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
-def test_gradcheck() -> None:
+@pytest.mark.parametrize("cap", [None, 1.5])
+def test_gradcheck(cap: float | None) -> None:
     hidden, weight, bias, targets = inputs()
-    arguments = (hidden[:4], weight, targets[:4], 0.7, 3, bias)
+    arguments = (hidden[:4], weight, targets[:4], 0.7, 3, bias, cap)
     assert torch.autograd.gradcheck(token_logprobs_and_entropy, arguments)
 
 

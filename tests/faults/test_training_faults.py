@@ -205,13 +205,11 @@ def test_a_skipped_transfer_stops_the_run_before_an_update_and_says_whose_weight
     trainer = make_trainer(config_for("hpt", optimizer__learning_rate=0.3))
     trainer.train(1)
     sampler: Any = trainer.sampler
-    sampler.stale = True
-    trainer.train(2)
+    sampler.skips = True
     before = weights_of(trainer.engine)
-    with pytest.raises(TrainingFault, match=r"the sampler's weights are version 2, the trainer's 4"):
-        trainer.train(3)
+    with pytest.raises(TrainingFault, match=r"the sampler's weights are version 0, the trainer's 2"):
+        trainer.train(2)
     assert same_weights(weights_of(trainer.engine), before)
-    sampler.stale = False  # and whoever continues, with the weights moved again, goes on
-    trainer.move_weights()
+    sampler.skips = False  # and whoever continues, with the weights moved again, goes on
     trainer.train(3)
     assert len(trainer.rows["metrics"]) == 3
