@@ -7,7 +7,7 @@ from hpt.artefacts.selection import of_method
 from hpt.catalogue import arm_label
 from hpt.config import RunConfig
 from hpt.export import RunRecords
-from hpt.methods import Method, method_named, resolved_row
+from hpt.methods import Method, resolved_row, stages_of
 
 #: Settings that weigh a component, as captions call them.
 _WEIGHTS = {"sft_coefficient": "SFT", "offline_coefficient": "off-policy RL"}
@@ -30,16 +30,15 @@ def settings_text(records: Sequence[RunRecords], policy: str, methods: Sequence[
 
 
 def _words(config: RunConfig) -> str:
-    method = method_named(config.method)
-    stages = [method_named(name) for name in method.stages] or [method]
-    words = [f"rate {config.optimizer.learning_rate:g}"]
-    if len(stages) > 1:
-        first = config.optimizer.first_stage_learning_rate or config.optimizer.learning_rate
-        share = 100 * config.schedule.first_stage_share
-        words.append(f"after SFT at rate {first:g} in the first {share:.0f} % of the steps")
+    stages = stages_of(config)
+    words = [f"rate {stages[-1].config.optimizer.learning_rate:g}"]
+    for stage in stages[:-1]:
+        share, rate = 100 * stage.length / config.schedule.steps, stage.config.optimizer.learning_rate
+        part = f"the {'next' if stage.start else 'first'} {share:.0f} % of the steps"
+        words.append(f"after {stage.method.title} at rate {rate:g} in {part}")
     if config.policy.after:
         words.append(f"from the end of {arm_label(config.policy.after)}")
-    weights = dict.fromkeys(word for stage in stages for word in _weights(stage, config))
+    weights = dict.fromkeys(word for stage in stages for word in _weights(stage.method, stage.config))
     return ", ".join([*words, *weights])
 
 
