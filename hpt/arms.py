@@ -107,8 +107,9 @@ class Arm:
         """
         general = {name: value for name, value in settings.items() if not is_addressed(name, value)}
         given = {**general, **self._addressed(settings)}
-        gate = method_named(self.method).settings.get("gate", {})
-        if gate.get("kind") == "constant" and "gate.kind" not in given:
+        stages = method_named(self.method).stages or (self.method,)
+        gates = {method_named(name).settings.get("gate", {}).get("kind") for name in stages}
+        if gates == {"constant"} and "gate.kind" not in given:
             given = {name: value for name, value in given.items() if name not in _NOT_OF_A_CONSTANT_GATE}
         return given
 

@@ -32,7 +32,7 @@ from hpt.laboratory.random_batch import (
     streams_of,
     upge_gradient,
 )
-from hpt.methods import METHODS, Method, method_named, resolved_row
+from hpt.methods import METHODS, Method, resolved_row, stages_of
 from hpt.own_modules import refresh
 from hpt.registry import resolve
 from hpt.scales import build_config
@@ -133,12 +133,11 @@ def check_gradient(own: str | Row, part: str = "", data: Data = "rollouts", seed
 
 
 def _method_findings(name: str, seed: int) -> list[Finding]:
-    config, findings = build_config(name), []
-    whole = method_named(name)
-    for method in [method_named(stage) for stage in whole.stages] or [whole]:
-        findings += _gate_findings(config.gate, config)
-        for component in method.components:
-            findings += _row_findings(resolved_row(component, config), component.data, seed)
+    findings = []
+    for stage in stages_of(build_config(name)):
+        findings += _gate_findings(stage.config.gate, stage.config)
+        for component in stage.method.components:
+            findings += _row_findings(resolved_row(component, stage.config), component.data, seed)
     return findings
 
 

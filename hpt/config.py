@@ -55,6 +55,11 @@ class RunConfig(Settings):
     engine: EngineSettings = EngineSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
     diagnostics: DiagnosticsSettings = DiagnosticsSettings()
+    over_stages: list[str] = Field(
+        default=[],
+        json_schema_extra={"neutral": True},
+        description="settings of the user that stand above those of the stages' methods, filled in with the method's",
+    )
     own_modules: dict[str, str] = Field(
         default={},
         json_schema_extra={"neutral": True},
@@ -199,6 +204,19 @@ def nest(dotted: Mapping[str, Any]) -> dict[str, Any]:
             layer = {key: layer}
         nested = merge(nested, layer)
     return nested
+
+
+def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turn ``{"gate": {"count": 2}}`` into ``{"gate.count": 2}``.
+
+    Example:
+        >>> flat(nest({"gate.count": 2, "seed": 1}))
+        {'gate.count': 2, 'seed': 1}
+    """
+    dotted: dict[str, Any] = {}
+    for name, value in nested.items():
+        dotted |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return dotted
 
 
 def validate(settings: Mapping[str, Any]) -> RunConfig:

@@ -178,8 +178,17 @@ class PolicyEngine(Ranks):
         if path is None:
             raise RecordFault(f"{folder}: no DeepSpeed state; remove this checkpoint and the one before is used")
 
+    def reset_optimizer(self) -> None:
+        """Set the optimiser's moments and count of updates to zero, as a new one's are; weights and masters stay.
+
+        In place: DeepSpeed holds views of these tensors.
+        """
+        for state in self._inner.state.values():
+            for value in state.values():
+                value.zero_()
+
     def close(self) -> None:
-        """Let go of the engine's buffers (a second stage builds a new engine in the same process)."""
+        """Let go of the engine's buffers (another engine may be built in the same process)."""
         self._engine.destroy()
 
 

@@ -28,7 +28,7 @@ from hpt.integrity import (
     set_aside_unreadable_config,
     write_checksums,
 )
-from hpt.methods import method_named, names_used, stage_at
+from hpt.methods import names_used, stages_of
 from hpt.model_folder import load_tokenizer, save_model_folder
 from hpt.own_modules import check_unchanged, keep_sources
 from hpt.ranks import finish_watch, first_failure, join, launched_rank, launched_ranks, report_failure
@@ -135,9 +135,7 @@ def encoded_training(config: RunConfig, tokenizer: Any) -> EncodedTraining:
     Raises:
         ConfigError: an unreadable row, a missing demonstration, a prompt or demonstration over its limit.
     """
-    method = method_named(config.method)
-    stages = [method_named(name) for name in method.stages] or [method]
-    needed = any(stage.needs_demonstrations for stage in stages)
+    needed = any(stage.method.needs_demonstrations for stage in stages_of(config))
     return encode_training(tokenizer, training_problems_of(config), config, needed)
 
 
@@ -163,18 +161,14 @@ def _post_train(config: RunConfig, folder: RunFolder) -> Any:
     attention, layout = attention_and_layout(config.engine.attention, config.engine.layout, config.policy.dtype)
     chosen = config.engine.model_copy(update={"attention": attention, "layout": layout})
 
-    def engine_from(model_folder: str) -> PolicyEngine:
-        model = load_model(model_folder, dtype, attention)
-        return PolicyEngine(model, chosen, config.optimizer, config.policy.dtype)
-
     with Verifier(timeout_s=config.rollout.verifier_timeout_s) as verifier:
-        engine = engine_from(base)
+        engine = PolicyEngine(load_model(base, dtype, attention), chosen, config.optimizer, config.policy.dtype)
         check_own_forward(engine, spread_sample(list(data.prompts.values()), 4)[:4], config)
         # rank 0 looks for all: it sets damaged checkpoints aside, and two ranks must not disagree on where to continue
         ((path, state, records),) = engine.gather([load_newest(checkpoints)] if engine.rank == 0 else [])
         sampler = Sampler(base, config.rollout, config.policy.dtype, engine.ranks)
         reference = None
-        if config.estimator.kl_coefficient:
+        if any(stage.config.estimator.kl_coefficient for stage in stages_of(config)):
             reference = PolicyModule(load_model(base, dtype, attention)).to(engine.device).requires_grad_(False)
         if path is not None:
             engine.load_state(path)
@@ -188,22 +182,13 @@ def _post_train(config: RunConfig, folder: RunFolder) -> Any:
 
         def after_step() -> None:
             step = trainer.state.step
-            if step % config.checkpoint.every == 0 or step == stage_end:
+            if step % config.checkpoint.every == 0 or step == trainer.stage.end:
                 save()
             if engine.rank == 0:
                 folder.set_status("running", step, **progress(trainer.rows["metrics"], config))
 
         trainer.check_sampler()  # a model that the sampler computes otherwise is refused before anything is trained
-        while state.step < config.schedule.steps:
-            _, start, length = stage_at(config, state.step)
-            stage_end = start + length
-            if state.step == start and start > 0:
-                # a new stage: the same weights, a fresh optimiser
-                save_model_folder(engine, tokenizer, folder.path / "stage")
-                engine.close()
-                engine = engine_from(str(folder.path / "stage"))
-                trainer.use_engine(engine)
-            trainer.train(stage_end, after_step)
+        trainer.train(config.schedule.steps, after_step)
         trainer.check_sampler()  # the evaluations that follow sample from it
         save_model_folder(engine, tokenizer, folder.model)
         if engine.rank == 0:

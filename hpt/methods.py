@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from hpt.config import RunConfig
+from hpt.config import RunConfig, flat, merge, nest, validate
 from hpt.errors import ConfigError
 from hpt.registry import resolve
 from hpt.upge.rows import ROWS, Row
@@ -50,6 +50,7 @@ class Method:
         samples: whether rollouts are drawn. Pure SFT needs none: P plays no role in it.
         demonstrations_per_group: how many of the n members of a group are the demonstration (LUFFY and SRFT: 1 of 8).
         stages: methods run one after the other, each with a fresh optimiser (SFT->GRPO); components are then empty.
+            The first has ``schedule.first_stage_share`` of the steps, the others equal parts of the rest.
         like: a method of the package whose tuned settings (`hpt.scales.TUNED`) it takes, below its own ``settings``.
     """
 
@@ -144,11 +145,12 @@ def names_used(config: RunConfig) -> tuple[str, ...]:
         >>> [name for name in names_used(validate({"gate": {"kind": "my_idea:gate"}})) if ":" in name]
         ['my_idea:gate']
     """
-    whole = method_named(config.method)
-    names = [config.method, *whole.stages, config.gate.kind, config.estimator.online_row, config.estimator.offline_row]
-    for method in [method_named(name) for name in whole.stages] or [whole]:
-        for component in method.components:
-            row = resolved_row(component, config)
+    names = [config.method, *method_named(config.method).stages]
+    for stage in stages_of(config):
+        settings = stage.config.estimator
+        names += [stage.config.gate.kind, settings.online_row, settings.offline_row]
+        for component in stage.method.components:
+            row = resolved_row(component, stage.config)
             names += [component.row, row.mask, row.denominator, row.advantage, row.aggregation]
             names.append(row.trajectory_coefficient)
     return tuple(dict.fromkeys(names))
@@ -206,19 +208,74 @@ def resolved_row(component: Component, config: RunConfig) -> Row:
     return row
 
 
-def stage_at(config: RunConfig, step: int) -> tuple[Method, int, int]:
-    """Return (method at work, first step of its stage, number of steps of its stage) for step ``step`` (0-based).
+@dataclass(frozen=True)
+class Stage:
+    """A part of a run that is trained with one method; the whole run, where its method has no stages.
+
+    Attributes:
+        method: at work.
+        start, length: its steps are start, ..., start + length - 1.
+        config: the run's settings with those of the stage's method laid over them.
+    """
+
+    method: Method
+    start: int
+    length: int
+    config: RunConfig
+
+    @property
+    def end(self) -> int:
+        """First step after it."""
+        return self.start + self.length
+
+
+#: What a method may set as a stage; anything else belongs to the whole run.
+_OF_A_STAGE = ("gate.", "estimator.", "optimizer.learning_rate", "optimizer.warmup_steps")
+
+
+def stages_of(config: RunConfig) -> list[Stage]:
+    """Return the stages of a run in order; some may have no steps.
+
+    A stage trains with all ``settings`` of its own method; above them are the whole method's, what was tuned for it and
+    what the user set (``over_stages``), and ``optimizer.first_stage_learning_rate`` in the first.
+
+    Raises:
+        ConfigError: a stage with stages of its own, or a method that as a stage cannot keep what it sets.
+    """
+    whole, steps = method_named(config.method), config.schedule.steps
+    if not whole.stages:
+        return [Stage(whole, 0, steps, config)]
+    first, others = round(config.schedule.first_stage_share * steps), len(whole.stages) - 1
+    starts = [0, *(first + round((steps - first) * index / others) for index in range(others)), steps]
+    return [
+        Stage(method_named(name), start, end - start, _config_of_stage(config, name, index == 0))
+        for index, (name, start, end) in enumerate(zip(whole.stages, starts[:-1], starts[1:], strict=True))
+    ]
+
+
+def _config_of_stage(config: RunConfig, name: str, is_first: bool) -> RunConfig:
+    method = method_named(name)
+    if method.stages:
+        remedy = "name its stages one by one"
+        raise ConfigError(f"stages of {config.method}", name, "methods without stages of its own", remedy)
+    own = flat(method.settings)
+    for setting in own:
+        if not setting.startswith(_OF_A_STAGE):
+            allowed = "nothing: a stage may set gate, estimator, optimizer.learning_rate and optimizer.warmup_steps"
+            raise ConfigError(f"{setting} of {method.name}", own[setting], allowed, "set it for the whole run")
+    own = {setting: value for setting, value in own.items() if setting not in config.over_stages}
+    if is_first and config.optimizer.first_stage_learning_rate is not None:
+        own["optimizer.learning_rate"] = config.optimizer.first_stage_learning_rate
+    return validate(merge(config.model_dump(mode="json"), nest(own)))
+
+
+def stage_at(config: RunConfig, step: int) -> Stage:
+    """Return the stage at work in step ``step`` (0-based), the last one where the run is done.
 
     Example:
-        >>> from hpt.config import validate
         >>> settings = {"method": "sft_then_grpo", "schedule": {"steps": 10, "first_stage_share": 0.4}}
-        >>> [stage_at(validate(settings), step)[0].name for step in (0, 3, 4)]
+        >>> [stage_at(validate(settings), step).method.name for step in (0, 3, 4)]
         ['sft', 'sft', 'grpo']
     """
-    method, steps = method_named(config.method), config.schedule.steps
-    if not method.stages:
-        return method, 0, steps
-    first = round(config.schedule.first_stage_share * steps)
-    if step < first:
-        return method_named(method.stages[0]), 0, first
-    return method_named(method.stages[1]), first, steps - first
+    stages = stages_of(config)
+    return next((stage for stage in stages if step < stage.end), stages[-1])

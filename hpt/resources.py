@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hpt.config import RunConfig
-from hpt.methods import stage_at
+from hpt.methods import stages_of
 from hpt.ranks import sampler_width
 
 GIB = 2**30
@@ -157,11 +157,8 @@ def run_costs(config: RunConfig, shape: ModelShape, machine: Machine, evaluated_
     sequence = min(config.data.max_prompt_tokens, 256) + response
     rollouts = demonstrations = 0
     documents = config.schedule.steps * config.schedule.prompts_per_step if config.method == "pretrain" else 0
-    step = 0 if config.method != "pretrain" else config.schedule.steps
-    while step < config.schedule.steps:
-        method, start, length = stage_at(config, step)
-        step = start + length
-        prompts = length * config.schedule.prompts_per_step
+    for stage in stages_of(config) if config.method != "pretrain" else ():
+        method, prompts = stage.method, stage.length * config.schedule.prompts_per_step
         members = rollout.rollouts_per_prompt - method.demonstrations_per_group
         rollouts += prompts * members if method.samples else 0
         demonstrations += prompts if method.needs_demonstrations else 0

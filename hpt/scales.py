@@ -2,7 +2,8 @@
 
 Settings are laid over each other in this order, the last on top: defaults of `hpt.config`, scale, recipe, model,
 method, tuned (what the search chose for a method at a scale), then what the user names. A method of the user's own lies
-over what was tuned for the one it is ``like``.
+over what was tuned for the one it is ``like``. The settings of a stage's method lie below the last three, above the
+rest (`hpt.methods.stages_of`).
 """
 
 from collections.abc import Mapping
@@ -10,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from hpt.config import RunConfig, merge, nest, validate
+from hpt.config import RunConfig, flat, merge, nest, validate
 from hpt.errors import ConfigError
 from hpt.full_scale import FULL, FULL_BY_POLICY, FULL_TUNED
 from hpt.gate import feedback_coefficients
 from hpt.gpu_scale import GPU, gpu_tuned
-from hpt.methods import method_named, resolved_row
+from hpt.methods import method_named, resolved_row, stages_of
 from hpt.own_modules import own_modules, refresh
 from hpt.upge.advantage import RolloutGroups, advantages
 from hpt.upge.rows import Row
@@ -154,6 +155,9 @@ def build_config(
     tunings = TUNED.get(scale, {}).get(policy, {})
     tuned, like = tunings.get(method, {}), tunings.get(chosen.like, {})
     of_policy = BY_POLICY.get(scale, {}).get(policy, {})
+    above = set(flat(merge(like, chosen.settings, tuned, given)))
+    of_stages = {setting for name in chosen.stages for setting in flat(method_named(name).settings)}
+    names["over_stages"] = sorted(above & of_stages)
     layers = (SCALES[scale], RECIPES[recipe], of_policy, like, chosen.settings, tuned, names, given)
     config = validate(merge(*layers))
     check_method(config)
@@ -173,17 +177,16 @@ def check_method(config: RunConfig) -> None:
         ConfigError: unknown gate or row, a clip on a row without a ratio, a row that needs what no rollout batch holds
             (PPO's values), or too few rollouts beside the demonstrations of a group.
     """
-    kl = [np.zeros(1), np.zeros(1)] if config.estimator.kl_term == "advantage" else None
-    made_up = RolloutGroups(np.array([1.0, 0.0]), np.zeros(2, int), np.zeros(2, bool), np.ones(2, int), kl)
-    whole = method_named(config.method)
-    for method in [method_named(name) for name in whole.stages] or [whole]:
-        members, needed = config.rollout.rollouts_per_prompt, method.demonstrations_per_group + 1
+    for stage in stages_of(config):
+        kl = [np.zeros(1), np.zeros(1)] if stage.config.estimator.kl_term == "advantage" else None
+        made_up = RolloutGroups(np.array([1.0, 0.0]), np.zeros(2, int), np.zeros(2, bool), np.ones(2, int), kl)
+        members, needed = config.rollout.rollouts_per_prompt, stage.method.demonstrations_per_group + 1
         if members < needed:
-            allowed = f"at least {needed}: {method.demonstrations_per_group} of them is the demonstration"
+            allowed = f"at least {needed}: {stage.method.demonstrations_per_group} of them is the demonstration"
             raise ConfigError("rollout.rollouts_per_prompt", members, allowed, f"set it to {needed} or more")
-        feedback_coefficients(config.gate, np.arange(members + 1), members)
-        for component in method.components:
-            row = resolved_row(component, config)
+        feedback_coefficients(stage.config.gate, np.arange(members + 1), members)
+        for component in stage.method.components:
+            row = resolved_row(component, stage.config)
             advantages(row, made_up)
             check_own_parts(row)
 

@@ -35,7 +35,7 @@ from hpt.logprob_gap import (
     with_trainer_logprobs,
 )
 from hpt.memory import FeedbackMemory
-from hpt.methods import method_named, resolved_row, stage_at
+from hpt.methods import resolved_row, stage_at
 from hpt.records import GradedRollouts, gate_metrics, rollout_metrics, rollout_rows, rows_of, training_metrics
 from hpt.rewards import Verdict, Verifier
 from hpt.rollout import Sampler, SamplingRequest, request_seed
@@ -47,12 +47,12 @@ class Trainer:
     """One run of one method.
 
     Args:
-        config: resolved settings.
+        config: resolved settings of the run; ``self.config`` are those of the stage at work.
         problems: training questions, each encoded in ``prompts`` and (where it has one) ``demonstrations``.
         prompts, demonstrations: token ids by problem id.
         curves: validation sets by name.
         tokenizer: of the policy.
-        engine: of the present stage; `use_engine` takes that of the next.
+        engine: the policy under DeepSpeed, the same in all stages.
         sampler, verifier: vLLM and math-verify.
         reference: frozen initial policy for a KL term, or None.
         state, records: where to continue.
@@ -73,32 +73,34 @@ class Trainer:
         state: TrainingState | None = None,
         records: Records | None = None,
     ) -> None:
-        self.config, self.problems, self.prompts, self.demonstrations = config, problems, prompts, demonstrations
+        self.run, self.problems, self.prompts, self.demonstrations = config, problems, prompts, demonstrations
+        self.engine = engine
         self.curves, self.tokenizer, self.sampler, self.verifier = curves, tokenizer, sampler, verifier
         self.reference, self.state = reference, state or TrainingState()
         self.rows: dict[str, list[dict[str, Any]]] = {
             name: rows_of((records or {}).get(name)) for name in ("metrics", "rollouts", "validation")
         }
-        self.memory = FeedbackMemory(config.gate.skip_visits, self.rows["rollouts"])
         self.timings: dict[str, float] = {}
         self.faults = FaultWatch(config.optimizer, quiet=engine.rank != 0)
-        self.use_engine(engine)
+        self.start_stage()
 
-    def use_engine(self, engine: PolicyEngine) -> None:
-        """Train on ``engine`` from here on (a stage of its own has a fresh optimiser) and sample from its weights."""
-        self.engine = engine
-        self.method, self.stage_start, _ = stage_at(self.config, self.state.step)
-        stages = method_named(self.config.method).stages
-        self.is_stage, self.is_first_stage = bool(stages), bool(stages) and self.method is method_named(stages[0])
+    def start_stage(self) -> None:
+        """Take up the stage the run has come to: its method and settings and, after another, a fresh optimiser."""
+        self.stage = stage_at(self.run, self.state.step)
+        self.method, self.config = self.stage.method, self.stage.config
+        if self.state.step == self.stage.start > 0:
+            self.engine.reset_optimizer()
+        self.memory = FeedbackMemory(self.config.gate.skip_visits, self.rows["rollouts"])
         rows = [resolved_row(component, self.config) for component in self.method.components]
         self.online_rows = [
             row.name for row, part in zip(rows, self.method.components, strict=True) if part.data == "rollouts"
         ]
-        in_loss = self.config.estimator.kl_term == "loss"
-        self.updater = Updater(engine, rows, self.config.rollout.temperature, self.reference if in_loss else None)
+        kl_in_loss = self.config.estimator.kl_coefficient and self.config.estimator.kl_term == "loss"
+        reference = self.reference if kl_in_loss else None
+        self.updater = Updater(self.engine, rows, self.config.rollout.temperature, reference)
 
     def train(self, until: int, after_step: Callable[[], None] = lambda: None) -> None:
-        """Run Algorithm 1 up to step ``until`` (the end of the run, or of its stage).
+        """Run Algorithm 1 up to step ``until``, through as many stages as there are on the way.
 
         Args:
             until: rollout batches done when it returns.
@@ -108,6 +110,8 @@ class Trainer:
             TrainingFault: stale weights, a sampler that fails, or what `hpt.faults` finds hopeless.
         """
         while self.state.step < until:  # for t = 1 to T do
+            if self.state.step == self.stage.end:
+                self.start_stage()
             if self.state.step == 0:
                 self.validate_if_due()  # the base: the curves' first point, which is no cost of the step
             step_start = time.perf_counter()
@@ -200,10 +204,7 @@ class Trainer:
         """Turn verdicts into rewards and performance into (alpha, beta), Eq. 7-10."""
         members = self.config.rollout.rollouts_per_prompt - self.method.demonstrations_per_group
         correct = np.array([own.correct for own in graded])
-        gate = self.config.gate
-        if self.is_stage:  # a stage weighs with its own method's gate
-            gate = gate.model_copy(update=dict(self.method.settings.get("gate", {})))
-        alpha, beta = feedback_coefficients(gate, correct, members)
+        alpha, beta = feedback_coefficients(self.config.gate, correct, members)
         demonstrations = grade_demonstrations(self.engine, self.verifier, questions, self.prompts, self.demonstrations)
         batch = []
         for index, (problem, group, own) in enumerate(zip(questions, rollouts, graded, strict=True)):
@@ -250,8 +251,8 @@ class Trainer:
     def learning_rate(self) -> float:
         """Return the constant rate, after a short warm-up that starts above zero; a stage has its own."""
         settings = self.config.optimizer
-        rate = (settings.first_stage_learning_rate if self.is_first_stage else None) or settings.learning_rate
-        return rate * min(1.0, (self.state.step - self.stage_start + 1) / max(1, settings.warmup_steps))
+        done = self.state.step - self.stage.start
+        return settings.learning_rate * min(1.0, (done + 1) / max(1, settings.warmup_steps))
 
     def move_weights(self) -> None:
         """Give the sampler the trainer's weights, with their version, unless it has them."""

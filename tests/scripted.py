@@ -136,7 +136,7 @@ def make_trainer(config: RunConfig, script: Script = mixed, questions: int = 4, 
     model = small_model()
     sampler: Any = ScriptedSampler(model, script)
     verifier: Any = ScriptedVerifier()
-    engine = PolicyEngine(model, config.engine, config.optimizer)
+    engine = more.pop("engine", None) or PolicyEngine(model, config.engine, config.optimizer)
     return Trainer(
         config,
         asked,

@@ -21,7 +21,7 @@ from hpt.batch import DEMONSTRATION, Trajectory, WeightedTrajectory
 from hpt.config import RunConfig, validate
 from hpt.errors import ConfigError
 from hpt.gate import feedback_coefficients
-from hpt.methods import METHODS, Component, Method, method_named, resolved_row, stage_at
+from hpt.methods import METHODS, Component, Method, method_named, resolved_row, stage_at, stages_of
 from hpt.scales import RECIPES, build_config
 from hpt.upge.rows import ROWS
 
@@ -356,14 +356,81 @@ def test_only_those_that_learn_from_demonstrations_need_them() -> None:
     assert {name for name, method in METHODS.items() if not method.samples} == {"sft", "pretrain"}
 
 
+SFT, GRPO = "sft", "grpo"
+THREE = Method("three", "Three", stages=("grpo", "sft", "grpo"))
+ALONE = Method("alone", "Alone", stages=("grpo",))
+SFT_THEN_MIX = Method("sft_then_mix", "SFT, then Mix/ON", stages=("sft", "mix_on"))
+WEIGHED = replace(SFT_THEN_MIX, settings={"estimator": {"sft_coefficient": 0.3}})
+NESTED = Method("nested", "Nested", stages=("sft_then_grpo", "hpt"))
+LONGER = Method("longer", "Longer", METHODS["hpt"].components, {"schedule": {"steps": 3}})
+UNEQUAL = Method("unequal", "Unequal", stages=("sft", "tests.test_methods:LONGER"))
+
+
 @pytest.mark.parametrize(
-    ("share", "expected"),
-    [(0.4, ["sft"] * 4 + ["grpo"] * 6), (0.0, ["grpo"] * 10), (1.0, ["sft"] * 10), (0.25, ["sft"] * 2 + ["grpo"] * 8)],
+    ("method", "share", "expected"),
+    [
+        ("sft_then_grpo", 0.4, [SFT] * 4 + [GRPO] * 6),
+        ("sft_then_grpo", 0.0, [GRPO] * 10),
+        ("sft_then_grpo", 1.0, [SFT] * 10),
+        ("sft_then_grpo", 0.25, [SFT] * 2 + [GRPO] * 8),
+        ("tests.test_methods:THREE", 0.4, [GRPO] * 4 + [SFT] * 3 + [GRPO] * 3),
+        ("tests.test_methods:ALONE", 0.4, [GRPO] * 10),
+        ("hpt", 0.4, ["hpt"] * 10),
+    ],
 )
-def test_stages(share: float, expected: list[str]) -> None:
-    config = validate({"method": "sft_then_grpo", "schedule": {"steps": 10, "first_stage_share": share}})
+def test_stages(method: str, share: float, expected: list[str]) -> None:
+    config = validate({"method": method, "schedule": {"steps": 10, "first_stage_share": share}})
     found = [stage_at(config, step) for step in range(10)]
-    assert [method.name for method, _, _ in found] == expected
-    for step, (_, start, length) in enumerate(found):
-        assert start <= step < start + length
-    assert stage_at(validate({"method": "hpt", "schedule": {"steps": 10}}), 7) == (METHODS["hpt"], 0, 10)
+    assert [stage.method.name for stage in found] == expected
+    for step, stage in enumerate(found):
+        assert stage.start <= step < stage.end
+    assert stage_at(config, 10).end == 10  # a run that is done has no stage beyond its last
+
+
+def test_only_the_first_stage_has_the_first_rate() -> None:
+    """Whatever its method: here the third is the same one."""
+    settings = {"schedule.steps": 10, "optimizer.learning_rate": 0.01, "optimizer.first_stage_learning_rate": 0.02}
+    config = build_config("tests.test_methods:THREE", scale="tiny", settings=settings)
+    assert [stage.config.optimizer.learning_rate for stage in stages_of(config)] == [0.02, 0.01, 0.01]
+
+
+def coefficients(method: str, **settings: Any) -> list[tuple[str, float, float]]:
+    """(gate, SFT coefficient, alpha of a constant gate) of every stage."""
+    config = config_for(method, **settings)
+    return [
+        (stage.config.gate.kind, stage.config.estimator.sft_coefficient, stage.config.gate.alpha)
+        for stage in stages_of(config)
+    ]
+
+
+def test_a_stage_trains_with_all_settings_of_its_own_method_but_for_the_users() -> None:
+    own = "tests.test_methods:SFT_THEN_MIX"
+    assert coefficients(own) == [("constant", 1.0, 0.0), ("switch", 0.1, 1.0)]
+    assert coefficients("tests.test_methods:WEIGHED") == [("constant", 0.3, 0.0), ("switch", 0.3, 1.0)]
+    # also where the user's value is the default
+    assert coefficients(own, estimator__sft_coefficient=1.0) == [("constant", 1.0, 0.0), ("switch", 1.0, 1.0)]
+    given = coefficients("sft_then_grpo", gate__kind="linear", gate__alpha=0.5)
+    assert given == [("linear", 1.0, 0.5), ("linear", 1.0, 0.5)]
+    assert coefficients("mix_on") == [("switch", 0.1, 1.0)]
+
+
+def test_what_the_user_set_over_the_stages_is_part_of_the_run() -> None:
+    """It travels with the settings to the process that trains, and gives the run another name."""
+    own = "tests.test_methods:SFT_THEN_MIX"
+    plain, given = config_for(own), config_for(own, estimator__sft_coefficient=1.0)
+    assert plain.estimator == given.estimator
+    assert plain.fingerprint() != given.fingerprint()
+    again = validate(given.model_dump(mode="json"))
+    assert [stage.config for stage in stages_of(again)] == [stage.config for stage in stages_of(given)]
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ("NESTED", r"stages of tests.test_methods:NESTED = 'sft_then_grpo'.*stages of its own"),
+        ("UNEQUAL", r"schedule.steps of longer.*a stage may set gate, estimator"),
+    ],
+)
+def test_stages_that_cannot_be_trained_are_refused(method: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        config_for(f"tests.test_methods:{method}")

@@ -213,12 +213,74 @@ def test_rate_is_constant_after_a_warmup_that_never_is_zero(
 def test_each_stage_has_its_rate_its_warmup_and_its_gate() -> None:
     settings = {"optimizer__first_stage_learning_rate": 0.02, "optimizer__warmup_steps": 2}
     trainer = make_trainer(config_for("sft_then_grpo", schedule__first_stage_share=0.5, **settings))
-    trainer.train(2)
-    trainer.use_engine(trainer.engine)  # the job builds a fresh engine here
     trainer.train(4)
     assert column(trainer, "optim/learning_rate") == pytest.approx([0.01, 0.02, 0.005, 0.01])
     assert column(trainer, "gate/alpha_mean") == [0.0, 0.0, 1.0, 1.0]
     assert column(trainer, "gate/beta_mean") == [1.0, 1.0, 0.0, 0.0]
+
+
+THREE = Method("three", "Three", stages=("sft", "tests.test_trainer:OWN", "grpo"))
+
+
+def test_every_stage_is_trained_with_its_own_rows_gate_and_a_fresh_optimiser(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make_trainer(config_for("tests.test_trainer:THREE", schedule__first_stage_share=0.5))
+    fresh: list[int] = []
+    genuine = trainer.engine.reset_optimizer
+    monkeypatch.setattr(trainer.engine, "reset_optimizer", lambda: (fresh.append(trainer.state.step), genuine()))
+    trainer.train(4)
+    assert fresh == [2, 3]
+    assert column(trainer, "gate/beta_mean") == [1.0, 1.0, 0.25, 0.0]
+    assert column(trainer, "trained/rollouts") == [0.0, 0.0, 6.0, 6.0]
+    assert column(trainer, "trained/demonstrations") == [4.0, 4.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_run_goes_on_in_the_stage_it_had_come_to(at: int) -> None:
+    config = config_for("sft_then_grpo", schedule__first_stage_share=0.5)
+    whole, first = make_trainer(config), make_trainer(config)
+    whole.train(4)
+    first.train(at)
+    again = make_trainer(config, state=first.state, records=first.tables(), engine=first.engine)
+    again.train(4)
+    assert same_weights(weights_of(again.engine), weights_of(whole.engine))
+
+
+@pytest.mark.parametrize(("stage", "dtype"), [(0, "float32"), (1, "float32"), (2, "bfloat16"), (3, "bfloat16")])
+def test_a_fresh_optimiser_keeps_the_32_bit_weights(stage: int, dtype: str) -> None:
+    """And then goes as a new one: bfloat16 weights alone would have lost most of a small update."""
+    _, _, items = engine_and_updater(0)
+
+    def start(model: Any) -> tuple[PolicyEngine, Updater]:
+        settings = EngineSettings(zero_stage=stage)  # pyright: ignore[reportArgumentType]
+        optimizer = OptimizerSettings(weight_decay=0.0)
+        engine = PolicyEngine(model.to(getattr(torch, dtype)), settings, optimizer, dtype)
+        return engine, Updater(engine, [ROWS["sft"]])
+
+    engine, updater = start(small_model())
+    for _ in range(2):
+        updater.update(items, 1e-4)
+    before = masters(engine)
+    engine.reset_optimizer()
+    assert same_weights(masters(engine), before)
+    assert all(not state.any() for state in moments(engine))
+    updater.update(items, 1e-4)
+    after = masters(engine)
+    # Adam's first update after a fresh start is the rate times the sign of the gradient, but for its epsilon
+    moved = torch.cat([(after[name] - before[name]).abs().flatten() for name in before])
+    assert moved.max() == pytest.approx(1e-4, rel=1e-2)
+    assert (moved[moved > 0.2e-4] > 0.9e-4).float().mean() > 0.9
+    if dtype == "bfloat16":
+        assert any(not torch.equal(value, value.bfloat16().float()) for value in before.values())
+
+
+def masters(engine: PolicyEngine) -> dict[str, torch.Tensor]:
+    """The 32-bit weights by name."""
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    if engine.settings.zero_stage == 0:
+        return weights_of(engine)
+    found = {name: safe_get_full_fp32_param(parameter) for name, parameter in engine.module.named_parameters()}
+    return {name: value.clone() for name, value in found.items() if value is not None}
 
 
 OWN = Method("own", "Own", METHODS["hpt"].components, {"gate": {"kind": "switch", "count": 0}})

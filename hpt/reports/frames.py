@@ -19,7 +19,7 @@ from hpt.config import RunConfig
 from hpt.discrepancies import DEFAULT, DISCREPANCIES, Discrepancy
 from hpt.errors import RecordFault
 from hpt.export import RunRecords
-from hpt.methods import Method, method_named, resolved_row
+from hpt.methods import Method, resolved_row, stages_of
 from hpt.paper import base_title, paper_data, paper_row, paper_value
 from hpt.paper import paper_table as paper_table_rows
 from hpt.per_question import accuracy_grid, always_zero, quarter_shares
@@ -628,18 +628,18 @@ def settings(records: Records) -> pd.DataFrame:
 
 
 def _settings_of(config: RunConfig) -> dict[str, str]:
-    method = method_named(config.method)
-    stages = [method_named(name) for name in method.stages] or [method]
-    rate = f"{config.optimizer.learning_rate:g}"
-    if len(stages) > 1:
-        first = config.optimizer.first_stage_learning_rate or config.optimizer.learning_rate
-        rate = f"{first:g} (first {100 * config.schedule.first_stage_share:.0f} % of the steps), {rate}"
+    stages = stages_of(config)
+    rates = [
+        f"{stage.config.optimizer.learning_rate:g} ({100 * stage.length / config.schedule.steps:.0f} % of the steps)"
+        for stage in stages[:-1]
+    ]
+    rate = ", ".join([*rates, f"{stages[-1].config.optimizer.learning_rate:g}"])
     words: dict[str, list[str]] = {"weights": [], "clip": [], "std": []}
     for stage in stages:
-        for name, value in _weights(stage, config):
+        for name, value in _weights(stage.method, stage.config):
             words[name] += [] if value in words[name] else [value]
     gate = "" if config.gate.kind == "constant" else f"{config.gate.kind} at {config.gate.count}"
-    return {"learning rate": rate, **{name: ", ".join(own) for name, own in words.items()}, "gate": gate}
+    return {"learning rate": rate, **{name: ", ".join(found) for name, found in words.items()}, "gate": gate}
 
 
 def _weights(method: Method, config: RunConfig) -> list[tuple[str, str]]:

@@ -74,7 +74,7 @@ def test_undisturbed_runs_pass_through_everything(digits_runs: dict[str, Undistu
     assert metrics["trained/rollouts"].sum() > 0
     assert metrics["trained/demonstration_nll"].iloc[-1] < metrics["trained/demonstration_nll"].iloc[0]
     names = " ".join(digits_runs["sft_then_grpo"].moments)
-    for part in ("stage", ".step-000004", "Sampler.sample", "PolicyEngine.backward", "evaluations", ".model"):
+    for part in (".step-000004", "Sampler.sample", "PolicyEngine.backward", "evaluations", ".model"):
         assert part in names
     assert len(digits_runs["hpt"].moments) > 200
 
@@ -88,7 +88,7 @@ def test_killed_while_writing_a_checkpoint_in_backward_and_while_evaluating(
     kills = [
         Kill(moment(names, ".step-000004/")),  # the second checkpoint, half-written: the first is used
         Kill(moment(names, "PolicyEngine.backward", 5), 0.005),
-        Kill(moment(names, "stage/") if method == "sft_then_grpo" else moment(names, "rename", 1)),
+        Kill(moment(names, "rename", 1)),
     ]
     folder, killed = run_killed(own.config, tmp_path, kills)
     assert killed == len(kills)
