@@ -96,8 +96,8 @@ def token_logprobs(
         allowed, remedy = "False there: no token predicts the first", "put the prompt, or a begin token, before it"
         raise ConfigError("response_mask", "True in the first column", allowed, remedy)
     attends = None if attention_mask is None else _mask("attention_mask", attention_mask)
-    if attends is not None and (attends.shape != mask.shape or bool((mask & ~attends).any())):
-        allowed = f"{_shape(mask)}, 1 at every response token"
+    if attends is not None and (attends.shape != mask.shape or not bool((attends & attends.roll(1, 1))[mask].all())):
+        allowed = f"{_shape(mask)}, 1 at every response token and at the token before it"
         raise ConfigError("attention_mask", _shape(attends), allowed, "give the mask of prompt and response together")
     if model not in _compared:
         _compare_with_own_logits(model, input_ids[0] if attends is None else input_ids[0][attends[0]])
@@ -135,8 +135,8 @@ def group_advantages(rewards: Tensor | ArrayLike, group: Tensor | ArrayLike, row
         allowed = f"a row whose advantage is one of {', '.join(_PER_TRAJECTORY)}"
         raise ConfigError(f"row {row.name}: advantage", row.advantage, allowed, "call hpt.upge.advantage.advantages")
     reward = _vector("rewards", rewards)
-    question, ones = _whole("group", group, len(reward)), np.ones(len(reward), dtype=np.int64)
-    found = advantages(row, RolloutGroups(reward, question, ones == 0, ones))
+    rollouts, lengths = np.zeros(len(reward), dtype=bool), np.ones(len(reward), dtype=np.int64)
+    found = advantages(row, RolloutGroups(reward, _whole("group", group, len(reward)), rollouts, lengths))
     like = rewards if isinstance(rewards, torch.Tensor) else torch.empty(0)
     dtype = like.dtype if like.is_floating_point() else torch.float32
     return torch.tensor(np.concatenate(found), dtype=dtype, device=like.device)
@@ -195,10 +195,7 @@ def upge_loss(
     import torch
 
     mask = _mask("response_mask", response_mask)
-    streams, lengths = _streams(logprobs, old_logprobs, entropies, mask), _lengths(mask)
-    if entropies is None and row.trajectory_coefficient != "one":
-        allowed = f"[B, T]: {row.name} weighs a trajectory by its entropy"
-        raise ConfigError("entropies", None, allowed, "pass what token_logprobs returns beside the log-probs")
+    streams, lengths = _streams(row, logprobs, old_logprobs, entropies, mask), _lengths(mask)
     if counts is None and row.aggregation not in _COUNTED_IN_A_BATCH:
         allowed = f"a StepCounts: {row.aggregation} may divide by more than a batch shows"
         raise ConfigError("counts", None, allowed, "pass hpt.upge.aggregation.StepCounts of the optimiser step")
@@ -307,7 +304,8 @@ def hpt_loss(
         Scalar.
 
     Raises:
-        ConfigError: as `upge_loss`; a question outside ``alpha``; no n where questions differ in their rollouts.
+        ConfigError: as `upge_loss`; a question outside ``alpha``; no n where questions differ in their rollouts; a row
+            that weighs by entropy.
 
     Example:
         >>> import hpt, torch
@@ -334,9 +332,9 @@ def hpt_loss(
     if rollouts_per_prompt is None and len(drawn) > 1:
         allowed = f"n: the questions here have {' and '.join(map(str, drawn))} rollouts"
         raise ConfigError("rollouts_per_prompt", None, allowed, "pass how many were drawn per question")
-    if old_logprobs is not None and old_logprobs.shape == mask.shape:
-        old_logprobs = old_logprobs.masked_fill(old_logprobs.new_tensor(shown).bool()[:, None], 0.0)
-    components = []
+    if old_logprobs is not None and old_logprobs.shape == mask.shape:  # nobody sampled a demonstration
+        old_logprobs = old_logprobs.masked_fill(mask.new_tensor(shown)[:, None], 0.0)
+    streams, components = _streams(row, logprobs, old_logprobs, None, mask), []
     for half, acting, own in (("rollouts", ~shown, row), ("demonstration", shown, ROWS["sft"])):
         index = np.flatnonzero(acting & (weights[half][question] > 0))
         counts = StepCounts(
@@ -355,7 +353,7 @@ def hpt_loss(
                 per_token[place] = values
         flat = logprobs.new_tensor(np.concatenate(per_token))
         components.append(Component(own, flat, _per_token(scales, lengths, logprobs)))
-    return estimator_loss(_streams(logprobs, old_logprobs, None, mask), components).loss
+    return estimator_loss(streams, components).loss
 
 
 def intervals(
@@ -574,7 +572,10 @@ def _logprob_tokens(name: str, values: Tensor, mask: Tensor) -> Tensor:
     return flat
 
 
-def _streams(logprobs: Tensor, old: Tensor | None, entropies: Tensor | None, mask: Tensor) -> TokenStreams:
+def _streams(row: Row, logprobs: Tensor, old: Tensor | None, entropies: Tensor | None, mask: Tensor) -> TokenStreams:
+    if entropies is None and row.trajectory_coefficient != "one":
+        allowed = f"[B, T]: {row.name} weighs a trajectory by its entropy"
+        raise ConfigError("entropies", None, allowed, "call upge_loss with what token_logprobs returns")
     flat = _logprob_tokens("logprobs", logprobs, mask)
     old_flat = flat.detach() if old is None else _logprob_tokens("old_logprobs", old, mask).detach().to(flat)
     # a part that reads entropies without any gets nan, and the loss shows it
