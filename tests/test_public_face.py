@@ -1,4 +1,4 @@
-"""What ``import hpt`` offers, against textbook losses, the trainer's gradient and models' own logits; and its refusals."""
+"""What ``import hpt`` offers, against textbook losses, the trainer and models' own logits; and what it refuses."""
 
 import copy
 import inspect
