@@ -108,25 +108,13 @@ def train(
     launcher_args: LauncherArgs = None,
 ) -> None:  # fmt: skip
     """Train one policy with one method (its base first, if it is missing); run again to continue."""
-    from hpt.experiments import run_with_base
-    from hpt.resolve import base_config
-    from hpt.scales import build_config
+    import hpt
 
     use_launcher(launcher_args)
-    given = parse_settings(settings)
-    if method == "pretrain" and (given or data is not None):
-        asked = ", ".join([*(settings or []), *([data] if data else [])])
-        raise ConfigError("method", "pretrain", f"no settings and no data ({asked}): a base is made by its recipe",
-                          "leave them out, or name the method they are for")  # fmt: skip
-    if data is not None:
-        given["data.source"] = data
-    if Path(policy).is_dir():
-        given["policy.path"], policy = str(Path(policy).resolve()), Path(policy).name
-    basis = build_config("hpt", scale=scale, policy=policy) if method == "pretrain" else None
-    config = base_config(basis) if basis else build_config(
-        method, scale=scale, recipe=recipe, policy=policy, seed=seed, settings=given
+    folder = hpt.train(
+        method, scale=scale, recipe=recipe, policy=policy, data=data, seed=seed, settings=parse_settings(settings),
+        evaluations=tuple(filter(None, evaluations.split(","))), runs_dir=runs_dir,
     )  # fmt: skip
-    folder = run_with_base(config, runs_dir, tuple(filter(None, evaluations.split(","))))
     console.print(f"finished: {folder.path}", markup=False)
 
 

@@ -117,6 +117,11 @@ class RunFolder:
         """The final weights."""
         return self.path / "model"
 
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """One row per step; columns are `hpt.metrics.METRICS`."""
+        return self.table("metrics")
+
     def table(self, name: str) -> pd.DataFrame:
         """Read one of `TABLES`.
 

@@ -45,6 +45,9 @@ def pass_at_k(correct_counts: ArrayLike, samples: ArrayLike, k: int) -> Shares:
         samples: N, one for all problems or [problems].
         k: answers drawn, 1 to N.
 
+    Returns:
+        [problems] shares from 0 to 1; their mean is the score.
+
     Raises:
         ValueError: k outside 1..N, or a count outside 0..N.
 

@@ -7,6 +7,6 @@ for and keeps what it shows; `verdicts` judges the paper's claims; `build` execu
 `hpt.stats` does not define, and trains nothing itself. Start with a notebook, then `notebooks.begin`.
 """
 
-from hpt.reports.notebooks import Study, begin
+from hpt.reports.notebooks import Study, begin, parameters
 
-__all__ = ["Study", "begin"]
+__all__ = ["Study", "begin", "parameters"]

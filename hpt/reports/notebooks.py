@@ -300,14 +300,7 @@ def begin(name: str, artefacts: Sequence[str] = (), given: Mapping[str, Any] | N
         >>> len(begin("table3_main_results", given={"scale": "tiny"}).planned())
         10
     """
-    if given is None:
-        from IPython.core.getipython import get_ipython
-
-        shell = get_ipython()
-        if shell is None:
-            raise ConfigError("given", None, "parameters, outside a notebook", "pass given={'scale': 'mini'}")
-        given = read_parameters(shell.user_ns)
-        shell.user_ns.update(given)  # lists that papermill passed as text
+    given = parameters(COMMON) if given is None else given
     defaults = {"scale": "mini", "seeds": [0], "settings": {}, "runs_dir": "runs", "from_records": "", "output_dir": ""}
     values: dict[str, Any] = {**defaults, **given}
     if values["scale"] not in SCALES:
@@ -345,7 +338,23 @@ def begin(name: str, artefacts: Sequence[str] = (), given: Mapping[str, Any] | N
     return study
 
 
-def read_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
+def parameters(needed: Iterable[str] = ()) -> dict[str, Any]:
+    """Check the parameters of the notebook this is called from; see `read_parameters`.
+
+    Raises:
+        ConfigError: one cannot be used, or this is no notebook.
+    """
+    from IPython.core.getipython import get_ipython
+
+    shell = get_ipython()
+    if shell is None:
+        raise ConfigError("given", None, "parameters, outside a notebook", "pass given={'scale': 'mini'}")
+    given = read_parameters(shell.user_ns, needed)
+    shell.user_ns.update(given)  # lists that papermill passed as text
+    return given
+
+
+def read_parameters(namespace: Mapping[str, Any], needed: Iterable[str] = COMMON) -> dict[str, Any]:
     """Return a notebook's parameters, checked against its own parameters cell.
 
     papermill only warns of a name that the notebook does not know, and the run would then be another than was asked
@@ -353,9 +362,10 @@ def read_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         namespace: of the kernel; ``In`` holds the executed cells.
+        needed: names that its parameters cell must have.
 
     Raises:
-        ConfigError: no parameters cell was run, one of `COMMON` is missing from it, or papermill passed a name that it
+        ConfigError: no parameters cell was run, one of ``needed`` is missing from it, papermill passed a name that it
             does not have, or a value is of another type.
 
     Example:
@@ -375,7 +385,7 @@ def read_parameters(namespace: Mapping[str, Any]) -> dict[str, Any]:
         if name not in defaults:
             allowed = f"a parameter of this notebook: {', '.join(defaults)}"
             raise ConfigError(name, namespace.get(name), allowed, "correct the name")
-    if missing := [name for name in COMMON if name not in defaults]:
+    if missing := [name for name in needed if name not in defaults]:
         raise ConfigError(missing[0], None, "a line of the parameters cell", "write it there again")
     kinds = {name: COMMON.get(name) or type(default) for name, default in defaults.items()}
     return {name: _typed(name, namespace.get(name), kind) for name, kind in kinds.items()}

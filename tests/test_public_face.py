@@ -1,0 +1,617 @@
+"""What ``import hpt`` offers, against textbook losses, the trainer and models' own logits; and what it refuses."""
+
+import copy
+import inspect
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import transformers
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import hpt
+import hpt.api
+from docs.reference import PAGE, page
+from hpt.errors import ConfigError
+from hpt.laboratory import random_batch as world
+from hpt.laboratory import textbook
+from hpt.upge import likelihood
+from hpt.upge.aggregation import StepCounts
+from tests.digits import write_digits
+from tests.fabricated import fabricate
+from tests.invariance import world as mixed
+
+ROOT = Path(__file__).resolve().parent.parent
+EXACT = 1e-12
+
+
+# The package itself
+
+
+def test_every_name_is_there_documented_and_seen_by_dir() -> None:
+    assert set(hpt.__all__) == {
+        "ROWS", "check_gradient", "gate", "group_advantages", "hpt_loss", "intervals", "load_scores", "pass_at_k",
+        "token_logprobs", "train", "upge_loss", "verify",
+    }  # fmt: skip
+    assert set(hpt.__all__) <= set(dir(hpt))
+    for name in hpt.__all__:
+        if name != "ROWS":
+            # not hpt.gate itself, which is also a module
+            documentation = inspect.getdoc(getattr(hpt.api, name, None) or getattr(hpt, name)) or ""
+            assert all(part in documentation for part in ("Args:", "Returns:", "Raises:", "Example:\n    >>> ")), name
+    with pytest.raises(AttributeError, match="has no attribute 'hpt_los'"):
+        hpt.hpt_los  # type: ignore[attr-defined]  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "use", ["hpt.gate([0], 8)", "hpt.load_scores, hpt.train, hpt.verify", "hpt.ROWS", "hpt.pass_at_k([1], 4, 2)"]
+)
+def test_what_needs_no_tensors_loads_no_torch(use: str) -> None:
+    code = f"import hpt, sys; {use}; import hpt.scales; hpt.gate([0], 8); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+def test_the_reference_page_is_what_the_docstrings_say() -> None:
+    """Write it anew with `.venv/bin/python docs/reference.py`."""
+    assert PAGE.read_text(encoding="utf-8") == page()
+
+
+# Eq. 6 on padded tensors
+
+
+def padded_row(own: world.World, row: hpt.upge.row.Row, left: int = 3, right: int = 2) -> dict[str, Any]:
+    """The trajectories a row acts on as a padded batch, with junk where the mask is False."""
+    acting = np.flatnonzero(world.members(own, row)[0])
+    width = left + int(own.lengths.max()) + right
+
+    def pad(streams: list[Tensor]) -> Tensor:
+        rows = torch.full((len(acting), width), -7.5, dtype=torch.float64)
+        for place, stream in enumerate(streams):
+            rows[place, left : left + len(stream)] = stream
+        return rows
+
+    mask = pad([torch.full((int(own.lengths[i]),), torch.inf) for i in acting]) == torch.inf
+    keep = world.kept_tokens(own, row)
+    per_token = world.row_advantages(own, row)
+    offline = row.name in own.offline
+    return {
+        "logprobs": pad([own.logprobs(own.policy, i) for i in acting]),
+        "old_logprobs": None if offline else pad([own.logprobs(own.old_policy, i).detach() for i in acting]),
+        "advantages": pad([torch.from_numpy(per_token[i]) for i in acting]),
+        "response_mask": mask,
+        "entropies": pad([own.entropies(own.policy, i) for i in acting]),
+        "rewards": own.rewards[acting],
+        "keep": None if keep is None else pad([torch.from_numpy(keep[i]).double() for i in acting]),
+        "max_response_tokens": world.LONGEST,
+        "counts": world.step_counts(own, row) if row.aggregation == "pooled_token_mean" else None,
+    }
+
+
+@pytest.mark.parametrize("name", hpt.ROWS)
+def test_every_row_has_the_gradient_of_its_papers_loss(name: str) -> None:
+    own, row = world.make_world(2), hpt.ROWS[name]
+    clipped = None if (keep := world.kept_tokens(own, row)) is None else [~tokens for tokens in keep]
+    expected = world.flat_gradient(getattr(textbook, name)(world.textbook_of(own, clipped=clipped)), own.policy)
+    found = world.flat_gradient(hpt.upge_loss(row, **padded_row(own, row)), own.policy)
+    assert world.relative_difference(found, expected) < 1e-10
+
+
+@pytest.mark.parametrize("name", ["dr_grpo", "grpo", "gspo", "dapo", "rloo", "reinforce", "cispo"])
+def test_from_rewards_to_the_papers_gradient(name: str) -> None:
+    """Advantages per trajectory, from rewards and groups, as a loop of one's own would take them."""
+    own, row = world.make_world(4), hpt.ROWS[name]
+    batch = padded_row(own, row)
+    rewards = torch.from_numpy(own.rewards[: world.QUESTIONS * world.ROLLOUTS])
+    batch["advantages"] = hpt.group_advantages(rewards, own.question[: len(rewards)], row=row)
+    assert batch["advantages"].shape == rewards.shape
+    expected = world.flat_gradient(getattr(textbook, name)(world.textbook_of(own)), own.policy)
+    assert world.relative_difference(world.flat_gradient(hpt.upge_loss(row, **batch), own.policy), expected) < 1e-10
+
+
+def gradient_of(row: hpt.upge.row.Row, batch: dict[str, Any]) -> Tensor:
+    """The gradient with respect to the padded log-probs themselves."""
+    leaf = batch["logprobs"].detach().clone().requires_grad_()
+    hpt.upge_loss(row, **{**batch, "logprobs": leaf}).backward()
+    assert leaf.grad is not None
+    return leaf.grad
+
+
+@pytest.mark.parametrize("name", ["dr_grpo", "gspo", "srft_sft", "sft"])
+def test_padding_and_the_order_of_rows_change_nothing(name: str) -> None:
+    own, row = world.make_world(1), hpt.ROWS[name]
+    plain, wide = padded_row(own, row), padded_row(own, row, left=8, right=5)
+    gradient = gradient_of(row, plain)
+    assert (gradient[~plain["response_mask"]] == 0).all()
+    assert (gradient[plain["response_mask"]] != 0).any()
+    torch.testing.assert_close(
+        gradient_of(row, wide)[wide["response_mask"]], gradient[plain["response_mask"]], rtol=0, atol=EXACT
+    )
+    order = torch.randperm(len(gradient), generator=torch.Generator().manual_seed(0))
+    moved = {key: own[order] if isinstance(own, Tensor | np.ndarray) else own for key, own in plain.items()}
+    torch.testing.assert_close(gradient_of(row, moved), gradient[order], rtol=0, atol=EXACT)
+
+
+def test_a_step_in_parts_is_the_step() -> None:
+    """With the counts of the whole step the losses of two parts add up; without them they do not."""
+    own, row = world.make_world(1), hpt.ROWS["dapo"]
+    whole = padded_row(own, row)
+    lengths = whole["response_mask"].sum(1)
+    counts = StepCounts(4, 4, world.LONGEST, sequences=len(lengths), tokens=int(lengths.sum()))
+    parts = [
+        {key: value[part] if isinstance(value, Tensor | np.ndarray) else value for key, value in whole.items()}
+        for part in (slice(0, 5), slice(5, None))
+    ]
+    summed = torch.cat([gradient_of(row, {**part, "counts": counts}) for part in parts])
+    torch.testing.assert_close(summed, gradient_of(row, whole), rtol=0, atol=EXACT)
+    assert (torch.cat([gradient_of(row, part) for part in parts]) - summed).abs().max() > 1e-3
+
+
+def test_without_old_logprobs_every_ratio_is_one() -> None:
+    own, row = world.make_world(1), hpt.ROWS["grpo"]
+    batch = padded_row(own, row)
+    on_policy = gradient_of(row, {**batch, "old_logprobs": batch["logprobs"].detach()})
+    torch.testing.assert_close(gradient_of(row, {**batch, "old_logprobs": None}), on_policy, rtol=0, atol=0)
+    assert (gradient_of(row, batch) - on_policy).abs().max() > 1e-3
+
+
+def test_the_longest_response_stands_in_for_the_limit() -> None:
+    row = hpt.ROWS["dr_grpo"]
+    batch = padded_row(world.make_world(1), row)
+    longest = int(batch["response_mask"].sum(1).max())
+    given, doubled, left_out = (
+        gradient_of(row, {**batch, "max_response_tokens": limit}) for limit in (longest, 2 * longest, None)
+    )
+    torch.testing.assert_close(left_out, given, rtol=0, atol=0)
+    torch.testing.assert_close(2 * doubled, given, rtol=0, atol=EXACT)
+
+
+def test_group_advantages_keep_type_and_order() -> None:
+    rewards, group = torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0], dtype=torch.float64), torch.tensor([3, 3, 9, 9, 9])
+    expected = torch.tensor([0.5, -0.5, 1 / 3, 1 / 3, -2 / 3], dtype=torch.float64)
+    torch.testing.assert_close(hpt.group_advantages(rewards, group), expected, rtol=0, atol=EXACT)
+    order = [4, 0, 2, 1, 3]
+    torch.testing.assert_close(hpt.group_advantages(rewards[order], group[order]), expected[order], rtol=0, atol=EXACT)
+    grpo = hpt.group_advantages(rewards, group, row=hpt.ROWS["grpo"])
+    torch.testing.assert_close(grpo[:2], torch.tensor([1, -1], dtype=torch.float64) / math.sqrt(2), rtol=1e-5, atol=0)
+    assert hpt.group_advantages([True, False], [0, 0]).dtype == torch.float32
+
+
+# Log-probs of a model
+
+
+SMALL = {
+    "vocab_size": 23, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "initializer_range": 0.3, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+FAMILIES: dict[str, dict[str, Any]] = {
+    "Qwen2ForCausalLM": {**SMALL, "num_key_value_heads": 1, "tie_word_embeddings": True},
+    "LlamaForCausalLM": {**SMALL, "num_key_value_heads": 1},
+    "PhiForCausalLM": SMALL,  # its head has a bias
+    "GPT2LMHeadModel": {"vocab_size": 23, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32,
+                        "initializer_range": 0.3},
+    "MambaForCausalLM": {"vocab_size": 23, "hidden_size": 16, "num_hidden_layers": 2},  # takes no positions
+}  # fmt: skip
+
+
+def model_of(family: str, **settings: Any) -> nn.Module:
+    torch.manual_seed(0)
+    kind = getattr(transformers, family)
+    return kind(kind.config_class(**{**FAMILIES.get(family, SMALL), **settings})).double().eval()
+
+
+def batch_of(rows: int = 4, prompt: int = 3, response: int = 6) -> dict[str, Tensor]:
+    """Prompts padded on the left, responses on the right, of different lengths."""
+    generator = torch.Generator().manual_seed(1)
+    input_ids = torch.randint(3, 23, (rows, prompt + response), generator=generator)
+    column = torch.arange(prompt + response)
+    starts, ends = torch.arange(rows)[:, None] % prompt, prompt + response - torch.arange(rows)[:, None] % response
+    attention_mask = ((column >= starts) & (column < ends)).long()
+    return {"input_ids": input_ids * attention_mask, "attention_mask": attention_mask,
+            "response_mask": (attention_mask == 1) & (column >= prompt)}  # fmt: skip
+
+
+def literal_logprobs(model: nn.Module, batch: dict[str, Tensor], temperature: float) -> tuple[Tensor, Tensor]:
+    """Each row alone and without padding, from the model's own logits, put back where its tokens are."""
+    logprobs = torch.zeros(batch["input_ids"].shape, dtype=torch.float64)
+    entropies = logprobs.clone()
+    for row in range(len(logprobs)):
+        own = batch["attention_mask"][row].nonzero()[:, 0]
+        logits = model(input_ids=batch["input_ids"][row, own][None]).logits[0].double()
+        table = (logits / temperature).log_softmax(-1)[:-1]
+        logprobs[row, own[1:]] = table.gather(1, batch["input_ids"][row, own[1:], None])[:, 0]
+        entropies[row, own[1:]] = -(table.exp() * table).sum(1)
+    return logprobs * batch["response_mask"], entropies * batch["response_mask"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logprobs_are_the_models_own(family: str) -> None:
+    model, batch = model_of(family), batch_of()
+    found = hpt.token_logprobs(model, temperature=0.7, **batch)
+    # the norms of transformers round to float32 whatever their input
+    for values, expected in zip(found, literal_logprobs(model, batch, 0.7), strict=True):
+        torch.testing.assert_close(values, expected, rtol=0, atol=2e-6)
+    ours, theirs = (
+        world.flat_gradient((logprobs - entropies).sum(), dict(model.named_parameters()))
+        for logprobs, entropies in (found, literal_logprobs(model, batch, 0.7))
+    )
+    assert world.relative_difference(ours, theirs) < 1e-5
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    model = model_of("GPT2LMHeadModel").train()
+    model.transformer.h[0].eval()  # type: ignore[union-attr]
+    before = copy.deepcopy(model)
+    hpt.token_logprobs(model, **batch_of())
+    assert [(name, type(own), own.training) for name, own in model.named_modules()] == [
+        (name, type(own), own.training) for name, own in before.named_modules()
+    ]
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.state_dict().values(), before.state_dict().values(), strict=True)
+    )
+    assert list(model.state_dict()) == list(before.state_dict())
+    assert all(own.grad is None for own in model.parameters())
+
+
+def test_all_logits_are_never_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forward and backward, counting every tensor an operation returns with the vocabulary as one of its sides."""
+    vocabulary, batch = 997, batch_of(rows=8, response=30)
+    model = model_of("LlamaForCausalLM", vocab_size=vocabulary)
+    hpt.token_logprobs(model, **batch)  # compared with its own logits once
+    monkeypatch.setattr(likelihood, "CHUNK_ELEMENTS", 16 * vocabulary)
+    largest = [0]
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = func(*args, **(kwargs or {}))
+            for value in out if isinstance(out, tuple | list) else (out,):
+                if isinstance(value, Tensor) and value.dim() > 1 and value.shape[-1] == vocabulary:
+                    largest[0] = max(largest[0], value.numel() // vocabulary)
+            return out
+
+    with Watch():
+        hpt.token_logprobs(model, **batch)[0].sum().backward()
+    assert batch["response_mask"].sum() > 100
+    assert 0 < largest[0] <= 16
+
+
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        ("Gemma2ForCausalLM", {"final_logit_softcapping": 5.0, "num_key_value_heads": 1, "head_dim": 8}),
+        ("GraniteForCausalLM", {"logits_scaling": 3.0, "num_key_value_heads": 1}),
+        ("CohereForCausalLM", {"num_key_value_heads": 1}),
+    ],
+)
+def test_a_head_with_caps_or_scales_is_right_or_refused(family: str, settings: dict[str, Any]) -> None:
+    model, batch, refused = model_of(family, **settings), batch_of(), ""
+    try:
+        gap = float((hpt.token_logprobs(model, **batch)[0] - literal_logprobs(model, batch, 1.0)[0]).abs().max())
+    except ConfigError as error:
+        gap, refused = math.inf, str(error)
+    assert gap < 2e-6 or "own log-probs differ by" in refused
+
+
+def test_a_change_only_the_models_forward_makes_is_refused() -> None:
+    class Capped(transformers.LlamaForCausalLM):
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            out = super().forward(*args, **kwargs)
+            out.logits = 2.0 * torch.tanh(out.logits / 2.0)
+            return out
+
+    model = Capped(transformers.LlamaConfig(**FAMILIES["LlamaForCausalLM"]))
+    with pytest.raises(ConfigError, match=r"Capped, whose own log-probs differ by .* nats"):
+        hpt.token_logprobs(model, **batch_of())
+
+
+# Eq. 13
+
+
+@pytest.mark.parametrize("normalization", mixed.NORMALIZATIONS)
+@pytest.mark.parametrize("everything", [True, False], ids=["whole", "without what weighs nothing"])
+def test_hpt_loss_has_the_trainers_gradient(normalization: str, everything: bool) -> None:
+    """`assemble`, `collate` and `micro_batch_loss` on one side, padded tensors on the other, on one mixed batch."""
+    from hpt.batch import collate
+    from hpt.policy import PolicyModule, forward_micro_batch
+    from hpt.update import micro_batch_loss
+
+    questions = mixed.make_questions()
+    settings: dict[str, Any] = {"estimator.entropy_coefficient": 0.0, "estimator.released_ranks": 8,
+                                "estimator.released_micro_batches": 1}  # fmt: skip
+    config = mixed.config_for(normalization, **settings)
+    items, rows = mixed.weighted(questions, config)
+    policy = PolicyModule(mixed.in_float64(mixed.tiny_model()))
+    batch = collate(items, len(rows), dtype=torch.float64)
+    loss, _ = micro_batch_loss(batch, *forward_micro_batch(policy, batch, "padded", 1.0), rows)
+    loss.backward()
+    trainers = {name.removeprefix("model."): value.grad for name, value in policy.named_parameters()}
+
+    model = mixed.in_float64(mixed.tiny_model())
+    given = [
+        (number, trajectory)
+        for number, question in enumerate(questions)
+        for trajectory in (*question.rollouts, question.demonstration)
+        if trajectory and (everything or (question.beta if trajectory.is_demonstration else question.alpha) > 0)
+    ]
+    assert {trajectory.is_demonstration for _, trajectory in given} == {True, False}
+    sizes = [trajectory.total_tokens for _, trajectory in given]
+    ids, mask = (torch.zeros(len(given), max(sizes), dtype=torch.int64) for _ in range(2))
+    old = torch.full(ids.shape, torch.nan, dtype=torch.float64)  # what nobody sampled has no old log-probs at all
+    for row, (_, own) in enumerate(given):
+        start, end = len(own.prompt_tokens), own.total_tokens
+        ids[row, :end] = torch.from_numpy(np.concatenate([own.prompt_tokens, own.response_tokens]).astype(np.int64))
+        mask[row, start:end] = 1
+        if not own.is_demonstration:
+            old[row, start:end] = torch.from_numpy(own.old_logprobs).double()
+    logprobs, _ = hpt.token_logprobs(model, ids, mask)
+    hpt.hpt_loss(
+        logprobs, old, mask,
+        rewards=[own.reward for _, own in given], group=[number for number, _ in given],
+        is_demonstration=[own.is_demonstration for _, own in given],
+        alpha=[own.alpha * config.estimator.rl_coefficient for own in questions],
+        beta=[own.beta * config.estimator.sft_coefficient for own in questions],
+        row=rows[0], normalization=normalization, max_response_tokens=config.max_response_tokens,
+    ).backward()  # fmt: skip
+    ours = {name: value.grad for name, value in model.named_parameters()}
+    assert set(ours) == set(trainers)
+    largest = max(float(value.abs().max()) for value in trainers.values() if value is not None)
+    for name, value in trainers.items():
+        assert (ours[name] - value).abs().max() <= EXACT * largest, name
+
+
+def mixed_batch() -> dict[str, Any]:
+    """Three questions: one learns from its demonstration, one by RL, one (a soft gate) from both."""
+    generator = torch.Generator().manual_seed(3)
+    mask = torch.ones(9, 6, dtype=torch.bool)
+    mask[:, 0] = False
+    mask[::2, 4:] = False
+    shown = [False, False, True] * 3
+    return {
+        "logprobs": -torch.rand(9, 6, generator=generator, dtype=torch.float64).requires_grad_(),
+        "old_logprobs": -torch.rand(9, 6, generator=generator, dtype=torch.float64),
+        "response_mask": mask,
+        "rewards": [0, 0, 1, 1, 0, 1, 0, 1, 1],
+        "group": [0, 0, 0, 1, 1, 1, 2, 2, 2],
+        "is_demonstration": shown,
+        "alpha": [0.0, 1.0, 0.25],
+        "beta": [1.0, 0.0, 0.75],
+    }
+
+
+def mixed_gradient(**changes: Any) -> Tensor:
+    batch = mixed_batch() | changes
+    leaf = batch["logprobs"].detach().clone().requires_grad_()
+    hpt.hpt_loss(**{**batch, "logprobs": leaf}).backward()
+    assert leaf.grad is not None
+    return leaf.grad
+
+
+def literal_mixed_loss(logprobs: Tensor, normalization: str, limit: int = 5) -> Tensor:
+    """Eq. 11 to 13 in a loop over questions, Dr. GRPO with its clip."""
+    batch, total = mixed_batch(), torch.zeros((), dtype=torch.float64)
+    mask, rewards = batch["response_mask"], torch.tensor(batch["rewards"]).double()
+    demonstration_tokens = int(mask[[2, 8]].sum())
+    for question in range(3):
+        rollouts, demonstration = [3 * question, 3 * question + 1], 3 * question + 2
+        for row in rollouts:
+            advantage = rewards[row] - rewards[rollouts].mean()
+            ratio = (logprobs[row] - batch["old_logprobs"][row]).exp()[mask[row]]
+            surrogate = torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage).sum()
+            scale = {"paper": 1 / 6, "per_prompt": 1 / (6 * limit), "released": 1 / (8 * limit), "row": 1 / (4 * limit)}
+            total = total - batch["alpha"][question] * scale[normalization] * surrogate
+        nll = -logprobs[demonstration][mask[demonstration]].sum()
+        per_token = {"paper": 1 / (3 * int(mask[demonstration].sum())), "per_prompt": 1 / (3 * limit)}
+        scale = per_token.get(normalization, 1 / demonstration_tokens)
+        total = total + batch["beta"][question] * scale * nll
+    return total
+
+
+@pytest.mark.parametrize("normalization", ["paper", "per_prompt", "released", "row"])
+def test_hpt_loss_is_equation_13(normalization: str) -> None:
+    logprobs = mixed_batch()["logprobs"]
+    (expected,) = torch.autograd.grad(literal_mixed_loss(logprobs, normalization), [logprobs])
+    torch.testing.assert_close(mixed_gradient(normalization=normalization), expected, rtol=0, atol=EXACT)
+
+
+@pytest.mark.parametrize("normalization", ["paper", "per_prompt"])
+def test_whole_questions_add_up(normalization: str) -> None:
+    whole = mixed_gradient(normalization=normalization, max_response_tokens=5)
+    batch, summed = mixed_batch(), torch.zeros_like(whole)
+    for part in ([0, 1, 2], [3, 4, 5, 6, 7, 8]):
+        own = {
+            key: [value[i] for i in part] for key, value in batch.items() if isinstance(value, list) and len(value) == 9
+        }
+        tensors = {key: value.detach()[part] for key, value in batch.items() if isinstance(value, Tensor)}
+        summed[part] = mixed_gradient(normalization=normalization, max_response_tokens=5, **own, **tensors)
+    torch.testing.assert_close(summed, whole, rtol=0, atol=EXACT)
+
+
+@pytest.mark.parametrize("chosen", [[2, 8], [3, 4], [5]], ids=["demonstrations", "rollouts", "nothing that weighs"])
+def test_a_batch_of_one_kind_has_no_nan(chosen: list[int]) -> None:
+    batch = mixed_batch()
+    own = {
+        key: [value[i] for i in chosen] for key, value in batch.items() if isinstance(value, list) and len(value) == 9
+    }
+    tensors = {key: value.detach()[chosen] for key, value in batch.items() if isinstance(value, Tensor)}
+    for normalization in ("paper", "per_prompt", "released", "row"):
+        gradient = mixed_gradient(normalization=normalization, **own, **tensors)
+        assert gradient.isfinite().all()
+        assert bool((gradient != 0).any()) == (chosen != [5])
+
+
+def test_gate_is_equation_10_and_takes_every_kind() -> None:
+    np.testing.assert_array_equal(hpt.gate([0, 1, 2, 8], 8, count=1), ([0, 0, 1, 1], [1, 1, 0, 0]))
+    np.testing.assert_array_equal(hpt.gate(torch.tensor([0, 1, 2]), 2, count=1, inclusive=False)[1], [1, 0, 0])
+    np.testing.assert_array_equal(
+        hpt.gate(np.array([0, 4]), 8, kind="constant", alpha=0.5, beta=2), ([0.5] * 2, [2] * 2)
+    )
+    np.testing.assert_allclose(hpt.gate([0, 8], 8, kind="sigmoid", slope=4)[0], 1 / (1 + np.exp([0.25, -3.75])))
+
+
+# What is refused
+
+
+GOOD = {
+    "response_mask": torch.tensor([[0, 1, 1], [0, 1, 0]]),
+    "logprobs": torch.tensor([[0.0, -1.0, -2.0], [0.0, -0.5, 9.0]]),
+    "old_logprobs": torch.tensor([[0.0, -1.0, -2.0], [0.0, -0.5, 9.0]]),
+    "advantages": torch.tensor([1.0, -1.0]),
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"response_mask": torch.tensor([0, 1, 1])}, r"response_mask = 'a tensor of shape \[3\]': allowed is \[B, T\]"),
+        (
+            {"response_mask": torch.tensor([[0, 2, 1], [0, 1, 0]])},
+            "response_mask = 'values from 0 to 2': allowed is True",
+        ),
+        ({"response_mask": torch.tensor([[0, 0.5, 1], [0, 1, 0]])}, "response_mask = 'values from 0 to 1'"),
+        ({"response_mask": torch.tensor([[0, 1, 1], [0, 0, 0]])}, "response_mask = 'nothing in row 1'"),
+        ({"logprobs": torch.tensor([-1.0, -2.0, -0.5])}, r"logprobs = 'a tensor of shape \[3\]': .*\[2, 3\]"),
+        ({"old_logprobs": torch.zeros(2, 2)}, r"old_logprobs = 'a tensor of shape \[2, 2\]': .*\[2, 3\]"),
+        (
+            {"logprobs": GOOD["logprobs"].exp()},
+            "logprobs = 'values from 0.135335 to 0.606531': .*at most 0; take the log",
+        ),
+        ({"old_logprobs": GOOD["old_logprobs"].exp()}, "old_logprobs = 'values from 0.135"),
+        ({"logprobs": GOOD["logprobs"] * torch.nan}, "logprobs = 'values from nan"),
+        ({"logprobs": GOOD["logprobs"] - torch.inf}, "logprobs = 'values from -inf"),
+        ({"advantages": torch.ones(3)}, r"advantages = \[3\]: allowed is \[B\] or \[B, T\]: \[2\] or \[2, 3\]"),
+        ({"row": hpt.ROWS["srft_sft"]}, "entropies = None: .*srft_sft weighs"),
+        ({"row": hpt.ROWS["clip_cov"]}, "row clip_cov: keep = None"),
+        ({"row": hpt.ROWS["luffy_offline"]}, "StepCounts.pooled_tokens = None"),
+    ],
+)
+def test_wrong_tensors_are_named(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        hpt.upge_loss(**{"row": hpt.ROWS["grpo"], **GOOD, **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"input_ids": torch.ones(2, 9, dtype=torch.int64)}, r"input_ids = \[2, 9\]: allowed is .*\[4, 9\]"),
+        ({"temperature": 0.0}, "temperature = 0.0: allowed is a number above 0"),
+        ({"response_mask": torch.ones(4, 9)}, "response_mask = 'True in the first column'"),
+        ({"attention_mask": batch_of()["attention_mask"] - batch_of()["response_mask"].long()}, "attention_mask = "),
+        ({"attention_mask": batch_of()["response_mask"]}, "attention_mask = .*and at the token before it"),
+        ({"attention_mask": torch.ones(4, 8)}, r"attention_mask = \[4, 8\]"),
+        ({"model": nn.Linear(2, 2)}, "model = 'Linear': allowed is a causal language model"),
+    ],
+)
+def test_a_wrong_batch_for_a_model_is_named(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        hpt.token_logprobs(**{"model": model_of("LlamaForCausalLM"), **batch_of(), **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"group": [0, 0, 0, 1, 1, 1, 2, 2, 3]}, "group = 3: allowed is finite numbers from 0 to 2"),
+        ({"group": [0.5] * 9}, "group = 0.5: allowed is whole numbers"),
+        ({"rewards": [1.0] * 8}, r"rewards = 'shape \[8\], float64': allowed is \[9\]"),
+        ({"rewards": [math.nan] * 9}, "rewards = nan: allowed is finite numbers"),
+        ({"beta": [1.0]}, r"beta = 'shape \[1\], float64': allowed is \[3\]"),
+        ({"alpha": [1.0, -1.0, 0.0]}, "alpha = -1.0: allowed is finite numbers from 0"),
+        ({"is_demonstration": [True] * 3}, "is_demonstration = "),
+        ({"row": hpt.ROWS["srft_rollout"]}, "entropies = None: .*srft_rollout weighs"),
+        ({"normalization": "papre"}, "normalization = 'papre': allowed is one of paper"),
+        ({"group": [0, 0, 0, 1, 1, 1, 1, 2, 2]}, "rollouts_per_prompt = None: .*have 1 and 2 and 3 rollouts"),
+    ],
+)
+def test_a_wrong_mixed_batch_is_named(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        hpt.hpt_loss(**mixed_batch() | change)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: hpt.gate([9], 8), "correct = 9: allowed is finite numbers from 0 to 8"),
+        (lambda: hpt.gate([0.25], 8), "correct = 0.25: allowed is whole numbers; pass counts"),
+        (lambda: hpt.gate([1], 8, count=9), "count = 9"),
+        (lambda: hpt.gate([1], 8, kind="swich"), "gate.kind = 'swich': allowed is one of switch"),
+        (lambda: hpt.gate([1], 8, slop=3), "slop = 3: .*did you mean slope?"),
+        (lambda: hpt.gate(1, 8), r"correct = 'shape \[\], int64'"),
+        (lambda: hpt.group_advantages([1, 0], [0, 0], hpt.ROWS["ppo"]), "row ppo: advantage = 'gae'"),
+        (lambda: hpt.group_advantages([1, 0], [0]), r"group = 'shape \[1\], int64': allowed is \[2\]"),
+        (lambda: hpt.intervals([1, 0], over="runs"), "over = 'runs': allowed is problems or seeds"),  # type: ignore[arg-type]
+        (lambda: hpt.intervals([[1, 0]], over="seeds"), r"values = 'shape \[1, 2\]"),
+        (lambda: hpt.verify("1", "1", kind="maths"), "answer_kind = 'maths'"),  # type: ignore[arg-type]
+        (lambda: hpt.load_scores("no-such-folder"), "folder = 'no-such-folder': allowed is a report with records"),
+        (lambda: hpt.train("hpx"), "method = 'hpx': allowed is one of"),
+        (lambda: hpt.train("pretrain", data="rows.jsonl"), "no data.source=rows.jsonl: a base is made by its recipe"),
+    ],
+)
+def test_a_wrong_value_is_named(call: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        call()
+
+
+# Grading, scores and runs
+
+
+def test_verify_grades_the_box() -> None:
+    assert hpt.verify(r"\boxed{0.5}", r"\frac{1}{2}") is True
+    assert hpt.verify(r"\boxed{1} and then \boxed{2}", "1") is False
+    assert [hpt.verify(r"\boxed{245+1}", "246", kind=kind) for kind in ("math", "digits")] == [True, False]
+    assert hpt.verify("C", "C", kind="choice", boxed=False) is True
+    assert hpt.verify("C", "C", kind="choice") is False
+
+
+def test_intervals_over_problems_and_seeds_are_those_of_the_report() -> None:
+    shares = np.random.default_rng(0).random(60)
+    assert hpt.intervals(shares, over="problems").kind == "BCa over problems, fixed weights"
+    assert hpt.intervals(shares, over="problems", seed=1) == hpt.intervals(torch.from_numpy(shares), "problems", seed=1)
+    wide, narrow = (hpt.intervals(shares, over="seeds", level=level) for level in (0.99, 0.9))
+    assert wide.low < narrow.low < shares.mean() < narrow.high < wide.high
+    assert math.isnan(hpt.intervals([0.3], over="seeds").low)
+
+
+def test_scores_of_committed_records_are_those_of_the_committed_table() -> None:
+    scores = hpt.load_scores(ROOT / "reports" / "mini")
+    table = pd.read_csv(ROOT / "reports" / "mini" / "tables" / "table2.csv")
+    ours = scores[(scores["base"] == "strong") & (scores["settings"] == "")].set_index(["method", "benchmark", "seed"])
+    compared = 0
+    for row in table[table["method"].isin(["sft", "grpo", "hpt"]) & table["samples_per_problem"].notna()].itertuples():
+        for seed in (0, 1, 2):
+            found = ours.loc[(row.method, row.column, seed)]
+            assert found["problems"] == row.problems
+            assert found["samples"] == row.samples_per_problem
+            assert round(found["score"], 1) == pytest.approx(getattr(row, f"seed_{seed}"), abs=0.051)
+            compared += 1
+    assert compared == 3 * 3 * 8
+    changed = scores[(scores["method"] == "hpt") & (scores["settings"] == "gate.count=2")]
+    assert set(changed["base"]) >= {"weak"}
+
+
+def test_train_finds_the_finished_run_of_its_settings(tmp_path: Path) -> None:
+    (*_, planned) = [run for run in fabricate(tmp_path, ("table6",)) if run.config.gate.count == 1]
+    run = hpt.train("hpt", scale="tiny", settings={"gate.count": 1}, runs_dir=tmp_path)
+    assert run == planned.folder
+    pd.testing.assert_frame_equal(run.metrics, run.table("metrics"))
+    assert run.metrics["step"].tolist() == list(range(6))
+    assert run.config.gate.count == 1
+
+
+@pytest.mark.ci_slow
+def test_train_makes_a_run_of_ones_own_model_and_questions(tmp_path: Path) -> None:
+    write_digits(tmp_path)
+    settings = {"schedule.steps": 2, "schedule.prompts_per_step": 4, "schedule.updates_per_step": 1,
+                "rollout.rollouts_per_prompt": 2, "rollout.max_response_tokens": 16, "validation.every": 0}  # fmt: skip
+    run = hpt.train(
+        "hpt", scale="tiny", policy=tmp_path / "model", data=tmp_path / "problems.jsonl", settings=settings,
+        runs_dir=tmp_path / "runs",
+    )  # fmt: skip
+    assert run.metrics["step"].tolist() == [0, 1]
+    assert {"rollout/reward", "gate/offline_ratio_prompts", "loss/total"} <= set(run.metrics)
+    assert (run.model / "model.safetensors").is_file()
