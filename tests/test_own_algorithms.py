@@ -10,12 +10,13 @@ import torch
 
 from hpt.artefacts import BUILDERS
 from hpt.artefacts.own import own_algorithms
-from hpt.artefacts.own_plane import own_gates
 from hpt.artefacts.selection import own_methods
 from hpt.errors import ConfigError
 from hpt.experiments import planned_runs
 from hpt.export import RunRecords, load_records
 from hpt.laboratory.experiment import row_gradients, sample_draws
+from hpt.laboratory.gate_sweeps import gate_table
+from hpt.laboratory.gates import gate_weights
 from hpt.laboratory.own import method_gradients
 from hpt.laboratory.questions import make_experiment
 from hpt.laboratory.sweeps import Size, plane, plane_sums
@@ -68,13 +69,11 @@ def test_methods_lie_in_the_plane_beside_rows() -> None:
         assert not np.allclose(lines.loc["HPT"], lines.loc["grpo"], rtol=0.01)
 
 
-def test_a_gate_of_ones_own_stands_among_the_gates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hpt.artefacts.own_plane.QUESTIONS", 3)
-    monkeypatch.setattr("hpt.artefacts.own_plane.DRAWS", 30)
-    table = own_gates(["hpt.examples.least_error_gate:METHOD"])
-    assert [label for label, _ in table.rows][:2] == ["gate of hpt.examples.least_error_gate:METHOD", "switch at 0/8"]
-    errors = table.data[table.data["objective"] == "log of expected reward"].set_index("gate")["error"]
-    assert errors["least error"] <= errors["gate of hpt.examples.least_error_gate:METHOD"] < errors["SFT alone"]
+def test_a_custom_gate_stands_among_the_gates() -> None:
+    gate = gate_weights(build_config("hpt.examples.least_error_gate:METHOD").gate, 8)
+    table, _, _ = gate_table(Size(3, 30), more={"custom": gate})
+    errors = table[table["objective"] == "log of expected reward"].set_index("gate")["error"]
+    assert errors["least error"] <= errors["custom"] < errors["SFT alone"]
 
 
 def test_a_method_of_ones_own_is_one_more_row_and_line(runs: Path) -> None:
