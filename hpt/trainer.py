@@ -34,7 +34,6 @@ from hpt.logprob_gap import (
     with_reference,
     with_trainer_logprobs,
 )
-from hpt.memory import FeedbackMemory
 from hpt.methods import resolved_row, stage_at
 from hpt.records import GradedRollouts, gate_metrics, rollout_metrics, rollout_rows, rows_of, training_metrics
 from hpt.rewards import Verdict, Verifier
@@ -90,7 +89,6 @@ class Trainer:
         self.method, self.config = self.stage.method, self.stage.config
         if self.state.step == self.stage.start > 0:
             self.engine.reset_optimizer()
-        self.memory = FeedbackMemory(self.config.gate.skip_visits, self.rows["rollouts"])
         rows = [resolved_row(component, self.config) for component in self.method.components]
         self.online_rows = [
             row.name for row, part in zip(rows, self.method.components, strict=True) if part.data == "rollouts"
@@ -156,9 +154,8 @@ class Trainer:
         samples = settings.rollouts_per_prompt - self.method.demonstrations_per_group if self.method.samples else 0
         if samples == 0:
             return [[] for _ in questions]
-        asked = [(i, problem) for i, problem in enumerate(questions) if not self.memory.rests(problem.id)]
-        drawn = self._draw(asked, "train", samples, settings.max_response_tokens)
-        return [drawn.get(index, []) for index in range(len(questions))]
+        drawn = self._draw(list(enumerate(questions)), "train", samples, settings.max_response_tokens)
+        return [drawn[index] for index in range(len(questions))]
 
     def _draw(
         self, asked: list[tuple[int, Problem]], purpose: str, samples: int, max_tokens: int
@@ -292,9 +289,7 @@ class Trainer:
         measured: dict[str, float],
     ) -> None:  # fmt: skip
         """Add the step's rows to the records."""
-        rows = rollout_rows(self.state.step, questions, graded, batch)
-        self.memory.see(rows)
-        self.rows["rollouts"] += rows
+        self.rows["rollouts"] += rollout_rows(self.state.step, questions, graded, batch)
         self.rows["metrics"].append(
             {
                 "step": self.state.step,
