@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from hpt.errors import HptError
 from hpt.policy import PolicyModule
-from hpt.ranks import WAIT, Ranks, launched, start_watch
+from hpt.ranks import WAIT, Ranks, launched, launched_rank, launched_ranks, start_watch
 from hpt.settings import EngineSettings, OptimizerSettings
 from hpt.shards import load_shards, save_shards
 
@@ -235,6 +235,14 @@ def start_process_group() -> Any:
             deepspeed.init_distributed(dist_backend=backend, verbose=False, timeout=WAIT)
         start_watch()
     return deepspeed
+
+
+def join() -> Ranks:
+    """Return this process among its ranks, after joining their process group where there are several."""
+    if launched_ranks() == 1:
+        return Ranks()
+    start_process_group()
+    return Ranks(launched_rank(), launched_ranks())
 
 
 @contextmanager

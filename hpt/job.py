@@ -31,7 +31,7 @@ from hpt.integrity import (
 from hpt.methods import names_used, stages_of
 from hpt.model_folder import load_tokenizer, save_model_folder
 from hpt.own_modules import check_unchanged, keep_sources
-from hpt.ranks import finish_watch, first_failure, join, launched_rank, launched_ranks, report_failure
+from hpt.ranks import finish_watch, first_failure, launched_rank, launched_ranks, report_failure
 from hpt.resolve import resolve_run
 from hpt.runs import RunFolder, provenance
 from hpt.tasks.prompts import EncodedTraining, encode_training
@@ -66,6 +66,8 @@ def run_job(job: Job) -> RunFolder:
             check_unchanged(config.own_modules, names_used(config))
             if launched_rank() == 0:
                 keep_sources(names_used(config), folder.path / "own_modules")
+        from hpt.engine import join
+
         ranks, sampler = join(), None
         if not folder.finished:
             try:
@@ -126,7 +128,10 @@ def _make_base(config: RunConfig, folder: RunFolder) -> None:
     else:
         from hpt.pretrain import pretrain
 
-        pretrain(config, folder)
+        def note(step: int, left_s: float) -> None:
+            folder.set_status("running", step, steps=config.schedule.steps, left_s=left_s)
+
+        folder.write_tables({"metrics": pretrain(config, folder.path, note)})
 
 
 def encoded_training(config: RunConfig, tokenizer: Any) -> EncodedTraining:

@@ -19,13 +19,11 @@ from torch import nn
 from hpt.batch import DEMONSTRATION, Part, Trajectory, WeightedTrajectory
 from hpt.checkpoint import load_newest, save_checkpoint
 from hpt.config import RunConfig
-from hpt.engine import PolicyEngine
+from hpt.engine import PolicyEngine, join
 from hpt.faults import FaultWatch
 from hpt.model_folder import save_model_folder
 from hpt.policy import load_model
-from hpt.ranks import join
 from hpt.records import rows_of
-from hpt.runs import RunFolder
 from hpt.tasks.corpus import (
     BaseRecipe,
     Document,
@@ -111,12 +109,20 @@ def new_model(world: GradedWorld, recipe: BaseRecipe, folder: Path, seed: int) -
     return folder
 
 
-def pretrain(config: RunConfig, folder: RunFolder) -> None:
-    """Train a base and write its model and records into ``folder``; continues from the newest checkpoint."""
+def pretrain(
+    config: RunConfig, folder: Path, note: Callable[[int, float], None] = lambda step, left_s: None
+) -> pd.DataFrame:
+    """Train a base, write its model to ``folder/model``, and return its metrics; continues from the newest checkpoint.
+
+    Args:
+        config: of a base's run.
+        folder: of the run.
+        note: called now and then with the updates done and the seconds left.
+    """
     world, recipe = world_named(config.data.world), base_recipe(config.data.world, config.policy.name)
     tokenizer = build_tokenizer(world)
-    checkpoints = folder.path / "checkpoints"
-    ranks, initial = join(), folder.path / "initial"
+    checkpoints = folder / "checkpoints"
+    ranks, initial = join(), folder / "initial"
     # rank 0 looks for all, as it writes for all: it sets damaged checkpoints aside
     ((path, state, records),) = ranks.gather([load_newest(checkpoints)] if ranks.rank == 0 else [])
     if ranks.rank == 0:
@@ -158,6 +164,6 @@ def pretrain(config: RunConfig, folder: RunFolder) -> None:
             save_checkpoint(checkpoints, engine, state, {"metrics": pd.DataFrame(rows)}, config.checkpoint.keep)
         if state.step % 20 == 0:
             seconds = float(np.mean([row["time/step_s"] for row in rows[-20:]])) * (config.schedule.steps - state.step)
-            folder.set_status("running", state.step, steps=config.schedule.steps, left_s=round(seconds, 1))
-    save_model_folder(engine, tokenizer, folder.model)
-    folder.write_tables({"metrics": pd.DataFrame(rows)})
+            note(state.step, round(seconds, 1))
+    save_model_folder(engine, tokenizer, folder / "model")
+    return pd.DataFrame(rows)

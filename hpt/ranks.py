@@ -134,16 +134,6 @@ def warn(message: str) -> None:
         print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
-def join() -> Ranks:
-    """Return this process among its ranks, after joining their process group where there are several."""
-    if launched_ranks() == 1:
-        return Ranks()
-    from hpt.engine import start_process_group
-
-    start_process_group()
-    return Ranks(launched_rank(), launched_ranks())
-
-
 class RankWatch(threading.Thread):
     """Ends this process when another rank failed or gives no sign of life.
 
