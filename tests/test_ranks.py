@@ -15,11 +15,12 @@ import pytest
 from torch.distributed import TCPStore
 
 from hpt import launch, ranks
+from hpt.engine import join
 from hpt.errors import ConfigError
 from hpt.final_evaluations import in_order
 from hpt.launch import job_command, launcher_options
 from hpt.pool import run_jobs
-from hpt.ranks import Ranks, RankWatch, join, sampler_width
+from hpt.ranks import Ranks, RankWatch, sampler_width
 from hpt.rollout import NO_WEIGHTS, Sampler
 from hpt.tasks.problems import Problem
 
