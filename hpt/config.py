@@ -33,6 +33,9 @@ from hpt.settings import (
 NUMERICS_VERSION = 2
 
 
+#: Settings that earlier versions had, and the value at which they did nothing.
+REMOVED: Mapping[str, Any] = {"gate.skip_visits": 0}
+
 #: Sections of the configuration that two runs with the same results may differ in.
 MOVES_NO_NUMBER = frozenset({"checkpoint", "diagnostics"})
 
@@ -67,14 +70,6 @@ class RunConfig(Settings):
         if self.gate.count > n:
             raise _impossible("gate.count", self.gate.count, f"a count from 0 to rollout.rollouts_per_prompt = {n}",
                               f"set gate.count to at most {n}")  # fmt: skip
-        if self.gate.skip_visits and self.gate.kind != "switch":
-            raise _impossible(
-                "gate.skip_visits",
-                self.gate.skip_visits,
-                f"0 with gate.kind = {self.gate.kind}: only a "
-                "switch says that a question learns from its demonstration alone",
-                "set gate.kind to switch",
-            )
         if self.schedule.prompts_per_step % self.schedule.updates_per_step:
             raise _impossible(
                 "schedule.updates_per_step", self.schedule.updates_per_step,
@@ -109,7 +104,7 @@ class RunConfig(Settings):
         """Return the settings that tell this run from others, nested: neither `MOVES_NO_NUMBER` nor neutral defaults.
 
         Example:
-            >>> ["skip_visits" in validate({"gate": {"skip_visits": n}}).telling()["gate"] for n in (0, 2)]
+            >>> ["after" in validate({"policy": {"after": name}}).telling()["policy"] for name in (None, "sft")]
             [False, True]
         """
         return _without_neutral(self, self.model_dump(mode="json", exclude=set(MOVES_NO_NUMBER)))
@@ -215,6 +210,27 @@ def validate(settings: Mapping[str, Any]) -> RunConfig:
         return RunConfig.model_validate(settings)
     except ValidationError as error:
         explain(error, RunConfig)
+
+
+def validate_recorded(settings: Mapping[str, Any]) -> RunConfig:
+    """Return the configuration a run wrote down, perhaps of an earlier version, without `REMOVED` that did nothing.
+
+    Raises:
+        ConfigError: as `validate`; a removed setting with another value is unknown here.
+
+    Example:
+        >>> validate_recorded({"gate": {"count": 2, "skip_visits": 0}}).gate.count
+        2
+    """
+
+    def kept(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+        return {
+            name: kept(value, f"{prefix}{name}.") if isinstance(value, Mapping) else value
+            for name, value in section.items()
+            if (prefix + name, value) not in REMOVED.items()
+        }
+
+    return validate(kept(settings))
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> NoReturn:

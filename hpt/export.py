@@ -22,7 +22,7 @@ from typing import Any
 
 import pandas as pd
 
-from hpt.config import RunConfig, validate
+from hpt.config import RunConfig, validate_recorded
 from hpt.errors import HptError, RecordFault
 from hpt.files import (
     MANIFEST,
@@ -231,7 +231,7 @@ def recorded_config(path: Path) -> RunConfig:
         RecordFault: none there, or not a configuration of this version.
     """
     try:
-        return validate(read_json(path / "config.json"))
+        return validate_recorded(read_json(path / "config.json"))
     except HptError as error:
         raise RecordFault(f"{path / 'config.json'} is not a configuration of this version: {error}") from error
 

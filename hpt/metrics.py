@@ -169,11 +169,7 @@ SCORES: dict[str, Metric] = {
 #: What the letters of the formulas stand for.
 SYMBOLS = (
     ("q, i, t", "question of the step, its rollout, token of that"),
-    (
-        "Q, n",
-        "questions of the step (for rewards and solved shares only those sampled: `gate.skip_visits` leaves some out), "
-        "rollouts each",
-    ),
+    ("Q, n", "questions of the step, rollouts each"),
     ("R, T, P", "reward (Eq. 7), response tokens, share of correct rollouts of a question (Eq. 8)"),
     ("L", "largest response length"),
     ("pi, pi_s", "the policy, and the policy the rollouts were sampled from"),

@@ -73,9 +73,8 @@ def rollout_metrics(graded: Sequence[GradedRollouts]) -> dict[str, float]:
     lengths = np.concatenate([own.lengths for own in graded])
     if not len(lengths):
         return {}
-    asked = [own for own in graded if len(own.lengths)]  # a question may rest (`hpt.memory`)
-    n = len(asked[0].lengths)
-    correct = np.array([own.correct for own in asked])
+    n = len(graded[0].lengths)
+    correct = np.array([own.correct for own in graded])
     return {
         "rollout/reward": float(correct.sum() / len(lengths)),
         "rollout/response_length_tokens": float(lengths.mean()),

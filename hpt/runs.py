@@ -32,7 +32,7 @@ from typing import Any
 
 import pandas as pd
 
-from hpt.config import NUMERICS_VERSION, RunConfig, validate
+from hpt.config import NUMERICS_VERSION, RunConfig, validate_recorded
 from hpt.errors import ConfigError, RecordFault
 from hpt.files import read_json, read_parquet, remove_half_written, write_json, write_parquet
 from hpt.locks import locked
@@ -90,7 +90,7 @@ class RunFolder:
     @property
     def config(self) -> RunConfig:
         """The resolved configuration."""
-        return validate(read_json(self.path / "config.json"))
+        return validate_recorded(read_json(self.path / "config.json"))
 
     @property
     def status(self) -> dict[str, Any]:

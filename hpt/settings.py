@@ -168,12 +168,6 @@ class GateSettings(Settings):
     kind: str = Field(default="switch", description="switch, linear, sigmoid, constant, or module:function")
     count: int = Field(default=0, ge=0, description="gamma as a count of correct rollouts out of n")
     inclusive: bool = Field(default=True, description="SFT when P <= gamma (Eq. 10); False: only when P < gamma")
-    skip_visits: int = Field(
-        default=0,
-        ge=0,
-        description="next visits a question at or below the switch gate learns without rollouts (hpt.memory)",
-        json_schema_extra={"neutral": True},
-    )
     slope: float = Field(default=20.0, gt=0, description="steepness of the sigmoid, per unit of P")
     alpha: float = Field(default=1.0, ge=0, description="constant gate: weight of RL")
     beta: float = Field(default=1.0, ge=0, description="constant gate: weight of SFT")

@@ -25,7 +25,6 @@ from hpt.gate import feedback_coefficients
 from hpt.gradient_cosine import sft_rl_cosine
 from hpt.grading import grade_demonstrations, grade_rollouts
 from hpt.logprob_gap import LogprobGap, check_untrained, with_reference, with_trainer_logprobs
-from hpt.memory import FeedbackMemory
 from hpt.methods import method_named, resolved_row, stage_at
 from hpt.records import GradedRollouts, gate_metrics, rollout_metrics, rollout_rows, rows_of, training_metrics
 from hpt.rewards import Verdict, Verifier
@@ -70,7 +69,6 @@ class Trainer:
         self.rows: dict[str, list[dict[str, Any]]] = {
             name: rows_of((records or {}).get(name)) for name in ("metrics", "rollouts", "validation")
         }
-        self.memory = FeedbackMemory(config.gate.skip_visits, self.rows["rollouts"])
         self.timings: dict[str, float] = {}
         self.faults = FaultWatch(config.optimizer, quiet=engine.rank != 0)
         self.use_engine(engine)
@@ -145,8 +143,7 @@ class Trainer:
         samples = settings.rollouts_per_prompt - self.method.demonstrations_per_group if self.method.samples else 0
         if samples == 0:
             return [[] for _ in questions]
-        asked = [(i, problem) for i, problem in enumerate(questions) if not self.memory.rests(problem.id)]
-        own = self.engine.share(asked, settings.tensor_parallel)
+        own = self.engine.share(list(enumerate(questions)), settings.tensor_parallel)
         requests = [
             SamplingRequest(
                 self.prompts[problem.id],
@@ -167,7 +164,7 @@ class Trainer:
             for (index, problem), batch in zip(own, self.sampler.sample(requests), strict=True)
         ]  # fmt: skip
         by_question = dict(self.engine.gather_shares(drawn, settings.tensor_parallel))
-        return [by_question.get(index, []) for index in range(len(questions))]
+        return [by_question[index] for index in range(len(questions))]
 
     def verify(self, questions: list[Problem], rollouts: list[list[Trajectory]]) -> list[GradedRollouts]:
         """Grade every rollout (Eq. 7)."""
@@ -253,9 +250,7 @@ class Trainer:
         measured: dict[str, float],
     ) -> None:  # fmt: skip
         """Add the step's rows to the records."""
-        rows = rollout_rows(self.state.step, questions, graded, batch)
-        self.memory.see(rows)
-        self.rows["rollouts"] += rows
+        self.rows["rollouts"] += rollout_rows(self.state.step, questions, graded, batch)
         self.rows["metrics"].append(
             {
                 "step": self.state.step,

@@ -10,7 +10,7 @@ import pytest
 from hpt.bases import given_base_config
 from hpt.errors import HptError, RecordFault
 from hpt.experiments import PlannedRun
-from hpt.export import RECORD_FILES, export_run, import_runs, load_records, record_folders
+from hpt.export import RECORD_FILES, export_run, import_runs, load_records, record_folders, recorded_config
 from hpt.files import MANIFEST, read_json, read_parquet, write_json, write_manifest, write_parquet
 from hpt.integrity import write_checksums
 from hpt.locks import LOCK
@@ -221,3 +221,16 @@ def test_a_table_comes_back_as_it_was_written_and_takes_little_room(rows: int, t
     write_parquet(tmp_path / "small.parquet", frame)
     pd.testing.assert_frame_equal(read_parquet(tmp_path / "small.parquet"), pd.read_parquet(usual), check_exact=True)
     assert (tmp_path / "small.parquet").stat().st_size < 0.8 * usual.stat().st_size
+
+
+def test_a_setting_removed_since_is_read_where_it_did_nothing(plan: list[PlannedRun], tmp_path: Path) -> None:
+    """Records of earlier versions hold gate.skip_visits; with another value than 0 they are of another trainer."""
+    path = export_run(folder_of(plan, "hpt"), tmp_path)
+    settings = read_json(path / "config.json")
+    settings["gate"]["skip_visits"] = 0
+    write_json(path / "config.json", settings)
+    assert recorded_config(path).fingerprint() == path.name.rpartition("-")[2]
+    settings["gate"]["skip_visits"] = 1
+    write_json(path / "config.json", settings)
+    with pytest.raises(RecordFault, match=r"not a configuration of this version: gate\.skip_visits = 1"):
+        recorded_config(path)

@@ -51,9 +51,9 @@ def test_a_new_setting_that_does_nothing_needs_no_new_numbers() -> None:
     """Neutral settings count from where they leave their default, as in the fingerprint."""
     plain = build_config("hpt", scale="tiny")
     assert "attention" not in plain.telling()["engine"]
-    rested = build_config("hpt", scale="tiny", settings={"gate.skip_visits": 1})
-    assert golden.settings_digest([rested]) != golden.settings_digest([plain])
-    assert rested.telling()["gate"] == plain.telling()["gate"] | {"skip_visits": 1}
+    changed = build_config("hpt", scale="tiny", settings={"rollout.tensor_parallel": 2})
+    assert golden.settings_digest([changed]) != golden.settings_digest([plain])
+    assert changed.telling()["rollout"] == plain.telling()["rollout"] | {"tensor_parallel": 2}
 
 
 def test_nothing_recorded_is_left_uncompared() -> None:

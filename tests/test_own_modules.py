@@ -1,6 +1,5 @@
 """Modules of a user's own: found, held to their contract, hashed, kept, and read again when they change."""
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -10,8 +9,8 @@ import numpy as np
 import pytest
 
 from hpt.cli import main
-from hpt.config import validate
 from hpt.errors import ConfigError
+from hpt.export import recorded_config
 from hpt.gate import feedback_coefficients
 from hpt.job import Job
 from hpt.methods import names_used
@@ -141,7 +140,7 @@ def test_no_run_made_before_got_another_name() -> None:
     folders_ = sorted(RECORDS.glob("*/config.json"))
     assert len(folders_) >= 80
     for path in folders_:
-        config = validate(json.loads(path.read_text(encoding="utf-8")))
+        config = recorded_config(path.parent)
         if not config.own_modules:
             assert "own_modules" not in config.telling()
         assert config.fingerprint() == path.parent.name.rpartition("-")[2]

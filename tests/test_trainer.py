@@ -6,15 +6,13 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
 from hpt.batch import WeightedTrajectory
 from hpt.checkpoint import TrainingState
 from hpt.engine import PolicyEngine
-from hpt.errors import ConfigError, TrainingFault
-from hpt.memory import FeedbackMemory
+from hpt.errors import TrainingFault
 from hpt.methods import METHODS, Method
 from hpt.metrics import METRICS, timing_columns
 from hpt.policy import PolicyModule
@@ -420,32 +418,6 @@ def test_the_frozen_policy_is_asked_where_the_advantage_holds_a_kl_term() -> Non
         trainer.train(2)  # in the first step the policy is the frozen one, and the term is zero up to rounding
         moved[coefficient] = weights_of(trainer.engine)
     assert not same_weights(moved[0.0], moved[0.5])
-
-
-@pytest.mark.parametrize("visits", [0, 1, 2])
-def test_unsolved_questions_may_rest_from_rollouts(visits: int) -> None:
-    config = config_for("hpt", gate__skip_visits=visits, schedule__steps=6)
-    trainer = make_trainer(config)  # 4 questions, all in every step; q0 is never solved, the others sometimes
-    trainer.train(6)
-    rows = pd.DataFrame(trainer.rows["rollouts"])
-    unsolved = rows[rows["branch"] == "demonstration"]
-    never = [name for name, own in rows.groupby("problem_id") if (own["branch"] == "demonstration").all()]
-    assert never
-    for name in never:
-        drawn = rows[rows["problem_id"] == name].sort_values("step")["rollouts"].tolist()
-        assert [bool(count) for count in drawn] == [step % (visits + 1) == 0 for step in range(6)]
-    assert (rows[rows["branch"] != "demonstration"]["rollouts"] > 0).all()
-    assert (unsolved["beta"] == 1).all()
-    # a run that is continued rests where it would have rested
-    first = make_trainer(config)
-    first.train(2)
-    again = FeedbackMemory(visits, first.rows["rollouts"])
-    assert {name: again.rests(name) for name in never} == dict.fromkeys(never, visits == 2)
-
-
-def test_resting_needs_a_switch() -> None:
-    with pytest.raises(ConfigError, match=r"gate.skip_visits = 1: allowed is 0 with gate.kind = linear"):
-        config_for("hpt", gate__skip_visits=1, gate__kind="linear")
 
 
 # --- records ---------------------------------------------------------------------------------------------------------
