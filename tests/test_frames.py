@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -58,7 +59,7 @@ def of_seed(records: list[RunRecords], seed: int) -> list[RunRecords]:
     return [own for own in records if own.seed == seed]
 
 
-def cells(frame: pd.DataFrame, method: str) -> pd.DataFrame:
+def cells(frame: pd.DataFrame, method: str) -> Any:
     return frame[frame["method"] == method].set_index("column")
 
 

@@ -59,7 +59,7 @@ def test_no_frame_prints_a_mini_number_under_a_benchmarks_name(records: list[Run
     assert all(len(frame) for frame in made.values())
     for name, frame in made.items():
         assert not {text: names for text in in_frame(frame) if (names := bare(text))}, name
-    sets = {name for name, own in paper_data()["benchmarks"].items()} | set(paper_data()["averages"])
+    sets = {*paper_data()["benchmarks"], *paper_data()["averages"]}
     assert set(made["scores"]["stands_for"]) == sets
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -40,7 +41,7 @@ def test_table2_has_both_averages_and_the_rows_that_only_the_paper_has(records: 
     assert list(dict.fromkeys(frame["stands_for"]))[7:9] == ["ARC-c", "GPQA"]
     others = ["Qwen2.5-Math-7B-Ins.", "PRIME-Zero", "SimpleRL-Zero", "OpenReasoner-Zero", "Oat-Zero"]
     assert list(dict.fromkeys(frame["method"])) == [*STRONG, *others]
-    printed = paper_table("table2").set_index("row")
+    printed: Any = paper_table("table2").set_index("row")
     for method, own in frame.groupby("method", sort=False):
         row = {BASE: "Qwen2.5-Math-7B", "sft_then_grpo": "SFT → GRPO"}.get(str(method), str(method))
         row = row if row in printed.index else row.upper()
