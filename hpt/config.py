@@ -196,6 +196,14 @@ def nest(dotted: Mapping[str, Any]) -> dict[str, Any]:
     return nested
 
 
+def dotted(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turn ``{"gate": {"count": 2}}`` into ``{"gate.count": 2}``."""
+    flat: dict[str, Any] = {}
+    for name, value in nested.items():
+        flat |= dotted(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
+
+
 def validate(settings: Mapping[str, Any]) -> RunConfig:
     """Return the frozen configuration, or the first thing wrong with it as a `ConfigError`.
 

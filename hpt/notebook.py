@@ -24,10 +24,9 @@ from hpt.errors import ConfigError
 from hpt.experiments import ARTEFACTS, PlannedRun, compute, planned_runs
 from hpt.export import RunRecords, load_runs, record_folders
 from hpt.files import write_json
-from hpt.forecast import duration, forecast
 from hpt.parameters import parameters
+from hpt.plan import assumptions, duration, make_plan
 from hpt.recorded import RecordStore
-from hpt.resource_plan import ON_GPUS
 from hpt.runs import source_commit
 from hpt.scales import SCALES
 
@@ -92,21 +91,15 @@ class Study:
                 for r in self.planned
             ]
             return Shown(plain_table(heads, rows) + Markup("<p>{}</p>").format(note), note)
-        # GPU scales are planned by what they compute, not by what was timed: `hpt plan --scale full`
-        timed = self.scale not in ON_GPUS
-        expected = forecast(self.planned, self.runs_dir, self.scale, jobs=1) if timed else None
-        seconds = iter(expected.seconds) if expected else None
+        expected = make_plan(self.scale, self.planned, self.runs_dir)
         rows = []
-        for run in self.planned:
-            time_left = f"about {duration(next(seconds))}" if seconds and not run.done else ""
+        for run, costs in zip(self.planned, expected.costs, strict=True):
             row = (run.method, run.policy, run.seed, run.config.schedule.steps, len(run.evaluations))
-            rows.append((*row, run.reason or "nothing: done", time_left))
+            rows.append((*row, run.reason or "nothing: done", "" if run.done else f"about {duration(costs.device_s)}"))
         todo = sum(not run.done for run in self.planned)
-        note = "Nothing is left to compute." if not todo else f"{todo} of {len(rows)} runs are left to compute"
-        if todo and expected:
-            note += f", about {duration(expected.wall_s)} on one idle core, judging by {expected.basis}."
-        elif todo:
-            note += f"; `hpt plan --scale {self.scale}` says what they take."
+        note = "Nothing is left to compute."
+        if todo:
+            note = f"{todo} of {len(rows)} runs are left to compute: {assumptions(expected)}."
         note += kept_note(self.settings, self.artefacts, self.scale)
         return Shown(plain_table(heads, rows) + Markup("<p>{}</p>").format(note), note)
 

@@ -28,10 +28,10 @@ from hpt.artefacts.verdicts import by_topic, chance_text
 from hpt.errors import HptError
 from hpt.experiments import ARTEFACTS
 from hpt.files import read_json, write_json, write_text, writing
-from hpt.forecast import duration
 from hpt.notebook import shown_path
 from hpt.pages import page_environment
 from hpt.paper import claims
+from hpt.plan import duration
 from hpt.report_tasks import few, missing_artefacts, tasks_from_records, tasks_from_runs, tasks_so_far, with_earlier
 from hpt.runs import source_commit
 
