@@ -21,8 +21,8 @@ import torch
 from hpt.batch import DEMONSTRATION, Part, Trajectory, WeightedTrajectory
 from hpt.engine import PolicyEngine
 from hpt.files import write_json
+from hpt.plan import SHAPES, ModelShape
 from hpt.policy import attention_and_layout, load_model
-from hpt.resources import SHAPES, ModelShape
 from hpt.rollout import Sampler, SamplingRequest
 from hpt.runs import provenance
 from hpt.settings import EngineSettings, OptimizerSettings, RolloutSettings

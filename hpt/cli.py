@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -19,6 +19,7 @@ from hpt.cli_evaluate import evaluate
 from hpt.cli_models import models_app
 from hpt.cli_options import (
     Extra,
+    Gpus,
     Jobs,
     LauncherArgs,
     Only,
@@ -32,7 +33,6 @@ from hpt.cli_options import (
     parse_settings,
     use_launcher,
 )
-from hpt.cli_plan import plan, print_missing_runs
 from hpt.cli_runs import runs_app
 from hpt.errors import ConfigError, HptError
 from hpt.locks import locked
@@ -46,7 +46,6 @@ app = typer.Typer(
 app.add_typer(runs_app, name="runs")
 app.add_typer(data_app, name="data")
 app.add_typer(models_app, name="models")
-app.command()(plan)
 app.command()(evaluate)
 
 
@@ -74,7 +73,7 @@ def reproduce(
     use_launcher(launcher_args)
     chosen, numbers, own = only or [], parse_seeds(seeds), extra or []
     if why:
-        print_missing_runs(scale, chosen, numbers, runs_dir, own=own)
+        _print_plan(scale, chosen, numbers, runs_dir, own=own, jobs=jobs)
         return
     check_scale(scale)
     artefacts_named(chosen)  # before a lock is made and perhaps waited for
@@ -90,6 +89,39 @@ def reproduce(
     console.print(f"report: {reports_dir / scale / 'index.html'}{waited}", markup=False)
     if len(numbers) < 3:
         console.print("one seed decides nothing: `hpt reproduce --seeds 0,1,2` adds the intervals")
+
+
+@app.command()
+def plan(
+    scale: Scale = "mini",
+    only: Only = None,
+    seeds: Seeds = "0",
+    jobs: Jobs = None,
+    runs_dir: RunsDir = Path("runs"),
+    gpus: Gpus = None,
+    gpu_memory: Annotated[float, typer.Option(min=1, help="GPU scales: memory of a GPU, GiB")] = 80,
+    gpu_tflops: Annotated[float, typer.Option(min=1, help="GPU scales: peak of a GPU in bfloat16, TFLOP/s")] = 989,
+    utilisation: Annotated[
+        Path | None, typer.Option(help="GPU scales: result of `python -m benchmarks.gpu`; default: stated shares")
+    ] = None,
+) -> None:
+    """Show what would run, why, and what it takes; nothing is computed."""
+    from hpt.plan import machine_of
+
+    machine = machine_of(scale, gpus, gpu_memory, gpu_tflops, utilisation)
+    _print_plan(scale, only or [], parse_seeds(seeds), runs_dir, machine=machine, jobs=jobs)
+
+
+def _print_plan(
+    scale: str, only: list[str], seeds: list[int], runs_dir: Path, own: Sequence[str] = (), machine: Any = None,
+    jobs: int | None = None,
+) -> None:  # fmt: skip
+    from hpt.experiments import planned_runs
+    from hpt.plan import ON_GPUS, make_plan, print_plan
+
+    runs = planned_runs(scale, only, seeds, runs_dir, own=own)
+    jobs = 1 if scale in ON_GPUS else jobs or len(os.sched_getaffinity(0))
+    print_plan(make_plan(scale, runs, runs_dir, machine, jobs), runs_dir, console)
 
 
 @app.command()

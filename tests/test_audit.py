@@ -15,9 +15,10 @@ from hpt.audit import Check, Consistency, audit
 from hpt.audit.counts import fractions_to_one_decimal
 from hpt.audit.spreads import standard_errors
 from hpt.catalogue import ARTEFACTS
-from hpt.cli_plan import print_missing_runs
+from hpt.cli_options import console
 from hpt.experiments import compute, planned_runs
 from hpt.paper import paper_data, paper_table
+from hpt.plan import make_plan, print_plan
 from hpt.reports import begin
 
 Data = dict[str, Any]
@@ -303,7 +304,7 @@ def test_it_needs_no_run_anywhere(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert ARTEFACTS["audit"].arms == ARTEFACTS["audit"].methods == ARTEFACTS["audit"].policies == ()
     assert planned_runs("mini", ["audit"], [0, 1, 2], tmp_path) == []
     assert compute("mini", ["audit"], [0], tmp_path) == []
-    print_missing_runs("mini", ["audit"], [0], tmp_path)
+    print_plan(make_plan("mini", [], tmp_path), tmp_path, console)
     assert "no run is needed" in capsys.readouterr().out
     study = begin("audit", given={"runs_dir": str(tmp_path)})
     assert "No run is needed" in study.to_run().text

@@ -6,8 +6,7 @@ import pytest
 
 from benchmarks.gpu import measure, trajectories
 from hpt.files import write_json
-from hpt.resource_plan import machine_of
-from hpt.resources import ModelShape
+from hpt.plan import ModelShape, machine_of
 from hpt.upge import likelihood
 
 SHAPE = ModelShape(2, 32, 64, 1, 1, 96, tied=True, attention_bias=True)

@@ -9,9 +9,8 @@ from hpt.catalogue import ARTEFACTS
 from hpt.config import RunConfig
 from hpt.experiments import check_training_set
 from hpt.final_evaluations import sampling_config
+from hpt.plan import machine_of, shape_of, warnings_of
 from hpt.resolve import base_config
-from hpt.resource_plan import machine_of
-from hpt.resources import shape_of, warnings_of
 from hpt.runs import RunFolder
 from hpt.scales import TUNED, build_config
 from hpt.tasks import corpus
@@ -28,7 +27,7 @@ POLICIES = ("weak", "strong", "llama")
 def test_policies_have_20_to_100_million_weights_and_fit(policy: str) -> None:
     config = build_config("hpt", scale="gpu", policy=policy)
     assert 20e6 < shape_of(config).parameters < 100e6
-    assert warnings_of(config, shape_of(config), machine_of("gpu", None, 80, 989)) == []
+    assert warnings_of(config, shape_of(config), machine_of("gpu")) == []
     assert base_config(config).engine.micro_batch_tokens > 20 * 208, "a GPU wants large micro-batches"
 
 

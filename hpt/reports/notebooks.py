@@ -30,11 +30,10 @@ from hpt.errors import ConfigError
 from hpt.experiments import PlannedRun, compute, planned_runs
 from hpt.export import RunRecords, load_runs, record_folders
 from hpt.files import write_json, write_text
-from hpt.forecast import duration, forecast
+from hpt.plan import assumptions, duration, make_plan
 from hpt.recorded import RecordStore
 from hpt.reports import style
 from hpt.reports.verdicts import Verdict, verdicts
-from hpt.resource_plan import ON_GPUS
 from hpt.runs import source_commit
 from hpt.scales import SCALES
 
@@ -105,26 +104,20 @@ class Study:
         planned = self.planned()
         if not planned:
             return Shown(Markup("<p>No run is needed.</p>"), "No run is needed.")
-        # GPU scales are planned by what they compute, not by what was timed: `hpt plan --scale full`
-        timed = self.from_records is None and self.scale not in ON_GPUS
-        expected = forecast(planned, self.runs_dir, self.scale, jobs=1) if timed else None
-        seconds = iter(expected.seconds) if expected else None
+        expected = make_plan(self.scale, planned, self.runs_dir) if self.from_records is None else None
         rows = []
-        for run in planned:
-            time_left = f"about {duration(next(seconds))}" if seconds and not run.done else ""
-            todo = "read" if self.from_records else run.reason or "nothing: done"
+        for index, run in enumerate(planned):
+            time_left = f"about {duration(expected.costs[index].device_s)}" if expected and not run.done else ""
+            todo = run.reason or "nothing: done" if expected else "read"
             rows.append((run.method, run.policy, run.seed, run.config.schedule.steps, len(run.evaluations), todo,
                          time_left))  # fmt: skip
-        todo = sum(not run.done for run in planned)
-        left = f"{todo} of {len(rows)} runs are left to compute"
-        if self.from_records is not None:
+        left = sum(not run.done for run in planned)
+        if expected is None:
             note = f"Nothing is computed: records are read from {shown_path(self.from_records)}."
-        elif not todo:
+        elif not left:
             note = "Nothing is left to compute."
-        elif expected:
-            note = f"{left}, about {duration(expected.wall_s)} on one idle core, judging by {expected.basis}."
         else:
-            note = f"{left}; `hpt plan --scale {self.scale}` says what they take."
+            note = f"{left} of {len(rows)} runs are left to compute: {assumptions(expected)}."
         heads = ("method", "base", "seed", "steps", "evaluation sets", "to do", "time")
         note += kept_note(self.settings, self.artefacts, self.scale)
         return Shown(plain_table(heads, rows) + Markup("<p>{}</p>").format(note), note)

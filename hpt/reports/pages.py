@@ -10,8 +10,8 @@ from markupsafe import Markup
 from hpt.catalogue import ARTEFACTS
 from hpt.config import NUMERICS_VERSION
 from hpt.files import read_json, write_text
-from hpt.forecast import duration
 from hpt.paper import claims
+from hpt.plan import duration
 from hpt.reports.frames import trainings
 from hpt.reports.notebooks import DAMAGE, markdown_text, short_commit, verdict_badge
 from hpt.reports.verdicts import by_topic, chance_text

@@ -1,4 +1,4 @@
-"""What `hpt plan` says about GPUs: from the model's shape, a command per run, warnings where something does not fit."""
+"""What `hpt plan` says: tokens, time, memory and disk of what is left to do, and a command per run."""
 
 import itertools
 import json
@@ -7,18 +7,40 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
-from rich.console import Console
 from typer.testing import CliRunner
 
 from hpt.cli import app, parse_settings
 from hpt.config import RunConfig
 from hpt.errors import ConfigError
+from hpt.experiments import PlannedRun, planned_runs
+from hpt.export import record_folders
+from hpt.plan import (
+    CORE,
+    REPORTS,
+    SHAPES,
+    Machine,
+    ModelShape,
+    assumptions,
+    calibration,
+    command,
+    finished_runs,
+    machine_of,
+    make_plan,
+    memory,
+    memory_table,
+    policy_table,
+    run_costs,
+    shape_of,
+    warnings_in,
+    warnings_of,
+)
 from hpt.resolve import base_config
-from hpt.resource_plan import command, in_order, machine_of, make_plan, markdown
-from hpt.resources import SHAPES, Machine, ModelShape, memory, run_costs, shape_of, warnings_of
 from hpt.scales import build_config
+from tests.fabricated import fabricate
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Where the plan of a scale is shown.
@@ -26,8 +48,12 @@ SHOWN = {"full": ROOT / "README.md", "gpu": ROOT / "docs" / "gpu_scale.md"}
 
 
 def full(method: str = "hpt", policy: str = "strong", **settings: Any) -> RunConfig:
-    own = {name.replace("__", "."): value for name, value in settings.items()}
-    return build_config(method, scale="full", policy=policy, settings=own)
+    given = {name.replace("__", "."): value for name, value in settings.items()}
+    return build_config(method, scale="full", policy=policy, settings=given)
+
+
+def runs_of(root: Path, *artefacts: str, scale: str = "mini", seeds: tuple[int, ...] = (0,)) -> list[PlannedRun]:
+    return planned_runs(scale, artefacts, seeds, root)
 
 
 @pytest.mark.parametrize(("policy", "architecture"), [("weak", "Qwen2"), ("strong", "Qwen2"), ("llama", "Llama")])
@@ -68,12 +94,12 @@ def test_a_layer_more_moves_every_number() -> None:
     shapes = SHAPES["strong"], replace(SHAPES["strong"], layers=SHAPES["strong"].layers + 1)
     one, two = (run_costs(config, shape, machine) for shape in shapes)
     assert one.sampled_tokens == two.sampled_tokens
-    for name in ("sampling_flops", "training_flops", "gpu_hours", "disk_bytes"):
+    for name in ("sampling_flops", "training_flops", "device_s", "disk_bytes"):
         assert getattr(two, name) > getattr(one, name) * 1.02
     one, two = (memory(config, shape, machine) for shape in shapes)
-    for name in ("parameters", "gradients", "optimiser", "activations", "sampler_weights", "training"):
-        assert getattr(two, name) > getattr(one, name) * 1.01
-    assert two.cache < one.cache
+    for name in ("parameters", "gradients", "optimiser", "activations", "sampler weights", "training in all"):
+        assert two[name] > one[name] * 1.01
+    assert two["cache"] < one["cache"]
 
 
 def test_tokens_are_counted_by_hand() -> None:
@@ -96,9 +122,9 @@ def test_zero_stages_spread_one_part_after_the_other(
 ) -> None:
     found = memory(full(engine__zero_stage=stage), SHAPES["strong"], Machine(gpus=8))
     count = SHAPES["strong"].parameters
-    assert found.parameters == 2 * count / parameters
-    assert found.gradients == 2 * count / gradients
-    assert found.optimiser == 12 * count / optimiser
+    assert found["parameters"] == 2 * count / parameters
+    assert found["gradients"] == 2 * count / gradients
+    assert found["optimiser"] == 12 * count / optimiser
 
 
 def test_what_does_not_fit_is_said_with_what_to_change() -> None:
@@ -117,9 +143,9 @@ def test_what_does_not_fit_is_said_with_what_to_change() -> None:
 
 
 def test_every_command_makes_the_run_it_stands_for(tmp_path: Path) -> None:
-    plan = make_plan("full", [], [0, 1], tmp_path, Machine())
+    runs = runs_of(tmp_path, scale="full", seeds=(0, 1))
     fingerprints = set()
-    for run in plan.runs:
+    for run in runs:
         words = shlex.split(command(run, tmp_path, Machine()))
         given = {name: value for name, value in itertools.pairwise(words) if name.startswith("--")}
         if run.method != "pretrain":
@@ -132,18 +158,18 @@ def test_every_command_makes_the_run_it_stands_for(tmp_path: Path) -> None:
             fingerprints.add(again.fingerprint())
         assert given.get("--evaluations", "") == ",".join(run.evaluations)
         assert given["--launcher-args"] == "--num_gpus 8"
-    assert len(fingerprints) == len([run for run in plan.runs if run.method != "pretrain"]) > 20
-    order = [run.config.policy.after for run in in_order(plan.runs)]
-    assert order.index("sft") > len([run for run in plan.runs if run.method == "pretrain"])
+    assert len(fingerprints) == len([run for run in runs if run.method != "pretrain"]) > 20
+    names = [f"{run.method} {run.policy}" for run in runs]
+    later = next(i for i, run in enumerate(runs) if run.config.policy.after)
+    assert names.index("pretrain weak") < names.index("sft weak") < later
 
 
-def test_plan_prints_costs_memory_and_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hpt.cli_plan.console", Console(soft_wrap=True, width=160))
+def test_plan_prints_costs_memory_and_commands(tmp_path: Path) -> None:
     result = CliRunner().invoke(
         app, ["plan", "--scale", "full", "--only", "table3", "--runs-dir", str(tmp_path), "--gpu-memory", "8"]
     )
     assert result.exit_code == 0, result.output
-    for text in ("hpt-weak s0", "GPU-hours", "does not fit", "stated, not measured", "hpt train --method hpt"):
+    for text in ("hpt-weak s0", "GPU time", "does not fit", "stated, not measured", "hpt train --method hpt"):
         assert text in result.output
 
 
@@ -154,8 +180,8 @@ def test_measured_utilisation_is_taken_and_named(tmp_path: Path) -> None:
     assert (machine.training_utilisation, machine.sampling_utilisation, machine.measured) == (0.2, 0.05, True)
     config = full("sft", validation__every=0)
     stated, measured = (
-        run_costs(config, SHAPES["strong"], replace(own, start_s=0.0, sequence_s=0.0)).gpu_hours
-        for own in (machine_of("full", None, 80, 989), machine)
+        run_costs(config, SHAPES["strong"], replace(own, start_s=0.0, sequence_s=0.0)).device_s
+        for own in (machine_of("full"), machine)
     )
     assert measured == pytest.approx(2 * stated)
     file.write_text("{}")
@@ -165,33 +191,53 @@ def test_measured_utilisation_is_taken_and_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scale", SHOWN)
 def test_the_plan_is_shown_as_it_is(scale: str, tmp_path: Path) -> None:
-    """To renew: python -c "from tests.test_resources import renew; renew()"."""
+    """To renew: python -c "from tests.test_plan import renew; renew()"."""
     shown = SHOWN[scale].read_text().partition("<!-- plan -->\n")[2].partition("\n<!-- end of plan -->")[0]
     assert shown == plan_text(scale, tmp_path)
 
 
 def test_a_small_model_waits_for_its_engine_not_for_arithmetic() -> None:
-    config, machine = build_config("grpo", scale="gpu"), machine_of("gpu", None, 80, 989)
+    config, machine = build_config("grpo", scale="gpu"), machine_of("gpu")
     own = run_costs(config, shape_of(config), machine)
     beside = own.sampled_tokens / machine.engine_tokens_per_s + machine.start_s
-    assert beside < 3600 * own.gpu_hours < 1.5 * beside
+    assert beside < own.device_s < 1.5 * beside
     faster = run_costs(config, shape_of(config), replace(machine, engine_tokens_per_s=1e9))
-    assert faster.gpu_hours < 0.7 * own.gpu_hours
+    assert faster.device_s < 0.7 * own.device_s
 
 
 def test_a_base_that_is_trained_costs_its_documents() -> None:
     config = base_config(build_config("hpt", scale="gpu"))
-    machine, shape = machine_of("gpu", None, 80, 989), shape_of(config)
+    machine, shape = machine_of("gpu"), shape_of(config)
     own = run_costs(config, shape, machine)
     assert 20 < own.trained_tokens / (config.schedule.steps * config.schedule.prompts_per_step) < 60
     assert own.training_flops == pytest.approx(3 * shape.forward_flops(own.trained_tokens, 0), rel=0.02)
     slow = run_costs(config, shape, replace(machine, document_s=1.0))
-    assert 3600 * slow.gpu_hours > config.schedule.steps * config.schedule.prompts_per_step
+    assert slow.device_s > config.schedule.steps * config.schedule.prompts_per_step
+
+
+def markdown(table: pd.DataFrame) -> str:
+    lines = [table.columns, ["---"] + ["---:"] * (len(table.columns) - 1), *table.to_numpy().tolist()]
+    return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in lines)
 
 
 def plan_text(scale: str, root: Path) -> str:
-    """The plan of all artefacts with one seed; nothing is there yet."""
-    return markdown(make_plan(scale, [], [0], root, machine_of(scale, None, 80, 989)))
+    """The plan of all artefacts with one seed, by base; nothing is there yet."""
+    plan = make_plan(scale, runs_of(root, scale=scale), root)
+    assert not warnings_in(plan)
+    shown = next(run for run in plan.runs if run.arms == ("hpt-weak",))
+    return f"""{assumptions(plan).replace("about", "About", 1)}.
+
+{markdown(policy_table(plan))}
+
+{markdown(memory_table(plan))}
+
+Everything fits.
+
+The commands, of which `hpt plan --scale {scale}` prints one per run, look like this:
+
+```
+{command(shown, Path("runs"), plan.machine)}
+```"""
 
 
 def renew() -> None:
@@ -202,3 +248,73 @@ def renew() -> None:
         assert after, f"{file} has no place for the plan"
         text = f"{before}<!-- plan -->\n{plan_text(scale, Path('nothing here'))}\n<!-- end of plan -->{after}"
         file.write_text(text)
+
+
+# --- time on a core, from finished runs ------------------------------------------------------------------------------
+
+
+def test_committed_runs_take_what_the_others_say() -> None:
+    """Each from the others of its method and base; half may have shared their core, so most take longer."""
+    timed = finished_runs(record_folders(REPORTS / "mini" / "records"))
+    if len(timed) < 20:
+        pytest.skip("few records")
+    errors, expected = [], 0.0
+    for config, seconds in timed:
+        key = (config.method, config.policy.name)
+        others = [own for own in timed if own[0] is not config and (own[0].method, own[0].policy.name) == key]
+        if ratio := calibration([], others).get(key):
+            guess = ratio * run_costs(config, shape_of(config), CORE).device_s
+            errors.append(guess / seconds - 1)
+            expected += guess
+    assert len(errors) > 0.9 * len(timed)
+    assert 0.5 < expected / sum(seconds for _, seconds in timed) < 1.1
+    assert np.median(np.abs(errors)) < 0.3
+    assert (np.array(errors) < 0.6).mean() > 0.9, "what is promised is seldom far too long"
+
+
+def test_time_follows_the_undisturbed_runs_of_a_method_here_before_others() -> None:
+    config = build_config("grpo")
+    seconds = run_costs(config, shape_of(config), CORE).device_s
+    others = [(build_config(method), 2 * seconds) for method in ("grpo", "hpt")]
+    assert calibration([(config, factor * seconds) for factor in (1, 1, 1, 9)], [])["grpo", "weak"] == 1
+    both = calibration([(config, 6 * seconds)], others)
+    alone = calibration([], others)
+    assert both["grpo", "weak"] == pytest.approx(6)
+    assert both["hpt", "weak"] == pytest.approx(3 * alone["hpt", "weak"]), "this machine is three times as slow"
+
+
+def test_a_damaged_record_and_an_interrupted_run_are_not_timed(tmp_path: Path) -> None:
+    folders = [run.folder.path for run in fabricate(tmp_path, ["table6"]) if run.folder is not None]
+    before = len(finished_runs(folders))
+    (folders[1] / "provenance.json").write_text("{")
+    (folders[2] / "provenance.json").write_text(json.dumps({"wall_s": 0.001}))
+    assert len(finished_runs(folders)) == before - 2
+
+
+def test_what_is_done_of_a_run_costs_nothing(tmp_path: Path) -> None:
+    config, shape = build_config("hpt"), SHAPES["weak"]
+    whole, half = (run_costs(config, shape, CORE, 0, done) for done in (0, 120))
+    assert half.trained_tokens == whole.trained_tokens / 2
+    assert run_costs(config, shape, CORE, 0, 240).sampled_tokens == 0
+    runs = fabricate(tmp_path, ["table6"])
+    assert make_plan("tiny", runs, tmp_path).total.device_s == 0
+    assert runs[-1].folder is not None
+    next((runs[-1].folder.path / "evaluations").glob("contest-a-*")).unlink()
+    plan = make_plan("tiny", runs_of(tmp_path, "table6", scale="tiny"), tmp_path)
+    assert plan.total.trained_tokens == 0
+    assert plan.total.sampled_tokens > 0
+
+
+def test_runs_side_by_side_take_less_but_never_less_than_the_longest(tmp_path: Path) -> None:
+    runs = runs_of(tmp_path, "table6")
+    one, two, many = (make_plan("mini", runs, tmp_path, jobs=jobs) for jobs in (1, 2, 99))
+    assert two.wall_s == pytest.approx(one.wall_s / 2)
+    assert many.wall_s == max(costs.device_s for costs in many.costs)
+    assert "committed records" in one.basis
+
+
+def test_a_base_is_made_in_its_place_whatever_the_first_seed_is(tmp_path: Path) -> None:
+    """Bases are of seed 0: sorted by it, the last one needed would come before all runs of another seed."""
+    first, second = ([run.arms for run in planned_runs("mini", [], [seed], tmp_path)] for seed in (0, 1))
+    assert first == second
+    assert first.index(("pretrain-llama",)) > first.index(("pretrain-weak",)) + 3
