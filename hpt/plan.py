@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hpt.config import RunConfig, dotted
+from hpt.config import RunConfig, flat
 from hpt.data.sources import evaluation_set
 from hpt.data.table import dataset_named
 from hpt.errors import ConfigError, RecordFault
@@ -458,7 +458,7 @@ def command(run: PlannedRun, root: Path, machine: Machine) -> str:
         )
         words += ["--recipe", config.recipe] if config.recipe != "released" else []
         words += ["--seed", str(config.seed)]
-        given, usual = (dotted(settings.model_dump(mode="json")) for settings in (config, plain))
+        given, usual = (flat(settings.model_dump(mode="json")) for settings in (config, plain))
         for name, value in given.items():
             if value != usual[name]:
                 words += ["--set", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
