@@ -1,13 +1,26 @@
-r"""Decide whether two answers are equal: math-verify, and the limits on the process it runs in.
+r"""Decide whether two answers are equal: math-verify, what it is given, and the limits on the process it runs in.
+
+math-verify reads LaTeX and compares decimals to six places, whatever their size. So text it would misread is rewritten
+first, the same way on both sides, and the places follow the size of the gold answer:
+
+- ``4.5e33`` is a number (math-verify reads 4.5 times e times 33), ``2e``, ``3e^2`` and ``0x1e5`` are left alone. With a
+  sign after it the e may be Euler's too: ``2e-1`` is read as 0.2 and as 2e - 1, and equals either.
+- A full stop after a number or a bracket is no part of it: ``5.`` is 5, ``-1./3`` is -1/3.
+- ``2i`` is 2 times i, as ``2 i`` is (math-verify takes the first i for a variable).
+- A gold answer that cannot be read whole is compared as text; a percentage is right without its sign too.
+- Decimals are compared to six places; where the gold answer holds a number below 0.001, to six significant digits of
+  the smallest it holds. Other numbers are compared exactly, or to twelve digits or more.
 
 Worker processes of ``hpt.rewards`` import this module and math-verify, nothing else heavy: no torch, no vLLM.
 """
 
 import logging
 import math
+import re
 import resource
 import signal
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +29,11 @@ from hpt.guard import refusals, refuse_side_effects
 
 WORKER_MEMORY_BYTES = 2 * 1024**3  # address space a worker may add to what it holds after its imports
 PARSE_CACHE_SIZE = 16_384  # parsed answers a worker keeps: responses share their gold, and wrong answers recur
+DECIMALS, DIGITS = 6, 15  # math-verify's own: decimal places of decimals, significant digits of everything else
+SMALL = 1e-3  # below it these would leave a number fewer than four digits
+_SCIENTIFIC = re.compile(r"(?<![\w.^\\])(\d+(?:\.\d+)?|\.\d+)e([-+]?\d{1,3})(?![\w^]|\.\d)")
+_IMAGINARY = re.compile(r"(?<=\d)i\b")
+_FULL_STOP = re.compile(r"(?<=[\d)}\]$])\.(?=\s*(?:[/*),$]|$))")
 
 
 class Pair(NamedTuple):
@@ -29,23 +47,86 @@ Comparison = Callable[[str, str], bool]
 
 
 @lru_cache(maxsize=PARSE_CACHE_SIZE)
-def _parse_boxed(content: str) -> list[Any]:
+def _parse_boxed(content: str, is_gold: bool = False) -> list[Any]:
     """Parse one answer, boxed again; cached because the responses to one problem share its gold answer."""
     from math_verify import parse
+    from math_verify.grader import get_pct_val
 
-    return parse("\\boxed{" + content + "}", parsing_timeout=None)  # type: ignore[arg-type]  # the pool limits the time
+    content = _IMAGINARY.sub(" i", _FULL_STOP.sub("", content))
+    texts = [_SCIENTIFIC.sub(r"\1E\2", content)]  # math-verify reads the capital letter
+    if any(match[2][0] in "+-" for match in _SCIENTIFIC.finditer(content)):
+        texts.append(content)
+    values: list[Any] = []
+    for text in texts:
+        values += parse(
+            "\\boxed{" + text + "}",
+            # a formula it cannot read would be taken for the last number in it, and that number for the answer
+            extraction_mode="first_match" if is_gold else "any_match",
+            parsing_timeout=None,  # type: ignore[arg-type]  # the pool limits the time
+        )
+    if is_gold:  # math-verify takes 50 for 50%, and not 62.5 for 62.5%
+        values += [number for value in values if (number := get_pct_val(value)) is not None]
+    return [_evaluated(value) for value in values]
+
+
+def _evaluated(value: Any) -> Any:
+    """Return a number with decimals as one decimal, computed from their exact values: 1.13 * 10^2 is 113.
+
+    What could not be read, and is compared as text, is returned without its spaces.
+    """
+    from sympy import Expr, Float, N, Rational, UnevaluatedExpr
+
+    if isinstance(value, str):
+        return "".join(value.split())
+    if not isinstance(value, Expr) or isinstance(value, Float) or not value.is_number:
+        return value
+    decimals = value.atoms(Float)
+    if not decimals or value.has(UnevaluatedExpr):  # the latter is per cent, which math-verify compares in its own way
+        return value
+    return N(value.xreplace({number: Rational(str(number)) for number in decimals}))
+
+
+@lru_cache(maxsize=PARSE_CACHE_SIZE)
+def _extra_digits(gold: str) -> int:
+    """Return how many zeros stand between the decimal point and the smallest number of a gold answer, if that is small.
+
+    Example:
+        >>> _extra_digits("6.63e-34"), _extra_digits("(10^{-20}, 1)"), _extra_digits("0.02")
+        (33, 19, 0)
+    """
+    return max(map(_zeros_after_the_point, _parse_boxed(gold, is_gold=True)), default=0)
+
+
+def _zeros_after_the_point(value: Any) -> int:
+    from sympy import Basic, Expr, MatrixBase
+
+    if isinstance(value, MatrixBase):
+        return max(map(_zeros_after_the_point, value.flat()), default=0)
+    if not isinstance(value, Basic):
+        return 0  # a text that math-verify could not read
+    if not isinstance(value, Expr):  # a set, a tuple, an interval, an equation
+        return max(map(_zeros_after_the_point, value.args), default=0)
+    size = abs(value.evalf(3)) if value.is_number else value
+    return -Decimal(str(size)).adjusted() - 1 if size.is_comparable and 0 < size < SMALL else 0
 
 
 def math_verify_equal(answer: str, gold: str) -> bool:
     """Say whether math-verify takes an answer for the gold answer; the argument order of ``verify`` is not symmetric.
 
     Example:
-        >>> math_verify_equal("0.5", "\\\\frac{1}{2}"), math_verify_equal("2", "3")
+        >>> math_verify_equal("0.5", "\\\\frac{1}{2}"), math_verify_equal("6.63e-34", "6.02e-34")
         (True, False)
     """
     from math_verify import verify
 
-    return verify(_parse_boxed(gold), _parse_boxed(answer), timeout_seconds=None)
+    extra = _extra_digits(gold)
+    return verify(
+        _parse_boxed(gold, is_gold=True),
+        _parse_boxed(answer),
+        float_rounding=DECIMALS + extra,
+        numeric_precision=DIGITS + max(0, extra - 3),
+        timeout_seconds=None,
+    )
 
 
 def prepare_worker(compare: Comparison) -> None:

@@ -4,7 +4,8 @@ Three decisions, each with the alternative it replaces:
 
 1. Only the box is graded. math-verify on a whole response accepts an unboxed ``398*9=712`` and merges several boxes.
 2. math-verify decides equality; no string grader of our own. Two kinds of answer add a rule on the *form*: "digits"
-   must be ASCII digits (math-verify accepts ``\boxed{245+1}`` for 246), "choice" must be the letter itself.
+   must be ASCII digits (math-verify accepts ``\boxed{245+1}`` for 246), "choice" must be one letter, as it is or in its
+   usual dress: ``\boxed{\text{(B)}}`` is B.
 3. Workers are killed, not interrupted. math-verify's own limit is SIGALRM, which works only in a main thread and cannot
    stop a big-integer power inside C; and it reports "not equal" where the truth is "not known".
 
@@ -13,6 +14,7 @@ They do not import the parent's main script, as spawn otherwise does: it may hol
 """
 
 import math
+import re
 import sys
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
@@ -34,7 +36,10 @@ MAX_CHUNK = 32  # pairs per task: large enough to hide the exchange (0.2 ms), sm
 CACHE_SIZE = 65_536  # (answer, gold) pairs remembered across batches
 WORKER_START_S = 60.0  # a worker that needs longer to import math-verify is counted as stuck
 MAX_POOL_RESTARTS = 3  # per batch
-CHOICES = frozenset("ABCDE")  # one question of ARC-c has five
+#: A lone letter of a multiple-choice question, which has at most ten: `B`, `(B)`, `B.`, `B)`, in \text and its like.
+_CHOICE = re.compile(
+    r"\s*(?:\\(?:text|math)(?:normal|bf|rm|sf|it)?\s*\{)?\s*(?:\(\s*([A-J])\s*\)|([A-J])\s*\)?)\s*\.?\s*\}?\s*\.?\s*"
+)
 
 
 class Verdict(StrEnum):
@@ -69,8 +74,14 @@ class GradedProblem(Protocol):
 FORM_RULES: dict[str, Callable[[str], bool]] = {
     "math": lambda answer: True,
     "digits": lambda answer: answer.isascii() and answer.isdigit(),
-    "choice": lambda answer: answer in CHOICES,
+    "choice": lambda answer: _choice(answer) is not None,
 }
+
+
+def _choice(text: str) -> str | None:
+    """Return the letter that a text is and nothing beside; to math-verify it would be a symbol, or a unit."""
+    match = _CHOICE.fullmatch(text)
+    return match and (match[1] or match[2])
 
 
 class _WorkerProcess(SpawnProcess):
@@ -198,8 +209,7 @@ class Verifier:
         boxed_gold = last_boxed(problem.answer)
         gold = problem.answer if boxed_gold is None else boxed_gold
         if problem.answer_kind == "choice":
-            # The one exact match: to math-verify a letter is a symbol, or a unit, and its case is not certain to count.
-            return Grade(Verdict.correct if answer == gold else Verdict.wrong, answer)
+            return Grade(Verdict.correct if _choice(answer) == _choice(gold) else Verdict.wrong, answer)
         return Pair(answer, gold)
 
     def _compare_pairs(self, pairs: list[Pair]) -> dict[Pair, Verdict]:

@@ -20,7 +20,6 @@ PARTINGS = [
     (r"\boxed{0.5}", "50", "math", Verdict.wrong),
     (r"\boxed{245+1}", "246", "digits", Verdict.wrong),
     (r"\boxed{d}", "D", "choice", Verdict.wrong),
-    (r"\boxed{\text{D}}", "D", "choice", Verdict.wrong),
     ("so it is 5", "5", "math", Verdict.no_answer),
     ("The answer is: 5", "5", "math", Verdict.no_answer),
 ]

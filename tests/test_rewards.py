@@ -2,9 +2,11 @@ r"""The grader's rules: what counts as the answer, what form it must have, and t
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -126,9 +128,8 @@ TRAPS = [
     (r"\boxed{A}", r"\boxed{A}", "choice", Verdict.correct),
     (r"\boxed{a}", "A", "choice", Verdict.wrong),
     (r"\boxed{B}", "A", "choice", Verdict.wrong),
-    (r"\boxed{ A}", "A", "choice", Verdict.wrong),
     (r"\boxed{A. mercury}", "A", "choice", Verdict.wrong),
-    (r"\boxed{F}", "F", "choice", Verdict.wrong),
+    (r"\boxed{K}", "K", "choice", Verdict.wrong),
     ("A", "A", "choice", Verdict.no_answer),
 ]
 
@@ -141,6 +142,76 @@ def test_the_traps(verifier: Verifier) -> None:
     assert seen == TRAPS
 
 
+DRESSED = (
+    "{}", " {} ", "({})", "( {} )", "{}.", "{})", "({}).", r"\text{{{}}}", r"\text{{({})}}", r"\text{{ {} }}.",
+    r"\textbf{{{}}}", r"\textbf{{({}) }}", r"\mathrm{{({})}}", r"\mathbf{{{}}}", r"\textbf{{{}.}}", "\n{}\n",
+)  # fmt: skip
+NOT_ONE_CHOICE = (
+    "{} or B", "{}, B", "{}B", "{}pple", "{} B", "({}, B)", "{}. mercury", r"\text{{{} or B}}", r"\text{{choice {}}}",
+    "-{}", "{}_1", "{}'", "{}=B", "2{}", "[{}]", r"\text{{}}", r"\vec{{{}}}", r"\sqrt{{{}}}", "\u0410", "\uff21", "",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("letter", ["A", "D", "J"])
+def test_a_choice_is_a_lone_letter_in_its_usual_dress(letter: str, verifier: Verifier) -> None:
+    def verdicts(dresses: tuple[str, ...], gold: str, kind: str = "choice") -> set[Verdict]:
+        responses = ["\\boxed{" + dress.format(letter) + "}" for dress in dresses]
+        return {grade.verdict for grade in verifier.grade(responses, [Gold(gold, kind)] * len(responses))}
+
+    assert verdicts(DRESSED, letter) == {Verdict.correct}
+    assert verdicts(DRESSED, rf"\text{{({letter})}}") == {Verdict.correct}
+    assert verdicts((*DRESSED, *NOT_ONE_CHOICE), "B") == {Verdict.wrong}
+    assert verdicts(NOT_ONE_CHOICE, letter) == {Verdict.wrong}
+    assert verdicts(("{}.", "({})", r"\text{{{}}}"), "2" + letter, "math") == {Verdict.wrong}  # a variable is none
+
+
+SCIENTIFIC = [
+    # (gold answer, answers equal to it, answers that are not)
+    ("4.5e33", ["4.5e33", "4.5E33", "4.5e+33", r"4.5\times10^{33}", r"4.5 \cdot 10^{33}", r"45 \times 10^{32}",
+                r"4.5 × 10^{33} \text{ erg}", "45" + 32 * "0"],
+     [r"4.6\times10^{33}", r"4.5\times10^{34}", "-4.5e33", r"4.5\cdot33e"]),
+    ("1e-6", ["0.000001", "10^{-6}", r"\frac{1}{1000000}"], ["1e-7", "2e-6", "-1e-6", "0", "0.000002"]),
+    ("2.7778e-6", [r"2.7778\times10^{-6}", "0.0000027778"], [r"2.7779\times10^{-6}", r"2.7778\times10^{-5}"]),
+    (r"-1.6\times10^{-19}", ["-1.6e-19", r"-16\times10^{-20}"], [r"1.6\times10^{-19}", r"-1.7\times10^{-19}"]),
+    (r"6.63\times10^{-34}", [r"66.3\times10^{-35}", "6.63000001e-34"], [r"6.02\times10^{-34}", "6.6301e-34"]),
+    ("1/52!", [r"\frac{1}{52!}", r"\frac{1}{52\cdot51!}"], ["1/50!", "1/51!", "0"]),
+    (r"\frac{1}{2^{99}}", ["2^{-99}"], [r"\frac{1}{2^{98}}"]),
+    (".0000672", [r"6.72\times10^{-5}"], [".0000673", ".0000671"]),
+    ("113", [r"1.13\times10^{2}", "1.13e2", "113.0"], [r"1.14\times10^{2}", "113.0000001"]),
+    (r"E=6.63\times10^{-34}", ["E=6.63e-34", r"E=66.3\times10^{-35}", "6.63e-34"], [r"E=6.02\times10^{-34}"]),
+    (r"(10^{-20},1)", [r"(1e-20, 1)"], [r"(10^{-21},1)"]),
+    (r"\{10^{-20},1\}", [r"\{1,10^{-20}\}"], [r"\{10^{-21},1\}"]),
+    (r"x>10^{-20}", [r"10^{-20}<x"], [r"x>10^{-21}"]),
+    (r"\begin{pmatrix}1.5\times10^{-20}\\1\end{pmatrix}", [r"\begin{pmatrix}1.5e-20\\1\end{pmatrix}"],
+     [r"\begin{pmatrix}1.6\times10^{-20}\\1\end{pmatrix}"]),
+    # an e that is Euler's, or no number at all
+    ("2e", [r"2\cdot e", "e2"], ["2e0", "2e1", "2"]),
+    ("3e^2", ["3e^{2}", r"3\exp(2)"], ["3e2", "300"]),
+    ("2e-1", ["2e - 1", "0.2", r"2\times10^{-1}"], ["2e+1", "20", "0.02"]),
+    ("2e - 1", ["2e-1"], ["0.2"]),
+    ("3e8", ["300000000"], ["8e3", "24e"]),
+    ("0x1e5", [], ["100000"]),
+    ("1e5f", [], ["100000"]),
+    # of an ordinary size: as math-verify has it
+    ("1/3", ["0.333333", "0.3333333333"], ["0.333", "0.33333"]),
+    (r"\frac{1}{12}", ["0.083333"], ["0.0833"]),
+    ("0.5", [r"\frac{1}{2}", ".5", "0.50"], ["0.500001"]),
+    (r"\pi", ["3.141593"], ["3.14", "3.1416"]),
+    (r"1.5\pi", [r"\frac{3\pi}{2}", "4.712389"], ["4.7124"]),
+    ("0", ["0.0"], ["1e-7", "0.0000001", "10^{-20}"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("gold", "equal", "different"), SCIENTIFIC, ids=[gold for gold, *_ in SCIENTIFIC])
+def test_numbers_are_read_and_compared_by_their_size(
+    gold: str, equal: list[str], different: list[str], verifier: Verifier
+) -> None:
+    answers = [gold, *equal, *different]
+    grades = verifier.grade([f"\\boxed{{{answer}}}" for answer in answers], [Gold(gold)] * len(answers))
+    right = [grade.answer for grade in grades if grade.verdict is Verdict.correct]
+    assert right == [gold, *equal]
+
+
 def test_math_verify_alone_falls_into_the_traps() -> None:
     """The reason for the rules: should math-verify become stricter, they can be looked at again."""
     from math_verify import parse, verify
@@ -148,6 +219,9 @@ def test_math_verify_alone_falls_into_the_traps() -> None:
     assert verify(parse("712"), parse("398*9=712"))
     assert verify(parse(r"\boxed{246}"), parse(r"\boxed{245+1}"))
     assert verify(parse(r"\boxed{\{1,2\}}"), parse(r"\boxed{1} \boxed{2}"))
+    assert not verify(parse(r"\boxed{4.5e33}"), parse(r"\boxed{4.5\times10^{33}}"))
+    assert verify(parse(r"\boxed{1/52!}"), parse(r"\boxed{1/50!}"))
+    assert verify(parse(r"\boxed{\frac{1}{3}E_{1}+\frac{2}{3}E_{2}}"), parse(r"\boxed{\frac{2}{3}}"))
 
 
 def test_grades_keep_the_answer_and_the_order(verifier: Verifier) -> None:
@@ -226,3 +300,27 @@ def test_gold_answers_of_benchmarks(path: Path, verifier: Verifier) -> None:
         if answer != next_answer and grade.verdict is Verdict.correct
     }
     assert (refused, accepted - SAME_VALUE) == ([], set())
+
+
+@pytest.mark.skipif(not benchmark_files(), reason="HPT_BENCHMARKS names no folder of benchmark files")
+@pytest.mark.parametrize("path", benchmark_files(), ids=lambda path: path.stem)
+def test_numbers_of_benchmarks(path: Path, verifier: Verifier) -> None:
+    """Each gold answer that is a number is right as m times 10^n, and wrong with another last digit, sign or n."""
+    right, wrong, golds = [], [], []
+    for written in {str(row["answer"]) for row in json.loads(path.read_text())}:
+        if not re.fullmatch(r"-?(\d+(\.\d+)?|\.\d+)(e-?\d+)?", written) or not Decimal(written):
+            continue
+        golds.append(Gold(written))
+        number = Decimal(written)
+        last = Decimal((0, (1,), int(number.as_tuple().exponent)))
+        right.append(times_ten(number))
+        wrong += [times_ten(other) for other in (number + last, number - last, -number, number * 10)]
+    assert {grade.verdict for grade in verifier.grade(right, golds)} <= {Verdict.correct}
+    assert {grade.verdict for grade in verifier.grade(wrong, [gold for gold in golds for _ in range(4)])} <= {
+        Verdict.wrong
+    }
+
+
+def times_ten(number: Decimal) -> str:
+    mantissa, _, exponent = f"{number:e}".partition("e")
+    return f"\\boxed{{{mantissa}\\times10^{{{int(exponent)}}}}}"

@@ -23,7 +23,7 @@ class Problem:
         demonstration: a complete response ending in the boxed answer, or None where no method may learn from it.
         level: difficulty, 1 is the easiest; None where the source has no levels.
         answer_kind: what the verifier asks of the boxed text besides equality: nothing ("math"), digits only
-            ("digits"), or one of the letters A-E, compared exactly ("choice").
+            ("digits"), or one of the letters A-J and nothing beside ("choice").
         system: system message the source puts before the question; only templates that say so show it.
 
     Example:
