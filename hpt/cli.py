@@ -132,6 +132,8 @@ def train(
     )  # fmt: skip
     folder = run_with_base(config, runs_dir, tuple(filter(None, evaluations.split(","))))
     console.print(f"finished: {folder.path}", markup=False)
+    if message := folder.status.get("message"):
+        console.print(message, markup=False)
 
 
 @app.command()

@@ -82,9 +82,8 @@ class Trainer:
         stages = method_named(self.config.method).stages
         self.is_stage, self.is_first_stage = bool(stages), bool(stages) and self.method is method_named(stages[0])
         rows = [resolved_row(component, self.config) for component in self.method.components]
-        self.online_rows = [
-            row.name for row, part in zip(rows, self.method.components, strict=True) if part.data == "rollouts"
-        ]
+        parts = enumerate(self.method.components)
+        self.online_parts = [str(index) for index, component in parts if component.data == "rollouts"]
         in_loss = self.config.estimator.kl_term == "loss"
         self.updater = Updater(engine, rows, self.config.rollout.temperature, self.reference if in_loss else None)
         self.move_weights()
@@ -262,7 +261,7 @@ class Trainer:
                 "step": self.state.step,
                 **rollout_metrics(graded),
                 **gate_metrics(batch),
-                **training_metrics(self.online_rows, assembled, sums, outcomes),
+                **training_metrics(self.online_parts, assembled, sums, outcomes),
                 **measured,
                 "optim/learning_rate": self.learning_rate(),
                 "check/logprob_gap": gap.largest,
