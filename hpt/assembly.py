@@ -12,7 +12,7 @@ import numpy as np
 
 from hpt.batch import Part, Trajectory, WeightedTrajectory
 from hpt.config import RunConfig
-from hpt.methods import Component, Method, resolved_row
+from hpt.methods import Component, Method, compares_with_rollouts, resolved_row
 from hpt.upge.advantage import RolloutGroups, advantages, updated_baseline
 from hpt.upge.aggregation import StepCounts, trajectory_scales
 from hpt.upge.rows import Row
@@ -88,10 +88,7 @@ def component_advantages(
     Statistics that run over the batch (REINFORCE++, a baseline) run over the whole rollout batch, once, before it is
     divided into updates.
     """
-    offline = component.coefficient == "offline_coefficient"
-    with_group = component.group == "rollouts_and_demonstration" or (
-        offline and config.estimator.offline_advantage == "group"
-    )
+    with_group = compares_with_rollouts(component, config)
     acting = {id(trajectory) for trajectory, _ in members(questions, component)}
     group: list[Trajectory] = []
     for question in questions:

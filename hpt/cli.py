@@ -148,6 +148,8 @@ def train(
         evaluations=tuple(filter(None, evaluations.split(","))), runs_dir=runs_dir,
     )  # fmt: skip
     console.print(f"finished: {folder.path}", markup=False)
+    if message := folder.status.get("message"):
+        console.print(message, markup=False)
 
 
 @app.command()

@@ -4,7 +4,7 @@ from typing import Any
 
 from hpt.config import RunConfig
 from hpt.engine import PolicyEngine
-from hpt.evaluate import EvaluationSettings, sample_answers
+from hpt.evaluate import evaluation_law, sample_answers
 from hpt.records import rows_of
 from hpt.rewards import Verdict, Verifier
 from hpt.rollout import Sampler
@@ -25,15 +25,7 @@ def validation_rows(
     Returns:
         One row per problem: step, benchmark, problem_id, level, correct, samples, response_tokens_mean.
     """
-    settings = config.validation
-    law = EvaluationSettings(
-        samples_per_problem=settings.samples_per_problem,
-        temperature=settings.temperature,
-        top_p=settings.top_p,
-        max_response_tokens=config.rollout.max_response_tokens,
-        seed=config.seed,
-        template=config.data.template,
-    )
+    law = evaluation_law(config, config.validation.samples_per_problem)
     rows: list[dict[str, Any]] = []
     width = config.rollout.tensor_parallel
     shares = {name: engine.share(problems, width) for name, problems in curves.items()}

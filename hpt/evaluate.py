@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from hpt.config import digest
+from hpt.config import RunConfig, digest
+from hpt.ranks import warn
 from hpt.rewards import Verifier
 from hpt.rollout import Sampler, SamplingRequest, request_seed
 from hpt.settings import Settings
@@ -33,6 +34,24 @@ class EvaluationSettings(Settings):
         """Return the name of everything that can move the answers besides the weights."""
         law = self.model_dump(exclude={"template"} if self.template == "plain" else None)  # newer than the first keys
         return digest({"evaluation": law, "problems": problems_hash(problems)})
+
+
+def evaluation_law(config: RunConfig, samples: int) -> EvaluationSettings:
+    """Return how a run's policy is evaluated, on curves and at the end: ``samples`` answers a problem, greedily one."""
+    law = config.validation
+    if law.temperature == 0 and samples > 1:
+        warn(
+            f"validation.temperature = 0 is greedy: all answers to a problem are the same; one is drawn, not {samples}"
+        )
+        samples = 1
+    return EvaluationSettings(
+        samples_per_problem=samples,
+        temperature=law.temperature,
+        top_p=law.top_p,
+        max_response_tokens=config.rollout.max_response_tokens,
+        seed=config.seed,
+        template=config.data.template,
+    )
 
 
 def sample_answers(

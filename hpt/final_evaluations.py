@@ -29,21 +29,14 @@ def evaluation_key(config: RunConfig, name: str) -> tuple[Any, list[Problem], st
     Raises:
         ConfigError: no such set, or a number of samples that is none.
     """
-    from hpt.evaluate import EvaluationSettings
+    from hpt.evaluate import evaluation_law
 
     config = sampling_config(config)
     of_set, at, samples = name.partition("@")
     own = evaluation_set(config, of_set)
     if at and not (samples.isdecimal() and int(samples) > 0):
         raise ConfigError("evaluation", name, "set@samples with samples of at least 1", f"write e.g. {of_set}@256")
-    settings = EvaluationSettings(
-        samples_per_problem=int(samples) if at else own.samples_per_problem,
-        temperature=config.validation.temperature,
-        top_p=config.validation.top_p,
-        max_response_tokens=config.rollout.max_response_tokens,
-        seed=config.seed,
-        template=config.data.template,
-    )
+    settings = evaluation_law(config, int(samples) if at else own.samples_per_problem)
     problems = list(own.problems)
     return settings, problems, settings.key(problems)
 

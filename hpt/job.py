@@ -31,10 +31,15 @@ from hpt.integrity import (
 from hpt.methods import names_used, stages_of
 from hpt.model_folder import load_tokenizer, save_model_folder
 from hpt.own_modules import check_unchanged, keep_sources
-from hpt.ranks import finish_watch, first_failure, launched_rank, launched_ranks, report_failure
+from hpt.ranks import finish_watch, first_failure, launched_rank, launched_ranks, report_failure, warn
 from hpt.resolve import resolve_run
 from hpt.runs import RunFolder, provenance
 from hpt.tasks.prompts import EncodedTraining, encode_training
+
+NEVER_UPDATED = (
+    "no update was made, the weights are those it started from: no step had a gradient that could be taken "
+    "(see rollout/reward and optim/skipped_updates in its metrics)"
+)
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,12 @@ def _train(config: RunConfig, folder: RunFolder) -> Any:
         damaged = damaged_checkpoints(folder.path / "checkpoints"), damaged_count(folder)
         write_json(path, made | {"damaged_checkpoints": damaged[0], "damaged_files": damaged[1]})
         write_checksums(folder)
-        folder.set_status("finished", config.schedule.steps)
+        trained = config.method != "pretrain" and config.schedule.steps > 0
+        if trained and not folder.table("metrics")["optim/updates"].any():
+            warn(f"{folder.path.name}: {NEVER_UPDATED}")
+            folder.set_status("finished", config.schedule.steps, message=NEVER_UPDATED)
+        else:
+            folder.set_status("finished", config.schedule.steps)
     return sampler
 
 

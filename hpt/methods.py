@@ -17,6 +17,10 @@ from hpt.upge.rows import ROWS, Row
 
 Data = Literal["rollouts", "demonstration"]
 
+#: Masks and denominators that ask with which probability a token was sampled: of a demonstration nobody knows.
+_RATIO_MASKS = ("clip", "sequence_clip", "clip_cov")
+_RATIO_DENOMINATORS = ("old", "clipped_ratio", "sequence_ratio")
+
 
 @dataclass(frozen=True)
 class Component:
@@ -164,7 +168,8 @@ def resolved_row(component: Component, config: RunConfig) -> Row:
     ``shape_every_offline_term``, ``offline_advantage``.
 
     Raises:
-        ConfigError: a setting the row has no use for (a clip bound on a row without a ratio, say).
+        ConfigError: a setting the row has no use for (a clip bound on a row without a ratio, say), or a row with a
+            ratio on demonstrations.
     """
     settings = config.estimator
     is_rollout = component.data == "rollouts"
@@ -175,6 +180,11 @@ def resolved_row(component: Component, config: RunConfig) -> Row:
     if not isinstance(row, Row):
         remedy = "name the Row, or write one: replace(ROWS['dr_grpo'], name=..., mask='my_idea:mask')"
         raise ConfigError(where, name, f"a hpt.upge.rows.Row, not a {type(row).__name__}", remedy)
+    asks_sampler = row.mask in _RATIO_MASKS or row.denominator in _RATIO_DENOMINATORS
+    if asks_sampler and not is_rollout:
+        asked = f"row {name}" if chosen == "method" else where
+        allowed = "a row that a demonstration can have: it has no ratio to a policy that sampled it, and none to clip"
+        raise ConfigError(asked, name, allowed, "choose sft, dft, or an offline row of Table 1")
     changes: dict[str, Any] = {}
     for bound in ("clip_eps_low", "clip_eps_high"):
         value = getattr(settings, bound)
@@ -206,6 +216,12 @@ def resolved_row(component: Component, config: RunConfig) -> Row:
         if alone and settings.offline_advantage == "own_reward":
             row = replace(row, advantage="own_reward")
     return row
+
+
+def compares_with_rollouts(component: Component, config: RunConfig) -> bool:
+    """Return whether a component's advantage is taken over a question's rollouts and demonstration together."""
+    group_asked = config.estimator.offline_advantage == "group" and component.coefficient == "offline_coefficient"
+    return component.group == "rollouts_and_demonstration" or group_asked
 
 
 @dataclass(frozen=True)

@@ -101,12 +101,12 @@ def gate_metrics(questions: Sequence[QuestionBatch]) -> dict[str, float]:
 
 
 def training_metrics(
-    online_rows: Iterable[str], assembled: Assembled, sums: dict[str, float], outcomes: Sequence[StepOutcome]
+    online_parts: Iterable[str], assembled: Assembled, sums: dict[str, float], outcomes: Sequence[StepOutcome]
 ) -> dict[str, float]:
     """Return the ``trained/``, ``loss/``, ``estimator/`` and ``optim/`` metrics of a step's updates.
 
     Args:
-        online_rows: names of the rows that act on rollouts.
+        online_parts: names in ``sums`` of the method's components that act on rollouts.
         assembled: the step's updates.
         sums: sums over all tokens, micro-batches, updates and ranks.
         outcomes: of every update taken.
@@ -115,7 +115,7 @@ def training_metrics(
     rollout_tokens, demonstration_tokens = sums.get("rollout_tokens", 0.0), sums.get("demonstration_tokens", 0.0)
 
     def online(quantity: str) -> float:
-        return sum(sums.get(f"{name}/{quantity}", 0.0) for name in online_rows)
+        return sum(sums.get(f"{name}/{quantity}", 0.0) for name in online_parts)
 
     return {
         "trained/rollouts": float(sum(not trajectory.is_demonstration for trajectory in trained)),

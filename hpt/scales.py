@@ -7,6 +7,7 @@ rest (`hpt.methods.stages_of`).
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,12 @@ from hpt.errors import ConfigError
 from hpt.full_scale import FULL, FULL_BY_POLICY, FULL_TUNED
 from hpt.gate import feedback_coefficients
 from hpt.gpu_scale import GPU, gpu_tuned
-from hpt.methods import method_named, resolved_row, stages_of
+from hpt.methods import compares_with_rollouts, method_named, resolved_row, stages_of
 from hpt.own_modules import own_modules, refresh
+from hpt.ranks import warn
+from hpt.registry import resolve
 from hpt.upge.advantage import RolloutGroups, advantages
-from hpt.upge.rows import Row
+from hpt.upge.rows import ROWS, Row
 
 SCALES: dict[str, dict[str, Any]] = {
     # Minutes for everything on two CPU cores; for tests and CI, its numbers mean nothing.
@@ -175,11 +178,14 @@ def check_method(config: RunConfig) -> None:
 
     Raises:
         ConfigError: unknown gate or row, a clip on a row without a ratio, a row that needs what no rollout batch holds
-            (PPO's values), or too few rollouts beside the demonstrations of a group.
+            (PPO's values), too few rollouts beside the demonstrations of a group, or a row that compares within a
+            group where every group would have one member.
     """
     for stage in stages_of(config):
-        kl = [np.zeros(1), np.zeros(1)] if stage.config.estimator.kl_term == "advantage" else None
-        made_up = RolloutGroups(np.array([1.0, 0.0]), np.zeros(2, int), np.zeros(2, bool), np.ones(2, int), kl)
+        settings = stage.config.estimator
+        kl = [np.zeros(1), np.zeros(1)] if settings.kl_term == "advantage" else None
+        together = RolloutGroups(np.array([1.0, 0.0]), np.zeros(2, int), np.zeros(2, bool), np.ones(2, int), kl)
+        apart = replace(together, group=np.arange(2))
         members, needed = config.rollout.rollouts_per_prompt, stage.method.demonstrations_per_group + 1
         if members < needed:
             allowed = f"at least {needed}: {stage.method.demonstrations_per_group} of them is the demonstration"
@@ -187,8 +193,29 @@ def check_method(config: RunConfig) -> None:
         feedback_coefficients(stage.config.gate, np.arange(members + 1), members)
         for component in stage.method.components:
             row = resolved_row(component, stage.config)
-            advantages(row, made_up)
+            is_rollout = component.data == "rollouts"
+            alone = not compares_with_rollouts(component, stage.config) and not (is_rollout and members > needed)
+            found = advantages(row, apart if alone else together)
+            if alone and getattr(settings, component.coefficient) and not np.any(found):
+                raise _never_learns(row.name, is_rollout, config, needed + 1)
             check_own_parts(row)
+    for field in ("online_row", "offline_row"):
+        name, normalization = getattr(config.estimator, field), config.estimator.normalization
+        if name != "method" and normalization != "row":
+            aggregation = resolve(ROWS, name, f"estimator.{field}").aggregation
+            warn(f"estimator.{field} = {name} changes no scale: that stays estimator.normalization = {normalization}; "
+                 f"set it to row for the rows' own ({name}: {aggregation})")  # fmt: skip
+
+
+def _never_learns(row: str, is_rollout: bool, config: RunConfig, needed: int) -> ConfigError:
+    """Return the refusal of a row whose advantage is 0 whatever the reward, because it has nobody to compare with."""
+    if is_rollout:
+        allowed = f"at least {needed}: row {row} compares a question's rollouts, and one alone has an advantage of 0"
+        remedy = f"set it to {needed} or more, or estimator.online_row to reinforce_plus_plus"
+        return ConfigError("rollout.rollouts_per_prompt", config.rollout.rollouts_per_prompt, allowed, remedy)
+    where = f"row {row}" if config.estimator.offline_row == "method" else "estimator.offline_row"
+    allowed = "a row that gives the demonstration alone an advantage; compared with nobody, it has 0"
+    return ConfigError(where, row, allowed, "choose sft or dft, or a method that compares it with the rollouts (luffy)")
 
 
 def check_own_parts(row: Row) -> None:

@@ -90,9 +90,8 @@ class Trainer:
         if self.state.step == self.stage.start > 0:
             self.engine.reset_optimizer()
         rows = [resolved_row(component, self.config) for component in self.method.components]
-        self.online_rows = [
-            row.name for row, part in zip(rows, self.method.components, strict=True) if part.data == "rollouts"
-        ]
+        parts = enumerate(self.method.components)
+        self.online_parts = [str(index) for index, component in parts if component.data == "rollouts"]
         kl_in_loss = self.config.estimator.kl_coefficient and self.config.estimator.kl_term == "loss"
         reference = self.reference if kl_in_loss else None
         self.updater = Updater(self.engine, rows, self.config.rollout.temperature, reference)
@@ -295,7 +294,7 @@ class Trainer:
                 "step": self.state.step,
                 **rollout_metrics(graded),
                 **gate_metrics(batch),
-                **training_metrics(self.online_rows, assembled, sums, outcomes),
+                **training_metrics(self.online_parts, assembled, sums, outcomes),
                 **measured,
                 "optim/learning_rate": self.learning_rate(),
                 "check/logprob_gap": gap.largest,

@@ -36,7 +36,7 @@ def micro_batch_loss(
     """
     streams = TokenStreams(logprobs, entropies, batch.old_logprobs, batch.trajectory, batch.trajectories)
     components = [
-        Component(rows[index], part.advantages, part.scales, part.keep, batch.rewards)
+        Component(rows[index], part.advantages, part.scales, part.keep, batch.rewards, str(index))
         for index, part in batch.parts.items()
     ]
     result = upge_loss(streams, components)

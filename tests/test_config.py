@@ -1,6 +1,7 @@
 """Settings: what is refused and how the refusal reads, and what a fingerprint depends on."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Literal, get_args, get_origin
 
 import annotated_types
@@ -143,7 +144,68 @@ IMPOSSIBLE_WITH_METHOD: list[tuple[str, dict[str, Any], str, str]] = [
     ("hpt", {"estimator.online_row": "ppo"}, "row ppo: values", "no critic"),
     ("hpt", {"gate.kind": "swich"}, "gate.kind", "switch"),
     ("luffy", {"rollout.rollouts_per_prompt": 1}, "rollout.rollouts_per_prompt", "at least 2"),
+    *(
+        (
+            "grpo",
+            {"rollout.rollouts_per_prompt": 1, "estimator.online_row": row},
+            "rollout.rollouts_per_prompt",
+            "at least 2",
+        )
+        for row in ("method", "dr_grpo", "rloo", "gspo", "cispo", "clip_cov")
+    ),
+    ("hpt", {"rollout.rollouts_per_prompt": 1}, "rollout.rollouts_per_prompt", "at least 2"),
+    (
+        "grpo",
+        {"rollout.rollouts_per_prompt": 1, "estimator.advantage_std": "none"},
+        "rollout.rollouts_per_prompt",
+        "at least 2",
+    ),
+    ("tests.test_config:ALONE", {}, "row rloo", "the demonstration alone"),
+    *(
+        ("hpt", {"estimator.offline_row": row}, "estimator.offline_row", "no ratio")
+        for row in ("grpo", "dr_grpo", "dapo", "gspo", "cispo", "clip_cov", "reinforce_plus_plus", "ppo")
+    ),
+    *(
+        ("hpt", {"estimator.offline_row": row}, "estimator.offline_row", "alone")
+        for row in ("luffy_offline", "srft_offline", "rloo")
+    ),
+    ("tests.test_config:RATIO", {}, "row grpo", "no ratio"),
 ]
+#: Methods of one's own with a row that a demonstration cannot have, or that never gives it an advantage.
+ONLINE, OFFLINE = METHODS["hpt"].components
+RATIO = replace(METHODS["hpt"], components=(ONLINE, replace(OFFLINE, row="grpo")))
+ALONE = replace(METHODS["hpt"], components=(ONLINE, replace(OFFLINE, row="rloo")))
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("sft", {"rollout.rollouts_per_prompt": 1}),
+        ("grpo", {"rollout.rollouts_per_prompt": 2}),
+        ("luffy", {"rollout.rollouts_per_prompt": 2}),
+        *(("grpo", {"rollout.rollouts_per_prompt": 1, "estimator.online_row": row})
+          for row in ("reinforce", "reinforce_baseline", "reinforce_plus_plus")),
+        ("hpt", {"rollout.rollouts_per_prompt": 1, "estimator.rl_coefficient": 0.0}),
+        ("hpt", {"estimator.offline_row": "dft"}),
+        ("off_on", {"estimator.offline_row": "offline_unshaped"}),
+        ("off_on", {"estimator.offline_advantage": "group"}),
+    ],
+)  # fmt: skip
+def test_what_can_be_learnt_from_is_not_refused(method: str, settings: dict[str, Any]) -> None:
+    build_config(method, scale="tiny", settings=settings)
+
+
+def test_a_row_in_place_of_the_methods_keeps_the_normalisation_and_it_is_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    released = {"estimator.online_row": "gspo", "estimator.normalization": "released"}
+    assert build_config("hpt", scale="tiny", settings=released).estimator.normalization == "released"
+    said = capsys.readouterr().err
+    for part in ("warning: estimator.online_row = gspo", "estimator.normalization = released", "sequence_mean"):
+        assert part in said
+    for settings in ({}, {**released, "estimator.normalization": "row"}):
+        build_config("hpt", scale="tiny", settings=settings)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(("method", "settings", "field", "allowed"), IMPOSSIBLE_WITH_METHOD)

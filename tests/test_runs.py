@@ -8,6 +8,7 @@ import pytest
 from hpt.errors import ConfigError
 from hpt.runs import RunFolder, run_name, source_commit
 from hpt.scales import build_config
+from tests.digits import write_digits
 
 
 def test_a_folder_is_continued_with_its_own_configuration(tmp_path: Path) -> None:
@@ -41,3 +42,22 @@ def test_the_commit_is_the_packages_own_whatever_repository_a_hook_points_git_at
     monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))
     monkeypatch.setenv("GIT_WORK_TREE", str(tmp_path))
     assert source_commit() == expected
+
+
+def test_a_run_that_never_updated_says_so(tmp_path: Path) -> None:
+    """A new model solves nothing, so GRPO has no signal; the command passes on what its job said."""
+    from typer.testing import CliRunner
+
+    from hpt.cli import app
+
+    world, given = write_digits(tmp_path), ("rollout.max_response_tokens=16", "schedule.steps=2", "validation.every=0")
+    arguments = ["train", "--method", "grpo", "--scale", "tiny", "--policy", str(world / "model"), "--data",
+                 str(world / "problems.jsonl"), "--runs-dir", str(tmp_path / "runs")]  # fmt: skip
+    result = CliRunner().invoke(app, [*arguments, *(part for own in given for part in ("--set", own))])
+    assert result.exit_code == 0, result.output
+    (config,) = (tmp_path / "runs").glob("tiny/*/config.json")
+    folder = RunFolder(config.parent)
+    assert folder.finished
+    assert "no update was made" in folder.status["message"]
+    assert f"warning: {folder.path.name}: no update was made" in result.stderr
+    assert "no update was made" in result.stdout

@@ -192,6 +192,16 @@ def test_the_longest_prompt_with_room_is_drawn_from(sampler: Sampler) -> None:
     assert max(len(sample.tokens) for sample in group) == LONGEST
 
 
+def test_greedily_the_likeliest_token_is_drawn(sampler: Sampler, models: tuple[nn.Module, nn.Module]) -> None:
+    asked = [request(i, samples=1, temperature=0.0) for i in range(4)]
+    for own, (sample,) in zip(asked, sampler.sample(asked), strict=True):
+        whole = torch.from_numpy(np.concatenate([own.prompt_tokens, sample.tokens]).astype(np.int64))
+        with torch.no_grad():
+            logits = models[0](input_ids=whole[None], use_cache=False).logits[0, len(own.prompt_tokens) - 1 : -1]
+        assert sample.tokens.tolist() == logits.argmax(-1).tolist()
+        assert np.isfinite(sample.logprobs).all()
+
+
 # --- log-probs and whose weights they are ----------------------------------------------------------------------------
 
 

@@ -13,7 +13,8 @@ import torch
 from hpt.batch import WeightedTrajectory
 from hpt.checkpoint import TrainingState
 from hpt.engine import PolicyEngine
-from hpt.errors import TrainingFault
+from hpt.errors import ConfigError, TrainingFault
+from hpt.final_evaluations import evaluation_key
 from hpt.methods import METHODS, Method
 from hpt.metrics import METRICS, timing_columns
 from hpt.policy import PolicyModule
@@ -574,6 +575,15 @@ def test_every_column_is_in_the_registry_and_every_number_follows_from_the_scrip
     assert row["trained/rollout_entropy"] == pytest.approx(uniform, rel=0.1)
 
 
+def test_a_row_that_acts_on_both_kinds_is_measured_on_rollouts_alone() -> None:
+    """On the first update the policy is the one that sampled: any divergence would be the demonstrations'."""
+    rows = {"estimator__online_row": "reinforce", "estimator__offline_row": "reinforce"}
+    trainer = make_trainer(config_for("hpt", schedule__updates_per_step=1, **rows))
+    trainer.train(1)
+    assert column(trainer, "trained/demonstrations") == [1.0]
+    assert column(trainer, "estimator/approx_kl") == pytest.approx([0.0], abs=1e-6)
+
+
 def test_a_response_without_its_end_is_truncated() -> None:
     trainer = make_trainer(config_for("grpo", rollout__max_response_tokens=5), wrong)
     _, _, found = graded(trainer)
@@ -606,6 +616,16 @@ def test_validation_is_done_before_training_at_its_interval_and_at_the_end_and_n
     again = make_trainer(config, curves=curves, state=state, records=records)
     again.train(3)
     assert [row["step"] for row in again.rows["validation"]] == [0, 0, 2, 2, 3, 3]
+
+
+def test_a_greedy_validation_samples_once_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = {"validation__every": 1, "validation__samples_per_problem": 2, "validation__temperature": 0.0}
+    trainer = make_trainer(config_for("sft", **settings), curves={"curve": problems(2)})
+    trainer.train(1)
+    assert [row["samples"] for row in trainer.rows["validation"]] == [1] * 4
+    assert "warning: validation.temperature = 0 is greedy" in capsys.readouterr().err
+    for name in ("contest-a", "contest-a@256"):
+        assert evaluation_key(trainer.config, name)[0].samples_per_problem == 1
 
 
 def test_rollouts_carry_the_version_of_the_weights_they_were_drawn_from() -> None:

@@ -287,9 +287,10 @@ def _scores(runs: Records, distribution: str) -> list[dict[str, Any]]:
         by_seed = {run.seed: 100 * float(values.mean()) for run, values in zip(runs, shares[name], strict=True)}
         for seed, value in by_seed.items():
             per_seed[seed].append(value)
-        one_answer = own.samples_per_problem == 1 and len(runs) == 1
+        drawn = int(evaluation_counts(runs[0], name)["samples"].max())  # greedily one, whatever the set's number
+        one_answer = drawn == 1 and len(runs) == 1
         interval = problem_interval(shares[name].mean(axis=0), one_answer)
-        sizes = {"samples_per_problem": own.samples_per_problem, "problems": len(own.problems)}
+        sizes = {"samples_per_problem": drawn, "problems": len(own.problems)}
         rows.append({"column": name, "stands_for": own.stands_for} | _score(by_seed, interval) | sizes)
     exact = {seed: float(np.mean(cells)) for seed, cells in per_seed.items()}
     row = _score(exact, average_interval([values.mean(axis=0) for values in shares.values()]))

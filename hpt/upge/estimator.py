@@ -134,6 +134,7 @@ class Component:
         scales: [T] detached, aggregation scale x coefficient; 0 where the row does not act.
         keep: [T] of 0 and 1, tokens a mask over the whole rollout batch lets through (`BATCH_MASKS`); None = all.
         rewards: [B], needed by coefficients that ask whether a trajectory is right.
+        name: of its metrics; empty = the row's. Two components may have one row.
     """
 
     row: Row
@@ -141,6 +142,7 @@ class Component:
     scales: Tensor
     keep: Tensor | None = None
     rewards: Tensor | None = None
+    name: str = ""
 
 
 @dataclass(eq=False)
@@ -232,7 +234,7 @@ def upge_loss(streams: TokenStreams, components: Sequence[Component]) -> UpgeRes
         )
         total = total + (component.scales * factor * weights).where(acts, total.new_zeros(()))
         for name, value in _sums(component, streams, weights, acts).items():
-            key = f"{row.name}/{name}"
+            key = f"{component.name or row.name}/{name}"
             metrics[key] = metrics[key] + value if key in metrics else value
     total = total.detach()
     return UpgeResult(-(total * streams.logprobs).sum(), total, metrics)
