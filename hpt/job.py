@@ -30,7 +30,7 @@ from hpt.integrity import (
 )
 from hpt.methods import method_named, names_used, stage_at
 from hpt.model_folder import load_tokenizer, save_model_folder
-from hpt.own_modules import check_unchanged, keep_sources
+from hpt.plugins import check_unchanged, keep_sources
 from hpt.ranks import finish_watch, first_failure, join, launched_rank, launched_ranks, report_failure
 from hpt.resolve import resolve_run
 from hpt.runs import RunFolder, provenance

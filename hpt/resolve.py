@@ -8,7 +8,7 @@ from hpt.errors import HptError
 from hpt.integrity import check, damaged_files
 from hpt.methods import names_used
 from hpt.model_folder import check_context, check_model_folder, model_hashes
-from hpt.own_modules import module_hashes
+from hpt.plugins import module_hashes
 from hpt.runs import RunFolder
 from hpt.tasks.corpus import BASES
 from hpt.tasks.problems import problems_hash
