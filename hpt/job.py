@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from hpt.bases import FOLDER, HUB
 from hpt.config import RunConfig, validate
 from hpt.data.sources import curve_sets, training_problems_of
 from hpt.errors import ConfigError, HptError
@@ -32,7 +31,7 @@ from hpt.methods import method_named, names_used, stage_at
 from hpt.model_folder import load_tokenizer, save_model_folder
 from hpt.plugins import check_unchanged, keep_sources
 from hpt.ranks import finish_watch, first_failure, join, launched_rank, launched_ranks, report_failure
-from hpt.resolve import resolve_run
+from hpt.resolve import FOLDER, HUB, resolve_run
 from hpt.runs import RunFolder, provenance
 from hpt.tasks.prompts import EncodedTraining, encode_training
 

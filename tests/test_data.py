@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from hpt.bases import given_base_config
 from hpt.boxes import last_boxed
 from hpt.config import validate
 from hpt.data import table
@@ -30,6 +29,7 @@ from hpt.data.table import BENCHMARKS, CURVES, DATASETS
 from hpt.errors import ConfigError
 from hpt.experiments import run_with_base
 from hpt.paper import paper_data
+from hpt.resolve import given_base_config
 from hpt.scales import build_config
 from hpt.tasks.problems import Problem, save_problems
 from tests.digits import write_digits
