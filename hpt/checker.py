@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from hpt.config import RunConfig
-from hpt.contracts import called, checked_tokens
 from hpt.errors import ConfigError, HptError
 from hpt.gate import feedback_coefficients
 from hpt.laboratory.random_batch import (
@@ -33,9 +32,8 @@ from hpt.laboratory.random_batch import (
     upge_gradient,
 )
 from hpt.methods import METHODS, Method, resolved_row, stages_of
-from hpt.own_modules import refresh
-from hpt.registry import resolve
-from hpt.scales import build_config
+from hpt.plugins import checked, refresh, resolve, spelled
+from hpt.scales import build_config, check_custom_parts, check_gate
 from hpt.settings import GateSettings
 from hpt.upge.coefficient import COEFFICIENTS
 from hpt.upge.estimator import ROWS, Row, TokenStreams, upge_loss
@@ -82,7 +80,7 @@ class GradientReport:
         """
         for own in self.findings:
             if not own.ok:
-                raise ConfigError(f"{own.subject}: {own.check}", own.found, own.allowed, f"mend {self.name}")
+                raise ConfigError(f"{own.subject}: {own.check}", own.found, own.allowed, f"correct {self.name}")
 
     def __str__(self) -> str:
         lines = [f"{'ok  ' if own.ok else 'FAIL'}  {own.subject}: {own.check}: {own.found}"
@@ -94,11 +92,12 @@ class GradientReport:
         return pd.DataFrame(rows, columns=["of", "check", "found", "allowed", ""]).to_html(index=False, border=0)
 
 
-def check_gradient(own: str | Row, part: str = "", data: Data = "rollouts", seed: int = 0) -> GradientReport:
-    """Check an algorithm of one's own: a method, a row, or one part of a row.
+def check_gradient(subject: str | Row, part: str = "", data: Data = "rollouts", seed: int = 0) -> GradientReport:
+    """Check a custom algorithm: a method, a row, or one part of a row.
 
     Args:
-        own: ``module:METHOD``, ``module:ROW``, ``module:function`` with ``part``, a name of the package's, or a row.
+        subject: ``module:METHOD``, ``module:ROW``, ``module:function`` with ``part``, a name of the package's or of an
+            installed one, or a row.
         part: one of `PARTS`; what a function is. It is then checked in the row of HPT's online half.
         data: what a row acts on; a method says it itself.
         seed: of the random batch.
@@ -113,22 +112,23 @@ def check_gradient(own: str | Row, part: str = "", data: Data = "rollouts", seed
         >>> check_gradient("grpo", data="rollouts").ok
         True
     """
-    if isinstance(own, Row):
-        return GradientReport(own.name, tuple(_row_findings(own, data, seed)))
-    refresh([own])
+    if isinstance(subject, Row):
+        return GradientReport(subject.name, tuple(_row_findings(subject, data, seed)))
+    name = spelled(spelled(subject, "rows", ROWS), "methods", METHODS)
+    refresh([name])
     if part:
         if part not in PARTS:
             raise ConfigError("part", part, "one of " + ", ".join(PARTS), "say what the function is")
         if part == "gate":
-            return GradientReport(own, tuple(_gate_findings(GateSettings(kind=own))))
-        row = replace(ROWS["dr_grpo"], name=own.replace(":", "."), **{part: own})
-        return GradientReport(own, tuple(_row_findings(row, data, seed)))
-    found: Any = resolve({**METHODS, **ROWS}, own, "own")
+            return GradientReport(name, tuple(_gate_findings(GateSettings(kind=name))))
+        row = replace(ROWS["dr_grpo"], name=name.replace(":", "."), **{part: name})
+        return GradientReport(name, tuple(_row_findings(row, data, seed)))
+    found: Any = resolve({**METHODS, **ROWS}, name, "subject")
     if isinstance(found, Row):
-        return GradientReport(own, tuple(_row_findings(found, data, seed)))
+        return GradientReport(name, tuple(_row_findings(found, data, seed)))
     if isinstance(found, Method):
-        return GradientReport(own, tuple(_method_findings(own, seed)))
-    raise ConfigError("own", own, "a Method, a Row, or a function with part=...",
+        return GradientReport(name, tuple(_method_findings(name, seed)))
+    raise ConfigError("subject", name, "a Method, a Row, or a function with part=...",
                       "name a part, one of " + ", ".join(PARTS))  # fmt: skip
 
 
@@ -146,9 +146,10 @@ def _gate_findings(gate: GateSettings, config: RunConfig | None = None) -> list[
     subject, counts = f"gate {gate.kind}", np.arange(n + 1)
     shape = "coefficients"
     try:
-        alpha, beta = feedback_coefficients(gate, counts, n)
+        check_gate(gate, n)
     except HptError as error:
         return [Finding(subject, shape, str(error), "(alpha, beta) [N] float64, finite, at least 0", False)]
+    alpha, beta = feedback_coefficients(gate, counts, n)
     texts = ", ".join(f"{c}: {a:.2f}/{b:.2f}" for c, a, b in zip(counts, alpha, beta, strict=True))
     findings = [Finding(subject, f"{shape} alpha/beta by right answers of {n}", texts, "finite, at least 0", True)]
     alone = [feedback_coefficients(gate, counts[[c, c]], n) for c in counts[::-1]]
@@ -162,13 +163,12 @@ def _row_findings(row: Row, data: Data, seed: int) -> list[Finding]:
     world.offline = world.offline - {row.name} | ({row.name} if data == "demonstration" else set())
     subject = f"row {row.name} on {data}"
     try:
-        per_token = row_advantages(world, row)
+        check_custom_parts(row)
     except HptError as error:
-        return [Finding(subject, "advantages", str(error), "one [length] float64 array per trajectory", False)]
+        return [Finding(subject, "advantages and aggregation", str(error), "as hpt.upge says", False)]
     findings = [_part_finding(row, world, subject, dtype) for dtype in (torch.float64, torch.float32)]
     if not all(own.ok for own in findings):
         return findings  # nothing below could be computed
-    del per_token
     return [
         *findings,
         _repeats(row, world, subject),
@@ -190,10 +190,7 @@ def _parts(row: Row, streams: TokenStreams, per_token: Tensor, rewards: Tensor) 
     found = {}
     for part, (table, name, arguments) in tables.items():
         function: Callable[..., Any] = resolve(table, name, part)
-        returned = called(function, part, name, "see hpt.upge", *arguments)
-        found[part] = checked_tokens(returned, streams.logprobs, part, name)
-        if not bool(found[part].isfinite().all()):
-            raise ConfigError(part, name, "finite numbers", "mend it")
+        found[part] = checked(function, part, name, arguments, streams.logprobs.detach())
     return found
 
 

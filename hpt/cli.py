@@ -68,10 +68,13 @@ def reproduce(
     """Compute whatever is missing, execute the notebooks and write the report; run again to continue."""
     from hpt.catalogue import artefacts_named
     from hpt.experiments import check_own, compute
+    from hpt.methods import METHODS
+    from hpt.plugins import spelled
     from hpt.scales import check_scale
 
     use_launcher(launcher_args)
-    chosen, numbers, own = only or [], parse_seeds(seeds), extra or []
+    chosen, numbers = only or [], parse_seeds(seeds)
+    own = [spelled(name, "methods", METHODS) for name in extra or []]
     if why:
         _print_plan(scale, chosen, numbers, runs_dir, own=own, jobs=jobs)
         return

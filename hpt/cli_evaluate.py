@@ -28,11 +28,11 @@ def evaluate(
     launcher_args: LauncherArgs = None,
 ) -> None:
     """Sample a finished run's policy, or any model, on evaluation sets and print its scores."""
-    from hpt.bases import given_base_config
     from hpt.data.sources import evaluation_names
     from hpt.experiments import run_with_base
     from hpt.export import load_records
     from hpt.final_evaluations import evaluation_key, sampling_config
+    from hpt.resolve import given_base_config
 
     use_launcher(launcher_args)
     given = _given(template, data_dir, settings)

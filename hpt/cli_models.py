@@ -16,8 +16,8 @@ models_app = typer.Typer(no_args_is_help=True, help="Fetch the paper's models an
 @models_app.command("list")
 def list_models(runs_dir: RunsDir = Path("runs")) -> None:
     """List the models with their place on the hub, what is changed, and whether they are here."""
-    from hpt.bases import public_base_config
     from hpt.public_models import MODELS
+    from hpt.resolve import public_base_config
     from hpt.runs import RunFolder
 
     table = Table("policy", "paper", "hub", "changed", "here")
@@ -35,8 +35,8 @@ def prepare(
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Fetch a model (HF_TOKEN, or `hf auth login`, where it is gated), change its configuration, record it."""
-    from hpt.bases import public_base_config
     from hpt.public_models import MODELS, prepare_model
+    from hpt.resolve import public_base_config
     from hpt.runs import RunFolder
 
     config = public_base_config("full", policy, "data")

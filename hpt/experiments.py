@@ -18,7 +18,7 @@ from hpt.final_evaluations import evaluation_key, missing_evaluations, sampling_
 from hpt.integrity import damaged_files
 from hpt.job import Job, encoded_training
 from hpt.methods import METHODS, method_named
-from hpt.own_modules import refresh
+from hpt.plugins import refresh
 from hpt.resolve import initial_run, is_ready, resolve_run
 from hpt.runs import RunFolder
 

@@ -6,7 +6,6 @@ How one set is sampled and graded is `hpt.evaluate`.
 from collections.abc import Sequence
 from typing import Any
 
-from hpt.bases import FOLDER
 from hpt.config import RunConfig
 from hpt.data.sources import evaluation_set
 from hpt.errors import ConfigError
@@ -14,6 +13,7 @@ from hpt.files import write_parquet
 from hpt.integrity import add_checksum, has_checksum
 from hpt.model_folder import load_tokenizer
 from hpt.ranks import Ranks
+from hpt.resolve import FOLDER
 from hpt.runs import RunFolder
 from hpt.tasks.problems import Problem
 

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hpt.contracts import called, checked_coefficients
-from hpt.registry import resolve
+from hpt.plugins import resolve
 from hpt.settings import GateSettings
 
 FeedbackFunction = Callable[[GateSettings, np.ndarray, int], tuple[np.ndarray, np.ndarray]]
@@ -88,19 +87,13 @@ def feedback_coefficients(
         alpha [N] float64 and beta [N] float64.
 
     Raises:
-        ConfigError: unknown ``gate.kind``, or a function of your own that fails or returns something else.
+        ConfigError: unknown ``gate.kind``.
 
     Example:
         >>> feedback_coefficients(GateSettings(kind="switch", count=1), np.array([0, 1, 2, 8]), 8)
         (array([0., 0., 1., 1.]), array([1., 1., 0., 0.]))
     """
-    function = resolve(FEEDBACK, gate.kind, "gate.kind")
-    counts = np.asarray(correct_counts)
-    if gate.kind in FEEDBACK:
-        return function(gate, counts, rollouts_per_prompt)
-    takes = "gate settings, correct counts [N], n"
-    returned = called(function, "gate.kind", gate.kind, takes, gate, counts, rollouts_per_prompt)
-    return checked_coefficients(returned, len(counts), "gate.kind", gate.kind)
+    return resolve(FEEDBACK, gate.kind, "gate.kind")(gate, np.asarray(correct_counts), rollouts_per_prompt)
 
 
 class _CallableModule(ModuleType):

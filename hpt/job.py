@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from hpt.bases import FOLDER, HUB
 from hpt.config import RunConfig, validate
 from hpt.data.sources import curve_sets, training_problems_of
 from hpt.errors import ConfigError, HptError
@@ -30,9 +29,9 @@ from hpt.integrity import (
 )
 from hpt.methods import names_used, stages_of
 from hpt.model_folder import load_tokenizer, save_model_folder
-from hpt.own_modules import check_unchanged, keep_sources
+from hpt.plugins import check_unchanged, keep_sources
 from hpt.ranks import finish_watch, first_failure, launched_rank, launched_ranks, report_failure, warn
-from hpt.resolve import resolve_run
+from hpt.resolve import FOLDER, HUB, resolve_run
 from hpt.runs import RunFolder, provenance
 from hpt.tasks.prompts import EncodedTraining, encode_training
 

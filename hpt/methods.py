@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from hpt.config import RunConfig, flat, merge, nest, validate
 from hpt.errors import ConfigError
-from hpt.registry import resolve
+from hpt.plugins import resolve
 from hpt.upge.rows import ROWS, Row
 
 Data = Literal["rollouts", "demonstration"]

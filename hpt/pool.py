@@ -22,8 +22,8 @@ from hpt.files import write_json, writing
 from hpt.job import Job
 from hpt.launch import end_with_parent, job_command, launcher_options, visible_gpus
 from hpt.locks import holder
-from hpt.own_modules import folders
 from hpt.plan import duration
+from hpt.plugins import folders
 from hpt.ranks import LAUNCHED, PARENT, launched, warn
 from hpt.resolve import is_ready, resolve_run
 from hpt.runs import RunFolder

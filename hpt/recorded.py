@@ -16,7 +16,7 @@ from hpt.experiments import PlannedRun, artefacts_named, planned_runs
 from hpt.export import RunRecords, load_records, record_folders, recorded_config, recorded_evaluations
 from hpt.final_evaluations import evaluation_key
 from hpt.methods import names_used
-from hpt.own_modules import module_hashes
+from hpt.plugins import module_hashes
 
 #: What is lacking of a run that nothing is there of.
 ABSENT = "no record"

@@ -80,7 +80,7 @@ def test_every_kind_of_mistake_is_found(kind: str, function: Any, check: str, re
     assert check in failed(report)
     assert not report.ok
     assert "NOT as it should be" in str(report)
-    with pytest.raises(ConfigError, match=r"row mine on rollouts: .*mend mine"):
+    with pytest.raises(ConfigError, match=r"row mine on rollouts: .*correct mine"):
         report.raise_if_failed()
 
 
@@ -104,7 +104,9 @@ def test_a_gate_that_sees_other_questions_is_found(register: Register) -> None:
 
 def test_a_function_needs_to_say_what_it_is() -> None:
     assert check_gradient("hpt.upge.stabilization:clip", part="mask").ok
-    with pytest.raises(ConfigError, match=r"own = 'hpt\.upge\.stabilization:clip': .*name a part, one of gate, mask"):
+    with pytest.raises(
+        ConfigError, match=r"subject = 'hpt\.upge\.stabilization:clip': .*name a part, one of gate, mask"
+    ):
         check_gradient("hpt.upge.stabilization:clip")
     with pytest.raises(ConfigError, match=r"part = 'maks': allowed is one of gate, mask"):
         check_gradient("hpt.upge.stabilization:clip", part="maks")

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from hpt.bases import given_base_config
 from hpt.boxes import last_boxed
 from hpt.config import merge, validate
 from hpt.data import table
@@ -32,7 +31,7 @@ from hpt.data.table import BENCHMARKS, CURVES, DATASETS
 from hpt.errors import ConfigError
 from hpt.experiments import run_with_base
 from hpt.paper import paper_data
-from hpt.resolve import resolve_run
+from hpt.resolve import given_base_config, resolve_run
 from hpt.scales import build_config
 from hpt.tasks.problems import Problem, save_problems
 from tests.digits import write_digits

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from hpt.bases import given_base_config, public_base_config
 from hpt.config import RunConfig
 from hpt.data.sources import evaluation_at
 from hpt.errors import ConfigError
@@ -17,7 +16,7 @@ from hpt.methods import METHODS
 from hpt.model_folder import check_context, model_hashes
 from hpt.policy import attention_and_layout
 from hpt.public_models import MODELS, RECORD, changed_config, prepare_model, setting_of
-from hpt.resolve import base_config, resolve_run
+from hpt.resolve import base_config, given_base_config, public_base_config, resolve_run
 from hpt.runs import RunFolder
 from hpt.scales import build_config
 from tests.tokenizers_like import like_qwen

@@ -18,7 +18,7 @@ from hpt.errors import ConfigError
 from hpt.laboratory.exact import token_entropies, token_logprobs
 from hpt.laboratory.truth import Situation
 from hpt.methods import Component
-from hpt.registry import resolve
+from hpt.plugins import resolve
 from hpt.upge import estimator
 from hpt.upge.advantage import RolloutGroups, advantages
 from hpt.upge.aggregation import StepCounts, trajectory_scales

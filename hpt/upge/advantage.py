@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hpt.contracts import called, checked_advantages
 from hpt.errors import ConfigError
-from hpt.registry import resolve
+from hpt.plugins import resolve
 
 if TYPE_CHECKING:
     from hpt.upge.row import Row
@@ -156,8 +155,7 @@ def advantages(row: Row, groups: RolloutGroups) -> list[np.ndarray]:
         One [length] float64 array per trajectory, constant within it unless the row works per token.
 
     Raises:
-        ConfigError: unknown name, the row needs ``kl`` or ``values`` that are missing, or a function of your own fails
-            or returns something else.
+        ConfigError: unknown name, or the row needs ``kl`` or ``values`` that are missing.
 
     Example:
         >>> from hpt.upge.estimator import ROWS
@@ -166,12 +164,7 @@ def advantages(row: Row, groups: RolloutGroups) -> list[np.ndarray]:
         >>> advantages(ROWS["dr_grpo"], groups)
         [array([0.5]), array([-0.5, -0.5])]
     """
-    field = f"row {row.name}: advantage"
-    function = resolve(ADVANTAGES, row.advantage, field)
-    if row.advantage in ADVANTAGES:
-        return function(row, groups)
-    returned = called(function, field, row.advantage, "row, groups", row, groups)
-    return checked_advantages(returned, groups.lengths.tolist(), field, row.advantage)
+    return resolve(ADVANTAGES, row.advantage, f"row {row.name}: advantage")(row, groups)
 
 
 def updated_baseline(row: Row, groups: RolloutGroups, decay: float) -> float:

@@ -22,9 +22,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hpt.contracts import called, checked_scales
 from hpt.errors import ConfigError
-from hpt.registry import resolve
+from hpt.plugins import resolve
 
 
 @dataclass(frozen=True)
@@ -159,7 +158,4 @@ def trajectory_scales(rule: str, lengths: np.ndarray, counts: StepCounts) -> np.
     function = resolve(AGGREGATIONS, rule, "aggregation")
     if len(lengths) == 0:
         return np.zeros(0)  # counts of 0 would divide by zero
-    if rule in AGGREGATIONS:
-        return function(np.asarray(lengths), counts)
-    returned = called(function, "aggregation", rule, "lengths [B], counts", np.asarray(lengths), counts)
-    return checked_scales(returned, len(lengths), "aggregation", rule)
+    return function(np.asarray(lengths), counts)

@@ -21,13 +21,12 @@ torch is not imported here: tensors are only asked for their own methods, so tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hpt.contracts import called, checked_tokens
 from hpt.errors import ConfigError
-from hpt.registry import resolve
+from hpt.plugins import resolve
 from hpt.upge.coefficient import COEFFICIENTS
 from hpt.upge.reference import DENOMINATORS
 from hpt.upge.row import Row
@@ -189,22 +188,11 @@ def _mask_and_ratio(row: Row, streams: TokenStreams, advantages: Tensor, keep: T
     if row.mask in BATCH_MASKS and keep is None:
         remedy = f"compute it once per rollout batch with hpt.upge.stabilization.BATCH_MASKS[{row.mask!r}]"
         raise ConfigError(f"row {row.name}: keep", None, f"the tokens that {row.mask} keeps", remedy)
-    takes = "row, streams, advantages [T]"
-    parts = (row, streams, advantages)
-    mask = _per_token(MASKS, row.mask, f"row {row.name}: mask", takes, streams, *parts)
-    log_denominator = _per_token(DENOMINATORS, row.denominator, f"row {row.name}: denominator", takes, streams, *parts)
+    mask = resolve(MASKS, row.mask, f"row {row.name}: mask")(row, streams, advantages)
+    denominator = resolve(DENOMINATORS, row.denominator, f"row {row.name}: denominator")
+    log_denominator = denominator(row, streams, advantages)
     ratio = (streams.logprobs.detach() - log_denominator).exp()
     return (mask if keep is None else mask * keep), ratio
-
-
-def _per_token(
-    table: Mapping[str, Callable[..., Tensor]], name: str, field: str, takes: str, streams: TokenStreams, *given: Any
-) -> Tensor:
-    """Return what a part says of every token [T]; one of the user's own is held to that."""
-    function = resolve(table, name, field)
-    if name in table:
-        return function(*given)
-    return checked_tokens(called(function, field, name, takes, *given), streams.logprobs, field, name)
 
 
 def upge_loss(streams: TokenStreams, components: Sequence[Component]) -> UpgeResult:
@@ -228,10 +216,8 @@ def upge_loss(streams: TokenStreams, components: Sequence[Component]) -> UpgeRes
     for component in components:
         row, acts = component.row, component.scales != 0
         weights = unified_weights(row, streams, component.advantages, component.keep)
-        field = f"row {row.name}: trajectory_coefficient"
-        factor = _per_token(
-            COEFFICIENTS, row.trajectory_coefficient, field, "streams, rewards [B]", streams, streams, component.rewards
-        )
+        coefficient = resolve(COEFFICIENTS, row.trajectory_coefficient, f"row {row.name}: trajectory_coefficient")
+        factor = coefficient(streams, component.rewards)
         total = total + (component.scales * factor * weights).where(acts, total.new_zeros(()))
         for name, value in _sums(component, streams, weights, acts).items():
             key = f"{component.name or row.name}/{name}"

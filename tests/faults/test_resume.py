@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from hpt.bases import pretraining_config
 from hpt.checkpoint import checkpoints
 from hpt.config import RunConfig
 from hpt.files import read_json
+from hpt.resolve import pretraining_config
 from hpt.runs import RunFolder
 from tests.jobs import (
     Kill,

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hpt.bases import pretraining_config
 from hpt.config import RunConfig
 from hpt.errors import HptError
 from hpt.files import write_json
@@ -21,6 +20,7 @@ from hpt.job import Job
 from hpt.launch import OPTIONS
 from hpt.metrics import timing_columns
 from hpt.pool import run_jobs
+from hpt.resolve import pretraining_config
 from hpt.runs import RunFolder
 from tests.digits import digits_config, write_digits
 from tests.invariance.failing import FAIL

@@ -1,4 +1,4 @@
-"""Modules of a user's own: found, held to their contract, hashed, kept, and read again when they change."""
+"""Modules that a user writes: found, checked before a run, hashed, kept, and read again when they change."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ from hpt.export import recorded_config
 from hpt.gate import feedback_coefficients
 from hpt.job import Job
 from hpt.methods import names_used
-from hpt.own_modules import check_unchanged, code_hash, folders, keep_sources, module_hashes, refresh
+from hpt.plugins import check_unchanged, code_hash, folders, keep_sources, module_hashes, refresh
 from hpt.recorded import with_data_hash
 from hpt.resolve import resolve_run
 from hpt.runs import RunFolder
@@ -56,7 +56,7 @@ def gated(**more: str) -> dict[str, object]:
     return {"gate.kind": "my_idea:gate", **more}
 
 
-def test_a_gate_of_ones_own_is_called(write: Write) -> None:
+def test_a_custom_gate_is_called(write: Write) -> None:
     write(GATE)
     config = build_config("hpt", scale="tiny", settings=gated())
     alpha, beta = feedback_coefficients(config.gate, np.array([0, 4]), 8)
@@ -68,15 +68,15 @@ def test_a_gate_of_ones_own_is_called(write: Write) -> None:
     [
         (None, "my_none:gate", r"gate\.kind = 'my_none:gate': .*a module that exists; put my_none\.py where"),
         ("def other(): ...", "my_idea:gate", r"my_idea has other; correct the attribute"),
-        ("import nowhere_at_all", "my_idea:gate", r"mend my_idea: ModuleNotFoundError: .*'nowhere_at_all'"),
-        ("def gate(:", "my_idea:gate", r"mend my_idea\.py: invalid syntax"),
-        ("gate = 3", "my_idea:gate", r"allowed is a function \(gate settings.*it is a int"),
-        ("def gate(settings): ...", "my_idea:gate", r"mend it: TypeError: gate\(\) takes 1 positional"),
-        ("def gate(s, c, n): return c / n", "my_idea:gate", r"mend it: it returned a ndarray, not a pair"),
-        ("def gate(s, c, n): return c / n, (c / n)[:1]", "my_idea:gate", r"beta has shape \(1,\), not \(9,\)"),
-        ("def gate(s, c, n): return c / n, c > 1", "my_idea:gate", r"beta is bool, not float64; see \.astype\(float\)"),
-        ("def gate(s, c, n): return c / n, c / n - 1", "my_idea:gate", r"at least 0; mend it: beta has -1"),
-        ("def gate(s, c, n): return c / n, c / n + float('nan')", "my_idea:gate", r"finite numbers; .*beta has nan"),
+        ("import nowhere_at_all", "my_idea:gate", r"correct my_idea: ModuleNotFoundError: .*'nowhere_at_all'"),
+        ("def gate(:", "my_idea:gate", r"correct my_idea\.py: invalid syntax"),
+        ("gate = 3", "my_idea:gate", r"allowed is a function of 3 arguments; .*'int' object is not callable"),
+        ("def gate(settings): ...", "my_idea:gate", r"correct it: TypeError: gate\(\) takes 1 positional"),
+        ("def gate(s, c, n): return c / n", "my_idea:gate", r"a list or tuple of 2; .*it returned a ndarray"),
+        ("def gate(s, c, n): return c / n, (c / n)[:1]", "my_idea:gate", r"of shape \(9,\), .*returned shape \(1,\)"),
+        ("def gate(s, c, n): return c / n, c > 1", "my_idea:gate", r"float64, finite.*it returned bool"),
+        ("def gate(s, c, n): return c / n, c / n - 1", "my_idea:gate", r"at least 0; it returned -1"),
+        ("def gate(s, c, n): return c / n, c / n + float('nan')", "my_idea:gate", r"returned infinite or missing"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_gate_is_said_before_anything_runs(
@@ -91,14 +91,15 @@ def test_what_is_wrong_with_a_gate_is_said_before_anything_runs(
 @pytest.mark.parametrize(
     ("part", "text", "message"),
     [
-        ("mask", "def part(row, streams, advantages): return (advantages > 0)", r"row mine: mask = .*torch\.bool; see"),
-        ("mask", "def part(row, streams, advantages): return streams.logprobs.mean()", r"returned \[\] torch\.float32"),
-        ("mask", "def part(row, streams, advantages): return streams.logprobs", r"use streams\.logprobs\.detach"),
-        ("denominator", "def part(row, streams, advantages): return [0.0]", r"row mine: denominator.*a list of 1"),
+        ("mask", "def part(row, streams, advantages): return (advantages > 0)", r"row mine: mask = .*torch\.bool"),
+        ("mask", "def part(row, streams, advantages): return streams.logprobs.mean()", r"returned shape \(\)"),
+        ("mask", "def part(row, streams, advantages): return streams.logprobs", r"a gradient: use \.detach"),
+        ("denominator", "def part(row, streams, advantages): return [0.0]", r"row mine: denominator.*returned a list"),
         ("denominator", "def part(row, streams, advantages): return streams.old_logprobs - float('inf')",
-         r"row mine = 'my_idea:part': allowed is parts that give finite weights"),
-        ("advantage", "def part(row, groups): return groups.rewards", r"returned a ndarray for 2 trajectories"),
-        ("advantage", "def part(row, groups): return [groups.rewards] * 2", r"trajectory 0 has shape \(2,\), not"),
+         r"row mine: denominator = 'my_idea:part'.*returned infinite or missing"),
+        ("advantage", "def part(row, groups): return groups.rewards", r"a list or tuple of 2; .*returned a ndarray"),
+        ("advantage", "def part(row, groups): return [groups.rewards] * 2", r"of shape \(1,\), .*shape \(2,\)"),
+        ("aggregation", "def part(lengths, counts): return lengths[:1] / 2", r"row mine: aggregation.*shape \(1,\)"),
         ("trajectory_coefficient", "def part(streams, rewards): return 1.0", r"trajectory_coefficient.*a float"),
     ],
 )  # fmt: skip
@@ -200,6 +201,25 @@ def test_processes_find_a_module_where_this_one_did(write: Write, tmp_path: Path
 def test_words_move_no_hash() -> None:
     assert code_hash('def f():\n    """Say."""\n    return 1') == code_hash("def f(): return 1  # one")
     assert code_hash("x = 1") != code_hash("x = 2")
+
+
+def test_an_installed_package_offers_methods_rows_and_gates_by_name(write: Write, tmp_path: Path) -> None:
+    """Entry points stand for module:attribute, which is what the configuration holds and the fingerprint hashes."""
+    write(GATE + HEAD.format(part="mask") + "def part(row, streams, advantages): return advantages * 0 + 1\n")
+    info = tmp_path / "my_package-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Name: my-package\nVersion: 1\n")
+    (info / "entry_points.txt").write_text(
+        "[hpt.methods]\nmine = my_idea:METHOD\nhpt = my_idea:METHOD\n"
+        "[hpt.gates]\neven = my_idea:gate\n[hpt.rows]\nmine = my_idea:ROW\n"
+    )
+    config = build_config("mine", scale="tiny", settings={"gate.kind": "even", "estimator.online_row": "mine"})
+    assert (config.method, config.gate.kind) == ("my_idea:METHOD", "my_idea:gate")
+    assert config.estimator.online_row == "my_idea:ROW"
+    assert set(with_data_hash(config).own_modules) == {"my_idea"}
+    assert build_config("hpt", scale="tiny").method == "hpt", "nobody takes a name of the package"
+    with pytest.raises(ConfigError, match="method = 'theirs': allowed is one of sft"):
+        build_config("theirs", scale="tiny")
 
 
 def test_names_without_a_module_are_left_alone() -> None:
