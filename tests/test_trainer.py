@@ -13,7 +13,7 @@ import torch
 from hpt.batch import WeightedTrajectory
 from hpt.checkpoint import TrainingState
 from hpt.engine import PolicyEngine
-from hpt.errors import ConfigError, TrainingFault
+from hpt.errors import TrainingFault
 from hpt.final_evaluations import evaluation_key
 from hpt.methods import METHODS, Method
 from hpt.metrics import METRICS, timing_columns
