@@ -36,10 +36,8 @@ MAX_CHUNK = 32  # pairs per task: large enough to hide the exchange (0.2 ms), sm
 CACHE_SIZE = 65_536  # (answer, gold) pairs remembered across batches
 WORKER_START_S = 60.0  # a worker that needs longer to import math-verify is counted as stuck
 MAX_POOL_RESTARTS = 3  # per batch
-#: A lone letter of a multiple-choice question, which has at most ten: `B`, `(B)`, `B.`, `B)`, in \text and its like.
-_CHOICE = re.compile(
-    r"\s*(?:\\(?:text|math)(?:normal|bf|rm|sf|it)?\s*\{)?\s*(?:\(\s*([A-J])\s*\)|([A-J])\s*\)?)\s*\.?\s*\}?\s*\.?\s*"
-)
+#: A lone letter of a multiple-choice question, which has at most ten: `B`, `(B)`, `B.`, `B)`, in \\text and its like.
+_CHOICE = re.compile(r"(?:\\(?:text|math)(?:normal|bf|rm|sf|it)?\{)?(?:\(([A-J])\)|([A-J])\)?)\.?\}?\.?")
 
 
 class Verdict(StrEnum):
@@ -80,7 +78,7 @@ FORM_RULES: dict[str, Callable[[str], bool]] = {
 
 def _choice(text: str) -> str | None:
     """Return the letter that a text is and nothing beside; to math-verify it would be a symbol, or a unit."""
-    match = _CHOICE.fullmatch(text)
+    match = _CHOICE.fullmatch("".join(text.split()))  # in the pattern, spaces would cost a power of their number
     return match and (match[1] or match[2])
 
 
