@@ -1,8 +1,10 @@
 """From rollouts, demonstrations and (alpha, beta) to weighted trajectories: Eq. 11-13 before any gradient.
 
 Everything here is counted over the whole optimiser step and all ranks, from what was sampled and before anything is
-dropped: leaving out a trajectory that weighs nothing never changes a denominator. Every rank holds the whole rollout
-batch and computes this alike, so no count ever has to be communicated.
+dropped: leaving out a trajectory that weighs nothing never changes a denominator of a component or of the KL term. The
+entropy bonus is a mean over the tokens in its scope; with ``entropy_scope = trained`` these are by definition those of
+the trajectories that are not left out. Every rank holds the whole rollout batch and computes this alike, so no count
+ever has to be communicated.
 """
 
 from collections.abc import Sequence

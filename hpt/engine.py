@@ -9,6 +9,7 @@ accumulation is 1 and ``managed_gradient_accumulation`` is off, so that `step` a
 import os
 import pickle
 import socket
+import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from hpt.errors import HptError
-from hpt.policy import PolicyModule
+from hpt.policy import PolicyModule, checkpoint_activations, turn_off_dropout
 from hpt.ranks import WAIT, Ranks, launched, launched_rank, launched_ranks, start_watch
 from hpt.settings import EngineSettings, OptimizerSettings
 from hpt.shards import load_shards, save_shards
@@ -58,7 +59,7 @@ class PolicyEngine(Ranks):
     """The policy under DeepSpeed.
 
     Args:
-        model: Hugging Face causal language model, on CPU.
+        model: Hugging Face causal language model, on CPU; dropout it may have is turned off.
         engine: ZeRO stage and the like.
         optimizer: AdamW settings, clip and skip rule.
         dtype: ``float32`` or ``bfloat16``.
@@ -80,7 +81,10 @@ class PolicyEngine(Ranks):
         super().__init__(deepspeed.comm.get_rank(), deepspeed.comm.get_world_size())
         self.settings, self.optimizer_settings = engine, optimizer
         if engine.gradient_checkpointing:
-            model.gradient_checkpointing_enable()  # pyright: ignore[reportCallIssue]
+            checkpoint_activations(model)
+        if (dropout := turn_off_dropout(model)) and self.rank == 0:
+            names = ", ".join(f"{name} = {value:g}" for name, value in dropout.items())
+            print(f"dropout of the model is not applied ({names}): sampler and ratio know none", file=sys.stderr)
         policy = PolicyModule(model)
         inner = make_optimizer(policy) if make_optimizer else GuardedAdamW(policy.parameters(), optimizer)
         self._inner = inner
@@ -154,7 +158,8 @@ class PolicyEngine(Ranks):
         every rank has everything.
         """
         if self.settings.zero_stage:
-            save_shards(self.module, self._inner, folder / "deepspeed", self.rank, self.ranks)
+            zero = self._engine.optimizer
+            save_shards(self.module, self._inner, zero, folder / "deepspeed", self.rank, self.ranks)
         else:
             self._engine.save_checkpoint(str(folder), tag="deepspeed", save_latest=False)
 
@@ -282,6 +287,8 @@ def _deepspeed_config(engine: EngineSettings, optimizer: OptimizerSettings, dtyp
             "allgather_bucket_size": buckets,
             "overlap_comm": False,
         },
+        # in the 8 bits of bfloat16 a sum of many micro-batches stops growing, and depends on how they were split
+        "data_types": {"grad_accum_dtype": "fp32"},
         "steps_per_print": 1_000_000_000,
         "wall_clock_breakdown": False,
     }

@@ -90,6 +90,37 @@ class PolicyModule(nn.Module):
         return self.model.get_output_embeddings()(selected, targets, temperature)
 
 
+def checkpoint_activations(model: nn.Module) -> None:
+    """Have a model keep the input of each layer alone and compute its insides again in the backward pass.
+
+    transformers checkpoints a module only while it trains, which a model loaded from a folder does not. Only the
+    modules that checkpoint are told so: what lies inside them goes on as it was sampled from.
+    """
+    model.gradient_checkpointing_enable()  # pyright: ignore[reportCallIssue]
+    for module in model.modules():
+        if getattr(module, "gradient_checkpointing", False):
+            module.training = True
+
+
+def turn_off_dropout(model: nn.Module) -> dict[str, float]:
+    """Set every dropout probability of a model to 0 and return those that were above, by name.
+
+    Sampler and ratio know no dropout: under it, the trainer's log-probs would be those of another law at every pass.
+
+    Example:
+        >>> turn_off_dropout(nn.Sequential(nn.Dropout(0.1)))
+        {'0': 0.1}
+    """
+    found: dict[str, float] = {}
+    for path, module in model.named_modules():
+        for name, value in list(vars(module).items()):
+            of_module = name == "p" and isinstance(module, nn.Dropout)
+            if (of_module or "drop" in name) and isinstance(value, float) and value > 0:
+                setattr(module, name, 0.0)
+                found[path.rpartition(".")[2] if of_module else name] = value
+    return found
+
+
 def forward_micro_batch(
     module: Callable[..., Any], batch: MicroBatch, layout: str, temperature: float, own: bool = False
 ) -> tuple[Tensor, Tensor]:

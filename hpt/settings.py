@@ -161,7 +161,10 @@ class EstimatorSettings(Settings):
         description="shape terms, too, whose own row does not: SRFT's, as the released scripts do",
     )
     entropy_coefficient: float = Field(default=0.0, ge=0)
-    entropy_scope: Literal["trained", "all"] = "trained"
+    entropy_scope: Literal["trained", "all"] = Field(
+        default="trained",
+        description="tokens the bonus is a mean over: of trajectories that weigh something, or of all the method keeps",
+    )
     kl_coefficient: float = Field(default=0.0, ge=0, description="weight of the KL to the frozen initial policy")
     kl_term: Literal["loss", "advantage"] = Field(
         default="loss",
@@ -239,7 +242,9 @@ class EngineSettings(Settings):
         json_schema_extra={"neutral": True},
         description="auto: FlashAttention where it is installed and can run",
     )
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = Field(
+        default=False, description="keep each layer's input alone and compute its insides again in the backward pass"
+    )
     threads: int = Field(default=1, ge=1, description="CPU threads of the training process")
 
 

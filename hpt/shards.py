@@ -18,12 +18,13 @@ from hpt.errors import RecordFault
 _WEIGHT = "weight"
 
 
-def save_shards(module: nn.Module, optimizer: Any, folder: Path, rank: int, ranks: int) -> None:
+def save_shards(module: nn.Module, optimizer: Any, zero_optimizer: Any, folder: Path, rank: int, ranks: int) -> None:
     """Write this rank's share of weights and optimiser state; all ranks call it.
 
     Args:
         module: under ZeRO 1, 2 or 3.
         optimizer: the one inside DeepSpeed's.
+        zero_optimizer: DeepSpeed's, around ``optimizer``.
         folder: where ``shard-<rank>-of-<ranks>.safetensors`` is written.
         rank, ranks: who this is.
     """
@@ -32,6 +33,9 @@ def save_shards(module: nn.Module, optimizer: Any, folder: Path, rank: int, rank
 
     own: dict[str, Tensor] = {}
     moments = _moments(optimizer)
+    if not _is_partitioned(module):  # DeepSpeed looked for the moments once, after an update that may have been skipped
+        zero_optimizer._hp_optimizer_states_linked = False
+        zero_optimizer._lazy_init_hp_params_optimizer_state()
     for index, (name, parameter) in enumerate(module.named_parameters()):
         for kind in (_WEIGHT, *moments):
             whole = (
@@ -51,8 +55,7 @@ def load_shards(module: nn.Module, optimizer: Any, zero_optimizer: Any, folder: 
     """Read what `save_shards` wrote on any number of ranks; all ranks call it.
 
     Args:
-        module, optimizer, folder, rank: as for `save_shards`.
-        zero_optimizer: DeepSpeed's, around ``optimizer``.
+        module, optimizer, zero_optimizer, folder, rank: as for `save_shards`.
 
     Raises:
         RecordFault: no files, or some of them missing.
@@ -67,11 +70,12 @@ def load_shards(module: nn.Module, optimizer: Any, zero_optimizer: Any, folder: 
     handles = [safe_open(file, "pt") for file in files]
     place = {key: handle for handle in handles for key in handle.keys()}  # noqa: SIM118, a handle is no mapping
     moments = sorted({key.partition(":")[0] for key in place} - {_WEIGHT})
-    partitioned = all(hasattr(parameter, "ds_tensor") for parameter in module.parameters())  # ZeRO-3
-    # what the optimiser works on: flat 32-bit tensors, a part of each on every rank
-    flat = "fp32_partitioned_groups_flat" if partitioned else "single_partition_of_fp32_groups"
+    partitioned = _is_partitioned(module)
+    # what the optimiser works on: flat 32-bit tensors, a part of each on every rank; at ZeRO-3 it has them in a step only
+    groups = [own for group in optimizer.param_groups for own in group["params"]]
+    flat = zero_optimizer.fp32_partitioned_groups_flat if partitioned else groups
     if moments:
-        _make_room(optimizer, getattr(zero_optimizer, flat), moments, float(handles[0].metadata()["updates"]))
+        _make_room(optimizer, flat, moments, float(handles[0].metadata()["updates"]))
     if not partitioned:
         zero_optimizer._lazy_init_hp_params_optimizer_state()
     for name, parameter in module.named_parameters():
@@ -91,6 +95,11 @@ def load_shards(module: nn.Module, optimizer: Any, zero_optimizer: Any, folder: 
         with zero.GatheredParameters([parameter], modifier_rank=0, enabled=partitioned):
             if rank == 0 or not partitioned:
                 parameter.data.copy_(values[_WEIGHT])
+
+
+def _is_partitioned(module: nn.Module) -> bool:
+    """Whether it is under ZeRO-3."""
+    return all(hasattr(parameter, "ds_tensor") for parameter in module.parameters())
 
 
 def _make_room(optimizer: Any, flat: list[Tensor], moments: list[str], updates: float) -> None:

@@ -40,7 +40,9 @@ def micro_batch_loss(
         for index, part in batch.parts.items()
     ]
     result = upge_loss(streams, components)
-    loss = result.loss - entropy_bonus(entropies, batch.entropy_scales)
+    loss = result.loss
+    if batch.entropy_scales.any():  # else its gradient, as dear as that of the log-probs, is not computed
+        loss = loss - entropy_bonus(entropies, batch.entropy_scales)
     if reference is not None:
         loss = loss + kl_to_reference(logprobs, reference, batch.kl_scales)
     sums = {name: float(value) for name, value in result.metrics.items()}

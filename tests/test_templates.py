@@ -142,15 +142,23 @@ def test_a_demonstration_over_the_limit_is_refused(qwen: Any) -> None:
         encode_training(qwen, with_long_demonstration(qwen, 3), settings(), True)
 
 
-@pytest.mark.parametrize("needed", [True, False])
-def test_a_demonstration_over_the_limit_is_dropped_and_counted(qwen: Any, needed: bool) -> None:
+def test_a_demonstration_over_the_limit_is_dropped_and_counted(qwen: Any) -> None:
     problems = with_long_demonstration(qwen, 3, 5)
-    found = encode_training(qwen, problems, settings(overlong_demonstrations="drop"), needed)
+    found = encode_training(qwen, problems, settings(overlong_demonstrations="drop"), True)
     assert found.counts["demonstrations_dropped"] == 2
-    assert set(found.demonstrations) == {"x-0", "x-1", "x-2", "x-4"}
-    # a method that learns from rollouts alone keeps the question
-    assert len(found.problems) == (4 if needed else 6)
-    assert set(found.prompts) == {problem.id for problem in found.problems}
+    assert set(found.demonstrations) == set(found.prompts) == {"x-0", "x-1", "x-2", "x-4"}
+    assert [problem.id for problem in found.problems] == ["x-0", "x-1", "x-2", "x-4"]
+
+
+@pytest.mark.parametrize("choice", ["refuse", "drop", "cut"])
+def test_a_method_that_learns_from_rollouts_alone_never_looks_at_demonstrations(qwen: Any, choice: str) -> None:
+    """Neither at their length nor at what the tokenizer makes of them."""
+    problems = with_long_demonstration(qwen, 3)
+    problems[4] = replace(problems[4], demonstration="n\u0303")  # the tokenizer composes it
+    found = encode_training(qwen, problems, settings(overlong_demonstrations=choice), False)
+    assert found.problems == problems
+    assert found.demonstrations == {}
+    assert set(found.counts.values()) == {0}
 
 
 def test_a_demonstration_over_the_limit_is_cut_with_its_end_and_graded_so(qwen: Any) -> None:

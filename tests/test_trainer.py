@@ -22,6 +22,7 @@ from hpt.rollout import NO_WEIGHTS
 from hpt.settings import EngineSettings, OptimizerSettings
 from hpt.trainer import Trainer
 from hpt.update import Updater
+from hpt.upge import likelihood
 from hpt.upge.rows import ROWS
 from tests.scripted import (
     ScriptedSampler,
@@ -32,6 +33,7 @@ from tests.scripted import (
     right,
     same_weights,
     small_model,
+    tokenizer,
     weights_of,
     wrong,
 )
@@ -303,9 +305,10 @@ def moments(engine: PolicyEngine) -> list[torch.Tensor]:
     return [value.clone() for state in states for value in state.values() if isinstance(value, torch.Tensor)]
 
 
-def engine_and_updater(stage: int) -> tuple[PolicyEngine, Updater, list[WeightedTrajectory]]:
+def engine_and_updater(stage: int, **settings: Any) -> tuple[PolicyEngine, Updater, list[WeightedTrajectory]]:
     optimizer = OptimizerSettings(learning_rate=0.01, gradient_clip=1.0, skip_above_norm=50.0)
-    engine = PolicyEngine(small_model(), EngineSettings(zero_stage=stage), optimizer)  # pyright: ignore[reportArgumentType]
+    model = small_model().eval()  # as a model folder is loaded
+    engine = PolicyEngine(model, EngineSettings(zero_stage=stage, **settings), optimizer)  # pyright: ignore[reportArgumentType]
     trainer = make_trainer(config_for("sft"))
     batch = trainer.weigh_questions(*graded(trainer))
     from hpt.assembly import assemble
@@ -382,6 +385,88 @@ def test_skipped_updates_are_counted_and_are_no_new_version() -> None:
     assert column(trainer, "optim/updates") == [0.0, 0.0]
     assert same_weights(weights_of(trainer.engine), before)
     assert trainer.state.version == 0
+
+
+# --- what a step computes --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", [0, 3])
+@pytest.mark.parametrize(
+    ("method", "coefficient", "asked"), [("hpt", 0.0, False), ("srft", 0.0, False), ("hpt", 0.001, True)]
+)
+def test_the_entropys_gradient_is_computed_only_for_a_bonus(
+    method: str, coefficient: float, asked: bool, stage: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SRFT's factors look at the entropy too, as at a number."""
+    seen: list[bool] = []
+    genuine = likelihood._logit_gradient
+
+    def spy(*given: Any) -> torch.Tensor:
+        seen.append(given[3] is not None)
+        return genuine(*given)
+
+    monkeypatch.setattr(likelihood, "_logit_gradient", spy)
+    settings = {"engine__zero_stage": stage, "diagnostics__gradient_cosine_every": 0}
+    make_trainer(config_for(method, estimator__entropy_coefficient=coefficient, **settings)).train(1)
+    assert set(seen) == {asked}
+
+
+def test_gradient_checkpointing_runs_every_layer_a_second_time() -> None:
+    for on, forwards in ((False, 1), (True, 2)):
+        _, updater, items = engine_and_updater(0, gradient_checkpointing=on)
+        assert len(updater.micro_batches(items)) == 1
+        (layer,) = updater.engine.module.model.model.layers  # pyright: ignore
+        calls: list[Any] = []
+        layer.register_forward_pre_hook(lambda *_, calls=calls: calls.append(None))
+        updater.update(items, 0.01)
+        assert len(calls) == forwards
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_gradient_checkpointing_moves_no_bit(stage: int) -> None:
+    found = []
+    for on in (False, True):
+        engine, updater, items = engine_and_updater(stage, gradient_checkpointing=on)
+        for _ in range(2):
+            updater.update(items, 0.01)
+        found.append(weights_of(engine))
+    assert same_weights(*found)
+
+
+def with_dropout() -> torch.nn.Module:
+    """A Phi, which has all three kinds: of the attention, of what a layer adds, and of the embeddings."""
+    from transformers import PhiConfig, PhiForCausalLM
+
+    torch.manual_seed(0)
+    shape = PhiConfig(
+        vocab_size=len(tokenizer()), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=128, attention_dropout=0.5, resid_pdrop=0.5, embd_pdrop=0.5,
+    )  # fmt: skip
+    return PhiForCausalLM(shape).float()
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_dropout_of_a_models_configuration_is_never_applied(
+    checkpointing: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, _, items = engine_and_updater(0)
+    plain = with_dropout().eval()
+    engine = PolicyEngine(
+        with_dropout().eval(), EngineSettings(gradient_checkpointing=checkpointing), OptimizerSettings()
+    )
+    said = "attention_dropout = 0.5, resid_dropout = 0.5, embed_dropout = 0.5"
+    assert f"dropout of the model is not applied ({said})" in capsys.readouterr().err
+    updater = Updater(engine, [ROWS["sft"]])
+    found = updater.logprobs(items)
+    for item in items:
+        trajectory = item.trajectory
+        whole = torch.from_numpy(np.concatenate([trajectory.prompt_tokens, trajectory.response_tokens])).long()
+        with torch.no_grad():
+            table = plain(input_ids=whole[None]).logits[0].log_softmax(-1)
+        expected = table[len(trajectory.prompt_tokens) - 1 : -1].gather(1, whole[len(trajectory.prompt_tokens) :, None])
+        assert found[id(trajectory)] == pytest.approx(expected[:, 0].numpy(), abs=1e-5)
+    first = updater.update(items, 0.0)[0]
+    assert updater.update(items, 0.0)[0] == first, "the gradient is another at the same weights"
 
 
 # --- stale weights ---------------------------------------------------------------------------------------------------

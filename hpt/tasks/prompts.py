@@ -23,7 +23,7 @@ class EncodedTraining:
 
     Attributes:
         problems: those that are trained on, in their order; a cut demonstration is cut in them too.
-        prompts, demonstrations: int32 token ids by problem id.
+        prompts, demonstrations: int32 token ids by problem id; no demonstrations where the method needs none.
         counts: how many prompts and demonstrations were over their limits and what became of them.
     """
 
@@ -73,7 +73,8 @@ def encode_training(
     vocabulary = vocabulary_size(config.policy.path) if config.policy.path else None
     encoded = EncodedTraining()
     texts = [prompt_text(template, tokenizer, problem) for problem in problems]
-    responses = [response_text(template, problem.demonstration or "", tokenizer.eos_token) for problem in problems]
+    shown = problems if needs_demonstrations else ()  # else nothing is to be wrong with what is never used
+    responses = [response_text(template, problem.demonstration or "", tokenizer.eos_token) for problem in shown]
     all_prompts, all_responses = _encode_all(tokenizer, texts), _encode_all(tokenizer, responses)
     spread = max(1, len(problems) // ROUND_TRIPS)
     for number, problem in enumerate(problems):
@@ -83,20 +84,18 @@ def encode_training(
                      config.data.overlong_prompts, "data.overlong_prompts"):  # fmt: skip
             encoded.counts["prompts_dropped"] += 1
             continue
-        if problem.demonstration is None:
-            if needs_demonstrations:
+        if needs_demonstrations:
+            if problem.demonstration is None:
                 remedy = "add one, or choose a method that needs none (grpo)"
                 allowed = f"a text: {config.method} learns from it"
                 raise ConfigError(f"demonstration of {problem.id}", None, allowed, remedy)
-        else:
             if number % spread == 0:
                 _check_round_trip(tokenizer, problem.id, responses[number], all_responses[number])
             problem, response = _fitted(tokenizer, problem, all_responses[number], config, encoded.counts)
-            if response is not None:
-                _check_known(tokenizer, f"demonstration of {problem.id}", response, vocabulary)
-                encoded.demonstrations[problem.id] = response
-            elif needs_demonstrations:
+            if response is None:
                 continue
+            _check_known(tokenizer, f"demonstration of {problem.id}", response, vocabulary)
+            encoded.demonstrations[problem.id] = response
         encoded.prompts[problem.id] = prompt
         encoded.problems.append(problem)
     if len(encoded.problems) < config.schedule.prompts_per_step:

@@ -178,7 +178,10 @@ def unified_weights(row: Row, streams: TokenStreams, advantages: Tensor, keep: T
     Raises:
         ConfigError: the row's mask is taken over the rollout batch and ``keep`` is missing, or an unknown name.
     """
-    mask, ratio = _mask_and_ratio(row, streams, advantages, keep)
+    return _weights(*_mask_and_ratio(row, streams, advantages, keep), advantages)
+
+
+def _weights(mask: Tensor, ratio: Tensor, advantages: Tensor) -> Tensor:
     signal = mask * advantages
     # 0 * inf would be NaN: a token pushed far out of the trust region has an infinite ratio and a mask of 0
     return (signal * ratio).where(signal != 0, signal.new_zeros(())).detach()
@@ -215,19 +218,20 @@ def upge_loss(streams: TokenStreams, components: Sequence[Component]) -> UpgeRes
     total, metrics = logprobs.new_zeros(logprobs.shape), {}
     for component in components:
         row, acts = component.row, component.scales != 0
-        weights = unified_weights(row, streams, component.advantages, component.keep)
+        # once for loss and metrics: a mask of the user's may be drawn at random
+        mask, ratio = _mask_and_ratio(row, streams, component.advantages, component.keep)
+        weights = _weights(mask, ratio, component.advantages)
         coefficient = resolve(COEFFICIENTS, row.trajectory_coefficient, f"row {row.name}: trajectory_coefficient")
         factor = coefficient(streams, component.rewards)
         total = total + (component.scales * factor * weights).where(acts, total.new_zeros(()))
-        for name, value in _sums(component, streams, weights, acts).items():
+        for name, value in _sums(streams, mask, ratio, weights, acts).items():
             key = f"{component.name or row.name}/{name}"
             metrics[key] = metrics[key] + value if key in metrics else value
     total = total.detach()
     return UpgeResult(-(total * streams.logprobs).sum(), total, metrics)
 
 
-def _sums(component: Component, streams: TokenStreams, weights: Tensor, acts: Tensor) -> dict[str, Tensor]:
-    mask, ratio = _mask_and_ratio(component.row, streams, component.advantages, component.keep)
+def _sums(streams: TokenStreams, mask: Tensor, ratio: Tensor, weights: Tensor, acts: Tensor) -> dict[str, Tensor]:
     log_ratio = streams.logprobs.detach() - streams.old_logprobs
     quantities = {
         "tokens": acts,

@@ -63,6 +63,25 @@ def test_a_part_of_ones_own_is_used(part: str, function: str, weights: list[floa
     assert weights_with(part, function) == pytest.approx(weights)
 
 
+DRAWN: list[Tensor] = []
+
+
+def at_random(row: Row, streams: TokenStreams, advantages: Tensor) -> Tensor:
+    DRAWN.append(torch.randint(0, 2, streams.logprobs.shape, dtype=streams.logprobs.dtype))
+    return DRAWN[-1]
+
+
+def test_a_random_mask_is_drawn_once_for_loss_and_metrics() -> None:
+    row = Row("mine", "my_parts:at_random", "current", "one", "token_mean")
+    logprobs = torch.full((64,), -1.0, dtype=torch.float64, requires_grad=True)
+    streams = TokenStreams(logprobs, torch.zeros(64), logprobs.detach(), torch.zeros(64, dtype=torch.int64), 1)
+    DRAWN.clear()
+    result = upge_loss(streams, [Component(row, torch.ones(64), torch.ones(64))])
+    (mask,) = DRAWN
+    assert torch.equal(result.weights, mask)
+    assert result.metrics["mine/masked_tokens"] == (mask == 0).sum()
+
+
 def advantages_with(function: str) -> list[np.ndarray]:
     """Advantages of two answers, of one and two tokens, from this module."""
     row = Row("mine", "none", "unit", f"my_parts:{function}", "token_mean", {"clip_eps_low": 0.25})

@@ -26,12 +26,12 @@ def engine_at(stage: int) -> PolicyEngine:
     return PolicyEngine(world.tiny_model(), EngineSettings(zero_stage=stage), optimizer)  # pyright: ignore[reportArgumentType]
 
 
-def update(engine: PolicyEngine) -> torch.Tensor:
-    """Take one update on the mixed step and return all weights, flat, as they are for the sampler."""
+def update(engine: PolicyEngine, applied: bool = True) -> torch.Tensor:
+    """Take one update (or be skipped) on the mixed step and return all weights, flat, as they are for the sampler."""
     _, items, rows = step()
     outcome, _ = Updater(engine, rows).update(items, RATE)
     assert outcome is not None
-    assert outcome.applied
+    assert outcome.applied is applied
     return world.flat(engine.named_weights()).clone()
 
 

@@ -49,6 +49,22 @@ def test_the_same_number_of_ranks_goes_on_bit_by_bit(stage: int, tmp_path: Path)
     assert torch.equal(update(again), expected)
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_run_whose_first_update_was_skipped_can_be_saved(stage: int, tmp_path: Path) -> None:
+    engine = engine_at(stage)
+    engine.optimizer_settings = engine.optimizer_settings.model_copy(update={"skip_above_norm": 1e-9})
+    before = world.flat(engine.named_weights())
+    update(engine, applied=False)
+    assert torch.equal(world.flat(engine.named_weights()), before)
+    engine.optimizer_settings = engine.optimizer_settings.model_copy(update={"skip_above_norm": 0.0})
+    update(engine)
+    engine.save_state(tmp_path)
+    expected = update(engine)
+    again = engine_at(stage)
+    again.load_state(tmp_path)
+    assert torch.equal(update(again), expected)
+
+
 def test_shards_are_shared_evenly_and_named_after_their_ranks(written_by_two: Path) -> None:
     files = sorted((written_by_two / "3" / "deepspeed").iterdir())
     assert [file.name for file in files] == [f"shard-00{rank}-of-002.safetensors" for rank in (0, 1)]
