@@ -95,10 +95,10 @@ class GradientReport:
 
 
 def check_gradient(own: str | Row, part: str = "", data: Data = "rollouts", seed: int = 0) -> GradientReport:
-    """Check an algorithm of one's own: a method, a row, or one part of a row.
+    """Check your own algorithm, a method, a row, or one part of a row: its gradient, and what it may not depend on.
 
     Args:
-        own: ``module:METHOD``, ``module:ROW``, ``module:function`` with ``part``, a name of the package's, or a row.
+        own: ``module:METHOD``, ``module:ROW``, ``module:function`` with ``part``, a name in the package, or a row.
         part: one of `PARTS`; what a function is. It is then checked in the row of HPT's online half.
         data: what a row acts on; a method says it itself.
         seed: of the random batch.
@@ -110,7 +110,8 @@ def check_gradient(own: str | Row, part: str = "", data: Data = "rollouts", seed
         ConfigError: no such thing, or nothing that can be checked.
 
     Example:
-        >>> check_gradient("grpo", data="rollouts").ok
+        >>> import hpt
+        >>> hpt.check_gradient("grpo", data="rollouts").ok
         True
     """
     if isinstance(own, Row):
