@@ -20,8 +20,8 @@ def page() -> str:
     """Return the page as Markdown: a section per function of ``hpt.__all__``, then the rows of Table 1."""
     parts = [
         "# Reference: what `import hpt` offers",
-        "Written by `docs/reference.py` from the docstrings, whose examples are tests; `notebooks/own_loop.ipynb` "
-        "trains a model with these functions.",
+        "From the docstrings, by `docs/reference.py`; their examples are tests. `notebooks/own_loop.ipynb` trains a "
+        "model with these functions.",
         " · ".join(f"[{name}](#hpt{name.lower()})" for name in hpt.__all__),
         _markdown(inspect.getdoc(api) or ""),
     ]

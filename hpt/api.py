@@ -59,8 +59,8 @@ def token_logprobs(
     """Return log pi of every response token and the policy's entropy there, both with gradient.
 
     The likelihood gradient of Eq. 6. Logits exist for one chunk of tokens at a time, forward and backward, so [B, T, V]
-    is never in memory (`hpt.upge.likelihood`). The model keeps its head, mode and weights. The first call for a model
-    compares the result with the model's own logits on a few tokens.
+    is never in memory (`hpt.upge.likelihood`). The model keeps its head, mode and weights; in training mode its dropout,
+    if it has any, acts. The first call for a model compares the result with the model's own logits on a few tokens.
 
     Args:
         model: a causal language model of transformers with a linear head.
@@ -74,8 +74,8 @@ def token_logprobs(
         logprobs [B, T] and entropies [B, T], nats; float32, or float64 for a float64 model; 0 outside the mask.
 
     Raises:
-        ConfigError: shapes that do not match, a mask of other values than 0 and 1, a response token in the first column
-            or outside ``attention_mask``, or a model whose own log-probs are others (a head unknown here).
+        ConfigError: shapes that do not match, masks of other values than 0 and 1, a response token that nothing
+            predicts, or a model whose own log-probs are others (a head unknown here).
 
     Example:
         >>> import hpt, torch
@@ -121,8 +121,8 @@ def group_advantages(rewards: Tensor | ArrayLike, group: Tensor | ArrayLike, row
         [B], in the type of ``rewards`` where that is a tensor of floats, else float32.
 
     Raises:
-        ConfigError: shapes that do not match, rewards that are not finite, or a row whose advantages need more than
-            rewards (PPO, REINFORCE++, a running baseline, a KL penalty): `hpt.upge.advantage.advantages` has these.
+        ConfigError: shapes that do not match, or a row whose advantages need more than rewards (PPO, REINFORCE++, a
+            running baseline, a KL penalty): `hpt.upge.advantage.advantages` has these.
 
     Example:
         >>> import hpt
@@ -180,8 +180,7 @@ def upge_loss(
         Scalar. Without a nonzero advantage it is 0, and so is its gradient.
 
     Raises:
-        ConfigError: shapes that do not match, probabilities in place of log-probs, a mask of other values than 0 and 1,
-            or a row that needs what is missing.
+        ConfigError: shapes that do not match, probabilities in place of log-probs, a row that lacks what it needs.
 
     Example:
         >>> import hpt, torch
@@ -304,8 +303,7 @@ def hpt_loss(
         Scalar.
 
     Raises:
-        ConfigError: as `upge_loss`; a question outside ``alpha``; no n where questions differ in their rollouts; a row
-            that weighs by entropy.
+        ConfigError: as `upge_loss`; a question outside ``alpha``; no n where questions differ in their rollouts.
 
     Example:
         >>> import hpt, torch
@@ -487,12 +485,10 @@ def train(
     found by its settings and not made again; one that was stopped continues.
 
     Args:
-        method: sft, grpo, sft_then_grpo, luffy, srft, hpt, off_on, mix_on, pretrain, or module:METHOD of your own.
-        scale: tiny, mini, gpu or full.
-        recipe: ``released`` (as the authors run it) or ``paper`` (as printed).
-        policy: weak, strong or llama, or a model folder.
+        method: of `hpt.methods.METHODS`, or module:METHOD of your own.
+        scale, recipe, seed: of the run; `hpt.scales` says what the first two bring along.
+        policy: a base of the scale (weak, strong, llama) or a model folder.
         data: a public set, or a file or folder of questions; None = those of the scale.
-        seed: of the run.
         settings: dotted names to values, such as ``{"gate.count": 2}`` (`hpt.settings`).
         evaluations: sets that the final policy is evaluated on.
         runs_dir: folder of run folders.
@@ -523,12 +519,11 @@ def train(
         raise ConfigError("method", "pretrain", allowed, remedy)
     if Path(policy).is_dir():
         given["policy.path"], policy = str(Path(policy).resolve()), Path(policy).name
+    names: dict[str, Any] = {"scale": scale, "policy": str(policy)}
     if method == "pretrain":
-        config = base_config(build_config("hpt", scale=scale, policy=str(policy)))
+        config = base_config(build_config("hpt", **names))
     else:
-        config = build_config(
-            method, scale=scale, recipe=recipe, policy=str(policy), seed=seed, settings=given
-        )  # fmt: skip
+        config = build_config(method, recipe=recipe, seed=seed, settings=given, **names)
     return run_with_base(config, Path(runs_dir), tuple(evaluations))
 
 

@@ -93,7 +93,7 @@ class GradientReport:
 
 
 def check_gradient(subject: str | Row, part: str = "", data: Data = "rollouts", seed: int = 0) -> GradientReport:
-    """Check a custom algorithm: a method, a row, or one part of a row.
+    """Check your own algorithm, a method, a row, or one part of a row: its gradient, and what it may not depend on.
 
     Args:
         subject: ``module:METHOD``, ``module:ROW``, ``module:function`` with ``part``, a name of the package's or of an
@@ -109,7 +109,8 @@ def check_gradient(subject: str | Row, part: str = "", data: Data = "rollouts", 
         ConfigError: no such thing, or nothing that can be checked.
 
     Example:
-        >>> check_gradient("grpo", data="rollouts").ok
+        >>> import hpt
+        >>> hpt.check_gradient("grpo", data="rollouts").ok
         True
     """
     if isinstance(subject, Row):

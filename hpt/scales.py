@@ -159,7 +159,13 @@ def build_config(
     if recipe not in RECIPES:
         raise ConfigError("recipe", recipe, "one of " + ", ".join(RECIPES), "choose one of these")
     method = spelled(method, "methods", METHODS)
-    names = {"method": method, "scale": scale, "recipe": recipe, "seed": seed, "policy": {"name": policy}}
+    names: dict[str, Any] = {
+        "method": method,
+        "scale": scale,
+        "recipe": recipe,
+        "seed": seed,
+        "policy": {"name": policy},
+    }
     given = nest({
         name: spelled(value, *_INSTALLED[name]) if name in _INSTALLED and isinstance(value, str) else value
         for name, value in (settings or {}).items()

@@ -71,7 +71,7 @@ def load_shards(module: nn.Module, optimizer: Any, zero_optimizer: Any, folder: 
     place = {key: handle for handle in handles for key in handle.keys()}  # noqa: SIM118, a handle is no mapping
     moments = sorted({key.partition(":")[0] for key in place} - {_WEIGHT})
     partitioned = _is_partitioned(module)
-    # what the optimiser works on: flat 32-bit tensors, a part of each on every rank; at ZeRO-3 it has them in a step only
+    # what the optimiser works on: flat 32-bit tensors, a part of each on every rank; at ZeRO-3 only within a step
     groups = [own for group in optimizer.param_groups for own in group["params"]]
     flat = zero_optimizer.fp32_partitioned_groups_flat if partitioned else groups
     if moments:

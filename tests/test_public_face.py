@@ -106,7 +106,7 @@ def test_every_row_has_the_gradient_of_its_papers_loss(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["dr_grpo", "grpo", "gspo", "dapo", "rloo", "reinforce", "cispo"])
 def test_from_rewards_to_the_papers_gradient(name: str) -> None:
-    """Advantages per trajectory, from rewards and groups, as a loop of one's own would take them."""
+    """Advantages per trajectory, from rewards and groups, as a training loop would take them."""
     own, row = world.make_world(4), hpt.ROWS[name]
     batch = padded_row(own, row)
     rewards = torch.from_numpy(own.rewards[: world.QUESTIONS * world.ROLLOUTS])
@@ -571,7 +571,9 @@ def test_verify_grades_the_box() -> None:
 def test_intervals_over_problems_and_seeds_are_those_of_the_report() -> None:
     shares = np.random.default_rng(0).random(60)
     assert hpt.intervals(shares, over="problems").kind == "BCa over problems, fixed weights"
-    assert hpt.intervals(shares, over="problems", seed=1) == hpt.intervals(torch.from_numpy(shares), "problems", seed=1)
+    once, again, other = (hpt.intervals(own, "problems", seed=seed) for own, seed in
+                          ((shares, 1), (torch.from_numpy(shares), 1), (shares, 2)))  # fmt: skip
+    assert once == again != other
     wide, narrow = (hpt.intervals(shares, over="seeds", level=level) for level in (0.99, 0.9))
     assert wide.low < narrow.low < shares.mean() < narrow.high < wide.high
     assert math.isnan(hpt.intervals([0.3], over="seeds").low)
@@ -604,7 +606,7 @@ def test_train_finds_the_finished_run_of_its_settings(tmp_path: Path) -> None:
 
 
 @pytest.mark.ci_slow
-def test_train_makes_a_run_of_ones_own_model_and_questions(tmp_path: Path) -> None:
+def test_train_takes_a_model_folder_and_a_file_of_questions(tmp_path: Path) -> None:
     write_digits(tmp_path)
     settings = {"schedule.steps": 2, "schedule.prompts_per_step": 4, "schedule.updates_per_step": 1,
                 "rollout.rollouts_per_prompt": 2, "rollout.max_response_tokens": 16, "validation.every": 0}  # fmt: skip

@@ -104,7 +104,7 @@ class Study:
         planned = self.planned()
         if not planned:
             return Shown(Markup("<p>No run is needed.</p>"), "No run is needed.")
-        expected = make_plan(self.scale, planned, self.runs_dir) if self.from_records is None else None
+        expected = None if self.from_records else make_plan(self.scale, planned, self.runs_dir)
         rows = []
         for index, run in enumerate(planned):
             time_left = f"about {duration(expected.costs[index].device_s)}" if expected and not run.done else ""
@@ -112,7 +112,7 @@ class Study:
             rows.append((run.method, run.policy, run.seed, run.config.schedule.steps, len(run.evaluations), todo,
                          time_left))  # fmt: skip
         left = sum(not run.done for run in planned)
-        if expected is None:
+        if expected is None or self.from_records is not None:
             note = f"Nothing is computed: records are read from {shown_path(self.from_records)}."
         elif not left:
             note = "Nothing is left to compute."

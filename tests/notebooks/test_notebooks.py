@@ -222,7 +222,7 @@ def test_a_method_more_is_a_row_more(work: Path, tmp_path: Path) -> None:
     assert {name: set(own["policy"]) for name, own in halves.items()} == {"weak": {"weak"}, "llama": {"llama"}}
 
 
-def test_the_loop_of_ones_own_learns_and_leaves_sft_for_rl(tmp_path: Path) -> None:
+def test_own_loop_learns_and_leaves_sft_for_rl(tmp_path: Path) -> None:
     """A new model that solves nothing learns from demonstrations first, and then from its own rollouts."""
     shown = printed(execute(OWN_LOOP, tmp_path / "out.ipynb", steps=60))
     reward, sft = (
@@ -234,7 +234,8 @@ def test_the_loop_of_ones_own_learns_and_leaves_sft_for_rl(tmp_path: Path) -> No
     assert float(sft[1]) > 0.8 > 0.5 > float(sft[2])
 
 
-def test_the_loop_of_ones_own_takes_a_model_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.ci_slow
+def test_own_loop_takes_a_model_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MPLBACKEND")  # a kernel then shows figures in the notebook, as a reader's does
     notebook = execute(
         OWN_LOOP, tmp_path / "out.ipynb", steps=1, questions_per_step=2, rollouts=2,
