@@ -35,6 +35,7 @@ def prepare(
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
     """Fetch a model (HF_TOKEN, or `hf auth login`, where it is gated), change its configuration, record it."""
+    from hpt.integrity import write_checksums
     from hpt.public_models import MODELS, prepare_model
     from hpt.resolve import public_base_config
     from hpt.runs import RunFolder
@@ -44,6 +45,7 @@ def prepare(
     with folder.lock():
         folder.create(config)
         record = prepare_model(MODELS[policy], folder.model, source)
+        write_checksums(folder)
         folder.set_status("finished", 0)
     for name, (published, now) in record["changes"].items():
         console.print(f"{name}: {published} -> {now}")

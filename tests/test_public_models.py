@@ -12,6 +12,7 @@ from hpt.data.sources import evaluation_at
 from hpt.errors import ConfigError
 from hpt.experiments import planned_runs
 from hpt.final_evaluations import sampling_config
+from hpt.integrity import damaged_files
 from hpt.methods import METHODS
 from hpt.model_folder import check_context, model_hashes
 from hpt.policy import attention_and_layout
@@ -140,6 +141,10 @@ def test_the_command_makes_the_base_of_the_full_scale(tmp_path: Path) -> None:
     folder = RunFolder.of(base_config(build_config("hpt", scale="full")), tmp_path / "runs")
     assert folder.finished
     assert (folder.model / "config.json").is_file()
+    assert damaged_files(folder) == []
+    tokenizer = folder.model / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text().replace("endoftext", "end_of_text"))
+    assert damaged_files(folder) == ["model/tokenizer.json"]  # of a base made here nothing may be edited
 
 
 # --- what names a model -----------------------------------------------------------------------------------------------

@@ -192,6 +192,15 @@ def test_a_long_prompt_is_refused_or_dropped_and_counted(qwen: Any, choice: str)
         assert [problem.id for problem in found.problems] == ["x-1", "x-2", "x-3", "x-4", "x-5"]
 
 
+@pytest.mark.parametrize(("template", "said"), [("qwen", True), ("plain", True), ("qwen-data-system", False)])
+def test_a_system_message_that_no_prompt_shows_is_spoken_of(
+    qwen: Any, template: str, said: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encode_training(qwen, PROBLEMS, settings(template=template, source=f"{template}.jsonl"), True)
+    warned = f"warning: 6 of 6 questions of {template}.jsonl have a system message" in capsys.readouterr().err
+    assert warned is said
+
+
 # --- what a demonstration's text holds --------------------------------------------------------------------------------
 
 

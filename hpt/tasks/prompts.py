@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from hpt.config import RunConfig
+from hpt.data.table import DATASETS
 from hpt.errors import ConfigError
 from hpt.model_folder import vocabulary_size
+from hpt.ranks import warn
 from hpt.tasks.problems import Problem
 from hpt.tasks.templates import Template, prompt_text, response_text, template_named
 
@@ -71,6 +73,10 @@ def encode_training(
     """
     template = template_named(config.data.template)
     vocabulary = vocabulary_size(config.policy.path) if config.policy.path else None
+    unseen = sum(problem.system is not None for problem in problems) if template.system != "data" else 0
+    if unseen and config.data.source not in DATASETS:  # of those the paper's templates are chosen knowingly
+        warn(f"{unseen} of {len(problems)} questions of {config.data.source} have a system message, which "
+             f"data.template = {template.name} does not show; qwen-data-system does")  # fmt: skip
     encoded = EncodedTraining()
     texts = [prompt_text(template, tokenizer, problem) for problem in problems]
     shown = problems if needs_demonstrations else ()  # else nothing is to be wrong with what is never used
