@@ -59,8 +59,8 @@ def token_logprobs(
     """Return log pi of every response token and the policy's entropy there, both with gradient.
 
     The likelihood gradient of Eq. 6. Logits exist for one chunk of tokens at a time, forward and backward, so [B, T, V]
-    is never in memory (`hpt.upge.likelihood`). The model keeps its head, mode and weights; in training mode its dropout,
-    if it has any, acts. The first call for a model compares the result with the model's own logits on a few tokens.
+    is never in memory (`hpt.upge.likelihood`). The model keeps its head, mode and weights; its dropout, in
+    training mode, acts. The first call for a model compares the result with the model's own logits on a few tokens.
 
     Args:
         model: a causal language model of transformers with a linear head.
