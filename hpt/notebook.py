@@ -22,11 +22,10 @@ from hpt.catalogue import check_addressed, kept_note
 from hpt.config import merge, nest, validate
 from hpt.errors import ConfigError
 from hpt.experiments import ARTEFACTS, PlannedRun, compute, planned_runs
-from hpt.export import RunRecords, load_runs, record_folders
+from hpt.export import RecordStore, RunRecords, load_runs, record_folders
 from hpt.files import write_json
 from hpt.parameters import parameters
 from hpt.plan import assumptions, duration, make_plan
-from hpt.recorded import RecordStore
 from hpt.runs import source_commit
 from hpt.scales import SCALES
 

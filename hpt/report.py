@@ -27,12 +27,13 @@ from hpt.artefacts.provenance import commit_of
 from hpt.artefacts.verdicts import by_topic, chance_text
 from hpt.errors import HptError
 from hpt.experiments import ARTEFACTS
+from hpt.export import RecordStore
 from hpt.files import read_json, write_json, write_text, writing
 from hpt.notebook import shown_path
 from hpt.pages import page_environment
 from hpt.paper import claims
 from hpt.plan import duration
-from hpt.report_tasks import few, missing_artefacts, tasks_from_records, tasks_from_runs, tasks_so_far, with_earlier
+from hpt.report_tasks import FinishedRuns, few, missing_artefacts, notebook_tasks, with_earlier
 from hpt.runs import source_commit
 
 #: Source notebooks; the package is used from its folder, as everything that edits and reruns is.
@@ -69,7 +70,7 @@ def build_report(
         reports_dir: ``reports``.
         only: names of artefacts; none = all of the paper, or with ``from_records`` all that the records allow.
         from_records: read ``reports/<scale>/records`` instead of the runs; the page says so.
-        so_far: make what the finished runs allow, half of a table too, and list what is missing.
+        so_far: make what the finished runs allow, and list what is missing.
         own: methods of the user's own (``module:METHOD``), further lines of the artefacts that take some.
 
     Raises:
@@ -77,13 +78,8 @@ def build_report(
         HptError: runs are missing, or a notebook failed; the others are done, and the page says which failed.
     """
     folder = Path(reports_dir).resolve() / scale
-    chosen = list(only or [])
-    if from_records:
-        tasks = tasks_from_records(scale, chosen, seeds, folder, own)
-    elif so_far:
-        tasks = tasks_so_far(scale, chosen, seeds, root, folder)
-    else:
-        tasks = tasks_from_runs(scale, chosen, seeds, root, folder, own)
+    store = RecordStore(folder / "records") if from_records else FinishedRuns(root)
+    tasks = notebook_tasks(scale, list(only or []), seeds, store, folder, so_far, own)
     parameters = {
         "scale": scale,
         "runs_dir": shown_path(Path(root).resolve()),
@@ -198,9 +194,7 @@ def _missing_row(row: dict[str, Any]) -> dict[str, Any]:
     waiting = sum(claim.artefact == row["artefact"] for claim in claims())
     seeds = ", ".join(map(str, row["seeds"]))
     state = f"made of seed{'' if len(row['seeds']) == 1 else 's'} {seeds} alone" if seeds else "not made"
-    if bases := row.get("bases"):
-        state = f"made of its {' and '.join(bases)} half alone"
-    if waiting and not seeds and not row.get("bases"):
+    if waiting and not seeds:
         state += f", and {waiting} claim{'' if waiting == 1 else 's'} not judged"
     return {
         "name": row["artefact"],
