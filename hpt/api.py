@@ -632,7 +632,7 @@ def _flat_logprobs(
             given["position_ids"] = (attends.cumsum(1) - 1).clamp(min=0)
     row, column = mask.nonzero(as_tuple=True)
     hidden = body(**given).last_hidden_state[row, column - 1]
-    return ChunkedHead(head)(hidden, input_ids[row, column], temperature)
+    return ChunkedHead(head, model.config)(hidden, input_ids[row, column], temperature)
 
 
 def _compare_with_own_logits(model: nn.Module, tokens: Tensor) -> None:

@@ -131,7 +131,6 @@ class Artefact:
         notebook: the notebook that makes it.
         group: ``paper``, or ``appendix`` for what is only computed when asked for.
         extra_policy: base on which it takes methods of the user's own as further lines; empty = it takes none.
-        by_base: whether the lines on one base are a part that can be made alone (its notebook's ``bases``).
     """
 
     name: str
@@ -140,7 +139,6 @@ class Artefact:
     evaluations: tuple[str, ...]
     notebook: str
     group: str = "paper"
-    by_base: bool = False
     extra_policy: str = ""
 
     @property

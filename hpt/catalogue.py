@@ -80,7 +80,7 @@ ARTEFACTS: dict[str, Artefact] = {
         Artefact("table2", "Table 2: main results, strong base", STRONG, IN_DISTRIBUTION + OUT_OF_DISTRIBUTION,
                  "table2_main_results"),
         Artefact("table3", "Table 3: main results, Llama and weak base", LLAMA + WEAK, IN_DISTRIBUTION,
-                 "table3_main_results", by_base=True, extra_policy="weak"),
+                 "table3_main_results", extra_policy="weak"),
         # one answer per problem, as the paper's, and eight, to say how much of it is the luck of one answer
         Artefact("table4", "Table 4: exclusive solves", arms("strong", "grpo", "luffy", "hpt"),
                  ("graded-500", "graded-500@8"), "table4_exclusive_solves"),

@@ -151,12 +151,11 @@ def fill_records(
 ) -> None:
     """Make the runs that reports/<scale>/records/ lacks, exporting each as it ends; run again to continue."""
     from hpt.fill import fill, lacking_runs
-    from hpt.recorded import run_text
 
     records, numbers = records_of(reports_dir, scale), parse_seeds(seeds)
     if why:
         for run in lacking_runs(scale, only or [], numbers, runs_dir, records):
-            console.print(f"{run_text(run)}: {run.reason}")
+            console.print(f"{run.title}: {run.reason}")
         return
     for name in fill(scale, only or [], numbers, runs_dir, records, jobs):
         console.print(f"exported {name}")

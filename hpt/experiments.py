@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hpt.catalogue import ARTEFACTS, Artefact, artefacts_named
+from hpt.catalogue import ARTEFACTS, Artefact, arm_label, artefacts_named
 from hpt.config import RunConfig
 from hpt.data.sources import evaluation_at, fetch_evaluations, fetch_sets, lacking_sets, training_problems_of
 from hpt.errors import ConfigError
@@ -52,6 +52,14 @@ class PlannedRun:
     def seed(self) -> int:
         """Run seed."""
         return self.config.seed
+
+    @property
+    def title(self) -> str:
+        """It in words: its arm, base and seed; a base, which all seeds share, by its name."""
+        if self.method == "pretrain":
+            return f"the {self.policy} base"
+        arm = self.arms[0].removesuffix(f"-{self.policy}") if self.arms else self.method
+        return f"{arm_label(arm)} on the {self.policy} base, seed {self.seed}"
 
     @property
     def done(self) -> bool:

@@ -15,14 +15,16 @@ A record folder is what a report needs of a run and no more::
 """
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from hpt.config import RunConfig, validate_recorded
+from hpt.config import MOVES_NO_NUMBER, RunConfig, digest, validate_recorded
+from hpt.data.sources import training_problems_of
 from hpt.errors import HptError, RecordFault
 from hpt.files import (
     MANIFEST,
@@ -34,9 +36,16 @@ from hpt.files import (
     write_manifest,
     write_parquet,
 )
+from hpt.final_evaluations import evaluation_key
 from hpt.integrity import check
+from hpt.methods import names_used
+from hpt.plugins import module_hashes
 from hpt.runs import TABLES, RunFolder
 from hpt.scores import counts_per_problem
+from hpt.tasks.problems import problems_hash
+
+if TYPE_CHECKING:
+    from hpt.experiments import PlannedRun
 
 #: Columns without which a table is not what its name says.
 COLUMNS: dict[str, Sequence[str]] = {
@@ -138,7 +147,7 @@ def load_records(path: Path) -> RunRecords:
     return RunRecords(path.name, config, metrics, rollouts, validation, evaluations, provenance)
 
 
-def load_runs(planned: Iterable[Any]) -> list[RunRecords]:
+def load_runs(planned: Iterable["PlannedRun"]) -> list[RunRecords]:
     """Return the records of finished runs (`hpt.experiments.PlannedRun`), with the arms they were asked for as."""
     return [replace(load_records(run.folder.path), arms=run.arms) for run in planned if run.folder is not None]
 
@@ -273,3 +282,75 @@ def _evaluations(path: Path) -> pd.DataFrame:
         counts.insert(0, "key", file.stem.rpartition("-")[2])
         parts.append(counts)
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(COLUMNS["evaluations"]))
+
+
+#: What is lacking of a run that nothing is there of.
+ABSENT = "no record"
+
+
+@dataclass(frozen=True, eq=False)
+class RecordStore:
+    """The record folders below ``folder``, found by the settings of the run they are of."""
+
+    folder: Path
+
+    @cached_property
+    def _by_settings(self) -> Mapping[str, tuple[Path, ...]]:
+        found: dict[str, tuple[Path, ...]] = {}
+        for path in record_folders(self.folder):
+            key = _settings_key(recorded_config(path))
+            found[key] = (*found.get(key, ()), path)
+        return found
+
+    def find(self, config: RunConfig) -> Path | None:
+        """Return the record folder of the run that ``config`` describes, or None.
+
+        Compared are all settings that move a number and the training data; not the hashes of the base, which a machine
+        without it cannot know, and not where it lay.
+
+        Raises:
+            RecordFault: several records fit (their bases differ).
+        """
+        found = self._by_settings.get(_settings_key(with_data_hash(config)), ())
+        if len(found) > 1:
+            names = ", ".join(path.name for path in found)
+            raise RecordFault(f"{names} are records of the same settings on different bases; remove all but one")
+        return found[0] if found else None
+
+    def lacking(self, run: "PlannedRun") -> str:
+        """Return what the records lack of a run, empty when nothing: `ABSENT`, or evaluations it was not put to.
+
+        Raises:
+            RecordFault: as `find`, or its record is damaged.
+        """
+        path = self.find(run.config)
+        if path is None:
+            return ABSENT
+        there = recorded_evaluations(path)
+        missing = [name for name in run.evaluations if (name, evaluation_key(run.config, name)[2]) not in there]
+        return f"not evaluated on {', '.join(missing)}" if missing else ""
+
+    def load(self, run: "PlannedRun") -> RunRecords:
+        """Return the records of a run, with the arms it is asked for as.
+
+        Raises:
+            RecordFault: none fits, several do, or they are damaged.
+        """
+        path = self.find(run.config)
+        if path is None:
+            raise RecordFault(f"no record of {run.title} with these settings; compute the run and export it")
+        return replace(load_records(path), arms=run.arms)
+
+
+def with_data_hash(config: RunConfig) -> RunConfig:
+    """Return a run's configuration with the hashes of its training data and own modules, which need no base."""
+    if config.data.sha256:
+        return config
+    data = config.data.model_copy(update={"sha256": problems_hash(training_problems_of(config))})
+    return config.model_copy(update={"data": data, "own_modules": module_hashes(names_used(config))})
+
+
+def _settings_key(config: RunConfig) -> str:
+    unknown = {"policy": {"path", "weights_sha256", "tokenizer_sha256"}, "validation": {"sha256"}}
+    left_out = {**dict.fromkeys(MOVES_NO_NUMBER, True), **unknown}
+    return digest(config.model_dump(mode="json", exclude=left_out))

@@ -11,9 +11,8 @@ from pathlib import Path
 from hpt.config import RunConfig
 from hpt.data.sources import fetch_sets
 from hpt.experiments import PlannedRun, planned_runs
-from hpt.export import export_run, record_folders, recorded_config
+from hpt.export import RecordStore, export_run, record_folders, recorded_config
 from hpt.job import Job
-from hpt.recorded import RecordStore
 from hpt.reports.pages import few
 from hpt.resolve import initial_run, is_ready
 from hpt.runs import RunFolder, run_folders

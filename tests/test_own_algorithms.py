@@ -17,7 +17,7 @@ from hpt.laboratory.gates import gate_weights
 from hpt.laboratory.own import method_gradients
 from hpt.laboratory.questions import make_experiment
 from hpt.laboratory.sweeps import Size, plane, plane_sums
-from hpt.reports.build import tasks_from_runs
+from hpt.reports.build import FinishedRuns, notebook_tasks
 from hpt.reports.frames import against, curves, label, scores, validation
 from hpt.scales import build_config
 from tests.fabricated import fabricate
@@ -110,7 +110,7 @@ def test_what_cannot_be_shown_is_refused_before_compute(
 
 
 def test_the_report_hands_it_to_the_notebooks_that_take_it(runs: Path, tmp_path: Path) -> None:
-    tasks = tasks_from_runs("tiny", ["table3", "table1"], [0], runs, tmp_path, (OWN,))
+    tasks = notebook_tasks("tiny", ["table3", "table1"], [0], FinishedRuns(runs), tmp_path, custom=(OWN,))
     given: Mapping[str, object] = {task.notebook: task.parameters().get("extra_methods") for task in tasks}
     assert given == {"table3_main_results": [OWN], "table1_estimator": None}
 

@@ -10,12 +10,11 @@ import pytest
 
 from hpt.cli import main
 from hpt.errors import ConfigError
-from hpt.export import recorded_config
+from hpt.export import recorded_config, with_data_hash
 from hpt.gate import feedback_coefficients
 from hpt.job import Job
 from hpt.methods import names_used
 from hpt.plugins import check_unchanged, code_hash, folders, keep_sources, module_hashes, refresh
-from hpt.recorded import with_data_hash
 from hpt.resolve import resolve_run
 from hpt.runs import RunFolder
 from hpt.scales import build_config

@@ -1,30 +1,211 @@
-"""A report of half a table while runs are still being made."""
+"""What records allow: found by settings, missing runs and evaluations named, and a report of what is there."""
 
+import html
 import shutil
 from pathlib import Path
-from unittest import mock
 
 import pytest
 
-from hpt.reports.build import NotebookTask, build_report, possible_tasks
+from hpt.catalogue import ARTEFACTS
+from hpt.errors import ConfigError, HptError, RecordFault
+from hpt.experiments import PlannedRun
+from hpt.export import RecordStore, export_run, record_folders
+from hpt.files import MANIFEST, read_json, read_parquet, write_json, write_manifest, write_parquet
+from hpt.paper import claims
+from hpt.reports.build import FinishedRuns, NotebookTask, available, build_report, notebook_tasks
+from hpt.reports.pages import missing_artefacts, render
 from tests.fabricated import fabricate
 
 
-def test_half_of_table_3_is_a_report_so_far_and_then_the_whole(tmp_path: Path) -> None:
-    runs, aside = tmp_path / "runs", tmp_path / "aside"
-    llama = next(run.folder for run in fabricate(runs, ["table3"]) if run.arms == ("hpt-llama",))
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> list[PlannedRun]:
+    return fabricate(tmp_path_factory.mktemp("runs"), ["figure6", "figure7"], seeds=(0, 1))
+
+
+@pytest.fixture
+def folder(plan: list[PlannedRun], tmp_path: Path) -> Path:
+    """A report's folder with the records of everything, two seeds."""
+    for run in plan:
+        assert run.folder is not None
+        export_run(run.folder, tmp_path / "tiny" / "records")
+    return tmp_path / "tiny"
+
+
+def record(folder: Path, start: str) -> Path:
+    (found,) = [path for path in record_folders(folder / "records") if path.name.startswith(start)]
+    return found
+
+
+def from_records(folder: Path, only: list[str], seeds: list[int]) -> list[NotebookTask]:
+    return notebook_tasks("tiny", only, seeds, RecordStore(folder / "records"), folder)
+
+
+def test_a_record_is_found_by_its_settings(plan: list[PlannedRun], folder: Path) -> None:
+    config = next(run.config for run in plan if run.method == "hpt" and run.policy == "weak")
+    hashes = {"weights_sha256": "", "tokenizer_sha256": "f" * 64}  # a base made on another machine
+    policy = config.policy.model_copy(update={**hashes, "path": None})
+    elsewhere = config.model_copy(update={"policy": policy})
+    store = RecordStore(folder / "records")
+    assert store.find(elsewhere) == record(folder, "hpt-weak-s0")
+    assert store.find(config.model_copy(update={"seed": 7})) is None
+    assert store.find(config.model_copy(update={"gate": config.gate.model_copy(update={"count": 3})})) is None
+    shutil.copytree(record(folder, "hpt-weak-s0"), folder / "records" / "twin")
+    with pytest.raises(RecordFault, match="twin are records of the same settings"):
+        RecordStore(folder / "records").find(elsewhere)
+
+
+def test_a_run_is_loaded_with_its_arms(plan: list[PlannedRun], folder: Path) -> None:
+    store = RecordStore(folder / "records")
+    for run in plan:
+        loaded = store.load(run)
+        assert (loaded.method, loaded.policy, loaded.seed, loaded.arms) == (run.method, run.policy, run.seed, run.arms)
+    shutil.rmtree(record(folder, "hpt-strong-s1"))
+    gone = next(run for run in plan if (run.policy, run.method, run.seed) == ("strong", "hpt", 1))
+    with pytest.raises(RecordFault, match="no record of HPT on the strong base, seed 1 with these settings"):
+        RecordStore(folder / "records").load(gone)
+
+
+def test_seeds_and_missing_runs_of_each_artefact(folder: Path) -> None:
+    shutil.rmtree(record(folder, "hpt-strong-s1"))
+    six, seven = available("tiny", ["figure6", "figure7"], [0, 1, 2], RecordStore(folder / "records"))
+    assert (six.seeds, seven.seeds) == ((0,), (0, 1))
+    assert six.missing == (
+        "HPT on the strong base, seed 1", "HPT on the weak base, seed 2", "HPT on the strong base, seed 2",
+    )  # fmt: skip
+    assert set(seven.missing) == {f"{own} on the weak base, seed 2" for own in ("GRPO", "LUFFY", "HPT")}
+
+
+def test_a_record_without_a_needed_evaluation_is_not_enough(folder: Path, tmp_path: Path) -> None:
+    plan = fabricate(tmp_path / "runs", ["table6"])
+    for run in plan:
+        assert run.folder is not None
+        export_run(run.folder, folder / "records")
+    (full,) = available("tiny", ["table6"], [0], RecordStore(folder / "records"))
+    assert full.seeds == (0,)
+    plain = next(run for run in plan if run.arms == ("hpt-weak",))
+    path = RecordStore(folder / "records").find(plain.config)
+    assert path is not None
+    kept = read_parquet(path / "evaluations.parquet").query("benchmark != 'applied'")
+    write_parquet(path / "evaluations.parquet", kept)
+    write_manifest(path)
+    (own,) = available("tiny", ["table6"], [0], RecordStore(folder / "records"))
+    assert own.seeds == ()
+    assert own.missing == ("HPT on the weak base, seed 0 (not evaluated on applied)",)
+    (path / "evaluations.parquet").write_bytes(b"")
+    with pytest.raises(RecordFault, match=r"evaluations\.parquet"):
+        available("tiny", ["table6"], [0], RecordStore(folder / "records"))
+
+
+def test_two_seeds_of_one_base_name_it_once() -> None:
+    (own,) = available("tiny", ["figure6"], [0, 1], RecordStore(Path("no-such-folder")))
+    assert own.missing[:3] == ("the weak base", "HPT on the weak base, seed 0", "the strong base")
+    assert len(own.missing) == len(set(own.missing)) == 6
+
+
+def test_a_report_makes_what_the_records_allow_and_names_the_rest(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the laboratory needs no records, and takes a minute; `tests/notebooks` executes it
+    needing = {name: own for name, own in ARTEFACTS.items() if own.arms or name == "audit"}
+    monkeypatch.setattr("hpt.reports.build.ARTEFACTS", needing)
+    shutil.rmtree(record(folder, "hpt-strong-s1"))
+    for name in ("tables/table3.csv", "figures/figure6.svg", "notebooks/table3_main_results.json"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("left by an earlier report")
+    page = build_report("tiny", [0, 1], folder / "none", folder.parent, from_records=True)
+    status = read_json(folder / "notebooks" / "training_dynamics.json")
+    assert status["seeds"] == [0, 1]
+    assert {made["name"] for made in status["artefacts"]} == {"figure7"}
+    assert not (folder / "tables" / "table3.csv").exists()
+    assert not (folder / "figures" / "figure6.svg").exists()
+    assert not (folder / "notebooks" / "table3_main_results.json").exists()
+    missing = {row["artefact"]: row for row in missing_artefacts(folder)}
+    assert missing["figure6"]["missing"] == ["HPT on the strong base, seed 1"]
+    assert "SRFT on the strong base, seed 0" in missing["table2"]["missing"]
+    assert not {"figure7"} & set(missing)
+    text, readme = html.unescape(page.read_text()), (folder / "README.md").read_text()
+    for own in (text, readme):
+        assert "Not there yet" in own
+        assert "Figure 6: offline data ratio" in own
+        assert "HPT on the strong base, seed 1" in own
+    waiting = sum(claim.artefact == "table2" for claim in claims())
+    assert f"not made, and {waiting} claims not judged" in text
+
+    rendered = page.read_bytes()
+    render(folder, "tiny")
+    assert page.read_bytes() == rendered
+
+
+def test_an_artefact_can_have_fewer_seeds_than_another(folder: Path) -> None:
+    """The strong base's second seed is missing: what needs it is made of the first, and the page says so."""
+    shutil.rmtree(record(folder, "grpo-weak-s1"))
+    assert [(task.artefacts, task.seeds) for task in from_records(folder, [], [0, 1])
+            if task.notebook == "training_dynamics"] == [(("figure6", "hpt_runs"), (0, 1))]  # fmt: skip
+    shutil.rmtree(record(folder, "hpt-strong-s1"))
+    (task,) = [own for own in from_records(folder, [], [0, 1]) if own.notebook == "training_dynamics"]
+    assert task == NotebookTask("training_dynamics", ("figure6", "figure7", "hpt_runs"), (0,))
+    rows = {row["artefact"]: row["seeds"] for row in missing_artefacts(folder)}
+    assert (rows["figure6"], rows["figure7"], rows["table2"]) == ([0], [0], [])
+    assert "made of seed 0 alone" in render(folder, "tiny").read_text()
+
+
+def test_only_asks_for_whole_artefacts(folder: Path) -> None:
+    assert from_records(folder, ["figure7"], [0, 1])[0].artefacts == ("figure7",)
+    assert not (folder / "missing.json").exists()
+    shutil.rmtree(record(folder, "luffy-weak-s1"))
+    with pytest.raises(HptError, match=r"lack 1 runs for figure7: LUFFY on .*; compute and export .*leave --only out"):
+        from_records(folder, ["figure7"], [0, 1])
+
+
+def test_what_is_computed_later_leaves_the_list(folder: Path, plan: list[PlannedRun]) -> None:
+    write_json(
+        folder / "missing.json", [{"artefact": name, "seeds": [], "missing": ["x"]} for name in ("figure7", "a")]
+    )
+    assert plan[0].folder is not None
+    notebook_tasks("tiny", ["figure7"], [0], FinishedRuns(plan[0].folder.path.parent.parent), folder)
+    assert [row["artefact"] for row in missing_artefacts(folder)] == ["a"]
+
+
+def test_nothing_possible_is_a_fault(folder: Path, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(HptError, match=r"the records lack .* runs for table2: "):
+        build_report("tiny", [7], folder / "none", folder.parent, from_records=True)
+    with pytest.raises(ConfigError, match=r"--from-records = .*a folder that holds records"):
+        build_report("tiny", [0], folder / "none", tmp_path / "empty", from_records=True)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_damaged_record_is_not_a_missing_one(folder: Path) -> None:
+    path = record(folder, "hpt-weak-s0")
+    (path / "config.json").write_text("{")
+    with pytest.raises(RecordFault, match=r"config\.json"):
+        from_records(folder, [], [0])
+    assert (path / MANIFEST).exists()
+
+
+def test_every_artefact_has_its_place() -> None:
+    found = available("tiny", list(ARTEFACTS), [0], RecordStore(Path("no-such-folder")))
+    assert [own.artefact for own in found] == list(ARTEFACTS)
+
+
+def test_runs_in_words(plan: list[PlannedRun]) -> None:
+    texts = [run.title for run in plan]
+    assert "the strong base" in texts
+    assert "LUFFY on the weak base, seed 1" in texts
+
+
+def test_so_far_makes_what_finished_runs_allow_and_lists_the_rest(tmp_path: Path) -> None:
+    runs, folder = tmp_path / "runs", tmp_path / "reports" / "tiny"
+    llama = next(run.folder for run in fabricate(runs, ["table3", "table5"]) if run.arms == ("hpt-llama",))
     assert llama is not None
-    shutil.move(llama.path, aside)
-    possible, missing = possible_tasks("tiny", ["table3"], [0], runs)
-    assert possible == [NotebookTask("table3_main_results", ("table3",), (0,), ("weak",))]
-    assert [row["missing"] for row in missing] == [("HPT on the llama base, seed 0",)]
-    page = build_report("tiny", [0], runs, tmp_path / "reports", only=["table3"], so_far=True)
-    text = page.read_text()
-    assert "made of its weak half alone" in text
-    assert "Weak base" in text
-    assert "Llama-architecture base, HPT" not in text
-    assert not llama.path.exists()
-    shutil.move(aside, llama.path)
-    with mock.patch("hpt.reports.build.execute", side_effect=KeyError) as execute, pytest.raises(KeyError):
-        build_report("tiny", [0], runs, tmp_path / "reports", only=["table3"])
-    assert "bases" not in execute.call_args.args[2]
+    shutil.move(llama.path, tmp_path / "aside")
+    made = notebook_tasks("tiny", ["table3", "table5"], [0], FinishedRuns(runs), folder, so_far=True)
+    assert made == [NotebookTask("table5_off_policy", ("table5",), (0,))]
+    assert missing_artefacts(folder) == [
+        {"artefact": "table3", "seeds": [], "missing": ["HPT on the llama base, seed 0"]}
+    ]
+    with pytest.raises(HptError, match=r"1 runs are missing .*HPT on the llama base, seed 0"):
+        notebook_tasks("tiny", ["table3", "table5"], [0], FinishedRuns(runs), folder)
+    shutil.move(tmp_path / "aside", llama.path)
+    assert len(notebook_tasks("tiny", ["table3", "table5"], [0], FinishedRuns(runs), folder)) == 2
+    assert missing_artefacts(folder) == []

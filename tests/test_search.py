@@ -8,8 +8,7 @@ import pytest
 from hpt.catalogue import ARTEFACTS
 from hpt.config import RunConfig
 from hpt.experiments import planned_runs
-from hpt.export import RunRecords
-from hpt.recorded import RecordStore, run_text
+from hpt.export import RecordStore, RunRecords
 from hpt.reports.frames import chosen, search, second_round
 from hpt.scales import TUNED, build_config
 from hpt.search import GRID, LEARNING_RATES, SEARCH, SECOND_ROUND, SEED, choice_text, search_arms
@@ -77,12 +76,12 @@ def test_tuned_is_what_the_committed_records_chose(policy: str) -> None:
         pytest.skip(f"reports/mini/records holds no run of the search on the {policy} base")
     first = [run for run in tries if any(arm.startswith("search1_") for arm in run.arms)]
     second = [run for run in tries if run not in first]
-    assert not [run_text(run) for run in first if store.lacking(run)]
+    assert not [run.title for run in first if store.lacking(run)]
     assert second_round(search([store.load(run) for run in first])) == {policy: SECOND_ROUND[policy]}
     if second and not any(store.find(run.config) for run in second):
         assert policy not in TUNED["mini"], "tuned before the search has ended"
         pytest.skip(f"reports/mini/records holds no run of the second round on the {policy} base")
-    assert not [run_text(run) for run in second if store.lacking(run)]
+    assert not [run.title for run in second if store.lacking(run)]
     results = search([store.load(run) for run in tries])
     assert len(results) == len(tries) == len(search_arms(policy))
     assert second_round(results) == {policy: SECOND_ROUND[policy]}

@@ -17,17 +17,16 @@ import datetime
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from hpt.catalogue import ARTEFACTS, artefacts_named
 from hpt.errors import ConfigError, HptError
-from hpt.experiments import planned_runs
-from hpt.export import record_folders
+from hpt.experiments import PlannedRun, planned_runs
+from hpt.export import ABSENT, RecordStore, record_folders
 from hpt.files import read_json, write_json, write_text, writing
 from hpt.paper import claims
-from hpt.recorded import FinishedRuns, Recorded, RecordStore, recorded
 from hpt.reports.notebooks import shown_path
 from hpt.reports.pages import few, missing_artefacts, notebook_page, render
 from hpt.runs import source_commit
@@ -59,7 +58,7 @@ def build_report(
         reports_dir: ``reports``.
         only: names of artefacts; none = all of the paper, or with ``from_records`` all that the records allow.
         from_records: read ``reports/<scale>/records`` instead of the runs; the page says so.
-        so_far: make what the finished runs allow, half of a table too, and list what is missing.
+        so_far: make what the finished runs allow, and list what is missing.
         own: methods of the user's own (``module:METHOD``), further lines of the artefacts that take some.
 
     Raises:
@@ -67,13 +66,8 @@ def build_report(
         HptError: runs are missing, or a notebook failed; the others are done, and the page says which failed.
     """
     folder = Path(reports_dir).resolve() / scale
-    chosen = list(only or [])
-    if from_records:
-        tasks = tasks_from_records(scale, chosen, seeds, folder, own)
-    elif so_far:
-        tasks = tasks_so_far(scale, chosen, seeds, root, folder)
-    else:
-        tasks = tasks_from_runs(scale, chosen, seeds, root, folder, own)
+    store = RecordStore(folder / "records") if from_records else FinishedRuns(root)
+    tasks = notebook_tasks(scale, list(only or []), seeds, store, folder, so_far, own)
     parameters = {
         "scale": scale,
         "runs_dir": shown_path(Path(root).resolve()),
@@ -155,146 +149,154 @@ def _is_asked_for(cell: Any, artefacts: Sequence[str]) -> bool:
 
 @dataclass(frozen=True)
 class NotebookTask:
-    """One notebook to execute, the artefacts it is to make, of which seeds, on which bases (none = all).
-
-    ``own`` are methods of the user's own, further lines of these artefacts.
-    """
+    """One notebook to execute, the artefacts it is to make, of which seeds, with which custom methods beside."""
 
     notebook: str
     artefacts: tuple[str, ...]
     seeds: tuple[int, ...]
-    bases: tuple[str, ...] = ()
-    own: tuple[str, ...] = ()
+    custom: tuple[str, ...] = ()
 
     def parameters(self) -> dict[str, Any]:
         """Return the notebook's parameters that say this."""
-        bases = {"bases": list(self.bases)} if self.bases else {}
-        own = {"extra_methods": list(self.own)} if self.own else {}
-        return {"seeds": list(self.seeds)} | bases | own
+        return {"seeds": list(self.seeds)} | ({"extra_methods": list(self.custom)} if self.custom else {})
 
 
-def tasks_from_runs(
-    scale: str, only: Sequence[str], seeds: Sequence[int], root: Path, folder: Path, own: Sequence[str] = ()
-) -> list[NotebookTask]:
-    """Return the notebooks that make the artefacts from finished runs.
+@dataclass(frozen=True)
+class FinishedRuns:
+    """The run folders below ``folder``, asked the same question as a `RecordStore`."""
+
+    folder: Path
+
+    def lacking(self, run: PlannedRun) -> str:
+        """Return what is left to do of a run, empty when nothing."""
+        new = run.folder is None or run.folder.status["state"] == "new"
+        return ABSENT if run.reason and new else run.reason
+
+
+@dataclass(frozen=True)
+class Available:
+    """What the records, or the finished runs, allow of an artefact.
+
+    Attributes:
+        artefact: its name.
+        seeds: of those asked for, the ones of which every run is there; all of them for an artefact without runs.
+        missing: the runs of the others, in words.
+    """
+
+    artefact: str
+    seeds: tuple[int, ...]
+    missing: tuple[str, ...]
+
+
+def available(
+    scale: str,
+    artefacts: Sequence[str],
+    seeds: Sequence[int],
+    store: RecordStore | FinishedRuns,
+    custom: Sequence[str] = (),
+) -> list[Available]:
+    """Return, for each of the artefacts, the seeds that the store allows and what is missing for the others.
 
     Args:
         scale: key of `hpt.scales.SCALES`.
-        only: names of artefacts; empty = all of the paper.
+        artefacts: names.
         seeds: run seeds.
-        root: folder of run folders.
-        folder: ``reports/<scale>``, whose list of what is missing these artefacts leave.
-        own: methods of the user's own, further lines of the artefacts that take some.
+        store: the records, or the run folders.
+        custom: methods of the user's, further lines of the artefacts that take some.
 
     Raises:
-        HptError: runs are missing.
+        RecordFault: a record is damaged.
     """
-    names = [artefact.name for artefact in artefacts_named(only)]
-    if missing := [run for run in planned_runs(scale, names, seeds, root, own=own) if not run.done]:
-        texts = [f"{run.method} seed {run.seed} ({run.reason})" for run in missing]
-        remedy = f"`hpt reproduce --scale {scale}` computes them, --from-records reads committed records"
-        raise HptError(f"{len(missing)} runs are missing for this report: {few(texts, 4)}; {remedy}")
-    _write_missing(folder, [row for row in missing_artefacts(folder) if row["artefact"] not in names])
-    tasks = [NotebookTask(notebook, tuple(made), tuple(seeds)) for notebook, made in _by_notebook(names).items()]
-    return [_with_own(task, own) for task in tasks]
+    lacking: dict[str, str] = {}  # artefacts share runs; the same run with other evaluations is another question
+
+    def lacks(run: PlannedRun) -> str:
+        key = f"{run.config.fingerprint()} {run.evaluations}"
+        if key not in lacking:
+            lacking[key] = store.lacking(run)
+        return lacking[key]
+
+    found = []
+    for artefact in artefacts_named(list(artefacts)):
+        there, missing = [], {}
+        more = custom if artefact.extra_policy else ()
+        for seed in seeds:
+            # no run folder lies below the records, so nothing on this machine changes what is planned
+            runs = planned_runs(scale, [artefact.name], [seed], store.folder, own=more)
+            left = {run.title: reason for run in runs if (reason := lacks(run))}
+            there += [] if left else [seed]
+            missing |= left
+        texts = (text if reason == ABSENT else f"{text} ({reason})" for text, reason in missing.items())
+        found.append(Available(artefact.name, tuple(there), tuple(texts)))
+    return found
 
 
-def _with_own(task: NotebookTask, own: Sequence[str]) -> NotebookTask:
-    takes = any(ARTEFACTS[name].extra_policy for name in task.artefacts)
-    return replace(task, own=tuple(own) if takes else ())
-
-
-def tasks_so_far(scale: str, only: Sequence[str], seeds: Sequence[int], root: Path, folder: Path) -> list[NotebookTask]:
-    """Return `possible_tasks`, and list the rest in the ``missing.json`` of ``folder``, ``reports/<scale>``."""
-    tasks, missing = possible_tasks(scale, only, seeds, root)
-    chosen = {artefact.name for artefact in artefacts_named(only)}
-    others = [row for row in missing_artefacts(folder) if row["artefact"] not in chosen]
-    _write_missing(folder, [*others, *missing])
-    return tasks
-
-
-def possible_tasks(
-    scale: str, only: Sequence[str], seeds: Sequence[int], root: Path
-) -> tuple[list[NotebookTask], list[dict[str, Any]]]:
-    """Return the notebooks that finished runs allow, some of a part of their bases, and what is missing for the rest.
-
-    Args:
-        scale: key of `hpt.scales.SCALES`.
-        only: names of artefacts; empty = all of the paper.
-        seeds: run seeds wanted; a notebook is made of those that it has every run of.
-        root: folder of run folders.
-
-    Returns:
-        The notebooks, and a row for ``missing.json`` per artefact that lacks runs.
-    """
-    names = [artefact.name for artefact in artefacts_named(only)]
-    found = {own.artefact: own for own in recorded(scale, names, seeds, FinishedRuns(root))}
-    tasks, missing = [], []
-    for notebook, artefacts in _by_notebook(found).items():
-        whole = tuple(seed for seed in seeds if all(seed in found[name].seeds for name in artefacts))
-        bases = () if whole else _finished_bases(scale, artefacts, seeds, root)
-        if whole or bases:
-            tasks.append(NotebookTask(notebook, tuple(artefacts), whole or tuple(seeds), bases))
-        for name in artefacts:
-            if found[name].missing:
-                missing.append(asdict(Recorded(name, whole, found[name].missing)) | {"bases": list(bases)})
-    return tasks, missing
-
-
-def _finished_bases(scale: str, artefacts: Sequence[str], seeds: Sequence[int], root: Path) -> tuple[str, ...]:
-    """Return the bases on which all runs of a notebook's artefacts are finished, if it can be made of some alone."""
-    if not all(ARTEFACTS[name].by_base for name in artefacts):
-        return ()
-    bases = dict.fromkeys(base for name in artefacts for base in ARTEFACTS[name].policies)
-    return tuple(
-        base for base in bases if all(run.done for run in planned_runs(scale, artefacts, seeds, root, bases=(base,)))
-    )
-
-
-def tasks_from_records(
-    scale: str, only: Sequence[str], seeds: Sequence[int], folder: Path, own: Sequence[str] = ()
+def notebook_tasks(
+    scale: str,
+    only: Sequence[str],
+    seeds: Sequence[int],
+    store: RecordStore | FinishedRuns,
+    folder: Path,
+    so_far: bool = False,
+    custom: Sequence[str] = (),
 ) -> list[NotebookTask]:
-    """Return the notebooks that make what the records allow, each with the seeds of which all its runs are there.
+    """Return the notebooks that make artefacts, each with the seeds of which all its runs are there.
 
-    Without ``only``, what they do not allow is taken out of the report and listed in its ``missing.json``.
+    From finished runs everything asked for must be there, unless ``so_far``; from records, everything of ``only``.
+    What is not there is listed in the ``missing.json`` of ``folder``; with records and without ``only``, it is taken
+    out of the report too.
 
     Args:
         scale: key of `hpt.scales.SCALES`.
-        only: names of artefacts, all of which must be possible; empty = all that are.
+        only: names of artefacts; none = all of the paper, and with records those of the appendix too.
         seeds: run seeds wanted.
-        folder: ``reports/<scale>``; records are read from its ``records/``.
-        own: methods of the user's own, further lines of the artefacts that take some.
+        store: where the runs are.
+        folder: ``reports/<scale>``.
+        so_far: make what the finished runs allow.
+        custom: methods of the user's, further lines of the artefacts that take some.
 
     Raises:
         ConfigError: no records at all.
-        HptError: records are missing for an artefact of ``only``, or for every artefact.
+        HptError: runs are missing.
     """
-    store = RecordStore(folder / "records")
-    if not record_folders(store.folder):
+    records = isinstance(store, RecordStore)
+    if records and not record_folders(store.folder):
         remedy = "leave --from-records out, or bring records with `hpt runs import`"
         raise ConfigError("--from-records", str(store.folder), "a folder that holds records", remedy)
-    found = {row.artefact: row for row in recorded(scale, only or list(ARTEFACTS), seeds, store, own)}
+    names = [artefact.name for artefact in artefacts_named(only or (list(ARTEFACTS) if records else []))]
+    if records or so_far:
+        found = {row.artefact: row for row in available(scale, names, seeds, store, custom)}
+    else:
+        if missing := [run for run in planned_runs(scale, names, seeds, store.folder, own=custom) if not run.done]:
+            texts = few([f"{run.title} ({run.reason})" for run in missing], 4)
+            remedy = f"`hpt reproduce --scale {scale}` computes them, --from-records reads committed records"
+            raise HptError(f"{len(missing)} runs are missing for this report: {texts}; {remedy}")
+        found = {name: Available(name, tuple(seeds), ()) for name in names}
     incomplete = [row for row in found.values() if row.missing]
-    if incomplete and (only or not any(row.seeds for row in found.values() if ARTEFACTS[row.artefact].arms)):
+    if (
+        records
+        and incomplete
+        and (only or not any(row.seeds for row in found.values() if ARTEFACTS[row.artefact].arms))
+    ):
         first = incomplete[0]
         message = f"the records lack {len(first.missing)} runs for {first.artefact}: {few(first.missing, 4)}"
         remedy = "compute and export them with `hpt runs export`"
         raise HptError(f"{message}; {remedy}{', or leave --only out to make what the records allow' if only else ''}")
     tasks = []
-    for notebook, names in _by_notebook(found).items():
+    for notebook, its in _by_notebook(found).items():
         # one execution has one list of seeds: that of its artefacts with the most
-        own_seeds = max((found[name].seeds for name in names), key=len)
-        if own_seeds:
-            made = tuple(name for name in names if set(own_seeds) <= set(found[name].seeds))
-            tasks.append(NotebookTask(notebook, made, own_seeds))
+        most = max((found[name].seeds for name in its), key=len)
+        if most:
+            made = tuple(name for name in its if set(most) <= set(found[name].seeds))
+            takes = any(ARTEFACTS[name].extra_policy for name in made)
+            tasks.append(NotebookTask(notebook, made, most, tuple(custom) if takes else ()))
     seeds_of = {name: task.seeds for task in tasks for name in task.artefacts}
-    if only:
-        _write_missing(folder, [row for row in missing_artefacts(folder) if row["artefact"] not in seeds_of])
-    else:
+    others = [row for row in missing_artefacts(folder) if row["artefact"] not in names]
+    if records and not only:
         _take_off(folder, tasks, [name for name in ARTEFACTS if name not in seeds_of])
-        _write_missing(folder, [asdict(Recorded(row.artefact, seeds_of.get(row.artefact, ()), row.missing))
-                                for row in incomplete])  # fmt: skip
-    return [_with_own(task, own) for task in tasks]
+    rows = [asdict(Available(row.artefact, seeds_of.get(row.artefact, ()), row.missing)) for row in incomplete]
+    if others or rows or (folder / "missing.json").exists():
+        write_json(folder / "missing.json", [*others, *rows])
+    return tasks
 
 
 def with_earlier(status: dict[str, Any], before: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -307,13 +309,13 @@ def with_earlier(status: dict[str, Any], before: Mapping[str, Any], folder: Path
         before: the same of the execution before; empty = there was none.
         folder: ``reports/<scale>``; an artefact whose files are gone is not kept.
     """
-    again = {own["name"] for own in status["artefacts"]}
-    kept = [own for own in before.get("artefacts", ())
-            if own["name"] not in again and (folder / "tables" / f"{own['name']}.csv").is_file()]  # fmt: skip
+    again = {made["name"] for made in status["artefacts"]}
+    kept = [made for made in before.get("artefacts", ())
+            if made["name"] not in again and (folder / "tables" / f"{made['name']}.csv").is_file()]  # fmt: skip
     if not kept:
         return status
     judged = {row["claim"] for row in status["verdicts"]}
-    about = {claim.id for claim in claims() if claim.artefact in {own["name"] for own in kept}} - judged
+    about = {claim.id for claim in claims() if claim.artefact in {made["name"] for made in kept}} - judged
     there = {row["run"] for row in status["runs"]}
     return status | {
         "artefacts": [*status["artefacts"], *kept],
@@ -330,15 +332,10 @@ def _by_notebook(names: Iterable[str]) -> dict[str, list[str]]:
     return notebooks
 
 
-def _write_missing(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
-    if rows or (folder / "missing.json").exists():
-        write_json(folder / "missing.json", list(rows))
-
-
 def _take_off(folder: Path, tasks: Sequence[NotebookTask], artefacts: Sequence[str]) -> None:
     """Remove what an earlier report left of artefacts, and of notebooks that now make none: records do not say it."""
     executed = {task.notebook for task in tasks}
-    for notebook in {own.notebook for own in ARTEFACTS.values()} - executed:
+    for notebook in {artefact.notebook for artefact in ARTEFACTS.values()} - executed:
         for ending in ("html", "json"):
             (folder / "notebooks" / f"{notebook}.{ending}").unlink(missing_ok=True)
     for name in artefacts:

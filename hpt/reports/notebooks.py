@@ -28,10 +28,9 @@ from hpt.catalogue import ARTEFACTS, check_addressed, kept_note
 from hpt.config import merge, nest, validate
 from hpt.errors import ConfigError
 from hpt.experiments import PlannedRun, compute, planned_runs
-from hpt.export import RunRecords, load_runs, record_folders
+from hpt.export import RecordStore, RunRecords, load_runs, record_folders
 from hpt.files import write_json, write_text
 from hpt.plan import assumptions, duration, make_plan
-from hpt.recorded import RecordStore
 from hpt.reports import style
 from hpt.reports.verdicts import Verdict, verdicts
 from hpt.runs import source_commit

@@ -87,9 +87,7 @@ def _missing_row(row: dict[str, Any]) -> dict[str, Any]:
     waiting = sum(claim.artefact == row["artefact"] for claim in claims())
     seeds = ", ".join(map(str, row["seeds"]))
     state = f"made of seed{'' if len(row['seeds']) == 1 else 's'} {seeds} alone" if seeds else "not made"
-    if bases := row.get("bases"):
-        state = f"made of its {' and '.join(bases)} half alone"
-    if waiting and not seeds and not row.get("bases"):
+    if waiting and not seeds:
         state += f", and {waiting} claim{'' if waiting == 1 else 's'} not judged"
     return {
         "name": row["artefact"],
@@ -181,7 +179,7 @@ def commit_of(row: Mapping[str, Any]) -> str:
 
 
 def missing_artefacts(folder: Path) -> list[dict[str, Any]]:
-    """Return what records did not allow when a report was made of them: `hpt.recorded.Recorded` of each, as JSON.
+    """Return what records did not allow when a report was made of them: `hpt.reports.build.Available` of each, as JSON.
 
     Their ``seeds`` are those the artefact was made of; none = it was not made, or of its ``bases`` alone.
     """
