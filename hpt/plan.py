@@ -389,8 +389,8 @@ def _left(run: PlannedRun, machine: Machine, ratio: float) -> Costs:
 def memory(config: RunConfig, shape: ModelShape, machine: Machine) -> dict[str, float]:
     """Return the bytes on one GPU by part, for the ZeRO stage of the settings, and what is there together.
 
-    In bfloat16 a weight has 2 bytes, its gradient 2, and 12 of the optimiser (32-bit master, two moments); in float32
-    4, 4 and 8, and 4 more for the master copy that ZeRO keeps. With gradient checkpointing a token leaves its hidden
+    In bfloat16 a weight has 2 bytes, its gradient 4 (micro-batches add up in 32 bits), and 12 of the optimiser (32-bit
+    master, two moments); in float32 4, 4 and 8, and 4 more for the master copy that ZeRO keeps. With gradient checkpointing a token leaves its hidden
     state at every layer, and one layer's insides at a time.
     """
     from hpt.upge.likelihood import CHUNK_ELEMENTS
@@ -406,7 +406,7 @@ def memory(config: RunConfig, shape: ModelShape, machine: Machine) -> dict[str, 
     parts = {
         "parameters": size * count / spread[0],
         "gathered": size * min(count, LIVE_PARAMETERS) if settings.zero_stage == 3 else 0.0,
-        "gradients": size * count / spread[1],
+        "gradients": 4 * count / spread[1],
         "optimiser": (12 if half or settings.zero_stage else 8) * count / spread[2],
         "activations": kept if settings.gradient_checkpointing else inside * shape.layers,
         # logits, their softmax and the gradient of a chunk in float32
