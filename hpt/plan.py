@@ -390,8 +390,8 @@ def memory(config: RunConfig, shape: ModelShape, machine: Machine) -> dict[str, 
     """Return the bytes on one GPU by part, for the ZeRO stage of the settings, and what is there together.
 
     In bfloat16 a weight has 2 bytes, its gradient 4 (micro-batches add up in 32 bits), and 12 of the optimiser (32-bit
-    master, two moments); in float32 4, 4 and 8, and 4 more for the master copy that ZeRO keeps. With gradient checkpointing a token leaves its hidden
-    state at every layer, and one layer's insides at a time.
+    master, two moments); in float32 4, 4 and 8, and 4 more for the master copy that ZeRO keeps. With gradient
+    checkpointing a token leaves its hidden state at every layer, and one layer's insides at a time.
     """
     from hpt.upge.likelihood import CHUNK_ELEMENTS
 
