@@ -8,6 +8,7 @@ import psutil
 import torch
 
 from hpt.config import RunConfig
+from hpt.curves import validation_rows
 from hpt.data.sources import curve_sets
 from hpt.engine import PolicyEngine
 from hpt.experiments import run_with_base
@@ -45,7 +46,8 @@ def make_trainer(config: RunConfig, tokenizer: Any, verifier: Verifier) -> Train
     torch.set_num_threads(1)
     folder, data = str(config.policy.path), encoded_training(config, tokenizer)
     engine, sampler = PolicyEngine(load_model(folder), config.engine, config.optimizer), Sampler(folder, config.rollout)
+    curves = curve_sets(config)
     return Trainer(
-        config, data.problems, data.prompts, data.demonstrations, curve_sets(config), tokenizer, engine, sampler,
-        verifier,
+        config, data.problems, data.prompts, data.demonstrations, tokenizer, engine, sampler, verifier,
+        validate=lambda step: validation_rows(sampler, verifier, tokenizer, curves, config, step, engine),
     )  # fmt: skip

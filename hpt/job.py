@@ -157,6 +157,7 @@ def _post_train(config: RunConfig, folder: RunFolder) -> Any:
     import torch
 
     from hpt.checkpoint import load_newest, save_checkpoint
+    from hpt.curves import validation_rows
     from hpt.engine import PolicyEngine
     from hpt.logprob_gap import check_own_forward, spread_sample
     from hpt.policy import PolicyModule, attention_and_layout, load_model
@@ -186,9 +187,11 @@ def _post_train(config: RunConfig, folder: RunFolder) -> Any:
             reference = PolicyModule(load_model(base, dtype, attention)).to(engine.device).requires_grad_(False)
         if path is not None:
             engine.load_state(path)
+        curves = curve_sets(config)
         trainer = Trainer(
-            config, data.problems, data.prompts, data.demonstrations, curve_sets(config), tokenizer, engine, sampler,
-            verifier, reference, state, records,
+            config, data.problems, data.prompts, data.demonstrations, tokenizer, engine, sampler, verifier, reference,
+            state, records,
+            validate=lambda step: validation_rows(sampler, verifier, tokenizer, curves, config, step, engine),
         )  # fmt: skip
 
         def save() -> None:

@@ -18,7 +18,6 @@ from hpt.assembly import Assembled, QuestionBatch, assemble, baseline_after
 from hpt.batch import Trajectory
 from hpt.checkpoint import Records, TrainingState
 from hpt.config import RunConfig
-from hpt.curves import validation_rows
 from hpt.engine import PolicyEngine, StepOutcome
 from hpt.errors import TrainingFault
 from hpt.faults import FaultWatch
@@ -49,12 +48,12 @@ class Trainer:
         config: resolved settings of the run; ``self.config`` are those of the stage at work.
         problems: training questions, each encoded in ``prompts`` and (where it has one) ``demonstrations``.
         prompts, demonstrations: token ids by problem id.
-        curves: validation sets by name.
         tokenizer: of the policy.
         engine: the policy under DeepSpeed, the same in all stages.
         sampler, verifier: vLLM and math-verify.
         reference: frozen initial policy for a KL term, or None.
         state, records: where to continue.
+        validate: returns the rows of the validation curves at a step, sampled from ``sampler``; None = no curves.
     """
 
     def __init__(
@@ -63,7 +62,6 @@ class Trainer:
         problems: list[Problem],
         prompts: dict[str, np.ndarray],
         demonstrations: dict[str, np.ndarray],
-        curves: dict[str, list[Problem]],
         tokenizer: Any,
         engine: PolicyEngine,
         sampler: Sampler,
@@ -71,10 +69,11 @@ class Trainer:
         reference: Any = None,
         state: TrainingState | None = None,
         records: Records | None = None,
+        validate: Callable[[int], list[dict[str, Any]]] | None = None,
     ) -> None:
         self.run, self.problems, self.prompts, self.demonstrations = config, problems, prompts, demonstrations
         self.engine = engine
-        self.curves, self.tokenizer, self.sampler, self.verifier = curves, tokenizer, sampler, verifier
+        self.tokenizer, self.sampler, self.verifier, self.validate = tokenizer, sampler, verifier, validate
         self.reference, self.state = reference, state or TrainingState()
         self.rows: dict[str, list[dict[str, Any]]] = {
             name: rows_of((records or {}).get(name)) for name in ("metrics", "rollouts", "validation")
@@ -275,12 +274,10 @@ class Trainer:
         settings, step = self.config.validation, self.state.step
         done = any(row["step"] == step for row in self.rows["validation"])
         due = settings.every and (step % settings.every == 0 or step == self.config.schedule.steps)
-        if done or not due:
+        if done or not due or self.validate is None:
             return
         self.check_sampler()
-        self.rows["validation"] += validation_rows(
-            self.sampler, self.verifier, self.tokenizer, self.curves, self.config, step, self.engine
-        )
+        self.rows["validation"] += self.validate(step)
 
     def record(
         self, questions: list[Problem], graded: list[GradedRollouts], batch: list[QuestionBatch],

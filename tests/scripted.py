@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hpt.boxes import last_boxed
 from hpt.config import RunConfig
+from hpt.curves import validation_rows
 from hpt.engine import PolicyEngine
 from hpt.rewards import Grade, Verdict
 from hpt.rollout import Sample, SamplingRequest
@@ -137,16 +138,17 @@ def make_trainer(config: RunConfig, script: Script = mixed, questions: int = 4, 
     sampler: Any = ScriptedSampler(model, script)
     verifier: Any = ScriptedVerifier()
     engine = more.pop("engine", None) or PolicyEngine(model, config.engine, config.optimizer)
+    curves = more.pop("curves", {})
     return Trainer(
         config,
         asked,
         {problem.id: prompt_tokens(tokenizer(), problem) for problem in asked},
         {problem.id: demonstration_tokens(tokenizer(), problem.demonstration or "") for problem in asked},
-        more.pop("curves", {}),
         tokenizer(),
         engine,
         sampler,
         verifier,
+        validate=lambda step: validation_rows(sampler, verifier, tokenizer(), curves, config, step, engine),
         **more,
     )
 

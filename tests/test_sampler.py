@@ -241,9 +241,7 @@ def digits(world: Path, sampler: Sampler) -> Callable[[str], Trainer]:
         data = encode_training(tokenizer, training_problems_of(config), config, True)
         trained = PolicyEngine(load_model(world / "model"), config.engine, config.optimizer)
         verifier: Any = SimpleNamespace(grade=half_right)
-        return Trainer(
-            config, data.problems, data.prompts, data.demonstrations, {}, tokenizer, trained, sampler, verifier
-        )
+        return Trainer(config, data.problems, data.prompts, data.demonstrations, tokenizer, trained, sampler, verifier)
 
     return make
 

@@ -38,7 +38,7 @@ def trainer_after(folder: RunFolder, verifier: Any) -> Any:
     data = encoded_training(config, tokenizer)
     engine = PolicyEngine(load_model(str(folder.model)), config.engine, config.optimizer)
     return Trainer(
-        config, data.problems, data.prompts, data.demonstrations, {}, tokenizer, engine,
+        config, data.problems, data.prompts, data.demonstrations, tokenizer, engine,
         Sampler(str(folder.model), config.rollout), verifier,
     )  # fmt: skip
 
