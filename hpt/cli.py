@@ -199,9 +199,9 @@ def doctor(
     deep: Annotated[bool, typer.Option("--deep", help="Import the heavy packages too (a minute)")] = False,
 ) -> None:
     """Check the environment: what is missing, and what to type."""
-    from hpt.doctor import diagnose
+    from hpt.doctor import diagnose, inspect_machine
 
-    findings = diagnose(deep=deep)
+    findings = diagnose(inspect_machine(deep=deep))
     for finding in findings:
         mark = {"ok": "[green]ok  [/]", "warn": "[yellow]warn[/]", "fail": "[red]fail[/]"}[finding.status]
         console.print(

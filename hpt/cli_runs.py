@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from hpt.cli_options import ReportsDir, RunsDir, Scale, console, parse_seeds
@@ -78,21 +77,22 @@ def compare_runs(
         typer.Option(help="Folder to write to; default: comparisons/ below --runs-dir"),
     ] = None,
 ) -> None:
-    """Draw two runs over each other, step by step, and list the settings in which they differ."""
-    from hpt.compare import config_differences, write_comparison
+    """List the settings in which two runs differ and their last values, and draw them over each other by step."""
+    from hpt.compare import differences, final_values, write_comparison
     from hpt.export import load_records
 
     paths = [_finished(name, runs_dir) for name in (first, second)]
     if paths[0] == paths[1]:
         raise ConfigError("run", second, f"another run than {first}", "name two runs; see `hpt runs list`")
     left, right = (load_records(path) for path in paths)
-    table = Table("setting", left.name, right.name)
-    for row in config_differences(left, right):
-        table.add_row(escape(row.setting), escape(row.first), escape(row.second))
-    console.print(table if table.row_count else "they differ in no setting")
-    console.print(
-        f"drawn over each other: {write_comparison(left, right, output or runs_dir / 'comparisons')}", markup=False
-    )
+    settings = differences(left, right)
+    drawn = write_comparison(left, right, output or runs_dir / "comparisons")
+    for text in (
+        settings.to_string(index=False) if len(settings) else "they differ in no setting",
+        f"means of the last tenth of training:\n{final_values(left, right).to_string(float_format='{:.4g}'.format)}",
+        f"drawn over each other: {drawn}",
+    ):
+        console.print(text, markup=False, highlight=False)
 
 
 def _finished(name: str, runs_dir: Path) -> Path:

@@ -1,145 +1,90 @@
-"""Two runs drawn over each other: every recorded quantity by training step, and the settings in which they differ."""
+"""Two runs compared: the settings in which they differ, and every recorded quantity by training step and at the end."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-from matplotlib import pyplot
 from matplotlib.figure import Figure
 
+from hpt.config import flat
 from hpt.export import RunRecords
-from hpt.files import write_text
+from hpt.files import write_atomic
 from hpt.metrics import METRICS, axis_label
-from hpt.reports import style
-from hpt.reports.frames import metric_curve, smoothing_window, validation_curve
-from hpt.reports.pages import page_environment, style_sheet
 
 _COLUMNS = 4
-#: Colour and marker of the first and the second run (Okabe and Ito).
-_LOOKS = (("#0072b2", "o"), ("#d55e00", "D"))
-#: Share of the training, at its end, over which the table of the page takes means.
-_LAST = 0.1
+#: Blue and vermilion of Okabe and Ito.
+_COLOURS = ("#0072b2", "#d55e00")
 
 
-@dataclass(frozen=True)
-class Difference:
-    """One setting in which two runs differ, its values as text."""
+def differences(first: RunRecords, second: RunRecords) -> pd.DataFrame:
+    """Return the settings in which two runs differ, then what is no setting and differs: commit, package versions.
 
-    setting: str
-    first: str
-    second: str
-
-
-def config_differences(first: RunRecords, second: RunRecords) -> list[Difference]:
-    """Return the settings in which two runs differ, then what is not a setting and differs: commit, package versions.
-
-    Where the base's weights lie is left out: a place on one machine.
-
-    Example:
-        >>> from hpt.scales import build_config
-        >>> configs = [build_config("hpt", scale="mini", settings={"gate.count": count}) for count in (0, 2)]
-        >>> runs = [RunRecords("name", own, *[pd.DataFrame()] * 4) for own in configs]
-        >>> config_differences(*runs)
-        [Difference(setting='gate.count', first='0', second='2')]
+    Returns:
+        setting, and a column per run, as texts. Where the base's weights lie is left out: a place on one machine.
     """
-    settings = [_flat(run.config.model_dump(mode="json", exclude={"policy": {"path"}})) for run in (first, second)]
-    origins = [_flat({name: run.provenance.get(name) for name in ("commit", "numerics_version", "packages")})
-               for run in (first, second)]  # fmt: skip
-    found = []
-    for one, two in (settings, origins):
-        names = list(dict.fromkeys([*one, *two]))
-        found += [Difference(name, _text(one.get(name)), _text(two.get(name)))
-                  for name in names if one.get(name) != two.get(name)]  # fmt: skip
-    return found
+    found = {}
+    for run in (first, second):
+        origin = {name: run.provenance.get(name) for name in ("commit", "numerics_version", "packages")}
+        settings = run.config.model_dump(mode="json", exclude={"policy": {"path"}})
+        found[run.name] = {name: "" if value is None else str(value)
+                           for name, value in flat({**settings, **origin}).items()}  # fmt: skip
+    table = pd.DataFrame(found).fillna("").rename_axis("setting").reset_index()
+    return table[table[first.name] != table[second.name]].reset_index(drop=True)
 
 
-def comparison_figure(first: RunRecords, second: RunRecords) -> Figure:
-    """Return one panel per quantity that either run recorded and that is not the same throughout both.
+def by_step(run: RunRecords) -> pd.DataFrame:
+    """Return every recorded quantity by step, NaN where it was not measured; columns are named with their units."""
+    names = [name for name in METRICS if name != "step" and name in run.metrics]
+    metrics = run.metrics.set_index("step")[names].astype(float).rename(columns=axis_label)
+    shares = run.validation.assign(share=100 * run.validation["correct"] / run.validation["samples"])
+    curves = shares.pivot_table(index="step", columns="benchmark", values="share")
+    return metrics.join(curves.add_prefix(f"{axis_label('score/validation')}, "), how="outer")
 
-    Per-step metrics are moving averages (`smoothing_window`); validation curves, which come first, are not.
+
+def final_values(first: RunRecords, second: RunRecords) -> pd.DataFrame:
+    """Return the mean of every quantity over the last tenth of its values, and the second minus the first.
+
+    A quantity that is one number throughout both runs is left out.
     """
-    metrics = [name for name in METRICS if name != "step" and _tells(name, (first, second))]
-    sets = list(dict.fromkeys([*first.validation["benchmark"], *second.validation["benchmark"]]))
-    rows = -(-(len(metrics) + len(sets)) // _COLUMNS)
-    style.use()
-    figure, grid = pyplot.subplots(max(1, rows), _COLUMNS, figsize=(3 * _COLUMNS, 2.1 * max(1, rows)), squeeze=False)
-    pyplot.close(figure)  # drawn to a file, not in a window
-    panels = list(grid.flat)
-    for axes, name in zip(panels, [*sets, *metrics], strict=False):
-        validation = name not in METRICS
-        axes.set_title(f"{axis_label('score/validation')}, {name}" if validation else axis_label(name), fontsize=8)
-        for run, (colour, marker) in zip((first, second), _LOOKS, strict=True):
-            curve = validation_curve([run], [name]) if validation else _curve(run, name)
-            if len(curve):
-                axes.plot(curve["step"], curve["mean"], color=colour, marker=marker, markevery=0.15, label=run.name)
-    for axes in panels[len(metrics) + len(sets) :]:
+    runs = [by_step(run) for run in (first, second)]
+    both = pd.concat(runs)
+    names = list(both.columns[both.nunique() > 1])
+    last = [run.apply(_last_mean).reindex(names) for run in runs]
+    return pd.DataFrame({first.name: last[0], second.name: last[1], "difference": last[1] - last[0]})
+
+
+def _last_mean(values: pd.Series) -> float:
+    there = values.dropna()
+    return there.tail(max(1, round(len(there) / 10))).mean()
+
+
+def draw(first: RunRecords, second: RunRecords) -> Figure:
+    """Return a panel per quantity of `final_values`: moving averages over a fortieth of training.
+
+    What is measured now and then, as validation curves are, is drawn as it was measured.
+    """
+    names = list(final_values(first, second).index)
+    rows = max(1, -(-len(names) // _COLUMNS))
+    figure = Figure(figsize=(3.0 * _COLUMNS, 2.1 * rows), layout="constrained")
+    grid = figure.subplots(rows, _COLUMNS, squeeze=False)
+    frames = [by_step(run) for run in (first, second)]
+    for axes, name in zip(grid.flat, names, strict=False):
+        axes.set_title(name, fontsize=8)
+        for frame, run, colour in zip(frames, (first, second), _COLOURS, strict=True):
+            curve = frame[name].dropna() if name in frame else pd.Series(dtype=float)
+            if len(curve) > len(frame) / 2:
+                curve = curve.rolling(max(1, len(frame) // 40), center=True, min_periods=1).mean()
+            axes.plot(curve.index, curve, color=colour, label=run.name)
+    for axes in list(grid.flat)[len(names) :]:
         axes.set_axis_off()
-    for axes in grid[-1]:
-        axes.set_xlabel(axis_label("step"))
-    style.legend_below(figure)
+    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center")
     return figure
 
 
-def final_values(first: RunRecords, second: RunRecords) -> list[tuple[str, str, str, str]]:
-    """Return (quantity with unit, first, second, difference) of every metric, means over the last tenth of training."""
-    rows = []
-    for name in METRICS:
-        if name == "step" or not _tells(name, (first, second)):
-            continue
-        one, two = (_last_mean(run, name) for run in (first, second))
-        rows.append((axis_label(name), *(("" if pd.isna(own) else f"{own:.4g}") for own in (one, two, two - one))))
-    return rows
-
-
 def write_comparison(first: RunRecords, second: RunRecords, folder: Path) -> Path:
-    """Write a page that holds the differences, the last values and the figure, and return it; the SVG lies beside it.
-
-    Args:
-        first, second: finished runs.
-        folder: to write to.
-    """
-    stem = Path(folder) / re.sub(r"[^A-Za-z0-9_.-]", "_", f"{first.name}-vs-{second.name}")
-    title = f"{first.name} and {second.name}"
-    svg = next(path for path in style.save(
-        comparison_figure(first, second), stem, {"Title": title, "Description": "two runs", "Source": title}
-    ) if path.suffix == ".svg")  # fmt: skip
-    page = stem.with_name(f"{stem.name}.html")
-    write_text(page.with_name("style.css"), style_sheet())
-    write_text(page, page_environment().get_template("compare.html.jinja").render(
-        runs=(first, second), figure=svg.name, differences=config_differences(first, second),
-        values=final_values(first, second),
-    ))  # fmt: skip
-    return page
-
-
-def _curve(run: RunRecords, name: str) -> pd.DataFrame:
-    """A metric's moving average; one that is measured now and then as it was measured, without the gaps."""
-    if name in run.metrics and run.metrics[name].isna().mean() > 0.5:
-        return metric_curve([run], name).dropna(subset="mean")
-    return metric_curve([run], name, smoothing_window([run]))
-
-
-def _tells(name: str, runs: Sequence[RunRecords]) -> bool:
-    """Whether a metric is more than one number everywhere."""
-    values = pd.concat([run.metrics[name] for run in runs if name in run.metrics] or [pd.Series(dtype=float)]).dropna()
-    return values.nunique() > 1
-
-
-def _last_mean(run: RunRecords, name: str) -> float:
-    if name not in run.metrics:
-        return float("nan")
-    last = max(1, round(len(run.metrics) * _LAST))
-    return float(run.metrics[name].astype(float).tail(last).mean())
-
-
-def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(settings, dict):
-        return {prefix.removesuffix("."): settings}
-    return {name: value for key, own in settings.items() for name, value in _flat(own, f"{prefix}{key}.").items()}
-
-
-def _text(value: Any) -> str:
-    return "" if value is None else str(value)
+    """Draw two runs into an SVG file named after them, and return it."""
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{first.name}-vs-{second.name}")
+    path = Path(folder) / f"{name}.svg"
+    figure = draw(first, second)
+    write_atomic(path, lambda temporary: figure.savefig(temporary, format="svg", metadata={"Date": None}))
+    return path

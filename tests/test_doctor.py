@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from hpt.doctor import Finding, diagnose
-from hpt.machine import LOCKS, Machine, import_error, inspect_machine, normalise, read_lock
+from hpt.doctor import LOCKS, Finding, Machine, diagnose, import_error, inspect_machine, normalise, read_lock
 
 HEALTHY = Machine(
     python=(3, 11, 7),

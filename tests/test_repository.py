@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hpt.machine import LEFT_OUT, read_lock
+from hpt.doctor import LEFT_OUT, read_lock
 
 ROOT = Path(__file__).resolve().parent.parent
 LARGEST_FILE_BYTES = 2_000_000
