@@ -19,7 +19,7 @@ from benchmarks.world import cpu_seconds, make_trainer, mini_config
 from hpt.batch import MicroBatch
 from hpt.policy import load_model
 from hpt.rewards import Verifier
-from hpt.rollout import SamplingRequest
+from hpt.rollout import NO_WEIGHTS, SamplingRequest
 
 METHODS = ("hpt", "grpo")
 WARM_UP = 2
@@ -56,7 +56,7 @@ def measure(method: str, folder: str, steps: int) -> list[tuple[float, float, fl
             start = cpu_seconds()
             trainer.train(step + 1)
             whole = cpu_seconds() - start
-            sampler.load_weights(before.items(), trainer.state.version)
+            sampler.load_weights(before.items(), NO_WEIGHTS)  # not the trainer's any more, which move again below
             start = cpu_seconds()
             draw(seen[0])
             sampling = cpu_seconds() - start

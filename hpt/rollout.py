@@ -121,8 +121,6 @@ class Sampler:
         try:
             self._engine = vllm.LLM(
                 model=folder,
-                # the Transformers library's model inside vLLM would change the classes that the trainer's is made of
-                model_impl="vllm",
                 dtype=dtype,  # pyright: ignore[reportArgumentType]
                 load_format="safetensors",  # "auto" reads pickles where a folder holds nothing else
                 enforce_eager=True,
@@ -140,6 +138,9 @@ class Sampler:
                 seed=0,
                 **options,
             )
+            if self._engine.apply_model(lambda model: type(model).__module__)[0].endswith(".transformers"):
+                # which changes the classes that the trainer's model is made of, and the trainer fails
+                raise ValueError("it has none of its own for this family and would run the one of transformers")
         except Exception as error:  # whatever its code for the model at hand raises
             remedy = "use a model that vLLM supports; `hpt doctor` says whether vLLM itself works"
             said = " ".join(str(error).split())[:300]

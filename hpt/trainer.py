@@ -295,7 +295,6 @@ class Trainer:
                 **measured,
                 "optim/learning_rate": self.learning_rate(),
                 "check/logprob_gap": gap.largest,
-                "check/logprob_gap_mean": gap.mean,
                 "check/logprob_gap_rollouts": float(gap.rollouts),
                 "check/policy_version": float(self.state.version),
                 **self.timings,

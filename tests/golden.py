@@ -14,6 +14,7 @@ import pandas as pd
 
 from hpt.config import NUMERICS_VERSION, RunConfig, digest
 from hpt.methods import METHODS
+from hpt.runs import RunFolder
 from hpt.scales import RECIPES, build_config
 from hpt.tasks.graded import MINI_WORLD, TINY_WORLD, training_problems
 from hpt.tasks.problems import problems_hash
@@ -109,11 +110,16 @@ def data() -> dict[str, str]:
     return found
 
 
-#: Settings of the real run besides those of `tests.digits`.
+#: Settings of the real runs, of which the second has a head that is its embedding, besides those of `tests.digits`.
 REAL = {"schedule__steps": 10}
 #: While every question learns from its demonstration, a sample that another processor draws differently moves nothing.
 REAL_STEPS = 5
 REAL_COLUMNS = ("loss/total", "optim/gradient_norm", "trained/demonstration_nll")
+
+
+def real(folder: RunFolder) -> dict[str, Any]:
+    """The steps of a real run that every processor takes alike."""
+    return numbers(folder.table("metrics").head(REAL_STEPS), REAL_COLUMNS)
 
 
 def settings_digest(configs: list[RunConfig]) -> str:
@@ -129,12 +135,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         world = write_digits(folder / "digits")
+        tied = write_digits(folder / "tied", tied=True)
         config = digits_config("hpt", world, **REAL)
         configs = scripted_configs()
         trajectories: Numbers = {name: scripted(own) for name, own in configs.items()}
         trajectories["base training"] = base_training(folder / "base")
-        real = run_to_end(config, folder / "run").table("metrics").head(REAL_STEPS)
-        trajectories["real hpt"] = numbers(real, REAL_COLUMNS)
+        trajectories["real hpt"] = real(run_to_end(config, folder / "run"))
+        trajectories["real hpt, tied"] = real(run_to_end(digits_config("hpt", tied, **REAL), folder / "tied-run"))
         content = {
             "numerics_version": NUMERICS_VERSION,
             "settings": settings_digest([*configs.values(), config]),

@@ -10,8 +10,8 @@ import pytest
 from hpt.config import NUMERICS_VERSION
 from hpt.scales import build_config
 from tests import golden
-from tests.digits import digits_config
-from tests.jobs import Undisturbed
+from tests.digits import digits_config, write_digits
+from tests.jobs import Undisturbed, run_to_end
 
 REMEDY = f"""
 If results are meant to change: raise NUMERICS_VERSION in hpt/config.py, say so in CHANGELOG.md, and type
@@ -57,7 +57,12 @@ def test_a_new_setting_that_does_nothing_needs_no_new_numbers() -> None:
 
 
 def test_nothing_recorded_is_left_uncompared() -> None:
-    assert set(recorded()["trajectories"]) == {*golden.scripted_configs(), "base training", "real hpt"}
+    assert set(recorded()["trajectories"]) == {
+        *golden.scripted_configs(),
+        "base training",
+        "real hpt",
+        "real hpt, tied",
+    }
 
 
 @pytest.mark.parametrize("name", golden.scripted_configs())
@@ -70,8 +75,12 @@ def test_bases_train_as_they_did(tmp_path: Path) -> None:
 
 
 def test_a_real_run_goes_as_it_did(digits_runs: dict[str, Undisturbed]) -> None:
-    folder = digits_runs["hpt"].folder
-    compare("real hpt", golden.numbers(folder.table("metrics").head(golden.REAL_STEPS), golden.REAL_COLUMNS))
+    compare("real hpt", golden.real(digits_runs["hpt"].folder))
+
+
+def test_a_real_run_whose_head_is_its_embedding_goes_as_it_did(tmp_path: Path) -> None:
+    world = write_digits(tmp_path / "tied", tied=True)
+    compare("real hpt, tied", golden.real(run_to_end(digits_config("hpt", world, **golden.REAL), tmp_path / "run")))
 
 
 def test_questions_are_what_they_were() -> None:

@@ -16,6 +16,8 @@ from hpt import rollout
 from hpt.data.sources import training_problems_of
 from hpt.engine import PolicyEngine, start_process_group
 from hpt.errors import ConfigError, TrainingFault
+from hpt.full_scale import FULL
+from hpt.logprob_gap import MEAN_BOUNDS
 from hpt.model_folder import load_tokenizer
 from hpt.policy import load_model
 from hpt.rewards import Grade, Verdict
@@ -232,11 +234,11 @@ def test_moved_weights_are_the_ones_sampled_from(sampler: Sampler, models: tuple
 
 
 @pytest.fixture
-def digits(world: Path, sampler: Sampler) -> Callable[[str], Trainer]:
+def digits(world: Path, sampler: Sampler) -> Callable[..., Trainer]:
     """Makes a trainer of a method around the real sampler; only math-verify is left out."""
 
-    def make(method: str) -> Trainer:
-        config = digits_config(method, world, validation__every=0, optimizer__learning_rate=0.05)
+    def make(method: str, **settings: Any) -> Trainer:
+        config = digits_config(method, world, validation__every=0, optimizer__learning_rate=0.05, **settings)
         tokenizer = load_tokenizer(world / "model")
         data = encode_training(tokenizer, training_problems_of(config), config, True)
         trained = PolicyEngine(load_model(world / "model"), config.engine, config.optimizer)
@@ -252,7 +254,7 @@ def half_right(texts: Sequence[str], asked: Sequence[Problem]) -> list[Grade]:
 
 
 @pytest.mark.parametrize("method", ["sft", "grpo", "hpt"])
-def test_trainer_and_sampler_agree_step_after_step(method: str, digits: Callable[[str], Trainer]) -> None:
+def test_trainer_and_sampler_agree_step_after_step(method: str, digits: Callable[..., Trainer]) -> None:
     trainer = digits(method)
     requests = [request(i) for i in range(8)]
     for step in range(4):
@@ -265,7 +267,7 @@ def test_trainer_and_sampler_agree_step_after_step(method: str, digits: Callable
         assert 0 < max(gaps) < ROUNDING
 
 
-def test_a_skipped_transfer_stops_training(digits: Callable[[str], Trainer], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_skipped_transfer_stops_training(digits: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = digits("hpt")
     trainer.train(2)
     monkeypatch.setattr(trainer.sampler, "load_weights", lambda weights, version: None)
@@ -275,15 +277,22 @@ def test_a_skipped_transfer_stops_training(digits: Callable[[str], Trainer], mon
     assert trainer.state.version == 8
 
 
+@pytest.mark.parametrize("dtype", MEAN_BOUNDS)
 @pytest.mark.parametrize("method", ["sft", "grpo", "hpt"])
 def test_a_head_that_is_left_behind_stops_training(
-    method: str, digits: Callable[[str], Trainer], world: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, dtype: str, digits: Callable[..., Trainer], world: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What vLLM does on CPU with a head that has no name of its own; one with a name is not left behind."""
+    """What vLLM does on CPU with a head that has no name of its own; one with a name is not left behind.
+
+    The bounds are those of the types at their scales; the gap itself is float32's in both.
+    """
     monkeypatch.setattr(rollout, "_repack_head", lambda model: None)
-    trainer = digits(method)
+    single = {"float32": 0.05, "bfloat16": FULL["rollout"]["max_logprob_gap"]}[dtype]
+    mean = MEAN_BOUNDS[dtype]
+    trainer = digits(method, rollout__max_logprob_gap=single, diagnostics__max_mean_logprob_gap=mean)
+    trainer.train(1)
     if load_model(world / "model").config.tie_word_embeddings:
-        with pytest.raises(TrainingFault, match=r"step 1: .*max_mean_logprob_gap = 0.001"):
-            trainer.train(1), trainer.check_sampler()
+        with pytest.raises(TrainingFault, match=rf"step 1: .*allowed is diagnostics.max_mean_logprob_gap = {mean:g}\."):
+            trainer.check_sampler()
     else:
-        trainer.train(1), trainer.check_sampler()
+        trainer.check_sampler()

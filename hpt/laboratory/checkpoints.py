@@ -163,7 +163,8 @@ def demonstration_gradients(module: Any, demonstration: Trajectory) -> Tensor:
 def measure(trainer: Any, questions: int, half: int) -> list[dict[str, Any]]:
     """Return `question_lines` of questions over the range of P, at the weights the trainer holds."""
     n, longest = trainer.config.rollout.rollouts_per_prompt, trainer.config.rollout.max_response_tokens
-    trainer.move_weights()
+    # whatever version they are of: they were put into the engine by `_load`, not by updates
+    trainer.sampler.load_weights(trainer.engine.named_weights(), trainer.state.version)
     candidates = trainer.questions(0)
     drawn = _draw(trainer, candidates, 100_000, 1)
     order = sorted(range(len(candidates)), key=lambda i: (np.mean([own.reward for own in drawn[i]]), i))

@@ -1,0 +1,179 @@
+"""Models that this package did not make: one tiny one of every family, trained and evaluated, or refused with a reason.
+
+A family differs from Qwen2 in what its head does to logits, what its attention caps, how its parts are called and
+whether its head is its embedding; each difference that one side overlooks gives wrong numbers without a word.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from hpt.batch import DEMONSTRATION, Trajectory, WeightedTrajectory, collate
+from hpt.config import RunConfig
+from hpt.engine import PolicyEngine
+from hpt.errors import ConfigError
+from hpt.logprob_gap import check_own_forward
+from hpt.policy import PolicyModule, forward_micro_batch, load_model
+from hpt.tasks.tokenizer import VOCABULARY
+from tests.digits import digits_config, write_digits
+from tests.jobs import only_run, run_to_end, start_job
+from tests.scripted import config_for, make_trainer, small_model
+
+_COMMON: dict[str, Any] = {
+    "vocab_size": len(VOCABULARY), "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "initializer_range": 0.1,
+}  # fmt: skip
+_GPT2: dict[str, Any] = {**_COMMON, "n_embd": 64, "n_layer": 2, "n_head": 2, "n_positions": 128}
+_PHI: dict[str, Any] = {
+    **_COMMON, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "max_position_embeddings": 128,
+}  # fmt: skip
+_LLAMA: dict[str, Any] = {**_PHI, "num_key_value_heads": 1}
+#: Family -> what its configuration holds; caps and scales so strong that nobody who leaves them out comes through.
+FAMILIES: dict[str, dict[str, Any]] = {
+    "Qwen2": _LLAMA,
+    "Qwen3": {**_LLAMA, "head_dim": 32},
+    "Llama": _LLAMA,
+    "Mistral": _LLAMA,
+    "Gemma2": {
+        **_LLAMA, "head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 64, "attn_logit_softcapping": 1.0,
+        "final_logit_softcapping": 1.0,
+    },
+    "Granite": {
+        **_LLAMA, "logits_scaling": 4.0, "embedding_multiplier": 2.0, "residual_multiplier": 0.5,
+        "attention_multiplier": 0.2,
+    },
+    "Cohere": {**_LLAMA, "logit_scale": 0.25},
+    "GPT2": _GPT2,
+    "Phi": _PHI,
+}  # fmt: skip
+#: What vLLM cannot compute, and what is said about it.
+REFUSED = {
+    ("Gemma2", "untied"): "vLLM cannot load the model in",
+    ("Cohere", "untied"): "step 0: sampler and trainer log-probs differ by",
+    ("Phi", "tied"): "vLLM cannot load the model in",
+    ("Phi", "untied"): "vLLM cannot load the model in",
+}
+EVERY = [(family, tied) for family in FAMILIES for tied in ("tied", "untied")]
+TRAINED = [own for own in EVERY if own not in REFUSED]
+
+
+def new_model(family: str, tied: str) -> nn.Module:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    shape = AutoConfig.for_model(family.lower(), **FAMILIES[family], tie_word_embeddings=tied != "untied")
+    return AutoModelForCausalLM.from_config(shape, attn_implementation="eager").float()
+
+
+def world_of(folder: Path, family: str, tied: str) -> Path:
+    """The digits' world with a model of the family in it.
+
+    ``twice``: the head is the embedding, and the folder holds it under both names; ``apart``: the configuration says
+    that it is, and the folder holds two different ones.
+    """
+    write_digits(folder)
+    path = folder / "model" / "model.safetensors"
+    path.unlink()
+    model = new_model(family, "untied" if tied == "apart" else tied)
+    model.save_pretrained(folder / "model")
+    if tied in ("twice", "apart"):
+        save_file({name: weight.clone() for name, weight in model.state_dict().items()}, path, {"format": "pt"})
+        model.config.tie_word_embeddings = True
+        model.config.save_pretrained(folder / "model")
+    return folder
+
+
+def config_of(world: Path) -> RunConfig:
+    return digits_config("hpt", world, schedule__steps=3, validation__every=0)
+
+
+@pytest.mark.ci_slow
+@pytest.mark.parametrize(("family", "tied"), [*TRAINED, ("Llama", "twice"), ("Llama", "apart")])
+def test_a_foreign_model_trains_and_is_evaluated_as_it_was_saved(family: str, tied: str, tmp_path: Path) -> None:
+    world = world_of(tmp_path / "world", family, tied)
+    folder = run_to_end(config_of(world), tmp_path / "runs", ("contest-a",))
+    metrics = folder.table("metrics")
+    assert metrics["optim/updates"].tolist() == [4.0, 4.0, 4.0]
+    assert 0 < metrics["check/logprob_gap"].max() < 1e-4
+    before, after = (load_model(path).state_dict() for path in (world / "model", folder.model))
+    assert not torch.equal(before["lm_head.weight"], after["lm_head.weight"])
+    (path,) = folder.path.glob("evaluations/*")
+    in_the_run = pd.read_parquet(path)
+    path.unlink()
+    run_to_end(config_of(world), tmp_path / "runs", ("contest-a",))
+    pd.testing.assert_frame_equal(pd.read_parquet(path), in_the_run, check_exact=True)
+
+
+def refusal(config: RunConfig, root: Path) -> str:
+    """What a run says that is refused before anything was trained."""
+    job = start_job(config, root)
+    assert job.wait() in (1, 2)
+    (said,) = [line for line in job.said().splitlines() if line.startswith("error: ")]
+    assert "Traceback" not in job.said()
+    folder = only_run(root)
+    assert folder.status["step"] == 0
+    assert not list(folder.path.glob("checkpoints/*"))
+    return said
+
+
+@pytest.mark.ci_slow
+@pytest.mark.parametrize(("family", "tied"), REFUSED)
+def test_what_the_sampler_cannot_compute_is_refused_with_the_reason(family: str, tied: str, tmp_path: Path) -> None:
+    config = config_of(world_of(tmp_path / "world", family, tied))
+    assert REFUSED[family, tied] in refusal(config, tmp_path / "runs")
+
+
+# --- what the package computes against what the model computes itself ------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+@pytest.mark.parametrize(("family", "tied"), EVERY)
+def test_logprobs_entropies_and_their_gradients_are_the_models_own(family: str, tied: str, layout: str) -> None:
+    module = PolicyModule(new_model(family, tied).double().eval())
+    generator = torch.Generator().manual_seed(0)
+    items = []
+    for i, length in enumerate((3, 5, 9)):
+        prompt, response = torch.randint(
+            3, len(VOCABULARY), (2, length), generator=generator, dtype=torch.int32
+        ).numpy()
+        drawn = Trajectory("", i, DEMONSTRATION, prompt, response, response.astype("float32"), 0.0, -1)
+        items.append(WeightedTrajectory(drawn, ()))
+
+    def computed(layout: str, own: bool) -> list[torch.Tensor]:
+        batch = collate(items, 0, layout, torch.float64)
+        logprobs, entropies = forward_micro_batch(module, batch, layout, 0.7, own)
+        weights = torch.linspace(-1, 1, len(logprobs), dtype=torch.float64)
+        loss = (weights * logprobs).sum() + (weights.flip(0) * entropies).sum()
+        return [logprobs, entropies, *torch.autograd.grad(loss, list(module.parameters()))]
+
+    for ours, theirs in zip(computed(layout, own=False), computed("padded", own=True), strict=True):
+        # norms of Gemma 2 and Cohere are 32-bit whatever the type, and packed rows are other sums
+        rounding = 1e-9 if layout == "padded" else 1e-6
+        torch.testing.assert_close(ours, theirs, rtol=rounding, atol=rounding)
+
+
+def test_a_family_whose_logits_are_not_known_is_refused() -> None:
+    """Here the other way round: a Qwen2 whose configuration names a scale that its own forward pass does not know."""
+    prompts = list(make_trainer(config_for("hpt")).prompts.values())
+    config = config_for("hpt")
+
+    def check(scale: float) -> None:
+        model: Any = small_model()
+        model.config.logit_scale = scale
+        check_own_forward(PolicyEngine(model, config.engine, config.optimizer), prompts, config)
+
+    check(1.0)
+    with pytest.raises(ConfigError, match=r"policy.path.*Qwen2ForCausalLM's differ by .* nats on average"):
+        check(1.05)
+
+
+def test_a_model_without_a_body_and_a_head_is_refused() -> None:
+    from transformers import Qwen2Config, Qwen2Model
+
+    with pytest.raises(ConfigError, match=r"policy.path = 'Qwen2Model': allowed is a model of a body and an output"):
+        PolicyModule(Qwen2Model(Qwen2Config(hidden_size=16, num_hidden_layers=1, num_attention_heads=1)))
