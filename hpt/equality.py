@@ -70,14 +70,9 @@ def _parse_boxed(content: str, is_gold: bool = False) -> list[Any]:
 
 
 def _evaluated(value: Any) -> Any:
-    """Return a number with decimals as one decimal, computed from their exact values: 1.13 * 10^2 is 113.
-
-    What could not be read, and is compared as text, is returned without its spaces.
-    """
+    """Return a number with decimals as one decimal, computed from their exact values: 1.13 * 10^2 is 113."""
     from sympy import Expr, Float, N, Rational, UnevaluatedExpr
 
-    if isinstance(value, str):
-        return "".join(value.split())
     if not isinstance(value, Expr) or isinstance(value, Float) or not value.is_number:
         return value
     decimals = value.atoms(Float)
@@ -119,14 +114,22 @@ def math_verify_equal(answer: str, gold: str) -> bool:
     """
     from math_verify import verify
 
+    expected, given = _parse_boxed(gold, is_gold=True), _parse_boxed(answer)
+    if all(isinstance(value, str) for value in expected):
+        return not _texts(expected).isdisjoint(_texts(given))
     extra = _extra_digits(gold)
     return verify(
-        _parse_boxed(gold, is_gold=True),
-        _parse_boxed(answer),
+        expected,
+        given,
         float_rounding=DECIMALS + extra,
         numeric_precision=DIGITS + max(0, extra - 3),
         timeout_seconds=None,
     )
+
+
+def _texts(values: list[Any]) -> set[str]:
+    """Return what math-verify could not read, or keeps beside what it read, without spaces."""
+    return {text for value in values if isinstance(value, str) and (text := "".join(value.split()))}
 
 
 def prepare_worker(compare: Comparison) -> None:

@@ -36,7 +36,7 @@ MAX_CHUNK = 32  # pairs per task: large enough to hide the exchange (0.2 ms), sm
 CACHE_SIZE = 65_536  # (answer, gold) pairs remembered across batches
 WORKER_START_S = 60.0  # a worker that needs longer to import math-verify is counted as stuck
 MAX_POOL_RESTARTS = 3  # per batch
-#: A lone letter of a multiple-choice question, which has at most ten: `B`, `(B)`, `B.`, `B)`, in \\text and its like.
+#: A lone letter of a multiple-choice question, which has at most ten: `B`, `(B)`, `B.`, `B)`, in \text and its like.
 _CHOICE = re.compile(r"(?:\\(?:text|math)(?:normal|bf|rm|sf|it)?\{)?(?:\(([A-J])\)|([A-J])\)?)\.?\}?\.?")
 
 

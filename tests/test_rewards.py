@@ -166,7 +166,7 @@ def test_a_choice_is_a_lone_letter_in_its_usual_dress(letter: str, verifier: Ver
     assert verdicts(("{}.", "({})", r"\text{{{}}}"), "2" + letter, "math") == {Verdict.wrong}  # a variable is none
 
 
-SCIENTIFIC = [
+EQUALITIES = [
     # (gold answer, answers equal to it, answers that are not)
     ("4.5e33", ["4.5e33", "4.5E33", "4.5e+33", r"4.5\times10^{33}", r"4.5 \cdot 10^{33}", r"45 \times 10^{32}",
                 r"4.5 × 10^{33} \text{ erg}", "45" + 32 * "0"],
@@ -185,6 +185,10 @@ SCIENTIFIC = [
     (r"x>10^{-20}", [r"10^{-20}<x"], [r"x>10^{-21}"]),
     (r"\begin{pmatrix}1.5\times10^{-20}\\1\end{pmatrix}", [r"\begin{pmatrix}1.5e-20\\1\end{pmatrix}"],
      [r"\begin{pmatrix}1.6\times10^{-20}\\1\end{pmatrix}"]),
+    # a gold answer that math-verify cannot read whole
+    (r"\frac{1}{3} E_{1}+\frac{2}{3} E_{2}",
+     [r"\frac{1}{3}E_{1} + \frac{2}{3}E_{2}", r"\dfrac{1}{3} E_{1}+\dfrac{2}{3} E_{2}"],
+     [r"\frac{2}{3}", r"\frac{1}{3} E_{1}-\frac{2}{3} E_{2}", r"\frac{1}{3} E_{1}+\frac{2}{3} E_{3}"]),
     # an e that is Euler's, or no number at all
     ("2e", [r"2\cdot e", "e2"], ["2e0", "2e1", "2"]),
     ("3e^2", ["3e^{2}", r"3\exp(2)"], ["3e2", "300"]),
@@ -199,11 +203,13 @@ SCIENTIFIC = [
     ("0.5", [r"\frac{1}{2}", ".5", "0.50"], ["0.500001"]),
     (r"\pi", ["3.141593"], ["3.14", "3.1416"]),
     (r"1.5\pi", [r"\frac{3\pi}{2}", "4.712389"], ["4.7124"]),
+    ("12", ["12.0"], ["1 2", "1, 2"]),
+    ("31/2", ["15.5"], ["3 1/2"]),
     ("0", ["0.0"], ["1e-7", "0.0000001", "10^{-20}"]),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("gold", "equal", "different"), SCIENTIFIC, ids=[gold for gold, *_ in SCIENTIFIC])
+@pytest.mark.parametrize(("gold", "equal", "different"), EQUALITIES, ids=[gold for gold, *_ in EQUALITIES])
 def test_numbers_are_read_and_compared_by_their_size(
     gold: str, equal: list[str], different: list[str], verifier: Verifier
 ) -> None:
