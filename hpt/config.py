@@ -165,11 +165,7 @@ _DEEPEST = 3  # dots; more would only be nested for nothing, and deep enough exh
 
 
 def nest(dotted: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn ``{"gate.count": 2}`` into ``{"gate": {"count": 2}}``.
-
-    Raises:
-        ConfigError: a name of more parts than any setting has.
-    """
+    """Turn ``{"gate.count": 2}`` into ``{"gate": {"count": 2}}``."""
     nested: dict[str, Any] = {}
     for path, value in dotted.items():
         if path.count(".") > _DEEPEST:
@@ -231,9 +227,6 @@ def _first_mistake(error: ValidationError) -> ConfigError:
 
 def validate_recorded(settings: Mapping[str, Any]) -> RunConfig:
     """Return the configuration a run wrote down, perhaps of an earlier version, without `REMOVED` that did nothing.
-
-    Raises:
-        ConfigError: as `validate`; a removed setting with another value is unknown here.
 
     Example:
         >>> validate_recorded({"gate": {"count": 2, "skip_visits": 0}}).gate.count

@@ -103,14 +103,7 @@ def gate_metrics(questions: Sequence[QuestionBatch]) -> dict[str, float]:
 def training_metrics(
     online_rows: Iterable[str], assembled: Assembled, sums: dict[str, float], outcomes: Sequence[StepOutcome]
 ) -> dict[str, float]:
-    """Return the ``trained/``, ``loss/``, ``estimator/`` and ``optim/`` metrics of a step's updates.
-
-    Args:
-        online_rows: names of the rows that act on rollouts.
-        assembled: the step's updates.
-        sums: sums over all tokens, micro-batches, updates and ranks.
-        outcomes: of every update taken.
-    """
+    """Return the ``trained/``, ``loss/``, ``estimator/`` and ``optim/`` metrics of a step's updates."""
     trained = [item.trajectory for update in assembled.updates for item in update]
     rollout_tokens, demonstration_tokens = sums.get("rollout_tokens", 0.0), sums.get("demonstration_tokens", 0.0)
 
