@@ -64,11 +64,7 @@ class Arm:
         return tuple(dict.fromkeys([self.name or self.method, self.method, self.key]))
 
     def config(self, scale: str, seed: int, settings: Mapping[str, Any] | None = None) -> RunConfig:
-        """Return the configuration of the arm's run of a seed; ``settings`` are the user's (`settings_for`).
-
-        Raises:
-            ConfigError: a setting that cannot be used, or one given to this very arm that the arm is defined by.
-        """
+        """Return the configuration of the arm's run of a seed; ``settings`` are the user's (`settings_for`)."""
         own = self.fixed(scale)
         for name, value in self._addressed(settings or {}).items():
             if name in own and own[name] != value:

@@ -137,9 +137,6 @@ ARTEFACTS: dict[str, Artefact] = {
 def arm_label(name: str) -> str:
     """Return what legends and tables call an arm, or a method; one of a user's own by its title, where it is there.
 
-    Args:
-        name: of an arm, which is the method's for a plain one.
-
     Example:
         >>> arm_label("hpt_gate1"), arm_label("hpt"), arm_label("mine:GATE")
         ('HPT, gate 1/8', 'HPT', 'mine:GATE')
@@ -153,9 +150,6 @@ def arm_label(name: str) -> str:
 
 def artefacts_named(names: Sequence[str]) -> list[Artefact]:
     """Return the artefacts of these names; those of the paper for none; ``appendix`` stands for its group.
-
-    Raises:
-        ConfigError: no such artefact.
 
     Example:
         >>> [artefact.name for artefact in artefacts_named(["figure6", "table5"])]

@@ -73,11 +73,7 @@ class GradientReport:
         return all(own.ok for own in self.findings)
 
     def raise_if_failed(self) -> None:
-        """Raise the first thing that does not hold.
-
-        Raises:
-            ConfigError: it, what is allowed and what to do.
-        """
+        """Raise the first thing that does not hold."""
         for own in self.findings:
             if not own.ok:
                 raise ConfigError(f"{own.subject}: {own.check}", own.found, own.allowed, f"correct {self.name}")
@@ -101,12 +97,6 @@ def check_gradient(subject: str | Row, part: str = "", data: Data = "rollouts", 
         part: one of `PARTS`; what a function is. It is then checked in the row of HPT's online half.
         data: what a row acts on; a method says it itself.
         seed: of the random batch.
-
-    Returns:
-        The report; nothing is raised for a check that fails.
-
-    Raises:
-        ConfigError: no such thing, or nothing that can be checked.
 
     Example:
         >>> import hpt

@@ -56,9 +56,6 @@ def judge(claim: Claim, records: ClaimRecords) -> ClaimResult:
     Seeds that lack a run of one of the claim's methods are left out, and named in the explanation. A claim that names
     no methods is decided on tables made without a run, which are the same at every scale and never the paper's world.
 
-    Raises:
-        KeyError: the claim names no test of `TESTS`.
-
     Example:
         >>> from hpt.paper import claim_named
         >>> judge(claim_named("figure6-weak-offline-ratio"), ClaimRecords("mini", {})).verdict.value

@@ -44,11 +44,7 @@ LauncherArgs = Annotated[
 
 
 def use_launcher(text: str | None) -> None:
-    """Have every run from here on, those of notebooks included, started with these options.
-
-    Raises:
-        ConfigError: not options of DeepSpeed's launcher.
-    """
+    """Have every run from here on, those of notebooks included, started with these options."""
     if text is not None:
         launcher_options(text)
         os.environ[OPTIONS] = text
@@ -56,9 +52,6 @@ def use_launcher(text: str | None) -> None:
 
 def parse_seeds(text: str) -> list[int]:
     """Return the seeds of a comma-separated list.
-
-    Raises:
-        ConfigError: not whole numbers of at least 0, or named twice.
 
     Example:
         >>> parse_seeds("0,1,2")
@@ -72,9 +65,6 @@ def parse_seeds(text: str) -> list[int]:
 
 def parse_settings(given: list[str] | None) -> dict[str, Any]:
     """Return dotted settings from ``name=value`` texts; a value is read as JSON, else taken as text.
-
-    Raises:
-        ConfigError: no equals sign, or a name given twice.
 
     Example:
         >>> parse_settings(["gate.count=2", "estimator.clip_eps_low=none"])

@@ -19,22 +19,14 @@ runs_app = typer.Typer(no_args_is_help=True, help="List, show, compare, export, 
 
 
 def records_of(reports_dir: Path, scale: str) -> Path:
-    """Return the folder of a scale's records.
-
-    Raises:
-        ConfigError: no such scale; its name is never taken for a path.
-    """
+    """Return the folder of a scale's records."""
     from hpt.scales import build_config
 
     return reports_dir / build_config("hpt", scale=scale).scale / "records"
 
 
 def find_run(name: str, runs_dir: Path) -> RunFolder:
-    """Return the one run folder whose name starts with ``name``.
-
-    Raises:
-        ConfigError: none, or several.
-    """
+    """Return the one run folder whose name starts with ``name``."""
     from hpt.runs import run_folders
 
     found = [folder for folder in run_folders(runs_dir) if folder.path.name.startswith(name)]

@@ -8,10 +8,12 @@ a scale, a recipe and a method bring along.
 import difflib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NoReturn
+from collections.abc import Mapping
+from operator import attrgetter
+from typing import Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from hpt.errors import ConfigError
 from hpt.settings import (
@@ -71,33 +73,28 @@ class RunConfig(Settings):
 
     @model_validator(mode="after")
     def _possible_together(self) -> "RunConfig":
-        n = self.rollout.rollouts_per_prompt
-        if self.gate.count > n:
-            raise _impossible("gate.count", self.gate.count, f"a count from 0 to rollout.rollouts_per_prompt = {n}",
-                              f"set gate.count to at most {n}")  # fmt: skip
-        if self.schedule.prompts_per_step % self.schedule.updates_per_step:
-            raise _impossible(
-                "schedule.updates_per_step", self.schedule.updates_per_step,
-                f"a divisor of schedule.prompts_per_step = {self.schedule.prompts_per_step}",
-                "choose one that divides, so that every update sees the same number of prompts",
-            )  # fmt: skip
-        longest = self.data.max_prompt_tokens + self.rollout.max_response_tokens
-        if longest > self.rollout.max_model_tokens:
-            raise _impossible(
-                "rollout.max_model_tokens", self.rollout.max_model_tokens,
-                f"at least data.max_prompt_tokens + rollout.max_response_tokens = {longest}",
-                "raise it, or shorten the prompt or response limit",
-            )  # fmt: skip
-        if self.rollout.top_p != 1.0:
-            raise _impossible("rollout.top_p", self.rollout.top_p, "1: ratios and entropies are those of the whole law",
-                              "leave it out; for evaluations set validation.top_p")  # fmt: skip
-        if self.policy.dtype == "bfloat16" and self.engine.zero_stage == 0:
-            raise _impossible("engine.zero_stage", 0, "1, 2 or 3 with policy.dtype = bfloat16",
-                              "set engine.zero_stage to 1 or more: it keeps the fp32 master weights")  # fmt: skip
-        if self.diagnostics.gradient_cosine_every and self.engine.zero_stage == 3:
-            raise _impossible("diagnostics.gradient_cosine_every", self.diagnostics.gradient_cosine_every,
-                              "0 at engine.zero_stage = 3, where no rank holds a whole gradient",
-                              "set it to 0, or the stage to 2 or less")  # fmt: skip
+        n, steps, rollout, stage = self.rollout.rollouts_per_prompt, self.schedule, self.rollout, self.engine.zero_stage
+        longest = self.data.max_prompt_tokens + rollout.max_response_tokens
+        for holds, field, allowed, remedy in (
+            (self.gate.count <= n, "gate.count", f"a count from 0 to rollout.rollouts_per_prompt = {n}",
+             f"set gate.count to at most {n}"),
+            (steps.prompts_per_step % steps.updates_per_step == 0, "schedule.updates_per_step",
+             f"a divisor of schedule.prompts_per_step = {steps.prompts_per_step}",
+             "choose one that divides, so that every update sees the same number of prompts"),
+            (longest <= rollout.max_model_tokens, "rollout.max_model_tokens",
+             f"at least data.max_prompt_tokens + rollout.max_response_tokens = {longest}",
+             "raise it, or shorten the prompt or response limit"),
+            (rollout.top_p == 1.0, "rollout.top_p", "1: ratios and entropies are those of the whole law",
+             "leave it out; for evaluations set validation.top_p"),
+            (self.policy.dtype != "bfloat16" or stage > 0, "engine.zero_stage",
+             "1, 2 or 3 with policy.dtype = bfloat16", "set it to 1 or more: ZeRO keeps the fp32 master weights"),
+            (stage < 3 or not self.diagnostics.gradient_cosine_every, "diagnostics.gradient_cosine_every",
+             "0 at engine.zero_stage = 3, where no rank holds a whole gradient",
+             "set it to 0, or the stage to 2 or less"),
+        ):  # fmt: skip
+            if not holds:
+                context = {"field": field, "value": attrgetter(field)(self), "allowed": allowed, "remedy": remedy}
+                raise PydanticCustomError("impossible", "{allowed}", context)
         return self
 
     @property
@@ -153,18 +150,6 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
 
 
-class _Impossible(ValueError):
-    """Carries a ConfigError through pydantic, which wraps every ValueError of a validator."""
-
-    def __init__(self, error: ConfigError) -> None:
-        self.error = error
-        super().__init__(str(error))
-
-
-def _impossible(field: str, value: object, allowed: str, remedy: str) -> _Impossible:
-    return _Impossible(ConfigError(field, value, allowed, remedy))
-
-
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
     """Lay nested settings over each other, the last layer on top.
 
@@ -185,11 +170,7 @@ _DEEPEST = 3  # dots; more would only be nested for nothing, and deep enough exh
 
 
 def nest(dotted: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn ``{"gate.count": 2}`` into ``{"gate": {"count": 2}}``.
-
-    Raises:
-        ConfigError: a name of more parts than any setting has.
-    """
+    """Turn ``{"gate.count": 2}`` into ``{"gate": {"count": 2}}``."""
     nested: dict[str, Any] = {}
     for path, value in dotted.items():
         if path.count(".") > _DEEPEST:
@@ -227,14 +208,35 @@ def validate(settings: Mapping[str, Any]) -> RunConfig:
     try:
         return RunConfig.model_validate(settings)
     except ValidationError as error:
-        explain(error, RunConfig)
+        raise _first_mistake(error) from None
+
+
+def _first_mistake(error: ValidationError) -> ConfigError:
+    errors = error.errors()
+    first = errors[0]
+    if first["type"] == "impossible":
+        return ConfigError(**first["ctx"])  # pyright: ignore[reportTypedDictNotRequiredAccess]  # ours have a context
+    # pydantic adds to a setting's name which type of a union it was trying
+    section, depth = RunConfig, 0
+    while depth < len(first["loc"]) and (field := section.model_fields.get(str(first["loc"][depth]))):
+        depth += 1
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
+            section = field.annotation
+    if first["type"] == "extra_forbidden":
+        names, given = list(section.model_fields), str(first["loc"][depth])
+        close = difflib.get_close_matches(given, names, 1)
+        remedy = f"did you mean {close[0]}?" if close else "remove it or correct the name"
+        allowed = "no such setting; known here: " + ", ".join(names)
+        return ConfigError(".".join(map(str, first["loc"])), first["input"], allowed, remedy)
+    path = first["loc"][:depth]
+    messages = [other["msg"] for other in errors if other["loc"][:depth] == path]  # one for each type it may have
+    allowed = (message.removeprefix("Input should be ").removeprefix("a valid ") for message in messages)
+    name = ".".join(map(str, path or first["loc"]))
+    return ConfigError(name, first["input"], " or ".join(dict.fromkeys(allowed)), "correct the value")
 
 
 def validate_recorded(settings: Mapping[str, Any]) -> RunConfig:
     """Return the configuration a run wrote down, perhaps of an earlier version, without `REMOVED` that did nothing.
-
-    Raises:
-        ConfigError: as `validate`; a removed setting with another value is unknown here.
 
     Example:
         >>> validate_recorded({"gate": {"count": 2, "skip_visits": 0}}).gate.count
@@ -249,42 +251,3 @@ def validate_recorded(settings: Mapping[str, Any]) -> RunConfig:
         }
 
     return validate(kept(settings))
-
-
-def explain(error: ValidationError, model: type[BaseModel]) -> NoReturn:
-    """Raise the first error of a pydantic validation of ``model`` as a `ConfigError` with a remedy."""
-    first = error.errors()[0]
-    cause = first.get("ctx", {}).get("error")
-    if isinstance(cause, _Impossible):
-        raise cause.error from None
-    if first["type"] == "extra_forbidden":
-        path = [str(part) for part in first["loc"]]
-        names = list(_section(model, path[:-1]).model_fields)
-        close = difflib.get_close_matches(path[-1], names, 1)
-        remedy = f"did you mean {close[0]}?" if close else "remove it or correct the name"
-        raise ConfigError(".".join(path), first["input"], "no such setting; known here: " + ", ".join(names), remedy)
-    path = _setting_path(model, first["loc"])
-    same = [own for own in error.errors() if _setting_path(model, own["loc"]) == path]  # one for each type it may have
-    allowed = " or ".join(dict.fromkeys(_allowed(own["msg"]) for own in same))
-    raise ConfigError(".".join(path), first["input"], allowed, "correct the value") from None
-
-
-def _section(model: type[BaseModel], path: Sequence[str]) -> type[BaseModel]:
-    for part in path:
-        inner = model.model_fields[part].annotation
-        model = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else model
-    return model
-
-
-def _setting_path(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:
-    """Return the dotted name's parts; pydantic adds to them which type of a union it was trying."""
-    path: list[str] = []
-    for part in map(str, location):
-        if part not in _section(model, path).model_fields:
-            break
-        path.append(part)
-    return path or [str(part) for part in location]
-
-
-def _allowed(message: str) -> str:
-    return message.removeprefix("Input should be ").removeprefix("a valid ") or message

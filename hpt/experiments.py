@@ -93,9 +93,6 @@ def planned_runs(
         settings: dotted settings laid over every method's run, below those an arm has of its own.
         bases: of the arms; empty = all of the artefact's.
         own: methods of the user's own (``module:METHOD``), further lines of the artefacts that take some.
-
-    Raises:
-        ConfigError: one of ``own`` is none, or no artefact asked for would show it.
     """
     check_own(own, artefacts)
     needs: dict[str, _Need] = {}
@@ -125,11 +122,7 @@ def planned_runs(
 
 
 def check_own(own: Sequence[str], artefacts: Sequence[str]) -> None:
-    """Refuse methods of the user's own that are none, or that no artefact asked for would show.
-
-    Raises:
-        ConfigError: the first of them.
-    """
+    """Refuse methods of the user's own that are none, or that no artefact asked for would show."""
     for name in own:
         if ":" not in name:
             raise ConfigError("extra_methods", name, "module:METHOD of your own", "those of the package are there")
@@ -190,9 +183,6 @@ def compute(
     """Make whatever the artefacts need and is missing, in processes of their own, and return the finished runs.
 
     The arguments are those of `planned_runs`; ``jobs`` runs at a time, by default one per core.
-
-    Raises:
-        HptError: a run failed; its message, and where its log is.
     """
     from hpt.pool import run_jobs
 
@@ -210,9 +200,6 @@ def check_training_set(config: RunConfig) -> None:
     """Read and encode a run's questions: what is wrong with them is named before a base is trained for them.
 
     Lengths are left to the run itself where the tokenizer is not there yet: that of a public model not fetched so far.
-
-    Raises:
-        ConfigError: an unreadable row, a missing demonstration, a prompt or demonstration over its limit.
     """
     from hpt.model_folder import load_tokenizer
     from hpt.tasks.graded import world_named

@@ -120,9 +120,6 @@ class RunRecords:
 def load_records(path: Path) -> RunRecords:
     """Read the records of a run from its run folder or from an exported record folder.
 
-    Args:
-        path: either folder.
-
     Raises:
         RecordFault: no such folder, a file is missing or damaged, or a table lacks a column.
 
@@ -164,10 +161,6 @@ def export_run(folder: RunFolder, target: Path) -> Path:
     exported before and are not among the folder's are kept: a run made again for its weights lacks them at first, and
     they are of this very run, since its name holds the fingerprint.
 
-    Args:
-        folder: a finished run.
-        target: the folder of record folders, ``reports/<scale>/records``.
-
     Raises:
         HptError: the run is not finished.
         RecordFault: its records, or those exported before, are damaged.
@@ -206,13 +199,6 @@ def _to_travel(table: pd.DataFrame) -> pd.DataFrame:
 def import_runs(source: Path, target: Path) -> list[Path]:
     """Take record folders made elsewhere into ``target`` (``reports/<scale>/records``), each checked first.
 
-    Args:
-        source: one record folder, or a folder of them.
-        target: the folder of record folders.
-
-    Returns:
-        The folders now in ``target``, in the order of their names.
-
     Raises:
         RecordFault: nothing to import, a damaged folder, or another content under a name that is already there.
     """
@@ -234,11 +220,7 @@ def import_runs(source: Path, target: Path) -> list[Path]:
 
 
 def recorded_config(path: Path) -> RunConfig:
-    """Return the settings of the run whose record or run folder this is.
-
-    Raises:
-        RecordFault: none there, or not a configuration of this version.
-    """
+    """Return the settings of the run whose record or run folder this is."""
     try:
         return validate_recorded(read_json(path / "config.json"))
     except HptError as error:
@@ -246,11 +228,7 @@ def recorded_config(path: Path) -> RunConfig:
 
 
 def recorded_evaluations(path: Path) -> set[tuple[str, str]]:
-    """Return (evaluation, key) of every evaluation in a record folder; the key hashes sampling law and problems.
-
-    Raises:
-        RecordFault: its table is missing or damaged.
-    """
+    """Return (evaluation, key) of every evaluation in a record folder; the key hashes sampling law and problems."""
     frame = read_parquet(path / _EVALUATIONS)
     return set(zip(frame["benchmark"], frame["key"], strict=True)) if len(frame) else set()
 
@@ -307,9 +285,6 @@ class RecordStore:
 
         Compared are all settings that move a number and the training data; not the hashes of the base, which a machine
         without it cannot know, and not where it lay.
-
-        Raises:
-            RecordFault: several records fit (their bases differ).
         """
         found = self._by_settings.get(_settings_key(with_data_hash(config)), ())
         if len(found) > 1:
@@ -318,11 +293,7 @@ class RecordStore:
         return found[0] if found else None
 
     def lacking(self, run: "PlannedRun") -> str:
-        """Return what the records lack of a run, empty when nothing: `ABSENT`, or evaluations it was not put to.
-
-        Raises:
-            RecordFault: as `find`, or its record is damaged.
-        """
+        """Return what the records lack of a run, empty when nothing: `ABSENT`, or evaluations it was not put to."""
         path = self.find(run.config)
         if path is None:
             return ABSENT
@@ -331,11 +302,7 @@ class RecordStore:
         return f"not evaluated on {', '.join(missing)}" if missing else ""
 
     def load(self, run: "PlannedRun") -> RunRecords:
-        """Return the records of a run, with the arms it is asked for as.
-
-        Raises:
-            RecordFault: none fits, several do, or they are damaged.
-        """
+        """Return the records of a run, with the arms it is asked for as."""
         path = self.find(run.config)
         if path is None:
             raise RecordFault(f"no record of {run.title} with these settings; compute the run and export it")

@@ -51,11 +51,7 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
 
 @contextmanager
 def writing(path: Path) -> Generator[None]:
-    """Name the folder that libraries could not write into, in the words of `write_atomic`.
-
-    Raises:
-        HptError: the disk is full, the folder read-only ...
-    """
+    """Name the folder that libraries could not write into, in the words of `write_atomic`."""
     from safetensors import SafetensorError
 
     try:
@@ -126,11 +122,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON.
-
-    Raises:
-        RecordFault: missing or not JSON; the message names the file.
-    """
+    """Read JSON."""
     try:
         return json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
@@ -154,11 +146,7 @@ def write_parquet(path: Path, frame: pd.DataFrame) -> None:
 
 
 def read_parquet(path: Path) -> pd.DataFrame:
-    """Read a table.
-
-    Raises:
-        RecordFault: missing or damaged; the message names the file.
-    """
+    """Read a table."""
     try:
         return pd.read_parquet(path)
     except Exception as error:  # pyarrow raises a family of its own for damaged files
@@ -188,11 +176,7 @@ def write_manifest(folder: Path) -> None:
 
 
 def check_manifest(folder: Path) -> None:
-    """Compare every file of ``folder`` with its manifest.
-
-    Raises:
-        RecordFault: a file is missing or its content changed.
-    """
+    """Compare every file of ``folder`` with its manifest."""
     manifest: Mapping[str, str] = read_json(folder / MANIFEST)
     for name, expected in manifest.items():
         path = folder / name

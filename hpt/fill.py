@@ -21,18 +21,7 @@ from hpt.runs import RunFolder, run_folders
 def lacking_runs(
     scale: str, artefacts: Sequence[str], seeds: Iterable[int], root: Path, records: Path
 ) -> list[PlannedRun]:
-    """Return the runs that have no record, and those whose weights one of them starts from and that are not there.
-
-    Args:
-        scale: key of `hpt.scales.SCALES`.
-        artefacts: names; empty = all of the paper.
-        seeds: run seeds.
-        root: folder of run folders.
-        records: folder of record folders.
-
-    Raises:
-        RecordFault: a record is damaged, or several fit one run.
-    """
+    """Return the runs that have no record, and those whose weights one of them starts from and that are not there."""
     return _lacking(planned_runs(scale, artefacts, seeds, root), RecordStore(records), root)
 
 

@@ -25,9 +25,6 @@ def evaluation_key(config: RunConfig, name: str) -> tuple[Any, list[Problem], st
         config: of the run.
         name: an evaluation set; ``validation``, on which settings are chosen and which no table reports; or
             ``set@samples`` for another number of answers per problem than the set's.
-
-    Raises:
-        ConfigError: no such set, or a number of samples that is none.
     """
     from hpt.evaluate import evaluation_law
 

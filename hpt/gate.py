@@ -86,9 +86,6 @@ def feedback_coefficients(
     Returns:
         alpha [N] float64 and beta [N] float64.
 
-    Raises:
-        ConfigError: unknown ``gate.kind``.
-
     Example:
         >>> feedback_coefficients(GateSettings(kind="switch", count=1), np.array([0, 1, 2, 8]), 8)
         (array([0., 0., 1., 1.]), array([1., 1., 0., 0.]))

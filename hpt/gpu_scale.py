@@ -37,9 +37,6 @@ def gpu_tuned(weak: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
     SRFT was not searched on the weak base: it takes GRPO's rate.
 
-    Args:
-        weak: method -> its tuned settings.
-
     Example:
         >>> gpu_tuned({"grpo": {"optimizer": {"learning_rate": 1e-3}}})["srft"]
         {'optimizer': {'learning_rate': 0.0002}}

@@ -11,12 +11,6 @@ from hpt.errors import ConfigError
 def hub_access(kind: Literal["dataset", "model"], name: str, repository: str, local: str) -> Generator[None]:
     """Turn whatever the hub raises inside the block into a `ConfigError`.
 
-    Args:
-        kind: what is fetched.
-        name: what the package calls it.
-        repository: its id on the hub.
-        local: what to type to use a local copy instead.
-
     Raises:
         ConfigError: no access (not logged in, licence not accepted, no such repository), or no connection.
     """

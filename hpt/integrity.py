@@ -60,11 +60,7 @@ def damaged_files(folder: RunFolder, weights: bool = True) -> list[str]:
 
 
 def check(folder: RunFolder, weights: bool = True) -> None:
-    """Refuse a finished run of which a file is damaged.
-
-    Raises:
-        RecordFault: names the files and what to do.
-    """
+    """Refuse a finished run of which a file is damaged."""
     if damaged := damaged_files(folder, weights):
         remedy = "give the command that made it again: it goes on from the newest good checkpoint"
         raise RecordFault(f"{folder.path / damaged[0]} is missing or damaged: it is not what the run wrote "

@@ -57,15 +57,9 @@ def paper_data() -> dict[str, Any]:
 def paper_table(table: str) -> pd.DataFrame:
     """Return a table as printed.
 
-    Args:
-        table: ``table2`` to ``table6``.
-
     Returns:
         One row per printed row: row (label), method (name of an arm here, or None), policy, starred (copied by the
         authors from another paper), then the printed columns; values in percent (Table 4: problems and percent).
-
-    Raises:
-        KeyError: no such table.
 
     Example:
         >>> paper_table("table6")[["row", "Avg"]].values.tolist()
@@ -86,9 +80,6 @@ def paper_value(table: str, row: str, column: str, policy: str | None = None) ->
         column: benchmark or average.
         policy: ``weak``, ``strong`` or ``llama``; needed where a table has the row for several (Table 3).
 
-    Raises:
-        ValueError: several rows match.
-
     Example:
         >>> paper_value("table3", "hpt", "Avg", policy="weak"), paper_value("table3", "srft", "Avg")
         (41.9, None)
@@ -102,9 +93,6 @@ def paper_value(table: str, row: str, column: str, policy: str | None = None) ->
 
 def paper_row(table: str, row: str, policy: str | None = None) -> dict[str, Any] | None:
     """Return one printed row as `paper_table` has it, or None; arguments as for `paper_value`.
-
-    Raises:
-        ValueError: several rows match.
 
     Example:
         >>> paper_row("table3", "grpo", "llama")["starred"]
@@ -144,9 +132,6 @@ def paper_figure(figure: str) -> dict[str, Any]:
 
     The paper prints no values of its curves.
 
-    Raises:
-        KeyError: no such figure.
-
     Example:
         >>> paper_figure("figure6")["y"]
         'offline data ratio (share)'
@@ -176,9 +161,6 @@ def claims() -> tuple[Claim, ...]:
 def claim_rows(data: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the claims of a file like ``paper.json`` as it has them, each entry of several filled in.
 
-    Args:
-        data: the whole file, of this or an earlier commit.
-
     Example:
         >>> claim_rows({"claims": [{"id": "above-{name}", "each": [{"name": "sft"}, {"name": "grpo"}]}]})
         [{'id': 'above-sft'}, {'id': 'above-grpo'}]
@@ -200,9 +182,5 @@ def _filled(value: Any, words: dict[str, str]) -> Any:
 
 
 def claim_named(claim_id: str) -> Claim:
-    """Return a claim by its id.
-
-    Raises:
-        KeyError: no such claim.
-    """
+    """Return a claim by its id."""
     return {claim.id: claim for claim in claims()}[claim_id]

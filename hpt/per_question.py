@@ -72,9 +72,6 @@ def quarter_shares(difference: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row per level and quarter: level, quarter (1 to 4), red (share above 0), white (0), blue (below 0).
 
-    Raises:
-        RecordFault: fewer epochs than quarters.
-
     Example:
         >>> index = pd.MultiIndex.from_tuples([(3, "p")], names=["level", "problem_id"])
         >>> quarter_shares(pd.DataFrame([[-1.0, 0.0, 0.5, 0.25]], index=index))["red"].tolist()

@@ -158,9 +158,6 @@ def machine_of(
         scale: a core below the GPU scales; how many GPUs unless said.
         gpus, memory_gib, peak_tflops: see `Machine`.
         measured: result file of ``python -m benchmarks.gpu``, whose utilisations are taken; None = stated ones.
-
-    Raises:
-        ConfigError: the file holds no utilisations.
     """
     if scale not in ON_GPUS:
         return CORE

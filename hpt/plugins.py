@@ -145,9 +145,6 @@ def refresh(names: Iterable[str]) -> None:
     """Import again what changed on disk since it was imported, so that a notebook sees the cell it just wrote.
 
     Called where settings become a configuration, never while training: a run must not change under itself.
-
-    Args:
-        names: ``module:attribute``; others are left alone.
     """
     for module in sorted(custom_modules(names)):
         importlib.invalidate_caches()
@@ -174,11 +171,7 @@ def custom_modules(names: Iterable[str]) -> set[str]:
 
 
 def source_files(names: Iterable[str]) -> dict[str, Path]:
-    """Return module -> source file for every module that names lead to, and for those beside it that it imports.
-
-    Raises:
-        ConfigError: a module without a source file.
-    """
+    """Return module -> source file for every module that names lead to, and for those beside it that it imports."""
     return {name: path for module in sorted(custom_modules(names)) for name, path in _sources(module).items()}
 
 
@@ -204,15 +197,7 @@ def code_hash(text: str) -> str:
 
 
 def check_unchanged(recorded: Mapping[str, str], names: Iterable[str]) -> None:
-    """Refuse to train with other code than the run's fingerprint says.
-
-    Args:
-        recorded: module -> hash, of the run.
-        names: that its configuration uses.
-
-    Raises:
-        ConfigError: a module changed since the run was planned.
-    """
+    """Refuse to train with other code than the run's fingerprint says."""
     now = module_hashes(names)
     for module in sorted(recorded.keys() | now.keys()):
         if recorded.get(module) != now.get(module):

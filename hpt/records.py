@@ -105,11 +105,7 @@ def training_metrics(
 ) -> dict[str, float]:
     """Return the ``trained/``, ``loss/``, ``estimator/`` and ``optim/`` metrics of a step's updates.
 
-    Args:
-        online_parts: names in ``sums`` of the method's components that act on rollouts.
-        assembled: the step's updates.
-        sums: sums over all tokens, micro-batches, updates and ranks.
-        outcomes: of every update taken.
+    ``online_parts`` are the names in ``sums`` of the method's components that act on rollouts.
     """
     trained = [item.trajectory for update in assembled.updates for item in update]
     rollout_tokens, demonstration_tokens = sums.get("rollout_tokens", 0.0), sums.get("demonstration_tokens", 0.0)

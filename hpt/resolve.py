@@ -134,9 +134,6 @@ HUB, FOLDER = "hub:", "folder:"
 def public_base_config(scale: str, role: str, data_folder: str) -> RunConfig:
     """Return the configuration of the run that fetches and changes a public model; its data hash covers the changes.
 
-    Raises:
-        ConfigError: no such model.
-
     Example:
         >>> public_base_config("full", "strong", "data").data.source
         'hub:Qwen/Qwen2.5-Math-7B'

@@ -123,11 +123,7 @@ class RunFolder:
         return self.table("metrics")
 
     def table(self, name: str) -> pd.DataFrame:
-        """Read one of `TABLES`.
-
-        Raises:
-            RecordFault: not there or damaged.
-        """
+        """Read one of `TABLES`."""
         return read_parquet(self.path / f"{name}.parquet")
 
     def write_tables(self, tables: dict[str, pd.DataFrame]) -> None:
@@ -141,11 +137,7 @@ class RunFolder:
 
     @contextmanager
     def lock(self, wait: bool = True) -> Generator[None]:
-        """Hold the run, without what a killed process left half-written; waits for another holder, saying for whom.
-
-        Raises:
-            HptError: another process holds it and ``wait`` is off; says which.
-        """
+        """Hold the run, without what a killed process left half-written; waits for another holder, saying for whom."""
         with locked(self.path, wait):
             remove_half_written(self.path)
             yield

@@ -120,11 +120,7 @@ _INSTALLED: Mapping[str, tuple[str, Container[str]]] = {
 
 
 def check_scale(scale: str) -> None:
-    """Refuse a name that is no scale's, before a folder is named by it.
-
-    Raises:
-        ConfigError: it is not in `SCALES`.
-    """
+    """Refuse a name that is no scale's, before a folder is named by it."""
     if scale not in SCALES:
         raise ConfigError("scale", scale, "one of " + ", ".join(SCALES), "choose one of these")
 
@@ -147,9 +143,6 @@ def build_config(
         policy: name of the base, or of a local model.
         seed: run seed; everything random in the run is hashed from it.
         settings: dotted names to values, laid on top of everything.
-
-    Raises:
-        ConfigError: anything unknown, ill-typed or impossible.
 
     Example:
         >>> build_config("hpt", scale="tiny", settings={"gate.count": 2}).gate.count
@@ -239,11 +232,7 @@ def _never_learns(row: str, is_rollout: bool, config: RunConfig, needed: int) ->
 
 
 def check_gate(gate: GateSettings, rollouts_per_prompt: int) -> None:
-    """Refuse a gate that does not map every count of correct rollouts to (alpha, beta) of at least 0.
-
-    Raises:
-        ConfigError: unknown, it fails, or it returns something else.
-    """
+    """Refuse a gate that does not map every count of correct rollouts to (alpha, beta) of at least 0."""
     counts = np.arange(rollouts_per_prompt + 1)
     arguments, example = (gate, counts, rollouts_per_prompt), [np.zeros(len(counts))] * 2
     for values in checked(resolve(FEEDBACK, gate.kind, "gate.kind"), "gate.kind", gate.kind, arguments, example):
@@ -256,11 +245,7 @@ _GROUPS = RolloutGroups(np.array([1.0, 0.0]), np.zeros(2, int), np.zeros(2, bool
 
 
 def check_custom_parts(row: Row) -> None:
-    """Refuse parts of a row that a user wrote unless they return what `hpt.upge` says, by calling each once.
-
-    Raises:
-        ConfigError: an unknown part, one that fails, or one that returns something else.
-    """
+    """Refuse parts of a row that a user wrote unless they return what `hpt.upge` says, by calling each once."""
     counts = StepCounts(1, 2, 8, sequences=2, tokens=3, ranks=1, micro_batches=1, pooled_tokens=1)
     calls: dict[str, tuple[Sequence[Any], Any]] = {
         "advantage": ((row, _GROUPS), [np.zeros(1), np.zeros(2)]),

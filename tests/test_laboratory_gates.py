@@ -16,7 +16,6 @@ from hpt.laboratory.sweeps import (
     conflict,
     plane,
     plane_sums,
-    size_of,
     sweep,
 )
 from hpt.settings import GateSettings
@@ -129,4 +128,3 @@ def test_everything_is_seeded() -> None:
     assert sweep("mu", Size(1, 10), {"SFT": "sft"}).equals(sweep("mu", Size(1, 10), {"SFT": "sft"}))
     with pytest.raises(ConfigError, match="dial"):
         sweep("temperature", Size(1, 1))
-    assert size_of("full") == size_of("mini") != size_of("tiny")

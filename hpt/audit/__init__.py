@@ -20,9 +20,6 @@ __all__ = ["Check", "Consistency", "audit"]
 def audit(data: Mapping[str, Any]) -> list[Check]:
     """Return every check of the published numbers, in the order of the report.
 
-    Args:
-        data: as `hpt.paper.paper_data` returns it.
-
     Example:
         >>> from hpt.paper import paper_data
         >>> [check.verdict.value for check in audit(paper_data()) if check.what == "Table 2, HPT, Avg"]

@@ -44,9 +44,6 @@ def standard_errors(p: float, q: float, problems: int, samples: int) -> Errors:
         problems: N.
         samples: answers per problem, s.
 
-    Returns:
-        Points.
-
     Example:
         >>> [round(own, 2) for own in standard_errors(33.0, 26.1, 30, 32)]
         [0.82, 2.08, 11.75]

@@ -2,7 +2,7 @@
 
 One module per kind of record: scores of the evaluations, curves over training, what happens to single questions, what
 training costs, and what the laboratory measures without a run. `TESTS` names them all; ``paper.json`` says which claim
-uses which, with its thresholds.
+uses which, with its thresholds. Every test raises `NotTestable` where the records lack what it reads.
 """
 
 from collections.abc import Callable

@@ -29,9 +29,6 @@ def costs_less(
     The effect is the method's cost relative to the baseline's, in percent less (positive: cheaper). Where the baseline
     starts from another run, that run (``baseline_after``) is part of its cost. A column a run does not have is a cost
     it does not pay: SFT samples nothing.
-
-    Raises:
-        NotTestable: a run has none of the columns, or the baseline costs nothing.
     """
     per_seed, parts, what = {}, [], ", ".join(map(quantity, columns))
     for seed, runs in records.seeds.items():
@@ -54,9 +51,6 @@ def rollouts_left_out_when_switched(records: ClaimRecords, *, method: str, share
 
     The effect is the share of all sampled tokens that were sampled for questions which then learnt from their
     demonstration alone.
-
-    Raises:
-        NotTestable: no rollouts recorded.
     """
     per_seed, conditions = {}, {}
     for seed, runs in records.seeds.items():

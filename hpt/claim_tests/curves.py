@@ -35,9 +35,6 @@ def series_above(
     Steps are cut into equal windows; the first ``windows_left_out`` do not count. It holds when the mean difference is
     above the threshold over seeds and every seed has enough windows above it; it fails when the mean difference is
     below, or no seed has enough windows.
-
-    Raises:
-        NotTestable: too few steps, no such column, or curves over different steps.
     """
     per_seed, conditions = {}, {}
     for seed, runs in records.seeds.items():
@@ -70,9 +67,6 @@ def falls_and_settles(
     """Test that a curve starts high, falls, and settles at a small but non-zero level (Figure 6).
 
     Shares are of the training steps; the effect is the late mean minus the early mean.
-
-    Raises:
-        NotTestable: too few steps, or no such column.
     """
     per_seed, conditions = {}, {}
     for seed, runs in records.seeds.items():
@@ -107,9 +101,6 @@ def rises_and_stays(
     """Test that a curve rises early, stays below its ceiling and does not fall back (Figure 7, right).
 
     Shares are of the training steps; the peak is the highest window mean; the effect is the late mean minus the start.
-
-    Raises:
-        NotTestable: too few steps, no such column, or the ceiling is unknown.
     """
     if records.ceiling_tokens is None:
         raise NotTestable("the largest response length is not known")
@@ -137,9 +128,6 @@ def ends_above_start(
     """Test that a curve is higher at the end of training than at its start (Figure 6: the reward), over seeds.
 
     Shares are of the training steps; the effect is the late mean minus the early mean.
-
-    Raises:
-        NotTestable: too few steps, or no such column.
     """
     per_seed = {}
     for seed, runs in records.seeds.items():
@@ -151,11 +139,7 @@ def ends_above_start(
 
 
 def mean_above(records: ClaimRecords, *, method: str, column: str, threshold: float) -> Finding:
-    """Test that a quantity is above a threshold on average over all steps that have it.
-
-    Raises:
-        NotTestable: no such column.
-    """
+    """Test that a quantity is above a threshold on average over all steps that have it."""
     per_seed = {}
     for seed, runs in records.seeds.items():
         if column not in runs[method].metrics.columns or runs[method].metrics[column].isna().all():
@@ -178,9 +162,6 @@ def stays_above_longer(
 
     Steps are counted wherever they are, so that a curve that wavers around the level has no single crossing to find.
     The effect is the difference of the two counts.
-
-    Raises:
-        NotTestable: too few steps, no such column, or curves over different steps.
     """
     per_seed, counts = {}, []
     for seed, runs in records.seeds.items():
@@ -204,9 +185,6 @@ def validation_above(
     """Test that a method's validation curves lie above a baseline's (Figure 5), on average and on nearly every set.
 
     A curve counts by its mean over all points but the first, which is the base for both methods.
-
-    Raises:
-        NotTestable: no validation curves, or curves of different sets or steps.
     """
     per_seed, conditions = {}, {}
     for seed, runs in records.seeds.items():
@@ -231,9 +209,6 @@ def validation_improves(
     """Test that a method's validation curves end above their start on most sets, and do not collapse in between.
 
     The effect is the last point of the sets' mean minus the first, which is the base.
-
-    Raises:
-        NotTestable: no validation curves.
     """
     per_seed, conditions = {}, {}
     for seed, runs in records.seeds.items():

@@ -27,9 +27,6 @@ def exclusive_gains_grow(
 
     The effect is the least-squares slope over the levels, in points per level; besides, in every seed +X may fall from
     one level to the next only so often.
-
-    Raises:
-        NotTestable: a run was not evaluated on the set, or on one level only.
     """
     per_seed, conditions = {}, {}
     for seed in records.seeds:
@@ -58,9 +55,6 @@ def exclusive_losses_small(
     """Test that -Y stays small: over all levels below a share (Student's t), on no level above another in any seed.
 
     The effect is -Y in percent of all problems; the test is one-sided in meaning, so a large effect fails.
-
-    Raises:
-        NotTestable: a run was not evaluated on the set.
     """
     per_seed, conditions = {}, {}
     for seed in records.seeds:
@@ -77,11 +71,7 @@ def exclusive_losses_small(
 def exclusive_net_gain(
     records: ClaimRecords, *, method: str, baseline: str, evaluation: str, threshold_points: float
 ) -> Finding:
-    """Test that the method newly solves more than it loses: +X minus -Y, in percent of all problems.
-
-    Raises:
-        NotTestable: a run was not evaluated on the set.
-    """
+    """Test that the method newly solves more than it loses: +X minus -Y, in percent of all problems."""
     per_seed = {}
     for seed in records.seeds:
         solves = _exclusive(records, method, baseline, evaluation, seed)

@@ -23,9 +23,6 @@ def rows_effective(records: ClaimRecords, *, frame: str, situation: str) -> Find
 
     It holds when the 95 % interval of every row's cosine lies above 0. It fails as soon as one row's lies below 0, at a
     level divided by the number of rows: of many rows one would be below by chance. The effect is the smallest cosine.
-
-    Raises:
-        NotTestable: no such table, or too few questions.
     """
     sums = _sums(records, frame, situation)
     rows = list(dict.fromkeys(sums["row"]))
@@ -45,18 +42,7 @@ def rows_effective(records: ClaimRecords, *, frame: str, situation: str) -> Find
 def row_against_row(
     records: ClaimRecords, *, frame: str, situation: str, quantity: str, row: str, other: str, times_at_least: float
 ) -> Finding:
-    """Test that one row has more of something than another, by at least a factor.
-
-    Args:
-        records: with the table of sums per question.
-        frame, situation: which table, which of its situations.
-        quantity: ``masked`` (share of tokens dropped), or of `hpt.laboratory.errors.derived`.
-        row, other: rows compared on the same questions.
-        times_at_least: the factor.
-
-    Raises:
-        NotTestable: no such table, too few questions, or a quantity that is 0 or infinite for one of them.
-    """
+    """Test that one row has more of something than another, by at least a factor."""
     sums = _sums(records, frame, situation)
     own, against = (_resampled(sums, name, quantity) for name in (row, other))
     if not (np.isfinite(own[0]) and np.isfinite(against[0]) and against[0] > 0):
@@ -74,14 +60,6 @@ def rows_trade_off(records: ClaimRecords, *, frame: str, situation: str, bias: s
 
     It holds when the row of least variance has more bias than the row of least bias, and that one more variance, each
     with the 95 % interval of the difference above 0. The effect is the difference in bias.
-
-    Args:
-        records: with the table of sums per question.
-        frame, situation: which table, which of its situations.
-        bias, variance: quantities of `hpt.laboratory.errors.derived` that stand for the two.
-
-    Raises:
-        NotTestable: no such table, or too few questions.
     """
     sums = _sums(records, frame, situation)
     rows = list(dict.fromkeys(sums["row"]))
@@ -112,9 +90,6 @@ def gate_better(
         objective, gate, others: which of its lines.
         threshold: of the difference, in units of |t|^2. A gate with one constant more is never worse than one without,
             so for those 0 would be no test.
-
-    Raises:
-        NotTestable: no such table or pair.
     """
     found = _frame(records, frame)
     chosen = found[(found["objective"] == objective) & (found["gate"] == gate) & found["against"].isin(others)]
@@ -145,16 +120,6 @@ def terms_agree(
     It holds when the mean cosine over questions is above the threshold at every success rate and distance of the
     demonstrator, each with its 95 % interval, and fails as soon as one is below. The effect is the smallest of these
     means.
-
-    Args:
-        records: with a line per question.
-        frame: the table.
-        success_at_least, success_at_most: success rates looked at, ends included.
-        slips: share of demonstrations that are wrong.
-        threshold: of the cosine.
-
-    Raises:
-        NotTestable: no such table, or too few questions.
     """
     found = _frame(records, frame)
     chosen = found[found["success"].between(success_at_least, success_at_most) & (found["slips"] == slips)]
@@ -175,11 +140,7 @@ def terms_agree(
 
 
 def rows_agree(records: ClaimRecords, *, frame: str, column: str) -> Finding:
-    """Test that an identity was found on every line of a table; what is exact has no interval.
-
-    Raises:
-        NotTestable: no such table.
-    """
+    """Test that an identity was found on every line of a table; what is exact has no interval."""
     found = _frame(records, frame)
     found = found[found[column].notna()]
     share, wrong = float(found[column].astype(bool).mean()), found[~found[column].astype(bool)]

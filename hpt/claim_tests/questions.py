@@ -23,9 +23,6 @@ def rows_at_zero(records: ClaimRecords, *, method: str, level: int, rows_at_leas
     """Test that questions of a level stay unsolved over all of training: no rollout correct in any epoch.
 
     The effect is the share of such questions, in percent.
-
-    Raises:
-        NotTestable: no rollouts, no such level, or too few epochs.
     """
     per_seed, conditions = {}, {}
     for seed, runs in records.seeds.items():
@@ -43,9 +40,6 @@ def more_rows_at_zero(
     """Test that more questions of a hard level than of an easier one stay unsolved over all of training.
 
     The effect is the difference of the shares of such questions between the levels, in points.
-
-    Raises:
-        NotTestable: no rollouts, no such level, or too few epochs.
     """
     per_seed = {}
     for seed, runs in records.seeds.items():
@@ -72,9 +66,6 @@ def map_dominance(
 
     The effect is the share of cells (question and epoch) in which ``leader`` has the higher accuracy minus the share
     in which ``other`` has, in points; with ``against_levels``, this on ``levels`` minus the same on those.
-
-    Raises:
-        NotTestable: no rollouts, no such level, too few epochs, or different questions or epochs.
     """
     per_seed = {}
     for seed, runs in records.seeds.items():

@@ -25,9 +25,6 @@ def average_above(
 
     The means are of unrounded scores; rounding belongs to printing. ``benchmark`` names one of the paper's, for claims
     about the set that stands for it alone.
-
-    Raises:
-        NotTestable: a run has no scores of this distribution, or the two were evaluated on different benchmarks.
     """
     return _above(records, method, baseline, _average(distribution, benchmark), threshold_points)
 
@@ -35,22 +32,14 @@ def average_above(
 def pass_at_k_above(
     records: ClaimRecords, *, method: str, baseline: str, evaluations: Sequence[str], k: int, threshold_points: float
 ) -> Finding:
-    """Test that a method's pass@k is above a baseline's (Figure 2): unbiased estimate, unweighted mean over sets.
-
-    Raises:
-        NotTestable: a run was not evaluated on all sets, or with fewer than k answers per problem.
-    """
+    """Test that a method's pass@k is above a baseline's (Figure 2): unbiased estimate, unweighted mean over sets."""
     return _above(records, method, baseline, _pass_at(evaluations, k), threshold_points)
 
 
 def average_highest(
     records: ClaimRecords, *, method: str, others: Sequence[str], distribution: str, threshold_points: float
 ) -> Finding:
-    """Test that a method's average is above every other's (Tables 5, 6); see `_highest`.
-
-    Raises:
-        NotTestable: as `average_above`.
-    """
+    """Test that a method's average is above every other's (Tables 5, 6); see `_highest`."""
     return _highest(records, method, others, _average(distribution, None), threshold_points)
 
 
@@ -63,11 +52,7 @@ def pass_at_k_highest(
     k: int,
     threshold_points: float,
 ) -> Finding:
-    """Test that a method's pass@k is above every other's (takeaway 3, Figure 2); see `_highest`.
-
-    Raises:
-        NotTestable: as `pass_at_k_above`.
-    """
+    """Test that a method's pass@k is above every other's (takeaway 3, Figure 2); see `_highest`."""
     return _highest(records, method, others, _pass_at(evaluations, k), threshold_points)
 
 
@@ -84,9 +69,6 @@ def gains_more(
     """Test that a method gains more over its baseline than another does over its own (Section 2.3): RL on two bases.
 
     The effect is the difference of the two gains, each of unweighted means over the same sets.
-
-    Raises:
-        NotTestable: as `average_above`.
     """
     score = _average(distribution, None)
     first, second = (_above(records, own, under, score, 0.0) for own, under in
@@ -108,9 +90,6 @@ def best_on_most_sets(
     """Test that a method is above all others on nearly every set, in every seed ("consistently", abstract).
 
     The effect is the number of sets of these distributions on which it is above the best of the others.
-
-    Raises:
-        NotTestable: a run has no scores, or the runs were evaluated on different benchmarks.
     """
     per_seed, conditions = {}, {}
     for seed, runs in records.seeds.items():
@@ -182,11 +161,7 @@ def _pass_at_of(counts: pd.DataFrame, name: str, k: int, whose: str) -> float:
 
 
 def counts_of(run: RunFrames, evaluation: str, whose: str) -> pd.DataFrame:
-    """Return a run's counts per problem on an evaluation.
-
-    Raises:
-        NotTestable: the run was not evaluated on it.
-    """
+    """Return a run's counts per problem on an evaluation."""
     there = "benchmark" in run.counts.columns
     counts = run.counts[run.counts["benchmark"] == evaluation] if there else run.counts
     if counts.empty:

@@ -44,11 +44,7 @@ def trainer_after(folder: RunFolder, verifier: Any) -> Any:
 
 
 def capture(folder: RunFolder) -> dict[str, Any]:
-    """Return the group as `hpt.laboratory.group.load_group` reads it.
-
-    Raises:
-        HptError: the run is not finished, has one update per step, or the step has no group of mixed outcome.
-    """
+    """Return the group as `hpt.laboratory.group.load_group` reads it."""
     from hpt.assembly import assemble
     from hpt.rewards import Verifier
 

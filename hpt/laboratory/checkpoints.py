@@ -108,15 +108,7 @@ def truth_coefficients(seen: Seen) -> Tensor:
 def question_lines(
     halves: Sequence[Seen], demonstration_length: int, n: int, longest: int, draws: int = DRAWS
 ) -> list[dict[str, Any]]:
-    """Return the four sums of `hpt.laboratory.errors.derived` of every row on one question.
-
-    Args:
-        halves: two, of independent rollouts; the demonstration's scores are the same in both.
-        demonstration_length: tokens.
-        n: rollouts of a draw.
-        longest: largest response length.
-        draws: from each half.
-    """
+    """Return the four sums of `hpt.laboratory.errors.derived` of every row on one question."""
     first, second = halves
     own = [(half.scores @ half.scores.T).double() for half in halves]
     between = (first.scores @ second.scores.T).double()
@@ -200,11 +192,7 @@ def _draw(trainer: Any, questions: Sequence[Any], first_step: int, rounds: int) 
 
 
 def measure_run(folder: RunFolder, base: Path, questions: int = QUESTIONS, half: int = HALF) -> dict[str, Any]:
-    """Return the measurement at the base, at every checkpoint a finished run kept, and at its final weights.
-
-    Raises:
-        HptError: the run is not finished.
-    """
+    """Return the measurement at the base, at every checkpoint a finished run kept, and at its final weights."""
     from hpt.checkpoint import checkpoints
     from hpt.laboratory.capture import trainer_after
     from hpt.rewards import Verifier

@@ -37,9 +37,6 @@ class TrajectorySpace:
         state: [K, L] int64, index of the prefix that precedes each token.
         prefixes: the M prefixes, shortest first.
 
-    Raises:
-        ConfigError: more than `MAX_TRAJECTORIES` trajectories.
-
     Example:
         >>> space = TrajectorySpace.of(vocabulary=3, length=2)
         >>> len(space.tokens), len(space.prefixes)

@@ -109,11 +109,7 @@ def sample_draws(experiment: Experiment, count: int, seed: int) -> Draws:
 
 
 def list_draws(experiment: Experiment, with_demonstrations: bool = True) -> Draws:
-    """Return every possible draw with its probability; expectations over them are exact.
-
-    Raises:
-        ConfigError: more than `MAX_LISTED`.
-    """
+    """Return every possible draw with its probability; expectations over them are exact."""
     everyone = torch.nonzero(experiment.pi_old > 0).flatten()
     demonstrated = torch.nonzero(experiment.question.demonstrator > 0).flatten()
     demonstrated = demonstrated if with_demonstrations else demonstrated[:1]

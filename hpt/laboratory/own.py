@@ -25,9 +25,6 @@ def method_gradients(config: RunConfig, experiment: Experiment, draws: Draws) ->
         experiment: the question and the policies.
         draws: what is seen of it; n is the draws', not the configuration's.
 
-    Raises:
-        ConfigError: a method of several stages.
-
     Example:
         >>> from hpt.laboratory.experiment import sample_draws
         >>> from hpt.laboratory.questions import make_experiment

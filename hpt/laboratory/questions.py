@@ -41,9 +41,6 @@ def make_experiment(
         mu: of the Common Objective.
         rollouts: n.
 
-    Raises:
-        ConfigError: a probability outside its range.
-
     Example:
         >>> experiment = make_experiment(seed=0, success=0.25)
         >>> round(experiment.success, 12)

@@ -1,8 +1,7 @@
 """The measurements of Section 2.3: every row's bias, variance and error as one dial is turned at a time.
 
 Each function returns a table in long form, one line per row and setting of the dial, pooled over questions whose
-success rates are spread over 0.1 to 0.9 unless success is the dial. Everything is seeded; a scale only says how many
-questions and draws.
+success rates are spread over 0.1 to 0.9 unless success is the dial. Everything is seeded.
 """
 
 from __future__ import annotations
@@ -29,29 +28,10 @@ Rows = Mapping[str, Component | str | RunConfig]
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured.
-
-    Attributes:
-        questions: random questions pooled.
-        draws: of each.
-    """
+    """How much is measured."""
 
     questions: int
     draws: int
-
-
-#: By scale; everything above ``tiny`` takes the same minutes on one core.
-SIZES = {"tiny": Size(3, 40), "mini": Size(12, 200)}
-
-
-def size_of(scale: str) -> Size:
-    """Return the size at a scale; scales above ``mini`` have ``mini``'s, a laboratory needs no GPU.
-
-    Example:
-        >>> size_of("tiny").questions
-        3
-    """
-    return SIZES.get(scale, SIZES["mini"])
 
 
 @dataclass(frozen=True)
@@ -104,17 +84,8 @@ def spread_success(questions: int) -> np.ndarray:
 def sweep(dial: str, size: Size, rows: Rows | None = None, seed: int = 0) -> pd.DataFrame:
     """Return bias, variance and error of every row at every setting of a dial.
 
-    Args:
-        dial: key of `DIALS`.
-        size: how much is measured.
-        rows: label -> use of a row; None = all of `USES`.
-        seed: of the questions and draws.
-
     Returns:
         A line per (dial, value, row) with the columns of `hpt.laboratory.errors.pooled`.
-
-    Raises:
-        ConfigError: no such dial.
     """
     if dial not in DIALS:
         raise ConfigError("dial", dial, "one of " + ", ".join(DIALS), "correct the name")

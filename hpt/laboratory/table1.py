@@ -34,14 +34,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Reading:
-    """A point at which Table 1 or the text simplifies.
-
-    Attributes:
-        name: of the point.
-        printed: what the paper says.
-        used: what the method's own paper has.
-        rows_printed, rows_used: the two as rows; several rows act together.
-    """
+    """A point at which Table 1 or the text simplifies."""
 
     name: str
     printed: str

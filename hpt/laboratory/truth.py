@@ -87,9 +87,6 @@ def objective(
         mu: weight of data adherence, at least 0.
         trust: lambda of Appendix B.2.
         reference: pi_ref of the trust region, [K], positive; needed where ``trust`` is not 0.
-
-    Returns:
-        Scalar.
     """
     logprobs = trajectory_logprobs(policy, parameters)
     demonstrated = question.demonstrator > 0
@@ -147,15 +144,7 @@ def two_term_gradient(pi: Tensor, scores: Tensor, question: Question, mu: float)
 def unified_advantage(
     pi: Tensor, question: Question, mu: float, trust: float = 0.0, reference: Tensor | None = None
 ) -> Tensor:
-    """Return A_uni of Eq. 4, r + mu pi_beta / pi, [K]; with ``trust`` the one of Appendix B.2.
-
-    Args:
-        pi: the current policy.
-        question: rewards and demonstrator.
-        mu: weight of data adherence.
-        trust: lambda.
-        reference: pi_ref of the trust region.
-    """
+    """Return A_uni of Eq. 4, r + mu pi_beta / pi, [K]; with ``trust`` the one of Appendix B.2."""
     value = question.reward + mu * question.demonstrator / pi
     if trust:
         assert reference is not None, "a trust region needs the policy it is around"
@@ -172,18 +161,6 @@ def unified_gradient(pi: Tensor, scores: Tensor, advantage: Tensor, sampled_from
     drawn = sampled_from > 0
     ratio = torch.where(drawn, pi / sampled_from.where(drawn, torch.ones_like(pi)), torch.zeros_like(pi))
     return score_expectation(ratio * advantage, scores, sampled_from)
-
-
-def single_sample_variance(pi: Tensor, scores: Tensor, advantage: Tensor, sampled_from: Tensor) -> float:
-    """Return the trace of the covariance of one draw of Eq. 3's estimator: all references agree in the mean, not here.
-
-    Args:
-        pi, scores, advantage, sampled_from: as in `unified_gradient`; ``sampled_from`` positive.
-    """
-    weights = pi / sampled_from * advantage
-    second = (sampled_from * weights**2) @ (scores**2).sum(1)
-    mean = unified_gradient(pi, scores, advantage, sampled_from)
-    return float(second - mean @ mean)
 
 
 def lost_by_coverage(pi: Tensor, scores: Tensor, advantage: Tensor, sampled_from: Tensor) -> Tensor:

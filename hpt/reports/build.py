@@ -195,18 +195,7 @@ def available(
     store: RecordStore | FinishedRuns,
     custom: Sequence[str] = (),
 ) -> list[Available]:
-    """Return, for each of the artefacts, the seeds that the store allows and what is missing for the others.
-
-    Args:
-        scale: key of `hpt.scales.SCALES`.
-        artefacts: names.
-        seeds: run seeds.
-        store: the records, or the run folders.
-        custom: methods of the user's, further lines of the artefacts that take some.
-
-    Raises:
-        RecordFault: a record is damaged.
-    """
+    """Return, for each of the artefacts, the seeds that the store allows and what is missing for the others."""
     lacking: dict[str, str] = {}  # artefacts share runs; the same run with other evaluations is another question
 
     def lacks(run: PlannedRun) -> str:
