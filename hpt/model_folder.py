@@ -62,13 +62,14 @@ def check_context(folder: str | os.PathLike[str], tokens: int) -> None:
         ConfigError: beyond its positions a model answers nonsense, or not at all.
     """
     config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
-    positions = config.get("max_position_embeddings")
+    name = "n_positions" if "n_positions" in config else "max_position_embeddings"  # GPT-2's name for them
+    positions = config.get(name)
     if positions is not None and positions < tokens:
         remedy = (
             f"--set rollout.max_model_tokens={positions}, with data.max_prompt_tokens and rollout.max_response_tokens "
             "that fit in it; or raise the model's positions and its rotary base"
         )
-        allowed = f"at most the model's max_position_embeddings = {positions}"
+        allowed = f"at most the model's {name} = {positions}"
         raise ConfigError("rollout.max_model_tokens", tokens, allowed, remedy)
 
 

@@ -282,7 +282,10 @@ def another(field: FieldInfo, value: Any) -> Any:
     return "something else" if isinstance(value, str) or str in get_args(field.annotation) else 7
 
 
-NOT_HASHED = {"checkpoint.every", "checkpoint.keep", "diagnostics.gradient_cosine_every", "policy.path", "data.folder"}
+NOT_HASHED = {
+    "checkpoint.every", "checkpoint.keep", "diagnostics.gradient_cosine_every", "diagnostics.max_mean_logprob_gap",
+    "diagnostics.rollouts_over_gap", "policy.path", "data.folder",
+}  # fmt: skip
 
 
 def with_value(config: RunConfig, name: str, value: Any) -> RunConfig:

@@ -18,6 +18,7 @@ from hpt.config import RunConfig
 from hpt.engine import PolicyEngine
 from hpt.errors import ConfigError
 from hpt.logprob_gap import check_own_forward
+from hpt.model_folder import check_context
 from hpt.policy import PolicyModule, forward_micro_batch, load_model
 from hpt.tasks.tokenizer import VOCABULARY
 from tests.digits import digits_config, write_digits
@@ -170,6 +171,15 @@ def test_a_family_whose_logits_are_not_known_is_refused() -> None:
     check(1.0)
     with pytest.raises(ConfigError, match=r"policy.path.*Qwen2ForCausalLM's differ by .* nats on average"):
         check(1.05)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_response_beyond_a_models_positions_is_refused(family: str, tmp_path: Path) -> None:
+    """Whatever the family calls them."""
+    new_model(family, "tied").config.save_pretrained(tmp_path)
+    check_context(tmp_path, 128)
+    with pytest.raises(ConfigError, match=r"rollout.max_model_tokens = 129: allowed is at most the model's .* = 128"):
+        check_context(tmp_path, 129)
 
 
 def test_a_model_without_a_body_and_a_head_is_refused() -> None:
