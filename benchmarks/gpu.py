@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from hpt.batch import DEMONSTRATION, Part, Trajectory, WeightedTrajectory
 from hpt.engine import PolicyEngine
 from hpt.files import write_json
 from hpt.plan import SHAPES, ModelShape
@@ -28,6 +27,7 @@ from hpt.runs import provenance
 from hpt.settings import EngineSettings, OptimizerSettings, RolloutSettings
 from hpt.tasks.graded import TINY_WORLD
 from hpt.tasks.tokenizer import build_tokenizer
+from hpt.trajectory import DEMONSTRATION, Part, Trajectory, WeightedTrajectory
 from hpt.update import Updater
 from hpt.upge import likelihood
 from hpt.upge.rows import ROWS

@@ -19,7 +19,8 @@ from torch import Tensor
 from benchmarks.recording import Bound, Result
 from hpt.upge.advantage import RolloutGroups, advantages
 from hpt.upge.aggregation import StepCounts, trajectory_scales
-from hpt.upge.estimator import ROWS, Component, Row, TokenStreams, upge_loss
+from hpt.upge.estimator import ROWS, Component, Row, upge_loss
+from hpt.upge.row import TokenStreams
 
 QUESTIONS, ROLLOUTS, PROMPT, LONGEST, VOCABULARY = 4, 6, 5, 12, 40
 #: Relative to the longest entry; float64 sums over a few hundred tokens lose 1e-14.

@@ -7,6 +7,7 @@ from typing import Any
 import psutil
 import torch
 
+from hpt.build import build_config
 from hpt.config import RunConfig
 from hpt.curves import validation_rows
 from hpt.data.sources import curve_sets
@@ -17,7 +18,6 @@ from hpt.policy import load_model
 from hpt.resolve import base_config
 from hpt.rewards import Verifier
 from hpt.rollout import Sampler
-from hpt.scales import build_config
 from hpt.trainer import Trainer
 
 

@@ -26,9 +26,9 @@ from numpy.typing import ArrayLike
 from hpt.errors import ConfigError
 from hpt.upge.advantage import RolloutGroups, advantages
 from hpt.upge.aggregation import StepCounts, trajectory_scales
-from hpt.upge.estimator import ROWS, Component, TokenStreams
+from hpt.upge.estimator import ROWS, Component
 from hpt.upge.estimator import upge_loss as estimator_loss
-from hpt.upge.row import Row
+from hpt.upge.row import Row, TokenStreams
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -506,9 +506,9 @@ def train(
         >>> run = hpt.train("hpt", scale="tiny", settings={"gate.count": 1})  # doctest: +SKIP
         >>> run.metrics.plot(x="step", y="rollout/reward")  # doctest: +SKIP
     """
+    from hpt.build import build_config
     from hpt.experiments import run_with_base
     from hpt.resolve import base_config
-    from hpt.scales import build_config
 
     given = dict(settings or {})
     if data is not None:
@@ -667,8 +667,8 @@ def _verifier() -> Verifier:
 
 def _changed_settings(config: Any) -> str:
     """Return the settings that move a number and differ from the method's own at this scale, base and seed."""
+    from hpt.build import build_config
     from hpt.config import MOVES_NO_NUMBER
-    from hpt.scales import build_config
 
     if config.method == "pretrain":  # made by a recipe
         return ""

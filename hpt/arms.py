@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from hpt.build import build_config
 from hpt.config import RunConfig
 from hpt.errors import ConfigError
 from hpt.methods import method_named
-from hpt.scales import build_config
 from hpt.settings import GateSettings
 
 #: The evaluation sets of the mini world that stand for the paper's in- and out-of-distribution benchmarks.

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hpt.batch import Part, Trajectory, WeightedTrajectory
 from hpt.config import RunConfig
 from hpt.methods import Component, Method, compares_with_rollouts, resolved_row
+from hpt.trajectory import Part, Trajectory, WeightedTrajectory
 from hpt.upge.advantage import RolloutGroups, advantages, updated_baseline
 from hpt.upge.aggregation import StepCounts, trajectory_scales
 from hpt.upge.rows import Row

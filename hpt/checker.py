@@ -19,6 +19,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from hpt.build import build_config, check_custom_parts, check_gate
 from hpt.config import RunConfig
 from hpt.errors import ConfigError, HptError
 from hpt.gate import feedback_coefficients
@@ -33,11 +34,11 @@ from hpt.laboratory.random_batch import (
 )
 from hpt.methods import METHODS, Method, resolved_row, stages_of
 from hpt.plugins import checked, refresh, resolve, spelled
-from hpt.scales import build_config, check_custom_parts, check_gate
 from hpt.settings import GateSettings
 from hpt.upge.coefficient import COEFFICIENTS
-from hpt.upge.estimator import ROWS, Row, TokenStreams, upge_loss
+from hpt.upge.estimator import ROWS, Row, upge_loss
 from hpt.upge.reference import DENOMINATORS
+from hpt.upge.row import TokenStreams
 from hpt.upge.stabilization import MASKS
 
 Data = Literal["rollouts", "demonstration"]

@@ -20,7 +20,7 @@ runs_app = typer.Typer(no_args_is_help=True, help="List, show, compare, export, 
 
 def records_of(reports_dir: Path, scale: str) -> Path:
     """Return the folder of a scale's records."""
-    from hpt.scales import build_config
+    from hpt.build import build_config
 
     return reports_dir / build_config("hpt", scale=scale).scale / "records"
 

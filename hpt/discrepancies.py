@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hpt.arms import IN_DISTRIBUTION, Arm, Artefact
-from hpt.scales import build_config
+from hpt.build import build_config
 
 POLICY = "weak"
 #: Half the steps of the tables: the price is that of learning more slowly, too. Other scales have no short runs here.

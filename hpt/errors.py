@@ -1,5 +1,8 @@
 """The exceptions a user of hpt can meet; every message names the field, the value, what is allowed and the remedy."""
 
+import os
+import sys
+
 
 class HptError(Exception):
     """Base class of every error this package raises on purpose.
@@ -57,3 +60,13 @@ class TrainingFault(HptError):
 
 class RecordFault(HptError):
     """A stored record (checkpoint, metrics, evaluation) is damaged, missing or from another configuration."""
+
+
+_SAID: set[str] = set()
+
+
+def warn(message: str) -> None:
+    """Say what is odd though work goes on: on stderr, once per process, by the first rank; `hpt.pool` passes it on."""
+    if os.environ.get("RANK", "0") == "0" and message not in _SAID:
+        _SAID.add(message)
+        print(f"warning: {message}", file=sys.stderr, flush=True)

@@ -12,7 +12,7 @@ import pandas as pd
 from pydantic import Field
 
 from hpt.config import RunConfig, digest
-from hpt.ranks import warn
+from hpt.errors import warn
 from hpt.rewards import Verifier
 from hpt.rollout import Sampler, SamplingRequest, request_seed
 from hpt.settings import Settings

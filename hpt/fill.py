@@ -13,9 +13,9 @@ from hpt.data.sources import fetch_sets
 from hpt.experiments import PlannedRun, planned_runs
 from hpt.export import RecordStore, export_run, record_folders, recorded_config
 from hpt.job import Job
-from hpt.reports.pages import few
 from hpt.resolve import initial_run, is_ready
 from hpt.runs import RunFolder, run_folders
+from hpt.text import few
 
 
 def lacking_runs(

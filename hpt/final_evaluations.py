@@ -40,7 +40,7 @@ def evaluation_key(config: RunConfig, name: str) -> tuple[Any, list[Problem], st
 
 def sampling_config(config: RunConfig) -> RunConfig:
     """Return the settings a policy is evaluated with: its own, or for a base made here or fetched, its scale's."""
-    from hpt.scales import build_config
+    from hpt.build import build_config
 
     if config.method != "pretrain" or config.data.source.startswith(FOLDER):
         return config

@@ -6,10 +6,7 @@ g: a switch at a threshold gamma. The threshold is stored as a *count* of correc
 takes the values 0/n ... n/n and a float 0.125 would make "P <= gamma" a question of rounding.
 """
 
-import sys
 from collections.abc import Callable
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 
@@ -91,15 +88,3 @@ def feedback_coefficients(
         (array([0., 0., 1., 1.]), array([1., 1., 0., 0.]))
     """
     return resolve(FEEDBACK, gate.kind, "gate.kind")(gate, np.asarray(correct_counts), rollouts_per_prompt)
-
-
-class _CallableModule(ModuleType):
-    """`hpt.gate` is also a function (`hpt.api.gate`): importing this module must not take its place."""
-
-    def __call__(self, *arguments: Any, **settings: Any) -> tuple[np.ndarray, np.ndarray]:
-        from hpt.api import gate
-
-        return gate(*arguments, **settings)
-
-
-sys.modules[__name__].__class__ = _CallableModule

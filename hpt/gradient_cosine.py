@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 
 from hpt.assembly import Assembled
-from hpt.batch import WeightedTrajectory
+from hpt.trajectory import WeightedTrajectory
 from hpt.update import Updater
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from hpt.batch import DEMONSTRATION, Trajectory
 from hpt.ranks import Ranks
 from hpt.records import GradedRollouts
 from hpt.rewards import Verdict, Verifier
 from hpt.tasks.problems import Problem
+from hpt.trajectory import DEMONSTRATION, Trajectory
 
 
 def grade_rollouts(

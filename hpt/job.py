@@ -17,7 +17,7 @@ import numpy as np
 
 from hpt.config import RunConfig, validate
 from hpt.data.sources import curve_sets, training_problems_of
-from hpt.errors import ConfigError, HptError
+from hpt.errors import ConfigError, HptError, warn
 from hpt.files import read_json, write_json
 from hpt.final_evaluations import evaluate_run
 from hpt.integrity import (
@@ -30,7 +30,7 @@ from hpt.integrity import (
 from hpt.methods import names_used, stages_of
 from hpt.model_folder import load_tokenizer, save_model_folder
 from hpt.plugins import check_unchanged, keep_sources
-from hpt.ranks import finish_watch, first_failure, launched_rank, launched_ranks, report_failure, warn
+from hpt.ranks import finish_watch, first_failure, launched_rank, launched_ranks, report_failure
 from hpt.resolve import FOLDER, HUB, resolve_run
 from hpt.runs import RunFolder, provenance
 from hpt.tasks.prompts import EncodedTraining, encode_training

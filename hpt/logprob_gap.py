@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 
-from hpt.batch import DEMONSTRATION, Trajectory, WeightedTrajectory, collate
+from hpt.batch import collate
 from hpt.errors import ConfigError, TrainingFault
 from hpt.policy import forward_micro_batch
+from hpt.trajectory import DEMONSTRATION, Trajectory, WeightedTrajectory
+from hpt.update import Gap, gap_of
 
 if TYPE_CHECKING:
     from hpt.assembly import Assembled, QuestionBatch
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
     from hpt.update import Updater
 
 Item = TypeVar("Item")
-#: Of one response: the largest |difference of log-probs|, their sum, and tokens.
-Gap = tuple[float, float, int]
 
 #: Bound of the mean gap, nats per token, by ``policy.dtype``. Rounding moves single improbable tokens far (5 nats are
 #: allowed at scale full) and the mean hardly: on SmolLM2-135M by 2e-5 in float32 and 0.04 in bfloat16, where an output
@@ -94,17 +94,6 @@ class LogprobGap:
             told += f" rollout.max_logprob_gap = {self.bound:g}"
             raise TrainingFault(f"{told}. The same command draws the same again; to train on it, add "
                                 f"--set diagnostics.rollouts_over_gap={over}, with which the run goes on")  # fmt: skip
-
-
-def gap_of(logprobs: np.ndarray, others: np.ndarray) -> Gap:
-    """Return (largest, sum, tokens) of |log-prob - other log-prob| over the tokens of one response [len].
-
-    Example:
-        >>> gap_of(np.array([-1.0, -2.0]), np.array([-1.5, -2.0]))
-        (0.5, 0.5, 2)
-    """
-    gaps = np.abs(logprobs - others)
-    return float(gaps.max()), float(gaps.sum()), len(gaps)
 
 
 def spread_sample(items: Sequence[Item], at_least: int) -> list[Item]:

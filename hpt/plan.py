@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hpt.build import build_config
 from hpt.config import RunConfig, flat
 from hpt.data.sources import evaluation_set
 from hpt.data.table import dataset_named
@@ -26,7 +27,7 @@ from hpt.final_evaluations import missing_evaluations
 from hpt.methods import stages_of
 from hpt.ranks import sampler_width
 from hpt.runs import run_folders
-from hpt.scales import build_config
+from hpt.text import duration
 
 GIB = 2**30
 #: Tokens of weights that ZeRO-3 holds whole at once (DeepSpeed's ``stage3_max_live_parameters``).
@@ -550,16 +551,3 @@ def print_plan(plan: Plan, root: Path, console: Any) -> None:
         print_text("one command per run, in an order in which what a run starts from comes first:")
         for run in plan.runs:
             print_text(command(run, root, plan.machine))
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as people say it.
-
-    Example:
-        >>> duration(42), duration(600), duration(9000), duration(1_234_000)
-        ('42 s', '10 min', '2.5 h', '343 h')
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    hours = seconds / 3600
-    return f"{seconds / 60:.0f} min" if hours < 1.5 else f"{hours:.1f} h" if hours < 10 else f"{hours:,.0f} h"

@@ -17,16 +17,16 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from hpt.errors import ConfigError, HptError, RunRefused
+from hpt.errors import ConfigError, HptError, RunRefused, warn
 from hpt.files import write_json, writing
 from hpt.job import Job
 from hpt.launch import end_with_parent, job_command, launcher_options, visible_gpus
 from hpt.locks import holder
-from hpt.plan import duration
 from hpt.plugins import folders
-from hpt.ranks import LAUNCHED, PARENT, launched, warn
+from hpt.ranks import LAUNCHED, PARENT, launched
 from hpt.resolve import is_ready, resolve_run
 from hpt.runs import RunFolder
+from hpt.text import duration
 
 
 @dataclass

@@ -16,7 +16,6 @@ import pandas as pd
 import torch
 from torch import nn
 
-from hpt.batch import DEMONSTRATION, Part, Trajectory, WeightedTrajectory
 from hpt.checkpoint import load_newest, save_checkpoint
 from hpt.config import RunConfig
 from hpt.engine import PolicyEngine, join
@@ -35,6 +34,7 @@ from hpt.tasks.corpus import (
 )
 from hpt.tasks.graded import GradedWorld, world_named
 from hpt.tasks.tokenizer import build_tokenizer
+from hpt.trajectory import DEMONSTRATION, Part, Trajectory, WeightedTrajectory
 from hpt.update import Updater, sums_over_ranks
 from hpt.upge.rows import ROWS
 

@@ -124,16 +124,6 @@ def launched_ranks() -> int:
     return int(os.environ["WORLD_SIZE"]) if launched() else 1
 
 
-_SAID: set[str] = set()
-
-
-def warn(message: str) -> None:
-    """Say what is odd though work goes on: on stderr, once per process, by the first rank; `hpt.pool` passes it on."""
-    if launched_rank() == 0 and message not in _SAID:
-        _SAID.add(message)
-        print(f"warning: {message}", file=sys.stderr, flush=True)
-
-
 class RankWatch(threading.Thread):
     """Ends this process when another rank failed or gives no sign of life.
 

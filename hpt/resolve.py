@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hpt.build import build_config
 from hpt.config import RunConfig, digest, merge, validate
 from hpt.data.sources import curve_sets, training_problems_of
 from hpt.errors import ConfigError, HptError
@@ -17,7 +18,6 @@ from hpt.model_folder import check_context, check_model_folder, model_hashes
 from hpt.plugins import module_hashes
 from hpt.public_models import MODELS
 from hpt.runs import RunFolder
-from hpt.scales import build_config
 from hpt.tasks.corpus import BASES, base_recipe
 from hpt.tasks.graded import world_named
 from hpt.tasks.problems import problems_hash

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpt.errors import ConfigError, HptError, TrainingFault
+from hpt.errors import ConfigError, HptError, TrainingFault, warn
 from hpt.model_folder import load_tokenizer
-from hpt.ranks import sampler_width, warn
+from hpt.ranks import sampler_width
 from hpt.settings import RolloutSettings
 
 if TYPE_CHECKING:  # planning a run reads this module's settings and must not wait for PyTorch

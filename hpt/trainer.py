@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 
 from hpt.assembly import Assembled, QuestionBatch, assemble, baseline_after
-from hpt.batch import Trajectory
 from hpt.checkpoint import Records, TrainingState
 from hpt.config import RunConfig
 from hpt.engine import PolicyEngine, StepOutcome
@@ -38,6 +37,7 @@ from hpt.records import GradedRollouts, gate_metrics, rollout_metrics, rollout_r
 from hpt.rewards import Verdict, Verifier
 from hpt.rollout import Sampler, SamplingRequest, request_seed
 from hpt.tasks.problems import Problem
+from hpt.trajectory import Trajectory
 from hpt.update import Updater, sums_over_ranks
 
 

@@ -10,17 +10,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hpt.batch import MicroBatch, WeightedTrajectory, collate, split_into_micro_batches, split_over_ranks
+from hpt.batch import MicroBatch, collate, split_into_micro_batches, split_over_ranks
 from hpt.batch import zero_weight_filler as filler
 from hpt.engine import PolicyEngine, StepOutcome
-from hpt.logprob_gap import Gap, gap_of
 from hpt.policy import forward_micro_batch
-from hpt.upge.estimator import Component, TokenStreams, upge_loss
+from hpt.trajectory import WeightedTrajectory
+from hpt.upge.estimator import Component, upge_loss
 from hpt.upge.regularisers import entropy_bonus, kl_to_reference
+from hpt.upge.row import TokenStreams
 from hpt.upge.rows import Row
 
 #: Sums of a metric over tokens or trajectories, to be added over micro-batches and ranks before anything is divided.
 Sums = dict[str, float]
+#: Of one response: the largest |difference of log-probs|, their sum, and tokens.
+Gap = tuple[float, float, int]
 
 
 def micro_batch_loss(
@@ -187,3 +190,14 @@ def sums_over_ranks(engine: PolicyEngine, own: dict[str, float]) -> dict[str, fl
         return own
     gathered = engine.gather([own])
     return {name: sum(part.get(name, 0.0) for part in gathered) for part in gathered for name in part}
+
+
+def gap_of(logprobs: np.ndarray, others: np.ndarray) -> Gap:
+    """Return (largest, sum, tokens) of |log-prob - other log-prob| over the tokens of one response [len].
+
+    Example:
+        >>> gap_of(np.array([-1.0, -2.0]), np.array([-1.5, -2.0]))
+        (0.5, 0.5, 2)
+    """
+    gaps = np.abs(logprobs - others)
+    return float(gaps.max()), float(gaps.sum()), len(gaps)

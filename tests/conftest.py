@@ -50,11 +50,11 @@ def digits_runs(tmp_path_factory: pytest.TempPathFactory) -> "dict[str, Undistur
 @pytest.fixture(scope="session")
 def tiny_runs(tmp_path_factory: pytest.TempPathFactory) -> "dict[str, RunFolder]":
     """The tiny scale's weak base and two methods trained from it, as ``hpt`` makes them; by method (half a minute)."""
+    from hpt.build import build_config
     from hpt.job import Job
     from hpt.pool import run_jobs
     from hpt.resolve import base_config, resolve_run
     from hpt.runs import RunFolder
-    from hpt.scales import build_config
 
     root = tmp_path_factory.mktemp("tiny")
     configs = [build_config(method, scale="tiny") for method in ("hpt", "sft_then_grpo")]

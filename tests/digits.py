@@ -8,8 +8,8 @@ depends on nothing but the package's arithmetic.
 from pathlib import Path
 from typing import Any
 
+from hpt.build import build_config
 from hpt.config import RunConfig
-from hpt.scales import build_config
 from hpt.tasks.graded import TINY_WORLD
 from hpt.tasks.problems import Problem, save_problems
 from hpt.tasks.tokenizer import VOCABULARY, build_tokenizer

@@ -12,10 +12,11 @@ from typing import Any
 
 import pandas as pd
 
+from hpt.build import build_config
 from hpt.config import NUMERICS_VERSION, RunConfig, digest
 from hpt.methods import METHODS
 from hpt.runs import RunFolder
-from hpt.scales import RECIPES, build_config
+from hpt.scales import RECIPES
 from hpt.tasks.graded import MINI_WORLD, TINY_WORLD, training_problems
 from hpt.tasks.problems import problems_hash
 from hpt.tasks.sets import evaluation_sets

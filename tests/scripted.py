@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from hpt.boxes import last_boxed
+from hpt.build import build_config
 from hpt.config import RunConfig
 from hpt.curves import validation_rows
 from hpt.engine import PolicyEngine
 from hpt.rewards import Grade, Verdict
 from hpt.rollout import Sample, SamplingRequest
-from hpt.scales import build_config
 from hpt.tasks.graded import TINY_WORLD
 from hpt.tasks.problems import Problem
 from hpt.tasks.prompts import demonstration_tokens, prompt_tokens

@@ -6,17 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpt.batch import (
-    DEMONSTRATION,
-    MicroBatch,
-    Part,
-    Trajectory,
-    WeightedTrajectory,
-    collate,
-    split_into_micro_batches,
-    split_over_ranks,
-    zero_weight_filler,
-)
+from hpt.batch import MicroBatch, collate, split_into_micro_batches, split_over_ranks, zero_weight_filler
+from hpt.trajectory import DEMONSTRATION, Part, Trajectory, WeightedTrajectory
 
 LAYOUTS = ("padded", "packed")
 

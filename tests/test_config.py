@@ -9,10 +9,11 @@ import pytest
 from pydantic.fields import FieldInfo
 
 from hpt import config as config_module
+from hpt.build import build_config
 from hpt.config import RunConfig, merge, nest, validate
 from hpt.errors import ConfigError
 from hpt.methods import METHODS
-from hpt.scales import RECIPES, SCALES, build_config
+from hpt.scales import RECIPES, SCALES
 from hpt.settings import Settings
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from hpt.boxes import last_boxed
+from hpt.build import build_config
 from hpt.config import merge, validate
 from hpt.data import table
 from hpt.data.leakage import leaks
@@ -32,7 +33,6 @@ from hpt.errors import ConfigError
 from hpt.experiments import run_with_base
 from hpt.paper import paper_data
 from hpt.resolve import given_base_config, resolve_run
-from hpt.scales import build_config
 from hpt.tasks.problems import Problem, save_problems
 from tests.digits import write_digits
 from tests.public_rows import HUB, SYSTEM, rows_of, write

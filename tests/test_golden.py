@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from hpt.build import build_config
 from hpt.config import NUMERICS_VERSION
-from hpt.scales import build_config
 from tests import golden
 from tests.digits import digits_config, write_digits
 from tests.jobs import Undisturbed, run_to_end

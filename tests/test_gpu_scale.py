@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from hpt.build import build_config
 from hpt.catalogue import ARTEFACTS
 from hpt.config import RunConfig
 from hpt.experiments import check_training_set
@@ -12,7 +13,7 @@ from hpt.final_evaluations import sampling_config
 from hpt.plan import machine_of, shape_of, warnings_of
 from hpt.resolve import base_config
 from hpt.runs import RunFolder
-from hpt.scales import TUNED, build_config
+from hpt.scales import TUNED
 from hpt.tasks import corpus
 from hpt.tasks.corpus import base_recipe, documents
 from hpt.tasks.graded import GPU_WORLD, MINI_WORLD, training_problems

@@ -17,12 +17,13 @@ import numpy as np
 import pytest
 
 from hpt.assembly import Assembled, QuestionBatch, assemble, baseline_after, split_into_updates
-from hpt.batch import DEMONSTRATION, Trajectory, WeightedTrajectory
+from hpt.build import build_config
 from hpt.config import RunConfig, validate
 from hpt.errors import ConfigError
 from hpt.gate import feedback_coefficients
 from hpt.methods import METHODS, Component, Method, method_named, resolved_row, stage_at, stages_of
-from hpt.scales import RECIPES, build_config
+from hpt.scales import RECIPES
+from hpt.trajectory import DEMONSTRATION, Trajectory, WeightedTrajectory
 from hpt.upge.rows import ROWS
 
 SETTINGS = {

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from hpt.build import build_config
 from hpt.errors import ConfigError
 from hpt.experiments import planned_runs
 from hpt.export import RunRecords, load_records
@@ -19,7 +20,6 @@ from hpt.laboratory.questions import make_experiment
 from hpt.laboratory.sweeps import Size, plane, plane_sums
 from hpt.reports.build import FinishedRuns, notebook_tasks
 from hpt.reports.frames import against, curves, label, scores, validation
-from hpt.scales import build_config
 from tests.fabricated import fabricate
 
 OWN = "hpt.examples.smooth_gate:METHOD"

@@ -13,6 +13,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from hpt.build import build_config
 from hpt.cli import app, parse_settings
 from hpt.config import RunConfig
 from hpt.errors import ConfigError
@@ -40,7 +41,6 @@ from hpt.plan import (
 )
 from hpt.policy import PolicyModule, checkpoint_activations
 from hpt.resolve import base_config
-from hpt.scales import build_config
 from tests.fabricated import fabricate
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hpt.build import build_config
 from hpt.cli import main
 from hpt.errors import ConfigError
 from hpt.export import recorded_config, with_data_hash
@@ -17,7 +18,6 @@ from hpt.methods import names_used
 from hpt.plugins import check_unchanged, code_hash, folders, keep_sources, module_hashes, refresh
 from hpt.resolve import resolve_run
 from hpt.runs import RunFolder
-from hpt.scales import build_config
 
 RECORDS = Path(__file__).resolve().parent.parent / "reports" / "mini" / "records"
 GATE = "def gate(settings, correct, n):\n    return correct / n, 1 - correct / n\n"

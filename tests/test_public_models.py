@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from hpt.build import build_config
 from hpt.config import RunConfig
 from hpt.data.sources import evaluation_at
 from hpt.errors import ConfigError
@@ -19,7 +20,6 @@ from hpt.policy import attention_and_layout
 from hpt.public_models import MODELS, RECORD, changed_config, prepare_model, setting_of
 from hpt.resolve import base_config, given_base_config, public_base_config, resolve_run
 from hpt.runs import RunFolder
-from hpt.scales import build_config
 from tests.tokenizers_like import like_qwen
 
 #: Keys and values as published by their makers, the architecture's part.

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from hpt.build import build_config
 from hpt.errors import ConfigError
-from hpt.scales import build_config
 from hpt.tasks.corpus import base_recipe, documents, model_config
 from hpt.tasks.graded import MINI_WORLD, training_problems
 from hpt.tasks.prompts import encode_training

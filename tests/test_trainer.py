@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from hpt.batch import WeightedTrajectory
 from hpt.checkpoint import TrainingState
 from hpt.engine import PolicyEngine
 from hpt.errors import TrainingFault
@@ -21,6 +20,7 @@ from hpt.policy import PolicyModule
 from hpt.rollout import NO_WEIGHTS
 from hpt.settings import EngineSettings, OptimizerSettings
 from hpt.trainer import Trainer
+from hpt.trajectory import WeightedTrajectory
 from hpt.update import Updater
 from hpt.upge import likelihood
 from hpt.upge.rows import ROWS

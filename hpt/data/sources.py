@@ -83,7 +83,7 @@ def evaluation_at(config: RunConfig, name: str) -> str:
     benchmarks themselves, and ``@256`` is the paper's 2,048.
 
     Example:
-        >>> from hpt.scales import build_config
+        >>> from hpt.build import build_config
         >>> evaluation_at(build_config("hpt", scale="full"), "contest-b@256")
         'aime25@2048'
     """

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from hpt.batch import Trajectory, WeightedTrajectory
 from hpt.config import RunConfig
 from hpt.errors import HptError
 from hpt.files import read_json
@@ -23,6 +22,7 @@ from hpt.integrity import check
 from hpt.job import encoded_training
 from hpt.laboratory.group import PATH
 from hpt.runs import RunFolder, source_commit
+from hpt.trajectory import Trajectory, WeightedTrajectory
 
 
 def trainer_after(folder: RunFolder, verifier: Any) -> Any:

@@ -21,7 +21,7 @@ from hpt.laboratory.exact import (
     token_logprobs,
 )
 from hpt.laboratory.truth import Question, Situation
-from hpt.upge.estimator import TokenStreams
+from hpt.upge.row import TokenStreams
 
 #: name -> policy, vocabulary, longest, whether a token ends, seed, spread of the parameters.
 CASES: dict[str, tuple[type[ExactPolicy], int, int, bool, int, float]] = {
@@ -139,3 +139,25 @@ def token_surrogate(own: Case, advantage: Tensor, eps: float | None) -> Tensor:
         return (own.pi_old[:, None] * space.mask * value).sum()
 
     return own.gradient(surrogate)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One statement on one policy.
+
+    Attributes:
+        paper: equation, lemma or appendix.
+        states: in words.
+        identity: whether both sides should be the same; else it is said where that ends.
+        difference: largest entry of left minus right, relative to the length of the left side.
+    """
+
+    paper: str
+    states: str
+    identity: bool
+    difference: float
+
+
+def difference(left: Tensor, right: Tensor) -> float:
+    """Return max |left - right| / |left|."""
+    return float((left - right).abs().max() / left.norm())

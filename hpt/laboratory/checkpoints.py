@@ -24,14 +24,16 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from hpt.batch import Trajectory, WeightedTrajectory, collate
+from hpt.batch import collate
 from hpt.errors import HptError
 from hpt.files import read_json
 from hpt.policy import forward_micro_batch, load_model
 from hpt.runs import RunFolder, source_commit
+from hpt.trajectory import Trajectory, WeightedTrajectory
 from hpt.upge.advantage import RolloutGroups, advantages
 from hpt.upge.aggregation import StepCounts, trajectory_scales
-from hpt.upge.estimator import ROWS, TokenStreams, unified_weights
+from hpt.upge.estimator import ROWS, unified_weights
+from hpt.upge.row import TokenStreams
 
 PATH = Path(__file__).with_name("checkpoints.json")
 #: Rows that act on rollouts and, on fresh ones, differ: DAPO's is CISPO's too, GRPO's also GSPO's and without clipping.

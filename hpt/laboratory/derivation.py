@@ -9,7 +9,6 @@ to 13.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pandas as pd
 import torch
@@ -20,7 +19,9 @@ from hpt.laboratory.cases import (
     CASES,
     ONE_TOKEN,
     Case,
+    Check,
     case,
+    difference,
     every_trajectory,
     make_case,
     references,
@@ -40,28 +41,6 @@ ADHERENCE, TRUST, EPS = 0.3, 0.2, 0.2
 #: Dr. GRPO with and without its mask: token ratios over pi_old and nothing else.
 CLIPPED = ROWS["dr_grpo"].with_parameters(clip_eps_low=EPS, clip_eps_high=EPS)
 UNMASKED = ROWS["dr_grpo"].with_parameters(clip_eps_low=None, clip_eps_high=None)
-
-
-@dataclass(frozen=True)
-class Check:
-    """One statement on one policy.
-
-    Attributes:
-        paper: equation, lemma or appendix.
-        states: in words.
-        identity: whether both sides should be the same; else it is said where that ends.
-        difference: largest entry of left minus right, relative to the length of the left side.
-    """
-
-    paper: str
-    states: str
-    identity: bool
-    difference: float
-
-
-def difference(left: Tensor, right: Tensor) -> float:
-    """Return max |left - right| / |left|."""
-    return float((left - right).abs().max() / left.norm())
 
 
 def checks(own: Case) -> Iterator[Check]:

@@ -22,7 +22,8 @@ from hpt.plugins import resolve
 from hpt.upge import estimator
 from hpt.upge.advantage import RolloutGroups, advantages
 from hpt.upge.aggregation import StepCounts, trajectory_scales
-from hpt.upge.estimator import ROWS, Row, TokenStreams, upge_loss
+from hpt.upge.estimator import ROWS, Row, upge_loss
+from hpt.upge.row import TokenStreams
 from hpt.upge.stabilization import BATCH_MASKS
 
 #: Draws that may be listed instead of sampled.

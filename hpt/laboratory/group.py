@@ -10,8 +10,9 @@ import torch
 from hpt.files import read_json
 from hpt.laboratory.experiment import OFFLINE
 from hpt.upge.advantage import RolloutGroups, advantages
-from hpt.upge.estimator import Row, TokenStreams, unified_weights
+from hpt.upge.estimator import Row, unified_weights
 from hpt.upge.reference import DENOMINATORS
+from hpt.upge.row import TokenStreams
 from hpt.upge.stabilization import MASKS
 
 PATH = Path(__file__).with_name("group.json")

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from hpt.assembly import QuestionBatch, assemble
-from hpt.batch import DEMONSTRATION, Trajectory, collate
+from hpt.batch import collate
+from hpt.build import build_config
 from hpt.config import RunConfig
 from hpt.gate import feedback_coefficients
-from hpt.laboratory.cases import Case
-from hpt.laboratory.derivation import Check, difference
+from hpt.laboratory.cases import Case, Check, difference
 from hpt.laboratory.exact import token_entropies, token_logprobs
 from hpt.methods import method_named, resolved_row
-from hpt.scales import build_config
+from hpt.trajectory import DEMONSTRATION, Trajectory
 from hpt.update import micro_batch_loss
 
 #: Gates of Eq. 9: name -> settings.

@@ -28,7 +28,7 @@ def method_gradients(config: RunConfig, experiment: Experiment, draws: Draws) ->
     Example:
         >>> from hpt.laboratory.experiment import sample_draws
         >>> from hpt.laboratory.questions import make_experiment
-        >>> from hpt.scales import build_config
+        >>> from hpt.build import build_config
         >>> own = make_experiment(seed=0, success=0.5)
         >>> method_gradients(build_config("hpt"), own, sample_draws(own, 5, seed=0))[0].shape[0]
         5

@@ -13,7 +13,8 @@ from hpt.laboratory.experiment import OFFLINE
 from hpt.laboratory.textbook import Textbook
 from hpt.upge.advantage import RolloutGroups, advantages
 from hpt.upge.aggregation import StepCounts, trajectory_scales
-from hpt.upge.estimator import Component, Row, TokenStreams, upge_loss
+from hpt.upge.estimator import Component, Row, upge_loss
+from hpt.upge.row import TokenStreams
 from hpt.upge.stabilization import BATCH_MASKS
 
 VOCABULARY, WIDTH, QUESTIONS, ROLLOUTS, LONGEST = 7, 4, 4, 4, 9

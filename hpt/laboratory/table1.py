@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from hpt.laboratory import random_batch, textbook
-from hpt.upge.estimator import ROWS, Row, TokenStreams
+from hpt.upge.estimator import ROWS, Row
 from hpt.upge.reference import trajectory_means
+from hpt.upge.row import TokenStreams
 
 #: Batches of these seeds have ratios beyond both bounds with advantages of both signs.
 SEEDS = (1, 2, 4)

@@ -28,8 +28,9 @@ from hpt.export import ABSENT, RecordStore, record_folders
 from hpt.files import read_json, write_json, write_text, writing
 from hpt.paper import claims
 from hpt.reports.notebooks import shown_path
-from hpt.reports.pages import few, missing_artefacts, notebook_page, render
+from hpt.reports.pages import missing_artefacts, notebook_page, render
 from hpt.runs import source_commit
+from hpt.text import few
 
 #: Source notebooks; the package is used from its folder, as everything that edits and reruns is.
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"

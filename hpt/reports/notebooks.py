@@ -30,11 +30,12 @@ from hpt.errors import ConfigError
 from hpt.experiments import PlannedRun, compute, planned_runs
 from hpt.export import RecordStore, RunRecords, load_runs, record_folders
 from hpt.files import write_json, write_text
-from hpt.plan import assumptions, duration, make_plan
+from hpt.plan import assumptions, make_plan
 from hpt.reports import style
 from hpt.reports.verdicts import Verdict, verdicts
 from hpt.runs import source_commit
 from hpt.scales import SCALES
+from hpt.text import duration
 
 KINDS = {str: "text", int: "a whole number", float: "a number", bool: "True or False", list: "a list", dict: "a dict"}
 #: Parameters that every notebook has, with their types; further ones have the type of their default.

@@ -11,11 +11,11 @@ from hpt.catalogue import ARTEFACTS
 from hpt.config import NUMERICS_VERSION
 from hpt.files import read_json, write_text
 from hpt.paper import claims
-from hpt.plan import duration
 from hpt.reports.frames import trainings
 from hpt.reports.notebooks import DAMAGE, markdown_text, short_commit, verdict_badge
 from hpt.reports.verdicts import by_topic, chance_text
 from hpt.stats import MIN_SEEDS
+from hpt.text import duration, few
 
 #: The figure at the top of the page.
 MAIN_FIGURE = "figure5"
@@ -185,17 +185,6 @@ def missing_artefacts(folder: Path) -> list[dict[str, Any]]:
     """
     file = folder / "missing.json"
     return read_json(file) if file.exists() else []
-
-
-def few(names: Sequence[str], most: int) -> str:
-    """Return the first of some names, and how many more there are.
-
-    Example:
-        >>> few(["a", "b", "c"], 2), few(["a", "b"], 2)
-        ('a; b; and 1 more', 'a; b')
-    """
-    more = f"; and {len(names) - most} more" if len(names) > most else ""
-    return "; ".join(names[:most]) + more
 
 
 def notes(scale: str, seeds: Sequence[int], statuses: list[dict[str, Any]], runs: list[dict[str, Any]]) -> list[str]:

@@ -9,9 +9,8 @@ import numpy as np
 
 from hpt.config import RunConfig
 from hpt.data.table import DATASETS
-from hpt.errors import ConfigError
+from hpt.errors import ConfigError, warn
 from hpt.model_folder import vocabulary_size
-from hpt.ranks import warn
 from hpt.tasks.problems import Problem
 from hpt.tasks.templates import Template, prompt_text, response_text, template_named
 

@@ -15,7 +15,7 @@ from hpt.upge.reference import trajectory_means
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from hpt.upge.estimator import TokenStreams
+    from hpt.upge.row import TokenStreams
 
 Coefficient = Callable[["TokenStreams", "Tensor | None"], "Tensor"]
 

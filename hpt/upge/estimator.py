@@ -29,7 +29,7 @@ from hpt.errors import ConfigError
 from hpt.plugins import resolve
 from hpt.upge.coefficient import COEFFICIENTS
 from hpt.upge.reference import DENOMINATORS
-from hpt.upge.row import Row
+from hpt.upge.row import Row, TokenStreams
 from hpt.upge.stabilization import BATCH_MASKS, MASKS
 
 if TYPE_CHECKING:
@@ -102,25 +102,6 @@ ROWS: dict[str, Row] = {
     row.name: replace(row, source=_SOURCES[row.name], trajectory_coefficient=_COEFFICIENTS.get(row.name, "one"))
     for row in _TABLE_1
 }
-
-
-@dataclass(eq=False)
-class TokenStreams:
-    """One micro-batch, flattened: T response tokens of B trajectories, no padding inside.
-
-    Attributes:
-        logprobs: [T] log pi of the current policy; carries the gradient.
-        entropies: [T] exact entropy of the current policy, nats.
-        old_logprobs: [T] log pi_old of the policy that sampled; 0 for demonstrations.
-        trajectory: [T] int64, which trajectory a token belongs to, 0..B-1.
-        trajectories: B. A trajectory is never split over micro-batches.
-    """
-
-    logprobs: Tensor
-    entropies: Tensor
-    old_logprobs: Tensor
-    trajectory: Tensor
-    trajectories: int
 
 
 @dataclass(eq=False)

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from hpt.upge.estimator import TokenStreams
-    from hpt.upge.row import Row
+    from hpt.upge.row import Row, TokenStreams
 
 Denominator = Callable[["Row", "TokenStreams", "Tensor"], "Tensor"]
 

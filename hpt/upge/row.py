@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from hpt.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Parameter = float | str | None
 
@@ -105,3 +109,22 @@ class Row:
                 remedy = "leave it out or choose another row"
                 raise ConfigError(f"row {self.name}: {name}", value, f"a constant of this row ({known})", remedy)
         return replace(self, parameters={**self.parameters, **overrides})
+
+
+@dataclass(eq=False)
+class TokenStreams:
+    """One micro-batch, flattened: T response tokens of B trajectories, no padding inside.
+
+    Attributes:
+        logprobs: [T] log pi of the current policy; carries the gradient.
+        entropies: [T] exact entropy of the current policy, nats.
+        old_logprobs: [T] log pi_old of the policy that sampled; 0 for demonstrations.
+        trajectory: [T] int64, which trajectory a token belongs to, 0..B-1.
+        trajectories: B. A trajectory is never split over micro-batches.
+    """
+
+    logprobs: Tensor
+    entropies: Tensor
+    old_logprobs: Tensor
+    trajectory: Tensor
+    trajectories: int

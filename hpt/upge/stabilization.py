@@ -19,8 +19,7 @@ from hpt.upge.reference import sequence_log_ratio
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from hpt.upge.estimator import TokenStreams
-    from hpt.upge.row import Row
+    from hpt.upge.row import Row, TokenStreams
 
 Mask = Callable[["Row", "TokenStreams", "Tensor"], "Tensor"]
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from hpt.errors import ConfigError
-from hpt.upge.estimator import ROWS, TokenStreams, unified_weights
+from hpt.upge.estimator import ROWS, unified_weights
+from hpt.upge.row import TokenStreams
 from hpt.upge.stabilization import clip_cov_keep
 
 ROW = ROWS["clip_cov"].with_parameters(clip_cov_share=0.05)

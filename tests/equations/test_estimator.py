@@ -11,9 +11,10 @@ from torch import Tensor
 from hpt.errors import ConfigError
 from hpt.laboratory import random_batch as world
 from hpt.laboratory import textbook
-from hpt.upge.estimator import ROWS, Component, Row, TokenStreams, unified_weights, upge_loss
+from hpt.upge.estimator import ROWS, Component, Row, unified_weights, upge_loss
 from hpt.upge.reference import trajectory_means
 from hpt.upge.regularisers import entropy_bonus, kl_to_reference
+from hpt.upge.row import TokenStreams
 from hpt.upge.stabilization import MASKS
 
 QUESTIONS, ROLLOUTS, LONGEST = world.QUESTIONS, world.ROLLOUTS, world.LONGEST

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from hpt.upge.advantage import RolloutGroups, advantages
 from hpt.upge.aggregation import StepCounts, trajectory_scales
-from hpt.upge.estimator import Component, Row, TokenStreams, upge_loss
+from hpt.upge.estimator import Component, Row, upge_loss
+from hpt.upge.row import TokenStreams
 
 COUNTS = StepCounts(1, 2, 8, sequences=2, tokens=5, ranks=1, micro_batches=1, pooled_tokens=0)
 

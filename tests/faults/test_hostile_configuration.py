@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from hpt.build import build_config
 from hpt.cli import main
 from hpt.config import RunConfig, validate
 from hpt.errors import ConfigError, HptError, RecordFault
@@ -20,7 +21,6 @@ from hpt.launch import job_command
 from hpt.model_folder import check_model_folder
 from hpt.rollout import request_seed
 from hpt.runs import RunFolder, run_name
-from hpt.scales import build_config
 from hpt.tasks.problems import load_problems, problems_hash
 from tests.scripted import config_for, make_trainer
 

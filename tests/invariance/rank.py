@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 from hpt import job
-from hpt.batch import Trajectory
 from hpt.tasks.problems import Problem
 from hpt.trainer import Trainer
+from hpt.trajectory import Trajectory
 
 
 def main(spec: str, out: Path) -> int:

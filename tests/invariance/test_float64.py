@@ -15,13 +15,14 @@ from torch import Tensor
 
 from hpt import update
 from hpt.assembly import QuestionBatch, assemble
-from hpt.batch import MicroBatch, Part, Trajectory, WeightedTrajectory, zero_weight_filler
+from hpt.batch import MicroBatch, zero_weight_filler
+from hpt.build import build_config
 from hpt.config import RunConfig
 from hpt.engine import StepOutcome
 from hpt.methods import METHODS, resolved_row
 from hpt.policy import PolicyModule
-from hpt.scales import build_config
 from hpt.settings import EngineSettings
+from hpt.trajectory import Part, Trajectory, WeightedTrajectory
 from hpt.update import Updater
 from hpt.upge.rows import Row
 from tests.invariance import world

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 
 from hpt.assembly import QuestionBatch
-from hpt.batch import WeightedTrajectory, zero_weight_filler
+from hpt.batch import zero_weight_filler
 from hpt.engine import PolicyEngine
 from hpt.settings import EngineSettings, OptimizerSettings
+from hpt.trajectory import WeightedTrajectory
 from hpt.update import Updater
 from hpt.upge.rows import Row
 from tests.invariance import world

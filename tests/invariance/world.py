@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from hpt.assembly import QuestionBatch, assemble
-from hpt.batch import DEMONSTRATION, Part, Trajectory, WeightedTrajectory, split_into_micro_batches, split_over_ranks
+from hpt.batch import split_into_micro_batches, split_over_ranks
+from hpt.build import build_config
 from hpt.config import RunConfig
 from hpt.methods import method_named, resolved_row
-from hpt.scales import build_config
+from hpt.trajectory import DEMONSTRATION, Part, Trajectory, WeightedTrajectory
 from hpt.upge.rows import Row
 
 VOCABULARY = 23

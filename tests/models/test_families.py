@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from hpt.batch import DEMONSTRATION, Trajectory, WeightedTrajectory, collate
+from hpt.batch import collate
 from hpt.config import RunConfig
 from hpt.engine import PolicyEngine
 from hpt.errors import ConfigError
@@ -21,6 +21,7 @@ from hpt.logprob_gap import check_own_forward
 from hpt.model_folder import check_context
 from hpt.policy import PolicyModule, forward_micro_batch, load_model
 from hpt.tasks.tokenizer import VOCABULARY
+from hpt.trajectory import DEMONSTRATION, Trajectory, WeightedTrajectory
 from tests.digits import digits_config, write_digits
 from tests.jobs import only_run, run_to_end, start_job
 from tests.scripted import config_for, make_trainer, small_model

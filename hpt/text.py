@@ -1,0 +1,27 @@
+"""Lists and durations in words."""
+
+from collections.abc import Sequence
+
+
+def few(names: Sequence[str], most: int) -> str:
+    """Return the first of some names, and how many more there are.
+
+    Example:
+        >>> few(["a", "b", "c"], 2), few(["a", "b"], 2)
+        ('a; b; and 1 more', 'a; b')
+    """
+    more = f"; and {len(names) - most} more" if len(names) > most else ""
+    return "; ".join(names[:most]) + more
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as people say it.
+
+    Example:
+        >>> duration(42), duration(600), duration(9000), duration(1_234_000)
+        ('42 s', '10 min', '2.5 h', '343 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    hours = seconds / 3600
+    return f"{seconds / 60:.0f} min" if hours < 1.5 else f"{hours:.1f} h" if hours < 10 else f"{hours:,.0f} h"
