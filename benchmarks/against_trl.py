@@ -25,10 +25,10 @@ import torch
 
 from benchmarks.recording import Bound, Result
 from benchmarks.world import cpu_seconds, make_trainer, mini_config
-from hpt.export import load_records, record_folders
-from hpt.job import encoded_training
-from hpt.policy import load_model
-from hpt.rewards import Verdict, Verifier
+from hpt.rewards.workers import Verdict, Verifier
+from hpt.runs.job import encoded_training
+from hpt.runs.records import load_records, record_folders
+from hpt.training.policy import load_model
 
 PROMPTS, ROLLOUTS, TOKENS, MICRO_BATCH, WARM_UP = 32, 8, 64, 64, 1
 #: A token of the vocabulary that no base was ever shown as a target.

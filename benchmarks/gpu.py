@@ -18,17 +18,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from hpt.engine import PolicyEngine
-from hpt.files import write_json
-from hpt.plan import SHAPES, ModelShape
-from hpt.policy import attention_and_layout, load_model
-from hpt.rollout import Sampler, SamplingRequest
-from hpt.runs import provenance
-from hpt.settings import EngineSettings, OptimizerSettings, RolloutSettings
-from hpt.tasks.graded import TINY_WORLD
-from hpt.tasks.tokenizer import build_tokenizer
-from hpt.trajectory import DEMONSTRATION, Part, Trajectory, WeightedTrajectory
-from hpt.update import Updater
+from hpt.config.settings import EngineSettings, OptimizerSettings, RolloutSettings
+from hpt.data.world.graded import TINY_WORLD
+from hpt.data.world.tokenizer import build_tokenizer
+from hpt.methods.mixture import DEMONSTRATION, Part, Trajectory, WeightedTrajectory
+from hpt.runs.folder import provenance
+from hpt.runs.plan import SHAPES, ModelShape
+from hpt.support.files import write_json
+from hpt.training.engine import PolicyEngine, Updater
+from hpt.training.policy import attention_and_layout, load_model
+from hpt.training.sampler import Sampler, SamplingRequest
 from hpt.upge import likelihood
 from hpt.upge.rows import ROWS
 

@@ -16,10 +16,10 @@ import torch
 
 from benchmarks.recording import Bound, Result
 from benchmarks.world import cpu_seconds, make_trainer, mini_config
-from hpt.batch import MicroBatch
-from hpt.policy import load_model
-from hpt.rewards import Verifier
-from hpt.rollout import NO_WEIGHTS, SamplingRequest
+from hpt.rewards.workers import Verifier
+from hpt.training.batches import MicroBatch
+from hpt.training.policy import load_model
+from hpt.training.sampler import NO_WEIGHTS, SamplingRequest
 
 METHODS = ("hpt", "grpo")
 WARM_UP = 2

@@ -153,8 +153,8 @@ def trl_gradient(
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer  # pyright: ignore[reportMissingImports]
 
-    from hpt.tasks.graded import TINY_WORLD
-    from hpt.tasks.tokenizer import build_tokenizer
+    from hpt.data.world.graded import TINY_WORLD
+    from hpt.data.world.tokenizer import build_tokenizer
 
     with tempfile.TemporaryDirectory() as scratch:
         arguments = GRPOConfig(

@@ -11,8 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from hpt.files import read_json, write_json, write_text
-from hpt.runs import provenance
+from hpt.runs.folder import provenance
+from hpt.support.files import read_json, write_json, write_text
 
 RESULTS = Path(__file__).with_name("results")
 PAGE = RESULTS.parent.parent / "docs" / "benchmarks.md"

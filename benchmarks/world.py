@@ -7,18 +7,17 @@ from typing import Any
 import psutil
 import torch
 
-from hpt.build import build_config
-from hpt.config import RunConfig
-from hpt.curves import validation_rows
+from hpt.config.run_config import RunConfig
 from hpt.data.sources import curve_sets
-from hpt.engine import PolicyEngine
-from hpt.experiments import run_with_base
-from hpt.job import encoded_training
-from hpt.policy import load_model
-from hpt.resolve import base_config
-from hpt.rewards import Verifier
-from hpt.rollout import Sampler
-from hpt.trainer import Trainer
+from hpt.evaluation.evaluate import validation_rows
+from hpt.rewards.workers import Verifier
+from hpt.runs.job import encoded_training
+from hpt.runs.make import run_with_base
+from hpt.runs.resolve import base_config, build_config
+from hpt.training.engine import PolicyEngine
+from hpt.training.policy import load_model
+from hpt.training.sampler import Sampler
+from hpt.training.trainer import Trainer
 
 
 def cpu_seconds() -> float:
@@ -42,7 +41,7 @@ def mini_config(method: str, model: str, **settings: Any) -> RunConfig:
 
 
 def make_trainer(config: RunConfig, tokenizer: Any, verifier: Verifier) -> Trainer:
-    """Return a trainer with everything real, as `hpt.job` builds it; one thread."""
+    """Return a trainer with everything real, as `hpt.runs.job` builds it; one thread."""
     torch.set_num_threads(1)
     folder, data = str(config.policy.path), encoded_training(config, tokenizer)
     engine, sampler = PolicyEngine(load_model(folder), config.engine, config.optimizer), Sampler(folder, config.rollout)

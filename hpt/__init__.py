@@ -20,8 +20,8 @@ if TYPE_CHECKING:  # for editors and type checkers
         upge_loss,
         verify,
     )
-    from hpt.checker import check_gradient
-    from hpt.scores import pass_at_k
+    from hpt.evaluation.scores import pass_at_k
+    from hpt.laboratory.checker import check_gradient
     from hpt.upge.rows import ROWS
 
 __version__ = "0.1.0"
@@ -48,11 +48,11 @@ def __getattr__(name: str) -> Any:
 
         return ROWS
     if name == "check_gradient":
-        from hpt.checker import check_gradient
+        from hpt.laboratory.checker import check_gradient
 
         return check_gradient
     if name == "pass_at_k":
-        from hpt.scores import pass_at_k
+        from hpt.evaluation.scores import pass_at_k
 
         return pass_at_k
     if name in __all__:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hpt.errors import ConfigError
+from hpt.support.errors import ConfigError
 from hpt.upge.advantage import RolloutGroups, advantages
 from hpt.upge.aggregation import StepCounts, trajectory_scales
 from hpt.upge.estimator import ROWS, Component
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor, nn
 
-    from hpt.rewards import Verifier
-    from hpt.runs import RunFolder
-    from hpt.stats import Interval
+    from hpt.evaluation.intervals import Interval
+    from hpt.rewards.workers import Verifier
+    from hpt.runs.folder import RunFolder
 
 #: Advantages that are one number per trajectory and follow from rewards and groups alone.
 _PER_TRAJECTORY = ("one", "own_reward", "signed", "group", "leave_one_out")
@@ -224,7 +224,7 @@ def gate(correct: Tensor | ArrayLike, n: int, count: int = 0, **settings: Any) -
         correct: [N] whole numbers, correct rollouts of each question: n P.
         n: rollouts per question.
         count: n gamma; at 0, SFT only where every rollout is wrong.
-        settings: others of `hpt.settings.GateSettings`: ``kind`` (switch, linear, sigmoid, constant, or
+        settings: others of `hpt.config.settings.GateSettings`: ``kind`` (switch, linear, sigmoid, constant, or
             module:function), ``inclusive``, ``slope``, ``alpha``, ``beta``.
 
     Returns:
@@ -242,9 +242,9 @@ def gate(correct: Tensor | ArrayLike, n: int, count: int = 0, **settings: Any) -
     """
     from pydantic import ValidationError
 
-    from hpt.config import explain
-    from hpt.gate import feedback_coefficients
-    from hpt.settings import GateSettings
+    from hpt.config.run_config import explain
+    from hpt.config.settings import GateSettings
+    from hpt.methods.gate import feedback_coefficients
 
     counts = _whole("correct", correct, most=n)
     _whole("count", [count], most=n)
@@ -369,7 +369,7 @@ def intervals(
         seed: of the bootstrap.
 
     Returns:
-        `hpt.stats.Interval`: ``low``, ``high``, ``level``, ``kind``; nan where there is only one value.
+        `hpt.evaluation.intervals.Interval`: ``low``, ``high``, ``level``, ``kind``; nan where there is only one value.
 
     Raises:
         ConfigError: ``over`` is neither, or values that are not finite and one-dimensional.
@@ -382,7 +382,7 @@ def intervals(
         >>> round(interval.low, 1), round(interval.high, 1)
         (38.8, 46.2)
     """
-    from hpt.stats import bca_interval, seed_mean, wilson_interval
+    from hpt.evaluation.intervals import bca_interval, seed_mean, wilson_interval
 
     given = _vector("values", values)
     if over not in ("problems", "seeds"):
@@ -398,7 +398,7 @@ def verify(answer: str, gold: str, *, kind: Literal["math", "digits", "choice"] 
     r"""Return whether a response is correct: R of Eq. 7.
 
     math-verify decides, in a worker process that is killed where an answer hangs it. The worker starts with the first
-    call (a second) and stays. For many responses at once, each with its verdict: `hpt.rewards.Verifier`.
+    call (a second) and stays. For many responses at once, each with its verdict: `hpt.rewards.workers.Verifier`.
 
     Args:
         answer: a response; the content of its last closed ``\boxed{...}`` is graded, and without one it is wrong.
@@ -419,8 +419,8 @@ def verify(answer: str, gold: str, *, kind: Literal["math", "digits", "choice"] 
         >>> hpt.verify("0.5", "1/2", boxed=False)
         True
     """
-    from hpt.rewards import Verdict
-    from hpt.tasks.problems import Problem
+    from hpt.data.problems import Problem
+    from hpt.rewards.workers import Verdict
 
     response = answer if boxed else rf"\boxed{{{answer}}}"
     (grade,) = _verifier().grade([response], [Problem("", "", gold, answer_kind=kind)])
@@ -451,7 +451,7 @@ def load_scores(folder: str | Path) -> pd.DataFrame:
     """
     import pandas as pd
 
-    from hpt.export import load_records, record_folders
+    from hpt.runs.records import load_records, record_folders
 
     found = record_folders(Path(folder) / "records") or record_folders(Path(folder))
     if not found:
@@ -485,17 +485,18 @@ def train(
     found by its settings and not made again; one that was stopped continues.
 
     Args:
-        method: of `hpt.methods.METHODS`, or module:METHOD of your own.
-        scale, recipe, seed: of the run; `hpt.scales` says what the first two bring along.
+        method: of `hpt.methods.methods.METHODS`, or module:METHOD of your own.
+        scale, recipe, seed: of the run; `hpt.config.scales` says what the first two bring along.
         policy: a base of the scale (weak, strong, llama) or a model folder.
         data: a public set, or a file or folder of questions; None = those of the scale.
-        settings: dotted names to values, such as ``{"gate.count": 2}`` (`hpt.settings`).
+        settings: dotted names to values, such as ``{"gate.count": 2}`` (`hpt.config.settings`).
         evaluations: sets that the final policy is evaluated on.
         runs_dir: folder of run folders.
 
     Returns:
-        `hpt.runs.RunFolder`: ``metrics`` (a data frame, one row per step, with the columns of `hpt.metrics.METRICS`),
-        ``table("rollouts")`` (a row per step and question), ``model`` (folder of the final weights), ``config``.
+        `hpt.runs.folder.RunFolder`: ``metrics`` (a data frame, one row per step, with the columns of
+        `hpt.training.metrics.METRICS`), ``table("rollouts")`` (a row per step and question), ``model`` (folder of the
+        final weights), ``config``.
 
     Raises:
         ConfigError: a setting, questions or a model that cannot be used; before any compute.
@@ -506,9 +507,8 @@ def train(
         >>> run = hpt.train("hpt", scale="tiny", settings={"gate.count": 1})  # doctest: +SKIP
         >>> run.metrics.plot(x="step", y="rollout/reward")  # doctest: +SKIP
     """
-    from hpt.build import build_config
-    from hpt.experiments import run_with_base
-    from hpt.resolve import base_config
+    from hpt.runs.make import run_with_base
+    from hpt.runs.resolve import base_config, build_config
 
     given = dict(settings or {})
     if data is not None:
@@ -619,7 +619,7 @@ def _flat_logprobs(
 
     from torch import nn
 
-    from hpt.policy import ChunkedHead
+    from hpt.training.policy import ChunkedHead
 
     body, head = getattr(model, "base_model", None), getattr(model, "get_output_embeddings", lambda: None)()
     if body is None or body is model or not isinstance(head, nn.Linear):
@@ -658,7 +658,7 @@ def _compare_with_own_logits(model: nn.Module, tokens: Tensor) -> None:
 
 @cache
 def _verifier() -> Verifier:
-    from hpt.rewards import Verifier
+    from hpt.rewards.workers import Verifier
 
     verifier = Verifier()
     atexit.register(verifier.close)
@@ -667,8 +667,8 @@ def _verifier() -> Verifier:
 
 def _changed_settings(config: Any) -> str:
     """Return the settings that move a number and differ from the method's own at this scale, base and seed."""
-    from hpt.build import build_config
-    from hpt.config import MOVES_NO_NUMBER
+    from hpt.config.run_config import MOVES_NO_NUMBER
+    from hpt.runs.resolve import build_config
 
     if config.method == "pretrain":  # made by a recipe
         return ""

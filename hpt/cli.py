@@ -1,41 +1,477 @@
 """The command line: ``hpt reproduce | train | evaluate | plan | runs | data | models | report | doctor``.
 
 Exit codes: 0 done, 1 a fault while running, 2 a mistake in what was asked for (before any compute), 130 interrupted.
+
+Options that several commands share, and what their texts mean.
+
+``hpt data``: fetch, check and show the public sets of the paper.
+
+``hpt models``: the paper's models, fetched and changed as the paper changes them.
+
+``hpt evaluate``: a run's policy, or any model folder, on evaluation sets.
+
+``hpt runs``: list, show, compare, export, import or remove run folders.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
-from hpt.cli_data import data_app
-from hpt.cli_evaluate import evaluate
-from hpt.cli_models import models_app
-from hpt.cli_options import (
-    Extra,
-    Gpus,
-    Jobs,
-    LauncherArgs,
-    Only,
-    ReportsDir,
-    RunsDir,
-    Scale,
-    Seeds,
-    Set,
-    console,
-    parse_seeds,
-    parse_settings,
-    use_launcher,
-)
-from hpt.cli_runs import runs_app
-from hpt.errors import ConfigError, HptError
-from hpt.locks import locked
+from hpt.support.errors import ConfigError, HptError
+from hpt.support.files import locked
+from hpt.training.ranks import OPTIONS, launcher_options
+
+if TYPE_CHECKING:
+    from hpt.data.problems import Problem
+    from hpt.data.prompts import ShownToken
+    from hpt.runs.folder import RunFolder
+
+
+#: What every command prints on.
+console = Console(soft_wrap=True)
+
+Scale = Annotated[
+    str, typer.Option(help="How big: tiny (minutes, numbers mean nothing), mini, gpu (one GPU) or full (8 GPUs)")
+]
+RunsDir = Annotated[Path, typer.Option(help="Folder of run folders")]
+ReportsDir = Annotated[Path, typer.Option(help="Folder the reports are written to")]
+Seeds = Annotated[str, typer.Option(help="Seeds, comma-separated; one is quick, three give intervals: 0,1,2")]
+Only = Annotated[list[str] | None, typer.Option(help="Only these artefacts, e.g. --only table3 --only figure5")]
+Extra = Annotated[
+    list[str] | None,
+    typer.Option("--extra", help="A method of your own, module:METHOD, as a further line of Table 3, Figures 5 to 7"),
+]
+Jobs = Annotated[int | None, typer.Option(min=1, help="Runs at the same time; default: one per core, on a GPU one")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="One setting, e.g. --set gate.count=2 --set optimizer.learning_rate=0.001"),
+]
+Gpus = Annotated[int | None, typer.Option(min=1, help="GPU scales: number of GPUs; default: 8, at scale gpu 1")]
+LauncherArgs = Annotated[
+    str | None,
+    typer.Option(
+        "--launcher-args",
+        envvar=OPTIONS,
+        help="Options for DeepSpeed's launcher, e.g. '--num_gpus 8' or '--hostfile hosts'; default: all GPUs there are",
+    ),
+]
+
+
+def use_launcher(text: str | None) -> None:
+    """Have every run from here on, those of notebooks included, started with these options."""
+    if text is not None:
+        launcher_options(text)
+        os.environ[OPTIONS] = text
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Return the seeds of a comma-separated list.
+
+    Example:
+        >>> parse_seeds("0,1,2")
+        [0, 1, 2]
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and part.isascii() for part in parts) or len(set(parts)) < len(parts):
+        raise ConfigError("seeds", text, "different whole numbers of at least 0, comma-separated", "write e.g. 0,1,2")
+    return [int(part) for part in parts]
+
+
+def parse_settings(given: list[str] | None) -> dict[str, Any]:
+    """Return dotted settings from ``name=value`` texts; a value is read as JSON, else taken as text.
+
+    Example:
+        >>> parse_settings(["gate.count=2", "estimator.clip_eps_low=none"])
+        {'gate.count': 2, 'estimator.clip_eps_low': 'none'}
+    """
+    settings: dict[str, Any] = {}
+    for text in given or []:
+        name, separator, value = text.partition("=")
+        if not separator or name in settings:
+            raise ConfigError("--set", text, "name=value, each name once", "write e.g. --set gate.count=2")
+        try:
+            settings[name] = json.loads(value)
+        except ValueError:
+            settings[name] = value
+    return settings
+
+
+data_app = typer.Typer(no_args_is_help=True, help="Fetch, check and show the public data sets of the paper.")
+
+Folder = Annotated[Path, typer.Option("--data-dir", help="Folder of downloaded sets")]
+Names = Annotated[list[str] | None, typer.Argument(help="Sets by name; none = all of them")]
+
+
+@data_app.command("download")
+def download_sets(
+    names: Names = None,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="A local file or folder (.parquet, .jsonl, .json) instead of the hub")
+    ] = None,
+    levels: Annotated[
+        Path | None, typer.Option(help="Ids with levels, to be joined: a file, or MATH's own folder")
+    ] = None,
+    folder: Folder = Path("data"),
+) -> None:
+    """Fetch sets from the hub (HF_TOKEN, or `hf auth login`, where one is gated), check and keep them."""
+    from hpt.data.public import DATASETS
+    from hpt.data.store import download
+
+    wanted = names or [name for name, dataset in DATASETS.items() if dataset.hub]
+    if (source is not None or levels is not None) and len(wanted) != 1:
+        raise ConfigError("--from", str(source or levels), "one set", "name the set this file holds")
+    for name in wanted:
+        console.print(f"{name}: {len(download(name, folder, source, levels)):,} problems")
+
+
+@data_app.command("check")
+def check_sets(
+    names: Names = None,
+    leakage: Annotated[
+        str | None, typer.Option(help="Compare this training set's questions (or a file's) with all benchmarks here")
+    ] = None,
+    folder: Folder = Path("data"),
+) -> None:
+    """Say of every set what it should be, whether it is here, and whether what is here is it."""
+    from hpt.data.store import statuses
+
+    found = statuses(folder, names or ())
+    table = Table()
+    table.add_column("set", no_wrap=True)  # what `hpt data download` is given
+    for name in ("paper", "problems", "here", "detail"):
+        table.add_column(name)
+    for own in found:
+        table.add_row(own.dataset.name, own.dataset.title, own.dataset.size, own.state, own.detail)
+    console.print(table)
+    if leakage is not None:
+        _print_leakage(leakage, [own.dataset.name for own in found if own.state == "ready"], folder)
+    if any(own.state == "wrong" for own in found):
+        raise typer.Exit(1)
+
+
+def _print_leakage(source: str, names: list[str], folder: Path) -> None:
+    from hpt.data.leakage import NEAR, WORDS, leaks
+    from hpt.data.public import DATASETS
+    from hpt.data.sources import problems_from
+    from hpt.data.store import load_set
+
+    training = load_set(source, folder) if source in DATASETS else problems_from(source)
+    benchmarks = {name: load_set(name, folder) for name in names if DATASETS[name].use == "evaluation"}
+    if not benchmarks:
+        raise ConfigError("--leakage", source, "at least one benchmark here", "type: hpt data download")
+    found = leaks(training, benchmarks)
+    counts = Counter((leak.benchmark, leak.kind) for leak in found)
+    table = Table("benchmark", "problems", "exact in training", f"near (half of its {WORDS}-word runs)")
+    for name, problems in benchmarks.items():
+        table.add_row(name, str(len(problems)), str(counts[name, "exact"]), str(counts[name, "near"]))
+    console.print(table)
+    for leak in found:
+        console.print(f"{leak.benchmark} {leak.problem_id}: {leak.kind} ({leak.share:.0%}), {leak.training_id}")
+    console.print(f"{len(training):,} training questions; near: at least {NEAR:.0%} of a problem's runs of words")
+
+
+@data_app.command("show")
+def show_problem(
+    source: Annotated[str, typer.Argument(help="A set, or a file or folder of your own")],
+    problem: Annotated[str, typer.Option(help="Id of a problem, or its number in the set")] = "0",
+    policy: Annotated[Path | None, typer.Option(help="Model folder whose tokenizer is used")] = None,
+    template: Annotated[str, typer.Option(help="How the question becomes a prompt; see `hpt.data.prompts`")] = "qwen",
+    limit: Annotated[int, typer.Option(min=1, help="Longest response, tokens: longer demonstrations are cut")] = 8192,
+    whole: Annotated[bool, typer.Option("--all", help="Show every token of a long demonstration")] = False,
+    folder: Folder = Path("data"),
+) -> None:
+    """Print a problem, and with --policy exactly what the model sees of it, token by token."""
+    from hpt.data.public import DATASETS
+    from hpt.data.sources import problems_from
+    from hpt.data.store import load_set
+
+    problems = load_set(source, folder) if source in DATASETS else problems_from(source)
+    by_id = {own.id: own for own in problems}
+    if problem not in by_id and not (problem.isdecimal() and int(problem) < len(problems)):
+        raise ConfigError("--problem", problem, f"an id of {source}, or a number below {len(problems)}", "correct it")
+    chosen = by_id[problem] if problem in by_id else problems[int(problem)]
+    for name, value in vars(chosen).items():
+        console.print(f"{name}: {value!r}" if name == "id" else f"{name}: {value}", markup=False, highlight=False)
+    if policy is None:
+        console.print("with --policy FOLDER: what its model sees, token by token")
+        return
+    _print_tokens(policy, chosen, template, limit, whole)
+
+
+def _print_tokens(policy: Path, chosen: Problem, template: str, limit: int, whole: bool) -> None:
+    from hpt.data.models import load_tokenizer
+    from hpt.data.prompts import shown_problem
+
+    tokenizer = load_tokenizer(policy)
+    prompt, response, is_cut = shown_problem(tokenizer, chosen, template, limit)
+    console.print(f"prompt in template {template}: {len(prompt)} tokens")
+    _print_list(prompt, whole=True)
+    if response is not None:
+        console.print(f"demonstration: {len(response)} tokens" + (f", cut to {limit}" if is_cut else ""))
+        _print_list(response, whole)
+
+
+def _print_list(tokens: list[ShownToken], whole: bool) -> None:
+    left_out = range(0) if whole else range(40, len(tokens) - 20)
+    for token in tokens:
+        if token.place in left_out:
+            if token.place == left_out.start:
+                console.print(f"     ... {len(left_out)} more (--all shows them)")
+            continue
+        console.print(f"{token.place:6d} {token.id:8d} {token.text!r}", markup=False, highlight=False)
+
+
+models_app = typer.Typer(no_args_is_help=True, help="Fetch the paper's models and change what the paper changes.")
+
+
+@models_app.command("list")
+def list_models(runs_dir: RunsDir = Path("runs")) -> None:
+    """List the models with their place on the hub, what is changed, and whether they are here."""
+    from hpt.data.models import MODELS
+    from hpt.runs.folder import RunFolder
+    from hpt.runs.resolve import public_base_config
+
+    table = Table("policy", "paper", "hub", "changed", "here")
+    for role, model in MODELS.items():
+        folder = RunFolder.of(public_base_config("full", role, "data"), runs_dir)
+        changes = ", ".join(f"{name} {value}" for name, value in model.changes.items()) or "nothing"
+        table.add_row(role, model.title, model.hub, changes, str(folder.model) if folder.finished else "no")
+    console.print(table)
+
+
+@models_app.command("prepare")
+def prepare(
+    policy: Annotated[str, typer.Argument(help="weak, strong or llama")],
+    source: Annotated[Path | None, typer.Option("--from", help="A local copy of the published model")] = None,
+    runs_dir: RunsDir = Path("runs"),
+) -> None:
+    """Fetch a model (HF_TOKEN, or `hf auth login`, where it is gated), change its configuration, record it."""
+    from hpt.data.models import MODELS, prepare_model
+    from hpt.runs.folder import RunFolder, write_checksums
+    from hpt.runs.resolve import public_base_config
+
+    config = public_base_config("full", policy, "data")
+    folder = RunFolder.of(config, runs_dir)
+    with folder.lock():
+        folder.create(config)
+        record = prepare_model(MODELS[policy], folder.model, source)
+        write_checksums(folder)
+        folder.set_status("finished", 0)
+    for name, (published, now) in record["changes"].items():
+        console.print(f"{name}: {published} -> {now}")
+    console.print(f"{record['title']} from {record['source']}: {folder.model}")
+
+
+def evaluate(
+    run: Annotated[str | None, typer.Argument(help="Name of a finished run, or the start of it")] = None,
+    model: Annotated[Path | None, typer.Option(help="Instead of a run: any model folder (Hugging Face format)")] = None,
+    benchmarks: Annotated[str, typer.Option(help="Sets, comma-separated, or all")] = "all",
+    scale: Annotated[str, typer.Option(help="With --model: whose sets, limits and sampling settings")] = "full",
+    template: Annotated[str | None, typer.Option(help="With --model: how a question becomes a prompt")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="With --model: folder of downloaded sets")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="With --model: one setting, e.g. --set rollout.max_model_tokens=4096"),
+    ] = None,
+    runs_dir: RunsDir = Path("runs"),
+    launcher_args: LauncherArgs = None,
+) -> None:
+    """Sample a finished run's policy, or any model, on evaluation sets and print its scores."""
+    from hpt.data.sources import evaluation_names
+    from hpt.runs.evaluations import evaluation_key, sampling_config
+    from hpt.runs.make import run_with_base
+    from hpt.runs.records import load_records
+    from hpt.runs.resolve import given_base_config
+
+    use_launcher(launcher_args)
+    given = _given(template, data_dir, settings)
+    if model is not None and run is None:
+        config = given_base_config(scale, model, given)
+    elif run is not None and model is None:
+        found = find_run(run, runs_dir)
+        if given:
+            raise ConfigError("--set", ", ".join(given), "nothing beside a run: it is evaluated as it was trained",
+                              f"leave it out, or name the run's model: --model {found.model}")  # fmt: skip
+        config = found.config
+    else:
+        raise ConfigError("run", run, "either a run or --model FOLDER", "name one of the two")
+    sets = evaluation_names(sampling_config(config)) if benchmarks == "all" else tuple(benchmarks.split(","))
+    folder = run_with_base(config, runs_dir, sets)
+    counts = load_records(folder.path).evaluations
+    table = Table("set", "problems", "samples", "accuracy (%)")
+    for name in sets:
+        own = counts[counts["key"] == evaluation_key(config, name)[2]]  # not the same set under an earlier law
+        share = 100 * (own["correct"] / own["samples"]).mean()
+        table.add_row(name, str(len(own)), str(int(own["samples"].sum())), f"{share:.1f}")
+    console.print(table)
+
+
+def _given(template: str | None, data_dir: Path | None, settings: list[str] | None) -> dict[str, Any]:
+    """Return what was named as one, dotted; --template and --data-dir are short for two settings."""
+    short = {"data.template": template, "data.folder": str(data_dir) if data_dir is not None else None}
+    named = {name: value for name, value in short.items() if value is not None}
+    given = parse_settings(settings)
+    for name in named.keys() & given.keys():
+        raise ConfigError("--set", f"{name}={given[name]}", "each setting once", "leave one of the two out")
+    return {**named, **given}
+
+
+runs_app = typer.Typer(no_args_is_help=True, help="List, show, compare, export, import or remove runs.")
+
+
+def records_of(reports_dir: Path, scale: str) -> Path:
+    """Return the folder of a scale's records."""
+    from hpt.runs.resolve import build_config
+
+    return reports_dir / build_config("hpt", scale=scale).scale / "records"
+
+
+def find_run(name: str, runs_dir: Path) -> RunFolder:
+    """Return the one run folder whose name starts with ``name``."""
+    from hpt.runs.folder import run_folders
+
+    found = [folder for folder in run_folders(runs_dir) if folder.path.name.startswith(name)]
+    if len(found) != 1:
+        names = ", ".join(folder.path.name for folder in found[:5]) or "none begins so"
+        raise ConfigError("run", name, f"the beginning of one run's name ({names})", "see `hpt runs list`")
+    return found[0]
+
+
+@runs_app.command("list")
+def list_runs(runs_dir: RunsDir = Path("runs")) -> None:
+    """List all runs with state and step."""
+    from hpt.runs.folder import run_folders
+
+    table = Table("run", "scale", "state", "step")
+    for folder in run_folders(runs_dir):
+        status = folder.status
+        table.add_row(folder.path.name, folder.path.parent.name, status["state"], str(status["step"]))
+    console.print(table)
+
+
+@runs_app.command("show")
+def show_run(run: str, runs_dir: RunsDir = Path("runs")) -> None:
+    """Print a run's settings, status and provenance."""
+    folder = find_run(run, runs_dir)
+    shown = {"folder": str(folder.path), "status": folder.status, "config": folder.config.model_dump(mode="json")}
+    for name in ("provenance", "data"):
+        if (folder.path / f"{name}.json").exists():
+            shown[name] = json.loads((folder.path / f"{name}.json").read_text())
+    console.print_json(data=shown)
+
+
+@runs_app.command("compare")
+def compare_runs(
+    first: Annotated[str, typer.Argument(help="Name of a finished run, the start of it, or a folder of records")],
+    second: Annotated[str, typer.Argument(help="The other")],
+    runs_dir: RunsDir = Path("runs"),
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder to write to; default: comparisons/ below --runs-dir"),
+    ] = None,
+) -> None:
+    """List the settings in which two runs differ and their last values, and draw them over each other by step."""
+    from hpt.runs.compare import differences, final_values, write_comparison
+    from hpt.runs.records import load_records
+
+    paths = [_finished(name, runs_dir) for name in (first, second)]
+    if paths[0] == paths[1]:
+        raise ConfigError("run", second, f"another run than {first}", "name two runs; see `hpt runs list`")
+    left, right = (load_records(path) for path in paths)
+    settings = differences(left, right)
+    drawn = write_comparison(left, right, output or runs_dir / "comparisons")
+    for text in (
+        settings.to_string(index=False) if len(settings) else "they differ in no setting",
+        f"means of the last tenth of training:\n{final_values(left, right).to_string(float_format='{:.4g}'.format)}",
+        f"drawn over each other: {drawn}",
+    ):
+        console.print(text, markup=False, highlight=False)
+
+
+def _finished(name: str, runs_dir: Path) -> Path:
+    """Return the folder of a finished run, or of records."""
+    from hpt.support.files import MANIFEST
+
+    if (Path(name) / MANIFEST).exists():
+        return Path(name).resolve()
+    folder = find_run(name, runs_dir)
+    if not folder.finished:
+        raise ConfigError("run", name, f"a finished run (it is {folder.status['state']})", "run its command again")
+    return folder.path.resolve()
+
+
+@runs_app.command("remove")
+def remove_run(
+    run: str,
+    runs_dir: RunsDir = Path("runs"),
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
+) -> None:
+    """Delete a run's folder, weights and records."""
+    import shutil
+
+    folder = find_run(run, runs_dir)
+    if not yes:
+        typer.confirm(f"delete {folder.path} for good?", abort=True)
+    with folder.lock(wait=False):
+        shutil.rmtree(folder.path)
+    console.print(f"removed {folder.path}", markup=False)
+
+
+@runs_app.command("export")
+def export_runs(
+    scale: Scale = "mini", runs_dir: RunsDir = Path("runs"), reports_dir: ReportsDir = Path("reports")
+) -> None:
+    """Write the records of every finished run (no answers, no weights) under reports/<scale>/records/."""
+    from hpt.runs.folder import run_folders
+    from hpt.runs.records import export_run
+
+    records = records_of(reports_dir, scale)
+    for folder in run_folders(runs_dir, scale):
+        if folder.finished:
+            export_run(folder, records)
+            console.print(f"exported {folder.path.name}")
+
+
+@runs_app.command("fill")
+def fill_records(
+    scale: Scale = "mini",
+    only: Annotated[list[str] | None, typer.Option(help="Only these artefacts, e.g. --only table3")] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds, comma-separated")] = "0",
+    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at the same time; default: the number of cores")] = None,
+    runs_dir: RunsDir = Path("runs"),
+    reports_dir: ReportsDir = Path("reports"),
+    why: Annotated[bool, typer.Option("--why", help="Say which runs have no record, and stop")] = False,
+) -> None:
+    """Make the runs that reports/<scale>/records/ lacks, exporting each as it ends; run again to continue."""
+    from hpt.runs.fill import fill, lacking_runs
+
+    records, numbers = records_of(reports_dir, scale), parse_seeds(seeds)
+    if why:
+        for run in lacking_runs(scale, only or [], numbers, runs_dir, records):
+            console.print(f"{run.title}: {run.reason}")
+        return
+    for name in fill(scale, only or [], numbers, runs_dir, records, jobs):
+        console.print(f"exported {name}")
+
+
+@runs_app.command("import")
+def import_run_records(source: Path, scale: Scale = "mini", reports_dir: ReportsDir = Path("reports")) -> None:
+    """Take records made elsewhere into reports/<scale>/records/, each checked first."""
+    from hpt.runs.records import import_runs
+
+    for folder in import_runs(source, records_of(reports_dir, scale)):
+        console.print(f"imported {folder.name}")
+
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -66,11 +502,11 @@ def reproduce(
     launcher_args: LauncherArgs = None,
 ) -> None:
     """Compute whatever is missing, execute the notebooks and write the report; run again to continue."""
-    from hpt.catalogue import artefacts_named
-    from hpt.experiments import check_own, compute
-    from hpt.methods import METHODS
-    from hpt.plugins import spelled
-    from hpt.scales import check_scale
+    from hpt.config.scales import check_scale
+    from hpt.methods.methods import METHODS
+    from hpt.runs.catalogue import artefacts_named
+    from hpt.runs.make import check_own, compute
+    from hpt.support.plugins import spelled
 
     use_launcher(launcher_args)
     chosen, numbers = only or [], parse_seeds(seeds)
@@ -109,7 +545,7 @@ def plan(
     ] = None,
 ) -> None:
     """Show what would run, why, and what it takes; nothing is computed."""
-    from hpt.plan import machine_of
+    from hpt.runs.plan import machine_of
 
     machine = machine_of(scale, gpus, gpu_memory, gpu_tflops, utilisation)
     _print_plan(scale, only or [], parse_seeds(seeds), runs_dir, machine=machine, jobs=jobs)
@@ -119,8 +555,8 @@ def _print_plan(
     scale: str, only: list[str], seeds: list[int], runs_dir: Path, own: Sequence[str] = (), machine: Any = None,
     jobs: int | None = None,
 ) -> None:  # fmt: skip
-    from hpt.experiments import planned_runs
-    from hpt.plan import ON_GPUS, make_plan, print_plan
+    from hpt.runs.make import planned_runs
+    from hpt.runs.plan import ON_GPUS, make_plan, print_plan
 
     runs = planned_runs(scale, only, seeds, runs_dir, own=own)
     jobs = 1 if scale in ON_GPUS else jobs or len(os.sched_getaffinity(0))
@@ -168,7 +604,7 @@ def report(
     ] = False,
 ) -> None:
     """Execute the notebooks and write the report from what is there."""
-    from hpt.scales import check_scale
+    from hpt.config.scales import check_scale
 
     if so_far and from_records:
         raise ConfigError("--so-far", "--from-records", "one of the two: records are rendered as far as they go anyway",
@@ -182,8 +618,8 @@ def _make_report(
     from_records: bool = False, so_far: bool = False, own: Sequence[str] = (),
 ) -> bool:  # fmt: skip
     """Render, one process at a time; returns whether the same command did it while this one waited."""
-    from hpt.files import remove_half_written
     from hpt.reports.build import build_report
+    from hpt.support.files import remove_half_written
 
     with locked(reports_dir / scale) as done:
         if not done:
@@ -199,7 +635,7 @@ def doctor(
     deep: Annotated[bool, typer.Option("--deep", help="Import the heavy packages too (a minute)")] = False,
 ) -> None:
     """Check the environment: what is missing, and what to type."""
-    from hpt.doctor import diagnose, inspect_machine
+    from hpt.runs.doctor import diagnose, inspect_machine
 
     findings = diagnose(inspect_machine(deep=deep))
     for finding in findings:

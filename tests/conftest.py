@@ -9,7 +9,7 @@ import hypothesis
 import pytest
 
 if TYPE_CHECKING:  # importing hpt here would be too early for what is set below
-    from hpt.runs import RunFolder
+    from hpt.runs.folder import RunFolder
     from tests.jobs import Undisturbed
 
 # One thread: on two cores shared with the verifier's workers and vLLM, more is slower and reorders float sums.
@@ -50,11 +50,10 @@ def digits_runs(tmp_path_factory: pytest.TempPathFactory) -> "dict[str, Undistur
 @pytest.fixture(scope="session")
 def tiny_runs(tmp_path_factory: pytest.TempPathFactory) -> "dict[str, RunFolder]":
     """The tiny scale's weak base and two methods trained from it, as ``hpt`` makes them; by method (half a minute)."""
-    from hpt.build import build_config
-    from hpt.job import Job
-    from hpt.pool import run_jobs
-    from hpt.resolve import base_config, resolve_run
-    from hpt.runs import RunFolder
+    from hpt.runs.folder import RunFolder
+    from hpt.runs.job import Job
+    from hpt.runs.pool import run_jobs
+    from hpt.runs.resolve import base_config, build_config, resolve_run
 
     root = tmp_path_factory.mktemp("tiny")
     configs = [build_config(method, scale="tiny") for method in ("hpt", "sft_then_grpo")]

@@ -8,11 +8,11 @@ depends on nothing but the package's arithmetic.
 from pathlib import Path
 from typing import Any
 
-from hpt.build import build_config
-from hpt.config import RunConfig
-from hpt.tasks.graded import TINY_WORLD
-from hpt.tasks.problems import Problem, save_problems
-from hpt.tasks.tokenizer import VOCABULARY, build_tokenizer
+from hpt.config.run_config import RunConfig
+from hpt.data.problems import Problem, save_problems
+from hpt.data.world.graded import TINY_WORLD
+from hpt.data.world.tokenizer import VOCABULARY, build_tokenizer
+from hpt.runs.resolve import build_config
 
 
 def write_digits(folder: Path, heads: int = 1, tied: bool = False) -> Path:

@@ -8,16 +8,15 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 
-from hpt.config import RunConfig
+from hpt.config.run_config import RunConfig
 from hpt.data.sources import curve_sets, training_problems_of
-from hpt.experiments import PlannedRun, planned_runs
-from hpt.export import RunRecords, load_records
-from hpt.files import write_json, write_parquet
-from hpt.final_evaluations import evaluation_key
-from hpt.integrity import add_checksum, write_checksums
-from hpt.methods import method_named
-from hpt.metrics import METRICS
-from hpt.runs import RunFolder
+from hpt.methods.methods import method_named
+from hpt.runs.evaluations import evaluation_key
+from hpt.runs.folder import RunFolder, add_checksum, write_checksums
+from hpt.runs.make import PlannedRun, planned_runs
+from hpt.runs.records import RunRecords, load_records
+from hpt.support.files import write_json, write_parquet
+from hpt.training.metrics import METRICS
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 #: Where accuracy ends up, so that tables and verdicts have something to tell apart.

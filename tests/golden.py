@@ -12,14 +12,14 @@ from typing import Any
 
 import pandas as pd
 
-from hpt.build import build_config
-from hpt.config import NUMERICS_VERSION, RunConfig, digest
-from hpt.methods import METHODS
-from hpt.runs import RunFolder
-from hpt.scales import RECIPES
-from hpt.tasks.graded import MINI_WORLD, TINY_WORLD, training_problems
-from hpt.tasks.problems import problems_hash
-from hpt.tasks.sets import evaluation_sets
+from hpt.config.run_config import NUMERICS_VERSION, RunConfig, digest
+from hpt.config.scales import RECIPES
+from hpt.data.problems import problems_hash
+from hpt.data.world.graded import MINI_WORLD, TINY_WORLD, training_problems
+from hpt.data.world.sets import evaluation_sets
+from hpt.methods.methods import METHODS
+from hpt.runs.folder import RunFolder
+from hpt.runs.resolve import build_config
 from hpt.upge.rows import ROWS
 from tests.digits import digits_config, write_digits
 from tests.jobs import run_to_end
@@ -76,13 +76,12 @@ def scripted(config: RunConfig) -> dict[str, Any]:
 
 def base_training(folder: Path) -> dict[str, Any]:
     """Three updates of the tiny world's weak base."""
-    from hpt.engine import PolicyEngine
-    from hpt.policy import load_model
-    from hpt.pretrain import BaseOptimizer, new_model, pretraining_batch
-    from hpt.resolve import base_config
-    from hpt.tasks.corpus import base_recipe, learning_rate_factor
-    from hpt.tasks.tokenizer import build_tokenizer
-    from hpt.update import Updater
+    from hpt.data.world.corpus import base_recipe, learning_rate_factor
+    from hpt.data.world.tokenizer import build_tokenizer
+    from hpt.runs.resolve import base_config
+    from hpt.training.bases import BaseOptimizer, new_model, pretraining_batch
+    from hpt.training.engine import PolicyEngine, Updater
+    from hpt.training.policy import load_model
 
     config = base_config(build_config("hpt", scale="tiny", policy="weak"))
     recipe, tokenizer = base_recipe(TINY_WORLD.name, "weak"), build_tokenizer(TINY_WORLD)

@@ -1,4 +1,4 @@
-"""Training jobs in processes of their own, as `hpt.job` runs them, that start quickly and can be killed on cue.
+"""Training jobs in processes of their own, as `hpt.runs.job` runs them, that start quickly and can be killed on cue.
 
 They are forked from a server that has imported everything: of the 25 s of processor time a short job takes, 18 s are
 imports. A job says at which of its *moments* it is to be killed: moments are numbered, and are file operations below
@@ -19,27 +19,26 @@ from typing import Any
 
 import pandas as pd
 
-from hpt.config import RunConfig
-from hpt.files import read_json, sha256_file
-from hpt.integrity import CHECKSUMS
-from hpt.metrics import timing_columns
-from hpt.runs import TABLES, RunFolder
+from hpt.config.run_config import RunConfig
+from hpt.runs.folder import CHECKSUMS, TABLES, RunFolder
+from hpt.support.files import read_json, sha256_file
+from hpt.training.metrics import timing_columns
 
 _PRELOAD = [
     "torch", "transformers.models.qwen2.modeling_qwen2", "deepspeed", "vllm", "vllm.v1.engine.llm_engine",
     "vllm.v1.worker.cpu_worker", "vllm.model_executor.models.qwen2", "torch._inductor.compile_fx", "pyarrow.parquet",
-    "hpt.job", "hpt.trainer", "hpt.pretrain", "hpt.checkpoint", "hpt.rewards", "hpt.tasks.sets",
+    "hpt.runs.job", "hpt.training.trainer", "hpt.training.bases", "hpt.training.checkpoint", "hpt.rewards.workers", "hpt.data.world.sets",
 ]  # fmt: skip
 #: (module, class, method): the phases of a step and of what surrounds it.
 _PHASES = (
-    ("hpt.rollout", "Sampler", "sample"),
-    ("hpt.rollout", "Sampler", "load_weights"),
-    ("hpt.rewards", "Verifier", "grade"),
-    ("hpt.engine", "PolicyEngine", "backward"),
-    ("hpt.engine", "PolicyEngine", "step"),
-    ("hpt.engine", "PolicyEngine", "save_state"),
-    ("hpt.engine", "PolicyEngine", "load_state"),
-    ("hpt.engine", "PolicyEngine", "save_model"),
+    ("hpt.training.sampler", "Sampler", "sample"),
+    ("hpt.training.sampler", "Sampler", "load_weights"),
+    ("hpt.rewards.workers", "Verifier", "grade"),
+    ("hpt.training.engine", "PolicyEngine", "backward"),
+    ("hpt.training.engine", "PolicyEngine", "step"),
+    ("hpt.training.engine", "PolicyEngine", "save_state"),
+    ("hpt.training.engine", "PolicyEngine", "load_state"),
+    ("hpt.training.engine", "PolicyEngine", "save_model"),
 )
 _FILE_EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree"}
 
@@ -123,7 +122,7 @@ def _work(config: dict[str, Any], root: str, evaluations: tuple[str, ...], log: 
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
-    from hpt import job
+    from hpt.runs import job
 
     moments = _watch(root, kill)
     spec = Path(f"{log}.job.json")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hpt.data.table import DATASETS
+from hpt.data.public import DATASETS
 
 Row = dict[str, Any]
 SYSTEM = "Think first, then solve."

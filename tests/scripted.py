@@ -9,18 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hpt.boxes import last_boxed
-from hpt.build import build_config
-from hpt.config import RunConfig
-from hpt.curves import validation_rows
-from hpt.engine import PolicyEngine
-from hpt.rewards import Grade, Verdict
-from hpt.rollout import Sample, SamplingRequest
-from hpt.tasks.graded import TINY_WORLD
-from hpt.tasks.problems import Problem
-from hpt.tasks.prompts import demonstration_tokens, prompt_tokens
-from hpt.tasks.tokenizer import build_tokenizer
-from hpt.trainer import Trainer
+from hpt.config.run_config import RunConfig
+from hpt.data.problems import Problem
+from hpt.data.prompts import demonstration_tokens, prompt_tokens
+from hpt.data.world.graded import TINY_WORLD
+from hpt.data.world.tokenizer import build_tokenizer
+from hpt.evaluation.evaluate import validation_rows
+from hpt.rewards.verify import last_boxed
+from hpt.rewards.workers import Grade, Verdict
+from hpt.runs.resolve import build_config
+from hpt.training.engine import PolicyEngine
+from hpt.training.sampler import Sample, SamplingRequest
+from hpt.training.trainer import Trainer
 
 #: question number, sample number -> text of the response.
 Script = Callable[[int, int], str]

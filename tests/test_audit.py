@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpt.audit import Check, Consistency, audit
-from hpt.audit.counts import fractions_to_one_decimal
-from hpt.audit.spreads import standard_errors
-from hpt.catalogue import ARTEFACTS
-from hpt.cli_options import console
-from hpt.experiments import compute, planned_runs
-from hpt.paper import paper_data, paper_table
-from hpt.plan import make_plan, print_plan
+from hpt.cli import console
+from hpt.paper.audit import Check, Consistency, audit
+from hpt.paper.audit.counts import fractions_to_one_decimal
+from hpt.paper.audit.spreads import standard_errors
+from hpt.paper.paper import paper_data, paper_table
 from hpt.reports import begin
+from hpt.runs.catalogue import ARTEFACTS
+from hpt.runs.make import compute, planned_runs
+from hpt.runs.plan import make_plan, print_plan
 
 Data = dict[str, Any]
 

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpt.batch import MicroBatch, collate, split_into_micro_batches, split_over_ranks, zero_weight_filler
-from hpt.trajectory import DEMONSTRATION, Part, Trajectory, WeightedTrajectory
+from hpt.methods.mixture import DEMONSTRATION, Part, Trajectory, WeightedTrajectory
+from hpt.training.batches import MicroBatch, collate, split_into_micro_batches, split_over_ranks, zero_weight_filler
 
 LAYOUTS = ("padded", "packed")
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from hpt.errors import ConfigError
-from hpt.experiments import planned_runs
 from hpt.reports import Study, begin
+from hpt.runs.make import planned_runs
+from hpt.support.errors import ConfigError
 from tests.fabricated import fabricate
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import hpt
-from hpt.checker import GradientReport, check_gradient
-from hpt.errors import ConfigError
-from hpt.gate import FEEDBACK
+from hpt.config.settings import GateSettings
+from hpt.laboratory.checker import GradientReport, check_gradient
 from hpt.laboratory.experiment import OFFLINE
-from hpt.settings import GateSettings
+from hpt.methods.gate import FEEDBACK
+from hpt.support.errors import ConfigError
 from hpt.upge.advantage import ADVANTAGES
 from hpt.upge.estimator import ROWS
 from hpt.upge.reference import DENOMINATORS

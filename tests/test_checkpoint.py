@@ -6,9 +6,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from hpt.checkpoint import Records, TrainingState, checkpoints, load_newest, save_checkpoint
-from hpt.errors import HptError
-from hpt.files import check_manifest
+from hpt.support.errors import HptError
+from hpt.support.files import check_manifest
+from hpt.training.checkpoint import Records, TrainingState, checkpoints, load_newest, save_checkpoint
 
 METRICS = pd.DataFrame({"step": [0, 1], "loss/total": [0.1 + 0.2, float("nan")], "name": ["a", None]})
 
@@ -130,7 +130,7 @@ def test_all_damaged_is_a_fresh_start_that_says_so(tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_another_version_of_the_package_is_not_half_read(tmp_path: Path) -> None:
     """A counter this version does not know is treated as damage, not ignored."""
-    from hpt.files import write_json, write_manifest
+    from hpt.support.files import write_json, write_manifest
 
     save(tmp_path, 2)
     write_json(tmp_path / "step-000002" / "state.json", {"step": 2, "unheard_of": 1})

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hpt.claim_tests import MIN_STEPS, ClaimRecords, RunFrames
-from hpt.claim_tests.records import quantity
-from hpt.claims import ClaimResult, judge
-from hpt.paper import claim_named
+from hpt.paper.claim_tests import MIN_STEPS, ClaimRecords, RunFrames
+from hpt.paper.claim_tests.records import quantity
+from hpt.paper.claims import ClaimResult, judge
+from hpt.paper.paper import claim_named
 
 STEPS = 100
 TIME = np.arange(STEPS) / STEPS  # share of training, 0 to 0.99

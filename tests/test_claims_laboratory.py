@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hpt.claim_tests import ClaimRecords, NotTestable
-from hpt.claim_tests.laboratory import (
+from hpt.evaluation.intervals import Decision
+from hpt.paper.claim_tests import ClaimRecords, NotTestable
+from hpt.paper.claim_tests.laboratory import (
     gate_better,
     row_against_row,
     rows_agree,
@@ -15,10 +16,9 @@ from hpt.claim_tests.laboratory import (
     rows_trade_off,
     terms_agree,
 )
-from hpt.claims import ClaimResult, judge
-from hpt.paper import claim_named
+from hpt.paper.claims import ClaimResult, judge
+from hpt.paper.paper import claim_named
 from hpt.reports.verdicts import WITHOUT_RUNS, verdicts
-from hpt.stats import Decision
 
 QUESTIONS = 12
 FRAME = {"frame": "sums", "situation": "s"}

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hpt.claim_tests import ClaimRecords, RunFrames
-from hpt.claims import ClaimResult, judge
-from hpt.paper import claim_named
+from hpt.paper.claim_tests import ClaimRecords, RunFrames
+from hpt.paper.claims import ClaimResult, judge
+from hpt.paper.paper import claim_named
 
 SEEDS = (0, 1, 2)
 SETS = ("contest-b@256", "contest-a@256", "contest-c@256")

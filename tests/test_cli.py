@@ -10,7 +10,7 @@ import pytest
 
 from hpt import cli
 from hpt.cli import parse_seeds, parse_settings
-from hpt.errors import ConfigError
+from hpt.support.errors import ConfigError
 
 
 def hpt(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -84,7 +84,7 @@ def test_a_run_that_refuses_what_was_asked_for_ends_the_command_with_2(
     capfd: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     ending = [sys.executable, "-c", f"import sys; print({said!r}); sys.exit({ended_with})"]
-    monkeypatch.setattr("hpt.pool.job_command", lambda module, arguments, options: ending)
+    monkeypatch.setattr("hpt.runs.pool.job_command", lambda module, arguments, options: ending)
     monkeypatch.setattr(sys, "argv", ["hpt", "train", "--method", "pretrain", "--scale", "tiny"])
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setenv("PYTHONPATH", "")

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from hpt.experiments import ARTEFACTS
-from hpt.export import load_records, record_folders
-from hpt.files import read_json
 from hpt.reports.build import build_report
 from hpt.reports.pages import missing_artefacts
+from hpt.runs.make import ARTEFACTS
+from hpt.runs.records import load_records, record_folders
+from hpt.support.files import read_json
 
 REPORT = Path(__file__).resolve().parent.parent / "reports" / "mini"
 STATUSES = [read_json(path) for path in sorted((REPORT / "notebooks").glob("*.json"))]

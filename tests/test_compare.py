@@ -11,10 +11,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from hpt.cli import app
-from hpt.compare import differences, draw, final_values, write_comparison
-from hpt.errors import ConfigError
-from hpt.export import RunRecords, export_run, load_records
-from hpt.runs import run_folders
+from hpt.runs.compare import differences, draw, final_values, write_comparison
+from hpt.runs.folder import run_folders
+from hpt.runs.records import RunRecords, export_run, load_records
+from hpt.support.errors import ConfigError
 from tests.fabricated import fabricate
 
 

@@ -8,13 +8,13 @@ import annotated_types
 import pytest
 from pydantic.fields import FieldInfo
 
-from hpt import config as config_module
-from hpt.build import build_config
-from hpt.config import RunConfig, merge, nest, validate
-from hpt.errors import ConfigError
-from hpt.methods import METHODS
-from hpt.scales import RECIPES, SCALES
-from hpt.settings import Settings
+from hpt.config import run_config as config_module
+from hpt.config.run_config import RunConfig, merge, nest, validate
+from hpt.config.scales import RECIPES, SCALES
+from hpt.config.settings import Settings
+from hpt.methods.methods import METHODS
+from hpt.runs.resolve import build_config
+from hpt.support.errors import ConfigError
 
 
 def leaves(model: type[Settings] = RunConfig, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:

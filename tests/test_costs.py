@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hpt.catalogue import ARTEFACTS, Arm
-from hpt.export import RunRecords
-from hpt.paper import claim_named
+from hpt.paper.paper import claim_named
 from hpt.reports.frames import costs, curves, mean_with_interval, settings
 from hpt.reports.notebooks import source_rows
 from hpt.reports.pages import notes
 from hpt.reports.verdicts import paper_evidence, verdicts
+from hpt.runs.catalogue import ARTEFACTS, Arm
+from hpt.runs.records import RunRecords
 
 NOTHING = pd.DataFrame()
 

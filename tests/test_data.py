@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 
-from hpt.boxes import last_boxed
-from hpt.build import build_config
-from hpt.config import merge, validate
-from hpt.data import table
+from hpt.config.run_config import merge, validate
+from hpt.data import public as table
+from hpt.data.files import SHAPES, hub_rows, local_rows, problems_of, text_of
 from hpt.data.leakage import leaks
-from hpt.data.rows import hub_rows, local_rows
-from hpt.data.shapes import SHAPES, problems_of, text_of
+from hpt.data.problems import Problem, save_problems
+from hpt.data.public import BENCHMARKS, CURVES, DATASETS
 from hpt.data.sources import (
     curve_sets,
     evaluation_names,
@@ -28,12 +27,11 @@ from hpt.data.sources import (
     training_problems_of,
 )
 from hpt.data.store import download, load_set, statuses
-from hpt.data.table import BENCHMARKS, CURVES, DATASETS
-from hpt.errors import ConfigError
-from hpt.experiments import run_with_base
-from hpt.paper import paper_data
-from hpt.resolve import given_base_config, resolve_run
-from hpt.tasks.problems import Problem, save_problems
+from hpt.paper.paper import paper_data
+from hpt.rewards.verify import last_boxed
+from hpt.runs.make import run_with_base
+from hpt.runs.resolve import build_config, given_base_config, resolve_run
+from hpt.support.errors import ConfigError
 from tests.digits import write_digits
 from tests.public_rows import HUB, SYSTEM, rows_of, write
 
@@ -505,7 +503,7 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     def run_jobs(*_: Any) -> None:
         raise AssertionError("computed before it was checked")
 
-    monkeypatch.setattr("hpt.pool.run_jobs", run_jobs)
+    monkeypatch.setattr("hpt.runs.pool.run_jobs", run_jobs)
 
 
 @pytest.mark.usefixtures("nothing_runs")
@@ -523,7 +521,7 @@ def test_a_models_evaluation_fetches_its_sets_and_checks_them_first(
     with pytest.raises(ConfigError, match="a tokenizer with a chat template"):
         run_with_base(given_base_config("full", model, {**given, "data.template": "qwen"}), tmp_path / "runs", ["amc"])
     with monkeypatch.context() as patch:
-        patch.setattr("hpt.tasks.prompts.prompt_tokens", lambda *_: [1] * 8200)
+        patch.setattr("hpt.data.prompts.prompt_tokens", lambda *_: [1] * 8200)
         with pytest.raises(ConfigError, match=r"prompt of amc-0 \(amc\) = '8200 tokens': allowed is at most 8192"):
             run_with_base(config, tmp_path / "runs", ["amc"])
     rows = tmp_path / "data" / "minerva" / "rows.parquet"

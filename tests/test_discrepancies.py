@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hpt.arms import IN_DISTRIBUTION
-from hpt.discrepancies import DEFAULT, DISCREPANCIES, PRICE
-from hpt.errors import RecordFault
-from hpt.export import RunRecords
+from hpt.config.scales import RECIPES
 from hpt.reports.frames import discrepancies, trainings
-from hpt.scales import RECIPES
+from hpt.runs.catalogue import DEFAULT, DISCREPANCIES, IN_DISTRIBUTION, PRICE
+from hpt.runs.records import RunRecords
+from hpt.support.errors import RecordFault
 from tests.fabricated import fabricated_records
 
 ARMS = {arm.key: arm for arm in PRICE.arms}

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from hpt.doctor import LOCKS, Finding, Machine, diagnose, import_error, inspect_machine, normalise, read_lock
+from hpt.runs.doctor import LOCKS, Finding, Machine, diagnose, import_error, inspect_machine, normalise, read_lock
 
 HEALTHY = Machine(
     python=(3, 11, 7),

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 import hpt.examples
-from hpt.build import build_config
-from hpt.catalogue import ARTEFACTS, OWN
+from hpt.config.scales import TUNED
+from hpt.config.settings import GateSettings
 from hpt.examples import least_error_gate, smooth_gate
 from hpt.laboratory.experiment import sample_draws
 from hpt.laboratory.gates import best_gate, gate_error, gate_moments, gate_weights, total
 from hpt.laboratory.questions import make_experiment
-from hpt.methods import METHODS, method_named, resolved_row
-from hpt.scales import TUNED
-from hpt.settings import GateSettings
+from hpt.methods.methods import METHODS, method_named, resolved_row
+from hpt.runs.catalogue import ARTEFACTS, OWN
+from hpt.runs.resolve import build_config
 
 FOLDER = Path(hpt.examples.__file__).parent
 MODULES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")

@@ -7,14 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hpt.errors import HptError, RecordFault
-from hpt.experiments import PlannedRun
-from hpt.export import RECORD_FILES, export_run, import_runs, load_records, record_folders, recorded_config
-from hpt.files import MANIFEST, read_json, read_parquet, write_json, write_manifest, write_parquet
-from hpt.integrity import write_checksums
-from hpt.locks import LOCK
-from hpt.resolve import given_base_config
-from hpt.runs import RunFolder
+from hpt.runs.folder import RunFolder, write_checksums
+from hpt.runs.make import PlannedRun
+from hpt.runs.records import RECORD_FILES, export_run, import_runs, load_records, record_folders, recorded_config
+from hpt.runs.resolve import given_base_config
+from hpt.support.errors import HptError, RecordFault
+from hpt.support.files import LOCK, MANIFEST, read_json, read_parquet, write_json, write_manifest, write_parquet
 from tests.digits import write_digits
 from tests.fabricated import fabricate
 

@@ -5,10 +5,10 @@ from unittest import mock
 
 import pytest
 
-from hpt.errors import HptError
-from hpt.export import export_run, load_records, record_folders
-from hpt.fill import fill, lacking_runs, on_other_bases
-from hpt.job import Job
+from hpt.runs.fill import fill, lacking_runs, on_other_bases
+from hpt.runs.job import Job
+from hpt.runs.records import export_run, load_records, record_folders
+from hpt.support.errors import HptError
 from tests.fabricated import fabricate
 
 
@@ -48,7 +48,7 @@ def test_each_run_is_exported_as_it_ends(tmp_path: Path) -> None:
             seen.append(len(record_folders(tmp_path / "records")))
         raise HptError("the third failed")
 
-    with mock.patch("hpt.pool.run_jobs", two_then_fault), pytest.raises(HptError, match="third"):
+    with mock.patch("hpt.runs.pool.run_jobs", two_then_fault), pytest.raises(HptError, match="third"):
         fill("tiny", ["table5"], [0], tmp_path / "runs", tmp_path / "records")
     assert seen == [1, 2]
 

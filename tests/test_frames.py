@@ -13,9 +13,8 @@ from matplotlib import pyplot
 from PIL import Image
 from scipy import stats
 
-from hpt.errors import RecordFault
-from hpt.export import RunRecords, load_records
-from hpt.paper import paper_data
+from hpt.evaluation.intervals import average_interval
+from hpt.paper.paper import paper_data
 from hpt.reports import begin
 from hpt.reports.frames import (
     curves,
@@ -30,8 +29,9 @@ from hpt.reports.frames import (
     with_interval,
 )
 from hpt.reports.style import label_lines
-from hpt.runs import RunFolder
-from hpt.stats import average_interval
+from hpt.runs.folder import RunFolder
+from hpt.runs.records import RunRecords, load_records
+from hpt.support.errors import RecordFault
 from tests.fabricated import COMMIT, fabricate
 
 SEEDS = (0, 1, 2)
@@ -163,7 +163,7 @@ def test_figures_draw_the_recorded_values(records: list[RunRecords]) -> None:
     hpt = next(own for own in records if own.method == "hpt" and own.seed == 1)
     for ratio in ratios:
         drawn = data[data["metric"] == ratio]
-        assert drawn["seed_1"].tolist() == pytest.approx(hpt.metrics[ratio].tolist())
+        assert drawn["seed_1"].tolist() == pytest.approx(hpt.training.metrics[ratio].tolist())
     accuracy = validation(records, ["sft", "hpt"])
     point = accuracy[(accuracy["panel"] == "applied") & (accuracy["method"] == "hpt")].iloc[-1]
     last = hpt.validation[(hpt.validation["benchmark"] == "applied") & (hpt.validation["step"] == point["step"])]

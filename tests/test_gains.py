@@ -3,10 +3,10 @@
 import pandas as pd
 import pytest
 
-from hpt.arms import IN_DISTRIBUTION
-from hpt.export import RunRecords
 from hpt.reports.frames import gains, interval_note, printed_gain
 from hpt.reports.verdicts import verdicts
+from hpt.runs.catalogue import IN_DISTRIBUTION
+from hpt.runs.records import RunRecords
 from tests.fabricated import fabricated_records
 
 BASES = ("strong", "weak", "llama")

@@ -7,9 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpt.errors import ConfigError
-from hpt.gate import FEEDBACK, FeedbackFunction, constant, feedback_coefficients, linear, performance, sigmoid, switch
-from hpt.settings import GateSettings
+from hpt.config.settings import GateSettings
+from hpt.methods.gate import (
+    FEEDBACK,
+    FeedbackFunction,
+    constant,
+    feedback_coefficients,
+    linear,
+    performance,
+    sigmoid,
+    switch,
+)
+from hpt.support.errors import ConfigError
 
 GROUPS = st.integers(1, 64).flatmap(
     lambda n: st.tuples(st.just(n), st.lists(st.integers(0, n), min_size=1, max_size=20), st.integers(0, n))

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from hpt.build import build_config
-from hpt.config import NUMERICS_VERSION
+from hpt.config.run_config import NUMERICS_VERSION
+from hpt.runs.resolve import build_config
 from tests import golden
 from tests.digits import digits_config, write_digits
 from tests.jobs import Undisturbed, run_to_end
 
 REMEDY = f"""
-If results are meant to change: raise NUMERICS_VERSION in hpt/config.py, say so in CHANGELOG.md, and type
+If results are meant to change: raise NUMERICS_VERSION in hpt/config/run_config.py, say so in CHANGELOG.md, and type
     {golden.RENEW}
 If not, something moved them by accident: every finished run would be taken for what this code makes."""
 

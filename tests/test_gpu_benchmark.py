@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.gpu import measure, trajectories
-from hpt.files import write_json
-from hpt.plan import ModelShape, machine_of
+from hpt.runs.plan import ModelShape, machine_of
+from hpt.support.files import write_json
 from hpt.upge import likelihood
 
 SHAPE = ModelShape(2, 32, 64, 1, 1, 96, tied=True, attention_bias=True)

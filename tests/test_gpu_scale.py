@@ -5,20 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from hpt.build import build_config
-from hpt.catalogue import ARTEFACTS
-from hpt.config import RunConfig
-from hpt.experiments import check_training_set
-from hpt.final_evaluations import sampling_config
-from hpt.plan import machine_of, shape_of, warnings_of
-from hpt.resolve import base_config
-from hpt.runs import RunFolder
-from hpt.scales import TUNED
-from hpt.tasks import corpus
-from hpt.tasks.corpus import base_recipe, documents
-from hpt.tasks.graded import GPU_WORLD, MINI_WORLD, training_problems
-from hpt.tasks.sets import evaluation_sets
-from hpt.tasks.tokenizer import build_tokenizer
+from hpt.config.run_config import RunConfig
+from hpt.config.scales import TUNED
+from hpt.data.world import corpus
+from hpt.data.world.corpus import base_recipe, documents
+from hpt.data.world.graded import GPU_WORLD, MINI_WORLD, training_problems
+from hpt.data.world.sets import evaluation_sets
+from hpt.data.world.tokenizer import build_tokenizer
+from hpt.runs.catalogue import ARTEFACTS
+from hpt.runs.evaluations import sampling_config
+from hpt.runs.folder import RunFolder
+from hpt.runs.make import check_training_set
+from hpt.runs.plan import machine_of, shape_of, warnings_of
+from hpt.runs.resolve import base_config, build_config
 from tests.jobs import run_to_end
 
 POLICIES = ("weak", "strong", "llama")
@@ -92,7 +91,7 @@ def few_steps(model: Path) -> RunConfig:
 @pytest.mark.ci_slow
 @pytest.mark.timeout(900)
 def test_a_base_and_a_run_go_their_whole_way_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hpt.pretrain import pretrain
+    from hpt.training.bases import pretrain
 
     plan = base_config(build_config("hpt", scale="gpu"))
     short = base_recipe("gpu", "weak").model_copy(update={"updates": 3, "batch_documents": 4})

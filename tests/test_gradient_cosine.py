@@ -4,15 +4,15 @@ import pandas as pd
 import pytest
 import torch
 
-from hpt.config import MOVES_NO_NUMBER
-from hpt.errors import ConfigError
-from hpt.gradient_cosine import sft_rl_cosine, step_gradient
+from hpt.config.run_config import MOVES_NO_NUMBER
+from hpt.support.errors import ConfigError
+from hpt.training.engine import sft_rl_cosine, step_gradient
 from tests.scripted import Script, config_for, make_trainer, mixed, right, same_weights, weights_of, wrong
 
 
 def assembled_once(trainer, script: Script = mixed):
     """What the trainer's first step weighs, without taking it."""
-    from hpt.assembly import assemble
+    from hpt.methods.mixture import assemble
 
     questions = trainer.questions(0)
     rollouts = trainer.sample(questions)

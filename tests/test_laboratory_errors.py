@@ -8,13 +8,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from hpt.errors import ConfigError
 from hpt.laboratory import textbook, truth
 from hpt.laboratory.errors import derived, measure, pooled, sums_of
-from hpt.laboratory.exact import TrajectorySpace, TransformerPolicy, random_parameters, token_entropies, token_logprobs
+from hpt.laboratory.exact import (
+    TrajectorySpace,
+    TransformerPolicy,
+    random_parameters,
+    token_entropies,
+    token_logprobs,
+)
 from hpt.laboratory.experiment import USES, Draws, Experiment, list_draws, row_gradients, sample_draws
 from hpt.laboratory.questions import made_stale, make_experiment
 from hpt.laboratory.textbook import Textbook
+from hpt.support.errors import ConfigError
 from hpt.upge.estimator import ROWS
 
 

@@ -4,21 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from hpt.errors import ConfigError
+from hpt.config.settings import GateSettings
 from hpt.laboratory.experiment import Experiment, list_draws, row_gradients, sample_draws
 from hpt.laboratory.gate_sweeps import gate_table, threshold
 from hpt.laboratory.gates import best_gate, gate_error, gate_moments, gate_weights, smooth_gates, total
 from hpt.laboratory.questions import make_experiment
-from hpt.laboratory.sweeps import (
-    DIALS,
-    SITUATIONS,
-    Size,
-    conflict,
-    plane,
-    plane_sums,
-    sweep,
-)
-from hpt.settings import GateSettings
+from hpt.laboratory.sweeps import DIALS, SITUATIONS, Size, conflict, plane, plane_sums, sweep
+from hpt.support.errors import ConfigError
 from hpt.upge.estimator import ROWS
 
 

@@ -16,14 +16,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hpt.assembly import Assembled, QuestionBatch, assemble, baseline_after, split_into_updates
-from hpt.build import build_config
-from hpt.config import RunConfig, validate
-from hpt.errors import ConfigError
-from hpt.gate import feedback_coefficients
-from hpt.methods import METHODS, Component, Method, method_named, resolved_row, stage_at, stages_of
-from hpt.scales import RECIPES
-from hpt.trajectory import DEMONSTRATION, Trajectory, WeightedTrajectory
+from hpt.config.run_config import RunConfig, validate
+from hpt.config.scales import RECIPES
+from hpt.methods.gate import feedback_coefficients
+from hpt.methods.methods import METHODS, Component, Method, method_named, resolved_row, stage_at, stages_of
+from hpt.methods.mixture import (
+    DEMONSTRATION,
+    Assembled,
+    QuestionBatch,
+    Trajectory,
+    WeightedTrajectory,
+    assemble,
+    baseline_after,
+    split_into_updates,
+)
+from hpt.runs.resolve import build_config
+from hpt.support.errors import ConfigError
 from hpt.upge.rows import ROWS
 
 SETTINGS = {

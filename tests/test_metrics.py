@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from hpt.export import load_records, record_folders
-from hpt.metrics import METRICS, SCORES, axis_label, glossary, timing_columns
+from hpt.runs.records import load_records, record_folders
+from hpt.training.metrics import METRICS, SCORES, axis_label, glossary, timing_columns
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_the_glossary_is_what_the_registry_says() -> None:
-    """Mend with `.venv/bin/python -m hpt.metrics`."""
+    """Mend with `.venv/bin/python -m hpt.training.metrics`."""
     assert (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8") == glossary()
 
 

@@ -9,12 +9,12 @@ import nbformat
 import pandas as pd
 import pytest
 
-from hpt.catalogue import ARTEFACTS, PASS_AT_K
-from hpt.export import RunRecords, load_records
-from hpt.paper import paper_data
+from hpt.paper.paper import paper_data
 from hpt.reports import frames
 from hpt.reports.build import NOTEBOOKS
 from hpt.reports.verdicts import verdicts
+from hpt.runs.catalogue import ARTEFACTS, PASS_AT_K
+from hpt.runs.records import RunRecords, load_records
 from tests.fabricated import fabricate
 
 #: As the paper prints them, and as people write them.

@@ -8,10 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from hpt.build import build_config
-from hpt.errors import ConfigError
-from hpt.experiments import planned_runs
-from hpt.export import RunRecords, load_records
 from hpt.laboratory.experiment import row_gradients, sample_draws
 from hpt.laboratory.gate_sweeps import gate_table
 from hpt.laboratory.gates import gate_weights
@@ -20,6 +16,10 @@ from hpt.laboratory.questions import make_experiment
 from hpt.laboratory.sweeps import Size, plane, plane_sums
 from hpt.reports.build import FinishedRuns, notebook_tasks
 from hpt.reports.frames import against, curves, label, scores, validation
+from hpt.runs.make import planned_runs
+from hpt.runs.records import RunRecords, load_records
+from hpt.runs.resolve import build_config
+from hpt.support.errors import ConfigError
 from tests.fabricated import fabricate
 
 OWN = "hpt.examples.smooth_gate:METHOD"

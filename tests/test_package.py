@@ -18,7 +18,9 @@ def imported_by(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("module", ["hpt", "hpt.config", "hpt.methods", "hpt.doctor", "hpt.cli"])
+@pytest.mark.parametrize(
+    "module", ["hpt", "hpt.config.run_config", "hpt.methods.methods", "hpt.runs.doctor", "hpt.cli"]
+)
 def test_import_is_quick(module: str) -> None:
     """``hpt --help``, a refused setting and the doctor must answer at once, also where an engine is broken."""
     assert imported_by(f"import {module}") & SLOW_TO_IMPORT == set()

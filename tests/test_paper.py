@@ -7,13 +7,13 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from hpt.claim_tests import TESTS, RunFrames
-from hpt.experiments import ARTEFACTS
-from hpt.metrics import METRICS
-from hpt.paper import claim_named, claims, paper_data, paper_figure, paper_table, paper_value
-from hpt.scores import average_of_cells, round_half_up
-from hpt.tasks.graded import MINI_WORLD
-from hpt.tasks.sets import evaluation_sets
+from hpt.data.world.graded import MINI_WORLD
+from hpt.data.world.sets import evaluation_sets
+from hpt.evaluation.scores import average_of_cells, round_half_up
+from hpt.paper.claim_tests import TESTS, RunFrames
+from hpt.paper.paper import claim_named, claims, paper_data, paper_figure, paper_table, paper_value
+from hpt.runs.make import ARTEFACTS
+from hpt.training.metrics import METRICS
 
 TABLES = ["table2", "table3", "table4", "table5", "table6"]
 ACCURACIES = ["table2", "table3", "table5", "table6"]

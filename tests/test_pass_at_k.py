@@ -6,10 +6,10 @@ from math import comb
 import numpy as np
 import pytest
 
-from hpt.errors import RecordFault
-from hpt.export import RunRecords
+from hpt.evaluation.intervals import bca_interval
 from hpt.reports.frames import pass_at_k
-from hpt.stats import bca_interval
+from hpt.runs.records import RunRecords
+from hpt.support.errors import RecordFault
 from tests.fabricated import fabricated_records
 
 NAME = "contest-c@256"

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hpt.errors import RecordFault
-from hpt.export import RunRecords
-from hpt.per_question import accuracy_grid, always_zero, quarter_shares
+from hpt.evaluation.scores import accuracy_grid, always_zero, quarter_shares
 from hpt.reports.frames import question_grids, questions, row_order, shares_by_quarter, zero_rows
+from hpt.runs.records import RunRecords
+from hpt.support.errors import RecordFault
 from tests.fabricated import fabricated_records
 
 N = 8

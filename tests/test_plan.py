@@ -13,13 +13,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from hpt.build import build_config
 from hpt.cli import app, parse_settings
-from hpt.config import RunConfig
-from hpt.errors import ConfigError
-from hpt.experiments import PlannedRun, planned_runs
-from hpt.export import record_folders
-from hpt.plan import (
+from hpt.config.run_config import RunConfig
+from hpt.runs.make import PlannedRun, planned_runs
+from hpt.runs.plan import (
     CORE,
     REPORTS,
     SHAPES,
@@ -39,8 +36,10 @@ from hpt.plan import (
     warnings_in,
     warnings_of,
 )
-from hpt.policy import PolicyModule, checkpoint_activations
-from hpt.resolve import base_config
+from hpt.runs.records import record_folders
+from hpt.runs.resolve import base_config, build_config
+from hpt.support.errors import ConfigError
+from hpt.training.policy import PolicyModule, checkpoint_activations
 from tests.fabricated import fabricate
 
 ROOT = Path(__file__).resolve().parents[1]

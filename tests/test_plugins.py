@@ -8,22 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpt.build import build_config
 from hpt.cli import main
-from hpt.errors import ConfigError
-from hpt.export import recorded_config, with_data_hash
-from hpt.gate import feedback_coefficients
-from hpt.job import Job
-from hpt.methods import names_used
-from hpt.plugins import check_unchanged, code_hash, folders, keep_sources, module_hashes, refresh
-from hpt.resolve import resolve_run
-from hpt.runs import RunFolder
+from hpt.methods.gate import feedback_coefficients
+from hpt.methods.methods import names_used
+from hpt.runs.folder import RunFolder
+from hpt.runs.job import Job
+from hpt.runs.records import recorded_config, with_data_hash
+from hpt.runs.resolve import build_config, resolve_run
+from hpt.support.errors import ConfigError
+from hpt.support.plugins import check_unchanged, code_hash, folders, keep_sources, module_hashes, refresh
 
 RECORDS = Path(__file__).resolve().parent.parent / "reports" / "mini" / "records"
 GATE = "def gate(settings, correct, n):\n    return correct / n, 1 - correct / n\n"
 HEAD = """
 from dataclasses import replace
-from hpt.methods import METHODS, Component
+from hpt.methods.methods import METHODS, Component
 from hpt.upge.estimator import ROWS
 _ON, _OFF = METHODS["hpt"].components
 ROW = replace(ROWS["dr_grpo"], name="mine", {part}="my_idea:part")
@@ -209,7 +208,7 @@ def test_an_installed_package_offers_methods_rows_and_gates_by_name(write: Write
     info.mkdir()
     (info / "METADATA").write_text("Name: my-package\nVersion: 1\n")
     (info / "entry_points.txt").write_text(
-        "[hpt.methods]\nmine = my_idea:METHOD\nhpt = my_idea:METHOD\n"
+        "[hpt.methods.methods]\nmine = my_idea:METHOD\nhpt = my_idea:METHOD\n"
         "[hpt.gates]\neven = my_idea:gate\n[hpt.rows]\nmine = my_idea:ROW\n"
     )
     config = build_config("mine", scale="tiny", settings={"gate.kind": "even", "estimator.online_row": "mine"})
@@ -230,7 +229,7 @@ def test_names_without_a_module_are_left_alone() -> None:
 EVERYTHING = """
 from dataclasses import replace
 import numpy as np
-from hpt.methods import METHODS
+from hpt.methods.methods import METHODS
 from hpt.upge.estimator import ROWS
 
 def gate(settings, correct, n):
@@ -248,8 +247,8 @@ METHOD = replace(METHODS["hpt"], name="mine", title="Mine", like="hpt", settings
 
 def test_a_method_of_ones_own_trains_in_a_process_of_its_own(write: Write, tmp_path: Path) -> None:
     """The real job: the training process imports the module, and what it does shows in the records."""
-    from hpt.export import load_records
-    from hpt.pool import run_jobs
+    from hpt.runs.pool import run_jobs
+    from hpt.runs.records import load_records
     from tests.digits import digits_config, write_digits
 
     world = write_digits(tmp_path)

@@ -19,9 +19,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import hpt
 import hpt.api
 from docs.reference import PAGE, page
-from hpt.errors import ConfigError
 from hpt.laboratory import random_batch as world
 from hpt.laboratory import textbook
+from hpt.support.errors import ConfigError
 from hpt.upge import likelihood
 from hpt.upge.aggregation import StepCounts
 from tests.digits import write_digits
@@ -43,7 +43,7 @@ def test_every_name_is_there_documented_and_seen_by_dir() -> None:
     assert set(hpt.__all__) <= set(dir(hpt))
     for name in hpt.__all__:
         if name != "ROWS":
-            # not hpt.gate itself, which is also a module
+            # not hpt.methods.gate itself, which is also a module
             documentation = inspect.getdoc(getattr(hpt.api, name, None) or getattr(hpt, name)) or ""
             assert all(part in documentation for part in ("Args:", "Returns:", "Raises:", "Example:\n    >>> ")), name
     with pytest.raises(AttributeError, match="has no attribute 'hpt_los'"):
@@ -54,7 +54,7 @@ def test_every_name_is_there_documented_and_seen_by_dir() -> None:
     "use", ["hpt.gate([0], 8)", "hpt.load_scores, hpt.train, hpt.verify", "hpt.ROWS", "hpt.pass_at_k([1], 4, 2)"]
 )
 def test_what_needs_no_tensors_loads_no_torch(use: str) -> None:
-    code = f"import hpt, sys; {use}; import hpt.scales; hpt.gate([0], 8); print('torch' in sys.modules)"
+    code = f"import hpt, sys; {use}; import hpt.config.scales; hpt.gate([0], 8); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 
@@ -318,9 +318,9 @@ def test_a_change_only_the_models_forward_makes_is_refused() -> None:
 @pytest.mark.parametrize("everything", [True, False], ids=["whole", "without what weighs nothing"])
 def test_hpt_loss_has_the_trainers_gradient(normalization: str, everything: bool) -> None:
     """`assemble`, `collate` and `micro_batch_loss` on one side, padded tensors on the other, on one mixed batch."""
-    from hpt.batch import collate
-    from hpt.policy import PolicyModule, forward_micro_batch
-    from hpt.update import micro_batch_loss
+    from hpt.training.batches import collate
+    from hpt.training.engine import micro_batch_loss
+    from hpt.training.policy import PolicyModule, forward_micro_batch
 
     questions = mixed.make_questions()
     settings: dict[str, Any] = {"estimator.entropy_coefficient": 0.0, "estimator.released_ranks": 8,

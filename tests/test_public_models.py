@@ -7,19 +7,16 @@ from typing import Any
 
 import pytest
 
-from hpt.build import build_config
-from hpt.config import RunConfig
+from hpt.config.run_config import RunConfig
+from hpt.data.models import MODELS, RECORD, changed_config, check_context, model_hashes, prepare_model, setting_of
 from hpt.data.sources import evaluation_at
-from hpt.errors import ConfigError
-from hpt.experiments import planned_runs
-from hpt.final_evaluations import sampling_config
-from hpt.integrity import damaged_files
-from hpt.methods import METHODS
-from hpt.model_folder import check_context, model_hashes
-from hpt.policy import attention_and_layout
-from hpt.public_models import MODELS, RECORD, changed_config, prepare_model, setting_of
-from hpt.resolve import base_config, given_base_config, public_base_config, resolve_run
-from hpt.runs import RunFolder
+from hpt.methods.methods import METHODS
+from hpt.runs.evaluations import sampling_config
+from hpt.runs.folder import RunFolder, damaged_files
+from hpt.runs.make import planned_runs
+from hpt.runs.resolve import base_config, build_config, given_base_config, public_base_config, resolve_run
+from hpt.support.errors import ConfigError
+from hpt.training.policy import attention_and_layout
 from tests.tokenizers_like import like_qwen
 
 #: Keys and values as published by their makers, the architecture's part.
@@ -245,12 +242,12 @@ def test_a_context_too_short_for_prompt_and_response_is_refused(tmp_path: Path) 
 def test_attention_is_chosen_by_what_is_installed(
     attention: str, layout: str, works: bool, expected: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hpt.policy.flash_attention_works", lambda dtype: works)
+    monkeypatch.setattr("hpt.training.policy.flash_attention_works", lambda dtype: works)
     assert attention_and_layout(attention, layout, "bfloat16") == expected
 
 
 def test_flash_attention_that_cannot_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hpt.policy.flash_attention_works", lambda dtype: False)
+    monkeypatch.setattr("hpt.training.policy.flash_attention_works", lambda dtype: False)
     with pytest.raises(ConfigError, match=r"engine.attention = 'flash_attention_2'"):
         attention_and_layout("flash_attention_2", "auto", "bfloat16")
 

@@ -14,15 +14,15 @@ import pandas as pd
 import pytest
 from torch.distributed import TCPStore
 
-from hpt import launch, ranks
-from hpt.engine import join
-from hpt.errors import ConfigError
-from hpt.final_evaluations import in_order
-from hpt.launch import job_command, launcher_options
-from hpt.pool import run_jobs
-from hpt.ranks import Ranks, RankWatch, sampler_width
-from hpt.rollout import NO_WEIGHTS, Sampler
-from hpt.tasks.problems import Problem
+from hpt.data.problems import Problem
+from hpt.runs.evaluations import in_order
+from hpt.runs.pool import run_jobs
+from hpt.support.errors import ConfigError
+from hpt.training import ranks
+from hpt.training import ranks as launch
+from hpt.training.engine import join
+from hpt.training.ranks import Ranks, RankWatch, job_command, launcher_options, sampler_width
+from hpt.training.sampler import NO_WEIGHTS, Sampler
 
 #: What a launcher sets for the second of two ranks.
 LAUNCHED = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
@@ -230,16 +230,16 @@ def test_without_gpus_and_options_a_job_is_one_process(monkeypatch: pytest.Monke
     monkeypatch.delenv(launch.OPTIONS, raising=False)
     monkeypatch.setattr(launch, "visible_gpus", lambda: 1)
     assert launcher_options() is None
-    assert job_command("hpt.job", ["job.json"], None)[1:] == ["-m", "hpt.job", "job.json"]
+    assert job_command("hpt.runs.job", ["job.json"], None)[1:] == ["-m", "hpt.runs.job", "job.json"]
 
 
 def test_several_gpus_are_all_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(launch.OPTIONS, raising=False)
     monkeypatch.setattr(launch, "visible_gpus", lambda: 8)
     assert launcher_options() == []
-    words = job_command("hpt.job", ["job.json"], [])
+    words = job_command("hpt.runs.job", ["job.json"], [])
     assert words[1:3] == ["-m", "deepspeed.launcher.runner"]
-    assert words[-4:] == ["--no_local_rank", "--module", "hpt.job", "job.json"]
+    assert words[-4:] == ["--no_local_rank", "--module", "hpt.runs.job", "job.json"]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", int(words[words.index("--master_port") + 1])))  # free
 
@@ -248,7 +248,7 @@ def test_the_users_options_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv(launch.OPTIONS, "--hostfile 'my hosts' --include worker-0:0,1 --master_port 29501")
     options = launcher_options()
     assert options == ["--hostfile", "my hosts", "--include", "worker-0:0,1", "--master_port", "29501"]
-    words = job_command("hpt.job", ["job.json"], options)
+    words = job_command("hpt.runs.job", ["job.json"], options)
     assert words[3:-4] == options
 
 

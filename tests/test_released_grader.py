@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hpt.rewards import Verdict, Verifier
+from hpt.rewards.workers import Verdict, Verifier
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reliability.md"
 

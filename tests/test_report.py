@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from hpt.catalogue import ARTEFACTS, artefacts_named
-from hpt.errors import ConfigError, HptError
-from hpt.export import export_run
-from hpt.files import read_json, write_json
-from hpt.integrity import add_checksum
 from hpt.reports.build import build_report, with_earlier
 from hpt.reports.pages import render
+from hpt.runs.catalogue import ARTEFACTS, artefacts_named
+from hpt.runs.folder import add_checksum
+from hpt.runs.records import export_run
+from hpt.support.errors import ConfigError, HptError
+from hpt.support.files import read_json, write_json
 from tests.fabricated import COMMIT, fabricate
 
 SEEDS = (0, 1, 2)

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from hpt.catalogue import ARTEFACTS
-from hpt.errors import ConfigError, HptError, RecordFault
-from hpt.experiments import PlannedRun
-from hpt.export import RecordStore, export_run, record_folders
-from hpt.files import MANIFEST, read_json, read_parquet, write_json, write_manifest, write_parquet
-from hpt.paper import claims
+from hpt.paper.paper import claims
 from hpt.reports.build import FinishedRuns, NotebookTask, available, build_report, notebook_tasks
 from hpt.reports.pages import missing_artefacts, render
+from hpt.runs.catalogue import ARTEFACTS
+from hpt.runs.make import PlannedRun
+from hpt.runs.records import RecordStore, export_run, record_folders
+from hpt.support.errors import ConfigError, HptError, RecordFault
+from hpt.support.files import MANIFEST, read_json, read_parquet, write_json, write_manifest, write_parquet
 from tests.fabricated import fabricate
 
 

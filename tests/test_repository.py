@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hpt.doctor import LEFT_OUT, read_lock
+from hpt.runs.doctor import LEFT_OUT, read_lock
 
 ROOT = Path(__file__).resolve().parent.parent
 LARGEST_FILE_BYTES = 2_000_000
@@ -74,7 +74,7 @@ def test_forbidden_text_would_be_found(reason: str, line: str) -> None:
     assert FORBIDDEN[reason].search(line)
 
 
-ENGINE_MODULES = {"vllm": {"rollout.py"}, "deepspeed": {"engine.py", "shards.py"}}
+ENGINE_MODULES = {"vllm": {"sampler.py"}, "deepspeed": {"engine.py", "shards.py"}}
 
 
 @pytest.mark.parametrize("engine", ENGINE_MODULES)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hpt.catalogue import artefacts_named
+from hpt.runs.catalogue import artefacts_named
 
 pytestmark = [pytest.mark.ci_slow, pytest.mark.timeout(1500)]
 ROOT = Path(__file__).resolve().parent.parent

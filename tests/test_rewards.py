@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpt.boxes import last_boxed
-from hpt.errors import ConfigError
-from hpt.rewards import MAX_ANSWER_CHARACTERS, Grade, Verdict, Verifier
+from hpt.rewards.verify import last_boxed
+from hpt.rewards.workers import MAX_ANSWER_CHARACTERS, Grade, Verdict, Verifier
+from hpt.support.errors import ConfigError
 
 
 @dataclass(frozen=True)

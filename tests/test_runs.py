@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from hpt.build import build_config
-from hpt.errors import ConfigError
-from hpt.runs import RunFolder, run_name, source_commit
+from hpt.runs.folder import RunFolder, run_name, source_commit
+from hpt.runs.resolve import build_config
+from hpt.support.errors import ConfigError
 from tests.digits import write_digits
 
 

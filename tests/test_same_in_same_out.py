@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hpt.build import build_config
-from hpt.resolve import resolve_run
+from hpt.runs.resolve import build_config, resolve_run
 
 ROOT = Path(__file__).resolve().parent.parent
 ROW = {"id": "1", "question": "1+1?", "answer": "2", "demonstration": "\\boxed{2}"}

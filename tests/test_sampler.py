@@ -12,20 +12,20 @@ import pytest
 import torch
 from torch import nn
 
-from hpt import rollout
+from hpt.config.scales import FULL
+from hpt.config.settings import RolloutSettings
+from hpt.data.models import load_tokenizer
+from hpt.data.problems import Problem
+from hpt.data.prompts import encode_training
 from hpt.data.sources import training_problems_of
-from hpt.engine import PolicyEngine, start_process_group
-from hpt.errors import ConfigError, TrainingFault
-from hpt.full_scale import FULL
-from hpt.logprob_gap import MEAN_BOUNDS
-from hpt.model_folder import load_tokenizer
-from hpt.policy import load_model
-from hpt.rewards import Grade, Verdict
-from hpt.rollout import Sample, Sampler, SamplingRequest, stop_tokens
-from hpt.settings import RolloutSettings
-from hpt.tasks.problems import Problem
-from hpt.tasks.prompts import encode_training
-from hpt.trainer import Trainer
+from hpt.rewards.workers import Grade, Verdict
+from hpt.support.errors import ConfigError, TrainingFault
+from hpt.training import sampler as rollout
+from hpt.training.engine import PolicyEngine, start_process_group
+from hpt.training.guards import MEAN_BOUNDS
+from hpt.training.policy import load_model
+from hpt.training.sampler import Sample, Sampler, SamplingRequest, stop_tokens
+from hpt.training.trainer import Trainer
 from tests.digits import digits_config, write_digits
 
 CONTEXT, LONGEST = 64, 16

@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from hpt.catalogue import ARTEFACTS, IN_DISTRIBUTION, OUT_OF_DISTRIBUTION
-from hpt.export import RunRecords, load_records
-from hpt.paper import paper_table, paper_value
+from hpt.evaluation.scores import average_of_cells
+from hpt.paper.paper import paper_table, paper_value
 from hpt.reports.frames import BASE, curves, exclusive, guessing, interval_note, scores
 from hpt.reports.style import look
-from hpt.scores import average_of_cells
+from hpt.runs.catalogue import ARTEFACTS, IN_DISTRIBUTION, OUT_OF_DISTRIBUTION
+from hpt.runs.records import RunRecords, load_records
 from tests.fabricated import fabricate
 
 SEEDS = (0, 1, 2)

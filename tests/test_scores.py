@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpt.scores import (
+from hpt.evaluation.scores import (
     average_of_cells,
     avg_at_k,
     benchmark_scores,

@@ -5,14 +5,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from hpt.build import build_config
-from hpt.catalogue import ARTEFACTS
-from hpt.config import RunConfig
-from hpt.experiments import planned_runs
-from hpt.export import RecordStore, RunRecords
+from hpt.config.run_config import RunConfig
+from hpt.config.scales import TUNED
 from hpt.reports.frames import chosen, search, second_round
-from hpt.scales import TUNED
-from hpt.search import GRID, LEARNING_RATES, SEARCH, SECOND_ROUND, SEED, choice_text, search_arms
+from hpt.runs.catalogue import ARTEFACTS, GRID, LEARNING_RATES, SEARCH, SECOND_ROUND, SEED, choice_text, search_arms
+from hpt.runs.make import planned_runs
+from hpt.runs.records import RecordStore, RunRecords
+from hpt.runs.resolve import build_config
 from tests.fabricated import fabricated_records
 
 RECORDS = Path(__file__).resolve().parent.parent / "reports" / "mini" / "records"

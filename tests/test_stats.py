@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hpt.stats import Decision, Interval, bca_interval, paired_difference, seed_mean, wilson_interval
+from hpt.evaluation.intervals import Decision, Interval, bca_interval, paired_difference, seed_mean, wilson_interval
 
 
 def test_wilson_by_hand() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hpt.stats import bca_interval, seed_mean, wilson_interval
+from hpt.evaluation.intervals import bca_interval, seed_mean, wilson_interval
 
 ACCURACIES = (0.05, 0.2, 0.5, 0.8, 0.95)
 #: The standard error of a coverage of 95 % is then 0.5 points; the bounds are four of them away.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hpt.tasks.corpus import (
+from hpt.data.world.corpus import (
     BASES,
     Document,
     base_recipe,
@@ -12,9 +12,9 @@ from hpt.tasks.corpus import (
     model_config,
     phase_at,
 )
-from hpt.tasks.graded import MINI_WORLD, WORLDS, training_problems
-from hpt.tasks.sets import evaluation_sets
-from hpt.tasks.tokenizer import build_tokenizer
+from hpt.data.world.graded import MINI_WORLD, WORLDS, training_problems
+from hpt.data.world.sets import evaluation_sets
+from hpt.data.world.tokenizer import build_tokenizer
 
 ALL_BASES = [(world, base) for world, bases in BASES.items() for base in bases]
 

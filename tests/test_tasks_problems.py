@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpt.errors import ConfigError
-from hpt.tasks.problems import Problem, load_problems, problems_hash, save_problems
+from hpt.data.problems import Problem, load_problems, problems_hash, save_problems
+from hpt.support.errors import ConfigError
 
 GOOD = {"id": "1", "question": "1+1?", "answer": "2"}
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from hpt.build import build_config
-from hpt.errors import ConfigError
-from hpt.tasks.corpus import base_recipe, documents, model_config
-from hpt.tasks.graded import MINI_WORLD, training_problems
-from hpt.tasks.prompts import encode_training
-from hpt.tasks.sets import evaluation_sets
-from hpt.tasks.tokenizer import build_tokenizer
+from hpt.data.prompts import encode_training
+from hpt.data.world.corpus import base_recipe, documents, model_config
+from hpt.data.world.graded import MINI_WORLD, training_problems
+from hpt.data.world.sets import evaluation_sets
+from hpt.data.world.tokenizer import build_tokenizer
+from hpt.runs.resolve import build_config
+from hpt.support.errors import ConfigError
 
 
 @pytest.mark.parametrize("architecture", ["qwen2", "llama"])

@@ -8,10 +8,10 @@ from collections import Counter
 
 import pytest
 
-from hpt.errors import ConfigError
-from hpt.tasks.chains import DIGITS, OPERATIONS, Chain
-from hpt.tasks.corpus import BASES, base_recipe, documents
-from hpt.tasks.graded import (
+from hpt.data.problems import problems_hash
+from hpt.data.world.chains import DIGITS, OPERATIONS, Chain
+from hpt.data.world.corpus import BASES, base_recipe, documents
+from hpt.data.world.graded import (
     GPU_WORLD,
     MINI_WORLD,
     TINY_WORLD,
@@ -20,8 +20,8 @@ from hpt.tasks.graded import (
     validation_problems,
     world_named,
 )
-from hpt.tasks.problems import problems_hash
-from hpt.tasks.sets import curve_problems, evaluation_sets
+from hpt.data.world.sets import curve_problems, evaluation_sets
+from hpt.support.errors import ConfigError
 
 PLAIN = str.maketrans("pmt", "+-*")
 CHAIN = re.compile(r"(\d+)((?:[-+*]\d)+)")
@@ -130,8 +130,8 @@ def test_answers_of_the_evaluation_sets_are_right_in_every_form():
 
 def test_data_is_the_same_in_another_process():
     program = (
-        "from hpt.tasks.graded import *; from hpt.tasks.problems import problems_hash;"
-        "from hpt.tasks.sets import evaluation_sets; from hpt.tasks.corpus import documents, base_recipe;"
+        "from hpt.data.world.graded import *; from hpt.data.problems import problems_hash;"
+        "from hpt.data.world.sets import evaluation_sets; from hpt.data.world.corpus import documents, base_recipe;"
         "sets = evaluation_sets(TINY_WORLD);"
         "print(problems_hash([*sets['choice'].problems, *training_problems(TINY_WORLD)]),"
         "documents(TINY_WORLD, base_recipe('tiny', 'weak'), 0, 30)[:3])"

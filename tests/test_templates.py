@@ -8,15 +8,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hpt.config import RunConfig, validate
-from hpt.data.shapes import problems_of
-from hpt.errors import ConfigError
-from hpt.evaluate import EvaluationSettings
-from hpt.model_folder import load_tokenizer
-from hpt.settings import PolicySettings
-from hpt.tasks.problems import Problem
-from hpt.tasks.prompts import demonstration_tokens, encode_training, prompt_tokens
-from hpt.tasks.templates import TEMPLATES, prompt_text, template_named
+from hpt.config.run_config import RunConfig, validate
+from hpt.config.settings import PolicySettings
+from hpt.data.files import problems_of
+from hpt.data.models import load_tokenizer
+from hpt.data.problems import Problem
+from hpt.data.prompts import (
+    TEMPLATES,
+    demonstration_tokens,
+    encode_training,
+    prompt_text,
+    prompt_tokens,
+    template_named,
+)
+from hpt.evaluation.evaluate import EvaluationSettings
+from hpt.support.errors import ConfigError
 from tests.public_rows import SYSTEM, openr1, write
 from tests.tokenizers_like import like_llama, like_qwen, saved
 

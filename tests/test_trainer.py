@@ -10,18 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from hpt.checkpoint import TrainingState
-from hpt.engine import PolicyEngine
-from hpt.errors import TrainingFault
-from hpt.final_evaluations import evaluation_key
-from hpt.methods import METHODS, Method
-from hpt.metrics import METRICS, timing_columns
-from hpt.policy import PolicyModule
-from hpt.rollout import NO_WEIGHTS
-from hpt.settings import EngineSettings, OptimizerSettings
-from hpt.trainer import Trainer
-from hpt.trajectory import WeightedTrajectory
-from hpt.update import Updater
+from hpt.config.settings import EngineSettings, OptimizerSettings
+from hpt.methods.methods import METHODS, Method
+from hpt.methods.mixture import WeightedTrajectory
+from hpt.runs.evaluations import evaluation_key
+from hpt.support.errors import TrainingFault
+from hpt.training.checkpoint import TrainingState
+from hpt.training.engine import PolicyEngine, Updater
+from hpt.training.metrics import METRICS, timing_columns
+from hpt.training.policy import PolicyModule
+from hpt.training.sampler import NO_WEIGHTS
+from hpt.training.trainer import Trainer
 from hpt.upge import likelihood
 from hpt.upge.rows import ROWS
 from tests.scripted import (
@@ -311,7 +310,7 @@ def engine_and_updater(stage: int, **settings: Any) -> tuple[PolicyEngine, Updat
     engine = PolicyEngine(model, EngineSettings(zero_stage=stage, **settings), optimizer)  # pyright: ignore[reportArgumentType]
     trainer = make_trainer(config_for("sft"))
     batch = trainer.weigh_questions(*graded(trainer))
-    from hpt.assembly import assemble
+    from hpt.methods.mixture import assemble
 
     items = [item for update in assemble(batch, trainer.method, trainer.config, 0).updates for item in update]
     return engine, Updater(engine, [ROWS["sft"]]), items

@@ -3,12 +3,12 @@
 import pandas as pd
 import pytest
 
-from hpt.catalogue import ARTEFACTS, Arm
-from hpt.export import RunRecords
-from hpt.final_evaluations import evaluation_key
-from hpt.paper import claim_named, claims
+from hpt.paper.paper import claim_named, claims
 from hpt.reports.verdicts import claim_records, paper_evidence, verdicts
-from hpt.resolve import pretraining_config
+from hpt.runs.catalogue import ARTEFACTS, Arm
+from hpt.runs.evaluations import evaluation_key
+from hpt.runs.records import RunRecords
+from hpt.runs.resolve import pretraining_config
 
 NOTHING = pd.DataFrame()
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from hpt.tasks.problems import Problem
+from hpt.data.problems import Problem
 
 #: Words of a shingle. Contamination checks of language models use 8 to 13 (Brown et al. 2020, Appendix C: 13); contest
 #: questions are short, and 8 finds one that was reworded at either end.

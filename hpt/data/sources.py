@@ -4,12 +4,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from hpt.config import RunConfig
-from hpt.data.shapes import ANY_SHAPE, OWN, problems_of, shape_of
-from hpt.data.table import BENCHMARKS, CURVES, DATASETS, dataset_named
-from hpt.errors import ConfigError
-from hpt.tasks.problems import Problem, load_problems
-from hpt.tasks.sets import EvaluationSet
+from hpt.config.run_config import RunConfig
+from hpt.data.files import ANY_SHAPE, OWN, problems_of, shape_of
+from hpt.data.problems import Problem, load_problems
+from hpt.data.public import BENCHMARKS, CURVES, DATASETS, dataset_named
+from hpt.data.world.sets import EvaluationSet
+from hpt.support.errors import ConfigError
 
 
 def training_problems_of(config: RunConfig) -> list[Problem]:
@@ -20,7 +20,7 @@ def training_problems_of(config: RunConfig) -> list[Problem]:
     """
     data = config.data
     if data.source == "graded":
-        from hpt.tasks.graded import training_problems, world_named
+        from hpt.data.world.graded import training_problems, world_named
 
         problems = training_problems(world_named(data.world))
     elif data.source in DATASETS:
@@ -56,7 +56,7 @@ def problems_from(source: str | Path) -> list[Problem]:
     path = Path(source)
     if path.suffix == ".jsonl" and _in_own_form(path):
         return load_problems(path)  # checks every field of every line
-    from hpt.data.rows import local_rows
+    from hpt.data.files import local_rows
 
     return problems_of(local_rows(path), ANY_SHAPE, str(path), prefix=path.stem)[0]
 
@@ -83,13 +83,13 @@ def evaluation_at(config: RunConfig, name: str) -> str:
     benchmarks themselves, and ``@256`` is the paper's 2,048.
 
     Example:
-        >>> from hpt.build import build_config
+        >>> from hpt.runs.resolve import build_config
         >>> evaluation_at(build_config("hpt", scale="full"), "contest-b@256")
         'aime25@2048'
     """
     if config.data.evaluation != "public":
         return name
-    from hpt.tasks.graded import MINI_WORLD
+    from hpt.data.world.graded import MINI_WORLD
 
     of_set, at, samples = name.partition("@")
     titles = {constants.name: constants.stands_for for constants in MINI_WORLD.evaluation}
@@ -101,7 +101,7 @@ def evaluation_names(config: RunConfig) -> tuple[str, ...]:
     """Return the names of a run's evaluation sets, in the order of the tables; nothing is loaded."""
     if config.data.evaluation == "public":
         return BENCHMARKS
-    from hpt.tasks.graded import world_named
+    from hpt.data.world.graded import world_named
 
     return tuple(constants.name for constants in world_named(config.data.world).evaluation)
 
@@ -117,8 +117,8 @@ def evaluation_set(config: RunConfig, name: str) -> EvaluationSet:
             names = ", ".join(own.name for own in DATASETS.values() if own.use == "evaluation")
             raise ConfigError("evaluation", name, f"one of {names}", "correct the name")
         return _public(name, config.data.folder)
-    from hpt.tasks.graded import validation_problems, world_named
-    from hpt.tasks.sets import evaluation_sets
+    from hpt.data.world.graded import validation_problems, world_named
+    from hpt.data.world.sets import evaluation_sets
 
     world = world_named(config.data.world)
     sets = evaluation_sets(world)
@@ -142,8 +142,8 @@ def curve_sets(config: RunConfig) -> dict[str, list[Problem]]:
     if config.data.evaluation == "public":
         sets = {name: _public(name, config.data.folder).problems for name in CURVES}
     else:
-        from hpt.tasks.graded import world_named
-        from hpt.tasks.sets import curve_problems
+        from hpt.data.world.graded import world_named
+        from hpt.data.world.sets import curve_problems
 
         sets = curve_problems(world_named(config.data.world))
     return {name: list(problems)[: config.validation.problems_per_set] for name, problems in sets.items()}

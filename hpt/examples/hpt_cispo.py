@@ -8,7 +8,7 @@ above 1.28, CISPO takes 1.28. On the first update every ratio is 1 and the two a
 
 from dataclasses import replace
 
-from hpt.methods import METHODS
+from hpt.methods.methods import METHODS
 
 _ONLINE, _OFFLINE = METHODS["hpt"].components
 METHOD = replace(

@@ -33,8 +33,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from hpt.config import GateSettings
-from hpt.methods import METHODS
+from hpt.config.run_config import GateSettings
+from hpt.methods.methods import METHODS
 
 NOISE = 0.25  # r, of 8 rollouts
 

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from hpt.config import GateSettings
-from hpt.methods import METHODS
+from hpt.config.run_config import GateSettings
+from hpt.methods.methods import METHODS
 
 
 def gate(settings: GateSettings, correct: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:

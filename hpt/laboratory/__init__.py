@@ -1,7 +1,5 @@
-"""The estimator laboratory: Section 2 of the paper as something one can run.
+"""Section 2 measured: exact gradients of small enumerable policies, bias and variance, checks of a user's algorithm.
 
-    exact.py       policies small enough that every trajectory is listed
-    truth.py       exact expectations: the Common Objective, its gradient, both sides of every identity of Section 2
-
-Nothing is imported here, so that reading about it does not load torch.
+Start with `table1.py` (every row against its textbook loss) and `experiment.py` (bias and variance of every row).
+No run is needed; everything is exact sums or seeded draws.
 """

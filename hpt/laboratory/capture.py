@@ -15,23 +15,22 @@ from typing import Any
 
 import numpy as np
 
-from hpt.config import RunConfig
-from hpt.errors import HptError
-from hpt.files import read_json
-from hpt.integrity import check
-from hpt.job import encoded_training
+from hpt.config.run_config import RunConfig
 from hpt.laboratory.group import PATH
-from hpt.runs import RunFolder, source_commit
-from hpt.trajectory import Trajectory, WeightedTrajectory
+from hpt.methods.mixture import Trajectory, WeightedTrajectory
+from hpt.runs.folder import RunFolder, check, source_commit
+from hpt.runs.job import encoded_training
+from hpt.support.errors import HptError
+from hpt.support.files import read_json
 
 
 def trainer_after(folder: RunFolder, verifier: Any) -> Any:
     """Return a trainer of the run's method that starts from the run's final weights."""
-    from hpt.engine import PolicyEngine
-    from hpt.model_folder import load_tokenizer
-    from hpt.policy import load_model
-    from hpt.rollout import Sampler
-    from hpt.trainer import Trainer
+    from hpt.data.models import load_tokenizer
+    from hpt.training.engine import PolicyEngine
+    from hpt.training.policy import load_model
+    from hpt.training.sampler import Sampler
+    from hpt.training.trainer import Trainer
 
     config: RunConfig = folder.config
     tokenizer = load_tokenizer(str(folder.model))
@@ -45,8 +44,8 @@ def trainer_after(folder: RunFolder, verifier: Any) -> Any:
 
 def capture(folder: RunFolder) -> dict[str, Any]:
     """Return the group as `hpt.laboratory.group.load_group` reads it."""
-    from hpt.assembly import assemble
-    from hpt.rewards import Verifier
+    from hpt.methods.mixture import assemble
+    from hpt.rewards.workers import Verifier
 
     config = folder.config
     check(folder)

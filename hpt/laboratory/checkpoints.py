@@ -24,12 +24,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from hpt.batch import collate
-from hpt.errors import HptError
-from hpt.files import read_json
-from hpt.policy import forward_micro_batch, load_model
-from hpt.runs import RunFolder, source_commit
-from hpt.trajectory import Trajectory, WeightedTrajectory
+from hpt.methods.mixture import Trajectory, WeightedTrajectory
+from hpt.runs.folder import RunFolder, source_commit
+from hpt.support.errors import HptError
+from hpt.support.files import read_json
+from hpt.training.batches import collate
+from hpt.training.policy import forward_micro_batch, load_model
 from hpt.upge.advantage import RolloutGroups, advantages
 from hpt.upge.aggregation import StepCounts, trajectory_scales
 from hpt.upge.estimator import ROWS, unified_weights
@@ -195,9 +195,9 @@ def _draw(trainer: Any, questions: Sequence[Any], first_step: int, rounds: int) 
 
 def measure_run(folder: RunFolder, base: Path, questions: int = QUESTIONS, half: int = HALF) -> dict[str, Any]:
     """Return the measurement at the base, at every checkpoint a finished run kept, and at its final weights."""
-    from hpt.checkpoint import checkpoints
     from hpt.laboratory.capture import trainer_after
-    from hpt.rewards import Verifier
+    from hpt.rewards.workers import Verifier
+    from hpt.training.checkpoint import checkpoints
 
     if not folder.finished:
         raise HptError(f"{folder.path.name} must be finished; name another run")

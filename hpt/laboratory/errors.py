@@ -21,10 +21,10 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from hpt.config import RunConfig
+from hpt.config.run_config import RunConfig
 from hpt.laboratory.experiment import Draws, Experiment, row_gradients
 from hpt.laboratory.own import method_gradients
-from hpt.methods import Component
+from hpt.methods.methods import Component
 
 #: What `derived` needs, added over questions: E[g] . t, |E g|^2, E|g|^2, |t|^2.
 SUMS = ("along", "mean_square", "square", "size")

@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from hpt.errors import ConfigError
+from hpt.support.errors import ConfigError
 
 #: More trajectories than this are refused: Jacobians [M V, D] would no longer fit in a laptop's memory.
 MAX_TRAJECTORIES = 4096

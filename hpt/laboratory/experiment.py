@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hpt.errors import ConfigError
 from hpt.laboratory.exact import token_entropies, token_logprobs
 from hpt.laboratory.truth import Situation
-from hpt.methods import Component
-from hpt.plugins import resolve
+from hpt.methods.methods import Component
+from hpt.support.errors import ConfigError
+from hpt.support.plugins import resolve
 from hpt.upge import estimator
 from hpt.upge.advantage import RolloutGroups, advantages
 from hpt.upge.aggregation import StepCounts, trajectory_scales

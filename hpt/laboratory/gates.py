@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from hpt.gate import feedback_coefficients
+from hpt.config.settings import GateSettings
 from hpt.laboratory.experiment import Draws, Experiment, row_gradients
-from hpt.methods import Component
-from hpt.settings import GateSettings
+from hpt.methods.gate import feedback_coefficients
+from hpt.methods.methods import Component
 
 #: x_c of a gate, (alpha [n + 1], beta [n + 1]).
 Weights = tuple[np.ndarray, np.ndarray]

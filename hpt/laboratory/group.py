@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from hpt.files import read_json
 from hpt.laboratory.experiment import OFFLINE
+from hpt.support.files import read_json
 from hpt.upge.advantage import RolloutGroups, advantages
 from hpt.upge.estimator import Row, unified_weights
 from hpt.upge.reference import DENOMINATORS

@@ -10,16 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hpt.assembly import QuestionBatch, assemble
-from hpt.batch import collate
-from hpt.build import build_config
-from hpt.config import RunConfig
-from hpt.gate import feedback_coefficients
+from hpt.config.run_config import RunConfig
 from hpt.laboratory.cases import Case, Check, difference
 from hpt.laboratory.exact import token_entropies, token_logprobs
-from hpt.methods import method_named, resolved_row
-from hpt.trajectory import DEMONSTRATION, Trajectory
-from hpt.update import micro_batch_loss
+from hpt.methods.gate import feedback_coefficients
+from hpt.methods.methods import method_named, resolved_row
+from hpt.methods.mixture import DEMONSTRATION, QuestionBatch, Trajectory, assemble
+from hpt.runs.resolve import build_config
+from hpt.training.batches import collate
+from hpt.training.engine import micro_batch_loss
 
 #: Gates of Eq. 9: name -> settings.
 FEEDBACK: dict[str, dict[str, Any]] = {

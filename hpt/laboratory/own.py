@@ -9,12 +9,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hpt.assembly import NORMALIZATIONS
-from hpt.config import RunConfig
-from hpt.errors import ConfigError
-from hpt.gate import feedback_coefficients
+from hpt.config.run_config import RunConfig
 from hpt.laboratory.experiment import Draws, Experiment, row_gradients
-from hpt.methods import method_named, resolved_row
+from hpt.methods.gate import feedback_coefficients
+from hpt.methods.methods import method_named, resolved_row
+from hpt.methods.mixture import NORMALIZATIONS
+from hpt.support.errors import ConfigError
 
 
 def method_gradients(config: RunConfig, experiment: Experiment, draws: Draws) -> tuple[Tensor, dict[str, float]]:
@@ -28,7 +28,7 @@ def method_gradients(config: RunConfig, experiment: Experiment, draws: Draws) ->
     Example:
         >>> from hpt.laboratory.experiment import sample_draws
         >>> from hpt.laboratory.questions import make_experiment
-        >>> from hpt.build import build_config
+        >>> from hpt.runs.resolve import build_config
         >>> own = make_experiment(seed=0, success=0.5)
         >>> method_gradients(build_config("hpt"), own, sample_draws(own, 5, seed=0))[0].shape[0]
         5

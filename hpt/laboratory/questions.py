@@ -7,10 +7,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from hpt.errors import ConfigError
 from hpt.laboratory.exact import TabularPolicy, TrajectorySpace, random_parameters
 from hpt.laboratory.experiment import Experiment
 from hpt.laboratory.truth import Question, law, objective_gradient
+from hpt.support.errors import ConfigError
 
 
 def make_experiment(

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from hpt.config import RunConfig
-from hpt.errors import ConfigError
+from hpt.config.run_config import RunConfig
 from hpt.laboratory.errors import measure, pooled
 from hpt.laboratory.experiment import USES, Experiment, sample_draws
 from hpt.laboratory.questions import made_stale, make_experiment
-from hpt.methods import Component
+from hpt.methods.methods import Component
+from hpt.support.errors import ConfigError
 
 #: KL(pi_old || pi) of a trajectory that counts as stale where staleness is not the dial, nats.
 STALE = 0.02

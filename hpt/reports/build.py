@@ -7,7 +7,7 @@
         missing.json               with records: the artefacts they do not allow, and the runs that are missing
         notebooks/<name>.html      the executed notebook
         notebooks/<name>.json      its status: artefacts, verdicts, runs, commit, duration
-        records/                   committed records (`hpt.export`)
+        records/                   committed records (`hpt.runs.records`)
         .executed/                 executed .ipynb files, kept out of version control
 
 The page is a function of that folder: with ``only``, what an earlier call made stays on it.
@@ -21,16 +21,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hpt.catalogue import ARTEFACTS, artefacts_named
-from hpt.errors import ConfigError, HptError
-from hpt.experiments import PlannedRun, planned_runs
-from hpt.export import ABSENT, RecordStore, record_folders
-from hpt.files import read_json, write_json, write_text, writing
-from hpt.paper import claims
+from hpt.paper.paper import claims
 from hpt.reports.notebooks import shown_path
 from hpt.reports.pages import missing_artefacts, notebook_page, render
-from hpt.runs import source_commit
-from hpt.text import few
+from hpt.runs.catalogue import ARTEFACTS, artefacts_named
+from hpt.runs.folder import source_commit
+from hpt.runs.make import PlannedRun, planned_runs
+from hpt.runs.records import ABSENT, RecordStore, record_folders
+from hpt.support.errors import ConfigError, HptError
+from hpt.support.files import read_json, write_json, write_text, writing
+from hpt.support.text import few
 
 #: Source notebooks; the package is used from its folder, as everything that edits and reruns is.
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
@@ -53,7 +53,7 @@ def build_report(
     which runs are missing.
 
     Args:
-        scale: key of `hpt.scales.SCALES`.
+        scale: key of `hpt.config.scales.SCALES`.
         seeds: run seeds.
         root: folder of run folders.
         reports_dir: ``reports``.
@@ -236,7 +236,7 @@ def notebook_tasks(
     out of the report too.
 
     Args:
-        scale: key of `hpt.scales.SCALES`.
+        scale: key of `hpt.config.scales.SCALES`.
         only: names of artefacts; none = all of the paper, and with records those of the appendix too.
         seeds: run seeds wanted.
         store: where the runs are.

@@ -1,7 +1,8 @@
 """Tidy data frames from records: one row per observation, which a notebook's cells lay out and draw.
 
-Every function takes the records of runs (`hpt.reports.Study.runs`, or `hpt.export.load_records`) and returns a frame
-whose columns its docstring names; the CSV beside a table or figure is this frame. Methods without a run are left out.
+Every function takes the records of runs (`hpt.reports.Study.runs`, or `hpt.runs.records.load_records`) and returns a
+frame whose columns its docstring names; the CSV beside a table or figure is this frame. Methods without a run are left
+out.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,28 +14,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from hpt.arms import IN_DISTRIBUTION, Arm
-from hpt.catalogue import arm_label
-from hpt.config import RunConfig
-from hpt.discrepancies import DEFAULT, DISCREPANCIES, Discrepancy
-from hpt.errors import RecordFault
-from hpt.export import RunRecords
-from hpt.methods import Method, resolved_row, stages_of
-from hpt.paper import base_title, paper_data, paper_row, paper_value
-from hpt.paper import paper_table as paper_table_rows
-from hpt.per_question import accuracy_grid, always_zero, quarter_shares
-from hpt.scores import (
-    average_of_cells,
-    benchmark_scores,
-    chance_pass_at_k,
-    exclusive_solves,
-    expected_exclusive_solves,
-    pass_at_k_bootstrap,
-    round_half_up,
-)
-from hpt.scores import pass_at_k as unbiased_pass_at_k
-from hpt.search import BEHIND, SEARCH, choice_text
-from hpt.stats import (
+from hpt.config.run_config import RunConfig
+from hpt.data.world.graded import world_named
+from hpt.data.world.sets import EvaluationSet
+from hpt.evaluation.intervals import (
     MIN_SEEDS,
     Decision,
     Interval,
@@ -44,8 +27,35 @@ from hpt.stats import (
     problem_interval,
     seed_mean,
 )
-from hpt.tasks.graded import world_named
-from hpt.tasks.sets import EvaluationSet
+from hpt.evaluation.scores import (
+    accuracy_grid,
+    always_zero,
+    average_of_cells,
+    benchmark_scores,
+    chance_pass_at_k,
+    exclusive_solves,
+    expected_exclusive_solves,
+    pass_at_k_bootstrap,
+    quarter_shares,
+    round_half_up,
+)
+from hpt.evaluation.scores import pass_at_k as unbiased_pass_at_k
+from hpt.methods.methods import Method, resolved_row, stages_of
+from hpt.paper.paper import base_title, paper_data, paper_row, paper_value
+from hpt.paper.paper import paper_table as paper_table_rows
+from hpt.runs.catalogue import (
+    BEHIND,
+    DEFAULT,
+    DISCREPANCIES,
+    IN_DISTRIBUTION,
+    SEARCH,
+    Arm,
+    Discrepancy,
+    arm_label,
+    choice_text,
+)
+from hpt.runs.records import RunRecords
+from hpt.support.errors import RecordFault
 
 Records = Sequence[RunRecords]
 Shares = NDArray[np.float64]
@@ -60,7 +70,7 @@ PAPER_METHOD = {BASE: "base"}
 
 
 def of_arm(records: Records, key: str) -> list[RunRecords]:
-    """Return the runs of an arm (`hpt.catalogue.Arm.key`), in the order of their seeds.
+    """Return the runs of an arm (`hpt.runs.catalogue.Arm.key`), in the order of their seeds.
 
     Records that nobody asked for as arms (loaded one by one) count as the plain arm of their method and base.
 
@@ -106,7 +116,7 @@ def evaluation_counts(run: RunRecords, name: str) -> pd.DataFrame:
         RecordFault: the run was not evaluated on it, or only on other problems or with another law.
     """
     from hpt.data.sources import evaluation_at
-    from hpt.final_evaluations import evaluation_key
+    from hpt.runs.evaluations import evaluation_key
 
     name = evaluation_at(run.config, name)
     on_set = run.evaluations[run.evaluations["benchmark"] == name]
@@ -1014,7 +1024,7 @@ def _skip_rule(default: Scores) -> dict[str, Any]:
 
 
 def base_label(policy: str) -> str:
-    """Return a base with the model it stands for, as `hpt.paper.base_title` has it, with a capital.
+    """Return a base with the model it stands for, as `hpt.paper.paper.base_title` has it, with a capital.
 
     Example:
         >>> base_label("weak")

@@ -24,18 +24,18 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
-from hpt.catalogue import ARTEFACTS, check_addressed, kept_note
-from hpt.config import merge, nest, validate
-from hpt.errors import ConfigError
-from hpt.experiments import PlannedRun, compute, planned_runs
-from hpt.export import RecordStore, RunRecords, load_runs, record_folders
-from hpt.files import write_json, write_text
-from hpt.plan import assumptions, make_plan
+from hpt.config.run_config import merge, nest, validate
+from hpt.config.scales import SCALES
 from hpt.reports import style
 from hpt.reports.verdicts import Verdict, verdicts
-from hpt.runs import source_commit
-from hpt.scales import SCALES
-from hpt.text import duration
+from hpt.runs.catalogue import ARTEFACTS, check_addressed, kept_note
+from hpt.runs.folder import source_commit
+from hpt.runs.make import PlannedRun, compute, planned_runs
+from hpt.runs.plan import assumptions, make_plan
+from hpt.runs.records import RecordStore, RunRecords, load_runs, record_folders
+from hpt.support.errors import ConfigError
+from hpt.support.files import write_json, write_text
+from hpt.support.text import duration
 
 KINDS = {str: "text", int: "a whole number", float: "a number", bool: "True or False", list: "a list", dict: "a dict"}
 #: Parameters that every notebook has, with their types; further ones have the type of their default.

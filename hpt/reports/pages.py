@@ -7,15 +7,15 @@ from typing import Any
 
 from markupsafe import Markup
 
-from hpt.catalogue import ARTEFACTS
-from hpt.config import NUMERICS_VERSION
-from hpt.files import read_json, write_text
-from hpt.paper import claims
+from hpt.config.run_config import NUMERICS_VERSION
+from hpt.evaluation.intervals import MIN_SEEDS
+from hpt.paper.paper import claims
 from hpt.reports.frames import trainings
 from hpt.reports.notebooks import DAMAGE, markdown_text, short_commit, verdict_badge
 from hpt.reports.verdicts import by_topic, chance_text
-from hpt.stats import MIN_SEEDS
-from hpt.text import duration, few
+from hpt.runs.catalogue import ARTEFACTS
+from hpt.support.files import read_json, write_text
+from hpt.support.text import duration, few
 
 #: The figure at the top of the page.
 MAIN_FIGURE = "figure5"
@@ -153,11 +153,11 @@ def style_sheet() -> str:
 
 
 def page_environment() -> Any:
-    """Return the jinja environment of ``hpt/templates``: HTML is escaped; Markdown goes through the filter md."""
+    """Return the jinja environment of ``hpt/reports/templates``: HTML is escaped; Markdown goes through the filter md."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("hpt"),
+        loader=PackageLoader("hpt.reports"),
         autoescape=lambda name: ".md" not in (name or ""),  # Markdown goes through the filter md instead
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -191,7 +191,7 @@ def notes(scale: str, seeds: Sequence[int], statuses: list[dict[str, Any]], runs
     """Return the sentences.
 
     Args:
-        scale: key of `hpt.scales.SCALES`.
+        scale: key of `hpt.config.scales.SCALES`.
         seeds: run seeds of all notebooks.
         statuses: what the notebooks left, see `hpt.reports.build.execute`.
         runs: rows of `hpt.reports.notebooks.source_rows`.

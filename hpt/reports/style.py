@@ -18,8 +18,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hpt.catalogue import arm_label
-from hpt.files import write_atomic
+from hpt.runs.catalogue import arm_label
+from hpt.support.files import write_atomic
 
 _FILE = str(resources.files("hpt") / "reports" / "hpt.mplstyle")
 #: Dots per inch of PNG files: sharp on a page, tens of kilobytes.

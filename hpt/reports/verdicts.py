@@ -7,14 +7,14 @@ from typing import Any
 
 import pandas as pd
 
-from hpt.catalogue import arm_label
-from hpt.claim_tests.laboratory import OVER_QUESTIONS
-from hpt.claims import ClaimRecords, ClaimResult, RunFrames, judge
-from hpt.export import RunRecords
-from hpt.paper import Claim, claims, paper_columns, paper_data, paper_value
+from hpt.evaluation.intervals import Interval
+from hpt.evaluation.scores import round_half_up
+from hpt.paper.claim_tests.laboratory import OVER_QUESTIONS
+from hpt.paper.claims import ClaimRecords, ClaimResult, RunFrames, judge
+from hpt.paper.paper import Claim, claims, paper_columns, paper_data, paper_value
 from hpt.reports.frames import BASE, PAPER_METHOD, benchmark_frame, evaluation_counts, of_method, sets_of
-from hpt.scores import round_half_up
-from hpt.stats import Interval
+from hpt.runs.catalogue import arm_label
+from hpt.runs.records import RunRecords
 
 #: Subject of a claim that is decided on tables made without a run of the report.
 WITHOUT_RUNS = "Estimators"
@@ -46,7 +46,7 @@ class Verdict:
         paper: the paper's evidence.
         ours: our effect with its unit.
         interval: 95 %, over seeds unless it says otherwise; empty where there is none.
-        verdict: one of `hpt.claims.ClaimVerdict`.
+        verdict: one of `hpt.paper.claims.ClaimVerdict`.
         explanation: the numbers behind it, or what is missing.
     """
 
@@ -110,7 +110,7 @@ def paper_evidence(claim: Claim) -> str:
     """Return what the paper shows for a claim: printed numbers where it has some, else where to look.
 
     Example:
-        >>> from hpt.paper import claim_named
+        >>> from hpt.paper.paper import claim_named
         >>> paper_evidence(claim_named("table3-weak-hpt-above-sft"))
         '+5.0 points (HPT 41.9, SFT 36.9)'
     """

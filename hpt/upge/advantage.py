@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hpt.errors import ConfigError
-from hpt.plugins import resolve
+from hpt.support.errors import ConfigError
+from hpt.support.plugins import resolve
 
 if TYPE_CHECKING:
     from hpt.upge.row import Row

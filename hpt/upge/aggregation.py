@@ -1,4 +1,9 @@
-"""The scale of a trajectory's tokens in the loss: every sum, mean and divisor of every method, in one place.
+"""Detached factors per trajectory that two of SRFT's three terms carry (Fu et al. 2025); every other row has 1.
+
+A coefficient is a function ``(streams, rewards) -> [T]``, detached, registered in `COEFFICIENTS`. H is the mean token
+entropy of the trajectory under the current policy, in nats.
+
+The scale of a trajectory's tokens in the loss: every sum, mean and divisor of every method, in one place.
 
 The estimator sums; whatever is a mean in a paper is a scale here. Scales come from counts over the *whole optimiser
 step*, all micro-batches and all ranks, taken before anything is skipped. So the step's gradient is
@@ -17,13 +22,22 @@ can choose over the rows' own rules have two each, one for rollouts and one for 
     released     1/(W L)     m/T_D           what the authors' scripts do; W, m constants that stand for their machine
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hpt.errors import ConfigError
-from hpt.plugins import resolve
+from hpt.support.errors import ConfigError
+from hpt.support.plugins import resolve
+from hpt.upge.reference import trajectory_means
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from hpt.upge.row import TokenStreams
 
 
 @dataclass(frozen=True)
@@ -159,3 +173,49 @@ def trajectory_scales(rule: str, lengths: np.ndarray, counts: StepCounts) -> np.
     if len(lengths) == 0:
         return np.zeros(0)  # counts of 0 would divide by zero
     return function(np.asarray(lengths), counts)
+
+
+Coefficient = Callable[["TokenStreams", "Tensor | None"], "Tensor"]
+
+
+def one(streams: TokenStreams, rewards: Tensor | None) -> Tensor:
+    """Return 1 for every token [T]."""
+    return streams.logprobs.new_ones(streams.logprobs.shape)
+
+
+def half_exp_minus_entropy(streams: TokenStreams, rewards: Tensor | None) -> Tensor:
+    """SRFT's SFT weight 0.5 exp(-H): an unsure policy learns less from the demonstration.
+
+    Returns:
+        [T].
+    """
+    weight = 0.5 * (-trajectory_means(streams.entropies, streams)).exp()
+    return weight[streams.trajectory].to(streams.logprobs.dtype)
+
+
+def tenth_exp_entropy_if_correct(streams: TokenStreams, rewards: Tensor | None) -> Tensor:
+    """SRFT's self-rollout weight: 0.1 exp(H) where the answer is right, 1 where it is wrong (its advantage is -1).
+
+    Args:
+        streams: the micro-batch.
+        rewards: [B]; above 0 is right.
+
+    Returns:
+        [T].
+
+    Raises:
+        ConfigError: rewards are missing.
+    """
+    if rewards is None:
+        remedy = "give Component.rewards"
+        raise ConfigError("rewards", None, "one reward per trajectory for srft_rollout", remedy)
+    weight = 0.1 * trajectory_means(streams.entropies, streams).exp()
+    weight = weight.where(rewards > 0, weight.new_ones(()))
+    return weight[streams.trajectory].to(streams.logprobs.dtype)
+
+
+COEFFICIENTS: dict[str, Coefficient] = {
+    "one": one,
+    "half_exp_minus_entropy": half_exp_minus_entropy,
+    "tenth_exp_entropy_if_correct": tenth_exp_entropy_if_correct,
+}

@@ -25,9 +25,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from hpt.errors import ConfigError
-from hpt.plugins import resolve
-from hpt.upge.coefficient import COEFFICIENTS
+from hpt.support.errors import ConfigError
+from hpt.support.plugins import resolve
+from hpt.upge.aggregation import COEFFICIENTS
 from hpt.upge.reference import DENOMINATORS
 from hpt.upge.row import Row, TokenStreams
 from hpt.upge.stabilization import BATCH_MASKS, MASKS

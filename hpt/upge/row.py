@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from hpt.errors import ConfigError
+from hpt.support.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor

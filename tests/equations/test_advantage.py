@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpt.errors import ConfigError
+from hpt.support.errors import ConfigError
 from hpt.upge.advantage import ADVANTAGES, RolloutGroups, advantages, updated_baseline
 from hpt.upge.estimator import ROWS, Row
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hpt.errors import ConfigError
+from hpt.support.errors import ConfigError
 from hpt.upge.aggregation import AGGREGATIONS, StepCounts, trajectory_scales
 
 LENGTHS = np.array([2, 5, 10])

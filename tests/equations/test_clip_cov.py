@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from hpt.errors import ConfigError
+from hpt.support.errors import ConfigError
 from hpt.upge.estimator import ROWS, unified_weights
 from hpt.upge.row import TokenStreams
 from hpt.upge.stabilization import clip_cov_keep

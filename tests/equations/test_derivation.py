@@ -5,8 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hpt.config import validate
-from hpt.gate import feedback_coefficients, performance
+from hpt.config.run_config import validate
 from hpt.laboratory import truth
 from hpt.laboratory.cases import (
     CASES,
@@ -30,6 +29,7 @@ from hpt.laboratory.exact import (
     trajectory_logprobs,
 )
 from hpt.laboratory.mixed import FEEDBACK, ROLLOUTS, make_mixed, mixed_checks, package_gradient, printed_gradient
+from hpt.methods.gate import feedback_coefficients, performance
 from hpt.upge import stabilization
 from hpt.upge.estimator import ROWS, unified_weights
 

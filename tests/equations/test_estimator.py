@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from hpt.errors import ConfigError
 from hpt.laboratory import random_batch as world
 from hpt.laboratory import textbook
+from hpt.support.errors import ConfigError
 from hpt.upge.estimator import ROWS, Component, Row, unified_weights, upge_loss
 from hpt.upge.reference import trajectory_means
 from hpt.upge.regularisers import entropy_bonus, kl_to_reference

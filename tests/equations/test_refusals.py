@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hpt.errors import ConfigError
+from hpt.support.errors import ConfigError
 from hpt.upge.advantage import RolloutGroups, advantages
 from hpt.upge.aggregation import StepCounts, trajectory_scales
 from hpt.upge.estimator import ROWS, Row

@@ -12,7 +12,8 @@ from torch import Tensor
 from hpt.laboratory import random_batch as world
 from hpt.laboratory import textbook
 from hpt.laboratory.textbook import Textbook
-from hpt.upge import advantage, aggregation, coefficient, estimator, reference, stabilization
+from hpt.upge import advantage, aggregation, estimator, reference, stabilization
+from hpt.upge import aggregation as coefficient
 from hpt.upge.estimator import ROWS, Row
 
 TOLERANCE = 1e-10

@@ -11,17 +11,25 @@ from typing import Any
 
 import pytest
 
-from hpt.checkpoint import TrainingState, checkpoints, load_newest, save_checkpoint
-from hpt.errors import HptError, RecordFault
-from hpt.experiments import PlannedRun, planned_runs
-from hpt.export import export_run, load_records
-from hpt.files import check_manifest, read_json, write_json, write_text
-from hpt.final_evaluations import evaluation_key, missing_evaluations
-from hpt.integrity import CHECKSUMS, add_checksum, check, damaged_count, damaged_files, set_aside, write_checksums
-from hpt.model_folder import save_model_folder
+from hpt.data.models import save_model_folder
 from hpt.reports.notebooks import source_rows
 from hpt.reports.pages import notes
-from hpt.runs import RunFolder
+from hpt.runs.evaluations import evaluation_key, missing_evaluations
+from hpt.runs.folder import (
+    CHECKSUMS,
+    RunFolder,
+    add_checksum,
+    check,
+    damaged_count,
+    damaged_files,
+    set_aside,
+    write_checksums,
+)
+from hpt.runs.make import PlannedRun, planned_runs
+from hpt.runs.records import export_run, load_records
+from hpt.support.errors import HptError, RecordFault
+from hpt.support.files import check_manifest, read_json, write_json, write_text
+from hpt.training.checkpoint import TrainingState, checkpoints, load_newest, save_checkpoint
 from tests.fabricated import fabricate
 from tests.jobs import Fault, Undisturbed, assert_same_results, leftovers, only_run, start_job
 from tests.scripted import config_for, make_trainer, tokenizer
@@ -283,7 +291,7 @@ def test_a_kill_while_damage_is_set_aside_leaves_it_to_be_found(
             raise KeyboardInterrupt
         write_json(path, content)
 
-    monkeypatch.setattr("hpt.integrity.write_json", killed)
+    monkeypatch.setattr("hpt.runs.folder.write_json", killed)
     with pytest.raises(KeyboardInterrupt):
         set_aside(folder)
     assert not folder.finished
@@ -318,7 +326,7 @@ def test_a_finished_run_with_damaged_files_is_made_whole_from_its_checkpoint(
 def test_a_configuration_that_cannot_be_read_is_written_again_where_a_run_goes_on(
     digits_runs: dict[str, Undisturbed], tmp_path: Path
 ) -> None:
-    from hpt.integrity import set_aside_unreadable_config
+    from hpt.runs.folder import set_aside_unreadable_config
 
     folder = RunFolder(Path(shutil.copytree(digits_runs["hpt"].folder.path, tmp_path / "run")))
     set_aside_unreadable_config(folder)

@@ -21,8 +21,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from hpt.equality import WORKER_MEMORY_BYTES, math_verify_equal
-from hpt.rewards import MAX_ANSWER_CHARACTERS, WORKER_START_S, Verdict, Verifier
+from hpt.rewards.verify import WORKER_MEMORY_BYTES, math_verify_equal
+from hpt.rewards.workers import MAX_ANSWER_CHARACTERS, WORKER_START_S, Verdict, Verifier
 from tests.faults.hostile import CONTENTS, GOLDS, HARD, RESPONSES, hostile_responses
 
 TIMEOUT_S = 1.0

@@ -13,15 +13,15 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from hpt.build import build_config
 from hpt.cli import main
-from hpt.config import RunConfig, validate
-from hpt.errors import ConfigError, HptError, RecordFault
-from hpt.launch import job_command
-from hpt.model_folder import check_model_folder
-from hpt.rollout import request_seed
-from hpt.runs import RunFolder, run_name
-from hpt.tasks.problems import load_problems, problems_hash
+from hpt.config.run_config import RunConfig, validate
+from hpt.data.models import check_model_folder
+from hpt.data.problems import load_problems, problems_hash
+from hpt.runs.folder import RunFolder, run_name
+from hpt.runs.resolve import build_config
+from hpt.support.errors import ConfigError, HptError, RecordFault
+from hpt.training.ranks import job_command
+from hpt.training.sampler import request_seed
 from tests.scripted import config_for, make_trainer
 
 #: What a name may hold that wants out of its folder, into a shell, a page or a terminal.
@@ -80,7 +80,7 @@ def test_a_scale_is_a_name_and_no_path(text: str, tmp_path: Path, monkeypatch: p
 
 @hostile
 def test_an_evaluation_is_one_there_is(text: str) -> None:
-    from hpt.final_evaluations import evaluation_key
+    from hpt.runs.evaluations import evaluation_key
 
     config = build_config("hpt", scale="tiny")
     for name in (text, f"contest-a@{text}.", f"{text}@8"):
@@ -98,7 +98,7 @@ def test_settings_are_refused_in_one_short_line(text: str) -> None:
         build_config(text, scale="tiny")
 
 
-@pytest.mark.parametrize("name", ["os:system", "subprocess:run", "builtins:exec", "hpt.files:write_text"])
+@pytest.mark.parametrize("name", ["os:system", "subprocess:run", "builtins:exec", "hpt.support.files:write_text"])
 def test_a_method_that_is_none_is_never_called(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises((HptError, AttributeError, TypeError)):
@@ -108,7 +108,7 @@ def test_a_method_that_is_none_is_never_called(name: str, tmp_path: Path, monkey
 
 @hostile
 def test_no_command_line_is_a_shell_string(text: str) -> None:
-    command = job_command("hpt.job", [text], None)
+    command = job_command("hpt.runs.job", [text], None)
     assert command[-1] == text
     assert len(command) == 4
 
@@ -188,7 +188,7 @@ def test_pickled_weights_are_refused(model_folder: Path, tmp_path: Path) -> None
 
 
 def test_pickles_beside_the_weights_are_never_read(model_folder: Path, tmp_path: Path) -> None:
-    from hpt.policy import load_model
+    from hpt.training.policy import load_model
 
     folder = shutil.copytree(model_folder, tmp_path / "model")
     for name in ("pytorch_model.bin", "model.pt", "optimizer.pt", "training_args.bin", "tokenizer.pkl"):

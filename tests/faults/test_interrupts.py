@@ -15,11 +15,11 @@ import pytest
 #: The command line with jobs that only sleep: one that ends when interrupted, and one deaf to that.
 _COMMAND = """
 import sys
-import hpt.pool
+import hpt.runs.pool
 from hpt.cli import main
 
 job = [sys.executable, "-c", sys.argv.pop()]
-hpt.pool.job_command = lambda module, arguments, options: job
+hpt.runs.pool.job_command = lambda module, arguments, options: job
 main()
 """
 _WILLING = """

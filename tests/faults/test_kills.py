@@ -18,8 +18,8 @@ from typing import Any
 import psutil
 import pytest
 
-from hpt.files import read_json
-from hpt.runs import run_folders
+from hpt.runs.folder import run_folders
+from hpt.support.files import read_json
 from tests.jobs import assert_same_results, leftovers
 
 #: One base and three runs of HPT on it, each evaluated on six sets, and one notebook.

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from hpt.checkpoint import checkpoints
-from hpt.config import RunConfig
-from hpt.files import read_json
-from hpt.resolve import pretraining_config
-from hpt.runs import RunFolder
+from hpt.config.run_config import RunConfig
+from hpt.runs.folder import RunFolder
+from hpt.runs.resolve import pretraining_config
+from hpt.support.files import read_json
+from hpt.training.checkpoint import checkpoints
 from tests.jobs import (
     Kill,
     StartedJob,

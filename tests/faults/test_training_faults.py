@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from hpt.errors import TrainingFault
-from hpt.faults import FEWEST_TIMEOUTS, MOST_IN_A_ROW, FaultWatch
-from hpt.rewards import Grade, Verdict, Verifier
-from hpt.rollout import Sampler, SamplingRequest
-from hpt.trainer import Trainer
+from hpt.rewards.workers import Grade, Verdict, Verifier
+from hpt.support.errors import TrainingFault
+from hpt.training.faults import FEWEST_TIMEOUTS, MOST_IN_A_ROW, FaultWatch
+from hpt.training.sampler import Sampler, SamplingRequest
+from hpt.training.trainer import Trainer
 from tests.scripted import ScriptedVerifier, config_for, make_trainer, same_weights, weights_of
 
 

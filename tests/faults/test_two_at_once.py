@@ -12,14 +12,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from hpt.errors import HptError
-from hpt.locks import LOCK, holder, locked
-from hpt.runs import run_folders
+from hpt.runs.folder import run_folders
+from hpt.support.errors import HptError
+from hpt.support.files import LOCK, holder, locked
 
 _HOLD = """
 import sys
 from pathlib import Path
-from hpt.locks import locked
+from hpt.support.files import locked
 
 with locked(Path(sys.argv[1]), tell=lambda message: print(message, flush=True)) as done:
     print("nothing left" if done else "mine", flush=True)

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from hpt.equality import WORKER_MEMORY_BYTES, Pair
-from hpt.errors import HptError
-from hpt.rewards import Verdict, Verifier
+from hpt.rewards.verify import WORKER_MEMORY_BYTES, Pair
+from hpt.rewards.workers import Verdict, Verifier
+from hpt.support.errors import HptError
 
 HANGS_S = 60.0
 TIMEOUT_S = 1.0  # a comparison here takes microseconds; a loaded machine may pause it for half a second
@@ -94,7 +94,7 @@ def may_write_files(compare: object) -> None:
 def test_a_pair_that_failed_once_is_graded_when_tried_alone(
     tmp_path: Path, failure: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hpt.rewards.prepare_worker", may_write_files)
+    monkeypatch.setattr("hpt.rewards.workers.prepare_worker", may_write_files)
     with failing_verifier() as verifier:
         assert grade(verifier, f"once {tmp_path}/mark {failure}", "good") == [Verdict.correct] * 2
         assert verifier.counters["retried_alone"] == 2
@@ -160,7 +160,7 @@ def prepare_slowly(compare: object) -> None:
 def test_starting_does_not_wait_for_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     with failing_verifier() as verifier:
         verifier.close()
-        monkeypatch.setattr("hpt.rewards.prepare_worker", prepare_slowly)
+        monkeypatch.setattr("hpt.rewards.workers.prepare_worker", prepare_slowly)
         start = time.monotonic()
         verifier.start()
         assert time.monotonic() - start < PREPARES_S / 2
@@ -184,7 +184,7 @@ def fail_to_prepare(compare: object) -> None:
 
 
 def test_workers_that_cannot_start_are_an_error_not_a_hang(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hpt.rewards.prepare_worker", fail_to_prepare)
+    monkeypatch.setattr("hpt.rewards.workers.prepare_worker", fail_to_prepare)
     with failing_verifier() as verifier, pytest.raises(HptError, match="failed to start 4 times"):
         grade(verifier, "good")
 
@@ -192,7 +192,7 @@ def test_workers_that_cannot_start_are_an_error_not_a_hang(monkeypatch: pytest.M
 SCRIPT = """
 print("once")
 from tests.faults.test_verifier import Gold, no_engine_in_worker
-from hpt.rewards import Verifier
+from hpt.rewards.workers import Verifier
 with Verifier(compare=no_engine_in_worker) as verifier:
     print(verifier.grade([r"\\boxed{1}"], [Gold("1")])[0].verdict.value)
 """

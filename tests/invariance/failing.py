@@ -1,6 +1,6 @@
 """A gate that is the switch of Eq. 10 and, when told so, ends its rank at its n-th call; and a job that uses it.
 
-``python -m tests.invariance.failing JOB OUT`` is `hpt.job` that also writes down how its sampler is spread.
+``python -m tests.invariance.failing JOB OUT`` is `hpt.runs.job` that also writes down how its sampler is spread.
 """
 
 import json
@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from hpt.errors import HptError
-from hpt.gate import switch
-from hpt.settings import GateSettings
+from hpt.config.settings import GateSettings
+from hpt.methods.gate import switch
+from hpt.support.errors import HptError
 
 #: ``rank:call:way:file`` of the failure, whose time is written into ``file``; in the environment, so that the run's
 #: settings stay what they are.
@@ -44,8 +44,8 @@ def share_of_a_layer(model: Any) -> float:
 
 def main(spec: str, out: Path) -> int:
     """Run the job; every rank writes its part of its sampler, 1 for the whole."""
-    from hpt import job
-    from hpt.rollout import Sampler
+    from hpt.runs import job
+    from hpt.training.sampler import Sampler
 
     genuine = Sampler.__init__
 

@@ -5,10 +5,10 @@ import os
 import sys
 from pathlib import Path
 
-from hpt import job
-from hpt.tasks.problems import Problem
-from hpt.trainer import Trainer
-from hpt.trajectory import Trajectory
+from hpt.data.problems import Problem
+from hpt.methods.mixture import Trajectory
+from hpt.runs import job
+from hpt.training.trainer import Trainer
 
 
 def main(spec: str, out: Path) -> int:

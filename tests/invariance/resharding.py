@@ -8,9 +8,8 @@ from pathlib import Path
 
 import torch
 
-from hpt.engine import PolicyEngine
-from hpt.settings import EngineSettings, OptimizerSettings
-from hpt.update import Updater
+from hpt.config.settings import EngineSettings, OptimizerSettings
+from hpt.training.engine import PolicyEngine, Updater
 from tests.invariance import world
 
 STAGES = (0, 1, 2, 3)

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from hpt.engine import PolicyEngine
-from hpt.settings import EngineSettings, OptimizerSettings
-from hpt.update import Updater
+from hpt.config.settings import EngineSettings, OptimizerSettings
+from hpt.training.engine import PolicyEngine, Updater
 from tests.invariance import world
 
 STAGES = (1, 2, 3)

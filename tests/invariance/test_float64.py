@@ -13,17 +13,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from hpt import update
-from hpt.assembly import QuestionBatch, assemble
-from hpt.batch import MicroBatch, zero_weight_filler
-from hpt.build import build_config
-from hpt.config import RunConfig
-from hpt.engine import StepOutcome
-from hpt.methods import METHODS, resolved_row
-from hpt.policy import PolicyModule
-from hpt.settings import EngineSettings
-from hpt.trajectory import Part, Trajectory, WeightedTrajectory
-from hpt.update import Updater
+from hpt.config.run_config import RunConfig
+from hpt.config.settings import EngineSettings
+from hpt.methods.methods import METHODS, resolved_row
+from hpt.methods.mixture import Part, QuestionBatch, Trajectory, WeightedTrajectory, assemble
+from hpt.runs.resolve import build_config
+from hpt.training import engine as update
+from hpt.training.batches import MicroBatch, zero_weight_filler
+from hpt.training.engine import StepOutcome, Updater
+from hpt.training.policy import PolicyModule
 from hpt.upge.rows import Row
 from tests.invariance import world
 

@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from hpt.files import write_json
-from hpt.metrics import timing_columns
-from hpt.runs import RunFolder
+from hpt.runs.folder import RunFolder
+from hpt.support.files import write_json
+from hpt.training.metrics import timing_columns
 from tests.digits import digits_config, write_digits
 from tests.processes import start_ranks, wait_for_ranks
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hpt.errors import RecordFault
+from hpt.support.errors import RecordFault
 from tests.invariance import world
 from tests.invariance.resharding import STAGES, engine_at, update
 from tests.processes import start_ranks, wait_for_ranks

@@ -13,15 +13,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hpt.config import RunConfig
-from hpt.errors import HptError
-from hpt.files import write_json
-from hpt.job import Job
-from hpt.launch import OPTIONS
-from hpt.metrics import timing_columns
-from hpt.pool import run_jobs
-from hpt.resolve import pretraining_config
-from hpt.runs import RunFolder
+from hpt.config.run_config import RunConfig
+from hpt.runs.folder import RunFolder
+from hpt.runs.job import Job
+from hpt.runs.pool import run_jobs
+from hpt.runs.resolve import pretraining_config
+from hpt.support.errors import HptError
+from hpt.support.files import write_json
+from hpt.training.metrics import timing_columns
+from hpt.training.ranks import OPTIONS
 from tests.digits import digits_config, write_digits
 from tests.invariance.failing import FAIL
 from tests.jobs import only_run, run_to_end

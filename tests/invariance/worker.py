@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from hpt.assembly import QuestionBatch
-from hpt.batch import zero_weight_filler
-from hpt.engine import PolicyEngine
-from hpt.settings import EngineSettings, OptimizerSettings
-from hpt.trajectory import WeightedTrajectory
-from hpt.update import Updater
+from hpt.config.settings import EngineSettings, OptimizerSettings
+from hpt.methods.mixture import QuestionBatch, WeightedTrajectory
+from hpt.training.batches import zero_weight_filler
+from hpt.training.engine import PolicyEngine, Updater
 from hpt.upge.rows import Row
 from tests.invariance import world
 from tests.invariance.cases import BROKEN, BROKEN_ON_TWO_RANKS, CASES, STAGES, Case

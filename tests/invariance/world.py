@@ -12,12 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hpt.assembly import QuestionBatch, assemble
-from hpt.batch import split_into_micro_batches, split_over_ranks
-from hpt.build import build_config
-from hpt.config import RunConfig
-from hpt.methods import method_named, resolved_row
-from hpt.trajectory import DEMONSTRATION, Part, Trajectory, WeightedTrajectory
+from hpt.config.run_config import RunConfig
+from hpt.methods.methods import method_named, resolved_row
+from hpt.methods.mixture import DEMONSTRATION, Part, QuestionBatch, Trajectory, WeightedTrajectory, assemble
+from hpt.runs.resolve import build_config
+from hpt.training.batches import split_into_micro_batches, split_over_ranks
 from hpt.upge.rows import Row
 
 VOCABULARY = 23

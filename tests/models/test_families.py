@@ -13,15 +13,15 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from hpt.batch import collate
-from hpt.config import RunConfig
-from hpt.engine import PolicyEngine
-from hpt.errors import ConfigError
-from hpt.logprob_gap import check_own_forward
-from hpt.model_folder import check_context
-from hpt.policy import PolicyModule, forward_micro_batch, load_model
-from hpt.tasks.tokenizer import VOCABULARY
-from hpt.trajectory import DEMONSTRATION, Trajectory, WeightedTrajectory
+from hpt.config.run_config import RunConfig
+from hpt.data.models import check_context
+from hpt.data.world.tokenizer import VOCABULARY
+from hpt.methods.mixture import DEMONSTRATION, Trajectory, WeightedTrajectory
+from hpt.support.errors import ConfigError
+from hpt.training.batches import collate
+from hpt.training.engine import PolicyEngine
+from hpt.training.guards import check_own_forward
+from hpt.training.policy import PolicyModule, forward_micro_batch, load_model
 from tests.digits import digits_config, write_digits
 from tests.jobs import only_run, run_to_end, start_job
 from tests.scripted import config_for, make_trainer, small_model

@@ -13,13 +13,13 @@ import pandas as pd
 import papermill
 import pytest
 
-from hpt.catalogue import ARTEFACTS
-from hpt.errors import ConfigError, RecordFault
-from hpt.export import export_run
 from hpt.laboratory.sweeps import DIALS, SITUATIONS
-from hpt.paper import claims
+from hpt.paper.paper import claims
 from hpt.reports import Study, begin
 from hpt.reports.notebooks import COMMON, project_path, read_parameters
+from hpt.runs.catalogue import ARTEFACTS
+from hpt.runs.records import export_run
+from hpt.support.errors import ConfigError, RecordFault
 from hpt.upge.rows import ROWS
 from tests.digits import write_digits
 from tests.fabricated import fabricate

@@ -17,9 +17,9 @@ import threading
 
 #: phase -> (module, class or "", function): calls that are moments of it.
 CALLS = {
-    "rollouts": ("hpt.rollout", "Sampler", "sample"),
-    "backward": ("hpt.engine", "PolicyEngine", "backward"),
-    "evaluation": ("hpt.evaluate", "", "sample_answers"),
+    "rollouts": ("hpt.training.sampler", "Sampler", "sample"),
+    "backward": ("hpt.training.engine", "PolicyEngine", "backward"),
+    "evaluation": ("hpt.evaluation.evaluate", "", "sample_answers"),
     "notebook": ("hpt.reports.notebooks", "Study", "_keep"),
 }
 WRITES = {"open", "os.rename", "os.mkdir", "os.rmdir", "os.remove"}

@@ -1,0 +1,241 @@
+"""The values a scale and a recipe bring along: two independent choices, both data (see `hpt.config.run_config` for the
+meaning).
+
+Settings are laid over each other in this order, the last on top: defaults of `hpt.config.run_config`, scale, recipe,
+model, method, tuned (what the search chose for a method at a scale), then what the user names. A method of the user's
+own lies over what was tuned for the one it is ``like``. The settings of a stage's method lie below the last three,
+above the rest (`hpt.methods.methods.stages_of`).
+
+The scale `gpu`: the mini world grown for one GPU, everything in about an hour.
+
+Nothing here was searched, and no run has been made with it: sizes were chosen by what `hpt plan --scale gpu` computes,
+and learning rates are what the search of the mini world chose (`hpt.config.scales.TUNED`), divided by five because the
+models are five times as wide (Yang et al. 2022: Adam's rate goes with one over the width).
+
+The scale `full`: the paper's own models, data and settings, and who says each of them.
+
+Sources: the released scripts (TsinghuaC3I/Unify-Post-Training, commit ae332f5) for HPT, LUFFY and SRFT; LUFFY's scripts
+(ElliottYan/LUFFY, commit 01f4ae0) for GRPO and SFT, for which nothing is released; the paper for what no script says.
+The paper states a learning rate, eight rollouts, temperatures and the response limit, and no batch size, steps,
+optimiser settings, clip, entropy bonus or normalisation.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from hpt.support.errors import ConfigError
+
+GPU: dict[str, Any] = {
+    "policy": {"dtype": "bfloat16"},
+    "data": {"world": "gpu", "max_prompt_tokens": 32},
+    "rollout": {
+        "max_response_tokens": 176,  # the longest demonstration: 8 operations and 10 detours, 154 tokens
+        "max_model_tokens": 208,
+        "max_parallel_sequences": 1_024,
+        "gpu_memory_share": 0.4,
+        "old_logprobs": "trainer",  # sampler and trainer round bfloat16 differently
+        "max_logprob_gap": 5.0,  # as at scale full: rounding alone moves single improbable tokens by a nat
+    },
+    "optimizer": {"learning_rate": 2e-4},
+    "schedule": {"steps": 50, "prompts_per_step": 64},
+    "validation": {"every": 10, "problems_per_set": 100},
+    # stage 1 keeps the 32-bit weights that bfloat16 needs; one GPU shares them with nobody
+    "engine": {"zero_stage": 1, "micro_batch_tokens": 32_768, "layout": "auto", "attention": "auto", "threads": 8},
+    "checkpoint": {"every": 25},
+    "diagnostics": {"gradient_cosine_every": 10},
+}
+
+#: The models are five times as wide as the mini world's.
+WIDER = 5
+
+
+def gpu_tuned(weak: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the settings by method, for every base: the mini world's weak base's choice at a fifth of its rates.
+
+    SRFT was not searched on the weak base: it takes GRPO's rate.
+
+    Example:
+        >>> gpu_tuned({"grpo": {"optimizer": {"learning_rate": 1e-3}}})["srft"]
+        {'optimizer': {'learning_rate': 0.0002}}
+    """
+    slower = {
+        method: {**settings, "optimizer": {name: rate / WIDER for name, rate in settings["optimizer"].items()}}
+        for method, settings in weak.items()
+    }
+    return {"srft": {"optimizer": slower["grpo"]["optimizer"]}, **slower}
+
+
+FULL: dict[str, Any] = {
+    "policy": {"dtype": "bfloat16"},
+    "data": {
+        "source": "openr1-math-46k",
+        "evaluation": "public",
+        "template": "qwen",
+        "max_prompt_tokens": 1_024,
+        # longer prompts are filtered out and longer demonstrations cut, their end token with them, as released
+        "overlong_prompts": "drop",
+        "overlong_demonstrations": "cut",
+    },
+    "rollout": {
+        "rollouts_per_prompt": 8,
+        "temperature": 1.0,
+        "max_response_tokens": 8_192,
+        # all positions of Qwen2.5-Math: training prompts have 1,024 tokens at most, but one question of GPQA has 5,623
+        # characters, and a policy is evaluated with the same engine
+        "max_model_tokens": 16_384,
+        "max_parallel_sequences": 256,
+        "gpu_memory_share": 0.6,
+        "tensor_parallel": 2,
+        "sleep_while_training": True,
+        "old_logprobs": "trainer",  # sampler and trainer round bfloat16 differently, and the release recomputes them
+        # bfloat16 rounding alone moves single improbable tokens by a nat; in float32 0.05 tells stale weights
+        "max_logprob_gap": 5.0,
+        "verifier_timeout_s": 10.0,
+    },
+    "estimator": {"normalization": "released", "entropy_scope": "all"},
+    "optimizer": {
+        "learning_rate": 5e-6,
+        "adam_beta1": 0.9,
+        "adam_beta2": 0.999,
+        "weight_decay": 0.01,
+        "warmup_steps": 0,  # the release means none; its first step ran at rate 0 by mistake
+        "gradient_clip": 1.0,
+        "skip_above_norm": 80.0,
+    },
+    # 500 true steps; the release's mini-batches of 512 rows make two updates of a full batch of rollouts
+    "schedule": {"steps": 500, "prompts_per_step": 128, "updates_per_step": 2},
+    "validation": {"every": 10, "problems_per_set": 500, "samples_per_problem": 8, "temperature": 0.6, "top_p": 0.95},
+    "engine": {
+        "zero_stage": 3,
+        "micro_batch_tokens": 32_768,
+        "layout": "auto",
+        "attention": "auto",
+        "gradient_checkpointing": True,
+        "threads": 8,
+    },
+    "checkpoint": {"every": 50, "keep": 2},
+}
+
+#: Three epochs of some 46,000 demonstrations at 128 a step, in updates of 64.
+_SFT_STEPS = 1_074
+_SFT = {
+    "optimizer": {"learning_rate": 5e-5, "warmup_steps": 107, "skip_above_norm": 0.0},
+    "schedule": {"steps": _SFT_STEPS},
+}
+_BASELINE = {"optimizer": {"learning_rate": 1e-6, "skip_above_norm": 0.0}}
+_SFT_THEN_GRPO = {
+    "optimizer": {"learning_rate": 1e-6, "first_stage_learning_rate": 5e-5, "skip_above_norm": 0.0},
+    "schedule": {"steps": _SFT_STEPS + 500, "first_stage_share": _SFT_STEPS / (_SFT_STEPS + 500)},
+}
+_METHODS: dict[str, dict[str, Any]] = {
+    "sft": _SFT,
+    "grpo": _BASELINE,
+    "sft_then_grpo": _SFT_THEN_GRPO,
+    "luffy": _BASELINE,
+    "srft": _BASELINE,
+}
+
+#: What belongs to a model whatever is done with it.
+FULL_BY_POLICY: dict[str, dict[str, Any]] = {
+    "llama": {"data": {"template": "llama"}, "optimizer": {"skip_above_norm": 0.0}},
+}
+
+#: Learning rates and coefficients by model and method, as scripts have them; HPT's own are the scale's.
+FULL_TUNED: dict[str, dict[str, dict[str, Any]]] = {
+    "strong": _METHODS,
+    # 0.3: a comment of the released script; the paper does not say it
+    "weak": {**_METHODS, "hpt": {"estimator": {"sft_coefficient": 0.3}}},
+    "llama": {**_METHODS, "hpt": {"gate": {"count": 2}}},
+}
+
+
+SCALES: dict[str, dict[str, Any]] = {
+    # Minutes for everything on two CPU cores; for tests and CI, its numbers mean nothing.
+    "tiny": {
+        "data": {"world": "tiny", "max_prompt_tokens": 32},
+        "rollout": {"max_response_tokens": 64, "max_model_tokens": 96},
+        "schedule": {"steps": 6, "prompts_per_step": 8},
+        "validation": {"every": 3, "problems_per_set": 4, "samples_per_problem": 2},
+        "checkpoint": {"every": 2},
+        "diagnostics": {"gradient_cosine_every": 2},
+    },
+    # The default: real, small science on two CPU cores.
+    "mini": {
+        "schedule": {"steps": 240},
+        "validation": {"every": 24},
+        # small micro-batches stay in the cache and hold little padding: 1.5 to 2 times as fast as one of 16,384
+        "engine": {"micro_batch_tokens": 1536},
+        "diagnostics": {"gradient_cosine_every": 10},
+    },
+    "gpu": GPU,
+    "full": FULL,
+}
+
+#: Settings that belong to a model at a scale, whatever is done with it.
+BY_POLICY: dict[str, dict[str, dict[str, Any]]] = {"full": FULL_BY_POLICY}
+
+#: `released` is what the authors' scripts do, `paper` is the equations as printed; rows of the discrepancy table that
+#: are fields. `released` leaves the normalisation to the scale (`released` at full, `per_prompt` below it, because a
+#: coefficient belongs to its normalisation); `paper` always sets the printed one.
+RECIPES: dict[str, dict[str, Any]] = {
+    "released": {
+        "estimator": {
+            "clip_eps_low": "none",
+            "clip_eps_high": "none",
+            "advantage_std": "none",
+            "entropy_coefficient": 0.001,
+            "offline_advantage": "own_reward",
+            "offline_shaping": True,
+        },
+        "optimizer": {"gradient_clip": 1.0, "skip_above_norm": 80.0},
+    },
+    "paper": {
+        "estimator": {
+            "clip_eps_low": "row",  # a number would be refused by rows without a ratio, such as SRFT's
+            "clip_eps_high": "row",
+            "advantage_std": "sample",
+            "entropy_coefficient": 0.0,
+            "offline_advantage": "group",
+            "offline_shaping": True,
+            "normalization": "paper",
+        },
+        "optimizer": {"gradient_clip": 0.0, "skip_above_norm": 0.0},
+    },
+}
+
+#: What the search chose: scale -> policy -> method -> settings. Every method of the weak and the strong base was
+#: searched on the same first grid (`hpt.runs.catalogue`, the report's appendix); the Llama base takes the weak base's.
+#: GRPO was searched with and without its own clip and standard deviation; SFT->GRPO takes SFT's rate and GRPO's
+#: settings for its two stages.
+_OWN_CLIP_AND_STD = {"clip_eps_low": "row", "clip_eps_high": "row", "advantage_std": "row"}
+_WEAK: dict[str, dict[str, Any]] = {
+    "sft": {"optimizer": {"learning_rate": 1e-3}},
+    "grpo": {"optimizer": {"learning_rate": 5e-4}, "estimator": _OWN_CLIP_AND_STD},
+    "sft_then_grpo": {
+        "optimizer": {"learning_rate": 5e-4, "first_stage_learning_rate": 1e-3},
+        "estimator": _OWN_CLIP_AND_STD,
+    },
+    "luffy": {"optimizer": {"learning_rate": 5e-4}, "estimator": {"offline_coefficient": 1.0}},
+    "hpt": {"optimizer": {"learning_rate": 1e-3}, "estimator": {"sft_coefficient": 0.125}},
+    "off_on": {"optimizer": {"learning_rate": 5e-4}, "estimator": {"offline_coefficient": 4.0}},
+    "mix_on": {"optimizer": {"learning_rate": 1e-3}},
+}
+_STRONG: dict[str, dict[str, Any]] = {
+    "sft": {"optimizer": {"learning_rate": 5e-4}},
+    "grpo": {"optimizer": {"learning_rate": 2.5e-4}},
+    "sft_then_grpo": {"optimizer": {"learning_rate": 2.5e-4, "first_stage_learning_rate": 5e-4}},
+    "luffy": {"optimizer": {"learning_rate": 2.5e-4}, "estimator": {"offline_coefficient": 1.0}},
+    "srft": {"optimizer": {"learning_rate": 2.5e-4}, "estimator": {"sft_coefficient": 0.5}},
+    "hpt": {"optimizer": {"learning_rate": 5e-4}, "estimator": {"sft_coefficient": 0.125}},
+}
+TUNED: dict[str, dict[str, dict[str, dict[str, Any]]]] = {
+    "mini": {"weak": _WEAK, "llama": _WEAK, "strong": _STRONG},
+    "gpu": dict.fromkeys(("weak", "strong", "llama"), gpu_tuned(_WEAK)),
+    "full": FULL_TUNED,
+}
+
+
+def check_scale(scale: str) -> None:
+    """Refuse a name that is no scale's, before a folder is named by it."""
+    if scale not in SCALES:
+        raise ConfigError("scale", scale, "one of " + ", ".join(SCALES), "choose one of these")

@@ -1,0 +1,355 @@
+"""The paper's models: where they come from, what must be changed in their configuration, and the record of the change.
+
+Qwen2.5-Math is published with 4,096 positions; the paper samples 8,192 tokens, so its rotary base and its positions are
+raised before training (the release says so in a comment of its script). That is a recorded, checked step: the published
+values are asserted first, the changed ones after, and both are written beside the weights.
+
+Looking at a model folder before anything heavy is imported for it, and its tokenizer.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from hpt.data.files import hub_access
+from hpt.support.errors import ConfigError
+from hpt.support.files import sha256_file, sha256_files, write_json, writing
+
+#: Keys of a config.json that do not change what the model computes.
+_NOT_THE_MODEL = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache"}
+#: Files that say which tokens a text becomes, how a chat is written down, and where a response ends.
+_TOKENIZER = ("tokenizer*", "vocab*", "merges.txt", "added_tokens.json", "special_tokens_map.json", "*.model",
+              "chat_template*", "additional_chat_templates/*", "generation_config.json")  # fmt: skip
+#: Keys of theirs that move no token: names, versions, and limits that are settings here.
+_NOT_THE_TOKENIZER = {"name_or_path", "tokenizer_file", "transformers_version", "backend", "is_local",
+                      "local_files_only", "model_max_length", "padding", "padding_side", "truncation",
+                      "truncation_side"}  # fmt: skip
+
+
+def check_model_folder(folder: str | os.PathLike[str]) -> None:
+    """Refuse a model folder that cannot be used, before anything is loaded.
+
+    Raises:
+        ConfigError: what is missing, and what to do.
+    """
+    path = Path(folder)
+    if not (path / "config.json").is_file():
+        remedy = "name a folder saved with save_pretrained, or leave policy.path out to use the mini world's base"
+        raise ConfigError("policy.path", str(folder), "a model folder in Hugging Face format (config.json)", remedy)
+    if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
+        remedy = "save the tokenizer into the same folder: tokenizer.save_pretrained(folder)"
+        raise ConfigError("policy.path", str(folder), "a model folder that holds its tokenizer", remedy)
+    if not list(path.glob("*.safetensors")):
+        remedy = "save the weights with save_pretrained(folder, safe_serialization=True)"
+        raise ConfigError("policy.path", str(folder), "weights in safetensors files (pickles are not read)", remedy)
+    for file in sorted(path.glob("*config.json")):  # of the model, its tokenizer, its processor, its generation
+        if _needs_code(file):
+            remedy = "use a model whose architecture transformers ships; code from model folders is never run"
+            allowed = f"a model that needs no code of its own ({file.name} names some: auto_map)"
+            raise ConfigError("policy.path", str(folder), allowed, remedy)
+
+
+def _needs_code(file: Path) -> bool:
+    """Whether a configuration names Python code of its folder; parsed, because JSON can write a name in many ways."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError("policy.path", str(file), "readable JSON", f"save the model again: {error}") from error
+    return isinstance(content, dict) and "auto_map" in content
+
+
+def check_context(folder: str | os.PathLike[str], tokens: int) -> None:
+    """Refuse a model whose positions do not cover a prompt and a response.
+
+    Raises:
+        ConfigError: beyond its positions a model answers nonsense, or not at all.
+    """
+    config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    name = "n_positions" if "n_positions" in config else "max_position_embeddings"  # GPT-2's name for them
+    positions = config.get(name)
+    if positions is not None and positions < tokens:
+        remedy = (
+            f"--set rollout.max_model_tokens={positions}, with data.max_prompt_tokens and rollout.max_response_tokens "
+            "that fit in it; or raise the model's positions and its rotary base"
+        )
+        allowed = f"at most the model's {name} = {positions}"
+        raise ConfigError("rollout.max_model_tokens", tokens, allowed, remedy)
+
+
+def vocabulary_size(folder: str | os.PathLike[str]) -> int | None:
+    """Return how many tokens a model knows, where its configuration says so."""
+    return json.loads((Path(folder) / "config.json").read_text(encoding="utf-8")).get("vocab_size")
+
+
+def model_hashes(folder: str | os.PathLike[str]) -> dict[str, str]:
+    """Return the settings that name a model by content: ``weights_sha256``, ``config_sha256``, ``tokenizer_sha256``.
+
+    JSON counts without what only says who wrote it: two folders with the same weights and other rotary bases, chat
+    templates or end tokens are two models.
+    """
+    path = Path(folder)
+    config = hashlib.sha256(_content(path / "config.json", _NOT_THE_MODEL)).hexdigest()
+    files = sorted(own for pattern in _TOKENIZER for own in path.glob(pattern))
+    tokenizer = _tokenizer_hash(*((own, own.stat().st_size, own.stat().st_mtime_ns) for own in files))
+    return {"weights_sha256": weights_hash(path), "config_sha256": config, "tokenizer_sha256": tokenizer}
+
+
+@lru_cache(maxsize=64)
+def _tokenizer_hash(*states: tuple[Path, int, int]) -> str:
+    total = hashlib.sha256()
+    for file, _, _ in states:
+        # of how to sample only the ends are taken from the model; the rest is said by this package's own settings
+        only = {"eos_token_id"} if file.name == "generation_config.json" else None
+        content = _content(file, _NOT_THE_TOKENIZER, only)
+        total.update(f"{file.name}\0{len(content)}\n".encode() + content)
+    return total.hexdigest()
+
+
+def _content(file: Path, left_out: Set[str], only: Set[str] | None = None) -> bytes:
+    """Return what a file says: JSON in one spelling and without keys that do not count, anything else as it is."""
+    try:
+        held = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):  # no JSON, or a damaged one, which its reader refuses
+        return file.read_bytes()
+    if isinstance(held, dict):
+        held = {key: held[key] for key in (held.keys() if only is None else held.keys() & only) - left_out}
+    return json.dumps(held, sort_keys=True).encode()
+
+
+def weights_hash(folder: str | os.PathLike[str]) -> str:
+    """Return one SHA-256 over a model's weight files; read once per process and state of the files."""
+    path = Path(folder)
+    files = sorted(path.glob("*.safetensors"))
+    state = tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+    record = path / "hpt-model.json"
+    if record.is_file():  # a public model, hashed when it was prepared: reading 15 GB again takes half a minute
+        known = json.loads(record.read_text(encoding="utf-8"))
+        if known["sizes"] == {name: size for name, size, _ in state}:
+            return known["weights_sha256"]
+    return _hash_of(str(path), state)
+
+
+@lru_cache(maxsize=64)
+def _hash_of(folder: str, _state: tuple[tuple[str, int, int], ...]) -> str:
+    return sha256_files(Path(folder), "*.safetensors")
+
+
+def load_tokenizer(folder: str | os.PathLike[str]) -> Any:
+    """Return the tokenizer of a model folder; its pad token is its end token where it has none.
+
+    Raises:
+        ConfigError: the folder holds no tokenizer that can be read, or one without an end token.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        remedy = "save the tokenizer into the model's folder: tokenizer.save_pretrained(folder)"
+        raise ConfigError("policy.path", str(folder), "a folder with a tokenizer", remedy) from error
+    if tokenizer.eos_token_id is None:
+        remedy = "set eos_token in tokenizer_config.json: responses and demonstrations must be able to end"
+        raise ConfigError("policy.path", str(folder), "a tokenizer with an end token", remedy)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def save_model_folder(engine: Any, tokenizer: Any, folder: Path) -> None:
+    """Write the policy's weights and its tokenizer; ``folder`` is there whole or not at all. All ranks call it.
+
+    Args:
+        engine: a `hpt.training.engine.PolicyEngine`.
+        tokenizer: of the policy; without it the folder could not be used by itself.
+        folder: replaced when it exists.
+    """
+    hidden = folder.with_name(f".{folder.name}")
+    with writing(folder):
+        engine.save_model(hidden)
+        if engine.rank == 0:
+            tokenizer.save_pretrained(hidden)
+            shutil.rmtree(folder, ignore_errors=True)
+            hidden.rename(folder)
+    engine.barrier()
+
+
+#: What was prepared, and from what; beside the weights.
+RECORD = "hpt-model.json"
+#: Files of a hub repository that are needed; weights in pickles and other formats stay where they are.
+PATTERNS = ("*.json", "*.safetensors", "merges.txt", "vocab.txt", "*.jinja")
+
+
+@dataclass(frozen=True)
+class PublicModel:
+    """A model of the paper.
+
+    Attributes:
+        role: the name its base has in arms, tables and settings at every scale.
+        title: as the paper prints it.
+        hub: repository on the Hugging Face hub.
+        published: settings of its configuration as published; another model is refused by them.
+        changes: what is written over them before training.
+        gated: whether the hub wants an accepted licence and a token.
+    """
+
+    role: str
+    title: str
+    hub: str
+    published: Mapping[str, Any] = field(default_factory=dict)
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    gated: bool = False
+
+
+_QWEN_MATH = {"model_type": "qwen2", "rope_theta": 10_000, "max_position_embeddings": 4_096}
+_LONGER = {"rope_theta": 40_000, "max_position_embeddings": 16_384}
+
+MODELS: dict[str, PublicModel] = {
+    model.role: model
+    for model in (
+        PublicModel(
+            "weak", "Qwen2.5-Math-1.5B", "Qwen/Qwen2.5-Math-1.5B",
+            {**_QWEN_MATH, "hidden_size": 1_536, "num_hidden_layers": 28}, _LONGER,
+        ),
+        PublicModel(
+            "strong", "Qwen2.5-Math-7B", "Qwen/Qwen2.5-Math-7B",
+            {**_QWEN_MATH, "hidden_size": 3_584, "num_hidden_layers": 28}, _LONGER,
+        ),
+        PublicModel(
+            "llama", "LLaMA-3.1-8B", "meta-llama/Llama-3.1-8B",
+            {"model_type": "llama", "rope_theta": 500_000, "max_position_embeddings": 131_072, "hidden_size": 4_096,
+             "num_hidden_layers": 32},
+            gated=True,
+        ),
+    )
+}  # fmt: skip
+
+
+def setting_of(config: Mapping[str, Any], name: str) -> Any:
+    """Return a setting of a model's config.json, wherever its version of transformers keeps it.
+
+    Example:
+        >>> setting_of({"rope_parameters": {"rope_theta": 1e4}}, "rope_theta")
+        10000.0
+    """
+    nested = config.get("rope_parameters")
+    if name not in config and isinstance(nested, Mapping):
+        return nested.get(name)
+    return config.get(name)
+
+
+def changed_config(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config.json with ``changes`` in every place a version of transformers reads them from."""
+    changed = dict(config)
+    nested = config.get("rope_parameters")
+    for name, value in changes.items():
+        inside = isinstance(nested, Mapping) and name in nested
+        if inside:
+            changed["rope_parameters"] = {**changed["rope_parameters"], name: float(value)}
+        if name in config or not inside:
+            changed[name] = value
+    return changed
+
+
+def prepare_model(model: PublicModel, folder: Path, source: Path | None = None) -> dict[str, Any]:
+    """Bring a model into ``folder``, change its configuration, check what came out, and record it.
+
+    A download that was cut off goes on where it stopped.
+
+    Args:
+        model: which.
+        folder: where it is to lie; weights of a local source are linked, not copied, where that is possible.
+        source: a local copy of the published model; None = the hub.
+
+    Returns:
+        The record: source, revision, changes as [published, now], hashes.
+
+    Raises:
+        ConfigError: no access, an incomplete folder, or another model than was asked for.
+    """
+    raw = folder.with_name(f".{folder.name}-raw")
+    if source is None:
+        revision, origin = _from_hub(model, raw), f"hub:{model.hub}"
+    else:
+        revision, origin = _from_folder(source, raw), f"folder:{source.name}"
+    check_model_folder(raw)
+    check_weights_complete(raw)
+    published = json.loads((raw / "config.json").read_text(encoding="utf-8"))
+    for name, expected in model.published.items():
+        found = setting_of(published, name)
+        if found != expected:
+            remedy = f"name a copy of {model.hub} as published; the change is made here"
+            raise ConfigError(f"{raw}/config.json: {name}", found, f"{expected} ({model.title} as published)", remedy)
+    now = changed_config(published, model.changes)
+    (raw / "config.json").unlink()  # a link's other end must not be written to
+    write_json(raw / "config.json", now)
+    _check_read_back(raw, model)
+    record = {
+        "title": model.title,
+        "source": origin,
+        "revision": revision,
+        "changes": {name: [setting_of(published, name), setting_of(now, name)] for name in model.changes},
+        "config_sha256": sha256_file(raw / "config.json"),
+        "weights_sha256": sha256_files(raw, "*.safetensors"),
+        "sizes": {path.name: path.stat().st_size for path in sorted(raw.glob("*.safetensors"))},
+    }
+    write_json(raw / RECORD, record)
+    shutil.rmtree(folder, ignore_errors=True)
+    raw.rename(folder)
+    return record
+
+
+def _from_hub(model: PublicModel, folder: Path) -> str:
+    from huggingface_hub import HfApi, snapshot_download
+
+    local = f"hpt models prepare {model.role} --from FOLDER"
+    with hub_access("model", model.title, model.hub, local):
+        revision = HfApi().model_info(model.hub).sha or ""
+        snapshot_download(model.hub, revision=revision, local_dir=folder, allow_patterns=list(PATTERNS))
+    return revision
+
+
+def _from_folder(source: Path, folder: Path) -> str:
+    check_model_folder(source)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for pattern in PATTERNS:
+        for path in source.glob(pattern):
+            try:
+                os.link(path.resolve(), folder / path.name)
+            except OSError:  # another file system
+                shutil.copy2(path, folder / path.name)
+    return ""
+
+
+def check_weights_complete(folder: Path) -> None:
+    """Refuse a folder that lacks weight files its index names: a download that was cut off.
+
+    Raises:
+        ConfigError: names the first missing file.
+    """
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return
+    named = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    missing = [name for name in named if not (folder / name).is_file()]
+    if missing:
+        remedy = "download the model again; the files that came are kept"
+        raise ConfigError("policy.path", str(folder), f"all {len(named)} weight files; {missing[0]} is missing", remedy)
+
+
+def _check_read_back(folder: Path, model: PublicModel) -> None:
+    """Ask transformers what it reads: a value in a place it does not look at would change nothing, silently."""
+    from transformers import AutoConfig
+
+    read = AutoConfig.from_pretrained(folder, local_files_only=True).to_dict()
+    for name, expected in model.changes.items():
+        found = setting_of(read, name)
+        if found != expected:
+            remedy = "report this: the installed transformers keeps the setting elsewhere"
+            raise ConfigError(f"{folder}: {name} as read", found, str(expected), remedy)

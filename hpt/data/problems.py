@@ -1,0 +1,176 @@
+"""Questions with answers: the one form in which every data set of the package, synthetic or real, is handled."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from hpt.support.errors import ConfigError
+
+AnswerKind = Literal["math", "digits", "choice"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One question with the answer it is graded against.
+
+    Attributes:
+        id: unique within its file or set.
+        question: text shown to the policy, before any chat template.
+        answer: reference answer, without a box.
+        demonstration: a complete response ending in the boxed answer, or None where no method may learn from it.
+        level: difficulty, 1 is the easiest; None where the source has no levels.
+        answer_kind: what the verifier asks of the boxed text besides equality: nothing ("math"), digits only
+            ("digits"), or one of the letters A-J and nothing beside ("choice").
+        system: system message the source puts before the question; only templates that say so show it.
+
+    Example:
+        >>> Problem("t-1", "3985*9?", "7125", None, 1, "digits").answer
+        '7125'
+    """
+
+    id: str
+    question: str
+    answer: str
+    demonstration: str | None = None
+    level: int | None = None
+    answer_kind: AnswerKind = "math"
+    system: str | None = None
+
+
+#: What each field of a row may hold: (allowed types, the same in words).
+_FIELDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "id": ((str,), "text"),
+    "question": ((str,), "non-empty text"),
+    "answer": ((str,), "non-empty text"),
+    "demonstration": ((str, type(None)), "non-empty text or null"),
+    "level": ((int, type(None)), "a whole number below 1,000,000 or null"),
+    "answer_kind": ((str,), "one of " + ", ".join(get_args(AnswerKind))),
+    "system": ((str, type(None)), "text or null"),
+}
+_REQUIRED = tuple(field.name for field in fields(Problem)[:3])
+
+
+def load_problems(path: str | Path) -> list[Problem]:
+    """Read problems from a JSON Lines file, one object per line with the fields of `Problem`.
+
+    Raises:
+        ConfigError: the file cannot be read, holds no problem, or a row is malformed; the message names file and
+            line, the field, and what is allowed there.
+
+    Example:
+        >>> load_problems("problems.jsonl")[0].question  # doctest: +SKIP
+        '3985*9?'
+    """
+    path = Path(path)
+    try:
+        # not splitlines(): it also cuts at U+0085, U+2028 and others, which JSON leaves unescaped inside text
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            "data.source", str(path), "a readable UTF-8 .jsonl file", f"check the path: {error}"
+        ) from None
+    problems: list[Problem] = []
+    line_of_id: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        problem = _parse(line, f"{path}:{number}")
+        if problem.id in line_of_id:
+            raise ConfigError(
+                f"{path}:{number}: id",
+                problem.id,
+                "an id used once",
+                f"rename it: line {line_of_id[problem.id]} has it",
+            )
+        line_of_id[problem.id] = number
+        problems.append(problem)
+    if not problems:
+        raise ConfigError("data.source", str(path), "at least one problem", "write one JSON object per line")
+    return problems
+
+
+def _parse(line: str, where: str) -> Problem:
+    try:
+        row: Any = json.loads(line)
+    except (ValueError, RecursionError) as error:  # also a number of 5,000 digits, and brackets without end
+        raise ConfigError(where, line, "one JSON object per line", f"correct the syntax: {error}") from None
+    if not isinstance(row, dict):
+        raise ConfigError(where, line, "a JSON object with fields " + ", ".join(_FIELDS), "write {...}")
+    for name in _REQUIRED:
+        if name not in row:
+            raise ConfigError(f"{where}: {name}", None, _FIELDS[name][1], f"add the field {name}")
+    for name, value in row.items():
+        if name not in _FIELDS:
+            raise ConfigError(f"{where}: {name}", value, "only " + ", ".join(_FIELDS), "remove or rename this field")
+    return checked_problem(row, where)
+
+
+def checked_problem(row: dict[str, Any], where: str, of: str = "") -> Problem:
+    """Return a row's fields as a `Problem`.
+
+    Args:
+        row: values of the fields, of whatever type their source had.
+        where: file and row, for messages.
+        of: what kind of row it is, for messages.
+
+    Raises:
+        ConfigError: the first value that its field may not have.
+
+    Example:
+        >>> checked_problem({"id": "1", "question": "1+1?", "answer": "2"}, "own.jsonl:1").answer
+        '2'
+    """
+    for name, value in row.items():
+        types, allowed = _FIELDS[name]
+        # bool is a subclass of int, but a level of `true` is a mistake
+        wrong_type = not isinstance(value, types) or isinstance(value, bool)
+        blank = name != "system" and isinstance(value, str) and not value.strip()
+        unreadable = not _storable(value)
+        if wrong_type or blank or unreadable or (name == "answer_kind" and value not in get_args(AnswerKind)):
+            raise ConfigError(f"{where}: {name}", value, allowed + of, "correct the row or remove it")
+    return Problem(**row)
+
+
+def _storable(value: Any) -> bool:
+    """Whether tables can hold a value: half of a surrogate pair, which JSON can write as an escape, is no text."""
+    if isinstance(value, int):
+        return abs(value) < 1_000_000
+    try:
+        str(value).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def save_problems(path: str | Path, problems: Iterable[Problem]) -> None:
+    """Write problems as JSON Lines, so that `load_problems` returns them unchanged.
+
+    Example:
+        >>> save_problems("problems.jsonl", [Problem("1", "1+1?", "2")])  # doctest: +SKIP
+    """
+    text = "".join(_canonical(problem) + "\n" for problem in problems)
+    Path(path).write_text(text, encoding="utf-8")
+
+
+def problems_hash(problems: Sequence[Problem]) -> str:
+    """Return the SHA-256 (64 hex digits) of all fields of all problems, in their order.
+
+    Example:
+        >>> one, two = Problem("1", "1+1?", "2"), Problem("2", "2+2?", "4")
+        >>> problems_hash([one, two]) == problems_hash([two, one])
+        False
+    """
+    digest = hashlib.sha256()
+    for problem in problems:
+        digest.update(_canonical(problem).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _canonical(problem: Problem) -> str:
+    row = dict(vars(problem))  # `asdict` copies every text; all fields are flat
+    if problem.system is None:  # newer than the first data hashes, which must stay what they are
+        del row["system"]
+    return json.dumps(row, sort_keys=True, ensure_ascii=False, separators=(",", ":"))

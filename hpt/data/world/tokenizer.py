@@ -1,0 +1,36 @@
+"""The tokenizer of the graded world: one token per character, and one for the opening of a box."""
+
+from typing import Any
+
+from hpt.data.world.graded import GradedWorld
+
+PAD, BEGIN, END, UNKNOWN = "<pad>", "<bos>", "<eos>", "<unk>"
+#: Digits, operations, punctuation, choices, the other notation (p m t) and the letters of sloppy answers (answ).
+CHARACTERS = "0123456789+-*=>?# .:ABCDpmtansw"
+OPEN_BOX, CLOSE_BOX = r"\boxed{", "}"
+VOCABULARY = (PAD, BEGIN, END, UNKNOWN, *CHARACTERS, OPEN_BOX, CLOSE_BOX)
+
+
+def build_tokenizer(world: GradedWorld) -> Any:
+    r"""Return the tokenizer as a ``PreTrainedTokenizerFast``; `save_pretrained` makes it load like any other.
+
+    Example:
+        >>> from hpt.data.world.graded import MINI_WORLD
+        >>> tokenizer = build_tokenizer(MINI_WORLD)
+        >>> tokenizer.decode(tokenizer.encode(r"12+3>\boxed{45}"))
+        '12+3>\\boxed{45}'
+    """
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {token: number for number, token in enumerate(VOCABULARY)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\\boxed\{|[\s\S]"), behavior="isolated")
+    tokenizer.decoder = decoders.Fuse()
+    # AutoTokenizer gives a Qwen2 or Llama folder that architecture's own way to split text, whatever the folder says:
+    # "\\boxed{" would be lost without a word. Added tokens are found first, under any way to split.
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in (*CHARACTERS, OPEN_BOX, CLOSE_BOX)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=PAD, bos_token=BEGIN, eos_token=END, unk_token=UNKNOWN,
+        model_max_length=world.context_tokens, clean_up_tokenization_spaces=False,
+    )  # fmt: skip

@@ -1,0 +1,153 @@
+"""The validation curves drawn while a policy trains (Figure 5).
+
+One policy on one set of problems: every sampled answer with its verdict; all scores are computed afterwards.
+
+avg@k, pass@k, exclusive solves and their intervals (`hpt.evaluation.scores`, `hpt.evaluation.intervals`) come from the
+same table of answers, so no two numbers of a report can rest on different generations.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from hpt.config.run_config import RunConfig, digest
+from hpt.config.settings import Settings
+from hpt.data.problems import Problem, problems_hash
+from hpt.data.prompts import prompt_tokens
+from hpt.rewards.workers import Verdict, Verifier
+from hpt.support.errors import warn
+from hpt.training.engine import PolicyEngine
+from hpt.training.metrics import rows_of
+from hpt.training.sampler import Sampler, SamplingRequest, request_seed
+
+
+class EvaluationSettings(Settings):
+    """How answers are sampled (Section 3.1: temperature 0.6, top-p 0.95)."""
+
+    samples_per_problem: int = Field(default=1, ge=1)
+    temperature: float = Field(default=0.6, ge=0)
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    max_response_tokens: int = Field(default=112, ge=1)
+    seed: int = Field(default=0, ge=0)
+    template: str = Field(default="plain", description="how a question becomes a prompt")
+
+    def key(self, problems: Sequence[Problem]) -> str:
+        """Return the name of everything that can move the answers besides the weights."""
+        law = self.model_dump(exclude={"template"} if self.template == "plain" else None)  # newer than the first keys
+        return digest({"evaluation": law, "problems": problems_hash(problems)})
+
+
+def evaluation_law(config: RunConfig, samples: int) -> EvaluationSettings:
+    """Return how a run's policy is evaluated, on curves and at the end: ``samples`` answers a problem, greedily one."""
+    law = config.validation
+    if law.temperature == 0 and samples > 1:
+        warn(
+            f"validation.temperature = 0 is greedy: all answers to a problem are the same; one is drawn, not {samples}"
+        )
+        samples = 1
+    return EvaluationSettings(
+        samples_per_problem=samples,
+        temperature=law.temperature,
+        top_p=law.top_p,
+        max_response_tokens=config.rollout.max_response_tokens,
+        seed=config.seed,
+        template=config.data.template,
+    )
+
+
+def sample_answers(
+    sampler: Sampler,
+    verifier: Verifier,
+    tokenizer: Any,
+    sets: Mapping[str, Sequence[Problem]],
+    settings: EvaluationSettings,
+) -> pd.DataFrame:
+    """Sample and grade answers to every problem of some sets, in one call of the sampler.
+
+    Several small sets cost less together than one after the other: each call ends with a tail in which the sampler
+    works on the few longest answers alone. What is drawn does not depend on it, since every request has its own seed.
+
+    Args:
+        sampler: holds the policy's weights.
+        verifier: grades.
+        tokenizer: of the policy.
+        sets: problems (or a rank's share of them) by name of the evaluation, ``set`` or ``set@samples``; the name is
+            written into the table, and the set's name is part of the request seeds, so that more samples begin with
+            the same ones.
+        settings: sampling law, samples per problem, seed.
+
+    Returns:
+        One row per answer: benchmark, problem_id, level, sample, verdict, answer (content of the last box),
+        response_tokens, finish_reason, mean_logprob (nats/token, of the law sampled from).
+    """
+    asked = [(name, problem) for name, problems in sets.items() for problem in problems]
+    requests = [
+        SamplingRequest(
+            prompt_tokens(tokenizer, problem, settings.template),
+            request_seed(settings.seed, f"evaluate:{name.partition('@')[0]}", 0, problem.id),
+            settings.samples_per_problem,
+            settings.temperature,
+            settings.top_p,
+            settings.max_response_tokens,
+        )
+        for name, problem in asked
+    ]
+    flat = [
+        (name, problem, i, sample)
+        for (name, problem), batch in zip(asked, sampler.sample(requests), strict=True)
+        for i, sample in enumerate(batch)
+    ]
+    # a rank with no problem of a small set has nothing to decode, and batch_decode makes one empty text of nothing
+    texts = tokenizer.batch_decode([sample.tokens for *_, sample in flat], skip_special_tokens=True) if flat else []
+    grades = verifier.grade(texts, [problem for _, problem, *_ in flat])
+    return pd.DataFrame(
+        {
+            "benchmark": [name for name, *_ in flat],
+            "problem_id": [problem.id for _, problem, *_ in flat],
+            "level": [problem.level for _, problem, *_ in flat],
+            "sample": [i for _, _, i, _ in flat],
+            "verdict": [grade.verdict.value for grade in grades],
+            "answer": [grade.answer for grade in grades],
+            "response_tokens": [len(sample.tokens) for *_, sample in flat],
+            "finish_reason": [sample.finish_reason for *_, sample in flat],
+            "mean_logprob": [float(np.mean(sample.logprobs)) for *_, sample in flat],
+        }
+    )
+
+
+def validation_rows(
+    sampler: Sampler,
+    verifier: Verifier,
+    tokenizer: Any,
+    curves: dict[str, list[Problem]],
+    config: RunConfig,
+    step: int,
+    engine: PolicyEngine,
+) -> list[dict[str, Any]]:
+    """Sample every curve's problems from the weights the sampler holds; each rank takes a share, all get all rows.
+
+    Returns:
+        One row per problem: step, benchmark, problem_id, level, correct, samples, response_tokens_mean.
+    """
+    law = evaluation_law(config, config.validation.samples_per_problem)
+    rows: list[dict[str, Any]] = []
+    width = config.rollout.tensor_parallel
+    shares = {name: engine.share(problems, width) for name, problems in curves.items()}
+    answers = sample_answers(sampler, verifier, tokenizer, shares, law)
+    answers["correct"] = answers["verdict"] == Verdict.correct.value
+    for name in curves:
+        counts = (
+            answers[answers["benchmark"] == name]
+            .groupby(["benchmark", "problem_id"], sort=True)
+            .agg(
+                level=("level", "first"),
+                correct=("correct", "sum"),
+                samples=("correct", "size"),
+                response_tokens_mean=("response_tokens", "mean"),
+            )
+        )
+        rows += [{"step": step, **row} for row in engine.gather_shares(rows_of(counts.reset_index()), width)]
+    return rows

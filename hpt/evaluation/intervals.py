@@ -1,0 +1,256 @@
+"""How sure a number is: intervals over problems for fixed weights, and differences between methods over seeds.
+
+Two kinds of uncertainty, never mixed. An interval *over problems* (Wilson, BCa) says how much a score would move with
+other problems of the same kind, for the weights at hand ("fixed weights"). A difference *over seeds* (Student's t) says
+whether one training method beats another; only it can carry a claim about methods.
+
+Every random function takes a numpy generator or a seed for one, so that two calls agree.
+"""
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import optimize, stats
+
+#: Of the bootstraps, which are seeded: the same records give the same interval.
+RESAMPLES = 9_999
+MIN_SEEDS = 3  # below this Student's t says nothing a reader should act on: with two seeds its factor is 12.7
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An interval with its coverage; ``kind`` names the method and what it treats as random."""
+
+    low: float
+    high: float
+    level: float
+    kind: str
+
+    @property
+    def known(self) -> bool:
+        """Whether there is an interval at all (one seed or one problem gives none)."""
+        return not (math.isnan(self.low) or math.isnan(self.high))
+
+
+class Decision(StrEnum):
+    """Where an interval lies relative to a threshold."""
+
+    above = "above"
+    below = "below"
+    undecided = "undecided"
+    one_seed = "undecided (one seed)"
+
+
+@dataclass(frozen=True)
+class SeedDifference:
+    """A difference between two methods over seeds.
+
+    Attributes:
+        differences: one per seed, in the order given.
+        mean: their mean.
+        interval: Student's t; unknown for one seed.
+        p_value: two-sided, of no difference; NaN for one seed.
+        smallest_detectable: true difference that this many seeds of this spread would have shown with the chosen power.
+    """
+
+    differences: tuple[float, ...]
+    mean: float
+    interval: Interval
+    p_value: float
+    smallest_detectable: float
+
+    def decide(self, threshold: float = 0.0) -> Decision:
+        """Say on which side of a threshold the difference is; never with fewer than three seeds.
+
+        Example:
+            >>> paired_difference([3, 4, 5], [1, 1, 1]).decide().value, paired_difference([3], [1]).decide().value
+            ('above', 'undecided (one seed)')
+        """
+        if len(self.differences) == 1:
+            return Decision.one_seed
+        if len(self.differences) < MIN_SEEDS:
+            return Decision.undecided
+        if self.interval.low > threshold:
+            return Decision.above
+        return Decision.below if self.interval.high < threshold else Decision.undecided
+
+
+def wilson_interval(correct: int, problems: int, level: float = 0.95) -> Interval:
+    """Return the Wilson score interval of an accuracy (Wilson 1927), for avg@1: one answer per problem.
+
+    Args:
+        correct: problems solved.
+        problems: problems asked, at least 1.
+        level: coverage.
+
+    Raises:
+        ValueError: counts impossible.
+
+    Example:
+        >>> interval = wilson_interval(8, 10)
+        >>> round(interval.low, 3), round(interval.high, 3)
+        (0.49, 0.943)
+    """
+    low, high = stats.binomtest(int(correct), int(problems)).proportion_ci(level, method="wilson")
+    return Interval(float(low), float(high), level, "Wilson over problems, fixed weights")
+
+
+def bca_interval(
+    values: ArrayLike, level: float = 0.95, *, generator: np.random.Generator | int, resamples: int = 9_999
+) -> Interval:
+    """Return the BCa bootstrap interval of a mean over problems (Efron 1987), for avg@k and pass@k.
+
+    Problems are resampled, not answers: the answers to one problem are not independent of each other. Where all values
+    are equal the bootstrap sees no spread and would return a point; for all 0 or all 1 the Wilson interval takes its
+    place, otherwise the point is returned and ``kind`` says so.
+
+    Args:
+        values: [problems] one share per problem, as the functions of `hpt.evaluation.scores` return.
+        level: coverage.
+        generator: numpy generator, or a seed for one.
+        resamples: bootstrap resamples.
+
+    Raises:
+        ValueError: no values.
+
+    Example:
+        >>> interval = bca_interval([0.0, 0.25, 0.5, 1.0] * 10, generator=0)
+        >>> round(interval.low, 1), round(interval.high, 1)
+        (0.3, 0.6)
+    """
+    shares = np.asarray(values, dtype=np.float64)
+    if shares.ndim != 1 or not shares.size:
+        raise ValueError(f"values must be [problems] and not empty, got shape {shares.shape}")
+    if np.ptp(shares) == 0:
+        share = float(shares[0])
+        if share in (0.0, 1.0):
+            return wilson_interval(int(share) * len(shares), len(shares), level)
+        if len(shares) == 1:
+            return Interval(math.nan, math.nan, level, "unknown: one problem")
+        return Interval(share, share, level, "a point: all problems equal, fixed weights")
+    for method, kind in (("BCa", "BCa"), ("percentile", "percentile bootstrap")):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # scipy warns where BCa is degenerate; the next method is tried then
+            result = stats.bootstrap(
+                (shares,), np.mean, n_resamples=resamples, confidence_level=level, method=method, rng=generator
+            )
+        low, high = map(float, result.confidence_interval)
+        if math.isfinite(low) and math.isfinite(high):
+            return Interval(low, high, level, f"{kind} over problems, fixed weights")
+    raise AssertionError("the percentile bootstrap of finite values is finite")
+
+
+def problem_interval(shares: NDArray[np.float64], one_answer: bool) -> Interval:
+    """Return the interval of a set's score over its problems: Wilson for one graded answer each, else BCa.
+
+    Args:
+        shares: [problems] share of correct answers (over samples, and over seeds where there are several).
+        one_answer: whether each share is one answer, 0 or 1.
+
+    Example:
+        >>> problem_interval(np.array([1.0, 0.0, 1.0, 1.0]), one_answer=True).kind
+        'Wilson over problems, fixed weights'
+    """
+    if one_answer:
+        return wilson_interval(round(float(shares.sum())), len(shares))
+    return bca_interval(shares, generator=0, resamples=RESAMPLES)
+
+
+def average_interval(shares: Sequence[NDArray[np.float64]], level: float = 0.95) -> Interval:
+    """Return the interval of the unweighted mean of several sets' scores; each set is resampled on its own.
+
+    Pooling the problems instead would weigh a set by its size, which the paper's average does not.
+
+    Args:
+        shares: per set, [problems] shares of correct answers.
+        level: coverage.
+
+    Example:
+        >>> half = np.array([0.0, 1.0] * 20)
+        >>> interval = average_interval([half, half])
+        >>> interval.low < 0.5 < interval.high
+        True
+    """
+    kind = "BCa over problems of each set, fixed weights"
+    if all(np.ptp(own) == 0 for own in shares):
+        return Interval(math.nan, math.nan, level, "unknown: no spread over problems")
+
+    def average(*sets: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+        return np.mean([own.mean(axis=axis) for own in sets], axis=0)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scipy warns of the constant sets among them, which are no harm here
+        # a set of one problem (scale tiny) has no spread; scipy wants two values to see that
+        samples = tuple(np.repeat(own, 2) if len(own) == 1 else own for own in shares)
+        result = stats.bootstrap(
+            samples, average, n_resamples=RESAMPLES, confidence_level=level, method="BCa",
+            rng=np.random.default_rng(0), batch=1_000,
+        )  # fmt: skip
+    return Interval(float(result.confidence_interval.low), float(result.confidence_interval.high), level, kind)
+
+
+def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95, power: float = 0.8) -> SeedDifference:
+    """Compare two methods by their difference per seed, with Student's t.
+
+    Paired, because runs of one seed share their data order; unpaired seeds would add that spread to both sides.
+
+    Args:
+        a: [seeds] scores of one method.
+        b: [seeds] scores of the other, same seeds in the same order.
+        level: coverage of the interval.
+        power: for `smallest_detectable`.
+
+    Raises:
+        ValueError: no seeds, or different numbers of them.
+
+    Example:
+        >>> difference = paired_difference([3.0, 4.0, 5.0], [1.0, 1.0, 1.0])
+        >>> difference.mean, round(difference.interval.low, 2), round(difference.smallest_detectable, 2)
+        (3.0, 0.52, 3.26)
+    """
+    first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if first.shape != second.shape or first.ndim != 1:
+        raise ValueError(f"a and b must be [seeds] alike, got shapes {first.shape} and {second.shape}")
+    return seed_mean(first - second, level, power)
+
+
+def seed_mean(values: ArrayLike, level: float = 0.95, power: float = 0.8) -> SeedDifference:
+    """Return mean and Student's t interval of one value per seed; see `paired_difference`, which calls it.
+
+    Where all seeds are equal the interval is that point and ``kind`` says so.
+    """
+    differences = np.asarray(values, dtype=np.float64)
+    if differences.ndim != 1 or not differences.size or not np.isfinite(differences).all():
+        raise ValueError(f"values must be [seeds], finite and not empty, got {values!r}")
+    seeds, mean = len(differences), float(differences.mean())
+    if seeds == 1:
+        unknown = Interval(math.nan, math.nan, level, "unknown: one seed")
+        return SeedDifference((mean,), mean, unknown, math.nan, math.nan)
+    kind = f"Student's t over {seeds} seeds"
+    error = float(differences.std(ddof=1)) / math.sqrt(seeds)
+    if error <= 1e-12 * max(1.0, abs(mean)):  # rounding is not a spread, nor a difference
+        mean = 0.0 if abs(mean) <= 1e-12 else mean
+        p_value, kind = (0.0 if mean else 1.0), f"a point: all {seeds} seeds equal"
+        low, high, smallest = mean, mean, 0.0
+    else:
+        half = float(stats.t.ppf((1 + level) / 2, seeds - 1)) * error
+        low, high, smallest = mean - half, mean + half, _detectable_errors(seeds, level, power) * error
+        p_value = float(2 * stats.t.sf(abs(mean) / error, seeds - 1))
+    return SeedDifference(tuple(map(float, differences)), mean, Interval(low, high, level, kind), p_value, smallest)
+
+
+def _detectable_errors(seeds: int, level: float, power: float) -> float:
+    """Return the true difference, in standard errors, whose sign a two-sided t test finds with the given power."""
+    freedom = seeds - 1
+    critical = stats.t.ppf((1 + level) / 2, freedom)
+
+    def shortfall(true_errors: float) -> float:
+        # The far tail, a significant difference of the wrong sign, is no finding; scipy also returns NaN there.
+        return float(stats.nct.sf(critical, freedom, true_errors)) - power
+
+    return optimize.brentq(shortfall, 0.0, 4.0 * critical)  # type: ignore[return-value]  # a float unless full_output

@@ -1,0 +1,365 @@
+"""Accuracy of every training question in every epoch (Section 4.2): grids, rows that stay at zero, differences.
+
+Everything is computed from the recorded rollouts (`hpt.training.metrics.rollout_rows`): a question's accuracy in an
+epoch is the share of its rollouts that were correct, whatever the gate made of them afterwards.
+
+Scores of one policy on a benchmark, all computed from its sampled answers: avg@k, pass@k, exclusive solves.
+
+Functions that score return one share (0 to 1) per problem; a benchmark's score is their mean, and
+`hpt.evaluation.intervals` takes the same values for an interval over problems. Averages of tables are taken as the
+paper took its own (Tables 2 to 6): from the printed cells, rounded half up.
+
+Answer frames have one row per sampled answer (`hpt.evaluation.evaluate.sample_answers`): benchmark, problem_id, level,
+sample, verdict, answer, response_tokens, finish_reason, mean_logprob.
+"""
+
+from collections.abc import Iterable, Mapping
+from decimal import ROUND_HALF_UP, Decimal
+from math import ceil
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import gammaln
+from scipy.stats import binomtest
+
+from hpt.rewards.workers import Verdict
+from hpt.support.errors import RecordFault
+
+Shares = NDArray[np.float64]
+
+
+def avg_at_k(correct: ArrayLike) -> Shares:
+    """Return each problem's share of correct answers; its mean is avg@k (Section 3.1; avg@1 is plain accuracy).
+
+    Args:
+        correct: [problems, k] booleans.
+
+    Example:
+        >>> avg_at_k([[1, 0, 0, 1], [1, 1, 1, 1]])
+        array([0.5, 1. ])
+    """
+    return _matrix(correct).mean(axis=1)
+
+
+def pass_at_k(correct_counts: ArrayLike, samples: ArrayLike, k: int) -> Shares:
+    """Return the unbiased estimate of each problem's chance that one of k answers is correct (Chen et al. 2021).
+
+    1 - C(N - c, k) / C(N, k) for c correct among N samples, in log space: C(2048, 1024) is above the largest float.
+
+    Args:
+        correct_counts: [problems] integers c.
+        samples: N, one for all problems or [problems].
+        k: answers drawn, 1 to N.
+
+    Returns:
+        [problems] shares from 0 to 1; their mean is the score.
+
+    Raises:
+        ValueError: k outside 1..N, or a count outside 0..N.
+
+    Example:
+        >>> pass_at_k([0, 1, 4], 4, 2)
+        array([0. , 0.5, 1. ])
+    """
+    counts, total = _counts(correct_counts, samples)
+    if k < 1 or (k > total).any():
+        raise ValueError(f"pass@k needs 1 <= k <= samples, got k = {k} with {total.min():.0f} samples")
+    wrong = total - counts
+    with np.errstate(invalid="ignore"):  # inf - inf where fewer than k answers are wrong: replaced below
+        log_all_wrong = gammaln(wrong + 1) - gammaln(wrong - k + 1) - gammaln(total + 1) + gammaln(total - k + 1)
+    return np.where(wrong < k, 1.0, np.where(counts == 0, 0.0, -np.expm1(log_all_wrong)))
+
+
+def pass_at_k_bootstrap(
+    correct_counts: ArrayLike, samples: ArrayLike, k: int, *, draws: int = 1_000, generator: np.random.Generator | int
+) -> Shares:
+    """Return bootstrap draws of a benchmark's pass@k, the paper's estimate (Section 4.1, Figure 2).
+
+    Each draw takes k of a problem's N samples with replacement and asks whether any is correct. The number correct
+    among them is binomial(k, c / N), so it is drawn as such. The mean over draws lies slightly below `pass_at_k`
+    (drawing with replacement sees fewer distinct samples); percentiles of the draws give the band, which holds the
+    problems and their samples fixed.
+
+    Args:
+        correct_counts: [problems] integers c.
+        samples: N, one for all problems or [problems].
+        k: answers drawn, at least 1.
+        draws: number of bootstrap draws.
+        generator: numpy generator, or a seed for one.
+
+    Returns:
+        [draws] shares, each a mean over problems.
+
+    Example:
+        >>> pass_at_k_bootstrap([0, 8], 8, 4, draws=3, generator=0)
+        array([0.5, 0.5, 0.5])
+    """
+    counts, total = _counts(correct_counts, samples)
+    if k < 1 or draws < 1:
+        raise ValueError(f"k and draws must be at least 1, got k = {k}, draws = {draws}")
+    hits = np.random.default_rng(generator).binomial(k, counts / total, size=(draws, len(counts)))
+    return (hits > 0).mean(axis=1)
+
+
+def chance_pass_at_k(answers: ArrayLike, k: int) -> Shares:
+    """Return pass@k of guessing: 1 - (1 - 1/answers)^k for that many equally likely answers.
+
+    Args:
+        answers: number of possible answers, scalar or [problems], at least 1.
+        k: guesses, at least 1.
+
+    Example:
+        >>> float(chance_pass_at_k(10_000, 256).round(4))
+        0.0253
+    """
+    possible = np.asarray(answers, dtype=np.float64)
+    if (possible < 1).any() or k < 1:
+        raise ValueError(f"answers and k must be at least 1, got answers = {answers}, k = {k}")
+    with np.errstate(divide="ignore"):  # one possible answer: log(0), and the chance is 1
+        return -np.expm1(k * np.log1p(-1 / possible))
+
+
+def exclusive_solves(a: ArrayLike, b: ArrayLike, levels: ArrayLike) -> pd.DataFrame:
+    """Count problems that only one of two policies solves, by level, as in Table 4 (a: HPT, b: the baseline).
+
+    Args:
+        a: [problems] booleans, one answer per problem.
+        b: [problems] booleans, same problems in the same order.
+        levels: [problems] level of each.
+
+    Returns:
+        One row per level and a last one "Overall": level, problems, a_only (+X), b_only (-Y), their percentages of the
+        row's problems (0.1, half up), mcnemar_p (two-sided exact test that the two counts are equally likely).
+
+    Example:
+        >>> frame = exclusive_solves([1, 1, 0], [0, 1, 0], [1, 1, 2])
+        >>> frame[["level", "problems", "a_only", "b_only", "a_only_percent"]].values.tolist()
+        [[1, 2, 1, 0, 50.0], [2, 1, 0, 0, 0.0], ['Overall', 3, 1, 0, 33.3]]
+    """
+    solved_a, solved_b = (np.asarray(values).astype(bool) for values in (a, b))
+    frame = expected_exclusive_solves(solved_a, solved_b, levels)
+    return frame.astype({"a_only": int, "b_only": int}).rename(columns={"sign_p": "mcnemar_p"})
+
+
+def expected_exclusive_solves(a: ArrayLike, b: ArrayLike, levels: ArrayLike) -> pd.DataFrame:
+    """Return the exclusive solves (Table 4) to be expected of one answer each, from the shares over several answers.
+
+    A problem that policy a solves with chance p and b with chance q is solved by a alone with p (1 - q): the mean over
+    all pairs of an answer of a and one of b. With one answer each these are the counts of `exclusive_solves`.
+
+    Args:
+        a: [problems] shares of correct answers, 0 to 1.
+        b: [problems] shares, same problems in the same order; its answers are independent of a's.
+        levels: [problems] level of each.
+
+    Returns:
+        As `exclusive_solves`, but counts are expectations (problems), and in place of mcnemar_p stands sign_p: the
+        two-sided exact sign test that a problem is as likely to be solved more often by a as by b, ties left out. With
+        one answer each it is McNemar's.
+
+    Raises:
+        ValueError: shapes differ.
+
+    Example:
+        >>> expected_exclusive_solves([0.5, 1.0], [0.5, 0.0], [1, 1])[["a_only", "b_only"]].values.tolist()
+        [[1.25, 0.25], [1.25, 0.25]]
+    """
+    first, second, level = np.asarray(a, np.float64), np.asarray(b, np.float64), np.asarray(levels)
+    if not first.shape == second.shape == level.shape or first.ndim != 1:
+        raise ValueError(f"a, b and levels must be [problems] alike, got {first.shape, second.shape, level.shape}")
+    everything = np.ones(len(level), dtype=bool)
+    groups = [(own.item(), level == own) for own in np.unique(level)] + [("Overall", everything)]
+    return pd.DataFrame([_exclusive_row(name, first[rows], second[rows]) for name, rows in groups])
+
+
+def _exclusive_row(level: object, a: Shares, b: Shares) -> dict[str, object]:
+    a_only, b_only, problems = float((a * (1 - b)).sum()), float((b * (1 - a)).sum()), len(a)
+    a_better, b_better = int((a > b).sum()), int((b > a).sum())
+    return {
+        "level": level,
+        "problems": problems,
+        "a_only": a_only,
+        "b_only": b_only,
+        "a_only_percent": round_half_up(100 * a_only / problems),
+        "b_only_percent": round_half_up(100 * b_only / problems),
+        "sign_p": float(binomtest(a_better, a_better + b_better).pvalue) if a_better + b_better else 1.0,
+    }
+
+
+def round_half_up(value: float, decimals: int = 1) -> float:
+    """Round as the paper's tables do: ties away from zero (Python's `round` takes ties to the even digit).
+
+    Example:
+        >>> round_half_up(0.25), round(0.25, 1), round_half_up(-0.25)
+        (0.3, 0.2, -0.3)
+    """
+    # Nine decimals first: a mean of printed cells that is a tie on paper is 44.449999999999996 in binary.
+    exact = Decimal(repr(round(float(value), 9)))
+    return float(exact.quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP))
+
+
+def average_of_cells(cells: Iterable[float], decimals: int = 1) -> float:
+    """Return a table's average: the unweighted mean of its *printed* cells, itself rounded half up.
+
+    Averaging unrounded scores instead differs in the last digit: in 12 of the paper's 40 averages the mean of the
+    printed cells is an exact tie.
+
+    Args:
+        cells: scores in percent.
+
+    Example:
+        >>> average_of_cells([25.1, 22.8, 56.1, 84.2, 33.8, 44.7])
+        44.5
+    """
+    return round_half_up(float(np.mean([round_half_up(cell, decimals) for cell in cells])), decimals)
+
+
+def counts_per_problem(answers: pd.DataFrame) -> pd.DataFrame:
+    """Reduce sampled answers to counts: what a report needs and what travels with it.
+
+    Args:
+        answers: one row per sampled answer, see the module's first lines.
+
+    Returns:
+        One row per problem in order of appearance: benchmark, problem_id, level, correct, samples, no_answer,
+        timed_out (counts), response_tokens_mean.
+
+    Example:
+        >>> answers = pd.DataFrame({"benchmark": "a", "problem_id": ["p", "p"], "level": 1, "sample": [0, 1],
+        ...                         "verdict": ["correct", "no_answer"], "response_tokens": [10, 20]})
+        >>> counts_per_problem(answers).values.tolist()
+        [['a', 'p', 1, 1, 2, 1, 0, 15.0]]
+    """
+    counted = (Verdict.correct, Verdict.no_answer, Verdict.timed_out)
+    flags = {verdict.value: (answers["verdict"] == verdict.value).astype(int) for verdict in counted}
+    grouped = answers.assign(**flags).groupby(["benchmark", "problem_id"], sort=False)
+    return grouped.agg(
+        level=("level", "first"),
+        correct=("correct", "sum"),
+        samples=("verdict", "size"),
+        no_answer=("no_answer", "sum"),
+        timed_out=("timed_out", "sum"),
+        response_tokens_mean=("response_tokens", "mean"),
+    ).reset_index()
+
+
+def benchmark_scores(counts: pd.DataFrame, distributions: Mapping[str, str]) -> pd.DataFrame:
+    """Return each benchmark's avg@k in percent.
+
+    Args:
+        counts: as from `counts_per_problem`.
+        distributions: benchmark -> "in" or "out" (of the training distribution).
+
+    Returns:
+        One row per benchmark in order of appearance: benchmark, distribution, score (percent, unrounded), problems.
+
+    Raises:
+        KeyError: a benchmark has no distribution.
+
+    Example:
+        >>> counts = pd.DataFrame({"benchmark": ["a", "a"], "problem_id": ["p", "q"], "correct": [1, 4], "samples": 4})
+        >>> benchmark_scores(counts, {"a": "in"}).values.tolist()
+        [['a', 'in', 62.5, 2]]
+    """
+    grouped = counts.assign(score=100 * counts["correct"] / counts["samples"]).groupby("benchmark", sort=False)
+    scores = grouped.agg(score=("score", "mean"), problems=("score", "size")).reset_index()
+    scores.insert(1, "distribution", [distributions[name] for name in scores["benchmark"]])
+    return scores
+
+
+def _matrix(correct: ArrayLike) -> Shares:
+    matrix = np.asarray(correct, dtype=np.float64)
+    if matrix.ndim != 2 or not matrix.size:
+        raise ValueError(f"correct must be [problems, k] and not empty, got shape {matrix.shape}")
+    return matrix
+
+
+def _counts(correct_counts: ArrayLike, samples: ArrayLike) -> tuple[Shares, Shares]:
+    counts = np.asarray(correct_counts, dtype=np.float64)
+    if counts.ndim != 1 or not counts.size:
+        raise ValueError(f"correct_counts must be [problems] and not empty, got shape {counts.shape}")
+    total = np.broadcast_to(np.asarray(samples, dtype=np.float64), counts.shape)
+    if (total < 1).any() or (counts < 0).any() or (counts > total).any():
+        raise ValueError("each count must lie between 0 and the number of samples, and samples be at least 1")
+    return counts, total
+
+
+QUARTERS = 4
+
+
+def accuracy_grid(rollouts: pd.DataFrame) -> pd.DataFrame:
+    """Return the share of correct rollouts per question and epoch (Figure 3).
+
+    An epoch of a question is the n-th time it was asked; epochs that not every question reached are left out. Where the
+    prompts of a step divide the questions, as in Figures 3 and 4, these are the epochs of training.
+
+    Args:
+        rollouts: one row per question and step: step, problem_id, level, correct, rollouts.
+
+    Returns:
+        [questions, epochs], indexed by level and problem_id (sorted), columns 1, 2, ...; NaN where a question was asked
+        without being sampled.
+
+    Example:
+        >>> rows = pd.DataFrame({"step": [0, 1], "problem_id": "p", "level": 3, "correct": [0, 6], "rollouts": 8})
+        >>> accuracy_grid(rows).loc[(3, "p")].tolist()
+        [0.0, 0.75]
+    """
+    ordered = rollouts.sort_values("step", kind="stable")
+    epoch = ordered.groupby("problem_id").cumcount() + 1
+    sampled = ordered["rollouts"].astype(float)
+    share = ordered["correct"].astype(float) / sampled.where(sampled > 0)
+    whole = epoch <= ordered["problem_id"].value_counts().min()
+    table = ordered.assign(epoch=epoch, share=share)[whole].set_index(["level", "problem_id", "epoch"])
+    return table["share"].unstack("epoch").sort_index()
+
+
+def always_zero(grid: pd.DataFrame) -> pd.Series:
+    """Return which questions never had a correct rollout: the "continuous white lines" of Figure 3.
+
+    Args:
+        grid: as from `accuracy_grid`.
+
+    Returns:
+        Booleans with the rows of the grid.
+    """
+    return grid.fillna(0.0).eq(0.0).all(axis=1)
+
+
+def part_of_training(epochs: int, start_share: float, end_share: float) -> slice:
+    """Return the epochs that begin in a part of training, as places from 0: of 50, the first quarter has 13.
+
+    Example:
+        >>> [part_of_training(50, quarter / 4, (quarter + 1) / 4) for quarter in (0, 3)]
+        [slice(0, 13, None), slice(38, 50, None)]
+    """
+    return slice(ceil(start_share * epochs), ceil(end_share * epochs))
+
+
+def quarter_shares(difference: pd.DataFrame) -> pd.DataFrame:
+    """Return how much of a difference of two grids is positive, zero and negative in each quarter of training.
+
+    Args:
+        difference: one grid of `accuracy_grid` minus another; at least four epochs.
+
+    Returns:
+        One row per level and quarter: level, quarter (1 to 4), red (share above 0), white (0), blue (below 0).
+
+    Example:
+        >>> index = pd.MultiIndex.from_tuples([(3, "p")], names=["level", "problem_id"])
+        >>> quarter_shares(pd.DataFrame([[-1.0, 0.0, 0.5, 0.25]], index=index))["red"].tolist()
+        [0.0, 0.0, 1.0, 1.0]
+    """
+    epochs = difference.shape[1]
+    if epochs < QUARTERS:
+        raise RecordFault(f"{epochs} epochs have no quarters; train for {QUARTERS} or more")
+    rows = []
+    for level, own in difference.groupby(level="level"):
+        for number in range(1, QUARTERS + 1):
+            cells = own.to_numpy()[:, part_of_training(epochs, (number - 1) / QUARTERS, number / QUARTERS)]
+            signs = np.sign(cells[np.isfinite(cells)])
+            shares = {name: float((signs == sign).mean()) if len(signs) else np.nan
+                      for name, sign in (("red", 1), ("white", 0), ("blue", -1))}  # fmt: skip
+            rows.append({"level": level, "quarter": number, **shares})
+    return pd.DataFrame(rows)

@@ -1,0 +1,186 @@
+"""The paper's published numbers and claims; everything is read from ``paper.json``, the only place that holds them.
+
+Columns are named after the benchmarks that the evaluation sets stand for; rows can be asked for by the label the paper
+prints or by the method's name in this package.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import pandas as pd
+
+#: Artefacts that the paper does not have -> its tables that print the numbers they are about.
+PRINTED_IN = {"grpo_gains": ("table2", "table3")}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence of the paper with the test that decides it.
+
+    Attributes:
+        id: names the claim in reports.
+        section: of the paper, where the sentence stands.
+        artefact: the table or figure it is about.
+        policy: base whose runs it is tested on; empty where no run is needed.
+        sentence: quoted from the paper.
+        reading: what the sentence is taken to mean, thresholds included; fixed before any run it is applied to.
+        methods: arms it needs runs of (`hpt.runs.catalogue.Arm`): by name on its base, or ``name@base`` on another;
+            none where it is decided on tables made without a run.
+        records: tables of each run it reads; without runs, names of tidy frames (`hpt.reports.Study.frames`).
+        test: key of `hpt.paper.claim_tests.TESTS`.
+        parameters: keyword arguments of the test, thresholds among them.
+        evidence: (table, row) whose printed values are the paper's evidence, where the test's arms do not name them.
+    """
+
+    id: str
+    section: str
+    artefact: str
+    policy: str
+    sentence: str
+    reading: str
+    methods: tuple[str, ...]
+    records: tuple[str, ...]
+    test: str
+    parameters: dict[str, Any]
+    evidence: tuple[tuple[str, str], ...] = ()
+
+
+@cache
+def paper_data() -> dict[str, Any]:
+    """Return the whole file: source, benchmarks, averages, tables, figures, claims. Not to be changed by the caller."""
+    return json.loads(resources.files("hpt.paper").joinpath("paper.json").read_text(encoding="utf-8"))
+
+
+def paper_table(table: str) -> pd.DataFrame:
+    """Return a table as printed.
+
+    Returns:
+        One row per printed row: row (label), method (name of an arm here, or None), policy, starred (copied by the
+        authors from another paper), then the printed columns; values in percent (Table 4: problems and percent).
+
+    Example:
+        >>> paper_table("table6")[["row", "Avg"]].values.tolist()
+        [['gamma = 2/8', 39.0], ['gamma = 1/8', 38.7], ['gamma = 0', 41.9]]
+    """
+    own = paper_data()["tables"][table]
+    named = [{key: row[key] for key in ("row", "method", "policy", "starred")} for row in own["rows"]]
+    values = [dict(zip(own["columns"], row["values"], strict=True)) for row in own["rows"]]
+    return pd.DataFrame([name | cells for name, cells in zip(named, values, strict=True)])
+
+
+def paper_value(table: str, row: str, column: str, policy: str | None = None) -> float | None:
+    """Return one printed number, or None where the paper has none.
+
+    Args:
+        table: ``table2`` to ``table6``, or an artefact of `PRINTED_IN`.
+        row: printed label, or a method's name in this package.
+        column: benchmark or average.
+        policy: ``weak``, ``strong`` or ``llama``; needed where a table has the row for several (Table 3).
+
+    Example:
+        >>> paper_value("table3", "hpt", "Avg", policy="weak"), paper_value("table3", "srft", "Avg")
+        (41.9, None)
+    """
+    for name in PRINTED_IN.get(table, (table,)):
+        own = paper_row(name, row, policy) if column in paper_columns(name) else None
+        if own is not None:
+            return float(own[column])
+    return None
+
+
+def paper_row(table: str, row: str, policy: str | None = None) -> dict[str, Any] | None:
+    """Return one printed row as `paper_table` has it, or None; arguments as for `paper_value`.
+
+    Example:
+        >>> paper_row("table3", "grpo", "llama")["starred"]
+        True
+    """
+    if table not in paper_data()["tables"]:
+        return None
+    frame = paper_table(table)
+    found = frame[(frame["row"] == row) | (frame["method"] == row)]
+    if policy is not None:
+        found = found[found["policy"] == policy]
+    if len(found) > 1:
+        raise ValueError(f"{table} has {len(found)} rows {row!r}: name one of the policies {sorted(found['policy'])}")
+    rows: list[dict[str, Any]] = found.to_dict("records")  # type: ignore[assignment]  # labels are text
+    return rows[0] if rows else None
+
+
+def paper_columns(table: str) -> tuple[str, ...]:
+    """Return the columns of a table that hold numbers, as printed; none of a table the paper does not have."""
+    return tuple(paper_data()["tables"].get(table, {}).get("columns", ()))
+
+
+def base_title(policy: str) -> str:
+    """Return what a report calls a base: whose place in the paper it takes is said with it.
+
+    Example:
+        >>> base_title("weak"), base_title("mine")
+        ('weak base (stands for Qwen2.5-Math-1.5B)', 'base mine')
+    """
+    names = [row["row"] for table in ("table2", "table3") for row in paper_data()["tables"][table]["rows"]
+             if (row["method"], row["policy"]) == ("base", policy)]  # fmt: skip
+    return f"{policy} base (stands for {names[0]})" if names else f"base {policy}"
+
+
+def paper_figure(figure: str) -> dict[str, Any]:
+    """Return what a figure of the paper shows: title, section, policy, axes with units, panels, series, estimate.
+
+    The paper prints no values of its curves.
+
+    Example:
+        >>> paper_figure("figure6")["y"]
+        'offline data ratio (share)'
+    """
+    return dict(paper_data()["figures"][figure])
+
+
+@cache
+def claims() -> tuple[Claim, ...]:
+    """Return every claim, in the order of the paper.
+
+    One entry of the file can stand for several claims of one sentence: ``each`` lists the words that replace the names
+    in braces of all its texts.
+
+    Example:
+        >>> [claim.id for claim in claims()][:2]
+        ['section2-sft-and-rl-do-not-conflict', 'section2-sft-and-rl-do-not-conflict-strong-base']
+    """
+
+    def lists_as_tuples(row: dict[str, Any]) -> dict[str, Any]:
+        evidence = [tuple(pair) for pair in row.get("evidence", [])]
+        return row | {"methods": tuple(row["methods"]), "records": tuple(row["records"]), "evidence": tuple(evidence)}
+
+    return tuple(Claim(**lists_as_tuples(row)) for row in claim_rows(paper_data()))
+
+
+def claim_rows(data: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the claims of a file like ``paper.json`` as it has them, each entry of several filled in.
+
+    Example:
+        >>> claim_rows({"claims": [{"id": "above-{name}", "each": [{"name": "sft"}, {"name": "grpo"}]}]})
+        [{'id': 'above-sft'}, {'id': 'above-grpo'}]
+    """
+    entries = [({key: value for key, value in row.items() if key != "each"}, row.get("each", [{}]))
+               for row in data["claims"]]  # fmt: skip
+    return [_filled(entry, own) for entry, several in entries for own in several]
+
+
+def _filled(value: Any, words: dict[str, str]) -> Any:
+    """Return a value with the names in braces replaced, in every text it holds."""
+    if isinstance(value, str):
+        for name, word in words.items():
+            value = value.replace(f"{{{name}}}", word)
+        return value
+    if isinstance(value, dict):
+        return {key: _filled(own, words) for key, own in value.items()}
+    return [_filled(own, words) for own in value] if isinstance(value, list) else value
+
+
+def claim_named(claim_id: str) -> Claim:
+    """Return a claim by its id."""
+    return {claim.id: claim for claim in claims()}[claim_id]

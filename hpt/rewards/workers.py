@@ -1,0 +1,272 @@
+r"""Grade responses: the content of the last balanced box goes to math-verify, in worker processes that can be killed.
+
+Three decisions, each with the alternative it replaces:
+
+1. Only the box is graded. math-verify on a whole response accepts an unboxed ``398*9=712`` and merges several boxes.
+2. math-verify decides equality; no string grader of our own. Two kinds of answer add a rule on the *form*: "digits"
+   must be ASCII digits (math-verify accepts ``\boxed{245+1}`` for 246), "choice" must be one letter, as it is or in its
+   usual dress: ``\boxed{\text{(B)}}`` is B.
+3. Workers are killed, not interrupted. math-verify's own limit is SIGALRM, which works only in a main thread and cannot
+   stop a big-integer power inside C; and it reports "not equal" where the truth is "not known".
+
+Workers are started with "spawn": the parent may hold torch, vLLM and their threads, which a fork would copy half-alive.
+They do not import the parent's main script, as spawn otherwise does: it may hold torch, and need no guard this way.
+"""
+
+import math
+import re
+import sys
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, TimeoutError, wait
+from dataclasses import dataclass
+from enum import StrEnum
+from multiprocessing.context import SpawnContext, SpawnProcess
+from types import ModuleType
+from typing import Protocol, Self
+
+from pebble import ProcessExpired, ProcessPool
+
+from hpt.rewards.verify import Comparison, Pair, compare_chunk, last_boxed, math_verify_equal, prepare_worker
+from hpt.support.errors import ConfigError, HptError
+
+MAX_ANSWER_CHARACTERS = 2_000  # longer boxes are not answers; sympy's worst cases grow faster than linearly with length
+MAX_CHUNK = 32  # pairs per task: large enough to hide the exchange (0.2 ms), small enough to repeat after a failure
+CACHE_SIZE = 65_536  # (answer, gold) pairs remembered across batches
+WORKER_START_S = 60.0  # a worker that needs longer to import math-verify is counted as stuck
+MAX_POOL_RESTARTS = 3  # per batch
+#: A lone letter of a multiple-choice question, which has at most ten: `B`, `(B)`, `B.`, `B)`, in \text and its like.
+_CHOICE = re.compile(r"(?:\\(?:text|math)(?:normal|bf|rm|sf|it)?\{)?(?:\(([A-J])\)|([A-J])\)?)\.?\}?\.?")
+
+
+class Verdict(StrEnum):
+    """What grading one response ended with; only ``correct`` earns reward 1."""
+
+    correct = "correct"
+    wrong = "wrong"
+    no_answer = "no_answer"
+    timed_out = "timed_out"
+
+
+@dataclass(frozen=True)
+class Grade:
+    """The verdict on one response and the answer it was given for (at most 2,000 characters of it)."""
+
+    verdict: Verdict
+    answer: str | None
+
+
+class GradedProblem(Protocol):
+    """What the verifier reads of a problem; ``hpt.data.problems.Problem`` has these fields."""
+
+    @property
+    def answer(self) -> str: ...  # boxed or bare
+
+    @property
+    def answer_kind(self) -> str: ...  # a key of FORM_RULES
+
+
+# The form an answer must have before it is compared. str.isdigit alone is true for Arabic-Indic digits, which
+# math-verify cannot read and a tokenizer of ASCII digits never means.
+FORM_RULES: dict[str, Callable[[str], bool]] = {
+    "math": lambda answer: True,
+    "digits": lambda answer: answer.isascii() and answer.isdigit(),
+    "choice": lambda answer: _choice(answer) is not None,
+}
+
+
+def _choice(text: str) -> str | None:
+    """Return the letter that a text is and nothing beside; to math-verify it would be a symbol, or a unit."""
+    match = _CHOICE.fullmatch("".join(text.split()))  # in the pattern, spaces would cost a power of their number
+    return match and (match[1] or match[2])
+
+
+class _WorkerProcess(SpawnProcess):
+    """A spawned process that is not told of the parent's main script, and so does not import it."""
+
+    def start(self) -> None:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")  # spawn sends the name or file of what stands here
+        try:
+            super().start()
+        finally:
+            sys.modules["__main__"] = main
+
+
+class _WorkerContext(SpawnContext):
+    Process = _WorkerProcess
+
+
+class Verifier:
+    """Grades batches of responses, with workers that start on demand and are replaced when they hang or die.
+
+    A pair of answer and gold that took longer than ``timeout_s``, or whose worker died, is compared once more in a task
+    of its own; if that fails too the response counts as wrong, with the verdict ``timed_out``. Not thread-safe.
+
+    Args:
+        workers: number of worker processes; each takes about 100 MB and 1 s to start.
+        timeout_s: hard limit in seconds for one comparison (and for a whole chunk on the first attempt).
+        compare: what decides equality, ``(answer, gold) -> bool``; an importable function. Tests replace it.
+
+    Attributes:
+        counters: int per verdict, and ``too_long`` (box over 2,000 characters, wrong), ``errors`` (the comparison
+            raised, wrong), ``retried_alone``, ``worker_deaths``, ``pool_restarts``, ``cache_hits``.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> with Verifier() as verifier:
+        ...     grades = verifier.grade(["\\\\boxed{024}"], [SimpleNamespace(answer="24", answer_kind="digits")])
+        >>> grades[0].verdict.value
+        'correct'
+    """
+
+    def __init__(self, workers: int = 1, timeout_s: float = 5.0, *, compare: Comparison = math_verify_equal) -> None:
+        if workers < 1:
+            raise ConfigError("verifier.workers", workers, "an integer of at least 1", "set verifier.workers to 1")
+        if not timeout_s > 0:
+            raise ConfigError("verifier.timeout_s", timeout_s, "seconds above 0", "set verifier.timeout_s to 5")
+        self.workers, self.timeout_s = workers, float(timeout_s)
+        names = ("too_long", "errors", "retried_alone", "worker_deaths", "pool_restarts", "cache_hits")
+        self.counters: dict[str, int] = dict.fromkeys([*(verdict.value for verdict in Verdict), *names], 0)
+        self._compare = compare
+        self._cache: OrderedDict[Pair, Verdict] = OrderedDict()
+        self._pool: ProcessPool | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Start the workers in the background (about 1 s until they can work); ``grade`` does it where needed."""
+        if self._pool is None:
+            self._pool = ProcessPool(
+                self.workers, initializer=prepare_worker, initargs=(self._compare,), context=_WorkerContext()
+            )
+            self._schedule([])  # pebble starts its processes with the first task
+
+    def close(self) -> None:
+        """Stop the workers without waiting for what they do; a later ``grade`` starts new ones."""
+        if self._pool is not None:
+            pool, self._pool = self._pool, None
+            pool.stop()
+            pool.join()
+
+    def grade(self, responses: Sequence[str], problems: Sequence[GradedProblem]) -> list[Grade]:
+        """Grade each response against the problem at the same position.
+
+        Equal (answer, gold) pairs are compared once per batch, and remembered across batches unless they timed out.
+
+        Args:
+            responses: response texts, any length.
+            problems: one per response, with ``answer`` and ``answer_kind`` ("math", "digits" or "choice").
+
+        Returns:
+            One ``Grade`` per response, in order.
+
+        Raises:
+            ValueError: the two sequences differ in length.
+            ConfigError: an ``answer_kind`` is unknown.
+            HptError: workers could not be started.
+        """
+        grades: list[Grade | Pair] = [
+            self._grade_form(response, problem) for response, problem in zip(responses, problems, strict=True)
+        ]
+        asked = Counter(grade for grade in grades if isinstance(grade, Pair))
+        verdicts = {pair: self._cache[pair] for pair in asked if pair in self._cache}
+        self.counters["cache_hits"] += sum(asked[pair] for pair in verdicts)
+        verdicts |= self._compare_pairs([pair for pair in asked if pair not in verdicts])
+        for pair, verdict in verdicts.items():
+            if verdict is not Verdict.timed_out:  # a machine under load must not decide every later batch
+                self._cache[pair] = verdict
+                self._cache.move_to_end(pair)
+        while len(self._cache) > CACHE_SIZE:
+            self._cache.popitem(last=False)
+        finished = [Grade(verdicts[grade], grade.answer) if isinstance(grade, Pair) else grade for grade in grades]
+        for grade in finished:
+            self.counters[grade.verdict.value] += 1
+        return finished
+
+    def _grade_form(self, response: str, problem: GradedProblem) -> Grade | Pair:
+        """Grade what needs no comparison; return the pair to compare otherwise."""
+        if problem.answer_kind not in FORM_RULES:
+            raise ConfigError(
+                "problem.answer_kind", problem.answer_kind, f"one of {sorted(FORM_RULES)}", "correct the data row"
+            )
+        answer = last_boxed(response)
+        if answer is None:
+            return Grade(Verdict.no_answer, None)
+        if len(answer) > MAX_ANSWER_CHARACTERS:
+            self.counters["too_long"] += 1
+            return Grade(Verdict.wrong, answer[:MAX_ANSWER_CHARACTERS])
+        if not FORM_RULES[problem.answer_kind](answer):
+            return Grade(Verdict.wrong, answer)
+        boxed_gold = last_boxed(problem.answer)
+        gold = problem.answer if boxed_gold is None else boxed_gold
+        if problem.answer_kind == "choice":
+            return Grade(Verdict.correct if _choice(answer) == _choice(gold) else Verdict.wrong, answer)
+        return Pair(answer, gold)
+
+    def _compare_pairs(self, pairs: list[Pair]) -> dict[Pair, Verdict]:
+        """Compare in chunks; whatever was in a chunk that failed is compared again, each pair alone."""
+        size = max(1, min(MAX_CHUNK, math.ceil(len(pairs) / self.workers)))
+        verdicts = self._run([pairs[start : start + size] for start in range(0, len(pairs), size)])
+        failed = [pair for pair in pairs if pair not in verdicts]
+        self.counters["retried_alone"] += len(failed)
+        verdicts |= self._run([[pair] for pair in failed])
+        return {pair: verdicts.get(pair, Verdict.timed_out) for pair in pairs}
+
+    def _run(self, chunks: list[list[Pair]]) -> dict[Pair, Verdict]:
+        """Run each chunk once; chunks that ran out of time or lost their worker are missing from the result."""
+        verdicts: dict[Pair, Verdict] = {}
+        restarts = 0
+        while chunks:
+            lost = self._run_on_pool(chunks, verdicts)
+            if lost:  # these never ran to an end of their own: the pool itself broke
+                restarts += 1
+                self.counters["pool_restarts"] += 1
+                self.close()
+                if restarts > MAX_POOL_RESTARTS:
+                    raise HptError(
+                        f"the verifier's worker processes failed to start {restarts} times; what they print says why, "
+                        "and `import math_verify` must work"
+                    )
+            chunks = lost
+        return verdicts
+
+    def _run_on_pool(self, chunks: list[list[Pair]], verdicts: dict[Pair, Verdict]) -> list[list[Pair]]:
+        """Run the chunks on the present pool, add their verdicts, and return those lost because the pool broke."""
+        self.start()
+        try:
+            waiting = {self._schedule(chunk): chunk for chunk in chunks}
+        except RuntimeError:  # pebble: a worker died while idle, which breaks the whole pool
+            return chunks
+        lost: list[list[Pair]] = []
+        while waiting:
+            done, _ = wait(waiting, timeout=self.timeout_s + WORKER_START_S, return_when=FIRST_COMPLETED)
+            if not done:  # a worker killed while it held pebble's lock leaves all others waiting for it
+                return lost + list(waiting.values())
+            for future in done:
+                chunk = waiting.pop(future)
+                try:
+                    outcomes = future.result()
+                except TimeoutError:
+                    continue
+                except ProcessExpired:
+                    self.counters["worker_deaths"] += 1
+                    continue
+                except RuntimeError:  # BrokenProcessPool and pebble's own
+                    lost.append(chunk)
+                    continue
+                self.counters["errors"] += outcomes.count(None)
+                verdicts |= {
+                    pair: Verdict.correct if outcome else Verdict.wrong
+                    for pair, outcome in zip(chunk, outcomes, strict=True)
+                }
+        return lost
+
+    def _schedule(self, chunk: list[Pair]) -> "Future[list[bool | None]]":
+        assert self._pool is not None
+        return self._pool.schedule(compare_chunk, args=(self._compare, chunk, self.timeout_s), timeout=self.timeout_s)

@@ -1,0 +1,537 @@
+"""Every table and figure as data: which arms it compares, on which evaluation sets, and the notebook that makes it.
+
+Arms are shared: a run that two artefacts need is made once (`hpt.runs.make`).
+
+What a table or figure compares: arms, and the artefact they belong to. Which ones there are: `hpt.runs.catalogue`.
+
+An arm is one line of a comparison: a method on a base, with settings of its own where it has any; one run per seed.
+
+The search of learning rates and coefficients: the same small grid for every method, as data.
+
+Every method gets three learning rates and, where it has a free choice besides, two values of that: the weight of the
+demonstration, or for GRPO its clip and standard deviation. The runs are short, of one seed that no table uses, and are
+judged on the validation problems, which no table reports (`hpt.reports.frames.search`). `hpt.config.scales.TUNED` holds
+the choice; a test compares it with what the committed records say.
+
+What each difference between the paper and its released code costs: one field moved at a time, as data.
+
+HPT on the weak base, half as long as in the tables, with the default (what the scripts do, normalised per prompt) and
+with one field moved to what the paper prints, or to what the scripts do where the default differs from them. A field
+that changes how much a demonstration weighs against the rollouts is also tried at other SFT coefficients, because a
+coefficient belongs to its scale; which of them counts is decided on the validation problems, which no table reports.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from hpt.config.run_config import RunConfig
+from hpt.config.settings import GateSettings
+from hpt.methods.methods import method_named
+from hpt.runs.resolve import build_config
+from hpt.support.errors import ConfigError
+
+#: The evaluation sets of the mini world that stand for the paper's in- and out-of-distribution benchmarks.
+IN_DISTRIBUTION = ("contest-a", "contest-b", "contest-c", "graded-500", "applied", "olympiad-like")
+OUT_OF_DISTRIBUTION = ("choice", "notation")
+
+
+#: What `hpt.methods.gate.constant` never reads; a misspelt name is not among them, and is refused.
+_NOT_OF_A_CONSTANT_GATE = {f"gate.{name}" for name in GateSettings.model_fields} - {"gate.alpha", "gate.beta"}
+
+
+def is_addressed(name: str, value: Any) -> bool:
+    """Return whether an entry of the user's settings is for one method or arm: a dict, not under a section's name."""
+    return isinstance(value, Mapping) and name not in RunConfig.model_fields
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One line of a comparison.
+
+    Attributes:
+        method: key of `hpt.methods.methods.METHODS` or ``module:METHOD``.
+        policy: base.
+        name: of the arm, unique on its base; the method's where the arm has no settings of its own.
+        settings: dotted settings, on top of the user's.
+        by_scale: more of them by scale, for sizes that belong to a scale.
+        label: for legends and tables; empty = the method's title.
+        recipe: reading of the method (`hpt.config.scales.RECIPES`).
+
+    Example:
+        >>> Arm("hpt", "weak").key, Arm("hpt", "weak", "hpt_gate2", {"gate.count": 2}).key
+        ('hpt-weak', 'hpt_gate2-weak')
+    """
+
+    method: str
+    policy: str
+    name: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    by_scale: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    label: str = ""
+    recipe: str = "released"
+
+    @property
+    def key(self) -> str:
+        """What records of its runs are found by."""
+        return f"{self.name or self.method}-{self.policy}"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What it may be called among the user's settings."""
+        return tuple(dict.fromkeys([self.name or self.method, self.method, self.key]))
+
+    def config(self, scale: str, seed: int, settings: Mapping[str, Any] | None = None) -> RunConfig:
+        """Return the configuration of the arm's run of a seed; ``settings`` are the user's (`settings_for`)."""
+        own = self.fixed(scale)
+        for name, value in self._addressed(settings or {}).items():
+            if name in own and own[name] != value:
+                raise ConfigError(f"settings[{(self.name or self.method)!r}][{name!r}]", value,
+                                  f"a setting that {self.key} is not defined by ({name} = {own[name]!r})",
+                                  "leave it out, or give it to another method")  # fmt: skip
+        return build_config(
+            self.method, scale=scale, recipe=self.recipe, policy=self.policy, seed=seed,
+            settings={**self.settings_for(settings or {}), **own},
+        )  # fmt: skip
+
+    def fixed(self, scale: str) -> dict[str, Any]:
+        """Return the settings it is defined by at a scale."""
+        return {**self.settings, **self.by_scale.get(scale, {})}
+
+    def keeps(self, scale: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return those of its own settings that the user's would have moved: an arm stays what it is defined by.
+
+        Example:
+            >>> Arm("hpt", "weak", "hpt_gate2", {"gate.count": 2}).keeps("mini", {"gate.count": 1})
+            {'gate.count': 2}
+        """
+        own = self.fixed(scale)
+        return {name: own[name] for name, value in settings.items() if name in own and own[name] != value}
+
+    def settings_for(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what of the user's settings reaches this arm, so that only the runs that it changes are made again.
+
+        A dict under the name of a method or an arm is for that alone. What a constant gate never reads does not reach a
+        method that has one: ``gate.count`` moves HPT, and neither SFT nor GRPO.
+
+        Example:
+            >>> given = {"gate.count": 2, "hpt": {"optimizer.learning_rate": 5e-4}}
+            >>> Arm("hpt", "weak").settings_for(given), Arm("grpo", "weak").settings_for(given)
+            ({'gate.count': 2, 'optimizer.learning_rate': 0.0005}, {})
+        """
+        general = {name: value for name, value in settings.items() if not is_addressed(name, value)}
+        given = {**general, **self._addressed(settings)}
+        stages = method_named(self.method).stages or (self.method,)
+        gates = {method_named(name).settings.get("gate", {}).get("kind") for name in stages}
+        if gates == {"constant"} and "gate.kind" not in given:
+            given = {name: value for name, value in given.items() if name not in _NOT_OF_A_CONSTANT_GATE}
+        return given
+
+    def _addressed(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for own in self.names if is_addressed(own, settings.get(own))
+                for name, value in settings[own].items()}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """One table or figure.
+
+    Attributes:
+        name: file name and what ``--only`` takes.
+        title: for people.
+        arms: what it compares; the base of each is always among its runs. None: it needs no runs.
+        evaluations: sets on which the final policies (and the bases) are evaluated, ``set@samples`` for another number
+            of answers than the set's; none for training curves.
+        notebook: the notebook that makes it.
+        group: ``paper``, or ``appendix`` for what is only computed when asked for.
+        extra_policy: base on which it takes methods of the user's own as further lines; empty = it takes none.
+    """
+
+    name: str
+    title: str
+    arms: tuple[Arm, ...]
+    evaluations: tuple[str, ...]
+    notebook: str
+    group: str = "paper"
+    extra_policy: str = ""
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """Its bases, in order."""
+        return tuple(dict.fromkeys(arm.policy for arm in self.arms))
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Names of its arms, each once."""
+        return tuple(dict.fromkeys(arm.name or arm.method for arm in self.arms))
+
+    def with_own(self, methods: Sequence[str]) -> "Artefact":
+        """Return it with the plain arms of methods of the user's own (``module:METHOD``), where it takes any.
+
+        Example:
+            >>> plain = Artefact("table3", "Table 3", (Arm("hpt", "weak"),), (), "table3", extra_policy="weak")
+            >>> plain.with_own(["mine:METHOD"]).methods
+            ('hpt', 'mine:METHOD')
+        """
+        more = tuple(Arm(method, self.extra_policy) for method in methods) if self.extra_policy else ()
+        return replace(self, arms=(*self.arms, *more))
+
+
+def arms(policy: str, *methods: str) -> tuple[Arm, ...]:
+    """Return the plain arms of methods on a base."""
+    return tuple(Arm(method, policy) for method in methods)
+
+
+SEED = 1000  # of the search alone
+LEARNING_RATES = (2.5e-4, 5e-4, 1e-3)
+#: Weight of the demonstration against one of eight rollouts: the same, or four times as much. An SFT term is normalised
+#: like a whole group (coefficient 1/8 = one rollout), an off-policy term like one more rollout.
+_SFT_WEIGHTS = ({"estimator.sft_coefficient": 0.125}, {"estimator.sft_coefficient": 0.5})
+_OFFLINE_WEIGHTS = ({"estimator.offline_coefficient": 1.0}, {"estimator.offline_coefficient": 4.0})
+_AS_RELEASED = {"estimator.clip_eps_low": "none", "estimator.clip_eps_high": "none", "estimator.advantage_std": "none"}
+_OWN = {"estimator.clip_eps_low": "row", "estimator.clip_eps_high": "row", "estimator.advantage_std": "row"}
+#: Base -> method -> values of its free choice beside the learning rate. SFT->GRPO takes SFT's for its first stage and
+#: GRPO's for its second; Mix/ON has the paper's own coefficients; the Llama base takes the weak base's.
+GRID: dict[str, dict[str, tuple[Mapping[str, Any], ...]]] = {
+    "weak": {
+        "sft": ({},),
+        "grpo": (_AS_RELEASED, _OWN),
+        "luffy": _OFFLINE_WEIGHTS,
+        "hpt": _SFT_WEIGHTS,
+        "off_on": _OFFLINE_WEIGHTS,
+        "mix_on": ({},),
+    },
+    "strong": {
+        "sft": ({},),
+        "grpo": (_AS_RELEASED, _OWN),
+        "luffy": _OFFLINE_WEIGHTS,
+        "srft": _SFT_WEIGHTS,
+        "hpt": _SFT_WEIGHTS,
+    },
+}
+#: Steps of the two rounds, by scale.
+ROUNDS: Mapping[str, tuple[int, int]] = {"mini": (60, 120), "tiny": (2, 3)}
+#: Base -> methods searched a second time, for twice as long: those whose best try of the first round is more than
+#: `BEHIND` points below the best method's. After 60 steps these have not yet learnt to write as the demonstrations do,
+#: and which of their rates was ahead said little.
+SECOND_ROUND: dict[str, tuple[str, ...]] = {"weak": ("sft", "hpt", "mix_on"), "strong": ("sft", "srft", "hpt")}
+BEHIND = 10.0
+
+
+def search_arms(policy: str) -> tuple[Arm, ...]:
+    """Return the arms of a base's search.
+
+    Example:
+        >>> len(search_arms("weak")), search_arms("weak")[0].name
+        (42, 'search1_sft_0.00025')
+    """
+    return tuple(
+        _arm(policy, method, rate, choice, number)
+        for number in (0, 1)
+        for method, choices in GRID[policy].items()
+        if number == 0 or method in SECOND_ROUND[policy]
+        for choice in choices
+        for rate in LEARNING_RATES
+    )
+
+
+def _arm(policy: str, method: str, rate: float, choice: Mapping[str, Any], number: int) -> Arm:
+    words = [f"{str(name).rpartition('.')[2]}_{value}" for name, value in choice.items()]
+    name = "_".join([f"search{number + 1}", method, f"{rate:g}", *words])
+    lengths = {scale: {"schedule.steps": rounds[number], "validation.every": 0} for scale, rounds in ROUNDS.items()}
+    return Arm(method, policy, name, {"seed": SEED, "optimizer.learning_rate": rate, **choice}, lengths)
+
+
+SEARCH = Artefact(
+    "search", "Search of learning rates and coefficients", search_arms("weak") + search_arms("strong"),
+    ("validation",), "search", "appendix",
+)  # fmt: skip
+
+
+def choice_text(settings: Mapping[str, Any]) -> str:
+    """Return a free choice of the grid in words; empty where a method has none.
+
+    Example:
+        >>> choice_text(_OWN), choice_text({"estimator.sft_coefficient": 0.5})
+        ('own clip and std', 'sft_coefficient = 0.5')
+    """
+    for own, text in ((_AS_RELEASED, "no clip, no std"), (_OWN, "own clip and std")):
+        if settings == own:
+            return text
+    return ", ".join(f"{name.rpartition('.')[2]} = {value}" for name, value in settings.items())
+
+
+POLICY = "weak"
+#: Half the steps of the tables: the price is that of learning more slowly, too. Other scales have no short runs here.
+SHORT: Mapping[str, Mapping[str, Any]] = {
+    "mini": {"schedule.steps": 120, "validation.every": 0},
+    "tiny": {"schedule.steps": 2, "validation.every": 0},
+    "gpu": {"schedule.steps": 25, "validation.every": 0},
+}
+
+
+_COEFFICIENT = {scale: build_config("hpt", scale=scale, policy=POLICY).estimator.sft_coefficient for scale in SHORT}
+
+
+@dataclass(frozen=True)
+class Discrepancy:
+    """One field, or a whole recipe, moved away from the default.
+
+    Attributes:
+        name: of its arms.
+        title: for people.
+        why: what the paper says and what the released code does.
+        settings: the field; empty for the default itself and for a recipe.
+        weights: SFT coefficients tried besides the default's, as multiples of it; none where no scale changes.
+        recipe: of `hpt.config.scales.RECIPES`.
+    """
+
+    name: str
+    title: str
+    why: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    weights: tuple[float, ...] = ()
+    recipe: str = "released"
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        """Its arms, the one at the default's SFT coefficient first."""
+        return tuple(_changed_arm(self, weight) for weight in (1.0, *self.weights))
+
+
+def _changed_arm(own: Discrepancy, weight: float) -> Arm:
+    name, label = f"price_{own.name}", own.title
+    if weight != 1.0:
+        name, label = f"{name}_sft_{weight:g}", f"{label}, SFT coefficient × {weight:g}"
+    by_scale = {}
+    for scale, short in SHORT.items():
+        by_scale[scale] = {**short, "estimator.sft_coefficient": weight * _COEFFICIENT[scale]}
+    return Arm("hpt", POLICY, name, own.settings, by_scale, label, own.recipe)
+
+
+#: The weights tried follow from the scales: as printed, a demonstration token weighs 1/length of what it weighs per
+#: prompt, against the same rollouts; a standard deviation of about one half doubles the advantages.
+DEFAULT = Discrepancy("default", "default", "What the scripts do, normalised per prompt.", weights=(0.25, 4.0))
+DISCREPANCIES = (
+    Discrepancy(
+        "paper", "recipe paper", "All fields below as printed, no clipping of the gradient norm.",
+        weights=(16.0, 64.0), recipe="paper",
+    ),
+    Discrepancy(
+        "normalization_paper", "normalisation as printed",
+        "Eq. 11 sums a rollout's tokens, Eq. 12 averages a demonstration's; the default divides both by L.",
+        {"estimator.normalization": "paper"}, (16.0, 64.0),
+    ),
+    Discrepancy(
+        "normalization_released", "normalisation as released",
+        "The scripts sum over rollouts without counting them and average over the demonstration tokens of a step.",
+        {"estimator.normalization": "released"}, (4.0,),
+    ),
+    Discrepancy(
+        "advantage_std", "advantage over its standard deviation",
+        "The advantage below Eq. 12 is divided by it; the scripts do not.",
+        {"estimator.advantage_std": "sample"}, (2.0,),
+    ),
+    Discrepancy(
+        "clip", "ratio clipped at 0.2", "Eq. 11 clips the ratio; the scripts removed it.",
+        {"estimator.clip_eps_low": 0.2, "estimator.clip_eps_high": 0.2},
+    ),
+    Discrepancy(
+        "length_divisor", "no length divisor",
+        "Eq. 11 has none, the scripts divide by 8192. It scales the whole loss: what changes is the clipping of the "
+        "gradient norm, the skip rule and the weight of the entropy bonus.",
+        {"estimator.length_divisor": 1},
+    ),
+    Discrepancy(
+        "entropy_coefficient", "no entropy bonus", "The paper has none; the scripts add 0.001.",
+        {"estimator.entropy_coefficient": 0.0},
+    ),
+)  # fmt: skip
+
+PRICE = Artefact(
+    "discrepancies", "Price of each discrepancy between paper and code",
+    tuple(arm for own in (DEFAULT, *DISCREPANCIES) for arm in own.arms),
+    (*IN_DISTRIBUTION, "validation"), "discrepancies", "appendix",
+)  # fmt: skip
+
+
+__all__ = ["ARTEFACTS", "Arm", "Artefact", "arm_label", "artefacts_named", "check_addressed", "kept_note"]
+
+#: Sets of Figure 2 with the answers sampled per problem: the paper's AIME 25, AIME 24 and AMC (it draws 2,048).
+PASS_AT_K = ("contest-b@256", "contest-a@256", "contest-c@256")
+
+STRONG = arms("strong", "sft", "grpo", "sft_then_grpo", "luffy", "srft", "hpt")
+WEAK = arms("weak", "sft", "grpo", "luffy", "hpt")
+#: Section 3.1: gate 0 for the Qwen family, 2/8 for Llama.
+LLAMA = (*arms("llama", "sft", "grpo", "luffy"), Arm("hpt", "llama", settings={"gate.count": 2}))
+#: Table 6; gate 0 is HPT itself on this base.
+GATES = (
+    Arm("hpt", "weak", "hpt_gate2", {"gate.count": 2}, label="HPT, gate 2/8"),
+    Arm("hpt", "weak", "hpt_gate1", {"gate.count": 1}, label="HPT, gate 1/8"),
+    Arm("hpt", "weak"),
+)
+#: Section 4.2: 85 questions each of levels 3, 4 and 5 for 50 epochs; 51 prompts per step, so that an epoch is 5 steps
+#: and holds every question once. The paper does not say how many prompts its step had.
+_FEW_QUESTIONS: Mapping[str, Mapping[str, Any]] = {
+    "mini": {
+        "data.questions_per_level": [0, 0, 85, 85, 85],
+        "schedule.prompts_per_step": 51,
+        "schedule.updates_per_step": 3,
+        "schedule.steps": 250,
+        "validation.every": 0,
+    },
+    "gpu": {
+        "data.questions_per_level": [0, 0, 85, 85, 85],
+        "schedule.prompts_per_step": 51,
+        "schedule.updates_per_step": 3,
+        "schedule.steps": 100,
+        "validation.every": 0,
+    },
+    "full": {
+        "data.source": "math-255",
+        "schedule.prompts_per_step": 51,
+        "schedule.updates_per_step": 3,
+        "schedule.steps": 250,
+        "validation.every": 0,
+    },
+    "tiny": {
+        "data.questions_per_level": [0, 0, 4, 4, 4],
+        "schedule.prompts_per_step": 6,
+        "schedule.updates_per_step": 1,
+        "schedule.steps": 8,
+        "validation.every": 0,
+    },
+}
+PER_QUESTION = (
+    Arm("grpo", "weak", "grpo_after_sft", {"policy.after": "sft"}, _FEW_QUESTIONS, "SFT → GRPO (255 questions)"),
+    Arm("hpt", "weak", "hpt_few_questions", {}, _FEW_QUESTIONS, "HPT (255 questions)"),
+)
+#: Algorithms of one's own (`hpt.examples`) beside HPT and what it is compared with.
+OWN = tuple(
+    Arm(f"hpt.examples.{name}:METHOD", "weak", name, label=label)
+    for name, label in (
+        ("smooth_gate", "HPT, smooth gate"),
+        ("hpt_cispo", "HPT, CISPO online"),
+        ("least_error_gate", "HPT, gate of least error"),
+    )
+)
+OWN_AND_OTHERS = (*arms("weak", "sft", "grpo", "hpt"), *OWN)
+
+ARTEFACTS: dict[str, Artefact] = {
+    artefact.name: artefact
+    for artefact in (
+        Artefact("table2", "Table 2: main results, strong base", STRONG, IN_DISTRIBUTION + OUT_OF_DISTRIBUTION,
+                 "table2_main_results"),
+        Artefact("table3", "Table 3: main results, Llama and weak base", LLAMA + WEAK, IN_DISTRIBUTION,
+                 "table3_main_results", extra_policy="weak"),
+        # one answer per problem, as the paper's, and eight, to say how much of it is the luck of one answer
+        Artefact("table4", "Table 4: exclusive solves", arms("strong", "grpo", "luffy", "hpt"),
+                 ("graded-500", "graded-500@8"), "table4_exclusive_solves"),
+        Artefact("table5", "Table 5: off-policy variants", arms("weak", "off_on", "mix_on", "hpt"), IN_DISTRIBUTION,
+                 "table5_off_policy"),
+        Artefact("table6", "Table 6: gate threshold", GATES, IN_DISTRIBUTION, "table6_gate_threshold"),
+        Artefact("figure8", "Figure 8: gate threshold over training", GATES, (), "table6_gate_threshold"),
+        Artefact("figure2", "Figure 2: pass@k", arms("strong", "sft", "grpo", "sft_then_grpo", "luffy", "hpt"),
+                 PASS_AT_K, "figure2_pass_at_k"),
+        Artefact("figure3", "Figure 3: accuracy per question, SFT → GRPO", PER_QUESTION[:1], (),
+                 "figures3_4_per_question"),
+        Artefact("figure4", "Figure 4: HPT minus SFT → GRPO per question", PER_QUESTION, (),
+                 "figures3_4_per_question"),
+        Artefact("figure5", "Figure 5: validation curves", WEAK, (), "training_dynamics", extra_policy="weak"),
+        Artefact("figure6", "Figure 6: offline data ratio", (*arms("weak", "hpt"), *arms("strong", "hpt")), (),
+                 "training_dynamics", extra_policy="weak"),
+        Artefact("figure7", "Figure 7: entropy and response length", arms("weak", "grpo", "luffy", "hpt"), (),
+                 "training_dynamics", extra_policy="weak"),
+        Artefact("grpo_gains", "What RL alone gains on each base",
+                 (*arms("strong", "grpo"), *arms("weak", "grpo"), *arms("llama", "grpo")), IN_DISTRIBUTION,
+                 "table2_main_results"),
+        Artefact("costs", "What training costs on the strong base: tokens and time", STRONG, (), "table2_main_results"),
+        Artefact("costs_few_questions", "What training on 255 questions costs: tokens and time",
+                 (*arms("weak", "sft"), *PER_QUESTION), (), "figures3_4_per_question"),
+        Artefact("hpt_runs", "HPT while it trains: reward, and whether SFT and RL conflict",
+                 (*arms("weak", "hpt"), *arms("strong", "hpt")), (), "training_dynamics"),
+        Artefact("own_algorithms", "Your own algorithm: three ideas against HPT", OWN_AND_OTHERS,
+                 IN_DISTRIBUTION, "own_algorithm", "appendix", extra_policy="weak"),
+        Artefact("own_algorithms_curves", "Your own algorithm: three ideas while they train",
+                 OWN_AND_OTHERS, (), "own_algorithm", "appendix", extra_policy="weak"),
+        # exact: no arms, no runs
+        Artefact("table1", "Table 1: one estimator, four parts", (), (), "table1_estimator"),
+        Artefact("table1_readings", "Where Table 1 simplifies, and what that does to the gradient", (), (),
+                 "table1_estimator"),
+        Artefact("figure1", "Figure 1: the four parts and who chooses what", (), (), "table1_estimator"),
+        Artefact("figure1_tokens", "Figure 1 on real tokens: one group under five rows", (), (), "table1_estimator"),
+        Artefact("derivation", "Section 2.2 and Appendix B: the derivation in numbers", (), (), "derivation"),
+        Artefact("bias_variance", "Section 2.3: bias and variance of every row", (), (), "bias_variance"),
+        Artefact("estimators", "Section 2.3: which rows are effective directions", (), (), "bias_variance"),
+        Artefact("estimator_error", "Section 2.3: error of every row as one thing changes", (), (), "bias_variance"),
+        Artefact("checkpoint_error", "Section 2.3 on a real small model: the rows at checkpoints of a run", (), (),
+                 "checkpoint_error"),
+        Artefact("gates_as_estimators", "Section 2.4: the error of every gate", (), (), "bias_variance"),
+        Artefact("best_gate", "Section 2.4: the gate of least error", (), (), "bias_variance"),
+        Artefact("gradient_conflict", "Section 2.2: do SFT and RL conflict?", (), (), "bias_variance"),
+        # of published numbers alone
+        Artefact("audit", "Audit: the printed numbers against each other", (), (), "audit"),
+        SEARCH,
+        PRICE,
+    )
+}  # fmt: skip
+
+
+def arm_label(name: str) -> str:
+    """Return what legends and tables call an arm, or a method; one of a user's own by its title, where it is there.
+
+    Example:
+        >>> arm_label("hpt_gate1"), arm_label("hpt"), arm_label("mine:GATE")
+        ('HPT, gate 1/8', 'HPT', 'mine:GATE')
+    """
+    own = {arm.name: arm.label for artefact in ARTEFACTS.values() for arm in artefact.arms if arm.label}
+    try:
+        return own.get(name) or method_named(name).title
+    except ConfigError:
+        return name  # an arm of nobody's, or records of a module that is no longer there
+
+
+def artefacts_named(names: Sequence[str]) -> list[Artefact]:
+    """Return the artefacts of these names; those of the paper for none; ``appendix`` stands for its group.
+
+    Example:
+        >>> [artefact.name for artefact in artefacts_named(["figure6", "table5"])]
+        ['figure6', 'table5']
+    """
+    groups = {artefact.group for artefact in ARTEFACTS.values()} | {"paper", "appendix"}
+    chosen: dict[str, Artefact] = {}
+    for name in names or ["paper"]:
+        if name not in ARTEFACTS and name not in groups:
+            raise ConfigError("only", name, "one of " + ", ".join([*ARTEFACTS, *sorted(groups)]), "correct the name")
+        for artefact in ARTEFACTS.values():
+            if name in (artefact.name, artefact.group):
+                chosen[artefact.name] = artefact
+    return list(chosen.values())
+
+
+def check_addressed(settings: Mapping[str, Any], artefacts: Sequence[str], scale: str) -> None:
+    """Refuse settings that reach no run of the artefacts.
+
+    Raises:
+        ConfigError: a name of a method that they do not compare, or a setting that each of their arms is defined by.
+    """
+    arms_at_work = [arm for name in artefacts for arm in ARTEFACTS[name].arms]
+    known = dict.fromkeys(name for arm in arms_at_work for name in arm.names)
+    for name, value in settings.items():
+        if is_addressed(name, value) and name not in known:
+            raise ConfigError("settings", name, f"a setting, or one of {', '.join(known)}", "correct the name")
+        if arms_at_work and all(name in arm.keeps(scale, settings) for arm in arms_at_work):
+            kept = sorted({f"{name} = {arm.fixed(scale)[name]!r}" for arm in arms_at_work})
+            allowed = f"a setting that these lines are not defined by ({', '.join(kept)})"
+            raise ConfigError(f"settings[{name!r}]", value, allowed, "leave it out: it would change nothing")
+
+
+def kept_note(settings: Mapping[str, Any], artefacts: Sequence[str], scale: str) -> str:
+    """Return which lines the settings do not move, because they are defined by them; empty where they move all."""
+    kept = {
+        f"{arm_label(arm.name or arm.method)} on the {arm.policy} base ({name} = {value!r})": None
+        for artefact in artefacts
+        for arm in ARTEFACTS[artefact].arms
+        for name, value in arm.keeps(scale, settings).items()
+    }
+    return f" Not moved by the settings, which they are defined by: {', '.join(kept)}." if kept else ""

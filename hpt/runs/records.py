@@ -1,0 +1,322 @@
+"""Records that travel: what a finished run leaves behind for reports, without answers and without weights.
+
+A record folder is what a report needs of a run and no more::
+
+    reports/<scale>/records/<run name>/
+        config.json         as in the run folder
+        provenance.json     commit, versions, hardware, wall time
+        metrics.parquet     one row per step
+        rollouts.parquet    one row per question and step: counts; entropy rounded to 1/4096 nats
+        validation.parquet  one row per problem of the validation curves: counts
+        evaluations.parquet one row per problem and evaluation: counts
+        manifest.json       SHA-256 of each of them
+
+`load_records` reads a run folder and a record folder alike, so every table and figure renders from records alone.
+"""
+
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from hpt.config.run_config import MOVES_NO_NUMBER, RunConfig, digest, validate_recorded
+from hpt.data.problems import problems_hash
+from hpt.data.sources import training_problems_of
+from hpt.evaluation.scores import counts_per_problem
+from hpt.methods.methods import names_used
+from hpt.runs.evaluations import evaluation_key
+from hpt.runs.folder import TABLES, RunFolder, check
+from hpt.support.errors import HptError, RecordFault
+from hpt.support.files import (
+    MANIFEST,
+    check_manifest,
+    read_json,
+    read_parquet,
+    replacing,
+    write_json,
+    write_manifest,
+    write_parquet,
+)
+from hpt.support.plugins import module_hashes
+
+if TYPE_CHECKING:
+    from hpt.runs.make import PlannedRun
+
+#: Columns without which a table is not what its name says.
+COLUMNS: dict[str, Sequence[str]] = {
+    "metrics": ("step",),
+    "rollouts": (
+        "step problem_id level correct rollouts alpha beta branch response_tokens_mean entropy no_answer timed_out"
+    ).split(),
+    "validation": ("step", "benchmark", "problem_id", "level", "correct", "samples", "response_tokens_mean"),
+    "evaluations": (
+        "key benchmark problem_id level correct samples no_answer timed_out response_tokens_mean"
+    ).split(),
+}  # fmt: skip
+_EVALUATIONS = "evaluations.parquet"
+#: Fraction of a nat to which an exported question's entropy is rounded: its last bits were half of a record folder, no
+#: table or figure reads them (`rollout/entropy` of the metrics is whole), and of decimals the bits would not get fewer.
+_ENTROPY_STEPS = 4096
+#: A record folder holds these and its manifest, nothing else; what else a manifest names is never read or copied.
+RECORD_FILES = ("config.json", "provenance.json", *(f"{name}.parquet" for name in TABLES), _EVALUATIONS)
+
+
+@dataclass(frozen=True, eq=False)
+class RunRecords:
+    """A finished run as reports see it.
+
+    Attributes:
+        name: of the run folder; ends with the fingerprint.
+        config: resolved settings.
+        metrics: one row per step; columns are `hpt.training.metrics.METRICS`.
+        rollouts: one row per question and step (`hpt.training.metrics.rollout_rows`); empty for a base.
+        validation: step, benchmark, problem_id, level, correct, samples, response_tokens_mean; empty for a base.
+        evaluations: key (hash of the sampling law and the problems) and the columns of `counts_per_problem`.
+        provenance: as `hpt.runs.folder.provenance` returned it when the run ended.
+        arms: keys of the arms (`hpt.runs.catalogue.Arm`) this run was asked for as; empty where nobody asked.
+    """
+
+    name: str
+    config: RunConfig
+    metrics: pd.DataFrame
+    rollouts: pd.DataFrame
+    validation: pd.DataFrame
+    evaluations: pd.DataFrame
+    provenance: dict[str, Any] = field(default_factory=dict)
+    arms: tuple[str, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint the run was made under, as its folder's name keeps it."""
+        return self.name.rpartition("-")[2]
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        return self.config.method
+
+    @property
+    def policy(self) -> str:
+        """Name of the base."""
+        return self.config.policy.name
+
+    @property
+    def seed(self) -> int:
+        """Run seed."""
+        return self.config.seed
+
+    @property
+    def commit(self) -> str:
+        """Commit of the source, with ``+`` where files differed from it; ``unknown`` outside a clone."""
+        commit = str(self.provenance.get("commit") or "unknown")
+        return commit + ("+" if self.provenance.get("dirty") else "")
+
+
+def load_records(path: Path) -> RunRecords:
+    """Read the records of a run from its run folder or from an exported record folder.
+
+    Raises:
+        RecordFault: no such folder, a file is missing or damaged, or a table lacks a column.
+
+    Example:
+        >>> load_records(Path("runs/mini/hpt-weak-s0-0123456789abcdef")).method  # doctest: +SKIP
+        'hpt'
+    """
+    path = Path(path)
+    exported = (path / MANIFEST).exists()
+    if exported:
+        if sorted(read_json(path / MANIFEST)) != sorted(RECORD_FILES):
+            raise RecordFault(f"{path / MANIFEST} must list {', '.join(RECORD_FILES)}; export the run again")
+        check_manifest(path)
+    else:
+        check(RunFolder(path), weights=False)
+    config = recorded_config(path)
+    # a base that is fetched or the user's own was trained by nobody here, and has no steps
+    may_lack = TABLES if config.schedule.steps == 0 else ("rollouts", "validation")
+    metrics, rollouts, validation = (_table(path, name, name in may_lack) for name in TABLES)
+    evaluations = _checked(path / _EVALUATIONS, "evaluations") if exported else _evaluations(path)
+    provenance = read_json(path / "provenance.json")
+    return RunRecords(path.name, config, metrics, rollouts, validation, evaluations, provenance)
+
+
+def load_runs(planned: Iterable["PlannedRun"]) -> list[RunRecords]:
+    """Return the records of finished runs (`hpt.runs.make.PlannedRun`), with the arms they were asked for as."""
+    return [replace(load_records(run.folder.path), arms=run.arms) for run in planned if run.folder is not None]
+
+
+def record_folders(records: Path) -> list[Path]:
+    """Return the record folders below ``records``, sorted by name."""
+    return [manifest.parent for manifest in sorted(Path(records).glob(f"[!.]*/{MANIFEST}"))]  # hidden: being written
+
+
+def export_run(folder: RunFolder, target: Path) -> Path:
+    """Write the records of a finished run to ``target/<run name>``, whole or not at all, and return that folder.
+
+    The same run gives the same bytes, so exporting again changes nothing under version control. Evaluations that were
+    exported before and are not among the folder's are kept: a run made again for its weights lacks them at first, and
+    they are of this very run, since its name holds the fingerprint.
+
+    Raises:
+        HptError: the run is not finished.
+        RecordFault: its records, or those exported before, are damaged.
+    """
+    if not folder.finished:
+        state = folder.status["state"]
+        raise HptError(f"{folder.path.name} is {state}, only a finished run is exported; run its command again first")
+    records = load_records(folder.path)
+    final = Path(target) / records.name
+    with replacing(final) as scratch:
+        evaluations = records.evaluations
+        if (final / MANIFEST).exists():
+            before = load_records(final).evaluations
+            more = before[~before["key"].isin(evaluations["key"])]
+            if len(more):
+                both = [own for own in (evaluations, more) if len(own)]
+                evaluations = pd.concat(both).sort_values(["benchmark", "key"], kind="stable", ignore_index=True)
+        config = read_json(folder.path / "config.json")
+        config["policy"]["path"] = None  # a place on one machine; weights_sha256 says which weights
+        write_json(scratch / "config.json", config)
+        write_json(scratch / "provenance.json", records.provenance)
+        for name in TABLES:
+            write_parquet(scratch / f"{name}.parquet", _to_travel(getattr(records, name)))
+        write_parquet(scratch / _EVALUATIONS, evaluations)
+        write_manifest(scratch)
+    return final
+
+
+def _to_travel(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table as it is exported; doing so again changes nothing."""
+    if "entropy" not in table:
+        return table
+    return table.assign(entropy=(table["entropy"] * _ENTROPY_STEPS).round() / _ENTROPY_STEPS)
+
+
+def import_runs(source: Path, target: Path) -> list[Path]:
+    """Take record folders made elsewhere into ``target`` (``reports/<scale>/records``), each checked first.
+
+    Raises:
+        RecordFault: nothing to import, a damaged folder, or another content under a name that is already there.
+    """
+    folders = [Path(source)] if (Path(source) / MANIFEST).exists() else record_folders(source)
+    if not folders:
+        raise RecordFault(f"{source} holds no records; name a folder written by `hpt runs export`")
+    for folder in folders:
+        load_records(folder)
+    taken = []
+    for folder in folders:
+        final = Path(target) / folder.name
+        with replacing(final) as scratch:
+            if (final / MANIFEST).exists() and read_json(final / MANIFEST) != read_json(folder / MANIFEST):
+                raise RecordFault(f"{final} is there with another content than {folder}; remove one of the two")
+            for name in (*RECORD_FILES, MANIFEST):
+                shutil.copyfile(folder / name, scratch / name)
+        taken.append(final)
+    return taken
+
+
+def recorded_config(path: Path) -> RunConfig:
+    """Return the settings of the run whose record or run folder this is."""
+    try:
+        return validate_recorded(read_json(path / "config.json"))
+    except HptError as error:
+        raise RecordFault(f"{path / 'config.json'} is not a configuration of this version: {error}") from error
+
+
+def recorded_evaluations(path: Path) -> set[tuple[str, str]]:
+    """Return (evaluation, key) of every evaluation in a record folder; the key hashes sampling law and problems."""
+    frame = read_parquet(path / _EVALUATIONS)
+    return set(zip(frame["benchmark"], frame["key"], strict=True)) if len(frame) else set()
+
+
+def _table(path: Path, name: str, may_lack: bool) -> pd.DataFrame:
+    file = path / f"{name}.parquet"
+    if may_lack and not file.exists():
+        return pd.DataFrame(columns=list(COLUMNS[name]))  # a base draws no rollouts and has no curves
+    return _checked(file, name)
+
+
+def _checked(file: Path, name: str) -> pd.DataFrame:
+    frame = read_parquet(file)
+    # a table without rows keeps no columns: pandas writes none for an empty list of rows
+    missing = [column for column in COLUMNS[name] if column not in frame.columns] if len(frame) else []
+    if missing:
+        raise RecordFault(f"{file} lacks the columns {', '.join(missing)}; remove its folder and make it again")
+    return frame if len(frame) else pd.DataFrame(columns=list(COLUMNS[name]))
+
+
+def _evaluations(path: Path) -> pd.DataFrame:
+    parts = []
+    for file in sorted((path / "evaluations").glob("*.parquet")):
+        answers = read_parquet(file)
+        needed = ("benchmark", "problem_id", "level", "verdict", "response_tokens")
+        if missing := [column for column in needed if column not in answers.columns]:
+            raise RecordFault(f"{file} lacks the columns {', '.join(missing)}; remove it and evaluate again")
+        counts = counts_per_problem(answers)
+        counts.insert(0, "key", file.stem.rpartition("-")[2])
+        parts.append(counts)
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(COLUMNS["evaluations"]))
+
+
+#: What is lacking of a run that nothing is there of.
+ABSENT = "no record"
+
+
+@dataclass(frozen=True, eq=False)
+class RecordStore:
+    """The record folders below ``folder``, found by the settings of the run they are of."""
+
+    folder: Path
+
+    @cached_property
+    def _by_settings(self) -> Mapping[str, tuple[Path, ...]]:
+        found: dict[str, tuple[Path, ...]] = {}
+        for path in record_folders(self.folder):
+            key = _settings_key(recorded_config(path))
+            found[key] = (*found.get(key, ()), path)
+        return found
+
+    def find(self, config: RunConfig) -> Path | None:
+        """Return the record folder of the run that ``config`` describes, or None.
+
+        Compared are all settings that move a number and the training data; not the hashes of the base, which a machine
+        without it cannot know, and not where it lay.
+        """
+        found = self._by_settings.get(_settings_key(with_data_hash(config)), ())
+        if len(found) > 1:
+            names = ", ".join(path.name for path in found)
+            raise RecordFault(f"{names} are records of the same settings on different bases; remove all but one")
+        return found[0] if found else None
+
+    def lacking(self, run: "PlannedRun") -> str:
+        """Return what the records lack of a run, empty when nothing: `ABSENT`, or evaluations it was not put to."""
+        path = self.find(run.config)
+        if path is None:
+            return ABSENT
+        there = recorded_evaluations(path)
+        missing = [name for name in run.evaluations if (name, evaluation_key(run.config, name)[2]) not in there]
+        return f"not evaluated on {', '.join(missing)}" if missing else ""
+
+    def load(self, run: "PlannedRun") -> RunRecords:
+        """Return the records of a run, with the arms it is asked for as."""
+        path = self.find(run.config)
+        if path is None:
+            raise RecordFault(f"no record of {run.title} with these settings; compute the run and export it")
+        return replace(load_records(path), arms=run.arms)
+
+
+def with_data_hash(config: RunConfig) -> RunConfig:
+    """Return a run's configuration with the hashes of its training data and own modules, which need no base."""
+    if config.data.sha256:
+        return config
+    data = config.data.model_copy(update={"sha256": problems_hash(training_problems_of(config))})
+    return config.model_copy(update={"data": data, "own_modules": module_hashes(names_used(config))})
+
+
+def _settings_key(config: RunConfig) -> str:
+    unknown = {"policy": {"path", "weights_sha256", "tokenizer_sha256"}, "validation": {"sha256"}}
+    left_out = {**dict.fromkeys(MOVES_NO_NUMBER, True), **unknown}
+    return digest(config.model_dump(mode="json", exclude=left_out))

@@ -1,0 +1,350 @@
+"""What a run starts from, and its configuration with the hashes of data, weights and modules filled in.
+
+A base is trained here (`hpt.training.bases`), fetched and changed, or the user's. All three are runs of the method
+``pretrain``, so that a base is evaluated, listed and found like any other policy.
+
+From names and settings to a configuration: layers laid over each other, and what a method cannot do refused.
+"""
+
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpt.config.run_config import RunConfig, digest, flat, merge, nest, validate
+from hpt.config.scales import BY_POLICY, RECIPES, SCALES, TUNED, check_scale
+from hpt.config.settings import GateSettings
+from hpt.data.models import MODELS, check_context, check_model_folder, model_hashes
+from hpt.data.problems import problems_hash
+from hpt.data.sources import curve_sets, training_problems_of
+from hpt.data.world.corpus import BASES, base_recipe
+from hpt.data.world.graded import world_named
+from hpt.methods.gate import FEEDBACK
+from hpt.methods.methods import METHODS, compares_with_rollouts, method_named, names_used, resolved_row, stages_of
+from hpt.runs.folder import RunFolder, check, damaged_files
+from hpt.support.errors import ConfigError, HptError, warn
+from hpt.support.plugins import checked, custom_modules, module_hashes, refresh, resolve, spelled
+from hpt.upge.advantage import RolloutGroups, advantages
+from hpt.upge.aggregation import StepCounts
+from hpt.upge.estimator import ROWS
+from hpt.upge.row import Row
+
+#: Settings that may name what an installed package offers: its kind (`hpt.support.plugins.spelled`) and the package's
+#: names.
+_INSTALLED: Mapping[str, tuple[str, Container[str]]] = {
+    "gate.kind": ("gates", FEEDBACK),
+    "estimator.online_row": ("rows", (*ROWS, "method")),
+    "estimator.offline_row": ("rows", (*ROWS, "method")),
+}
+
+
+def build_config(
+    method: str,
+    *,
+    scale: str = "mini",
+    recipe: str = "released",
+    policy: str = "weak",
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
+) -> RunConfig:
+    """Return the resolved configuration of a run from its names and the dotted settings the user gave.
+
+    Args:
+        method: key of `hpt.methods.methods.METHODS`, ``module:METHOD``, or what an installed package offers as a
+        method.
+        scale: key of `SCALES`.
+        recipe: ``released`` or ``paper``.
+        policy: name of the base, or of a local model.
+        seed: run seed; everything random in the run is hashed from it.
+        settings: dotted names to values, laid on top of everything.
+
+    Example:
+        >>> build_config("hpt", scale="tiny", settings={"gate.count": 2}).gate.count
+        2
+    """
+    check_scale(scale)
+    if recipe not in RECIPES:
+        raise ConfigError("recipe", recipe, "one of " + ", ".join(RECIPES), "choose one of these")
+    method = spelled(method, "methods", METHODS)
+    names: dict[str, Any] = {
+        "method": method,
+        "scale": scale,
+        "recipe": recipe,
+        "seed": seed,
+        "policy": {"name": policy},
+    }
+    given = nest({
+        name: spelled(value, *_INSTALLED[name]) if name in _INSTALLED and isinstance(value, str) else value
+        for name, value in (settings or {}).items()
+    })  # fmt: skip
+    # what the names lead to is known once they are resolved, and they are read from modules as they are now
+    refresh([method, *_texts(given)])
+    chosen = method_named(method)
+    refresh([component.row for component in chosen.components] + _texts(chosen.settings))
+    tunings = TUNED.get(scale, {}).get(policy, {})
+    tuned, like = tunings.get(method, {}), tunings.get(chosen.like, {})
+    of_policy = BY_POLICY.get(scale, {}).get(policy, {})
+    above = set(flat(merge(like, chosen.settings, tuned, given)))
+    of_stages = {setting for name in chosen.stages for setting in flat(method_named(name).settings)}
+    names["over_stages"] = sorted(above & of_stages)
+    layers = (SCALES[scale], RECIPES[recipe], of_policy, like, chosen.settings, tuned, names, given)
+    config = validate(merge(*layers))
+    check_method(config)
+    return config
+
+
+def _texts(settings: Mapping[str, Any]) -> list[str]:
+    """Return the texts among nested settings: any of them may name something of the user's own."""
+    inner = [text for value in settings.values() if isinstance(value, Mapping) for text in _texts(value)]
+    return inner + [value for value in settings.values() if isinstance(value, str)]
+
+
+def check_method(config: RunConfig) -> None:
+    """Refuse what the method of ``config`` cannot do, before anything is computed.
+
+    Raises:
+        ConfigError: unknown gate or row, a clip on a row without a ratio, a row that needs what no rollout batch holds
+            (PPO's values), too few rollouts beside the demonstrations of a group, a row that compares within a group
+            where every group would have one member, or a function of the user's that fails or returns something else
+            than training needs.
+    """
+    for stage in stages_of(config):
+        settings = stage.config.estimator
+        kl = [np.zeros(1), np.zeros(2)] if settings.kl_term == "advantage" else None
+        together = replace(_GROUPS, kl=kl)
+        apart = replace(together, group=np.arange(2))
+        members, needed = config.rollout.rollouts_per_prompt, stage.method.demonstrations_per_group + 1
+        if members < needed:
+            allowed = f"at least {needed}: {stage.method.demonstrations_per_group} of them is the demonstration"
+            raise ConfigError("rollout.rollouts_per_prompt", members, allowed, f"set it to {needed} or more")
+        check_gate(stage.config.gate, members)
+        for component in stage.method.components:
+            row = resolved_row(component, stage.config)
+            check_custom_parts(row)
+            is_rollout = component.data == "rollouts"
+            alone = not compares_with_rollouts(component, stage.config) and not (is_rollout and members > needed)
+            found = advantages(row, apart if alone else together)
+            if alone and getattr(settings, component.coefficient) and not any(map(np.any, found)):
+                raise _never_learns(row.name, is_rollout, config, needed + 1)
+    for field in ("online_row", "offline_row"):
+        name, normalization = getattr(config.estimator, field), config.estimator.normalization
+        if name != "method" and normalization != "row":
+            aggregation = resolve(ROWS, name, f"estimator.{field}").aggregation
+            warn(f"estimator.{field} = {name} changes no scale: that stays estimator.normalization = {normalization}; "
+                 f"set it to row for the rows' own ({name}: {aggregation})")  # fmt: skip
+
+
+def _never_learns(row: str, is_rollout: bool, config: RunConfig, needed: int) -> ConfigError:
+    """Return the refusal of a row whose advantage is 0 whatever the reward, because it has nobody to compare with."""
+    if is_rollout:
+        allowed = f"at least {needed}: row {row} compares a question's rollouts, and one alone has an advantage of 0"
+        remedy = f"set it to {needed} or more, or estimator.online_row to reinforce_plus_plus"
+        return ConfigError("rollout.rollouts_per_prompt", config.rollout.rollouts_per_prompt, allowed, remedy)
+    where = f"row {row}" if config.estimator.offline_row == "method" else "estimator.offline_row"
+    allowed = "a row that gives the demonstration alone an advantage; compared with nobody, it has 0"
+    return ConfigError(where, row, allowed, "choose sft or dft, or a method that compares it with the rollouts (luffy)")
+
+
+def check_gate(gate: GateSettings, rollouts_per_prompt: int) -> None:
+    """Refuse a gate that does not map every count of correct rollouts to (alpha, beta) of at least 0."""
+    counts = np.arange(rollouts_per_prompt + 1)
+    arguments, example = (gate, counts, rollouts_per_prompt), [np.zeros(len(counts))] * 2
+    for values in checked(resolve(FEEDBACK, gate.kind, "gate.kind"), "gate.kind", gate.kind, arguments, example):
+        if (values < 0).any():
+            raise ConfigError("gate.kind", gate.kind, "coefficients of at least 0", f"it returned {values.min():g}")
+
+
+#: Two made-up answers of one question, of one and of two tokens.
+_GROUPS = RolloutGroups(np.array([1.0, 0.0]), np.zeros(2, int), np.zeros(2, bool), np.array([1, 2]))
+
+
+def check_custom_parts(row: Row) -> None:
+    """Refuse parts of a row that a user wrote unless they return what `hpt.upge` says, by calling each once."""
+    counts = StepCounts(1, 2, 8, sequences=2, tokens=3, ranks=1, micro_batches=1, pooled_tokens=1)
+    calls: dict[str, tuple[Sequence[Any], Any]] = {
+        "advantage": ((row, _GROUPS), [np.zeros(1), np.zeros(2)]),
+        "aggregation": ((_GROUPS.lengths, counts), np.zeros(2)),
+    }
+    if custom_modules([row.mask, row.denominator, row.trajectory_coefficient]):
+        import torch  # the package's parts need no check
+
+        from hpt.upge.estimator import TokenStreams
+
+        logprobs, old = torch.tensor([-0.5, -1.0, -2.0], requires_grad=True), torch.tensor([-0.4, -1.5, -2.0])
+        streams = TokenStreams(logprobs, torch.ones(3), old, torch.tensor([0, 1, 1]), 2)
+        given = (row, streams, torch.tensor([1.0, -1.0, -1.0]))
+        calls |= {"mask": (given, torch.zeros(3)), "denominator": (given, torch.zeros(3))}
+        calls["trajectory_coefficient"] = ((streams, torch.tensor([1.0, 0.0])), torch.zeros(3))
+    for part, (arguments, example) in calls.items():
+        if ":" in (name := getattr(row, part)):
+            field = f"row {row.name}: {part}"
+            checked(resolve({}, name, field), field, name, arguments, example)
+
+
+def base_config(config: RunConfig) -> RunConfig:
+    """Return the configuration of the base of ``config``'s policy, trained or fetched; shared by all seeds."""
+    if config.data.evaluation == "public":
+        return public_base_config(config.scale, config.policy.name, config.data.folder)
+    return pretraining_config(config.scale, config.policy.name, config.data.world)
+
+
+def initial_run(config: RunConfig) -> RunConfig | None:
+    """Return the run whose final weights ``config`` starts from: its base, or the run named by ``policy.after``.
+
+    None for a base, which starts from nothing, and for a model folder of the user's.
+    """
+    if config.method == "pretrain" or config.policy.path is not None:
+        return None
+    if config.policy.after is None:
+        return base_config(config)
+    return build_config(
+        config.policy.after, scale=config.scale, recipe=config.recipe, policy=config.policy.name, seed=config.seed
+    )
+
+
+def is_ready(config: RunConfig, root: Path) -> bool:
+    """Return whether the weights ``config`` starts from are there."""
+    before = initial_run(config)
+    if before is None:
+        return True
+    if not is_ready(before, root):
+        return False
+    folder = RunFolder.of(resolve_run(before, root), root)
+    return folder.finished and not damaged_files(folder)
+
+
+def resolve_run(config: RunConfig, root: Path) -> RunConfig:
+    """Fill in the hashes of data, initial model and the user's own modules, and where the model lies.
+
+    A resolved run stays as it is.
+
+    Raises:
+        HptError: what it starts from is not trained yet.
+        RecordFault: what it starts from is damaged.
+    """
+    if config.method == "pretrain":
+        return config
+    problems = training_problems_of(config)
+    path = config.policy.path
+    if path is None:
+        before = initial_run(config)
+        assert before is not None
+        folder = RunFolder.of(resolve_run(before, root), root)
+        if not folder.finished:
+            what = f"{before.method} on the {before.policy.name} base" if config.policy.after else "the base"
+            remedy = f"run `hpt train --method {before.method} --scale {config.scale} --policy {config.policy.name}`"
+            raise HptError(f"{what} ({config.policy.name}) is not trained yet: {remedy}")
+        check(folder)  # damaged weights would be another model, and all that starts from them be made again
+        path = str(folder.model)
+    else:
+        check_model_folder(path)
+    check_context(path, config.rollout.max_model_tokens)
+    hashes = model_hashes(path)
+    if config.data.evaluation == "graded" and config.policy.name in BASES.get(config.data.world, {}):
+        hashes.pop("config_sha256")  # the recipe says what the world's bases are
+    policy = config.policy.model_copy(update={"path": path, **hashes})
+    data = config.data.model_copy(update={"sha256": problems_hash(problems)})
+    validation = config.validation
+    if config.data.evaluation == "public" and validation.every:  # a graded world's sets are the package's
+        curves = [problem for own in curve_sets(config).values() for problem in own]
+        validation = validation.model_copy(update={"sha256": problems_hash(curves)})
+    modules = config.own_modules or module_hashes(names_used(config))
+    found = {"policy": policy, "data": data, "validation": validation, "own_modules": modules}
+    return config.model_copy(update=found)
+
+
+#: How base training is computed where it is not as on two cores.
+PRETRAINING_ENGINE = {"gpu": {"micro_batch_tokens": 32_768, "threads": 8}}
+
+
+def pretraining_config(scale: str, base: str, world: str) -> RunConfig:
+    """Return the configuration of a base's run; its data hash covers the world and the recipe.
+
+    Example:
+        >>> pretraining_config("tiny", "weak", "tiny").method
+        'pretrain'
+    """
+    recipe = base_recipe(world, base)
+    return validate(
+        {
+            "scale": scale,
+            "method": "pretrain",
+            "seed": 0,
+            "policy": {"name": base},
+            "engine": PRETRAINING_ENGINE.get(world, {"micro_batch_tokens": 1536}),
+            "data": {
+                "source": "graded",
+                "world": world,
+                "sha256": digest({"world": world_named(world).model_dump(), "recipe": recipe.model_dump()}),
+            },
+            "optimizer": {"warmup_steps": recipe.warmup_updates, "gradient_clip": 1.0, "learning_rate": 1.0},
+            "schedule": {"steps": recipe.updates, "prompts_per_step": recipe.batch_documents, "updates_per_step": 1},
+            "validation": {"every": 0},
+            "checkpoint": {"every": 200, "keep": 1},
+        }
+    )
+
+
+#: How the data source of a base's run begins that is not trained here.
+HUB, FOLDER = "hub:", "folder:"
+
+
+def public_base_config(scale: str, role: str, data_folder: str) -> RunConfig:
+    """Return the configuration of the run that fetches and changes a public model; its data hash covers the changes.
+
+    Example:
+        >>> public_base_config("full", "strong", "data").data.source
+        'hub:Qwen/Qwen2.5-Math-7B'
+    """
+    if role not in MODELS:
+        names = ", ".join(f"{model.role} ({model.title})" for model in MODELS.values())
+        raise ConfigError("policy.name", role, f"one of {names}", "or name a model folder as policy.path")
+    model = MODELS[role]
+    data = {"evaluation": "public", "folder": data_folder}
+    content = {"hub": model.hub, "published": dict(model.published), "changes": dict(model.changes)}
+    return _untrained(scale, {"name": role}, HUB + model.hub, digest(content), {"data": data})
+
+
+#: What may be set for the evaluation of a model folder: nothing of it is trained.
+OF_EVALUATIONS = ("rollout", "validation", "policy.dtype", "data.template", "data.evaluation", "data.folder",
+                  "data.world", "data.max_prompt_tokens")  # fmt: skip
+
+
+def given_base_config(scale: str, folder: Path, settings: Mapping[str, Any]) -> RunConfig:
+    """Return the configuration under which a model folder of the user's is evaluated; nothing is trained.
+
+    Args:
+        scale: whose sampling settings are used where ``settings`` says nothing.
+        folder: in Hugging Face format.
+        settings: dotted names to values, of `OF_EVALUATIONS`: context, limits, template, sets.
+
+    Raises:
+        ConfigError: not a model folder; a setting that moves no evaluation, or one that is unknown or impossible.
+    """
+    for name, value in settings.items():
+        if not any(name == own or name.startswith(own + ".") for own in OF_EVALUATIONS):
+            allowed = "a setting that moves an evaluation: " + ", ".join(OF_EVALUATIONS)
+            raise ConfigError(name, value, allowed, "leave it out: nothing is trained here")
+    check_model_folder(folder)
+    name, hashes = folder.resolve().name, model_hashes(folder)
+    chosen = build_config("hpt", scale=scale, policy=name, settings=settings)
+    policy = {"name": name, "path": str(folder.resolve()), "dtype": chosen.policy.dtype, **hashes}
+    kept = {name.removeprefix("data.") for name in OF_EVALUATIONS if name.startswith("data.")}
+    sections = {"data": chosen.data.model_dump(include=kept)}
+    sections |= {own: getattr(chosen, own).model_dump() for own in ("rollout", "validation", "engine")}
+    return _untrained(scale, policy, FOLDER + name, digest(hashes), sections)
+
+
+def _untrained(scale: str, policy: dict[str, str], source: str, content: str, sections: Mapping[str, Any]) -> RunConfig:
+    own = {
+        "scale": scale,
+        "method": "pretrain",
+        "seed": 0,
+        "policy": policy,
+        "data": {"source": source, "sha256": content},
+        "schedule": {"steps": 0},
+        "validation": {"every": 0},
+    }
+    return validate(merge(sections, own))

@@ -1,0 +1,289 @@
+"""Locks of folders: one process works in a folder, others wait and are told for whom.
+
+The operating system holds a lock for a process and lets go when that ends, however it ends. So no lock is ever stale:
+the file that a killed process leaves behind still names it, and is free for the next one.
+
+Files that are either there, whole, or not there: every write goes to a neighbour first and is renamed into place.
+"""
+
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from hpt.support.errors import HptError, RecordFault
+
+MANIFEST = "manifest.json"
+#: Ends of the hidden names of a folder being written, and of one that waits while its successor takes its place.
+_HALF, _ASIDE = ".half", ".replaced"
+#: Words by which PyTorch's C++ says that it could not write; the last where DeepSpeed made no folder, and said nothing.
+_OF_PYTORCH = ("inline_container", "PytorchStreamWriter", "iostream", "write", "Parent directory")
+
+
+def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` fill a temporary neighbour of ``path``, then rename it over ``path``.
+
+    A reader, or a process killed in between, sees the old file or the new one, never a half.
+
+    Raises:
+        HptError: the disk is full, the folder read-only ...: names the file; what was there before is untouched.
+    """
+    path = Path(path)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        write(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            with suppress(OSError):
+                temporary.unlink()
+        raise _cannot_write(path, error) from error
+
+
+@contextmanager
+def writing(path: Path) -> Generator[None]:
+    """Name the folder that libraries could not write into, in the words of `write_atomic`."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise _cannot_write(path, error) from error
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in _OF_PYTORCH):
+            raise
+        raise _cannot_write(path, error) from error
+
+
+def remove_half_written(folder: Path, besides: str = "") -> None:
+    """Remove what whoever was killed between writing a file and renaming it left; call it while holding ``folder``.
+
+    Args:
+        folder: whose files, at any depth, these are.
+        besides: a folder in it that others may be writing into meanwhile; it is left alone.
+    """
+    for stale in folder.rglob(".*.tmp"):
+        if stale.relative_to(folder).parts[0] != besides:
+            stale.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing(final: Path) -> Generator[Path]:
+    """Yield a neighbour of a folder to fill, then put it in the folder's place; a failure leaves the old folder.
+
+    One process at a time. At no moment is the old folder gone for good: it steps aside under a hidden name, from where
+    whoever comes after a killed process puts it back.
+    """
+    with locked(final.parent), writing(final):
+        _put_back(final.parent)
+        try:
+            scratch = Path(tempfile.mkdtemp(prefix=f".{final.name[:40]}.", suffix=_HALF, dir=final.parent))
+            yield scratch
+            scratch.chmod(0o755)
+            if final.exists():
+                final.rename(final.with_name(f".{final.name}{_ASIDE}"))
+            scratch.rename(final)
+        finally:
+            _put_back(final.parent)
+
+
+def _put_back(parent: Path) -> None:
+    """Put back what stepped aside and was not replaced; remove what was, and what is half-written."""
+    for aside in parent.glob(f".*{_ASIDE}"):
+        if not (final := parent / aside.name[1:].removesuffix(_ASIDE)).exists():
+            aside.rename(final)
+    for left in (*parent.glob(f".*{_ASIDE}"), *parent.glob(f".*{_HALF}")):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _cannot_write(path: Path, error: Exception) -> HptError:
+    why = getattr(error, "strerror", None) or str(error).splitlines()[0]
+    message = f"cannot write {path}: {why}; free space or make the folder writable, then run"
+    return HptError(f"{message} the same command again: everything finished so far is kept")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text, atomically."""
+    write_atomic(path, lambda temporary: temporary.write_text(text))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON, atomically."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON."""
+    try:
+        return json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise RecordFault(
+            f"{path} cannot be read ({error}); remove its folder and run the same command again"
+        ) from error
+
+
+def write_parquet(path: Path, frame: pd.DataFrame) -> None:
+    """Write a table, atomically, and small: records are committed.
+
+    Of a table of 40 columns and a few hundred rows, most is otherwise what Parquet and pandas say about its columns.
+    Floats go byte by byte, so that their exponents stand together (a dictionary of numbers that never recur is larger).
+    """
+    floats = [str(name) for name in frame.columns if pd.api.types.is_float_dtype(frame[name])]
+    rest = [str(name) for name in frame.columns if name not in floats]
+    write_atomic(path, lambda temporary: frame.to_parquet(
+        temporary, index=False, compression="zstd", compression_level=9, write_statistics=False, store_schema=False,
+        use_dictionary=rest, column_encoding=dict.fromkeys(floats, "BYTE_STREAM_SPLIT"),
+    ))  # fmt: skip
+
+
+def read_parquet(path: Path) -> pd.DataFrame:
+    """Read a table."""
+    try:
+        return pd.read_parquet(path)
+    except Exception as error:  # pyarrow raises a family of its own for damaged files
+        raise RecordFault(
+            f"{path} cannot be read ({error}); remove its folder and run the same command again"
+        ) from error
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file, hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_files(folder: Path, pattern: str) -> str:
+    """Return one SHA-256 over the names and contents of a folder's files that match ``pattern``."""
+    total = hashlib.sha256()
+    for path in sorted(folder.glob(pattern)):
+        total.update(f"{path.name}\0{sha256_file(path)}\n".encode())
+    return total.hexdigest()
+
+
+def write_manifest(folder: Path) -> None:
+    """Write the SHA-256 of every file below ``folder`` into its manifest."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != MANIFEST)
+    write_json(folder / MANIFEST, {str(path.relative_to(folder)): sha256_file(path) for path in files})
+
+
+def check_manifest(folder: Path) -> None:
+    """Compare every file of ``folder`` with its manifest."""
+    manifest: Mapping[str, str] = read_json(folder / MANIFEST)
+    for name, expected in manifest.items():
+        path = folder / name
+        if not path.is_file() or sha256_file(path) != expected:
+            raise RecordFault(f"{path} is missing or damaged: it is not what its manifest says was written")
+
+
+#: Name of a folder's lock file, and how often somebody who waits looks again, seconds.
+LOCK, LOOK_S = ".lock", 0.5
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a folder, or held it last; ``done``: and came to the end of what it did there."""
+
+    pid: int
+    machine: str
+    command: str
+    folder: str
+    done: bool = False
+
+    @classmethod
+    def this(cls) -> "Holder":
+        """Return this process."""
+        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        return cls(os.getpid(), os.uname().nodename, command, os.getcwd())
+
+    def __str__(self) -> str:
+        elsewhere = "" if self.machine == os.uname().nodename else f" on {self.machine}"
+        return f"process {self.pid}{elsewhere} ({self.command[:200]})"
+
+    @property
+    def at_work(self) -> bool:
+        """Whether it may still hold the folder: it is not done, and not known to have ended."""
+        here = self.machine == os.uname().nodename
+        return not self.done and not (here and not os.path.exists(f"/proc/{self.pid}"))
+
+
+def holder(folder: Path) -> Holder | None:
+    """Return who holds a folder, or held it last; None when nobody said so.
+
+    Example:
+        >>> holder(Path("/nowhere")) is None
+        True
+    """
+    try:
+        return Holder(**json.loads((folder / LOCK).read_text()))
+    except (OSError, ValueError, TypeError):  # being written this moment, or by a package of another version
+        return None
+
+
+def _tell(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def locked(folder: Path, wait: bool = True, tell: Callable[[str], None] = _tell) -> Generator[bool]:
+    """Hold ``folder`` against other processes.
+
+    Yields whether nothing is left to do: this very command, typed in the same place a second time, has waited here
+    until the first one was done.
+
+    Args:
+        folder: made if it is not there.
+        wait: until whoever holds it is done; otherwise another holder is an error.
+        tell: is told for whom, each time that changes; default: standard error.
+
+    Raises:
+        HptError: another process holds it and ``wait`` is off, or the folder cannot be written to.
+    """
+    own, waited = Holder.this(), False
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock, told = FileLock(folder / LOCK), ""
+        while not lock.is_locked:
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                waited, other = True, str(holder(folder) or "another process")
+                if not wait:
+                    raise HptError(f"{folder} is being worked on by {other}; wait for it or stop it") from None
+                if other != told:
+                    tell(f"{folder} is being worked on by {other}: waiting for it to end; Ctrl-C stops waiting")
+                    told = other
+                time.sleep(LOOK_S)
+    except OSError as error:
+        message = f"cannot write {folder / LOCK}: {error.strerror or error}"
+        raise HptError(f"{message}; make the folder writable, then run the same command again") from error
+    try:
+        before = holder(folder)
+        _write(folder, own)
+        yield waited and before is not None and before == replace(own, pid=before.pid, done=True)
+        _write(folder, replace(own, done=True))
+    finally:
+        lock.release()
+
+
+def _write(folder: Path, own: Holder) -> None:
+    with suppress(OSError):  # a full disk costs the name alone; the folder may be gone, too: `hpt runs remove`
+        (folder / LOCK).write_text(json.dumps(asdict(own)) + "\n")

@@ -1,1 +1,0 @@
-"""Problems, demonstrations, benchmarks and prompts; `graded` is the synthetic world."""

@@ -1,0 +1,16 @@
+"""Algorithm 1, on DeepSpeed with vLLM rollouts.
+
+    trainer.py         Algorithm 1                       start reading at `Trainer.train`
+    sampler.py         vLLM: draws every response        the only module that imports it
+    engine.py          DeepSpeed: forward, backward, one guarded step
+    policy.py          the model with a chunked output head
+    batches.py         trajectories laid into micro-batches
+    guards.py          sampler against trainer log-probs; steps that went wrong
+    checkpoint.py      everything a run needs to continue to identical records
+    shards.py          an optimiser's state written by some ranks and read by others
+    ranks.py           several processes: launching, joining, watching each other
+    metrics.py         every number a run records
+    bases.py           base models of the synthetic world, trained with the SFT row
+
+It knows no table, figure or claim, and writes only into the folder it is given.
+"""

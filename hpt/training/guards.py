@@ -1,0 +1,196 @@
+"""Log-probs of rollouts that somebody else than the sampler reports, and the gap between the two reports.
+
+The gap is the guard against wrong weights: at equal weights sampler and trainer agree to rounding. It is taken on
+rollouts where a step has some (`check_untrained`, `Updater.update`), and on responses drawn for it before answers are
+sampled that nobody trains on (`Trainer.check_sampler`). So every transfer of weights is followed by a check, whatever
+the method.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+
+from hpt.methods.mixture import DEMONSTRATION, Trajectory, WeightedTrajectory
+from hpt.support.errors import ConfigError, TrainingFault
+from hpt.training.batches import collate
+from hpt.training.engine import Gap, gap_of
+from hpt.training.policy import forward_micro_batch
+
+if TYPE_CHECKING:
+    from hpt.config.run_config import RunConfig
+    from hpt.methods.mixture import Assembled, QuestionBatch
+    from hpt.training.engine import PolicyEngine, Updater
+
+Item = TypeVar("Item")
+
+#: Bound of the mean gap, nats per token, by ``policy.dtype``. Rounding moves single improbable tokens far (5 nats are
+#: allowed at scale full) and the mean hardly: on SmolLM2-135M by 2e-5 in float32 and 0.04 in bfloat16, where an output
+#: head that is a single update of rate 1e-5 behind moves it by 1.4e-3. What is smaller than bfloat16's rounding shows
+#: when it has grown; that no transfer was left out altogether is compared exactly, by versions.
+MEAN_BOUNDS = {"float32": 1e-3, "bfloat16": 0.1}
+#: Tokens of a response, or of a prompt, that is looked at for the comparison alone.
+PROBE_TOKENS = 32
+
+
+class LogprobGap:
+    """What was seen of the gap on the rollouts of one step, before its first optimiser step.
+
+    Args:
+        config: its bounds are ``rollout.max_logprob_gap`` for every token of a rollout, which
+            ``diagnostics.rollouts_over_gap`` rollouts may exceed, and ``diagnostics.max_mean_logprob_gap``.
+        step: rollout batch number.
+
+    Example:
+        >>> from hpt.config.run_config import RunConfig
+        >>> seen = LogprobGap(RunConfig(), step=3)
+        >>> seen.see([(2e-6, 4e-6, 8), (1e-6, 2e-6, 4)])
+        >>> seen.rollouts, seen.largest, seen.mean
+        (2, 2e-06, 5e-07)
+    """
+
+    def __init__(self, config: "RunConfig", step: int) -> None:
+        self.bound, self.allowed = config.rollout.max_logprob_gap, config.diagnostics.rollouts_over_gap
+        self.mean_bound = config.diagnostics.max_mean_logprob_gap or MEAN_BOUNDS[config.policy.dtype]
+        self.step, self.seen = step, np.zeros((0, 3))
+
+    @property
+    def rollouts(self) -> int:
+        """How many rollouts were looked at."""
+        return len(self.seen)
+
+    @property
+    def largest(self) -> float:
+        """Largest |sampler - trainer| log-prob, nats; nan before anything was seen."""
+        return float(self.seen[:, 0].max()) if len(self.seen) else float("nan")
+
+    @property
+    def mean(self) -> float:
+        """Mean |sampler - trainer| log-prob over tokens, nats; nan before anything was seen."""
+        return float(self.seen[:, 1].sum() / self.seen[:, 2].sum()) if len(self.seen) else float("nan")
+
+    def see(self, gaps: Sequence[Gap]) -> None:
+        """Add what `gap_of` found on some rollouts; call it before the optimiser steps.
+
+        Raises:
+            TrainingFault: a bound is exceeded, or a gap is no number: training on stale weights is refused.
+        """
+        if not gaps:
+            return
+        self.seen = np.concatenate([self.seen, gaps])
+        told = (
+            f"step {self.step}: sampler and trainer log-probs differ by {self.mean:.3g} nats on average and by "
+            f"{self.largest:.3g} at most on {self.rollouts} rollouts; allowed is"
+        )
+        if not self.mean <= self.mean_bound:
+            told += f" diagnostics.max_mean_logprob_gap = {self.mean_bound:g}"
+            raise TrainingFault(f"{told}. Rounding does not reach it: the sampler computes with other weights, or "
+                                "otherwise, than the trainer")  # fmt: skip
+        over = int((~(self.seen[:, 0] <= self.bound)).sum())
+        if over > self.allowed:
+            told += f" rollout.max_logprob_gap = {self.bound:g}"
+            raise TrainingFault(f"{told}. The same command draws the same again; to train on it, add "
+                                f"--set diagnostics.rollouts_over_gap={over}, with which the run goes on")  # fmt: skip
+
+
+def spread_sample(items: Sequence[Item], at_least: int) -> list[Item]:
+    """Return at least so many of the items (all, where there are fewer), taken at even distances.
+
+    Example:
+        >>> spread_sample("abcdef", 3)
+        ['a', 'c', 'e']
+    """
+    return list(items[:: max(1, len(items) // max(1, at_least))])
+
+
+def check_untrained(
+    batch: Sequence["QuestionBatch"], assembled: "Assembled", config: "RunConfig", updater: "Updater", gap: LogprobGap
+) -> None:
+    """Compare sampler and trainer on rollouts that the first update leaves out: at least as many as configured.
+
+    Those it trains on are compared in its own forward passes, see `Updater.update`.
+
+    Raises:
+        TrainingFault: they are too far apart.
+    """
+    first = {id(item.trajectory) for item in assembled.updates[0]}
+    others = [rollout for question in batch for rollout in question.rollouts if id(rollout) not in first]
+    compare(updater, spread_sample(others, config.rollout.gap_check_rollouts), gap)
+
+
+def with_trainer_logprobs(
+    batch: list["QuestionBatch"], config: "RunConfig", updater: "Updater", gap: LogprobGap
+) -> list["QuestionBatch"]:
+    """With ``rollout.old_logprobs = trainer``, put the trainer's log pi_old in the place of the sampler's.
+
+    In bfloat16 the two engines round differently, and a ratio that starts away from 1 would be their noise.
+
+    Raises:
+        TrainingFault: they are too far apart.
+    """
+    rollouts = [rollout for question in batch for rollout in question.rollouts]
+    if config.rollout.old_logprobs == "sampler" or not rollouts:
+        return batch
+    found = compare(updater, rollouts, gap)
+    return _with_rollouts(batch, lambda r: replace(r, old_logprobs=found[id(r)]))
+
+
+def with_reference(
+    batch: list["QuestionBatch"], config: "RunConfig", updater: "Updater", reference: Any
+) -> list["QuestionBatch"]:
+    """With a KL term in the advantage, give every rollout the frozen policy's log-probs (Appendix B.2)."""
+    settings = config.estimator
+    if not settings.kl_coefficient or settings.kl_term == "loss":
+        return batch
+    rollouts = [WeightedTrajectory(rollout, ()) for question in batch for rollout in question.rollouts]
+    found = updater.logprobs(rollouts, reference)
+    return _with_rollouts(batch, lambda rollout: replace(rollout, reference_logprobs=found[id(rollout)]))
+
+
+def compare(updater: "Updater", rollouts: Sequence[Trajectory], gap: LogprobGap) -> dict[int, np.ndarray]:
+    """Return the trainer's log-probs of rollouts by ``id``, once ``gap`` has seen how far the sampler's are off.
+
+    Raises:
+        TrainingFault: they are too far apart.
+    """
+    found = updater.logprobs([WeightedTrajectory(rollout, ()) for rollout in rollouts])
+    gap.see([gap_of(found[id(rollout)], rollout.old_logprobs) for rollout in rollouts])
+    return found
+
+
+@torch.no_grad()
+def check_own_forward(engine: "PolicyEngine", prompts: Sequence[np.ndarray], config: "RunConfig") -> None:
+    """Compare the log-probs this package computes with those of the model's own forward pass, before it is trained.
+
+    Args:
+        engine: holds the policy; all ranks call it with the same prompts.
+        prompts: token ids of some questions; each is read twice in a row, the second time as the response.
+        config: its layout and bounds.
+
+    Raises:
+        ConfigError: the family does something to its logits, or to packed rows, that the package does not know.
+    """
+    from hpt.training.engine import move
+
+    tokens = [prompt[:PROBE_TOKENS] for prompt in prompts]
+    items = [
+        WeightedTrajectory(Trajectory("", i, DEMONSTRATION, own, own, np.zeros(len(own), np.float32), 0.0, -1), ())
+        for i, own in enumerate(tokens)
+    ]
+
+    def logprobs(layout: str, own: bool) -> np.ndarray:
+        batch = move(collate(items, 0, layout), engine.device)
+        return forward_micro_batch(engine, batch, layout, config.rollout.temperature, own)[0].float().cpu().numpy()
+
+    largest, total, count = gap_of(logprobs(engine.settings.layout, own=False), logprobs("padded", own=True))
+    bounds = LogprobGap(config, 0)
+    if not (total / count <= bounds.mean_bound and largest <= bounds.bound):
+        allowed = f"a model whose own log-probs the package finds: {type(engine.module.model).__name__}'s differ by "
+        remedy = "use a model of another family; `hpt.training.policy.ChunkedHead` says what is known of heads"
+        raise ConfigError("policy.path", config.policy.path, f"{allowed}{total / count:.2g} nats on average", remedy)
+
+
+def _with_rollouts(batch: list["QuestionBatch"], change: Callable[[Trajectory], Trajectory]) -> list["QuestionBatch"]:
+    return [replace(question, rollouts=tuple(map(change, question.rollouts))) for question in batch]

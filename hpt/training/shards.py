@@ -1,0 +1,127 @@
+"""The state of a run under ZeRO in whole parameters, so that it can go on with another number of ranks.
+
+DeepSpeed's own checkpoints hold what each rank happened to keep and can be read by the same number of ranks alone. Here
+every parameter is gathered for a moment and written, with its optimiser state, by the rank whose turn it is: as many
+files as ranks, no rank ever holds more than one parameter besides its share of the file, and nothing in a file depends
+on how many ranks wrote it. All of it is 32-bit, also where the model computes in bfloat16, so that going on with the
+same number of ranks changes no bit.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hpt.support.errors import RecordFault
+
+_WEIGHT = "weight"
+
+
+def save_shards(module: nn.Module, optimizer: Any, zero_optimizer: Any, folder: Path, rank: int, ranks: int) -> None:
+    """Write this rank's share of weights and optimiser state; all ranks call it.
+
+    Args:
+        module: under ZeRO 1, 2 or 3.
+        optimizer: the one inside DeepSpeed's.
+        zero_optimizer: DeepSpeed's, around ``optimizer``.
+        folder: where ``shard-<rank>-of-<ranks>.safetensors`` is written.
+        rank, ranks: who this is.
+    """
+    from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+    from safetensors.torch import save_file
+
+    own: dict[str, Tensor] = {}
+    moments = _moments(optimizer)
+    if not _is_partitioned(module):  # DeepSpeed looked for the moments once, after an update that may have been skipped
+        zero_optimizer._hp_optimizer_states_linked = False
+        zero_optimizer._lazy_init_hp_params_optimizer_state()
+    for index, (name, parameter) in enumerate(module.named_parameters()):
+        for kind in (_WEIGHT, *moments):
+            whole = (
+                safe_get_full_fp32_param(parameter)
+                if kind == _WEIGHT
+                else safe_get_full_optimizer_state(parameter, kind)
+            )
+            assert whole is not None
+            if index % ranks == rank:
+                own[f"{kind}:{name}"] = whole.detach().to("cpu", copy=True).contiguous()
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"shard-{rank:03d}-of-{ranks:03d}.safetensors"
+    save_file(own, file, metadata={"updates": repr(_updates(optimizer))})
+
+
+def load_shards(module: nn.Module, optimizer: Any, zero_optimizer: Any, folder: Path, rank: int) -> None:
+    """Read what `save_shards` wrote on any number of ranks; all ranks call it.
+
+    Args:
+        module, optimizer, zero_optimizer, folder, rank: as for `save_shards`.
+
+    Raises:
+        RecordFault: no files, or some of them missing.
+    """
+    from deepspeed import utils, zero
+    from safetensors import safe_open
+
+    files = sorted(folder.glob("shard-*-of-*.safetensors"))
+    if not files or len(files) != int(files[0].stem.rpartition("-")[2]):
+        raise RecordFault(f"{folder}: {len(files)} shards, not all of them; remove this checkpoint and the one before "
+                          "is used")  # fmt: skip
+    handles = [safe_open(file, "pt") for file in files]
+    place = {key: handle for handle in handles for key in handle.keys()}  # noqa: SIM118, a handle is no mapping
+    moments = sorted({key.partition(":")[0] for key in place} - {_WEIGHT})
+    partitioned = _is_partitioned(module)
+    # what the optimiser works on: flat 32-bit tensors, a part of each on every rank; at ZeRO-3 only within a step
+    groups = [own for group in optimizer.param_groups for own in group["params"]]
+    flat = zero_optimizer.fp32_partitioned_groups_flat if partitioned else groups
+    if moments:
+        _make_room(optimizer, flat, moments, float(handles[0].metadata()["updates"]))
+    if not partitioned:
+        zero_optimizer._lazy_init_hp_params_optimizer_state()
+    for name, parameter in module.named_parameters():
+        values = {kind: place[f"{kind}:{name}"].get_tensor(f"{kind}:{name}") for kind in (_WEIGHT, *moments)}
+        for kind, whole in values.items():
+            if partitioned:
+                own = _partition(whole, parameter, rank)
+                if kind == _WEIGHT:
+                    utils.safe_set_local_fp32_param(parameter, own)
+                else:
+                    utils.safe_set_local_optimizer_state(parameter, own, kind)
+            elif kind == _WEIGHT:
+                utils.safe_set_full_fp32_param(parameter, whole)
+            else:
+                utils.safe_set_full_optimizer_state(parameter, whole, kind)
+        # what computes, in bfloat16 perhaps, is another copy than the 32-bit one
+        with zero.GatheredParameters([parameter], modifier_rank=0, enabled=partitioned):
+            if rank == 0 or not partitioned:
+                parameter.data.copy_(values[_WEIGHT])
+
+
+def _is_partitioned(module: nn.Module) -> bool:
+    """Whether it is under ZeRO-3."""
+    return all(hasattr(parameter, "ds_tensor") for parameter in module.parameters())
+
+
+def _make_room(optimizer: Any, flat: list[Tensor], moments: list[str], updates: float) -> None:
+    """Give a new optimiser the state it would have after ``updates`` steps, with zeros for what is filled in next."""
+    for own in flat:
+        optimizer.state[own] = {name: torch.zeros_like(own) for name in moments}
+        optimizer.state[own]["step"] = torch.tensor(updates)
+
+
+def _partition(whole: Tensor, parameter: Any, rank: int) -> Tensor:
+    """This rank's part of a parameter; the last one is padded with zeros."""
+    size = parameter.ds_tensor.numel()
+    flat = whole.flatten()[rank * size : (rank + 1) * size]
+    return torch.nn.functional.pad(flat, (0, size - flat.numel()))
+
+
+def _moments(optimizer: Any) -> list[str]:
+    """Names of the optimiser's tensors that have an entry per weight; none before the first step."""
+    state = next(iter(optimizer.state.values()), {})
+    return sorted(name for name, value in state.items() if torch.is_tensor(value) and value.ndim > 0)
+
+
+def _updates(optimizer: Any) -> float:
+    """Updates the optimiser counts, for its bias correction."""
+    return float(next(iter(optimizer.state.values()), {}).get("step", 0.0))
