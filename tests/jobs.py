@@ -27,7 +27,8 @@ from hpt.training.metrics import timing_columns
 _PRELOAD = [
     "torch", "transformers.models.qwen2.modeling_qwen2", "deepspeed", "vllm", "vllm.v1.engine.llm_engine",
     "vllm.v1.worker.cpu_worker", "vllm.model_executor.models.qwen2", "torch._inductor.compile_fx", "pyarrow.parquet",
-    "hpt.runs.job", "hpt.training.trainer", "hpt.training.bases", "hpt.training.checkpoint", "hpt.rewards.workers", "hpt.data.world.sets",
+    "hpt.runs.job", "hpt.training.trainer", "hpt.training.bases", "hpt.training.checkpoint", "hpt.rewards.workers",
+    "hpt.data.world.sets",
 ]  # fmt: skip
 #: (module, class, method): the phases of a step and of what surrounds it.
 _PHASES = (

@@ -44,7 +44,7 @@ from tests.fabricated import fabricate
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Where the plan of a scale is shown.
-SHOWN = {"full": ROOT / "README.md", "gpu": ROOT / "docs" / "gpu_scale.md"}
+SHOWN = {"full": ROOT / "docs" / "full_scale.md", "gpu": ROOT / "docs" / "gpu_scale.md"}
 
 
 def full(method: str = "hpt", policy: str = "strong", **settings: Any) -> RunConfig:

@@ -1,1 +1,14 @@
-"""Public data sets: where they come from, how a row becomes a `Problem`, and what is checked on loading."""
+"""Questions and demonstrations: the synthetic world, public sets, a user's files; prompts; model folders.
+
+    problems.py        a question with its answer and demonstration      start reading here
+    prompts.py         templates, and from questions to tokens
+    sources.py         which questions a run trains on and is evaluated on
+    files.py           rows of files and of hub sets, and the column names that are known
+    public.py          the paper's public sets, as data
+    store.py           public sets on this disk, with their hashes
+    models.py          model folders: checking, hashing, fetching
+    leakage.py         training questions that are also test questions
+    world/             graded arithmetic and its base models
+
+It never samples and never trains.
+"""

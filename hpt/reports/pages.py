@@ -153,7 +153,7 @@ def style_sheet() -> str:
 
 
 def page_environment() -> Any:
-    """Return the jinja environment of ``hpt/reports/templates``: HTML is escaped; Markdown goes through the filter md."""
+    """Return the environment of ``hpt/reports/templates``: HTML is escaped; Markdown goes through the filter md."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(

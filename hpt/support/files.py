@@ -18,12 +18,14 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from filelock import FileLock, Timeout
 
 from hpt.support.errors import HptError, RecordFault
+
+if TYPE_CHECKING:  # the command line locks folders and must not wait for pandas
+    import pandas as pd
 
 MANIFEST = "manifest.json"
 #: Ends of the hidden names of a folder being written, and of one that waits while its successor takes its place.
@@ -141,12 +143,14 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
-def write_parquet(path: Path, frame: pd.DataFrame) -> None:
+def write_parquet(path: Path, frame: "pd.DataFrame") -> None:
     """Write a table, atomically, and small: records are committed.
 
     Of a table of 40 columns and a few hundred rows, most is otherwise what Parquet and pandas say about its columns.
     Floats go byte by byte, so that their exponents stand together (a dictionary of numbers that never recur is larger).
     """
+    import pandas as pd
+
     floats = [str(name) for name in frame.columns if pd.api.types.is_float_dtype(frame[name])]
     rest = [str(name) for name in frame.columns if name not in floats]
     write_atomic(path, lambda temporary: frame.to_parquet(
@@ -155,8 +159,10 @@ def write_parquet(path: Path, frame: pd.DataFrame) -> None:
     ))  # fmt: skip
 
 
-def read_parquet(path: Path) -> pd.DataFrame:
+def read_parquet(path: Path) -> "pd.DataFrame":
     """Read a table."""
+    import pandas as pd
+
     try:
         return pd.read_parquet(path)
     except Exception as error:  # pyarrow raises a family of its own for damaged files

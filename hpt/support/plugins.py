@@ -102,8 +102,8 @@ def checked(function: Callable[..., Any], field: str, name: str, arguments: Sequ
         >>> import numpy as np
         >>> checked(lambda n: np.ones(n), "aggregation", "mine:scales", [3], np.zeros(2))
         Traceback (most recent call last):
-        hpt.support.errors.ConfigError: aggregation = 'mine:scales': allowed is a ndarray of shape (2,), float64, finite, \
-without gradient; correct it: it returned shape (3,)
+        hpt.support.errors.ConfigError: aggregation = 'mine:scales': allowed is a ndarray of shape (2,), float64, \
+finite, without gradient; correct it: it returned shape (3,)
     """
     try:
         returned = function(*arguments)
