@@ -88,7 +88,7 @@ class Sampler:
 
     def __init__(self, folder: str, settings: RolloutSettings, dtype: str = "float32", ranks: int = 1) -> None:
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the engine must share this process's weights and group
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(settings.cache_gib))
+        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(settings.cache_gib)
         # "auto" pins each process to cores of its own choosing, and two runs side by side choose the same one
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")

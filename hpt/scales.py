@@ -146,7 +146,13 @@ def build_config(
     check_scale(scale)
     if recipe not in RECIPES:
         raise ConfigError("recipe", recipe, "one of " + ", ".join(RECIPES), "choose one of these")
-    names = {"method": method, "scale": scale, "recipe": recipe, "seed": seed, "policy": {"name": policy}}
+    names: dict[str, Any] = {
+        "method": method,
+        "scale": scale,
+        "recipe": recipe,
+        "seed": seed,
+        "policy": {"name": policy},
+    }
     given = nest(settings or {})
     # what the names lead to is known once they are resolved, and they are read from modules as they are now
     refresh([method, *_texts(given)])

@@ -18,9 +18,7 @@ from hpt.errors import RecordFault
 _WEIGHT = "weight"
 
 
-def save_shards(
-    module: nn.Module, optimizer: Any, zero_optimizer: Any, folder: Path, rank: int, ranks: int
-) -> None:
+def save_shards(module: nn.Module, optimizer: Any, zero_optimizer: Any, folder: Path, rank: int, ranks: int) -> None:
     """Write this rank's share of weights and optimiser state; all ranks call it.
 
     Args:
@@ -73,9 +71,12 @@ def load_shards(module: nn.Module, optimizer: Any, zero_optimizer: Any, folder: 
     place = {key: handle for handle in handles for key in handle.keys()}  # noqa: SIM118, a handle is no mapping
     moments = sorted({key.partition(":")[0] for key in place} - {_WEIGHT})
     partitioned = _is_partitioned(module)
-    # what the optimiser works on: flat 32-bit tensors, a part of each on every rank; at ZeRO-3 it has them in a step only
-    groups = [own for group in optimizer.param_groups for own in group["params"]]
-    flat = zero_optimizer.fp32_partitioned_groups_flat if partitioned else groups
+    # what the optimiser works on: flat 32-bit tensors, a part of each on every rank; at ZeRO-3 it is lent them to step
+    flat = (
+        zero_optimizer.fp32_partitioned_groups_flat
+        if partitioned
+        else [own for group in optimizer.param_groups for own in group["params"]]
+    )
     if moments:
         _make_room(optimizer, flat, moments, float(handles[0].metadata()["updates"]))
     if not partitioned:

@@ -450,7 +450,9 @@ def test_dropout_of_a_models_configuration_is_never_applied(
 ) -> None:
     _, _, items = engine_and_updater(0)
     plain = with_dropout().eval()
-    engine = PolicyEngine(with_dropout().eval(), EngineSettings(gradient_checkpointing=checkpointing), OptimizerSettings())
+    engine = PolicyEngine(
+        with_dropout().eval(), EngineSettings(gradient_checkpointing=checkpointing), OptimizerSettings()
+    )
     said = "attention_dropout = 0.5, resid_dropout = 0.5, embed_dropout = 0.5"
     assert f"dropout of the model is not applied ({said})" in capsys.readouterr().err
     updater = Updater(engine, [ROWS["sft"]])

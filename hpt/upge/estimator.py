@@ -243,9 +243,7 @@ def upge_loss(streams: TokenStreams, components: Sequence[Component]) -> UpgeRes
     return UpgeResult(-(total * streams.logprobs).sum(), total, metrics)
 
 
-def _sums(
-    streams: TokenStreams, mask: Tensor, ratio: Tensor, weights: Tensor, acts: Tensor
-) -> dict[str, Tensor]:
+def _sums(streams: TokenStreams, mask: Tensor, ratio: Tensor, weights: Tensor, acts: Tensor) -> dict[str, Tensor]:
     log_ratio = streams.logprobs.detach() - streams.old_logprobs
     quantities = {
         "tokens": acts,
