@@ -1,4 +1,4 @@
-"""Does an algorithm of one's own do what it should? Its gradient against finite differences, and what it may not do.
+"""Does a custom algorithm do what it should? Its gradient against finite differences, and what it may not do.
 
 Checked is what training relies on: parts that say one finite number per token and keep out of the gradient, the same
 gradient however the step is cut into micro-batches, whatever else is in one (another row's trajectories, the filler
@@ -70,21 +70,22 @@ class GradientReport:
     @property
     def ok(self) -> bool:
         """Whether every check holds."""
-        return all(own.ok for own in self.findings)
+        return all(finding.ok for finding in self.findings)
 
     def raise_if_failed(self) -> None:
         """Raise the first thing that does not hold."""
-        for own in self.findings:
-            if not own.ok:
-                raise ConfigError(f"{own.subject}: {own.check}", own.found, own.allowed, f"correct {self.name}")
+        for found in self.findings:
+            if not found.ok:
+                raise ConfigError(f"{found.subject}: {found.check}", found.found, found.allowed, f"correct {self.name}")
 
     def __str__(self) -> str:
-        lines = [f"{'ok  ' if own.ok else 'FAIL'}  {own.subject}: {own.check}: {own.found}"
-                 + ("" if own.ok else f" (allowed: {own.allowed})") for own in self.findings]  # fmt: skip
+        lines = [f"{'ok  ' if line.ok else 'FAIL'}  {line.subject}: {line.check}: {line.found}"
+                 + ("" if line.ok else f" (allowed: {line.allowed})") for line in self.findings]  # fmt: skip
         return "\n".join([f"{self.name}: {'all checks hold' if self.ok else 'NOT as it should be'}", *lines])
 
     def _repr_html_(self) -> str:
-        rows = [(own.subject, own.check, own.found, own.allowed, "ok" if own.ok else "FAILS") for own in self.findings]
+        rows = [(line.subject, line.check, line.found, line.allowed, "ok" if line.ok else "FAILS")
+                for line in self.findings]  # fmt: skip
         return str(plain_table(("of", "check", "found", "allowed", ""), rows))
 
 
@@ -158,7 +159,7 @@ def _row_findings(row: Row, data: Data, seed: int) -> list[Finding]:
     except HptError as error:
         return [Finding(subject, "advantages and aggregation", str(error), "as hpt.upge says", False)]
     findings = [_part_finding(row, world, subject, dtype) for dtype in (torch.float64, torch.float32)]
-    if not all(own.ok for own in findings):
+    if not all(finding.ok for finding in findings):
         return findings  # nothing below could be computed
     return [
         *findings,
@@ -206,7 +207,7 @@ def _part_finding(row: Row, world: World, subject: str, dtype: torch.dtype) -> F
 def _repeats(row: Row, world: World, subject: str) -> Finding:
     everyone = list(range(len(world.tokens)))
     streams, part = streams_of(world, everyone), component_of(world, row, everyone)
-    before = [own.detach().clone() for own in (streams.logprobs, streams.entropies, streams.old_logprobs)]
+    before = [given.detach().clone() for given in (streams.logprobs, streams.entropies, streams.old_logprobs)]
     once, again = (upge_loss(streams, [part]).weights for _ in range(2))
     untouched = all(
         bool(torch.equal(a, b.detach()))
@@ -239,7 +240,7 @@ def _against_differences(row: Row, world: World, subject: str, seed: int) -> Fin
     for _ in range(DIRECTIONS):
         direction = {name: torch.randn(value.shape, generator=generator, dtype=torch.float64)
                      for name, value in world.policy.items()}  # fmt: skip
-        flat = torch.cat([own.flatten() for own in direction.values()])
+        flat = torch.cat([values.flatten() for values in direction.values()])
         sides = [
             streams_of(world, everyone, {name: (value + sign * STEP * direction[name]).detach()
                                          for name, value in world.policy.items()}).logprobs
@@ -256,7 +257,7 @@ def _over_splits(row: Row, world: World, subject: str) -> Finding:
     everyone = list(range(len(world.tokens)))
     whole = upge_gradient(world, [row])
     single = [upge_gradient(world, [row], [[index]]) for index in everyone]
-    size = sum(float(own.norm()) for own in single)
+    size = sum(float(gradient.norm()) for gradient in single)
     halves = [everyone[:7], everyone[7:]]
     ways = [[[index] for index in everyone], [everyone[::2], everyone[1::2]], [everyone[::-1]], halves]
     gaps = [float((upge_gradient(world, [row], way) - whole).norm()) / max(size, 1e-300) for way in ways]

@@ -62,10 +62,10 @@ def make_case(name: str) -> Case:
         >>> len(make_case("tabular-5-4").pi)
         625
     """
-    return case(*CASES[name])
+    return random_case(*CASES[name])
 
 
-def case(kind: type[ExactPolicy], vocabulary: int, length: int, ends: bool, seed: int, spread: float) -> Case:
+def random_case(kind: type[ExactPolicy], vocabulary: int, length: int, ends: bool, seed: int, spread: float) -> Case:
     """Return a case of a policy, with rewards of 0 and 1 and a demonstrator that never writes half of the answers."""
     space = TrajectorySpace.of(vocabulary, length, ends)
     policy = kind(space)  # type: ignore[call-arg]
@@ -83,59 +83,59 @@ def some_law(space: TrajectorySpace, seed: int, zeros: int = 0) -> Tensor:
     return weights / weights.sum()
 
 
-def some_values(own: Case) -> Tensor:
+def some_values(case: Case) -> Tensor:
     """Return a random function of trajectories, [K]."""
-    return torch.from_numpy(np.random.default_rng(11).normal(size=len(own.pi)))
+    return torch.from_numpy(np.random.default_rng(11).normal(size=len(case.pi)))
 
 
-def references(own: Case) -> dict[str, Tensor]:
+def references(case: Case) -> dict[str, Tensor]:
     """Return reference policies that cover the policy, [K] each."""
-    space = own.policy.space
+    space = case.policy.space
     return {
-        "pi": own.pi,
-        "pi_old": own.pi_old,
+        "pi": case.pi,
+        "pi_old": case.pi_old,
         "uniform": torch.full((len(space),), 1 / len(space), dtype=torch.float64),
-        "mixture of pi_old and pi_beta": 0.5 * own.pi_old + 0.5 * own.question.demonstrator,
+        "mixture of pi_old and pi_beta": 0.5 * case.pi_old + 0.5 * case.question.demonstrator,
     }
 
 
-def without_demonstrations(own: Case) -> Tensor:
+def without_demonstrations(case: Case) -> Tensor:
     """Return pi_old without the likelier half of the demonstrations, [K]: it cannot carry Eq. 4's SFT term."""
-    partial = torch.where(own.question.demonstrator > own.question.demonstrator.median(), 0.0, own.pi_old)
+    partial = torch.where(case.question.demonstrator > case.question.demonstrator.median(), 0.0, case.pi_old)
     return partial / partial.sum()
 
 
-def every_trajectory(own: Case, per_trajectory: Tensor) -> tuple[TokenStreams, Tensor]:
+def every_trajectory(case: Case, per_trajectory: Tensor) -> tuple[TokenStreams, Tensor]:
     """Return all K trajectories as one micro-batch, and a number per trajectory spread over its tokens."""
-    space = own.policy.space
+    space = case.policy.space
     on = space.mask.bool()
-    now, before = (token_logprobs(own.policy, theta).detach() for theta in (own.parameters, own.old_parameters))
+    now, before = (token_logprobs(case.policy, theta).detach() for theta in (case.parameters, case.old_parameters))
     owner = torch.arange(len(space))[:, None].expand_as(space.pair)[on]
-    entropies = token_entropies(own.policy, own.parameters).detach()[space.state[on]]
+    entropies = token_entropies(case.policy, case.parameters).detach()[space.state[on]]
     streams = TokenStreams(now[space.pair[on]], entropies, before[space.pair[on]], owner, len(space))
     return streams, per_trajectory[owner]
 
 
-def token_weighted(own: Case, weights: Tensor, sampled_from: Tensor) -> Tensor:
+def token_weighted(case: Case, weights: Tensor, sampled_from: Tensor) -> Tensor:
     """Return E_s of sum_t weight_t grad log pi_t, [D]; weights of all tokens as `every_trajectory` orders them."""
-    space = own.policy.space
+    space = case.policy.space
     on = space.mask.bool()
     owner = torch.arange(len(space))[:, None].expand_as(space.pair)[on]
     per_pair = torch.zeros(len(space.prefixes) * space.vocabulary, dtype=torch.float64)
     per_pair.index_add_(0, space.pair[on], weights * sampled_from[owner])
-    return per_pair @ own.token_scores
+    return per_pair @ case.token_scores
 
 
-def token_surrogate(own: Case, advantage: Tensor, eps: float | None) -> Tensor:
+def token_surrogate(case: Case, advantage: Tensor, eps: float | None) -> Tensor:
     """Return grad E_old[sum_t min(r_t A, clip(r_t) A)], [D], by autograd; without ``eps`` of r_t A alone."""
-    space = own.policy.space
-    before = token_logprobs(own.policy, own.old_parameters).detach()
+    space = case.policy.space
+    before = token_logprobs(case.policy, case.old_parameters).detach()
 
     def surrogate(leaf: Tensor) -> Tensor:
-        ratio = (token_logprobs(own.policy, leaf) - before).exp()[space.pair]
+        ratio = (token_logprobs(case.policy, leaf) - before).exp()[space.pair]
         value = ratio * advantage[:, None]
         if eps is not None:
             value = torch.minimum(value, ratio.clamp(1 - eps, 1 + eps) * advantage[:, None])
-        return (own.pi_old[:, None] * space.mask * value).sum()
+        return (case.pi_old[:, None] * space.mask * value).sum()
 
-    return own.gradient(surrogate)
+    return case.gradient(surrogate)
