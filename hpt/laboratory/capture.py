@@ -59,32 +59,32 @@ def capture(folder: RunFolder) -> dict[str, Any]:
         rollouts = trainer.sample(questions)
         batch = trainer.weigh_questions(questions, rollouts, trainer.verify(questions, rollouts))
         assembled = assemble(batch, trainer.method, config, step, 0.0)
-        rewards = {question.problem_id: [own.reward for own in question.rollouts] for question in batch}
-        mixed = [own for own in assembled.questions[1] if 0 < np.mean(rewards[own.problem_id]) < 1]
+        rewards = {question.problem_id: [rollout.reward for rollout in question.rollouts] for question in batch}
+        mixed = [question for question in assembled.questions[1] if 0 < np.mean(rewards[question.problem_id]) < 1]
         if not mixed:
             raise HptError(f"step {step} of {folder.path.name} has no question with right and wrong answers")
         # the one nearest to half right: with one right of eight, a single answer would carry all colours
-        chosen = min(mixed, key=lambda own: abs(np.mean(rewards[own.problem_id]) - 0.5))
+        chosen = min(mixed, key=lambda question: abs(np.mean(rewards[question.problem_id]) - 0.5))
         assert chosen.demonstration is not None
         trainer.updater.update(assembled.updates[0], config.optimizer.learning_rate)
         trajectories = [*chosen.rollouts, chosen.demonstration]
-        now = trainer.updater.logprobs([WeightedTrajectory(own, ()) for own in trajectories])
+        now = trainer.updater.logprobs([WeightedTrajectory(trajectory, ()) for trajectory in trajectories])
 
-        def shown(own: Trajectory) -> dict[str, Any]:
+        def shown(trajectory: Trajectory) -> dict[str, Any]:
             return {
-                "tokens": trainer.tokenizer.convert_ids_to_tokens(own.response_tokens.tolist()),
-                "old_logprobs": [float(f"{value:.6g}") for value in own.old_logprobs],
-                "logprobs": [float(f"{value:.6g}") for value in now[id(own)]],
-                "reward": own.reward,
-                "is_demonstration": own.is_demonstration,
+                "tokens": trainer.tokenizer.convert_ids_to_tokens(trajectory.response_tokens.tolist()),
+                "old_logprobs": [float(f"{value:.6g}") for value in trajectory.old_logprobs],
+                "logprobs": [float(f"{value:.6g}") for value in now[id(trajectory)]],
+                "reward": trajectory.reward,
+                "is_demonstration": trajectory.is_demonstration,
             }
 
-        problem = next(own for own in questions if own.id == chosen.problem_id)
+        problem = next(problem for problem in questions if problem.id == chosen.problem_id)
         commit, dirty = source_commit()
         return {
             "run": folder.path.name, "step": step, "learning_rate": config.optimizer.learning_rate,
             "commit": commit, "dirty": dirty, "question": problem.question, "answer": problem.answer,
-            "level": problem.level, "trajectories": [shown(own) for own in trajectories],
+            "level": problem.level, "trajectories": [shown(trajectory) for trajectory in trajectories],
         }  # fmt: skip
 
 

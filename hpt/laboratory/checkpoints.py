@@ -93,7 +93,7 @@ def coefficients(
         )  # fmt: skip
         scales = trajectory_scales(row.aggregation, lengths, counts)
         # without values and KL an advantage is the same for all tokens of a trajectory
-        values = np.array([own[0] for own in advantages(row, groups)]) * scales
+        values = np.array([advantage[0] for advantage in advantages(row, groups)]) * scales
         places = [count + ON_DEMONSTRATION.index(row_name)] if offline else list(compared)
         result[draw, places] = torch.from_numpy(values[acting])
     return result
@@ -112,17 +112,17 @@ def question_lines(
 ) -> list[dict[str, Any]]:
     """Return the four sums of `hpt.laboratory.errors.derived` of every row on one question."""
     first, second = halves
-    own = [(half.scores @ half.scores.T).double() for half in halves]
+    within = [(half.scores @ half.scores.T).double() for half in halves]
     between = (first.scores @ second.scores.T).double()
     truths = [truth_coefficients(half) for half in halves]
     size = float(truths[0] @ between @ truths[1])
-    noise = [float(t @ gram @ t) for t, gram in zip(truths, own, strict=True)]
+    noise = [float(t @ gram @ t) for t, gram in zip(truths, within, strict=True)]
     lines = []
     for name in (*ON_ROLLOUTS, *ON_DEMONSTRATION):
         drawn = [coefficients(name, half, demonstration_length, n, longest, seed, draws)
                  for seed, half in enumerate(halves)]  # fmt: skip
         means = [c.mean(0) for c in drawn]
-        squares = [float(((c @ gram) * c).sum(1).mean()) for c, gram in zip(drawn, own, strict=True)]
+        squares = [float(((c @ gram) * c).sum(1).mean()) for c, gram in zip(drawn, within, strict=True)]
         along = (float(means[0] @ between @ truths[1]) + float(truths[0] @ between @ means[1])) / 2
         lines.append({
             "row": name, "along": along, "mean_square": float(means[0] @ between @ means[1]),
@@ -134,12 +134,12 @@ def question_lines(
 
 def trajectory_gradient(module: Any, trajectory: Trajectory, weights: Tensor | None = None) -> Tensor:
     """Return sum_t w_t grad log pi_t of a trajectory, float32 [D]; weights are 1 where none are given."""
-    parameters = [own for own in module.parameters() if own.requires_grad]
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     batch = collate([WeightedTrajectory(trajectory, ())], 0)
     logprobs, _ = forward_micro_batch(module, batch, "padded", 1.0)
     value = logprobs.sum() if weights is None else (weights.to(logprobs.dtype) * logprobs).sum()
     gradients = torch.autograd.grad(value, parameters, allow_unused=True, materialize_grads=True)
-    return torch.cat([own.flatten() for own in gradients])
+    return torch.cat([gradient.flatten() for gradient in gradients])
 
 
 def demonstration_gradients(module: Any, demonstration: Trajectory) -> Tensor:
@@ -151,7 +151,7 @@ def demonstration_gradients(module: Any, demonstration: Trajectory) -> Tensor:
     streams = TokenStreams(logprobs.double(), entropies.double(), torch.zeros(len(logprobs)).double(), owner, 1)
     ones = torch.ones(len(logprobs), dtype=torch.float64)
     weights = [unified_weights(ROWS[name], streams, ones) for name in ON_DEMONSTRATION]
-    return torch.stack([trajectory_gradient(module, demonstration, own) for own in weights])
+    return torch.stack([trajectory_gradient(module, demonstration, weight) for weight in weights])
 
 
 def measure(trainer: Any, questions: int, half: int) -> list[dict[str, Any]]:
@@ -161,7 +161,7 @@ def measure(trainer: Any, questions: int, half: int) -> list[dict[str, Any]]:
     trainer.sampler.load_weights(trainer.engine.named_weights(), trainer.state.version)
     candidates = trainer.questions(0)
     drawn = _draw(trainer, candidates, 100_000, 1)
-    order = sorted(range(len(candidates)), key=lambda i: (np.mean([own.reward for own in drawn[i]]), i))
+    order = sorted(range(len(candidates)), key=lambda i: (np.mean([rollout.reward for rollout in drawn[i]]), i))
     # evenly over the order of P, so that hard and easy ones are among them
     chosen = [candidates[order[i]] for i in np.linspace(0, len(order) - 1, questions).round().astype(int)]
     pools = _draw(trainer, chosen, 200_000, -(-2 * half // n))
@@ -171,10 +171,10 @@ def measure(trainer: Any, questions: int, half: int) -> list[dict[str, Any]]:
         offline = demonstration_gradients(trainer.engine.module, demonstration)
         halves = []
         for part in (pools[index][:half], pools[index][half : 2 * half]):
-            scores = torch.stack([trajectory_gradient(trainer.engine.module, own) for own in part])
-            halves.append(Seen(torch.cat([scores, offline]), np.array([own.reward for own in part]),
-                               np.array([own.length for own in part])))  # fmt: skip
-        success = float(np.mean([own.reward for own in pools[index][: 2 * half]]))
+            scores = torch.stack([trajectory_gradient(trainer.engine.module, rollout) for rollout in part])
+            halves.append(Seen(torch.cat([scores, offline]), np.array([rollout.reward for rollout in part]),
+                               np.array([rollout.length for rollout in part])))  # fmt: skip
+        success = float(np.mean([rollout.reward for rollout in pools[index][: 2 * half]]))
         found = question_lines(halves, demonstration.length, n, longest)
         lines += [{"question": problem.id, "success": success, **line} for line in found]
         print(f"  {problem.id}: P = {success:.2f}", flush=True)
@@ -188,8 +188,8 @@ def _draw(trainer: Any, questions: Sequence[Any], first_step: int, rounds: int) 
         trainer.state.step = first_step + number
         rollouts = trainer.sample(list(questions))
         batch = trainer.weigh_questions(list(questions), rollouts, trainer.verify(list(questions), rollouts))
-        for own, group in zip(found, batch, strict=True):
-            own += [replace(one, old_logprobs=np.zeros_like(one.old_logprobs)) for one in group.rollouts]
+        for rollouts_of, group in zip(found, batch, strict=True):
+            rollouts_of += [replace(one, old_logprobs=np.zeros_like(one.old_logprobs)) for one in group.rollouts]
     return found
 
 
@@ -222,8 +222,8 @@ def _load(trainer: Any, place: Path) -> None:
         return
     weights = dict(load_model(place).named_parameters())
     with torch.no_grad():
-        for name, own in trainer.engine.module.model.named_parameters():
-            own.copy_(weights[name])
+        for name, parameter in trainer.engine.module.model.named_parameters():
+            parameter.copy_(weights[name])
 
 
 def load_checkpoints(path: Path = PATH) -> tuple[dict[str, Any], pd.DataFrame]:

@@ -66,7 +66,7 @@ def derived(along: Any, mean_square: Any, square: Any, size: Any) -> dict[str, A
         >>> float(exact["cosine"]), float(exact["noise"]), float(exact["error"])
         (1.0, 0.5, 0.2)
     """
-    along, square, size = (np.asarray(own, np.float64) for own in (along, square, size))
+    along, square, size = (np.asarray(value, np.float64) for value in (along, square, size))
     with np.errstate(divide="ignore", invalid="ignore"):
         # Cauchy-Schwarz, which an unbiased estimate may miss
         least = along * along / size
@@ -118,8 +118,8 @@ def measure(rows: Mapping[str, Component | str | RunConfig], experiment: Experim
             if isinstance(component, RunConfig)
             else row_gradients(component, experiment, draws)
         )
-        own = sums_of(gradients, draws, experiment.true_gradient)
-        lines.append({"row": label, **own, "tokens": sums["tokens"], "masked_tokens": sums["masked_tokens"]})
+        found = sums_of(gradients, draws, experiment.true_gradient)
+        lines.append({"row": label, **found, "tokens": sums["tokens"], "masked_tokens": sums["masked_tokens"]})
     return pd.DataFrame(lines)
 
 
@@ -136,11 +136,11 @@ def pooled(measured: pd.DataFrame, by: Sequence[str] = ("row",), seed: int = 0) 
         ``<name>_low``, ``<name>_high`` where there are at least three questions.
     """
     lines: list[dict[str, Any]] = []
-    for key, own in measured.groupby(list(by), sort=False):
-        sums = own[list(SUMS)].to_numpy()
+    for key, lines_of in measured.groupby(list(by), sort=False):
+        sums = lines_of[list(SUMS)].to_numpy()
         line = dict(zip(by, key, strict=True))
         line |= {name: float(value) for name, value in derived(*sums.sum(0)).items()}
-        line["masked"] = own["masked_tokens"].sum() / own["tokens"].sum()
+        line["masked"] = lines_of["masked_tokens"].sum() / lines_of["tokens"].sum()
         if len(sums) >= 3:
             chosen = np.random.default_rng(seed).integers(0, len(sums), (RESAMPLES, len(sums)))
             for name, values in derived(*sums[chosen].sum(1).T).items():

@@ -157,7 +157,7 @@ def row_gradients(
     on = space.mask[chosen].bool()
     pairs = space.pair[chosen][on]
     owner = torch.arange(len(chosen))[:, None].expand_as(on)[on]
-    now, before = (token_logprobs(experiment.policy, own).detach() for own in
+    now, before = (token_logprobs(experiment.policy, theta).detach() for theta in
                    (experiment.parameters, experiment.old_parameters))  # fmt: skip
     entropies = token_entropies(experiment.policy, experiment.parameters).detach()
     old = before[pairs] if on_rollouts else torch.zeros(len(pairs), dtype=torch.float64)
@@ -208,7 +208,7 @@ def _advantages_and_scales(use: Component, row: Row, experiment: Experiment, dra
     tables, factors = np.zeros((len(first), members, space.length)), np.zeros((len(first), members))
     for index, position in enumerate(first):
         group = ordered[position]
-        own = RolloutGroups(
+        groups = RolloutGroups(
             rewards=reward.numpy()[group],
             group=np.zeros(members, dtype=int),
             is_demonstration=is_demonstration,
@@ -216,7 +216,7 @@ def _advantages_and_scales(use: Component, row: Row, experiment: Experiment, dra
             values=[experiment.values[space.state[i, : lengths[i]]].numpy() for i in group] if critic else None,
             baseline=experiment.baseline,
         )
-        for member, values in enumerate(advantages(row, own)):
+        for member, values in enumerate(advantages(row, groups)):
             tables[index, member, : len(values)] = values
         tokens = int(lengths[group[acting]].sum())
         counts = StepCounts(
@@ -243,6 +243,6 @@ def _kept(row: Row, experiment: Experiment, draws: Draws, per_token: Tensor) -> 
             [per_token[step, member, :size].numpy() for member, size in enumerate(sizes)],
             seed=0, step=step, problem_ids=names, samples=range(len(group)),
         )  # fmt: skip
-        for member, own in enumerate(kept):
-            keep[step, member, : len(own)] = own
+        for member, values in enumerate(kept):
+            keep[step, member, : len(values)] = values
     return torch.from_numpy(keep)

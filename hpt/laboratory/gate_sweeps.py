@@ -56,14 +56,14 @@ def gate_table(
     errors, weights, differences = [], [], []
     for objective, (mu, log_success) in OBJECTIVES.items():
         parts = [
-            gate_moments(own, sample_draws(own, size.draws, seed + 2000 + index), log_success=log_success)
-            for index, own in enumerate(
+            gate_moments(experiment, sample_draws(experiment, size.draws, seed + 2000 + index), log_success=log_success)
+            for index, experiment in enumerate(
                 make_experiment(seed + index, success=float(rate), mu=mu, distance=0.5, rollouts=n)
                 for index, rate in enumerate(rates)
             )
         ]
         found = gate_errors(parts, seed, more=more)
-        errors += [{"objective": objective, "gate": gate, **_with_interval(own)} for gate, own in found.items()]
+        errors += [{"objective": objective, "gate": gate, **_with_interval(error)} for gate, error in found.items()]
         for gate, against in itertools.permutations((name.format(n=n) for name in COMPARED), 2):
             line = _with_interval(found[against] - found[gate])
             differences.append({"objective": objective, "gate": gate, "against": against,
@@ -86,12 +86,12 @@ def gate_errors(
     """
     generator = np.random.default_rng(seed)
     chosen = [generator.integers(0, len(parts), len(parts)) for _ in range(resamples)]
-    sums = [total(parts), *(total(parts[i] for i in own) for own in chosen)]
+    sums = [total(parts), *(total(parts[i] for i in places) for places in chosen)]
     found = {
-        name: np.array([gate_error(own, weights) for own in sums])
+        name: np.array([gate_error(moments, weights) for moments in sums])
         for name, weights in {**smooth_gates(parts[0].rollouts), **(more or {})}.items()
     }
-    return found | {LEAST: np.array([gate_error(own, best_gate(own), tuned=False) for own in sums])}
+    return found | {LEAST: np.array([gate_error(moments, best_gate(moments), tuned=False) for moments in sums])}
 
 
 def _with_interval(values: np.ndarray) -> dict[str, float]:
@@ -111,11 +111,12 @@ def threshold(size: Size, seed: int = 0, online: str = "dr_grpo", offline: str =
         for distance in (0.0, 0.5, 1.0):
             differences = []
             for value in grid:
-                own = [
+                experiments = [
                     make_experiment(seed + index, success=value, distance=distance, rollouts=n)
                     for index in range(size.questions)
                 ]
-                frame = pooled(measure_all(own, size.draws, {"on": online, "off": offline}, seed)).set_index("row")
+                measured = measure_all(experiments, size.draws, {"on": online, "off": offline}, seed)
+                frame = pooled(measured).set_index("row")
                 differences.append(float(frame["error"]["off"] - frame["error"]["on"]))
             lines.append({"rollouts": n, "distance": distance, **_crossing(grid, differences, n)})
     return pd.DataFrame(lines)

@@ -77,8 +77,8 @@ def gate_moments(
     if log_success:
         reward_part = replace(experiment, mu=0.0).true_gradient
         target = target + (1 / experiment.success - 1) * reward_part
-    on, off = (row_gradients(own, experiment, draws, aggregation="constant_length")[0] * space.length
-               for own in (online, offline))  # fmt: skip
+    on, off = (row_gradients(row, experiment, draws, aggregation="constant_length")[0] * space.length
+               for row in (online, offline))  # fmt: skip
     correct = experiment.question.reward[draws.rollouts].sum(1).long().numpy()
     return moments_of(on, off, correct, draws.weights, target, experiment.rollouts)
 
@@ -118,7 +118,7 @@ def best_gate(moments: GateMoments) -> Weights:
     alpha is 0 where the online gradient is nothing whatever its weight (all right, all wrong).
     """
     solved = [_nonnegative_solution(second, cross) for second, cross in zip(moments.second, moments.cross, strict=True)]
-    return np.array([own[0] for own in solved]), np.array([own[1] for own in solved])
+    return np.array([weights[0] for weights in solved]), np.array([weights[1] for weights in solved])
 
 
 def _nonnegative_solution(second: np.ndarray, cross: np.ndarray) -> np.ndarray:
@@ -127,10 +127,10 @@ def _nonnegative_solution(second: np.ndarray, cross: np.ndarray) -> np.ndarray:
     for kept in ([0, 1], [0], [1]):
         block, values = second[np.ix_(kept, kept)], cross[kept]
         if np.linalg.matrix_rank(block, tol=1e-14 * max(1e-300, float(np.abs(second).max()))) == len(kept):
-            own = np.zeros(2)
-            own[kept] = np.linalg.solve(block, values)
-            if (own >= 0).all():
-                candidates.append(own)
+            solution = np.zeros(2)
+            solution[kept] = np.linalg.solve(block, values)
+            if (solution >= 0).all():
+                candidates.append(solution)
     return min(candidates, key=lambda x: x @ second @ x - 2 * x @ cross)
 
 

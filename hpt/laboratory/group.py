@@ -64,17 +64,17 @@ def load_group(path: Path = PATH) -> Group:
         (1, True)
     """
     content: dict[str, Any] = read_json(path)
-    own = content["trajectories"]
+    trajectories = content["trajectories"]
     return Group(
         question=content["question"],
         answer=content["answer"],
         run=content["run"],
         step=content["step"],
-        tokens=[one["tokens"] for one in own],
-        old_logprobs=[np.array(one["old_logprobs"]) for one in own],
-        logprobs=[np.array(one["logprobs"]) for one in own],
-        rewards=np.array([one["reward"] for one in own]),
-        is_demonstration=np.array([one["is_demonstration"] for one in own]),
+        tokens=[one["tokens"] for one in trajectories],
+        old_logprobs=[np.array(one["old_logprobs"]) for one in trajectories],
+        logprobs=[np.array(one["logprobs"]) for one in trajectories],
+        rewards=np.array([one["reward"] for one in trajectories]),
+        is_demonstration=np.array([one["is_demonstration"] for one in trajectories]),
     )
 
 

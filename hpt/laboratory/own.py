@@ -38,15 +38,15 @@ def method_gradients(config: RunConfig, experiment: Experiment, draws: Draws) ->
         raise ConfigError("method", config.method, "a method of one stage", "name one of " + ", ".join(method.stages))
     correct = experiment.question.reward[draws.rollouts].sum(1).long().numpy()
     n = draws.rollouts.shape[1]
-    alpha, beta = (torch.from_numpy(own) for own in feedback_coefficients(config.gate, correct, n))
+    alpha, beta = (torch.from_numpy(values) for values in feedback_coefficients(config.gate, correct, n))
     total, sums = None, {"tokens": 0.0, "masked_tokens": 0.0}
     for component in method.components:
         row = resolved_row(component, config)
         kind = config.estimator.normalization
         rule = row.aggregation if kind == "row" else NORMALIZATIONS[kind, component.scale]
-        gradients, own = row_gradients(component, experiment, draws, rule, row)
+        gradients, row_sums = row_gradients(component, experiment, draws, rule, row)
         weight = getattr(config.estimator, component.coefficient) * (alpha if component.data == "rollouts" else beta)
         total = weight[:, None] * gradients + (0.0 if total is None else total)
-        sums = {name: value + own[name] for name, value in sums.items()}
+        sums = {name: value + row_sums[name] for name, value in sums.items()}
     assert total is not None  # a method of one stage has components
     return total, sums

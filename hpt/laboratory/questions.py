@@ -55,10 +55,10 @@ def make_experiment(
     space = TrajectorySpace.of(vocabulary, length)
     policy = TabularPolicy(space)
     generator = torch.Generator().manual_seed(seed)
-    own = law(policy, random_parameters(policy, seed)).detach()
+    drawn = law(policy, random_parameters(policy, seed)).detach()
     right = torch.zeros(len(space), dtype=torch.bool)
     right[torch.randperm(len(space), generator=generator)[: max(1, round(correct_share * len(space)))]] = True
-    given_right, given_wrong = (torch.where(chosen, own, 0) for chosen in (right, ~right))
+    given_right, given_wrong = (torch.where(chosen, drawn, 0) for chosen in (right, ~right))
     given_right, given_wrong = given_right / given_right.sum(), given_wrong / given_wrong.sum()
     strange = torch.where(right, torch.randn(len(space), generator=generator, dtype=torch.float64).exp() ** 1.5, 0.0)
     strange = strange / strange.sum()

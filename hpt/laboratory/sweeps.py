@@ -89,10 +89,10 @@ def sweep(dial: str, size: Size, rows: Rows | None = None, seed: int = 0) -> pd.
     """
     if dial not in DIALS:
         raise ConfigError("dial", dial, "one of " + ", ".join(DIALS), "correct the name")
-    own, lines = DIALS[dial], []
-    for value in own.values:
+    turned, lines = DIALS[dial], []
+    for value in turned.values:
         experiments = [
-            own.experiment(seed + index, float(success), value)
+            turned.experiment(seed + index, float(success), value)
             for index, success in enumerate(spread_success(size.questions))
         ]
         frame = measure_all(experiments, size.draws, rows, seed)
@@ -105,8 +105,8 @@ def measure_all(experiments: Sequence[Experiment], draws: int, rows: Rows | None
     rows = {name: name for name in USES} if rows is None else rows
     return pd.concat(
         [
-            measure(rows, own, sample_draws(own, draws, seed + 1000 + index)).assign(question=index)
-            for index, own in enumerate(experiments)
+            measure(rows, experiment, sample_draws(experiment, draws, seed + 1000 + index)).assign(question=index)
+            for index, experiment in enumerate(experiments)
         ],
         ignore_index=True,
     )
@@ -135,7 +135,7 @@ def plane_sums(size: Size, rows: Rows | None = None, seed: int = 0) -> pd.DataFr
 def plane(sums: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Return bias, variance and error of every row in each situation, pooled over the questions of `plane_sums`."""
     parts = sums.groupby("situation", sort=False)
-    return pd.concat([pooled(own, seed=seed).assign(situation=name) for name, own in parts], ignore_index=True)
+    return pd.concat([pooled(part, seed=seed).assign(situation=name) for name, part in parts], ignore_index=True)
 
 
 def conflict(size: Size, seed: int = 0) -> pd.DataFrame:
@@ -149,10 +149,10 @@ def conflict(size: Size, seed: int = 0) -> pd.DataFrame:
         for distance in (0.0, 0.5, 1.0):
             for success in (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98):
                 for question in range(2 * size.questions):
-                    own = make_experiment(seed + question, success=success, distance=distance, slips=slips)
-                    reward = own.true_gradient
-                    scores = own.policy.space.incidence @ own.token_scores
-                    demonstration = own.question.demonstrator @ scores
+                    experiment = make_experiment(seed + question, success=success, distance=distance, slips=slips)
+                    reward = experiment.true_gradient
+                    scores = experiment.policy.space.incidence @ experiment.token_scores
+                    demonstration = experiment.question.demonstrator @ scores
                     cosine = float(reward @ demonstration / (reward.norm() * demonstration.norm()))
                     lines.append((success, distance, slips, question, cosine))
     return pd.DataFrame(lines, columns=["success", "distance", "slips", "question", "cosine"])

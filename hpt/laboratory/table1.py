@@ -114,7 +114,7 @@ def agreements(seeds: Sequence[int] = SEEDS) -> list[Agreement]:
         for seed in seeds:
             batch = random_batch.make_world(seed)
             keep = random_batch.kept_tokens(batch, row)
-            clipped = None if keep is None else [~own for own in keep]
+            clipped = None if keep is None else [~token_mask for token_mask in keep]
             expected = random_batch.flat_gradient(loss(random_batch.textbook_of(batch, clipped=clipped)), batch.policy)
             difference = random_batch.relative_difference(random_batch.upge_gradient(batch, [row]), expected)
             largest = float(np.maximum(largest, difference))  # not max(): it would drop a nan

@@ -65,9 +65,9 @@ def paper_table(table: str) -> pd.DataFrame:
         >>> paper_table("table6")[["row", "Avg"]].values.tolist()
         [['gamma = 2/8', 39.0], ['gamma = 1/8', 38.7], ['gamma = 0', 41.9]]
     """
-    own = paper_data()["tables"][table]
-    named = [{key: row[key] for key in ("row", "method", "policy", "starred")} for row in own["rows"]]
-    values = [dict(zip(own["columns"], row["values"], strict=True)) for row in own["rows"]]
+    printed = paper_data()["tables"][table]
+    named = [{key: row[key] for key in ("row", "method", "policy", "starred")} for row in printed["rows"]]
+    values = [dict(zip(printed["columns"], row["values"], strict=True)) for row in printed["rows"]]
     return pd.DataFrame([name | cells for name, cells in zip(named, values, strict=True)])
 
 
@@ -85,9 +85,9 @@ def paper_value(table: str, row: str, column: str, policy: str | None = None) ->
         (41.9, None)
     """
     for name in PRINTED_IN.get(table, (table,)):
-        own = paper_row(name, row, policy) if column in paper_columns(name) else None
-        if own is not None:
-            return float(own[column])
+        found = paper_row(name, row, policy) if column in paper_columns(name) else None
+        if found is not None:
+            return float(found[column])
     return None
 
 
@@ -167,7 +167,7 @@ def claim_rows(data: dict[str, Any]) -> list[dict[str, Any]]:
     """
     entries = [({key: value for key, value in row.items() if key != "each"}, row.get("each", [{}]))
                for row in data["claims"]]  # fmt: skip
-    return [_filled(entry, own) for entry, several in entries for own in several]
+    return [_filled(entry, words) for entry, several in entries for words in several]
 
 
 def _filled(value: Any, words: dict[str, str]) -> Any:
@@ -177,8 +177,8 @@ def _filled(value: Any, words: dict[str, str]) -> Any:
             value = value.replace(f"{{{name}}}", word)
         return value
     if isinstance(value, dict):
-        return {key: _filled(own, words) for key, own in value.items()}
-    return [_filled(own, words) for own in value] if isinstance(value, list) else value
+        return {key: _filled(part, words) for key, part in value.items()}
+    return [_filled(part, words) for part in value] if isinstance(value, list) else value
 
 
 def claim_named(claim_id: str) -> Claim:

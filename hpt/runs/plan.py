@@ -242,8 +242,8 @@ def _document_tokens(config: RunConfig) -> float:
 
     recipe = base_recipe(config.data.world, config.policy.name)
     places = [int(share * recipe.updates) for share in (0.1, 0.5, 0.95)]
-    drawn = [own for update in places for own in documents(world_named(config.data.world), recipe, 0, update)]
-    return sum(len("".join(own.pieces)) for own in drawn) / len(drawn)
+    drawn = [document for update in places for document in documents(world_named(config.data.world), recipe, 0, update)]
+    return sum(len("".join(document.pieces)) for document in drawn) / len(drawn)
 
 
 def answers(config: RunConfig, evaluations: Iterable[str]) -> int:
@@ -255,8 +255,8 @@ def answers(config: RunConfig, evaluations: Iterable[str]) -> int:
             dataset = dataset_named(of_set)
             problems, usual = dataset.rows[1], dataset.samples_per_problem
         else:
-            own = evaluation_set(config, of_set)
-            problems, usual = len(own.problems), own.samples_per_problem
+            problem_set = evaluation_set(config, of_set)
+            problems, usual = len(problem_set.problems), problem_set.samples_per_problem
         total += problems * int(samples or usual)
     return total
 
@@ -282,16 +282,16 @@ def calibration(here: Timings, elsewhere: Timings) -> dict[tuple[str, str], floa
             found.setdefault((config.method, config.policy.name), []).append(seconds / expected)
         return {key: float(np.quantile(values, 0.25)) for key, values in found.items()}
 
-    own, others = ratios(here), ratios(elsewhere)
-    both = [own[key] / others[key] for key in own.keys() & others.keys()]
+    ours, others = ratios(here), ratios(elsewhere)
+    both = [ours[key] / others[key] for key in ours.keys() & others.keys()]
     slower = float(np.median(both)) if both else 1.0
-    return {key: ratio * slower for key, ratio in others.items()} | own
+    return {key: ratio * slower for key, ratio in others.items()} | ours
 
 
 def _ratio(ratios: Mapping[tuple[str, str], float], run: PlannedRun) -> float:
     """The ratio of the run's method on its base; where it was never run, of those most like it."""
     for method, policy in ((run.method, run.policy), (run.method, ""), ("", run.policy)):
-        alike = [ratio for (own, base), ratio in ratios.items() if method in ("", own) and policy in ("", base)]
+        alike = [ratio for (name, base), ratio in ratios.items() if method in ("", name) and policy in ("", base)]
         if alike:
             return float(np.median(alike))
     return 1.0
@@ -333,12 +333,12 @@ class Plan:
     @property
     def total(self) -> Costs:
         """Everything together."""
-        return Costs(*(sum(getattr(own, name) for own in self.costs) for name in Costs.__dataclass_fields__))
+        return Costs(*(sum(getattr(costs, name) for costs in self.costs) for name in Costs.__dataclass_fields__))
 
     @property
     def wall_s(self) -> float:
         """Seconds until all is done; no run is shorter for others beside it."""
-        longest = max((own.device_s for own in self.costs), default=0.0)
+        longest = max((costs.device_s for costs in self.costs), default=0.0)
         return max(self.total.device_s / self.jobs, longest) / self.machine.gpus
 
 
@@ -364,7 +364,7 @@ def make_plan(
     ratios, basis = {}, ""
     if scale not in ON_GPUS and any(not run.done for run in runs):
         records = record_folders(reports / scale / "records") or record_folders(reports / "mini" / "records")
-        here, elsewhere = finished_runs(own.path for own in run_folders(root, scale)), finished_runs(records)
+        here, elsewhere = finished_runs(folder.path for folder in run_folders(root, scale)), finished_runs(records)
         ratios = calibration(here, elsewhere)
         counts = {"runs finished here": len(here), "committed records": len(elsewhere)}
         basis = " and ".join(f"{count} {what}" for what, count in counts.items() if count)
@@ -488,7 +488,7 @@ def policy_table(plan: Plan) -> pd.DataFrame:
     """Return a row per base, and the total."""
     rows = []
     for policy in (*dict.fromkeys(run.policy for run in plan.runs), "all"):
-        costs = [own for run, own in zip(plan.runs, plan.costs, strict=True) if policy in (run.policy, "all")]
+        costs = [costs_of for run, costs_of in zip(plan.runs, plan.costs, strict=True) if policy in (run.policy, "all")]
         total = replace(plan, costs=tuple(costs)).total
         rows.append({"policy": policy, "runs": len(costs)} | _cost_cells(total, plan.scale))
     return pd.DataFrame(rows)

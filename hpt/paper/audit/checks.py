@@ -66,9 +66,9 @@ class PrintedRow:
 def printed_rows(data: Mapping[str, Any], *tables: str) -> Iterator[PrintedRow]:
     """Yield the rows of published tables, in order."""
     for table in tables:
-        own = data["tables"][table]
-        for row in own["rows"]:
-            cells = dict(zip(own["columns"], row["values"], strict=True))
+        printed = data["tables"][table]
+        for row in printed["rows"]:
+            cells = dict(zip(printed["columns"], row["values"], strict=True))
             yield PrintedRow(table, row["row"], row["method"], row["policy"], row["starred"], cells)
 
 
@@ -84,12 +84,12 @@ def table_title(table: str) -> str:
 
 def accuracy_tables(data: Mapping[str, Any]) -> list[str]:
     """Return the tables whose columns are benchmarks."""
-    return [name for name, own in data["tables"].items() if set(own["columns"]) & set(data["benchmarks"])]
+    return [name for name, table in data["tables"].items() if set(table["columns"]) & set(data["benchmarks"])]
 
 
 def benchmarks_of(data: Mapping[str, Any], distribution: str) -> list[str]:
     """Return the benchmarks in ("in") or out of ("out") the training distribution."""
-    return [name for name, own in data["benchmarks"].items() if own["distribution"] == distribution]
+    return [name for name, about in data["benchmarks"].items() if about["distribution"] == distribution]
 
 
 def agrees(right: bool) -> Consistency:

@@ -22,10 +22,10 @@ def set_sizes(data: Mapping[str, Any]) -> list[Check]:
     that the data also names (a file of the released code of another size) are checked as well.
     """
     checks = []
-    for benchmark, own in data["benchmarks"].items():
-        others = {int(size): f", {why}" for size, why in own.get("other_sizes", {}).items()}
-        for problems, why in {own["problems"]: "", **others}.items():
-            answers = problems * own["samples_per_problem"]
+    for benchmark, about in data["benchmarks"].items():
+        others = {int(size): f", {why}" for size, why in about.get("other_sizes", {}).items()}
+        for problems, why in {about["problems"]: "", **others}.items():
+            answers = problems * about["samples_per_problem"]
             group = f"{SET_SIZES}: {benchmark}, k of {answers}{why}"
             possible = fractions_to_one_decimal(answers)
             for row in distinct_rows(data):
@@ -36,7 +36,7 @@ def set_sizes(data: Mapping[str, Any]) -> list[Check]:
 
 def _fraction_check(group: str, row: PrintedRow, value: float, possible: frozenset[Decimal]) -> Check:
     printed = Decimal(str(value))
-    nearest = min(possible, key=lambda own: abs(own - printed))
+    nearest = min(possible, key=lambda value: abs(value - printed))
     verdict = agrees(nearest == printed) if len(possible) < 1001 else Consistency.unknown
     note = f"{len(possible)} of the 1001 values from 0.0 to 100.0 are such a fraction"
     label = f"{table_title(row.table)}, {row.label}, {row.policy} base"
@@ -52,7 +52,7 @@ def fractions_to_one_decimal(answers: int) -> frozenset[Decimal]:
         ['0.0', '100.0', '33.3', '66.7']
     """
     exact = [Decimal(100 * k) / Decimal(answers) for k in range(answers + 1)]
-    return frozenset(own.quantize(Decimal("0.1"), way) for own in exact for way in (ROUND_HALF_UP, ROUND_HALF_EVEN))
+    return frozenset(value.quantize(Decimal("0.1"), way) for value in exact for way in (ROUND_HALF_UP, ROUND_HALF_EVEN))
 
 
 def table_4_against_table_2(data: Mapping[str, Any]) -> list[Check]:

@@ -45,7 +45,7 @@ def standard_errors(p: float, q: float, problems: int, samples: int) -> Errors:
         samples: answers per problem, s.
 
     Example:
-        >>> [round(own, 2) for own in standard_errors(33.0, 26.1, 30, 32)]
+        >>> [round(error, 2) for error in standard_errors(33.0, 26.1, 30, 32)]
         [0.82, 2.08, 11.75]
     """
     a, b, answers = p / 100, q / 100, problems * samples
@@ -62,15 +62,15 @@ def spreads(data: Mapping[str, Any]) -> list[Check]:
     note = "one number per method and set; the number of runs behind it is not stated"
     checks = [Check(TRAINING, "intervals, or the number of training runs", "none", "no error of a method's score", None,
                     "", Consistency.unknown, note)]  # fmt: skip
-    for own, other in compared(data):
-        sets = [name for name in data["benchmarks"] if name in own.cells]
-        errors = {name: _errors(data, own, other, name) for name in sets}
+    for ours, other in compared(data):
+        sets = [name for name in data["benchmarks"] if name in ours.cells]
+        errors = {name: _errors(data, ours, other, name) for name in sets}
         for name in sets:
-            checks.append(_difference_check(SINGLE_SETS, own, other, name, errors[name]))
+            checks.append(_difference_check(SINGLE_SETS, ours, other, name, errors[name]))
         for name, distribution in data["averages"].items():
-            if name in own.cells:
+            if name in ours.cells:
                 parts = [errors[of_set] for of_set in benchmarks_of(data, distribution)]
-                checks.append(_difference_check(AVERAGES, own, other, name, _of_mean(parts)))
+                checks.append(_difference_check(AVERAGES, ours, other, name, _of_mean(parts)))
     return checks
 
 
@@ -78,23 +78,24 @@ def compared(data: Mapping[str, Any]) -> Iterator[tuple[PrintedRow, PrintedRow]]
     """Yield HPT's row with every other row of its table and base that is a method."""
     for table in accuracy_tables(data):
         rows = list(printed_rows(data, table))
-        for own in (row for row in rows if row.method == METHOD):
-            yield from ((own, row) for row in rows if row.policy == own.policy and row is not own and not row.is_base)
+        for ours in (row for row in rows if row.method == METHOD):
+            others = (row for row in rows if row.policy == ours.policy and row is not ours and not row.is_base)
+            yield from ((ours, row) for row in others)
 
 
-def _errors(data: Mapping[str, Any], own: PrintedRow, other: PrintedRow, name: str) -> Errors:
+def _errors(data: Mapping[str, Any], ours: PrintedRow, other: PrintedRow, name: str) -> Errors:
     size = data["benchmarks"][name]
-    return standard_errors(own.cells[name], other.cells[name], size["problems"], size["samples_per_problem"])
+    return standard_errors(ours.cells[name], other.cells[name], size["problems"], size["samples_per_problem"])
 
 
 def _of_mean(parts: Sequence[Errors]) -> Errors:
     """Return the standard errors of the unweighted mean over sets, which share no problems."""
-    smallest, answers, largest = (math.hypot(*own) / len(parts) for own in zip(*parts, strict=True))
+    smallest, answers, largest = (math.hypot(*ours) / len(parts) for ours in zip(*parts, strict=True))
     return smallest, answers, largest
 
 
-def _difference_check(group: str, own: PrintedRow, other: PrintedRow, column: str, errors: Errors) -> Check:
-    difference = round_half_up(own.cells[column] - other.cells[column])
+def _difference_check(group: str, ours: PrintedRow, other: PrintedRow, column: str, errors: Errors) -> Check:
+    difference = round_half_up(ours.cells[column] - other.cells[column])
     smallest, answers, largest = errors
     if abs(difference) > CRITICAL * largest:
         verdict = Consistency.consistent if difference > 0 else Consistency.inconsistent
@@ -104,6 +105,6 @@ def _difference_check(group: str, own: PrintedRow, other: PrintedRow, column: st
         always = abs(difference) <= CRITICAL * smallest
         note = "within chance of the problems in any case" if always else "depends on what is not printed"
         note += "; below the standard error of the answers alone" if abs(difference) < answers else ""
-    label = f"{table_title(own.table)}, {own.label} against {other.label}, {column}, {own.policy} base"
+    label = f"{table_title(ours.table)}, {ours.label} against {other.label}, {column}, {ours.policy} base"
     return Check(group, label, f"{difference:+.1f}", f"standard error {smallest:.1f} to {largest:.1f}", difference,
                  "points", verdict, note, smallest, answers, largest)  # fmt: skip

@@ -15,10 +15,11 @@ from hpt.paper.audit.checks import Check, Consistency, PrintedRow, agrees, print
 def statements(data: Mapping[str, Any]) -> list[Check]:
     """Return the checks of every sentence in ``data["statements"]``."""
     checks = []
-    for own in data["statements"]:
-        place = f"Section {own['section']}" if own["section"][0].isdigit() else own["section"].capitalize()
-        group = f"{place}: “{own['sentence']}”"
-        checks += [Check(group, *found) for found in STATEMENTS[own["check"]](data, **own["parameters"])]
+    for statement in data["statements"]:
+        section = statement["section"]
+        place = f"Section {section}" if section[0].isdigit() else section.capitalize()
+        group = f"{place}: “{statement['sentence']}”"
+        checks += [Check(group, *found) for found in STATEMENTS[statement["check"]](data, **statement["parameters"])]
     return checks
 
 
@@ -31,15 +32,15 @@ def gain_over_strongest(
 ) -> list[Found]:
     """Return a quoted gain under both readings of "our strongest baseline": by the average, or in the column itself."""
     rows = list(printed_rows(data, table))
-    own = next(row for row in rows if row.method == method)
+    ours = next(row for row in rows if row.method == method)
     # Section 3.1 counts the zero-RL models, whose numbers are copied, among the baselines
-    named = [row for row in rows if row is not own and not row.is_base and (row.method or row.starred)]
+    named = [row for row in rows if row is not ours and not row.is_base and (row.method or row.starred)]
     by_average = max((row for row in named if not row.starred), key=lambda row: row.cells["Avg"])
     in_column = max(named, key=lambda row: row.cells[column])
     found = []
     for what, other in (("highest average of those trained", by_average), (f"highest {column} of all", in_column)):
-        gain = round_half_up(own.cells[column] - other.cells[column])
-        note = f"{own.label} {own.cells[column]:.1f}, {other.label} {other.cells[column]:.1f}"
+        gain = round_half_up(ours.cells[column] - other.cells[column])
+        note = f"{ours.label} {ours.cells[column]:.1f}, {other.label} {other.cells[column]:.1f}"
         found.append((f"the baseline with the {what}", f"{printed:+g}", f"{gain:+.1f}", round_half_up(printed - gain),
                       "points", agrees(round_half_up(gain, 0) == printed), note))  # fmt: skip
     return found
@@ -78,22 +79,22 @@ def surpasses_everywhere(data: Mapping[str, Any], *, method: str, tables: Mappin
     for table, policies in tables.items():
         for policy in policies:
             rows = [row for row in printed_rows(data, table) if row.policy == policy]
-            own = next(row for row in rows if row.method == method)
-            others = [row for row in rows if row is not own and not row.is_base]
+            ours = next(row for row in rows if row.method == method)
+            others = [row for row in rows if row is not ours and not row.is_base]
             # on a base where every other row is copied these are all there is
             for what, those in (("rows of the authors' own", False), ("rows copied from other papers", True)):
                 chosen = [row for row in others if row.starred is those]
                 if chosen:
-                    found.append(_surpasses(data, f"{table_title(table)}, {policy} base, {what}", own, chosen))
+                    found.append(_surpasses(data, f"{table_title(table)}, {policy} base, {what}", ours, chosen))
     return found
 
 
-def _surpasses(data: Mapping[str, Any], label: str, own: PrintedRow, others: Sequence[PrintedRow]) -> Found:
-    sets = [name for name in data["benchmarks"] if name in own.cells]
-    above = [(row, name) for row in others for name in sets if row.cells[name] >= own.cells[name]]
+def _surpasses(data: Mapping[str, Any], label: str, ours: PrintedRow, others: Sequence[PrintedRow]) -> Found:
+    sets = [name for name in data["benchmarks"] if name in ours.cells]
+    above = [(row, name) for row in others for name in sets if row.cells[name] >= ours.cells[name]]
     total = len(others) * len(sets)
     exceptions = "; ".join(
-        f"{row.label} on {name}: {row.cells[name]:.1f}, {own.label} {own.cells[name]:.1f}" for row, name in above
+        f"{row.label} on {name}: {row.cells[name]:.1f}, {ours.label} {ours.cells[name]:.1f}" for row, name in above
     )
     follows = f"above in {total - len(above)} of {total} cells"
     return label, f"above in all {total}", follows, float(len(above)), "cells", agrees(not above), exceptions

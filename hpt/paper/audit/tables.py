@@ -28,7 +28,7 @@ def averages(data: Mapping[str, Any]) -> list[Check]:
         for name, distribution in data["averages"].items():
             if name not in row.cells:
                 continue
-            cells = [row.cells[own] for own in benchmarks_of(data, distribution)]
+            cells = [row.cells[benchmark] for benchmark in benchmarks_of(data, distribution)]
             mean, printed = average_of_cells(cells), row.cells[name]
             difference = round_half_up(printed - mean)
             label = f"{table_title(row.table)}, {row.label}, {name}" + _base_text(data, row.table, row.policy)
@@ -48,10 +48,10 @@ def averages(data: Mapping[str, Any]) -> list[Check]:
 
 def exclusive_solves_add_up(data: Mapping[str, Any]) -> list[Check]:
     """Return checks of Table 4: percentages of the level sizes, and levels that add up to the last column."""
-    own = data["tables"]["table4"]
+    table4 = data["tables"]["table4"]
     rows = {row.label: row for row in printed_rows(data, "table4")}
-    sizes = dict(zip(own["columns"], own["sizes"], strict=True))
-    *levels, overall = own["columns"]
+    sizes = dict(zip(table4["columns"], table4["sizes"], strict=True))
+    *levels, overall = table4["columns"]
     checks = [_sum_check("sizes of the levels", sizes, levels, overall)]
     for label, row in rows.items():
         if label.endswith(" %"):
@@ -79,8 +79,8 @@ def one_run_in_several_tables(data: Mapping[str, Any]) -> list[Check]:
             shared = [name for name in first.cells if name in second.cells]
             furthest = max(shared, key=lambda name: abs(second.cells[name] - first.cells[name]))
             difference = round_half_up(second.cells[furthest] - first.cells[furthest])
-            names = [f"{table_title(own.table)} ({own.label})" for own in (first, second)]
-            there, before = (", ".join(f"{own.cells[name]:.1f}" for name in shared) for own in (second, first))
+            names = [f"{table_title(row.table)} ({row.label})" for row in (first, second)]
+            there, before = (", ".join(f"{row.cells[name]:.1f}" for name in shared) for row in (second, first))
             checks.append(Check("One run in several tables", " and ".join(names), there, before, difference, "points",
                                 agrees(difference == 0), "difference: of the cell that differs most"))  # fmt: skip
     return checks

@@ -39,8 +39,8 @@ def series_above(
     per_seed, conditions = {}, {}
     for seed, runs in records.seeds.items():
         whose = f"{records.label(method)} and {records.label(baseline)} of seed {seed}"
-        own, other = _two_curves(runs[method], runs[baseline], column, whose)
-        differences = _window_means(own - other, windows)[windows_left_out:]
+        curve, other = _two_curves(runs[method], runs[baseline], column, whose)
+        differences = _window_means(curve - other, windows)[windows_left_out:]
         per_seed[seed] = float(differences.mean())
         above = int((differences > threshold).sum())
         conditions[seed] = [Condition(f"windows above, of {len(differences)}:", above, at_least=windows_above_at_least)]
@@ -165,12 +165,12 @@ def stays_above_longer(
     """
     per_seed, counts = {}, []
     for seed, runs in records.seeds.items():
-        own, other = _two_curves(
+        curve, other = _two_curves(
             runs[longer], runs[shorter], column, f"{records.label(longer)} and {records.label(shorter)} of seed {seed}"
         )
-        above, above_other = int((own > level).sum()), int((other > level).sum())
+        above, above_other = int((curve > level).sum()), int((other > level).sum())
         per_seed[seed] = float(above - above_other)
-        counts.append(f"seed {seed}: {above} and {above_other} of {len(own)}")
+        counts.append(f"seed {seed}: {above} and {above_other} of {len(curve)}")
     difference = seed_mean(list(per_seed.values()))
     explanation = (
         f"{records.difference(longer, shorter)}, steps with {quantity(column)} above {level:g}: "
@@ -188,11 +188,11 @@ def validation_above(
     """
     per_seed, conditions = {}, {}
     for seed, runs in records.seeds.items():
-        own, other = (_validation_curves(runs[name], records.run(name, seed)) for name in (method, baseline))
-        if not own.index.equals(other.index) or not own.columns.equals(other.columns):
+        curves, other = (_validation_curves(runs[name], records.run(name, seed)) for name in (method, baseline))
+        if not curves.index.equals(other.index) or not curves.columns.equals(other.columns):
             whose = f"{records.label(method)} and {records.label(baseline)} of seed {seed}"
             raise NotTestable(f"{whose} were validated on different sets or steps")
-        differences = (own - other).mean()
+        differences = (curves - other).mean()
         per_seed[seed] = float(differences.mean())
         above = int((differences > 0).sum())
         conditions[seed] = [Condition(f"sets above, of {len(differences)}:", above, at_least=sets_at_least)]
@@ -233,8 +233,8 @@ def _validation_curves(run: RunFrames, whose: str, from_point: int = 1) -> pd.Da
     return shares.pivot_table(index="step", columns="benchmark", values="share").sort_index().iloc[from_point:]
 
 
-def _two_curves(own: RunFrames, other: RunFrames, column: str, whose: str) -> tuple[pd.Series, pd.Series]:
-    first, second = (_curve(run, column, whose) for run in (own, other))
+def _two_curves(one: RunFrames, other: RunFrames, column: str, whose: str) -> tuple[pd.Series, pd.Series]:
+    first, second = (_curve(run, column, whose) for run in (one, other))
     if not first.index.equals(second.index):
         raise NotTestable(f"{whose} were trained for different steps")
     return first, second

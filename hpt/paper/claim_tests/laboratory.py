@@ -27,8 +27,8 @@ def rows_effective(records: ClaimRecords, *, frame: str, situation: str) -> Find
     sums = _sums(records, frame, situation)
     rows = list(dict.fromkeys(sums["row"]))
     cosines = {row: _resampled(sums, row, "cosine") for row in rows}
-    strict = {row: _interval(own[1:], 1 - (1 - LEVEL) / len(rows)) for row, own in cosines.items()}
-    intervals = {row: _interval(own[1:]) for row, own in cosines.items()}
+    strict = {row: _interval(values[1:], 1 - (1 - LEVEL) / len(rows)) for row, values in cosines.items()}
+    intervals = {row: _interval(values[1:]) for row, values in cosines.items()}
     against = [row for row in rows if strict[row].high < 0]
     unclear = [row for row in rows if row not in against and intervals[row].low <= 0]
     decision = Decision.below if against else Decision.undecided if unclear else Decision.above
@@ -44,14 +44,14 @@ def row_against_row(
 ) -> Finding:
     """Test that one row has more of something than another, by at least a factor."""
     sums = _sums(records, frame, situation)
-    own, against = (_resampled(sums, name, quantity) for name in (row, other))
-    if not (np.isfinite(own[0]) and np.isfinite(against[0]) and against[0] > 0):
-        raise NotTestable(f"{quantity} of {row} is {own[0]:.3g}, of {other} {against[0]:.3g}: they have no ratio")
+    this, against = (_resampled(sums, name, quantity) for name in (row, other))
+    if not (np.isfinite(this[0]) and np.isfinite(against[0]) and against[0] > 0):
+        raise NotTestable(f"{quantity} of {row} is {this[0]:.3g}, of {other} {against[0]:.3g}: they have no ratio")
     # rather than left out, a resample in which `other` has none of it counts for the claim
-    ratio = own / np.where(against > 0, against, np.nan)
+    ratio = this / np.where(against > 0, against, np.nan)
     ratio = np.where(np.isnan(ratio), np.inf, ratio)
     interval = _interval(ratio[1:])
-    text = f"{quantity}: {row} {own[0]:.3g}, {other} {against[0]:.3g}, {ratio[0]:.2f} times as much."
+    text = f"{quantity}: {row} {this[0]:.3g}, {other} {against[0]:.3g}, {ratio[0]:.2f} times as much."
     return Finding({}, "times", _decide(interval, times_at_least), text, float(ratio[0]), interval)
 
 
@@ -64,11 +64,11 @@ def rows_trade_off(records: ClaimRecords, *, frame: str, situation: str, bias: s
     sums = _sums(records, frame, situation)
     rows = list(dict.fromkeys(sums["row"]))
     found = {name: {row: _resampled(sums, row, name) for row in rows} for name in (bias, variance)}
-    least = {name: min(rows, key=lambda row, own=own: own[row][0]) for name, own in found.items()}
+    least = {name: min(rows, key=lambda row, values=values: values[row][0]) for name, values in found.items()}
     more_bias = found[bias][least[variance]] - found[bias][least[bias]]
     more_variance = found[variance][least[bias]] - found[variance][least[variance]]
-    intervals = [_interval(own[1:]) for own in (more_bias, more_variance)]
-    decision = both(*(_decide(own, 0.0) for own in intervals))
+    intervals = [_interval(difference[1:]) for difference in (more_bias, more_variance)]
+    decision = both(*(_decide(interval, 0.0) for interval in intervals))
     if least[bias] == least[variance]:
         decision = Decision.below
     text = (
@@ -124,12 +124,12 @@ def terms_agree(
     found = _frame(records, frame)
     chosen = found[found["success"].between(success_at_least, success_at_most) & (found["slips"] == slips)]
     cells: dict[tuple[float, float], np.ndarray] = {}
-    for _, own in chosen.groupby(["success", "distance"]):
-        cells[float(own["success"].iloc[0]), float(own["distance"].iloc[0])] = own["cosine"].to_numpy()
+    for _, cell in chosen.groupby(["success", "distance"]):
+        cells[float(cell["success"].iloc[0]), float(cell["distance"].iloc[0])] = cell["cosine"].to_numpy()
     if not cells or min(map(len, cells.values())) < MIN_QUESTIONS:
         raise NotTestable(f"{frame} has fewer than {MIN_QUESTIONS} questions of a kind")
-    intervals = {key: _of_mean(own) for key, own in cells.items()}
-    decision = both(*(_decide(own, threshold) for own in intervals.values()))
+    intervals = {key: _of_mean(cosines) for key, cosines in cells.items()}
+    decision = both(*(_decide(interval, threshold) for interval in intervals.values()))
     success, distance = worst = min(cells, key=lambda key: float(cells[key].mean()))
     negative = 100 * float((chosen["cosine"] < 0).mean())
     text = (
@@ -169,14 +169,14 @@ def _resampled(sums: pd.DataFrame, row: str, quantity: str) -> np.ndarray:
     """Return a quantity pooled over all questions, and then over every resample of them: [1 + RESAMPLES]."""
     from hpt.laboratory.errors import SUMS, derived
 
-    own = sums[sums["row"] == row].sort_values("question")
-    if own.empty:
+    lines = sums[sums["row"] == row].sort_values("question")
+    if lines.empty:
         raise NotTestable(f"no row {row}")
-    chosen = np.random.default_rng(0).integers(0, len(own), (RESAMPLES, len(own)))
-    chosen = np.concatenate([np.arange(len(own))[None], chosen])
+    chosen = np.random.default_rng(0).integers(0, len(lines), (RESAMPLES, len(lines)))
+    chosen = np.concatenate([np.arange(len(lines))[None], chosen])
 
     def added(name: str) -> np.ndarray:
-        return own[name].to_numpy(np.float64)[chosen].sum(1)
+        return lines[name].to_numpy(np.float64)[chosen].sum(1)
 
     if quantity == "masked":
         return added("masked_tokens") / added("tokens")

@@ -44,7 +44,7 @@ def more_rows_at_zero(
     per_seed = {}
     for seed, runs in records.seeds.items():
         grid = _grid(runs[method], records.run(method, seed))
-        hard, easy = (always_zero(_level(grid, own)) for own in (level, easier_level))
+        hard, easy = (always_zero(_level(grid, of_level)) for of_level in (level, easier_level))
         per_seed[seed] = 100 * float(hard.mean() - easy.mean())
     difference = seed_mean(list(per_seed.values()))
     explanation = f"level {level} minus level {easier_level}: {spread(difference, 'points', 1)}."
@@ -69,11 +69,11 @@ def map_dominance(
     """
     per_seed = {}
     for seed, runs in records.seeds.items():
-        own, against = (_grid(runs[name], records.run(name, seed)) for name in (leader, other))
-        if not own.index.equals(against.index) or not own.columns.equals(against.columns):
+        ahead, against = (_grid(runs[name], records.run(name, seed)) for name in (leader, other))
+        if not ahead.index.equals(against.index) or not ahead.columns.equals(against.columns):
             whose = f"{records.label(leader)} and {records.label(other)} of seed {seed}"
             raise NotTestable(f"{whose} were trained on different questions or epochs")
-        difference = own - against
+        difference = ahead - against
         part = difference.iloc[:, part_of_training(difference.shape[1], start_share, end_share)]
         per_seed[seed] = _lead(part, levels) - (_lead(part, against_levels) if against_levels else 0.0)
     lead = seed_mean(list(per_seed.values()))
@@ -89,10 +89,10 @@ def _lead(difference: pd.DataFrame, levels: Sequence[int]) -> float:
 
 
 def _level(grid: pd.DataFrame, level: int) -> pd.DataFrame:
-    own = grid[grid.index.get_level_values("level") == level]
-    if own.empty:
+    chosen = grid[grid.index.get_level_values("level") == level]
+    if chosen.empty:
         raise NotTestable(f"no questions of level {level}")
-    return own
+    return chosen
 
 
 def _grid(run: RunFrames, whose: str) -> pd.DataFrame:

@@ -124,14 +124,14 @@ class Condition:
 
 def every_seed(conditions: Mapping[int, list[Condition]]) -> tuple[Decision, str]:
     """Decide by unanimity: above when every seed meets all its conditions, below when none does."""
-    met = {seed: all(condition.met for condition in own) for seed, own in conditions.items()}
+    met = {seed: all(condition.met for condition in those) for seed, those in conditions.items()}
     if len(met) == 1:
         decision = Decision.one_seed
     elif len(met) < MIN_SEEDS or len(set(met.values())) > 1:
         decision = Decision.undecided
     else:
         decision = Decision.above if all(met.values()) else Decision.below
-    numbers = "; ".join(f"seed {seed}: {', '.join(map(str, own))}" for seed, own in conditions.items())
+    numbers = "; ".join(f"seed {seed}: {', '.join(map(str, those))}" for seed, those in conditions.items())
     return decision, f"all conditions met in {sum(met.values())} of {len(met)} seeds. {numbers}."
 
 

@@ -79,7 +79,7 @@ def gains_more(
     The effect is the difference of the two gains, each of unweighted means over the same sets.
     """
     score = _average(distribution, None)
-    first, second = (_above(records, own, under, score, 0.0) for own, under in
+    first, second = (_above(records, arm, under, score, 0.0) for arm, under in
                      ((method, baseline), (other, other_baseline)))  # fmt: skip
     per_seed = {seed: first.per_seed[seed] - second.per_seed[seed] for seed in records.seeds}
     difference = seed_mean(list(per_seed.values()))
@@ -102,7 +102,7 @@ def best_on_most_sets(
     per_seed, conditions = {}, {}
     for seed, runs in records.seeds.items():
         scores = [
-            pd.concat([_average(own, None)(runs[name], records.run(name, seed)) for own in distributions])
+            pd.concat([_average(kind, None)(runs[name], records.run(name, seed)) for kind in distributions])
             for name in (method, *others)
         ]
         _same_sets(scores, f"the methods of seed {seed}")
@@ -116,9 +116,9 @@ def best_on_most_sets(
 def _above(records: ClaimRecords, method: str, baseline: str, score: _Score, threshold: float) -> Finding:
     per_seed = {}
     for seed, runs in records.seeds.items():
-        own, other = (score(runs[name], records.run(name, seed)) for name in (method, baseline))
-        _same_sets([own, other], f"{records.label(method)} and {records.label(baseline)} of seed {seed}")
-        per_seed[seed] = float(own.mean() - other.mean())
+        ours, other = (score(runs[name], records.run(name, seed)) for name in (method, baseline))
+        _same_sets([ours, other], f"{records.label(method)} and {records.label(baseline)} of seed {seed}")
+        per_seed[seed] = float(ours.mean() - other.mean())
     difference = seed_mean(list(per_seed.values()))
     explanation = f"{records.difference(method, baseline)}: {spread(difference, 'points', 1)}."
     return Finding(per_seed, "points", difference.decide(threshold), explanation)
@@ -131,23 +131,23 @@ def _highest(records: ClaimRecords, method: str, others: Sequence[str], score: _
     other of each seed: a maximum over noisy values is too high.
     """
     findings = [_above(records, method, other, score, threshold) for other in others]
-    nearest = min(findings, key=lambda own: sum(own.per_seed.values()))
-    decisions = {own.decision for own in findings}
+    nearest = min(findings, key=lambda finding: sum(finding.per_seed.values()))
+    decisions = {finding.decision for finding in findings}
     if Decision.below in decisions:
         decision = Decision.below
     else:
         decision = nearest.decision if len(decisions) == 1 else Decision.undecided
-    return Finding(nearest.per_seed, nearest.unit, decision, " ".join(own.explanation for own in findings))
+    return Finding(nearest.per_seed, nearest.unit, decision, " ".join(finding.explanation for finding in findings))
 
 
 def _average(distribution: str, benchmark: str | None) -> _Score:
     def score(run: RunFrames, whose: str) -> pd.Series:
         if not {"benchmark", "distribution", "score"} <= set(run.scores.columns):
             raise NotTestable(f"no scores of {whose}")
-        own = run.scores[run.scores["distribution"] == distribution]
+        scores = run.scores[run.scores["distribution"] == distribution]
         if benchmark is not None:
-            own = own[own["stands_for"] == benchmark]
-        values = own.set_index("benchmark")["score"]
+            scores = scores[scores["stands_for"] == benchmark]
+        values = scores.set_index("benchmark")["score"]
         if values.empty or values.isna().any():
             raise NotTestable(f"no complete {distribution}-distribution scores of {whose}")
         return values
@@ -178,5 +178,5 @@ def counts_of(run: RunFrames, evaluation: str, whose: str) -> pd.DataFrame:
 
 
 def _same_sets(scores: Sequence[pd.Series], whose: str) -> None:
-    if any(set(own.index) != set(scores[0].index) for own in scores):
+    if any(set(series.index) != set(scores[0].index) for series in scores):
         raise NotTestable(f"{whose} were evaluated on different benchmarks")
