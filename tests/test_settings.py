@@ -145,7 +145,7 @@ def validation_request(name: str) -> Seen:
         trainer = make_trainer(config, curves={"curve": problems(1)})
         requests = asked(trainer)
         trainer.validate_if_due()
-        return getattr(requests[0], name)
+        return getattr(requests[-1], name)  # those before it only compare the two models
 
     return seen
 
@@ -156,6 +156,7 @@ def vllm_argument(name: str, ranks: int = 1, gpu: bool = False) -> Seen:
     def seen(config: RunConfig, place: Place) -> Any:
         vllm, parameters = ModuleType("vllm"), ModuleType("vllm.sampling_params")
         vllm.LLM, parameters.RequestOutputKind = MagicMock(), MagicMock()  # pyright: ignore[reportAttributeAccessIssue]
+        vllm.LLM.return_value.apply_model.return_value = ["vllm.models"]  # pyright: ignore[reportAttributeAccessIssue]
         place.patch.setitem(sys.modules, "vllm", vllm)
         place.patch.setitem(sys.modules, "vllm.sampling_params", parameters)
         place.patch.setattr(torch.cuda, "is_available", lambda: gpu)
@@ -176,10 +177,13 @@ class _Off(ScriptedSampler):
         return sample
 
 
-def metric(name: str, steps: int = 1) -> Seen:
-    """A column of the records of some steps with a sampler that is 0.02 nats off, or why they ended."""
+def metric(name: str, steps: int = 1, max_mean_gap: float | None = 1.0) -> Seen:
+    """A column of the records of some steps with a sampler that is 0.02 nats off, or that they were stopped."""
 
     def seen(config: RunConfig, place: Place) -> Any:
+        if max_mean_gap is not None:
+            diagnostics = config.diagnostics.model_copy(update={"max_mean_logprob_gap": max_mean_gap})
+            config = config.model_copy(update={"diagnostics": diagnostics})
         trainer = make_trainer(config)
         trainer.sampler.__class__ = _Off  # pyright: ignore[reportAttributeAccessIssue]
         try:
@@ -194,12 +198,6 @@ def metric(name: str, steps: int = 1) -> Seen:
 def starts_at_one(config: RunConfig, place: Place) -> bool:
     """Whether the first ratios are 1, although the sampler's log-probs are off."""
     return metric("estimator/approx_kl")(config, place)[0] < 1e-6
-
-
-def rollouts_of_the_unsolved(config: RunConfig, place: Place) -> list[int]:
-    trainer = make_trainer(config)
-    trainer.train(2)
-    return [row["rollouts"] for row in trainer.rows["rollouts"] if row["problem_id"] == "q0"]
 
 
 def validated(config: RunConfig, place: Place) -> list[int]:
@@ -275,17 +273,22 @@ def wired(name: str) -> Seen:
         parts = {
             own: MagicMock(name=own)
             for own in (
-                "policy.load_model", "policy.PolicyModule", "engine.PolicyEngine", "rollout.Sampler",
-                "rewards.Verifier", "trainer.Trainer", "checkpoint.save_checkpoint", "job.save_model_folder",
-                "job.provenance", "job.write_checksums", "job.write_json",
+                "training.policy.load_model", "training.policy.PolicyModule", "training.engine.PolicyEngine",
+                "training.sampler.Sampler", "training.trainer.Trainer", "training.checkpoint.save_checkpoint",
+                "training.guards.check_own_forward", "rewards.workers.Verifier", "runs.job.save_model_folder",
+                "runs.job.provenance", "runs.job.write_checksums", "runs.job.write_json",
             )
         }  # fmt: skip
         for own, part in parts.items():
             place.patch.setattr(f"hpt.{own}", part)
         place.patch.setattr(job, "load_tokenizer", lambda folder: tokenizer())
+        place.patch.setattr("hpt.data.prompts.vocabulary_size", lambda folder: 1_000_000)
         threads: list[int] = []
         place.patch.setattr(torch, "set_num_threads", threads.append)
-        engine, trainer = parts["engine.PolicyEngine"].return_value, parts["trainer.Trainer"].return_value
+        engine, trainer = (
+            parts["training.engine.PolicyEngine"].return_value,
+            parts["training.trainer.Trainer"].return_value,
+        )
         engine.rank, engine.gather = 0, lambda own: own
         trainer.stage = stages_of(config)[-1]
 
@@ -296,13 +299,16 @@ def wired(name: str) -> Seen:
 
         trainer.train.side_effect = train
         job._train(config, MagicMock(path=place.folder))
-        saves = parts["checkpoint.save_checkpoint"].call_args_list
+        saves = parts["training.checkpoint.save_checkpoint"].call_args_list
         return {
-            "model": parts["policy.load_model"].call_args_list[0].args,
-            "models": len(parts["policy.load_model"].call_args_list),
-            "engine": parts["engine.PolicyEngine"].call_args.args[1],
-            "dtypes": (parts["engine.PolicyEngine"].call_args.args[3], parts["rollout.Sampler"].call_args.args[2]),
-            "timeout_s": parts["rewards.Verifier"].call_args.kwargs["timeout_s"],
+            "model": parts["training.policy.load_model"].call_args_list[0].args,
+            "models": len(parts["training.policy.load_model"].call_args_list),
+            "engine": parts["training.engine.PolicyEngine"].call_args.args[1],
+            "dtypes": (
+                parts["training.engine.PolicyEngine"].call_args.args[3],
+                parts["training.sampler.Sampler"].call_args.args[2],
+            ),
+            "timeout_s": parts["rewards.workers.Verifier"].call_args.kwargs["timeout_s"],
             "until": trainer.train.call_args.args[0],
             "saves": len(saves),
             "keep": saves[0].args[4],
@@ -385,6 +391,7 @@ MOVES: dict[str, Moves] = {
     "policy.after": Moves("sft", start, ("pretrain", "weak"), ("sft", "weak")),
     "policy.weights_sha256": Moves("00", fingerprint, True, False),
     "policy.config_sha256": Moves("00", fingerprint, True, False),
+    "policy.tokenizer_sha256": Moves("00", fingerprint, True, False),
     "policy.dtype": Moves("bfloat16", wired("dtypes"), ("float32", "float32"), ("bfloat16", "bfloat16"),
                           ROWS | {"engine.zero_stage": 1}),
     "data.source": Moves("rows.jsonl", training_set, 48, 7),
@@ -444,7 +451,6 @@ MOVES: dict[str, Moves] = {
     "gate.kind": Moves("linear", feedback, SWITCHED, [[0, 0.5, 1], [1, 0.5, 0]]),
     "gate.count": Moves(1, feedback, SWITCHED, [[0, 0, 1], [1, 1, 0]]),
     "gate.inclusive": Moves(False, feedback, [[0, 0, 1], [1, 1, 0]], SWITCHED, {"gate.count": 1}),
-    "gate.skip_visits": Moves(1, rollouts_of_the_unsolved, [3, 3], [3, 0]),
     "gate.slope": Moves(2.0, lambda config, place: feedback(config, place)[0][1], 1 / (1 + np.exp(-20 / 4)),
                         1 / (1 + np.exp(-2 / 4)), {"gate.kind": "sigmoid"}),
     "gate.alpha": Moves(0.5, feedback, [[1] * 3, [1] * 3], [[0.5] * 3, [1] * 3], {"gate.kind": "constant"}),
@@ -468,6 +474,7 @@ MOVES: dict[str, Moves] = {
     "validation.samples_per_problem": Moves(5, validation_request("samples"), 2, 5, VALIDATED),
     "validation.temperature": Moves(0.3, validation_request("temperature"), 0.6, 0.3, VALIDATED),
     "validation.top_p": Moves(0.5, validation_request("top_p"), 0.95, 0.5, VALIDATED),
+    "validation.sha256": Moves("00", fingerprint, True, False),
     "engine.zero_stage": Moves(2, deepspeed("zero_optimization", "stage"), 0, 2),
     "engine.micro_batch_tokens": Moves(1, micro_batches, (1, 6), (6, 1), ONE_UPDATE, "grpo"),
     "engine.layout": Moves("packed", micro_batches, (1, 6), (1, 1), ONE_UPDATE, "grpo"),
@@ -476,6 +483,9 @@ MOVES: dict[str, Moves] = {
     "engine.threads": Moves(3, wired("threads"), [1], [3], ROWS),
     "checkpoint.every": Moves(1, wired("saves"), 2, 4, ROWS),
     "checkpoint.keep": Moves(5, wired("keep"), 2, 5, ROWS),
+    "diagnostics.max_mean_logprob_gap": Moves(1.0, metric("optim/updates", max_mean_gap=None), "stopped", [2.0]),
+    "diagnostics.rollouts_over_gap": Moves(100, metric("optim/updates"), "stopped", [2.0],
+                                           {"rollout.max_logprob_gap": 0.01}),
     "diagnostics.gradient_cosine_every": Moves(
         1, lambda config, place: [own is not None for own in metric("gradient/sft_rl_cosine", 2)(config, place)],
         [True, False], [True, True],
