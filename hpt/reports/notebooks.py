@@ -494,12 +494,12 @@ def csv_text(frame: pd.DataFrame) -> str:
 
 def html_table(table: pd.DataFrame | Styler, name: str) -> Markup:
     """Return a laid out table as HTML; of a Styler with its colours."""
-    styler = table if isinstance(table, Styler) else table.style
-    escaped = styler.format(str, escape="html", na_rep="")
+    styler: Any = table if isinstance(table, Styler) else table.style  # its methods are half typed
+    styler = styler.format(str, escape="html", na_rep="")
     for axis in (0, 1):
-        escaped = escaped.format_index(str, escape="html", axis=axis)
-        escaped = escaped.format_index_names(lambda name: html.escape(str(name)), axis=axis)
-    text = escaped.set_uuid(name).set_table_attributes('class="scores"').to_html()
+        styler = styler.format_index(str, escape="html", axis=axis)
+        styler = styler.format_index_names(lambda label: html.escape(str(label)), axis=axis)
+    text = styler.set_uuid(name).set_table_attributes('class="scores"').to_html()
     return Markup("<div class='wide'>{}</div>").format(Markup(text))
 
 
