@@ -117,15 +117,16 @@ def _parse_boxed(content: str, is_gold: bool = False) -> list[Any]:
 
 
 def _evaluated(value: Any) -> Any:
-    """Return a number with decimals as one decimal, computed from their exact values: 1.13 * 10^2 is 113."""
-    from sympy import Expr, Float, N, Rational, UnevaluatedExpr
+    """Return a number with decimals as one decimal, computed with more digits than it keeps: 1.13 * 10^2 is 113."""
+    from sympy import Expr, Float, N, UnevaluatedExpr
 
     if not isinstance(value, Expr) or isinstance(value, Float) or not value.is_number:
         return value
     decimals = value.atoms(Float)
     if not decimals or value.has(UnevaluatedExpr):  # the latter is per cent, which math-verify compares in its own way
         return value
-    return N(value.xreplace({number: Rational(str(number)) for number in decimals}))
+    number = N(value.xreplace({number: Float(str(number), 3 * DIGITS) for number in decimals}))
+    return number if 1e-300 < abs(number) < 1e300 else value  # rounding 9.9^{9^9} would write out all its digits
 
 
 @lru_cache(maxsize=PARSE_CACHE_SIZE)
