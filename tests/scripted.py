@@ -52,14 +52,14 @@ def tokenizer() -> Any:
     return build_tokenizer(TINY_WORLD)
 
 
-def small_model(seed: int = 0) -> nn.Module:
-    """A Qwen2 of one layer for that tokenizer."""
+def small_model(seed: int = 0, tied: bool = False) -> nn.Module:
+    """A Qwen2 of one layer for that tokenizer; with ``tied`` its head is its embedding."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     torch.manual_seed(seed)
     shape = Qwen2Config(
         vocab_size=len(tokenizer()), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=2, max_position_embeddings=128, tie_word_embeddings=False, initializer_range=0.1,
+        num_key_value_heads=2, max_position_embeddings=128, tie_word_embeddings=tied, initializer_range=0.1,
     )  # fmt: skip
     return Qwen2ForCausalLM(shape).float()
 

@@ -376,6 +376,20 @@ def test_the_norm_is_the_one_before_clipping_and_the_clip_works(stage: int, monk
     assert math.sqrt(moved) == pytest.approx(0.25, rel=1e-3)
 
 
+def test_a_head_that_is_the_embedding_is_updated_alike_at_every_stage() -> None:
+    """One tensor under two names, whose gradient is the sum of both uses."""
+    _, _, items = engine_and_updater(0)
+    found = {}
+    for stage in (0, 1, 3):
+        settings = OptimizerSettings(learning_rate=0.01)
+        engine = PolicyEngine(small_model(tied=True), EngineSettings(zero_stage=stage), settings)  # pyright: ignore[reportArgumentType]
+        outcome, _ = Updater(engine, [ROWS["sft"]]).update(items, 0.01)
+        assert outcome is not None
+        found[stage] = outcome.gradient_norm, weights_of(engine)
+        assert found[stage][0] == pytest.approx(found[0][0], rel=1e-5)
+        torch.testing.assert_close(found[stage][1], found[0][1], rtol=1e-4, atol=1e-5)
+
+
 def test_skipped_updates_are_counted_and_are_no_new_version() -> None:
     trainer = make_trainer(config_for("hpt", optimizer__skip_above_norm=1e-9))
     before = weights_of(trainer.engine)

@@ -65,7 +65,7 @@ def config_for(world: Path, tensor_parallel: int) -> RunConfig:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_digits(tmp_path_factory.mktemp("zero3"), heads=2)
+    return write_digits(tmp_path_factory.mktemp("zero3"), heads=2, tied=True)
 
 
 def fail(config: RunConfig, folder: Path, rank: int, at_call: int, way: str) -> Failure:
