@@ -96,7 +96,7 @@ lint: setup  ## style, format and types
 	"$(BIN)/ruff" format --check .
 	"$(BIN)/pyright"
 
-format: setup  ## let ruff mend what it can
+format: setup  ## ruff fixes what it can
 	"$(BIN)/ruff" check --fix .
 	"$(BIN)/ruff" format .
 
