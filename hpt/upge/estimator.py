@@ -144,7 +144,13 @@ class UpgeResult:
     metrics: dict[str, Tensor]
 
 
-def unified_weights(row: Row, streams: TokenStreams, advantages: Tensor, keep: Tensor | None = None) -> Tensor:
+def unified_weights(
+    row: Row,
+    streams: TokenStreams,
+    advantages: Tensor,
+    keep: Tensor | None = None,
+    factors: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
     """Return Eq. 6's detached weight of every token: mask x advantage x pi / pi_ref.
 
     Args:
@@ -152,6 +158,7 @@ def unified_weights(row: Row, streams: TokenStreams, advantages: Tensor, keep: T
         streams: the micro-batch.
         advantages: [T].
         keep: [T] of 0 and 1; see `Component`.
+        factors: mask and pi / pi_ref [T], where the caller has them; else they are computed.
 
     Returns:
         [T] in the type of ``streams.logprobs``, without gradient.
@@ -159,10 +166,7 @@ def unified_weights(row: Row, streams: TokenStreams, advantages: Tensor, keep: T
     Raises:
         ConfigError: the row's mask is taken over the rollout batch and ``keep`` is missing, or an unknown name.
     """
-    return _weights(*_mask_and_ratio(row, streams, advantages, keep), advantages)
-
-
-def _weights(mask: Tensor, ratio: Tensor, advantages: Tensor) -> Tensor:
+    mask, ratio = factors or _mask_and_ratio(row, streams, advantages, keep)
     signal = mask * advantages
     # 0 * inf would be NaN: a token pushed far out of the trust region has an infinite ratio and a mask of 0
     return (signal * ratio).where(signal != 0, signal.new_zeros(())).detach()
@@ -199,13 +203,13 @@ def upge_loss(streams: TokenStreams, components: Sequence[Component]) -> UpgeRes
     total, metrics = logprobs.new_zeros(logprobs.shape), {}
     for component in components:
         row, acts = component.row, component.scales != 0
-        # once for loss and metrics: a mask of the user's may be drawn at random
-        mask, ratio = _mask_and_ratio(row, streams, component.advantages, component.keep)
-        weights = _weights(mask, ratio, component.advantages)
+        # once for weights and metrics: a mask of the user's may be drawn at random
+        factors = _mask_and_ratio(row, streams, component.advantages, component.keep)
+        weights = unified_weights(row, streams, component.advantages, component.keep, factors)
         coefficient = resolve(COEFFICIENTS, row.trajectory_coefficient, f"row {row.name}: trajectory_coefficient")
         factor = coefficient(streams, component.rewards)
         total = total + (component.scales * factor * weights).where(acts, total.new_zeros(()))
-        for name, value in _sums(streams, mask, ratio, weights, acts).items():
+        for name, value in _sums(streams, *factors, weights, acts).items():
             key = f"{component.name or row.name}/{name}"
             metrics[key] = metrics[key] + value if key in metrics else value
     total = total.detach()

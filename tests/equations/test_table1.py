@@ -248,9 +248,9 @@ def test_a_broken_equation_6_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None
     genuine = estimator.unified_weights
     w = world.make_world(SEEDS[0])
     breaks: dict[str, Callable[..., Tensor]] = {
-        "grpo": lambda row, s, a, k=None: stabilization.MASKS[row.mask](row, s, a) * a,
-        "dapo": lambda row, s, a, k=None: genuine(row, s, a, k) * a,
-        "clip_cov": lambda row, s, a, k=None: genuine(row, s, a, torch.ones_like(a)),
+        "grpo": lambda row, s, a, k, _: stabilization.MASKS[row.mask](row, s, a) * a,
+        "dapo": lambda row, s, a, k, _: genuine(row, s, a, k) * a,
+        "clip_cov": lambda row, s, a, k, _: genuine(row, s, a, torch.ones_like(a)),
     }
     for name, broken in breaks.items():
         row = ROWS[name].with_parameters(**(COV if name == "clip_cov" else {}))
