@@ -29,7 +29,7 @@ from hpt.training.engine import PolicyEngine, Updater
 from hpt.training.policy import attention_and_layout, load_model
 from hpt.training.sampler import Sampler, SamplingRequest
 from hpt.upge import likelihood
-from hpt.upge.rows import ROWS
+from hpt.upge.estimator import ROWS
 
 PROMPT_TOKENS = 128
 #: 4, to come as near to the limits as a benchmark needs to, and every one of another length.

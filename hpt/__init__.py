@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # for editors and type checkers
     )
     from hpt.evaluation.scores import pass_at_k
     from hpt.laboratory.checker import check_gradient
-    from hpt.upge.rows import ROWS
+    from hpt.upge.estimator import ROWS
 
 __version__ = "0.1.0"
 __all__ = [
@@ -44,7 +44,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import a public name when it is asked for."""
     if name == "ROWS":
-        from hpt.upge.rows import ROWS
+        from hpt.upge.estimator import ROWS
 
         return ROWS
     if name == "check_gradient":

@@ -20,7 +20,7 @@ from hpt.data.world.sets import evaluation_sets
 from hpt.methods.methods import METHODS
 from hpt.runs.folder import RunFolder
 from hpt.runs.resolve import build_config
-from hpt.upge.rows import ROWS
+from hpt.upge.estimator import ROWS
 from tests.digits import digits_config, write_digits
 from tests.jobs import run_to_end
 from tests.scripted import SMALL, make_trainer

@@ -32,7 +32,7 @@ from hpt.methods.mixture import (
 )
 from hpt.runs.resolve import build_config
 from hpt.support.errors import ConfigError
-from hpt.upge.rows import ROWS
+from hpt.upge.estimator import ROWS
 
 SETTINGS = {
     "rollout.rollouts_per_prompt": 2,

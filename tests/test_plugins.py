@@ -230,7 +230,6 @@ EVERYTHING = """
 from dataclasses import replace
 import numpy as np
 from hpt.methods.methods import METHODS
-from hpt.upge.estimator import ROWS
 
 def gate(settings, correct, n):
     return np.ones(len(correct)), np.full(len(correct), {beta})

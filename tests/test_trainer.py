@@ -22,7 +22,7 @@ from hpt.training.policy import PolicyModule
 from hpt.training.sampler import NO_WEIGHTS
 from hpt.training.trainer import Trainer
 from hpt.upge import likelihood
-from hpt.upge.rows import ROWS
+from hpt.upge.estimator import ROWS
 from tests.scripted import (
     ScriptedSampler,
     config_for,

@@ -5,7 +5,7 @@
 
 The rows are kept, not the problems: nothing that came is lost, and a better reader needs no second download.
 
-Levels joined to problems by id: the released MATH-500 file has MATH's paths as ids, and no levels (Table 4).
+The released MATH-500 file has MATH's paths as ids and no levels, so `join_levels` adds them by id (Table 4).
 """
 
 import datetime

@@ -30,6 +30,7 @@ from hpt.support.errors import HptError
 from hpt.support.files import read_json
 from hpt.training.batches import collate
 from hpt.training.policy import forward_micro_batch, load_model
+from hpt.training.trainer import grade_demonstrations
 from hpt.upge.advantage import RolloutGroups, advantages
 from hpt.upge.aggregation import StepCounts, trajectory_scales
 from hpt.upge.estimator import ROWS, unified_weights
@@ -167,7 +168,10 @@ def measure(trainer: Any, questions: int, half: int) -> list[dict[str, Any]]:
     pools = _draw(trainer, chosen, 200_000, -(-2 * half // n))
     lines = []
     for index, problem in enumerate(chosen):
-        demonstration = trainer.demonstration(index, problem)
+        shown = grade_demonstrations(
+            trainer.engine, trainer.verifier, [problem], trainer.prompts, trainer.demonstrations
+        )
+        demonstration = shown[0]
         offline = demonstration_gradients(trainer.engine.module, demonstration)
         halves = []
         for part in (pools[index][:half], pools[index][half : 2 * half]):

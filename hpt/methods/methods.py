@@ -13,7 +13,7 @@ from typing import Any, Literal
 from hpt.config.run_config import RunConfig, flat, merge, nest, validate
 from hpt.support.errors import ConfigError
 from hpt.support.plugins import resolve
-from hpt.upge.rows import ROWS, Row
+from hpt.upge.estimator import ROWS, Row
 
 Data = Literal["rollouts", "demonstration"]
 
@@ -27,7 +27,7 @@ class Component:
     """One row of Table 1 acting on one kind of data.
 
     Attributes:
-        row: name of the row (`hpt.upge.rows.ROWS`) or ``module:ROW``.
+        row: name of the row (`hpt.upge.estimator.ROWS`) or ``module:ROW``.
         data: the trajectories it acts on; alpha of Eq. 9 weighs rollouts, beta weighs demonstrations.
         coefficient: the setting of `EstimatorSettings` that multiplies it.
         scale: which half of the normalisation it uses. An off-policy RL term on a demonstration is normalised like
@@ -180,7 +180,7 @@ def resolved_row(component: Component, config: RunConfig) -> Row:
     row = resolve(ROWS, name, where)
     if not isinstance(row, Row):
         remedy = "name the Row, or write one: replace(ROWS['dr_grpo'], name=..., mask='my_idea:mask')"
-        raise ConfigError(where, name, f"a hpt.upge.rows.Row, not a {type(row).__name__}", remedy)
+        raise ConfigError(where, name, f"a hpt.upge.estimator.Row, not a {type(row).__name__}", remedy)
     asks_sampler = row.mask in _RATIO_MASKS or row.denominator in _RATIO_DENOMINATORS
     if asks_sampler and not is_rollout:
         asked = f"row {name}" if chosen == "method" else where

@@ -18,7 +18,7 @@ from hpt.config.run_config import RunConfig
 from hpt.methods.methods import Component, Method, compares_with_rollouts, resolved_row
 from hpt.upge.advantage import RolloutGroups, advantages, updated_baseline
 from hpt.upge.aggregation import StepCounts, trajectory_scales
-from hpt.upge.rows import Row
+from hpt.upge.estimator import Row
 from hpt.upge.stabilization import BATCH_MASKS
 
 #: `Trajectory.sample` of a demonstration.

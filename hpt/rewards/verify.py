@@ -1,4 +1,4 @@
-r"""Decide whether two answers are equal: math-verify, what it is given, and the limits on the process it runs in.
+r"""Eq. 7: the answer in the last balanced ``\boxed{...}`` of a response, and math-verify on it.
 
 math-verify reads LaTeX and compares decimals to six places, whatever their size. So text it would misread is rewritten
 first, the same way on both sides, and the places follow the size of the gold answer:
@@ -12,11 +12,6 @@ first, the same way on both sides, and the places follow the size of the gold an
   the smallest it holds. Other numbers are compared exactly, or to twelve digits or more.
 
 Worker processes of ``hpt.rewards.workers`` import this module and math-verify, nothing else heavy: no torch, no vLLM.
-
-Find the answer a response commits to: the content of its last balanced ``\boxed{...}``.
-
-This is the only parsing the package does itself; what the content *means* is decided by math-verify
-(``hpt.rewards.workers``).
 """
 
 import logging

@@ -5,7 +5,8 @@
     engine.py          DeepSpeed: forward, backward, one guarded step
     policy.py          the model with a chunked output head
     batches.py         trajectories laid into micro-batches
-    guards.py          sampler against trainer log-probs; steps that went wrong
+    guards.py          sampler against trainer log-probs
+    faults.py          steps that went wrong: skipped, counted, or the end
     checkpoint.py      everything a run needs to continue to identical records
     shards.py          an optimiser's state written by some ranks and read by others
     ranks.py           several processes: launching, joining, watching each other

@@ -35,7 +35,7 @@ from hpt.training.engine import PolicyEngine, Updater, join, sums_over_ranks
 from hpt.training.faults import FaultWatch
 from hpt.training.metrics import rows_of
 from hpt.training.policy import load_model
-from hpt.upge.rows import ROWS
+from hpt.upge.estimator import ROWS
 
 
 class BaseOptimizer(torch.optim.Optimizer):

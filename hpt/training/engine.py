@@ -39,10 +39,9 @@ from hpt.training.batches import zero_weight_filler as filler
 from hpt.training.policy import PolicyModule, checkpoint_activations, forward_micro_batch, turn_off_dropout
 from hpt.training.ranks import WAIT, Ranks, launched, launched_rank, launched_ranks, start_watch
 from hpt.training.shards import load_shards, save_shards
-from hpt.upge.estimator import Component, upge_loss
+from hpt.upge.estimator import Component, Row, upge_loss
 from hpt.upge.regularisers import entropy_bonus, kl_to_reference
 from hpt.upge.row import TokenStreams
-from hpt.upge.rows import Row
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from hpt.training import engine as update
 from hpt.training.batches import MicroBatch, zero_weight_filler
 from hpt.training.engine import StepOutcome, Updater
 from hpt.training.policy import PolicyModule
-from hpt.upge.rows import Row
+from hpt.upge.estimator import Row
 from tests.invariance import world
 
 

@@ -20,7 +20,7 @@ from hpt.reports.notebooks import COMMON, project_path, read_parameters
 from hpt.runs.catalogue import ARTEFACTS
 from hpt.runs.records import export_run
 from hpt.support.errors import ConfigError, RecordFault
-from hpt.upge.rows import ROWS
+from hpt.upge.estimator import ROWS
 from tests.digits import write_digits
 from tests.fabricated import fabricate
 
