@@ -240,19 +240,13 @@ def gate(correct: Tensor | ArrayLike, n: int, count: int = 0, **settings: Any) -
         >>> hpt.gate([0, 2, 8], n=8, kind="linear")
         (array([0.  , 0.25, 1.  ]), array([1.  , 0.75, 0.  ]))
     """
-    from pydantic import ValidationError
-
-    from hpt.config.run_config import explain
-    from hpt.config.settings import GateSettings
+    from hpt.config.run_config import validate
     from hpt.methods.gate import feedback_coefficients
 
     counts = _whole("correct", correct, most=n)
     _whole("count", [count], most=n)
-    try:
-        chosen = GateSettings.model_validate({"count": count, **settings})
-    except ValidationError as error:
-        explain(error, GateSettings)
-    return feedback_coefficients(chosen, counts, n)
+    config = validate({"gate": {"count": count, **settings}, "rollout": {"rollouts_per_prompt": n}})
+    return feedback_coefficients(config.gate, counts, n)
 
 
 def hpt_loss(

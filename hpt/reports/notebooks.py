@@ -104,19 +104,17 @@ class Study:
         planned = self.planned()
         if not planned:
             return Shown(Markup("<p>No run is needed.</p>"), "No run is needed.")
-        expected = None if self.from_records else make_plan(self.scale, planned, self.runs_dir)
+        expected = make_plan(self.scale, planned, self.runs_dir) if self.from_records is None else None
         rows = []
         for index, run in enumerate(planned):
             time_left = f"about {duration(expected.costs[index].device_s)}" if expected and not run.done else ""
             todo = run.reason or "nothing: done" if expected else "read"
             rows.append((run.method, run.policy, run.seed, run.config.schedule.steps, len(run.evaluations), todo,
                          time_left))  # fmt: skip
-        left = sum(not run.done for run in planned)
-        if expected is None or self.from_records is not None:
+        note = "Nothing is left to compute."
+        if self.from_records is not None:
             note = f"Nothing is computed: records are read from {shown_path(self.from_records)}."
-        elif not left:
-            note = "Nothing is left to compute."
-        else:
+        elif expected is not None and (left := sum(not run.done for run in planned)):
             note = f"{left} of {len(rows)} runs are left to compute: {assumptions(expected)}."
         heads = ("method", "base", "seed", "steps", "evaluation sets", "to do", "time")
         note += kept_note(self.settings, self.artefacts, self.scale)
