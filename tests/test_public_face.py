@@ -43,8 +43,7 @@ def test_every_name_is_there_documented_and_seen_by_dir() -> None:
     assert set(hpt.__all__) <= set(dir(hpt))
     for name in hpt.__all__:
         if name != "ROWS":
-            # not hpt.methods.gate itself, which is also a module
-            documentation = inspect.getdoc(getattr(hpt.api, name, None) or getattr(hpt, name)) or ""
+            documentation = inspect.getdoc(getattr(hpt, name)) or ""
             assert all(part in documentation for part in ("Args:", "Returns:", "Raises:", "Example:\n    >>> ")), name
     with pytest.raises(AttributeError, match="has no attribute 'hpt_los'"):
         hpt.hpt_los  # type: ignore[attr-defined]  # noqa: B018

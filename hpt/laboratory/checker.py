@@ -99,6 +99,12 @@ def check_gradient(subject: str | Row, part: str = "", data: Data = "rollouts", 
         data: what a row acts on; a method says it itself.
         seed: of the random batch.
 
+    Returns:
+        A report that prints as a table; its ``ok`` says whether all checks hold.
+
+    Raises:
+        ConfigError: no such thing, or nothing that can be checked.
+
     Example:
         >>> import hpt
         >>> hpt.check_gradient("grpo", data="rollouts").ok
