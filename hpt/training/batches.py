@@ -44,6 +44,8 @@ class MicroBatch:
         rewards: [B] float32.
         parts: streams per component index.
         entropy_scales, kl_scales: [T] float32.
+        has_bonus: whether a trajectory of the optimiser step has an entropy bonus, on whatever rank: at ZeRO-3 a rank
+            that left out a part of the backward pass would wait for the others for ever.
         members: the weighted trajectories, in order.
     """
 
@@ -57,6 +59,7 @@ class MicroBatch:
     parts: dict[int, PartStreams]
     entropy_scales: Tensor
     kl_scales: Tensor
+    has_bonus: bool = True
     members: Sequence[WeightedTrajectory] = field(default_factory=tuple)
 
     @property
@@ -184,5 +187,6 @@ def collate(
         parts=parts,
         entropy_scales=spread(item.entropy_scale for item in items),
         kl_scales=spread(item.kl_scale for item in items),
+        has_bonus=any(item.entropy_scale for item in items),
         members=tuple(items),
     )

@@ -336,7 +336,7 @@ def micro_batch_loss(
     ]
     result = upge_loss(streams, components)
     loss = result.loss
-    if batch.entropy_scales.any():  # else its gradient, as dear as that of the log-probs, is not computed
+    if batch.has_bonus:  # else the entropy's gradient, as dear as that of the log-probs, is not computed
         loss = loss - entropy_bonus(entropies, batch.entropy_scales)
     if reference is not None:
         loss = loss + kl_to_reference(logprobs, reference, batch.kl_scales)
@@ -379,7 +379,10 @@ class Updater:
         most = max(1, *(len(share) for share in shares)) if self.engine.ranks > 1 else len(shares[0])
         own = shares[self.engine.rank]
         own = own + [[filler()]] * (most - len(own))
-        return [collate(group, len(self.rows), settings.layout, self.dtype) for group in own]
+        has_bonus = any(item.entropy_scale for item in items)  # of the step, not of a share: see `MicroBatch`
+        return [
+            replace(collate(group, len(self.rows), settings.layout, self.dtype), has_bonus=has_bonus) for group in own
+        ]
 
     def forward(self, batch: MicroBatch, of: nn.Module | None = None) -> tuple[Tensor, Tensor]:
         """Return (logprobs [T], entropies [T]) of the policy, or of the model ``of``."""
