@@ -163,7 +163,7 @@ def test_figures_draw_the_recorded_values(records: list[RunRecords]) -> None:
     hpt = next(own for own in records if own.method == "hpt" and own.seed == 1)
     for ratio in ratios:
         drawn = data[data["metric"] == ratio]
-        assert drawn["seed_1"].tolist() == pytest.approx(hpt.training.metrics[ratio].tolist())
+        assert drawn["seed_1"].tolist() == pytest.approx(hpt.metrics[ratio].tolist())
     accuracy = validation(records, ["sft", "hpt"])
     point = accuracy[(accuracy["panel"] == "applied") & (accuracy["method"] == "hpt")].iloc[-1]
     last = hpt.validation[(hpt.validation["benchmark"] == "applied") & (hpt.validation["step"] == point["step"])]

@@ -7,7 +7,7 @@ same table of answers, so no two numbers of a report can rest on different gener
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -19,9 +19,11 @@ from hpt.data.problems import Problem, problems_hash
 from hpt.data.prompts import prompt_tokens
 from hpt.rewards.workers import Verdict, Verifier
 from hpt.support.errors import warn
-from hpt.training.engine import PolicyEngine
 from hpt.training.metrics import rows_of
 from hpt.training.sampler import Sampler, SamplingRequest, request_seed
+
+if TYPE_CHECKING:
+    from hpt.training.engine import PolicyEngine
 
 
 class EvaluationSettings(Settings):
@@ -125,7 +127,7 @@ def validation_rows(
     curves: dict[str, list[Problem]],
     config: RunConfig,
     step: int,
-    engine: PolicyEngine,
+    engine: "PolicyEngine",
 ) -> list[dict[str, Any]]:
     """Sample every curve's problems from the weights the sampler holds; each rank takes a share, all get all rows.
 

@@ -641,7 +641,8 @@ def settings(records: Records) -> pd.DataFrame:
 def _settings_of(config: RunConfig) -> dict[str, str]:
     stages = stages_of(config)
     rates = [
-        f"{stage.config.optimizer.learning_rate:g} ({100 * stage.length / config.schedule.steps:.0f} % of the steps)"
+        f"{stage.config.optimizer.learning_rate:g} ({'next' if stage.start else 'first'} "
+        f"{100 * stage.length / config.schedule.steps:.0f} % of the steps)"
         for stage in stages[:-1]
     ]
     rate = ", ".join([*rates, f"{stages[-1].config.optimizer.learning_rate:g}"])

@@ -1,7 +1,7 @@
 """Rows, gates, methods and their parts that a user writes: looking a name up, checking a function, hashing its code.
 
 A name is a key of a table of the package, ``module:attribute`` of a module Python finds, or what an installed package
-offers as an entry point of the groups ``hpt.methods.methods``, ``hpt.rows`` and ``hpt.gates``. The training process
+offers as an entry point of the groups ``hpt.methods``, ``hpt.rows`` and ``hpt.gates``. The training process
 imports the module; nothing is pickled. What such a run computes depends on its code, so the hash of it is part of the
 run's fingerprint, and the run folder keeps the source. Modules beside it that it imports count as well; what is
 installed does not (versions are provenance), and neither do files it reads.

@@ -10,7 +10,7 @@ two runs of one configuration.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,9 @@ import pandas as pd
 from hpt.data.problems import Problem
 from hpt.methods.mixture import Assembled, QuestionBatch
 from hpt.rewards.workers import Verdict
-from hpt.training.engine import StepOutcome
+
+if TYPE_CHECKING:  # tables of metrics are read where PyTorch is not
+    from hpt.training.engine import StepOutcome
 
 
 @dataclass(frozen=True)
@@ -334,7 +336,7 @@ def gate_metrics(questions: Sequence[QuestionBatch]) -> dict[str, float]:
 
 
 def training_metrics(
-    online_parts: Iterable[str], assembled: Assembled, sums: dict[str, float], outcomes: Sequence[StepOutcome]
+    online_parts: Iterable[str], assembled: Assembled, sums: dict[str, float], outcomes: Sequence["StepOutcome"]
 ) -> dict[str, float]:
     """Return the ``trained/``, ``loss/``, ``estimator/`` and ``optim/`` metrics of a step's updates.
 

@@ -361,7 +361,8 @@ def test_the_plan_says_how_long_missing_runs_will_take(work: Path) -> None:
     shown = table3(work / "runs", seeds=[0, 7]).to_run()
     # two bases, on each four methods with two seeds, of which one is missing
     said = (
-        r"8 of 18 runs are left to compute, about \d+ (s|min) on one idle core, judging by \d+ runs finished here and "
+        r"8 of 18 runs are left to compute: about \d+ (s|min) in all, 1 run at a time on cores that do nothing else, "
+        r"judging by \d+ runs finished here and "
     )
     assert re.match(said, shown.text)
     assert table3(work / "runs").to_run().text == "Nothing is left to compute."
