@@ -60,3 +60,11 @@ def tiny_runs(tmp_path_factory: pytest.TempPathFactory) -> "dict[str, RunFolder]
     configs.insert(0, base_config(configs[0]))
     run_jobs([Job(config, root, ("contest-a",)) for config in configs])
     return {config.method: RunFolder.of(resolve_run(config, root), root) for config in configs}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def process_group_stays() -> None:
+    """A vLLM engine that ends takes the process group along; here other tests of the process still train in it."""
+    import torch
+
+    torch.distributed.destroy_process_group = lambda *_, **__: None  # type: ignore[assignment]

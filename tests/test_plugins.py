@@ -116,7 +116,7 @@ def test_something_else_under_a_name_is_refused(write: Write) -> None:
         ConfigError, match=r"method = 'my_idea:gate': allowed is a hpt\.methods\.methods\.Method, not a function"
     ):
         build_config("my_idea:gate", scale="tiny")
-    with pytest.raises(ConfigError, match=r"estimator\.online_row = .*a hpt\.upge\.rows\.Row, not a function"):
+    with pytest.raises(ConfigError, match=r"estimator\.online_row = .*a hpt\.upge\.estimator\.Row, not a function"):
         build_config("hpt", scale="tiny", settings={"estimator.online_row": "my_idea:gate"})
 
 

@@ -291,7 +291,7 @@ def test_eq_13_is_linear_in_alpha_and_beta(own: Case) -> None:
     rewards = own.question.reward[chosen]
     assert rewards.tolist() == [1, 0, 1, 0]
     advantage = (rewards - 0.5) / (1 / 3**0.5 + 1e-6)  # sample standard deviation of two ones and two zeros
-    found = torch.zeros_like(mixed.own.parameters)
+    found = torch.zeros_like(mixed.case.parameters)
     now, before = (token_logprobs(own.policy, theta).detach() for theta in (own.parameters, own.old_parameters))
     for trajectory, value in zip(chosen, advantage, strict=True):
         for t in range(int(space.lengths[trajectory])):
