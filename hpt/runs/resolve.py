@@ -242,8 +242,9 @@ def resolve_run(config: RunConfig, root: Path) -> RunConfig:
         check_model_folder(path)
     check_context(path, config.rollout.max_model_tokens)
     hashes = model_hashes(path)
-    if config.data.evaluation == "graded" and config.policy.name in BASES.get(config.data.world, {}):
-        hashes.pop("config_sha256")  # the recipe says what the world's bases are
+    of_the_world = config.data.evaluation == "graded" and config.policy.name in BASES.get(config.data.world, {})
+    if of_the_world and Path(path).with_name("status.json").exists():
+        hashes.pop("config_sha256")  # a base in its run folder: the recipe says what it is; a user's may have its name
     policy = config.policy.model_copy(update={"path": path, **hashes})
     data = config.data.model_copy(update={"sha256": problems_hash(problems)})
     validation = config.validation
