@@ -169,7 +169,7 @@ def test_a_killed_rank_stops_the_other_within_a_minute_by_name(rank: int, world:
 @pytest.mark.parametrize(
     ("way", "said"),
     [
-        ("bug", ("error: rank 1: gate.kind", "ValueError: the disk of this rank is full")),  # a gate of one's own
+        ("bug", ("error: rank 1: ValueError: the disk of this rank is full", "failing.py")),  # in a user's gate
         ("killed", ("error: rank 1 was lost",)),
     ],
     ids=["bug", "killed"],
@@ -185,7 +185,8 @@ def test_who_started_the_job_is_told_which_rank_failed(
     ):
         run_jobs([Job(config_for(world, 1), tmp_path)])
     assert time.time() - float((tmp_path / "failed").read_text()) < 60
-    assert all(part in str(caught.value) for part in said)
+    text = str(caught.value)
+    assert all(part in text for part in said), text
 
 
 @pytest.mark.parametrize("which", ["two", "resumed"])
