@@ -99,7 +99,7 @@ def test_a_base_and_a_run_go_their_whole_way_on_a_cpu(tmp_path: Path, monkeypatc
     base = plan.model_copy(update={"schedule": plan.schedule.model_copy(update={"steps": 3, "prompts_per_step": 4})})
     folder = RunFolder.of(base, tmp_path / "bases")
     folder.create(base)
-    pretrain(base, folder.path)
+    folder.write_tables({"metrics": pretrain(base, folder.path)})
     assert list(folder.table("metrics")["trained/demonstrations"]) == [4.0] * 3
 
     config = few_steps(folder.model)
