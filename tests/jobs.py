@@ -24,12 +24,6 @@ from hpt.runs.folder import CHECKSUMS, TABLES, RunFolder
 from hpt.support.files import read_json, sha256_file
 from hpt.training.metrics import timing_columns
 
-_PRELOAD = [
-    "torch", "transformers.models.qwen2.modeling_qwen2", "deepspeed", "vllm", "vllm.v1.engine.llm_engine",
-    "vllm.v1.worker.cpu_worker", "vllm.model_executor.models.qwen2", "torch._inductor.compile_fx", "pyarrow.parquet",
-    "hpt.runs.job", "hpt.training.trainer", "hpt.training.bases", "hpt.training.checkpoint", "hpt.rewards.workers",
-    "hpt.data.world.sets",
-]  # fmt: skip
 #: (module, class, method): the phases of a step and of what surrounds it.
 _PHASES = (
     ("hpt.training.sampler", "Sampler", "sample"),
@@ -162,7 +156,7 @@ def start_job(
 ) -> StartedJob:
     """Start training ``config`` below ``root`` (or continue), in a process of its own."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOAD)
+    context.set_forkserver_preload(["hpt.runs.preload"])
     root.mkdir(parents=True, exist_ok=True)
     log = root / "log.txt"
     # not a daemon: those may not have children, and the verifier's workers are children

@@ -15,20 +15,19 @@ They do not import the parent's main script, as spawn otherwise does: it may hol
 
 import math
 import re
-import sys
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, TimeoutError, wait
 from dataclasses import dataclass
 from enum import StrEnum
 from multiprocessing.context import SpawnContext, SpawnProcess
-from types import ModuleType
 from typing import Protocol, Self
 
 from pebble import ProcessExpired, ProcessPool
 
 from hpt.rewards.verify import Comparison, Pair, compare_chunk, last_boxed, math_verify_equal, prepare_worker
 from hpt.support.errors import ConfigError, HptError
+from hpt.support.process import without_main_script
 
 MAX_ANSWER_CHARACTERS = 2_000  # longer boxes are not answers; sympy's worst cases grow faster than linearly with length
 MAX_CHUNK = 32  # pairs per task: large enough to hide the exchange (0.2 ms), small enough to repeat after a failure
@@ -85,12 +84,8 @@ class _WorkerProcess(SpawnProcess):
     """A spawned process that is not told of the parent's main script, and so does not import it."""
 
     def start(self) -> None:
-        main = sys.modules["__main__"]
-        sys.modules["__main__"] = ModuleType("__main__")  # spawn sends the name or file of what stands here
-        try:
+        with without_main_script():
             super().start()
-        finally:
-            sys.modules["__main__"] = main
 
 
 class _WorkerContext(SpawnContext):

@@ -1,8 +1,12 @@
 """Independent runs side by side: one process each, one core each, with one bar for all and one per run.
 
+On CPU each is forked from a process that has imported PyTorch, transformers and vLLM once (`hpt.runs.preload`): the
+import takes longer than a short run. What a run computes is to the last bit what a process started from nothing does.
 With several devices a run has them all, started by DeepSpeed's launcher, and runs come one after the other.
 """
 
+import atexit
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -12,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +24,65 @@ from tqdm.auto import tqdm
 
 from hpt.runs.folder import RunFolder
 from hpt.runs.job import Job
+from hpt.runs.job import main as job_main
 from hpt.runs.resolve import is_ready, resolve_run
 from hpt.support.errors import ConfigError, HptError, RunRefused, warn
 from hpt.support.files import holder, write_json, writing
 from hpt.support.plugins import folders
+from hpt.support.process import environment, without_main_script
 from hpt.support.text import duration
 from hpt.training.ranks import LAUNCHED, PARENT, end_with_parent, job_command, launched, launcher_options, visible_gpus
+
+
+class Forked:
+    """A process forked from the one that has imported everything, with what the pool calls of `subprocess.Popen`."""
+
+    def __init__(self, target: Callable[..., None], arguments: tuple[object, ...]) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["hpt.runs.preload"])
+        self._process: ForkServerProcess = context.Process(target=target, args=arguments)
+        # libgomp reads this when it is loaded, once for all that are forked
+        with without_main_script(), environment({"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}):
+            self._process.start()
+        self.pid: int = self._process.pid or 0
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end.
+
+        Raises:
+            subprocess.TimeoutExpired: it is not over.
+        """
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired(self._process.name, timeout or 0.0)
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        if self._process.exitcode is None:
+            os.kill(self.pid, number)
+
+
+def _job_process(spec: str, log: str, variables: dict[str, str], paths: list[str], core: int) -> None:
+    """Make a forked process what a fresh one would be, and do the job."""
+    end_with_parent()
+    os.setsid()  # a terminal's Ctrl-C would reach the job twice, directly and through the pool
+    os.sched_setaffinity(0, {core})
+    os.environ.clear()
+    os.environ.update(variables)
+    sys.path[:0] = paths
+    with open(log, "ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    code = job_main([spec])
+    atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]  # a forked process leaves without them
+    sys.exit(code)
 
 
 @dataclass
@@ -33,7 +91,7 @@ class Running:
 
     job: Job
     folder: RunFolder
-    process: subprocess.Popen[bytes]
+    process: "subprocess.Popen[bytes] | Forked"
     core: int
     log: Path
     bar: Any
@@ -136,28 +194,24 @@ def _start(job: Job, core: int, scratch: Path, launcher: list[str] | None) -> Ru
     write_json(spec, {"config": config.model_dump(mode="json"), "root": str(job.root), "evaluations": evaluations})
     log = folder.path / "log.txt"
     threads = str(config.engine.threads)
-    environment = {
+    variables = {
         **os.environ,
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,
         "TOKENIZERS_PARALLELISM": "false",
         PARENT: f"{os.getpid()}@{os.uname().nodename}",
     }
-    if config.own_modules:  # they are found where this process found them
-        inherited = os.environ.get("PYTHONPATH", "")
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [*folders(config.own_modules), inherited]))
-
-    def prepare() -> None:
-        if threads == "1" and launcher is None:
-            os.sched_setaffinity(0, {core})
-        end_with_parent()
-
+    paths = folders(config.own_modules)  # they are found where this process found them
     with writing(log), open(log, "ab") as file:
-        # a session of its own: a terminal's Ctrl-C would reach the job twice, directly and through the pool
-        process = subprocess.Popen(
-            job_command("hpt.runs.job", [str(spec)], launcher), stdout=file, stderr=subprocess.STDOUT, env=environment,
-            preexec_fn=prepare, start_new_session=True,
-        )  # fmt: skip
+        if launcher is None and threads == "1" and not visible_gpus():
+            process = Forked(_job_process, (str(spec), str(log), variables, paths, core))
+        else:
+            inherited = os.environ.get("PYTHONPATH", "")
+            variables["PYTHONPATH"] = os.pathsep.join(filter(None, [*paths, inherited]))
+            process = subprocess.Popen(
+                job_command("hpt.runs.job", [str(spec)], launcher), stdout=file, stderr=subprocess.STDOUT,
+                env=variables, preexec_fn=end_with_parent, start_new_session=True,
+            )  # fmt: skip
     bar = tqdm(total=max(1, config.schedule.steps), desc=folder.path.name, unit="step", leave=False, disable=None)
     return Running(job, folder, process, core, log, bar, time.monotonic(), launcher is not None)
 

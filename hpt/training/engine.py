@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from hpt.config.settings import EngineSettings, OptimizerSettings
 from hpt.methods.mixture import Assembled, WeightedTrajectory
 from hpt.support.errors import HptError
+from hpt.support.process import environment
 from hpt.training.batches import MicroBatch, collate, split_into_micro_batches, split_over_ranks
 from hpt.training.batches import zero_weight_filler as filler
 from hpt.training.policy import PolicyModule, checkpoint_activations, forward_micro_batch, turn_off_dropout
@@ -42,6 +43,10 @@ from hpt.training.shards import load_shards, save_shards
 from hpt.upge.estimator import Component, Row, upge_loss
 from hpt.upge.regularisers import entropy_bonus, kl_to_reference
 from hpt.upge.row import TokenStreams
+
+#: Has ``torch.load`` read tensors and plain settings alone, also where DeepSpeed asks it for anything: a run folder may
+#: have come from somebody else, and its manifest says only that it came whole.
+NO_PICKLES = {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}
 
 
 @dataclass(frozen=True)
@@ -193,7 +198,7 @@ class PolicyEngine(Ranks):
             load_shards(self.module, self._inner, self._engine.optimizer, folder / "deepspeed", self.rank)
             return
         try:
-            with _without_pickles():
+            with environment(NO_PICKLES):
                 path, _ = self._engine.load_checkpoint(str(folder), tag="deepspeed")
         except pickle.UnpicklingError as error:
             message = f"{folder} holds more than tensors and settings, which is never read ({str(error)[:200]})"
@@ -213,24 +218,6 @@ class PolicyEngine(Ranks):
     def close(self) -> None:
         """Let go of the engine's buffers (another engine may be built in the same process)."""
         self._engine.destroy()
-
-
-@contextmanager
-def _without_pickles() -> Generator[None]:
-    """Have ``torch.load`` read tensors and plain settings alone, also where DeepSpeed asks it for anything.
-
-    A run folder may have come from somebody else, and its manifest says only that it came whole.
-    """
-    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
 
 
 def start_process_group() -> Any:
