@@ -1,5 +1,7 @@
 """Trajectories, how they are divided over ranks and micro-batches, and how they become tensors."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from hpt.methods.mixture import DEMONSTRATION, Part, Trajectory, WeightedTrajectory
 from hpt.training.batches import MicroBatch, collate, split_into_micro_batches, split_over_ranks, zero_weight_filler
 
-LAYOUTS = ("padded", "packed")
+LAYOUTS = ("padded", "packed", "shared")
 
 
 def item(prompt: int, response: int, number: int = 0, parts: tuple[Part, ...] = ()) -> WeightedTrajectory:
@@ -58,9 +60,10 @@ def test_micro_batches_keep_to_the_budget_and_lose_nothing(
     for group in groups:
         sizes = lengths(group)
         cost = len(group) * max(sizes) if layout == "padded" else sum(sizes)
-        assert cost <= budget or len(group) == 1
+        assert cost <= (2 if layout == "shared" else 1) * budget or len(group) == 1
         tensors = collate(group, 2, layout)
-        assert tensors.input_ids.numel() == cost  # what the budget counts is what the forward pass really costs
+        # what the budget counts is what the forward pass really costs; the last token of a response predicts nothing
+        assert tensors.input_ids.numel() == cost - (len(group) if layout == "shared" else 0)
 
 
 def test_micro_batches_are_not_smaller_than_the_budget_asks() -> None:
@@ -79,9 +82,11 @@ def is_laid_out_rightly(batch: MicroBatch, items: list[WeightedTrajectory], layo
     ])  # fmt: skip
     last_prompt = torch.tensor([int(own.trajectory.prompt_tokens[-1]) for own in items])
     first = torch.tensor([0, *np.cumsum([own.trajectory.length for own in items])[:-1].tolist()])
+    ends = {int(end) - 1 for end in np.cumsum([own.trajectory.length for own in items])}
+    read = [position for position in range(len(tokens)) if position not in ends]  # the last is in no shared row
     checks = [
         torch.equal(batch.targets, tokens),
-        torch.equal(ids[batch.predictor + 1], tokens),
+        torch.equal(ids[batch.predictor[read] + 1], tokens[read]),
         torch.equal(ids[batch.predictor[first]], last_prompt),
         torch.equal(positions[batch.predictor], expected_positions),
         batch.trajectory.bincount().tolist() == [own.trajectory.length for own in items],
@@ -102,6 +107,28 @@ def test_every_token_stands_behind_its_predictor(shapes: list[tuple[int, int]], 
         setattr(batch, broken, genuine + shift)
         assert not is_laid_out_rightly(batch, items, layout)
         setattr(batch, broken, genuine)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 9)), min_size=1, max_size=12))
+def test_a_shared_row_holds_every_prompt_once_and_all_that_a_trajectory_is_made_of(
+    shapes: list[tuple[int, int]],
+) -> None:
+    prompts = [np.arange(length, dtype=np.int32) + 100 * length for length in (2, 5, 3)]
+    items = [
+        WeightedTrajectory(replace(item(1, length, number).trajectory, prompt_tokens=prompts[which]), ())
+        for number, (which, length) in enumerate(shapes)
+    ]
+    batch = collate(items, 0, "shared")
+    assert batch.sequences is not None
+    assert batch.places is not None
+    used = {which for which, _ in shapes}
+    assert batch.input_ids.numel() == sum(len(prompts[which]) for which in used) + sum(n - 1 for _, n in shapes)
+    for row, own in zip(batch.sequences, items, strict=True):
+        read = np.concatenate([own.trajectory.prompt_tokens, own.trajectory.response_tokens[:-1]])
+        assert batch.input_ids[0, row[: len(read)]].tolist() == read.tolist()
+        assert batch.position_ids[0, row[: len(read)]].tolist() == list(range(len(read)))
+    # what attention returns goes back to where it belongs
+    assert batch.sequences.flatten()[batch.places].tolist() == list(range(batch.input_ids.numel()))
 
 
 @given(SHAPES, st.sampled_from(LAYOUTS))

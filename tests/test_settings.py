@@ -250,6 +250,12 @@ def micro_batches(config: RunConfig, place: Place) -> tuple[int, int]:
     return len(found), len(found[0].input_ids)
 
 
+def forwarded_tokens(config: RunConfig, place: Place) -> int:
+    """Tokens that the layers see in an update of six trajectories."""
+    trainer, items = step_of(config)
+    return sum(batch.input_ids.numel() for batch in trainer.updater.micro_batches(items))
+
+
 def layer_forwards(config: RunConfig, place: Place) -> int:
     trainer, items = step_of(config)
     calls: list[Any] = []
@@ -374,6 +380,7 @@ RELEASED = {"estimator.normalization": "released"}
 WIDE = {"data.max_prompt_tokens": 300, "rollout.max_model_tokens": 400}
 LONG = {"rollout.max_response_tokens": 6}
 ONE_UPDATE = {"schedule.updates_per_step": 1}
+EVERY_PROMPT = ONE_UPDATE | {"engine.share_prompts": False}
 VALIDATED = {"validation.every": 1}
 
 MOVES: dict[str, Moves] = {
@@ -476,8 +483,9 @@ MOVES: dict[str, Moves] = {
     "validation.top_p": Moves(0.5, validation_request("top_p"), 0.95, 0.5, VALIDATED),
     "validation.sha256": Moves("00", fingerprint, True, False),
     "engine.zero_stage": Moves(2, deepspeed("zero_optimization", "stage"), 0, 2),
-    "engine.micro_batch_tokens": Moves(1, micro_batches, (1, 6), (6, 1), ONE_UPDATE, "grpo"),
-    "engine.layout": Moves("packed", micro_batches, (1, 6), (1, 1), ONE_UPDATE, "grpo"),
+    "engine.micro_batch_tokens": Moves(1, micro_batches, (1, 6), (6, 1), EVERY_PROMPT, "grpo"),
+    "engine.layout": Moves("packed", micro_batches, (1, 6), (1, 1), EVERY_PROMPT, "grpo"),
+    "engine.share_prompts": Moves(False, forwarded_tokens, 32, 54, ONE_UPDATE, "grpo"),
     "engine.attention": Moves("flash_attention_2", attention, ("sdpa", "padded"), ("flash_attention_2", "padded")),
     "engine.gradient_checkpointing": Moves(True, layer_forwards, 1, 2),
     "engine.threads": Moves(3, wired("threads"), [1], [3], ROWS),

@@ -32,7 +32,7 @@ from hpt.config.settings import (
 from hpt.support.errors import ConfigError
 
 #: Raised whenever the same configuration can give other numbers than before; part of every fingerprint.
-NUMERICS_VERSION = 3
+NUMERICS_VERSION = 4
 
 
 #: Settings that earlier versions had, and the value at which they did nothing.

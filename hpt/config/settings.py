@@ -238,6 +238,11 @@ class EngineSettings(Settings):
     layout: Literal["padded", "packed", "auto"] = Field(
         default="padded", description="auto: packed with FlashAttention, else padded, which is_causal makes cheap"
     )
+    share_prompts: bool = Field(
+        default=True,
+        json_schema_extra={"neutral": True},
+        description="with layout padded and PyTorch's attention: forward a prompt once for all its responses",
+    )
     attention: Literal["sdpa", "flash_attention_2", "auto"] = Field(
         default="sdpa",
         json_schema_extra={"neutral": True},

@@ -126,6 +126,13 @@ class PolicyEngine(Ranks):
         """The policy inside the engine."""
         return self._engine.module
 
+    @property
+    def layout(self) -> str:
+        """How micro-batches are laid out."""
+        settings = self.settings
+        shared = settings.layout == "padded" and settings.share_prompts and self.module.shares_prompts
+        return "shared" if shared else settings.layout
+
     def forward(self, *inputs: Any) -> tuple[Tensor, Tensor]:
         """Run the policy; see `PolicyModule.forward`."""
         return self._engine(*inputs)
@@ -328,6 +335,7 @@ def micro_batch_loss(
     if reference is not None:
         loss = loss + kl_to_reference(logprobs, reference, batch.kl_scales)
     sums = {name: float(value) for name, value in result.metrics.items()}
+    sums["forwarded_tokens"] = float(batch.input_ids.numel())
     with torch.no_grad():
         # a zero-weight filler of another rank's work is a "demonstration" of one token; it must not be counted
         for kind, wanted in (("rollout", False), ("demonstration", True)):
@@ -358,22 +366,20 @@ class Updater:
 
     def micro_batches(self, items: Sequence[WeightedTrajectory]) -> list[MicroBatch]:
         """Return this rank's micro-batches; every rank gets the same number, filled up with weightless ones."""
-        settings = self.engine.settings
+        budget, layout = self.engine.settings.micro_batch_tokens, self.engine.layout
         shares = [
-            split_into_micro_batches(share, settings.micro_batch_tokens, settings.layout)
-            for share in split_over_ranks(items, self.engine.ranks)
+            split_into_micro_batches(share, budget, layout)
+            for share in split_over_ranks(items, self.engine.ranks, layout)
         ]
         most = max(1, *(len(share) for share in shares)) if self.engine.ranks > 1 else len(shares[0])
         own = shares[self.engine.rank]
         own = own + [[filler()]] * (most - len(own))
         has_bonus = any(item.entropy_scale for item in items)  # of the step, not of a share: see `MicroBatch`
-        return [
-            replace(collate(group, len(self.rows), settings.layout, self.dtype), has_bonus=has_bonus) for group in own
-        ]
+        return [replace(collate(group, len(self.rows), layout, self.dtype), has_bonus=has_bonus) for group in own]
 
     def forward(self, batch: MicroBatch, of: nn.Module | None = None) -> tuple[Tensor, Tensor]:
         """Return (logprobs [T], entropies [T]) of the policy, or of the model ``of``."""
-        return forward_micro_batch(of or self.engine, batch, self.engine.settings.layout, self.temperature)
+        return forward_micro_batch(of or self.engine, batch, self.engine.layout, self.temperature)
 
     def update(
         self,

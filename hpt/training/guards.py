@@ -184,7 +184,7 @@ def check_own_forward(engine: "PolicyEngine", prompts: Sequence[np.ndarray], con
         batch = move(collate(items, 0, layout), engine.device)
         return forward_micro_batch(engine, batch, layout, config.rollout.temperature, own)[0].float().cpu().numpy()
 
-    largest, total, count = gap_of(logprobs(engine.settings.layout, own=False), logprobs("padded", own=True))
+    largest, total, count = gap_of(logprobs(engine.layout, own=False), logprobs("padded", own=True))
     bounds = LogprobGap(config, 0)
     if not (total / count <= bounds.mean_bound and largest <= bounds.bound):
         allowed = f"a model whose own log-probs the package finds: {type(engine.module.model).__name__}'s differ by "

@@ -10,11 +10,59 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import embedding
 
 from hpt.data.models import check_model_folder
 from hpt.support.errors import ConfigError
 from hpt.training.batches import MicroBatch
 from hpt.upge.likelihood import token_logprobs_and_entropy
+
+#: Name under which transformers finds `shared_prompt_attention`.
+ATTENTION = "hpt_sdpa"
+
+
+def shared_prompt_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    sequences: Tensor | None = None,
+    places: Tensor | None = None,
+    sliding_window: int | None = None,
+    **settings: Any,
+) -> tuple[Tensor, None]:
+    """Return PyTorch's attention [rows, width, heads, D], over ``shared`` rows where ``sequences`` says what they hold.
+
+    The layers see each distinct prompt once; here each trajectory is put together for attention alone, and of what it
+    returns for the tokens of a prompt one copy goes on. Called by transformers in place of its own ``sdpa``.
+
+    Args:
+        module: the attention layer.
+        query, key, value: [rows, heads, width, D], positions encoded.
+        attention_mask: as transformers makes it; not looked at with ``sequences``.
+        sequences, places: see `hpt.training.batches.MicroBatch`.
+        sliding_window: of the layer.
+    """
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    if sequences is None or places is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
+    rows, longest = sequences.shape
+
+    def gathered(states: Tensor) -> Tensor:
+        table = states[0].transpose(0, 1)  # [width, heads, D]
+        # not `index_select`, whose backward pass on CPU adds up one position at a time
+        found = embedding(sequences, table.reshape(len(table), -1))
+        return found.view(rows, longest, *table.shape[1:]).transpose(1, 2)
+
+    mask = None
+    if sliding_window is not None and sliding_window < longest:
+        behind = torch.arange(longest, device=query.device)[:, None] - torch.arange(longest, device=query.device)
+        mask = ((behind >= 0) & (behind < sliding_window))[None, None]
+    query, key, value = gathered(query), gathered(key), gathered(value)
+    attended, _ = sdpa_attention_forward(module, query, key, value, mask, **settings)
+    return embedding(places, attended.flatten(0, 1).flatten(1)).view(1, len(places), *attended.shape[2:]), None
 
 
 class ChunkedHead(nn.Module):
@@ -59,6 +107,15 @@ class PolicyModule(nn.Module):
             remedy = "use a model of another family, Qwen2 or Llama for example"
             raise ConfigError("policy.path", type(model).__name__, "a model of a body and an output head", remedy)
         self.model = model
+        #: Whether `MicroBatch` may be ``shared``.
+        self.shares_prompts = model.config._attn_implementation == "sdpa"
+        if self.shares_prompts:
+            from transformers import AttentionInterface, AttentionMaskInterface
+            from transformers.masking_utils import sdpa_mask
+
+            AttentionInterface.register(ATTENTION, shared_prompt_attention)
+            AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+            model.set_attn_implementation(ATTENTION)
         model.set_output_embeddings(ChunkedHead(model.get_output_embeddings(), model.config))
 
     def forward(
@@ -69,19 +126,25 @@ class PolicyModule(nn.Module):
         targets: Tensor,
         temperature: float,
         own: bool = False,
+        sequences: Tensor | None = None,
+        places: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return (logprobs [T], entropies [T]).
 
         Args:
             input_ids: [rows, width].
-            position_ids: [1, width] for a packed row, whose restarts mark the trajectories; None for padded rows,
-                where plain causal attention is right as it is.
+            position_ids: [1, width] for a packed or shared row; the restarts of a packed one mark the trajectories.
+                None for padded rows, where plain causal attention is right as it is.
             predictor: [T] flat positions that predict the targets.
             targets: [T] response tokens.
             temperature: logits are divided by it, as the sampler's are.
             own: through the model's own forward pass with all its logits, to compare with; small batches only.
+            sequences, places: of a shared row, see `hpt.training.batches.MicroBatch`.
         """
         inputs = {"input_ids": input_ids, "position_ids": position_ids, "use_cache": False}
+        if sequences is not None:  # a mask of four dimensions is handed on as it is, and none is made
+            no_mask = torch.empty(1, 1, 1, 1, dtype=torch.bool, device=input_ids.device)
+            inputs |= {"sequences": sequences, "places": places, "attention_mask": no_mask}
         if own:
             logits = self.model(**inputs).logits.flatten(0, 1).index_select(0, predictor)
             table = (logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature).log_softmax(-1)
@@ -125,8 +188,9 @@ def forward_micro_batch(
     module: Callable[..., Any], batch: MicroBatch, layout: str, temperature: float, own: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Run a micro-batch through a `PolicyModule` (or the DeepSpeed engine around one)."""
-    position_ids = batch.position_ids if layout == "packed" else None
-    return module(batch.input_ids, position_ids, batch.predictor, batch.targets, temperature, own)
+    position_ids = None if layout == "padded" else batch.position_ids
+    rows = batch.sequences, batch.places
+    return module(batch.input_ids, position_ids, batch.predictor, batch.targets, temperature, own, *rows)
 
 
 def flash_attention_works(dtype: str) -> bool:

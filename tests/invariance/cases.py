@@ -32,12 +32,13 @@ class Case:
 
 
 CASES = [
-    *(Case(*own) for own in product(NORMALIZATIONS, SPLITS, ("padded", "packed"))),
+    *(Case(*own) for own in product(NORMALIZATIONS, SPLITS, ("padded", "packed", "shared"))),
     # one rank has nothing but a demonstration, and fewer micro-batches than the other
     *(Case(normalization, None, "padded", "lonely") for normalization in NORMALIZATIONS),
     Case("per_prompt", 2, "packed", "lonely"),
     Case("per_prompt", 2, "padded", weightless=True),
     Case("released", None, "packed", weightless=True),
+    Case("per_prompt", 2, "shared", weightless=True),
 ]
 #: The measure must notice these; the worker makes the mistake in the real engine.
 BROKEN = [Case("per_prompt", 5, "padded", broken="mean over micro-batches")]

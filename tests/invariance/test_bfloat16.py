@@ -46,7 +46,7 @@ def step() -> Any:
 def gradient(engine: PolicyEngine, split: int | None, copies: int = 1) -> torch.Tensor:
     """Of the mixed step in so many micro-batches, or of each trajectory alone; ``copies`` of the step at once."""
     items, rows = step()
-    budget = world.token_budget(items, split, 1, "padded")
+    budget = world.token_budget(items, split, 1, "shared")
     engine.settings = engine.settings.model_copy(update={"micro_batch_tokens": budget})
     Updater(engine, rows).update(items * copies, RATE)
     return engine._inner.seen

@@ -19,7 +19,7 @@ from hpt.methods.methods import METHODS, resolved_row
 from hpt.methods.mixture import Part, QuestionBatch, Trajectory, WeightedTrajectory, assemble
 from hpt.runs.resolve import build_config
 from hpt.training import engine as update
-from hpt.training.batches import MicroBatch, zero_weight_filler
+from hpt.training.batches import MicroBatch, collate, zero_weight_filler
 from hpt.training.engine import StepOutcome, Updater
 from hpt.training.policy import PolicyModule
 from hpt.upge.estimator import Row
@@ -29,7 +29,8 @@ from tests.invariance import world
 class PlainEngine:
     """What `Updater` needs of an engine, as plain autograd in float64; the sum over ranks is taken by `gradient`."""
 
-    def __init__(self, settings: EngineSettings, rank: int, ranks: int) -> None:
+    def __init__(self, settings: EngineSettings, layout: str, rank: int, ranks: int) -> None:
+        self.layout = layout
         self.policy = PolicyModule(world.in_float64(world.tiny_model()))
         self.settings, self.rank, self.ranks, self.device = settings, rank, ranks, torch.device("cpu")
         self.micro_batches = 0
@@ -60,10 +61,10 @@ def gradient(
     engine_class: type[PlainEngine] = PlainEngine,
 ) -> Tensor:
     budget = world.token_budget(items, split, ranks, layout)
-    settings = EngineSettings(micro_batch_tokens=budget, layout=layout)  # pyright: ignore[reportArgumentType]
+    settings = EngineSettings(micro_batch_tokens=budget)
     total: Tensor | None = None
     for rank in range(ranks):
-        engine: Any = engine_class(settings, rank, ranks)
+        engine: Any = engine_class(settings, layout, rank, ranks)
         updater = Updater(engine, rows, reference=reference)
         updater.dtype = torch.float64
         updater.update(items, 1.0)
@@ -83,7 +84,7 @@ def config_of(normalization: str, **settings: Any) -> RunConfig:
     return world.config_for(normalization, **{name.replace("__", "."): value for name, value in settings.items()})
 
 
-LAYOUTS = ("padded", "packed")
+LAYOUTS = ("padded", "packed", "shared")
 
 
 @pytest.mark.parametrize("questions", ["mixed", "lonely"])
@@ -144,7 +145,7 @@ def test_no_method_depends_on_the_layout(name: str, recipe: str) -> None:
     alone = [gradient([item], rows) for item in items]
     whole, norms = torch.stack(alone).sum(0), float(sum(part.norm() for part in alone))
     assert norms > 0
-    for split, layout, ranks in ((1, "padded", 1), (1, "packed", 1), (None, "packed", 2), (2, "padded", 2)):
+    for split, layout, ranks in ((1, "padded", 1), (1, "packed", 1), (None, "packed", 2), (2, "shared", 2)):
         found = gradient(items, rows, split, layout, ranks)
         assert world.measure(found, (whole, norms)) <= world.FLOAT64_BOUND
 
@@ -210,6 +211,19 @@ def neighbours_seen_in_packed_rows(
     return gradient(*world.weighted(questions, config), layout="packed")
 
 
+def anothers_prompt_in_shared_rows(
+    questions: list[QuestionBatch], config: RunConfig, patch: pytest.MonkeyPatch
+) -> Tensor:
+    def of_neighbours(*positional: Any) -> MicroBatch:
+        batch = collate(*positional)
+        assert batch.sequences is not None
+        batch.sequences[:, 0] = batch.sequences[:, 0].roll(1)
+        return batch
+
+    patch.setattr(update, "collate", of_neighbours)
+    return gradient(*world.weighted(questions, config), layout="shared")
+
+
 def no_clip(questions: list[QuestionBatch], config: RunConfig, patch: pytest.MonkeyPatch) -> Tensor:
     items, rows = world.weighted(questions, config)
     return gradient(items, [replace(row, mask="none") for row in rows])
@@ -244,6 +258,7 @@ MISTAKES: list[Mistake] = [
     counted_after_skipping,
     counted_on_each_rank,
     neighbours_seen_in_packed_rows,
+    anothers_prompt_in_shared_rows,
     no_clip,
     entropy_added_to_the_loss,
     fillers_that_weigh,

@@ -59,7 +59,9 @@ def gradient_of(case: Case, engine: PolicyEngine, optimizer: ShownGradient) -> d
     if case.weightless:
         items = world.with_weightless(items, questions)
     budget = world.token_budget(items, case.split, engine.ranks, case.layout)
-    engine.settings = engine.settings.model_copy(update={"micro_batch_tokens": budget, "layout": case.layout})
+    shared = case.layout == "shared"
+    chosen = {"micro_batch_tokens": budget, "layout": "padded" if shared else case.layout, "share_prompts": shared}
+    engine.settings = engine.settings.model_copy(update=chosen)
     updater = Updater(engine, rows)
     micro_batches = updater.micro_batches(items)
     backward = engine.backward

@@ -233,7 +233,7 @@ def token_budget(items: Sequence[WeightedTrajectory], micro_batches: int | None,
     """A budget under which the busiest rank has so many micro-batches; None: a trajectory each."""
     if micro_batches is None:
         return 1
-    shares = split_over_ranks(items, ranks)
+    shares = split_over_ranks(items, ranks, layout)
     for budget in range(5000, 0, -1):
         if max(len(split_into_micro_batches(share, budget, layout)) for share in shares) == micro_batches:
             return budget

@@ -133,16 +133,20 @@ def test_what_the_sampler_cannot_compute_is_refused_with_the_reason(family: str,
 # --- what the package computes against what the model computes itself ------------------------------------------------
 
 
-@pytest.mark.parametrize("layout", ["padded", "packed"])
+@pytest.mark.parametrize("layout", ["padded", "packed", "shared"])
 @pytest.mark.parametrize(("family", "tied"), EVERY)
 def test_logprobs_entropies_and_their_gradients_are_the_models_own(family: str, tied: str, layout: str) -> None:
     module = PolicyModule(new_model(family, tied).double().eval())
+    if layout == "shared" and not module.shares_prompts:
+        return  # what caps its attention forwards every prompt
     generator = torch.Generator().manual_seed(0)
     items = []
-    for i, length in enumerate((3, 5, 9)):
-        prompt, response = torch.randint(
-            3, len(VOCABULARY), (2, length), generator=generator, dtype=torch.int32
-        ).numpy()
+    prompts = [
+        torch.randint(3, len(VOCABULARY), (length,), generator=generator, dtype=torch.int32) for length in (4, 6)
+    ]
+    for i, length in enumerate((3, 5, 9, 1)):
+        prompt = prompts[i % 2].numpy()  # two responses each
+        response = torch.randint(3, len(VOCABULARY), (length,), generator=generator, dtype=torch.int32).numpy()
         drawn = Trajectory("", i, DEMONSTRATION, prompt, response, response.astype("float32"), 0.0, -1)
         items.append(WeightedTrajectory(drawn, ()))
 
