@@ -298,8 +298,11 @@ def conversation(messages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _rewarded(row: Row) -> dict[str, Any]:
     """Messages with a reward model that holds the answer, of verl; OpenR1's have a target, the demonstration."""
     target = [message.get("content") for message in row.get("target") or () if message.get("content")]
-    answer = text_of((row["reward_model"] or {}).get("ground_truth"))
-    return {**conversation(row["prompt"] or ()), "answer": answer, "demonstration": target[0] if target else None}
+    truth = (row["reward_model"] or {}).get("ground_truth")
+    if isinstance(truth, list) and len(truth) > 1:  # any of them, or all: the row does not say
+        raise ValueError(f"ground_truth holds {len(truth)} answers, and one is graded against")
+    shown = {"answer": text_of(truth), "demonstration": target[0] if target else None}
+    return {**conversation(row["prompt"] or ()), **shown}
 
 
 def _shown(row: Row) -> dict[str, Any]:

@@ -75,6 +75,37 @@ FORM_RULES: dict[str, Callable[[str], bool]] = {
 }
 
 
+#: What a text may hold and still show nothing: spaces, braces, dollars, \\text and its like around nothing.
+_SHOWS_NOTHING = re.compile(r"(?:\\(?:text|math)[a-z]*|[{}$'\s])*")
+
+
+def why_unanswerable(problem: GradedProblem) -> str | None:
+    r"""Return why no response can be graded as correct, the gold answer itself in a box neither; None where one can.
+
+    Text alone is looked at: math-verify takes milliseconds for a gold answer, and a hostile one holds it up.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> why_unanswerable(SimpleNamespace(answer="blue", answer_kind="choice"))
+        'a lone letter A-J'
+        >>> why_unanswerable(SimpleNamespace(answer=r"\frac{1}{2", answer_kind="math"))
+        'an answer whose braces are closed'
+    """
+    gold = _gold(problem)
+    if not FORM_RULES[problem.answer_kind](gold):
+        return {"choice": "a lone letter A-J", "digits": "digits alone"}[problem.answer_kind]
+    if last_boxed(f"\\boxed{{{gold}}}") is None:
+        return "an answer whose braces are closed"
+    if len(gold) > MAX_ANSWER_CHARACTERS:
+        return f"an answer of at most {MAX_ANSWER_CHARACTERS:,} characters"
+    return "an answer that shows something" if _SHOWS_NOTHING.fullmatch(gold) else None
+
+
+def _gold(problem: GradedProblem) -> str:
+    boxed = last_boxed(problem.answer)
+    return problem.answer if boxed is None else boxed
+
+
 def _choice(text: str) -> str | None:
     """Return the letter that a text is and nothing beside; to math-verify it would be a symbol, or a unit."""
     match = _CHOICE.fullmatch("".join(text.split()))  # in the pattern, spaces would cost a power of their number
@@ -203,8 +234,7 @@ class Verifier:
             return Grade(Verdict.wrong, answer[:MAX_ANSWER_CHARACTERS])
         if not FORM_RULES[problem.answer_kind](answer):
             return Grade(Verdict.wrong, answer)
-        boxed_gold = last_boxed(problem.answer)
-        gold = problem.answer if boxed_gold is None else boxed_gold
+        gold = _gold(problem)
         if problem.answer_kind == "choice":
             return Grade(Verdict.correct if _choice(answer) == _choice(gold) else Verdict.wrong, answer)
         return Pair(answer, gold)
