@@ -68,7 +68,7 @@ class PolicyModule(nn.Module):
         predictor: Tensor,
         targets: Tensor,
         temperature: float,
-        own: bool = False,
+        whole_model: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Return (logprobs [T], entropies [T]).
 
@@ -79,10 +79,10 @@ class PolicyModule(nn.Module):
             predictor: [T] flat positions that predict the targets.
             targets: [T] response tokens.
             temperature: logits are divided by it, as the sampler's are.
-            own: through the model's own forward pass with all its logits, to compare with; small batches only.
+            whole_model: through the model's forward pass with all its logits, to compare with; small batches only.
         """
         inputs = {"input_ids": input_ids, "position_ids": position_ids, "use_cache": False}
-        if own:
+        if whole_model:
             logits = self.model(**inputs).logits.flatten(0, 1).index_select(0, predictor)
             table = (logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature).log_softmax(-1)
             return table.gather(1, targets[:, None]).squeeze(1), -(table.exp() * table).sum(-1)
@@ -122,11 +122,11 @@ def turn_off_dropout(model: nn.Module) -> dict[str, float]:
 
 
 def forward_micro_batch(
-    module: Callable[..., Any], batch: MicroBatch, layout: str, temperature: float, own: bool = False
+    module: Callable[..., Any], batch: MicroBatch, layout: str, temperature: float, whole_model: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Run a micro-batch through a `PolicyModule` (or the DeepSpeed engine around one)."""
     position_ids = batch.position_ids if layout == "packed" else None
-    return module(batch.input_ids, position_ids, batch.predictor, batch.targets, temperature, own)
+    return module(batch.input_ids, position_ids, batch.predictor, batch.targets, temperature, whole_model)
 
 
 def flash_attention_works(dtype: str) -> bool:
