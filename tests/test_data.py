@@ -309,6 +309,8 @@ FOREIGN: dict[str, tuple[dict[str, Any], str, tuple[str, str, str | None, str | 
     "alpaca without input": (
         {"instruction": "Add 1 and 1.", "input": "", "output": TAUGHT}, "alpaca",
         ("Add 1 and 1.", "2", TAUGHT, None)),
+    "gsm8k's last line": (
+        {"question": "1+1?", "answer": "#### 2"}, "question", ("1+1?", "2", None, None)),
     "gsm8k": (
         {"question": "1+1?", "answer": "One and one.\n#### 2"}, "question", ("1+1?", "2", None, None)),
 }  # fmt: skip
@@ -344,6 +346,7 @@ def test_a_byte_order_mark_and_lines_in_json_are_read(row: dict[str, Any], endin
           for value in (True, {"text": "2"}, " \n", "\u200b\ufeff \u2060", math.nan, math.inf, None)),
         ("answer", [{"text": "2"}]), ("question", 3), ("question", ["1+1?"]), ("question", "\ud800"),
         ("question", str(TURNS)), ("question", json.dumps(TURNS)), ("answer", '["2"]'), ("answer", "{'text': '2'}"),
+        ("question", "nan"), ("answer", "nan"), ("answer", "<NA>"),
         ("demonstration", {"text": "2"}), ("demonstration", True), ("demonstration", " "), ("system", 3),
     ],
 )  # fmt: skip
@@ -386,7 +389,8 @@ UNANSWERABLE = [
     ("AB", "choice", "a lone letter A-J"), ("5.0", "digits", "digits alone"),
     ("\\frac{1}{2", "math", "braces are closed"), ("1\\", "math", "braces are closed"),
     ("\\text{}", "math", "shows something"), ("$ $", "math", "shows something"), ("}{", "math", "shows something"),
-    ("9" * 2_001, "math", "at most 2,000 characters"),
+    ("9" * 2_001, "math", "at most 2,000 characters"), ("\u200b2", "math", "no invisible character"),
+    ("\ufeff2\u2060", "math", "no invisible character"),
 ]  # fmt: skip
 
 
@@ -395,11 +399,23 @@ UNANSWERABLE = [
 def test_an_answer_nothing_can_equal_is_refused_by_its_row(
     answer: str, kind: Any, said: str, ending: str, tmp_path: Path
 ) -> None:
-    assert not verify(answer, answer, kind=kind, boxed=False)
+    assert not verify(answer.strip("\u200b\u2060\ufeff"), answer, kind=kind, boxed=False)
     good = {"id": "q1", "question": "1+1?", "answer": "2"}
     path = write(tmp_path / f"own.{ending}", [good, {**good, "id": "q2", "answer": answer, "answer_kind": kind}])
     with pytest.raises(ConfigError, match=rf"own.{ending}: answer of q2 = .*{said}"):
         problems_from(path)
+
+
+@pytest.mark.parametrize("column", ["choices", "options"])
+def test_a_question_whose_choices_would_not_be_shown_is_refused(column: str, tmp_path: Path) -> None:
+    row = {"question": "Which is even?", column: ["1", "2"], "answer": "B"}
+    with pytest.raises(ConfigError, match=rf"own.jsonl, row 1.*{column} .*below the question"):
+        problems_from(write(tmp_path / "own.jsonl", [{"question": "1+1?", "answer": "2"}, row]))
+
+
+def test_levels_of_a_float_column_are_read(tmp_path: Path) -> None:
+    rows = [{"problem": "1+1?", "answer": "2", "level": level} for level in (5.0, "Level 3", 4, math.nan)]
+    assert [own.level for own in problems_from(write(tmp_path / "own.jsonl", rows))] == [5, 3, 4, None]
 
 
 def test_unusual_answers_that_can_be_right_are_read(tmp_path: Path) -> None:

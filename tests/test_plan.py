@@ -105,14 +105,8 @@ def test_a_layer_more_moves_every_number() -> None:
 
 def test_a_greedy_evaluation_is_planned_with_one_answer_a_problem() -> None:
     """Which is what is drawn: all answers of a temperature of 0 are the same."""
-    greedy, one, eight = (
-        full("sft", validation__every=10, **law)
-        for law in (
-            {"validation__temperature": 0.0, "validation__samples_per_problem": 8},
-            {"validation__samples_per_problem": 1},
-            {"validation__samples_per_problem": 8},
-        )
-    )
+    one, eight = (full("sft", validation__every=10, validation__samples_per_problem=count) for count in (1, 8))
+    greedy = full("sft", validation__every=10, validation__samples_per_problem=8, validation__temperature=0.0)
     assert answers(greedy, ["aime24", "aime24@256"]) == 60
     assert answers(eight, ["aime24", "aime24@256"]) == 30 * (32 + 256)
     machine = Machine(gpus=8)

@@ -174,7 +174,8 @@ def stop_tokens(folder: str | os.PathLike[str]) -> list[int]:
     from transformers import AutoConfig, GenerationConfig
 
     tokenizer, config = load_tokenizer(folder), AutoConfig.from_pretrained(folder).get_text_config()
-    sources = {"config.json": getattr(config, "eos_token_id", None), "tokenizer": tokenizer.eos_token_id}
+    stated = getattr(config, "eos_token_id", None)
+    sources: dict[str, Any] = {"config.json": stated, "tokenizer": tokenizer.eos_token_id}
     with suppress(OSError):  # a folder may be without
         sources["generation_config.json"] = GenerationConfig.from_pretrained(folder).eos_token_id
     lists = {source: ids if isinstance(ids, list) else [ids] for source, ids in sources.items()}

@@ -58,6 +58,8 @@ _WRITTEN_OUT = {
     "question": re.compile(r"\s*\[\s*\{\s*['\"](role|content)['\"]\s*:"),
     "answer": re.compile(r"\s*[\[{][\[{\s]*['\"]"),
 }
+#: What pandas writes as text where a value is missing.
+_OF_PANDAS = ("nan", "<NA>")
 _REQUIRED = tuple(field.name for field in fields(Problem)[:3])
 
 
@@ -135,7 +137,7 @@ def checked_problem(row: dict[str, Any], where: str, of: str = "") -> Problem:
         types, allowed = _FIELDS[name]
         # bool is a subclass of int, but a level of `true` is a mistake
         wrong_type = not isinstance(value, types) or isinstance(value, bool)
-        blank = name != "system" and isinstance(value, str) and not _shows(value)
+        blank = name != "system" and isinstance(value, str) and (value in _OF_PANDAS or not _shows(value))
         unreadable = not _storable(value)
         if wrong_type or blank or unreadable or (name == "answer_kind" and value not in get_args(AnswerKind)):
             raise ConfigError(f"{where}: {name}", value, allowed + of, "correct the row or remove it")

@@ -16,6 +16,7 @@ They do not import the parent's main script, as spawn otherwise does: it may hol
 import math
 import re
 import sys
+import unicodedata
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, TimeoutError, wait
@@ -80,7 +81,7 @@ _SHOWS_NOTHING = re.compile(r"(?:\\(?:text|math)[a-z]*|[{}$'\s])*")
 
 
 def why_unanswerable(problem: GradedProblem) -> str | None:
-    r"""Return why no response can be graded as correct, the gold answer itself in a box neither; None where one can.
+    r"""Return what a gold answer must be and is not, so that no response can be graded as correct; None where one can.
 
     Text alone is looked at: math-verify takes milliseconds for a gold answer, and a hostile one holds it up.
 
@@ -98,7 +99,11 @@ def why_unanswerable(problem: GradedProblem) -> str | None:
         return "an answer whose braces are closed"
     if len(gold) > MAX_ANSWER_CHARACTERS:
         return f"an answer of at most {MAX_ANSWER_CHARACTERS:,} characters"
-    return "an answer that shows something" if _SHOWS_NOTHING.fullmatch(gold) else None
+    if _SHOWS_NOTHING.fullmatch(gold):
+        return "an answer that shows something"
+    if "Cf" in map(unicodedata.category, (gold[0], gold[-1])):  # inside a word, some scripts need them
+        return "an answer that no invisible character begins or ends (a zero-width space, a byte-order mark)"
+    return None
 
 
 def _gold(problem: GradedProblem) -> str:
