@@ -352,11 +352,14 @@ def list_runs(runs_dir: RunsDir = Path("runs")) -> None:
     """List all runs with state and step."""
     from hpt.runs.folder import run_folders
 
-    table = Table("run", "scale", "state", "step")
+    table, messages = Table("run", "scale", "state", "step"), []
     for folder in run_folders(runs_dir):
         status = folder.status
         table.add_row(folder.path.name, folder.path.parent.name, status["state"], str(status["step"]))
+        if message := status.get("message"):
+            messages.append(f"{folder.path.name}: {message}")
     console.print(table)
+    console.print("\n".join(messages), markup=False)
 
 
 @runs_app.command("show")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from hpt import verify
 from hpt.config.run_config import merge, validate
 from hpt.data import public as table
 from hpt.data.files import SHAPES, hub_rows, local_rows, problems_of, text_of
@@ -308,6 +309,8 @@ FOREIGN: dict[str, tuple[dict[str, Any], str, tuple[str, str, str | None, str | 
     "alpaca without input": (
         {"instruction": "Add 1 and 1.", "input": "", "output": TAUGHT}, "alpaca",
         ("Add 1 and 1.", "2", TAUGHT, None)),
+    "gsm8k's last line": (
+        {"question": "1+1?", "answer": "#### 2"}, "question", ("1+1?", "2", None, None)),
     "gsm8k": (
         {"question": "1+1?", "answer": "One and one.\n#### 2"}, "question", ("1+1?", "2", None, None)),
 }  # fmt: skip
@@ -340,8 +343,10 @@ def test_a_byte_order_mark_and_lines_in_json_are_read(row: dict[str, Any], endin
     ("column", "value"),
     [
         *((column, value) for column in ("question", "answer")
-          for value in (True, {"text": "2"}, " \n", math.nan, math.inf, None)),
+          for value in (True, {"text": "2"}, " \n", "\u200b\ufeff \u2060", math.nan, math.inf, None)),
         ("answer", [{"text": "2"}]), ("question", 3), ("question", ["1+1?"]), ("question", "\ud800"),
+        ("question", str(TURNS)), ("question", json.dumps(TURNS)), ("answer", '["2"]'), ("answer", "{'text': '2'}"),
+        ("question", "nan"), ("answer", "nan"), ("answer", "<NA>"),
         ("demonstration", {"text": "2"}), ("demonstration", True), ("demonstration", " "), ("system", 3),
     ],
 )  # fmt: skip
@@ -364,6 +369,76 @@ def test_a_row_whose_answer_cannot_be_found_is_named(name: str, tmp_path: Path) 
     )
     with pytest.raises(ConfigError, match=r"own.jsonl, row 1: answer = None.*text"):
         problems_from(write(tmp_path / "own.jsonl", [FOREIGN[name][0], row]))
+
+
+@pytest.mark.parametrize(("truth", "answer"), [(["5"], "5"), ([5], "5"), (["5", "6"], None), ([], None)])
+def test_of_a_list_of_answers_one_is_taken_and_more_are_refused(truth: Any, answer: str | None, tmp_path: Path) -> None:
+    row = FOREIGN["verl"][0] | {"reward_model": {"style": "rule", "ground_truth": truth}}
+    path = write(tmp_path / "own.jsonl", [row])
+    if answer is not None:
+        assert problems_from(path)[0].answer == answer
+        return
+    with pytest.raises(ConfigError, match=r"own.jsonl, row 0") as caught:
+        problems_from(path)
+    assert len(truth) < 2 or "ground_truth holds 2 answers" in str(caught.value)
+
+
+#: An answer, the kind of its problem, and what an answer that can be graded would be.
+UNANSWERABLE = [
+    ("blue", "choice", "a lone letter A-J"), ("1", "choice", "a lone letter A-J"),
+    ("AB", "choice", "a lone letter A-J"), ("5.0", "digits", "digits alone"),
+    ("\\frac{1}{2", "math", "braces are closed"), ("1\\", "math", "braces are closed"),
+    ("\\text{}", "math", "shows something"), ("$ $", "math", "shows something"), ("}{", "math", "shows something"),
+    ("9" * 2_001, "math", "at most 2,000 characters"), ("\u200b2", "math", "no invisible character"),
+    ("\ufeff2\u2060", "math", "no invisible character"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "json"])
+@pytest.mark.parametrize(("answer", "kind", "said"), UNANSWERABLE)
+def test_an_answer_nothing_can_equal_is_refused_by_its_row(
+    answer: str, kind: Any, said: str, ending: str, tmp_path: Path
+) -> None:
+    assert not verify(answer.strip("\u200b\u2060\ufeff"), answer, kind=kind, boxed=False)
+    good = {"id": "q1", "question": "1+1?", "answer": "2"}
+    path = write(tmp_path / f"own.{ending}", [good, {**good, "id": "q2", "answer": answer, "answer_kind": kind}])
+    with pytest.raises(ConfigError, match=rf"own.{ending}: answer of q2 = .*{said}"):
+        problems_from(path)
+
+
+@pytest.mark.parametrize("column", ["choices", "options"])
+def test_a_question_whose_choices_would_not_be_shown_is_refused(column: str, tmp_path: Path) -> None:
+    row = {"question": "Which is even?", column: ["1", "2"], "answer": "B"}
+    with pytest.raises(ConfigError, match=rf"own.jsonl, row 1.*{column} .*below the question"):
+        problems_from(write(tmp_path / "own.jsonl", [{"question": "1+1?", "answer": "2"}, row]))
+
+
+def test_levels_of_a_float_column_are_read(tmp_path: Path) -> None:
+    rows = [{"problem": "1+1?", "answer": "2", "level": level} for level in (5.0, "Level 3", 4, math.nan)]
+    assert [own.level for own in problems_from(write(tmp_path / "own.jsonl", rows))] == [5, 3, 4, None]
+
+
+def test_unusual_answers_that_can_be_right_are_read(tmp_path: Path) -> None:
+    rows = [
+        {"id": answer, "question": "1+1?", "answer": answer, "answer_kind": kind}
+        for answer, kind in (
+            ("\\text{(B)}", "choice"), ("J", "choice"), ("024", "digits"), ("\\emptyset", "math"),
+            ("\\{1,2\\}", "math"), ("{{1}}", "math"), ("1}", "math"), ("[0,1)", "math"), ("x = 5", "math"),
+            ("\\text{no solution}", "math"), ("\u221e", "math"),
+        )
+    ]  # fmt: skip
+    problems = problems_from(write(tmp_path / "own.jsonl", rows))
+    assert [problem.answer for problem in problems] == [row["answer"] for row in rows]
+    assert all(verify(own.answer, own.answer, kind=own.answer_kind, boxed=False) for own in problems)
+
+
+def test_a_multiple_choice_set_with_another_answer_than_a_letter_is_refused(tmp_path: Path) -> None:
+    rows = [{"id": str(number), "prompt": "Which?", "answer": "AB"[number % 2]} for number in range(198)]
+    rows[7]["answer"] = "mercury"
+    path = write(tmp_path / "gpqa.json", rows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(table.DATASETS, "gpqa-diamond", replace(DATASETS["gpqa-diamond"], known={}))
+        assert "answer of 7 = 'mercury': allowed is a lone letter" in refused("gpqa-diamond", tmp_path / "data", path)
 
 
 @pytest.mark.parametrize("messages", [[], [TOLD], [{"role": "user"}], ["What is 1+1?"], "What is 1+1?", [{"a": 1}]])

@@ -22,6 +22,7 @@ from hpt.runs.plan import (
     SHAPES,
     Machine,
     ModelShape,
+    answers,
     assumptions,
     calibration,
     command,
@@ -100,6 +101,17 @@ def test_a_layer_more_moves_every_number() -> None:
     for name in ("parameters", "gradients", "optimiser", "activations", "sampler weights", "training in all"):
         assert two[name] > one[name] * 1.01
     assert two["cache"] < one["cache"]
+
+
+def test_a_greedy_evaluation_is_planned_with_one_answer_a_problem() -> None:
+    """Which is what is drawn: all answers of a temperature of 0 are the same."""
+    one, eight = (full("sft", validation__every=10, validation__samples_per_problem=count) for count in (1, 8))
+    greedy = full("sft", validation__every=10, validation__samples_per_problem=8, validation__temperature=0.0)
+    assert answers(greedy, ["aime24", "aime24@256"]) == 60
+    assert answers(eight, ["aime24", "aime24@256"]) == 30 * (32 + 256)
+    machine = Machine(gpus=8)
+    tokens = [run_costs(config, SHAPES["strong"], machine).sampled_tokens for config in (greedy, one, eight)]
+    assert tokens[0] == tokens[1] == pytest.approx(tokens[2] / 8)
 
 
 def test_tokens_are_counted_by_hand() -> None:

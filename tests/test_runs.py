@@ -61,3 +61,5 @@ def test_a_run_that_never_updated_says_so(tmp_path: Path) -> None:
     assert "no update was made" in folder.status["message"]
     assert f"warning: {folder.path.name}: no update was made" in result.stderr
     assert "no update was made" in result.stdout
+    listed = CliRunner().invoke(app, ["runs", "list", "--runs-dir", str(tmp_path / "runs")])
+    assert f"{folder.path.name}: no update was made" in " ".join(listed.stdout.split())

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from hpt.runs.resolve import build_config, resolve_run
+from hpt.config.run_config import RunConfig
+from hpt.runs.folder import RunFolder, write_checksums
+from hpt.runs.resolve import base_config, build_config, resolve_run
 
 ROOT = Path(__file__).resolve().parent.parent
 ROW = {"id": "1", "question": "1+1?", "answer": "2", "demonstration": "\\boxed{2}"}
@@ -91,3 +93,30 @@ def test_every_bootstrap_is_given_its_seed(name: str, argument: str) -> None:
 def test_no_generator_starts_from_nowhere() -> None:
     assert len(calls("default_rng")) > 3
     assert not [place for place, call in calls("default_rng") if not call.args]
+
+
+def test_a_folder_is_no_base_because_it_has_its_name_and_a_status_beside_it(given: Path) -> None:
+    """Somebody's trainer writes a status.json, too; the recipe of the base says nothing of such a model."""
+    (given / "status.json").write_text(json.dumps({"state": "finished"}))
+
+    def resolved() -> RunConfig:
+        chosen = {"policy.path": str(given / "model"), "data.source": str(given / "rows.jsonl")}
+        return resolve_run(build_config("hpt", scale="tiny", policy="weak", settings=chosen), given)
+
+    before = resolved()
+    assert resolve_run(before, given) == before
+    (given / "model" / "config.json").write_text(json.dumps({"model_type": "qwen2", "rope_theta": 1_000_000}))
+    assert resolved().fingerprint() != before.fingerprint()
+
+
+def test_a_base_is_named_by_its_recipe_and_stays_so_when_it_is_resolved_again(given: Path) -> None:
+    config = build_config("hpt", scale="tiny", settings={"data.source": str(given / "rows.jsonl")})
+    base = base_config(config)
+    folder = RunFolder.of(base, given / "runs")
+    folder.create(base)
+    (given / "model").rename(folder.model)
+    write_checksums(folder)
+    folder.set_status("finished", base.schedule.steps)
+    resolved = resolve_run(config, given / "runs")
+    assert resolved.policy.config_sha256 == ""
+    assert resolve_run(resolved, given / "elsewhere") == resolved

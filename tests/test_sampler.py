@@ -14,7 +14,7 @@ from torch import nn
 
 from hpt.config.scales import FULL
 from hpt.config.settings import RolloutSettings
-from hpt.data.models import load_tokenizer
+from hpt.data.models import load_tokenizer, stop_tokens
 from hpt.data.problems import Problem
 from hpt.data.prompts import encode_training
 from hpt.data.sources import training_problems_of
@@ -24,7 +24,7 @@ from hpt.training import sampler as rollout
 from hpt.training.engine import PolicyEngine, start_process_group
 from hpt.training.guards import MEAN_BOUNDS
 from hpt.training.policy import load_model
-from hpt.training.sampler import Sample, Sampler, SamplingRequest, stop_tokens
+from hpt.training.sampler import Sample, Sampler, SamplingRequest
 from hpt.training.trainer import Trainer
 from tests.digits import digits_config, write_digits
 
@@ -170,9 +170,14 @@ def test_a_folder_that_names_one_end_token_is_not_spoken_of(world: Path, capsys:
 
 def test_an_end_token_the_model_does_not_know_is_refused(world: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(world / "model", tmp_path / "model")
-    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 4000]}))
-    with pytest.raises(ConfigError, match=r"generation_config.json 2 \('<eos>'\), 4000.* = 37"):
-        Sampler(str(folder), RolloutSettings())
+    for name in ("generation_config.json", "config.json"):
+        text = (folder / name).read_text()
+        for wrong in (4000, -1, "2", True, 2.5):
+            (folder / name).write_text(json.dumps(json.loads(text) | {"eos_token_id": [2, wrong]}))
+            said = rf"{name} 2 \('<eos>'\), {wrong!r}.*below the model's vocab_size = 37|config.json .*'eos_token_id'"
+            with pytest.raises(ConfigError, match=said):
+                Sampler(str(folder), RolloutSettings())
+        (folder / name).write_text(text)
 
 
 def test_nothing_asked_nothing_drawn(sampler: Sampler) -> None:

@@ -239,6 +239,24 @@ def test_a_tokenizer_that_changes_the_text_is_refused_with_the_place_it_does() -
         encode_training(normalising("NFKC"), with_demonstration(text), settings(), True)
 
 
+@pytest.mark.parametrize("text", ["<|endoftext|>", "<think>\n<|endoftext|>\n"])
+def test_a_demonstration_of_an_end_alone_is_refused_by_its_row(qwen: Any, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"demonstration of x-0 = .*endoftext.*a response before its end token"):
+        encode_training(qwen, with_demonstration(text), settings(template="luffy"), True)
+
+
+def test_every_end_token_of_the_folder_is_taken_off_a_demonstration_and_ordinary_text_is_not(tmp_path: Path) -> None:
+    folder, three = saved(like_qwen(), tmp_path), like_qwen().encode("3")[0]
+    from transformers import Qwen2Config
+
+    Qwen2Config(vocab_size=600, eos_token_id=2).save_pretrained(folder)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [0, 2, three]}))
+    tokenizer = load_tokenizer(folder)
+    for end in ("<|im_end|>", "<|im_end|>\n", "<|im_end|><|endoftext|>"):
+        found = encode_training(tokenizer, with_demonstration("It is \\boxed{3}, 3" + end), settings(), True)
+        assert qwen_text(found.demonstrations["x-0"]) == "It is \\boxed{3}, 3<|endoftext|>"
+
+
 @pytest.mark.parametrize("end", ["<|endoftext|>", "<|endoftext|>\n", "<|endoftext|><|endoftext|>"])
 @pytest.mark.parametrize("template", ["qwen", "luffy"])
 def test_a_demonstration_that_holds_its_end_token_teaches_one(qwen: Any, template: str, end: str) -> None:
@@ -267,7 +285,7 @@ def test_a_tokenizer_without_pad_token_pads_with_its_end(llama: Any, tmp_path: P
 
 
 def test_a_folder_without_tokenizer_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="a folder with a tokenizer; save the tokenizer"):
+    with pytest.raises(ConfigError, match="a tokenizer that transformers reads; save the tokenizer"):
         load_tokenizer(tmp_path)
 
 

@@ -380,7 +380,7 @@ def test_a_head_that_is_the_embedding_is_updated_alike_at_every_stage() -> None:
     """One tensor under two names, whose gradient is the sum of both uses."""
     _, _, items = engine_and_updater(0)
     found = {}
-    for stage in (0, 1, 3):
+    for stage in (0, 1, 2, 3):
         settings = OptimizerSettings(learning_rate=0.01)
         engine = PolicyEngine(small_model(tied=True), EngineSettings(zero_stage=stage), settings)  # pyright: ignore[reportArgumentType]
         outcome, _ = Updater(engine, [ROWS["sft"]]).update(items, 0.01)
@@ -669,6 +669,7 @@ def test_every_column_is_in_the_registry_and_every_number_follows_from_the_scrip
     assert row["optim/updates"] == 2
     uniform = math.log(len(small_model().model.embed_tokens.weight))  # pyright: ignore
     assert row["rollout/entropy"] == pytest.approx(uniform, rel=0.1)
+    assert 0 < row["check/mean_logprob_gap"] < row["check/logprob_gap"] < 1e-5
     assert row["trained/rollout_entropy"] == pytest.approx(uniform, rel=0.1)
 
 

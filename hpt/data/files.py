@@ -244,14 +244,14 @@ def text_of(value: Any) -> Any:
         value = str(value)
     if not isinstance(value, str):
         return value
-    text = value.rpartition("\n#### ")[2].strip()  # GSM8K's answers stand below their solutions
+    text = f"\n{value}".rpartition("\n#### ")[2].strip()  # GSM8K's answers stand below their solutions
     boxed = last_boxed(text)
     return text if boxed is None else boxed
 
 
 def _level(value: Any) -> int | None:
-    """5 of 5, "5" or "Level 5"; None of anything else."""
-    digits = str(value).removeprefix("Level ").strip()
+    """5 of 5, 5.0, "5" or "Level 5"; None of anything else."""
+    digits = str(value).removeprefix("Level ").removesuffix(".0").strip()
     return int(digits) if digits.isdecimal() else None
 
 
@@ -259,6 +259,9 @@ def _plain(question: str, answer: str, solution: str = "") -> Callable[[Row], di
     """Read rows whose values stand in columns of their own; the question may be a conversation."""
 
     def read(row: Row) -> dict[str, Any]:
+        for column in ("choices", "options"):
+            if row.get(column):
+                raise ValueError(f"{column} are not shown: write them below the question and leave the column out")
         asked = row[question]
         found = conversation(asked) if isinstance(asked, list) else {"question": _text(asked)}
         shown = {"demonstration": row.get("demonstration") or _text(row.get(solution)), "system": row.get("system")}
@@ -298,8 +301,11 @@ def conversation(messages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _rewarded(row: Row) -> dict[str, Any]:
     """Messages with a reward model that holds the answer, of verl; OpenR1's have a target, the demonstration."""
     target = [message.get("content") for message in row.get("target") or () if message.get("content")]
-    answer = text_of((row["reward_model"] or {}).get("ground_truth"))
-    return {**conversation(row["prompt"] or ()), "answer": answer, "demonstration": target[0] if target else None}
+    truth = (row["reward_model"] or {}).get("ground_truth")
+    if isinstance(truth, list) and len(truth) > 1:  # any of them, or all: the row does not say
+        raise ValueError(f"ground_truth holds {len(truth)} answers, and one is graded against")
+    shown = {"answer": text_of(truth), "demonstration": target[0] if target else None}
+    return {**conversation(row["prompt"] or ()), **shown}
 
 
 def _shown(row: Row) -> dict[str, Any]:

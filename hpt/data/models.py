@@ -12,13 +12,14 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Set
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from hpt.data.files import hub_access
-from hpt.support.errors import ConfigError
+from hpt.support.errors import ConfigError, warn
 from hpt.support.files import sha256_file, sha256_files, write_json, writing
 
 #: Keys of a config.json that do not change what the model computes.
@@ -146,19 +147,67 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> Any:
     Raises:
         ConfigError: the folder holds no tokenizer that can be read, or one without an end token.
     """
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        remedy = "save the tokenizer into the model's folder: tokenizer.save_pretrained(folder)"
-        raise ConfigError("policy.path", str(folder), "a folder with a tokenizer", remedy) from error
+    except (OSError, ValueError, StrictDataclassError) as error:  # the last: a value of the wrong type in config.json
+        said = " ".join(str(error).split())[:300]
+        remedy = f"save the tokenizer into the model's folder: tokenizer.save_pretrained(folder) ({said})"
+        allowed = "a folder with a config.json and a tokenizer that transformers reads"
+        raise ConfigError("policy.path", str(folder), allowed, remedy) from error
     if tokenizer.eos_token_id is None:
         remedy = "set eos_token in tokenizer_config.json: responses and demonstrations must be able to end"
         raise ConfigError("policy.path", str(folder), "a tokenizer with an end token", remedy)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def stop_tokens(folder: str | os.PathLike[str]) -> list[int]:
+    """Return every end token a model folder names: each source may lack the one demonstrations are taught to end with.
+
+    Raises:
+        ConfigError: one of them is no number of a token that the model knows.
+    """
+    from transformers import AutoConfig, GenerationConfig
+
+    tokenizer, config = load_tokenizer(folder), AutoConfig.from_pretrained(folder).get_text_config()
+    stated = getattr(config, "eos_token_id", None)
+    sources: dict[str, Any] = {"config.json": stated, "tokenizer": tokenizer.eos_token_id}
+    with suppress(OSError):  # a folder may be without
+        sources["generation_config.json"] = GenerationConfig.from_pretrained(folder).eos_token_id
+    lists = {source: ids if isinstance(ids, list) else [ids] for source, ids in sources.items()}
+    named = {source: ids for source, ids in lists.items() if ids not in ([], [None])}  # none contradicts nothing
+
+    def knows(token: Any, size: int) -> bool:
+        return type(token) is int and 0 <= token < size
+
+    def shown(token: Any) -> str:
+        return f"{token} ({tokenizer.decode([token])!r})" if knows(token, len(tokenizer)) else repr(token)
+
+    said = "; ".join(f"{source} " + ", ".join(map(shown, ids)) for source, ids in named.items())
+    if not all(knows(token, config.vocab_size) for ids in named.values() for token in ids):
+        allowed = f"whole numbers from 0, below the model's vocab_size = {config.vocab_size}"
+        remedy = "correct eos_token_id there: model and tokenizer must belong together"
+        raise ConfigError(f"end tokens of {folder}", said, allowed, remedy)
+    stop = sorted({token for ids in named.values() for token in ids})
+    if any(set(ids) != set(stop) for ids in named.values()):
+        warn(f"the end tokens of {folder} differ ({said}); a response ends at any of them")
+    return stop
+
+
+def end_texts(tokenizer: Any) -> list[str]:
+    """Return the texts of the special tokens at which a response of the tokenizer's model ends.
+
+    Only the tokenizer's own, where it was not loaded from a model folder.
+    """
+    folder = tokenizer.name_or_path
+    stop = stop_tokens(folder) if folder and (Path(folder) / "config.json").is_file() else []
+    # a folder may name tokens of ordinary text, which are part of what a demonstration says
+    special = {tokenizer.decode([token]) for token in stop if token in tokenizer.added_tokens_decoder}
+    return sorted(special | {tokenizer.eos_token})
 
 
 def save_model_folder(engine: Any, tokenizer: Any, folder: Path) -> None:

@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from hpt.rewards.workers import why_unanswerable
 from hpt.support.errors import ConfigError
 
 AnswerKind = Literal["math", "digits", "choice"]
@@ -50,6 +53,13 @@ _FIELDS: dict[str, tuple[tuple[type, ...], str]] = {
     "answer_kind": ((str,), "one of " + ", ".join(get_args(AnswerKind))),
     "system": ((str, type(None)), "text or null"),
 }
+#: A list or an object that somebody wrote as text: of messages where a question belongs, of whatever as an answer.
+_WRITTEN_OUT = {
+    "question": re.compile(r"\s*\[\s*\{\s*['\"](role|content)['\"]\s*:"),
+    "answer": re.compile(r"\s*[\[{][\[{\s]*['\"]"),
+}
+#: What pandas writes as text where a value is missing.
+_OF_PANDAS = ("nan", "<NA>")
 _REQUIRED = tuple(field.name for field in fields(Problem)[:3])
 
 
@@ -127,11 +137,38 @@ def checked_problem(row: dict[str, Any], where: str, of: str = "") -> Problem:
         types, allowed = _FIELDS[name]
         # bool is a subclass of int, but a level of `true` is a mistake
         wrong_type = not isinstance(value, types) or isinstance(value, bool)
-        blank = name != "system" and isinstance(value, str) and not value.strip()
+        blank = name != "system" and isinstance(value, str) and (value in _OF_PANDAS or not _shows(value))
         unreadable = not _storable(value)
         if wrong_type or blank or unreadable or (name == "answer_kind" and value not in get_args(AnswerKind)):
             raise ConfigError(f"{where}: {name}", value, allowed + of, "correct the row or remove it")
+        if isinstance(value, str) and name in _WRITTEN_OUT and _WRITTEN_OUT[name].match(value):
+            allowed += ", not a list or an object written as text"
+            raise ConfigError(f"{where}: {name}", value, allowed, "write the list itself, or what it holds")
     return Problem(**row)
+
+
+def check_answerable(problems: Iterable[Problem], where: str) -> None:
+    """Refuse a reference answer that no response can be graded against.
+
+    Args:
+        problems: as read from ``where``, a file or set.
+        where: for messages.
+
+    Raises:
+        ConfigError: names the first such problem, and what its answer would have to be.
+
+    Example:
+        >>> check_answerable([Problem("1", "1+1?", "2")], "rows.jsonl")
+    """
+    for problem in problems:
+        if allowed := why_unanswerable(problem):
+            remedy = "correct the row or remove it: no response could be right"
+            raise ConfigError(f"{where}: answer of {problem.id}", problem.answer, allowed, remedy)
+
+
+def _shows(text: str) -> bool:
+    """Whether a text holds a character that can be seen: a space, a control or a zero-width character is none."""
+    return any(unicodedata.category(character) not in ("Zs", "Zl", "Zp", "Cc", "Cf") for character in text)
 
 
 def _storable(value: Any) -> bool:

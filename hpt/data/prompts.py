@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from hpt.config.run_config import RunConfig
-from hpt.data.models import vocabulary_size
+from hpt.data.models import end_texts, vocabulary_size
 from hpt.data.problems import Problem
 from hpt.data.public import DATASETS
 from hpt.support.errors import ConfigError, warn
@@ -105,19 +105,19 @@ def prompt_text(template: Template, tokenizer: Any, problem: Problem) -> str:
     return text if text.endswith(template.opens) else text + template.opens
 
 
-def response_text(template: Template, demonstration: str, end: str) -> str:
-    """Return a demonstration as a response: without what the prompt has opened already, and without the end token.
+def response_text(template: Template, demonstration: str, ends: Sequence[str]) -> str:
+    """Return a demonstration as a response: without what the prompt has opened already, and without end tokens.
 
     Left in, the policy would be taught to open the tag twice; taken out where the prompt does not open it, it would
-    never learn to (the release's SFT script does that). ``end`` is that token's text: every response gets one.
+    never learn to (the release's SFT script does that). ``ends`` are those tokens' texts: every response gets one.
 
     Example:
-        >>> [response_text(TEMPLATES[name], "<think>\\nSo<eos>", "<eos>") for name in ("luffy", "qwen")]
+        >>> [response_text(TEMPLATES[name], "<think>\\nSo<eos>", ["<eos>"]) for name in ("luffy", "qwen")]
         ['So', '<think>\\nSo']
     """
     text = demonstration.removeprefix(template.opens)
-    while text.rstrip().endswith(end):
-        text = text.rstrip().removesuffix(end)
+    while (shown := text.rstrip()).endswith(tuple(ends)):
+        text = shown.removesuffix(next(end for end in ends if shown.endswith(end)))
     return text
 
 
@@ -160,7 +160,7 @@ def _prompt(tokenizer: Any, template: Template, tokens: list[int]) -> np.ndarray
 
 def demonstration_tokens(tokenizer: Any, text: str, template: str = "plain") -> np.ndarray:
     """Return a demonstration as a response, end token included: int32 [len]."""
-    response = response_text(template_named(template), text, tokenizer.eos_token)
+    response = response_text(template_named(template), text, end_texts(tokenizer))
     tokens = tokenizer.encode(response, add_special_tokens=False)
     return np.array([*tokens, tokenizer.eos_token_id], dtype=np.int32)
 
@@ -186,7 +186,8 @@ def encode_training(
     encoded = EncodedTraining()
     texts = [prompt_text(template, tokenizer, problem) for problem in problems]
     shown = problems if needs_demonstrations else ()  # else nothing is to be wrong with what is never used
-    responses = [response_text(template, problem.demonstration or "", tokenizer.eos_token) for problem in shown]
+    ends = end_texts(tokenizer)
+    responses = [response_text(template, problem.demonstration or "", ends) for problem in shown]
     all_prompts, all_responses = _encode_all(tokenizer, texts), _encode_all(tokenizer, responses)
     spread = max(1, len(problems) // ROUND_TRIPS)
     for number, problem in enumerate(problems):
@@ -201,6 +202,9 @@ def encode_training(
                 remedy = "add one, or choose a method that needs none (grpo)"
                 allowed = f"a text: {config.method} learns from it"
                 raise ConfigError(f"demonstration of {problem.id}", None, allowed, remedy)
+            if not responses[number].strip():
+                allowed, remedy = "a response before its end token", "correct the row or remove it"
+                raise ConfigError(f"demonstration of {problem.id}", problem.demonstration, allowed, remedy)
             if number % spread == 0:
                 _check_round_trip(tokenizer, problem.id, responses[number], all_responses[number])
             problem, response = _fitted(tokenizer, problem, all_responses[number], config, encoded.counts)

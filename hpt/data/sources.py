@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hpt.config.run_config import RunConfig
-from hpt.data.files import ANY_SHAPE, OWN, problems_of, shape_of
-from hpt.data.problems import Problem, load_problems
+from hpt.data.files import ANY_SHAPE, OWN, local_rows, problems_of, shape_of
+from hpt.data.problems import Problem, check_answerable, load_problems
 from hpt.data.public import BENCHMARKS, CURVES, DATASETS, dataset_named
 from hpt.data.world.sets import EvaluationSet
 from hpt.support.errors import ConfigError
@@ -55,10 +55,11 @@ def problems_from(source: str | Path) -> list[Problem]:
     """
     path = Path(source)
     if path.suffix == ".jsonl" and _in_own_form(path):
-        return load_problems(path)  # checks every field of every line
-    from hpt.data.files import local_rows
-
-    return problems_of(local_rows(path), ANY_SHAPE, str(path), prefix=path.stem)[0]
+        problems = load_problems(path)  # checks every field of every line
+    else:
+        problems = problems_of(local_rows(path), ANY_SHAPE, str(path), prefix=path.stem)[0]
+    check_answerable(problems, str(path))
+    return problems
 
 
 def _in_own_form(path: Path) -> bool:

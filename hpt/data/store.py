@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hpt.data.files import Fetched, Row, hub_rows, local_rows, problems_of
-from hpt.data.problems import Problem, problems_hash
+from hpt.data.problems import Problem, check_answerable, problems_hash
 from hpt.data.public import DATASETS, Dataset, Subset, dataset_named
 from hpt.data.world.chains import seeded
 from hpt.support.errors import ConfigError, RecordFault
@@ -181,6 +181,8 @@ def _checked(dataset: Dataset, rows: Sequence[dict[str, Any]], source: str) -> t
     if expected is not None and found != expected:
         remedy = f"fetch it again: {source} has been edited, or is another version"
         raise ConfigError(f"{where}: content", found[:12], f"problems with SHA-256 {expected[:12]}", remedy)
+    if dataset.use == "evaluation":  # of 46,000 training rows, one that teaches nothing stops no reproduction
+        check_answerable(problems, where)
     counts = Counter(problem.level for problem in problems)
     if dataset.levels and set(counts) != {None} and counts != Counter(dataset.levels):
         given = ", ".join(f"{level}: {count}" for level, count in sorted(counts.items(), key=str))

@@ -15,6 +15,7 @@ They do not import the parent's main script, as spawn otherwise does: it may hol
 
 import math
 import re
+import unicodedata
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, TimeoutError, wait
@@ -72,6 +73,41 @@ FORM_RULES: dict[str, Callable[[str], bool]] = {
     "digits": lambda answer: answer.isascii() and answer.isdigit(),
     "choice": lambda answer: _choice(answer) is not None,
 }
+
+
+#: What a text may hold and still show nothing: spaces, braces, dollars, \\text and its like around nothing.
+_SHOWS_NOTHING = re.compile(r"(?:\\(?:text|math)[a-z]*|[{}$'\s])*")
+
+
+def why_unanswerable(problem: GradedProblem) -> str | None:
+    r"""Return what a gold answer must be and is not, so that no response can be graded as correct; None where one can.
+
+    Text alone is looked at: math-verify takes milliseconds for a gold answer, and a hostile one holds it up.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> why_unanswerable(SimpleNamespace(answer="blue", answer_kind="choice"))
+        'a lone letter A-J'
+        >>> why_unanswerable(SimpleNamespace(answer=r"\frac{1}{2", answer_kind="math"))
+        'an answer whose braces are closed'
+    """
+    gold = _gold(problem)
+    if not FORM_RULES[problem.answer_kind](gold):
+        return {"choice": "a lone letter A-J", "digits": "digits alone"}[problem.answer_kind]
+    if last_boxed(f"\\boxed{{{gold}}}") is None:
+        return "an answer whose braces are closed"
+    if len(gold) > MAX_ANSWER_CHARACTERS:
+        return f"an answer of at most {MAX_ANSWER_CHARACTERS:,} characters"
+    if _SHOWS_NOTHING.fullmatch(gold):
+        return "an answer that shows something"
+    if "Cf" in map(unicodedata.category, (gold[0], gold[-1])):  # inside a word, some scripts need them
+        return "an answer that no invisible character begins or ends (a zero-width space, a byte-order mark)"
+    return None
+
+
+def _gold(problem: GradedProblem) -> str:
+    boxed = last_boxed(problem.answer)
+    return problem.answer if boxed is None else boxed
 
 
 def _choice(text: str) -> str | None:
@@ -198,8 +234,7 @@ class Verifier:
             return Grade(Verdict.wrong, answer[:MAX_ANSWER_CHARACTERS])
         if not FORM_RULES[problem.answer_kind](answer):
             return Grade(Verdict.wrong, answer)
-        boxed_gold = last_boxed(problem.answer)
-        gold = problem.answer if boxed_gold is None else boxed_gold
+        gold = _gold(problem)
         if problem.answer_kind == "choice":
             return Grade(Verdict.correct if _choice(answer) == _choice(gold) else Verdict.wrong, answer)
         return Pair(answer, gold)

@@ -18,6 +18,7 @@ import pandas as pd
 from hpt.config.run_config import RunConfig, flat
 from hpt.data.public import dataset_named
 from hpt.data.sources import evaluation_set
+from hpt.evaluation.evaluate import evaluation_law
 from hpt.methods.methods import stages_of
 from hpt.runs.evaluations import missing_evaluations
 from hpt.runs.folder import run_folders
@@ -216,7 +217,8 @@ def run_costs(
             demonstrations += prompts * method.needs_demonstrations
         if validation.every and steps_done < schedule.steps:
             points = 1 + schedule.steps // validation.every - steps_done // validation.every
-            answers = points * validation.problems_per_set * validation.samples_per_problem
+            law = evaluation_law(config, validation.samples_per_problem)
+            answers = points * validation.problems_per_set * law.samples_per_problem
     sampled = response * (rollouts + answers + evaluated_answers)
     trained = sequence * (rollouts + demonstrations) + documents * (_document_tokens(config) if documents else 0.0)
     sampling = shape.forward_flops(sampled, sequence / 2)
@@ -257,7 +259,7 @@ def answers(config: RunConfig, evaluations: Iterable[str]) -> int:
         else:
             problem_set = evaluation_set(config, of_set)
             problems, usual = len(problem_set.problems), problem_set.samples_per_problem
-        total += problems * int(samples or usual)
+        total += problems * evaluation_law(config, int(samples or usual)).samples_per_problem
     return total
 
 

@@ -243,8 +243,9 @@ def resolve_run(config: RunConfig, root: Path) -> RunConfig:
     check_context(path, config.rollout.max_model_tokens)
     hashes = model_hashes(path)
     of_the_world = config.data.evaluation == "graded" and config.policy.name in BASES.get(config.data.world, {})
-    if of_the_world and Path(path).with_name("status.json").exists():
-        hashes.pop("config_sha256")  # a base in its run folder: the recipe says what it is; a user's may have its name
+    resolved_before = config.policy.weights_sha256 and not config.policy.config_sha256
+    if of_the_world and (config.policy.path is None or resolved_before):
+        hashes.pop("config_sha256")  # its recipe says what it is; a user's folder may have its name, and is another
     policy = config.policy.model_copy(update={"path": path, **hashes})
     data = config.data.model_copy(update={"sha256": problems_hash(problems)})
     validation = config.validation

@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 #: Bound of the mean gap, nats per token, by ``policy.dtype``. Rounding moves single improbable tokens far (5 nats are
-#: allowed at scale full) and the mean hardly: on SmolLM2-135M by 2e-5 in float32 and 0.04 in bfloat16, where an output
-#: head that is a single update of rate 1e-5 behind moves it by 1.4e-3. What is smaller than bfloat16's rounding shows
-#: when it has grown; that no transfer was left out altogether is compared exactly, by versions.
+#: allowed at scale full) and the mean little: on SmolLM2-135M by 2e-5 in float32 and 0.04 in bfloat16. An output head
+#: that is one update of rate 1e-5 behind moves it there by 1.4e-3: seen in float32, and in bfloat16 lost in the
+#: rounding, so that no bound could tell it. The bound of bfloat16 stands at 2.5 times the rounding and sees what has
+#: grown to that; that no transfer was left out altogether is compared exactly, by versions.
 MEAN_BOUNDS = {"float32": 1e-3, "bfloat16": 0.1}
 #: Tokens of a response, or of a prompt, that is looked at for the comparison alone.
 PROBE_TOKENS = 32
@@ -80,18 +81,18 @@ class LogprobGap:
         if not gaps:
             return
         self.seen = np.concatenate([self.seen, gaps])
-        told = (
+        found = (
             f"step {self.step}: sampler and trainer log-probs differ by {self.mean:.3g} nats on average and by "
             f"{self.largest:.3g} at most on {self.rollouts} rollouts; allowed is"
         )
         if not self.mean <= self.mean_bound:
-            told += f" diagnostics.max_mean_logprob_gap = {self.mean_bound:g}"
-            raise TrainingFault(f"{told}. Rounding does not reach it: the sampler computes with other weights, or "
+            found += f" diagnostics.max_mean_logprob_gap = {self.mean_bound:g}"
+            raise TrainingFault(f"{found}. Rounding does not reach it: the sampler computes with other weights, or "
                                 "otherwise, than the trainer")  # fmt: skip
         over = int((~(self.seen[:, 0] <= self.bound)).sum())
         if over > self.allowed:
-            told += f" rollout.max_logprob_gap = {self.bound:g}"
-            raise TrainingFault(f"{told}. The same command draws the same again; to train on it, add "
+            found += f" rollout.max_logprob_gap = {self.bound:g}"
+            raise TrainingFault(f"{found}. The same command draws the same again; to train on it, add "
                                 f"--set diagnostics.rollouts_over_gap={over}, with which the run goes on")  # fmt: skip
 
 
@@ -176,15 +177,17 @@ def check_own_forward(engine: "PolicyEngine", prompts: Sequence[np.ndarray], con
 
     tokens = [prompt[:PROBE_TOKENS] for prompt in prompts]
     items = [
-        WeightedTrajectory(Trajectory("", i, DEMONSTRATION, own, own, np.zeros(len(own), np.float32), 0.0, -1), ())
-        for i, own in enumerate(tokens)
+        WeightedTrajectory(Trajectory("", i, DEMONSTRATION, read, read, np.zeros(len(read), np.float32), 0.0, -1), ())
+        for i, read in enumerate(tokens)
     ]
 
-    def logprobs(layout: str, own: bool) -> np.ndarray:
+    def logprobs(layout: str, whole_model: bool) -> np.ndarray:
         batch = move(collate(items, 0, layout), engine.device)
-        return forward_micro_batch(engine, batch, layout, config.rollout.temperature, own)[0].float().cpu().numpy()
+        found, _ = forward_micro_batch(engine, batch, layout, config.rollout.temperature, whole_model)
+        return found.float().cpu().numpy()
 
-    largest, total, count = gap_of(logprobs(engine.layout, own=False), logprobs("padded", own=True))
+    ours, theirs = logprobs(engine.layout, whole_model=False), logprobs("padded", whole_model=True)
+    largest, total, count = gap_of(ours, theirs)
     bounds = LogprobGap(config, 0)
     if not (total / count <= bounds.mean_bound and largest <= bounds.bound):
         allowed = f"a model whose own log-probs the package finds: {type(engine.module.model).__name__}'s differ by "

@@ -125,7 +125,7 @@ class PolicyModule(nn.Module):
         predictor: Tensor,
         targets: Tensor,
         temperature: float,
-        own: bool = False,
+        whole_model: bool = False,
         sequences: Tensor | None = None,
         places: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
@@ -138,14 +138,14 @@ class PolicyModule(nn.Module):
             predictor: [T] flat positions that predict the targets.
             targets: [T] response tokens.
             temperature: logits are divided by it, as the sampler's are.
-            own: through the model's own forward pass with all its logits, to compare with; small batches only.
+            whole_model: through the model's forward pass with all its logits, to compare with; small batches only.
             sequences, places: of a shared row, see `hpt.training.batches.MicroBatch`.
         """
         inputs = {"input_ids": input_ids, "position_ids": position_ids, "use_cache": False}
         if sequences is not None:  # a mask of four dimensions is handed on as it is, and none is made
             no_mask = torch.empty(1, 1, 1, 1, dtype=torch.bool, device=input_ids.device)
             inputs |= {"sequences": sequences, "places": places, "attention_mask": no_mask}
-        if own:
+        if whole_model:
             logits = self.model(**inputs).logits.flatten(0, 1).index_select(0, predictor)
             table = (logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature).log_softmax(-1)
             return table.gather(1, targets[:, None]).squeeze(1), -(table.exp() * table).sum(-1)
@@ -185,12 +185,12 @@ def turn_off_dropout(model: nn.Module) -> dict[str, float]:
 
 
 def forward_micro_batch(
-    module: Callable[..., Any], batch: MicroBatch, layout: str, temperature: float, own: bool = False
+    module: Callable[..., Any], batch: MicroBatch, layout: str, temperature: float, whole_model: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Run a micro-batch through a `PolicyModule` (or the DeepSpeed engine around one)."""
     position_ids = None if layout == "padded" else batch.position_ids
     rows = batch.sequences, batch.places
-    return module(batch.input_ids, position_ids, batch.predictor, batch.targets, temperature, own, *rows)
+    return module(batch.input_ids, position_ids, batch.predictor, batch.targets, temperature, whole_model, *rows)
 
 
 def flash_attention_works(dtype: str) -> bool:

@@ -12,15 +12,15 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hpt.config.settings import RolloutSettings
-from hpt.data.models import load_tokenizer
-from hpt.support.errors import ConfigError, HptError, TrainingFault, warn
+from hpt.data.models import stop_tokens
+from hpt.support.errors import ConfigError, HptError, TrainingFault
 from hpt.training.ranks import sampler_width
 
 if TYPE_CHECKING:  # planning a run reads this module's settings and must not wait for PyTorch
@@ -258,29 +258,3 @@ def _give_back_unused() -> None:
     import torch
 
     torch.cuda.empty_cache()
-
-
-def stop_tokens(folder: str) -> list[int]:
-    """Return every end token a model folder names: each source may lack the one demonstrations are taught to end with.
-
-    Raises:
-        ConfigError: the model does not know one of them.
-    """
-    from transformers import AutoConfig, GenerationConfig
-
-    tokenizer, config = load_tokenizer(folder), AutoConfig.from_pretrained(folder).get_text_config()
-    sources = {"config.json": getattr(config, "eos_token_id", None), "tokenizer": tokenizer.eos_token_id}
-    with suppress(OSError):  # a folder may be without
-        sources["generation_config.json"] = GenerationConfig.from_pretrained(folder).eos_token_id
-    # one that names none does not contradict the others
-    named = {source: [ids] if isinstance(ids, int) else ids for source, ids in sources.items() if ids is not None}
-    stop = sorted({token for ids in named.values() for token in ids})
-    texts = {token: f"{token} ({tokenizer.decode([token])!r})" for token in stop if token < len(tokenizer)}
-    said = "; ".join(f"{own} " + ", ".join(texts.get(one, str(one)) for one in ids) for own, ids in named.items())
-    if stop[-1] >= config.vocab_size:
-        allowed = f"below the model's vocab_size = {config.vocab_size}"
-        remedy = "correct eos_token_id there: model and tokenizer must belong together"
-        raise ConfigError(f"end tokens of {folder}", said, allowed, remedy)
-    if any(set(ids) != set(stop) for ids in named.values()):
-        warn(f"the end tokens of {folder} differ ({said}); a response ends at any of them")
-    return stop

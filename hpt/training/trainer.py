@@ -364,6 +364,7 @@ class Trainer:
                 **measured,
                 "optim/learning_rate": self.learning_rate(),
                 "check/logprob_gap": gap.largest,
+                "check/mean_logprob_gap": gap.mean,
                 "check/logprob_gap_rollouts": float(gap.rollouts),
                 "check/policy_version": float(self.state.version),
                 **self.timings,

@@ -130,11 +130,11 @@ def test_a_parameter_of_a_notebook_stays_a_text(text: str) -> None:
 
 @hostile
 def test_fields_of_a_question_are_only_text(text: str, tmp_path: Path) -> None:
-    shown = text if text.strip() else None
-    row = {"id": shown or "1", "question": shown or "?", "answer": shown or "1", "demonstration": shown, "system": text}
+    shown = f"1{text}"  # alone it may show nothing, or be a list that was written as text, and be refused
+    row = {"id": shown, "question": shown, "answer": shown, "demonstration": shown, "system": text}
     (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
     (problem,) = load_problems(tmp_path / "rows.jsonl")
-    assert (problem.id, problem.demonstration, problem.system) == (shown or "1", shown, text)
+    assert (problem.id, problem.demonstration, problem.system) == (shown, shown, text)
     assert len(problems_hash([problem])) == 64
     assert 0 <= request_seed(0, "train", 0, problem.id) < 2**62
     pd.DataFrame({"problem_id": [text]}).to_parquet(tmp_path / "rollouts.parquet")

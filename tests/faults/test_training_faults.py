@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,11 +14,15 @@ import pytest
 import torch
 
 from hpt.rewards.workers import Grade, Verdict, Verifier
+from hpt.runs.folder import run_folders
+from hpt.runs.job import Job, run_job
 from hpt.support.errors import TrainingFault
 from hpt.training.faults import FEWEST_TIMEOUTS, MOST_IN_A_ROW, FaultWatch
+from hpt.training.policy import load_model
 from hpt.training.sampler import Sampler, SamplingRequest
 from hpt.training.trainer import Trainer
-from tests.scripted import ScriptedVerifier, config_for, make_trainer, same_weights, weights_of
+from tests.digits import digits_config, write_digits
+from tests.scripted import ScriptedSampler, ScriptedVerifier, config_for, make_trainer, same_weights, weights_of, wrong
 
 
 def column(trainer: Trainer, name: str) -> list[float]:
@@ -213,3 +218,25 @@ def test_a_skipped_transfer_stops_the_run_before_an_update_and_says_whose_weight
     sampler.skips = False  # and whoever continues, with the weights moved again, goes on
     trainer.train(3)
     assert len(trainer.rows["metrics"]) == 3
+
+
+@pytest.mark.parametrize("method", ["sft", "hpt"])
+def test_no_run_is_evaluated_with_other_weights_than_it_ends_with(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sampler only says that it took the weights of the last step, after which nothing but evaluations samples."""
+
+    def stale(folder: str, *_: Any) -> ScriptedSampler:
+        sampler = ScriptedSampler(load_model(folder), wrong)
+        sampler.stale = True
+        return sampler
+
+    monkeypatch.setattr("hpt.training.sampler.Sampler", stale)
+    config = digits_config(
+        method, write_digits(tmp_path), schedule__steps=1, validation__every=0, optimizer__learning_rate=0.3
+    )
+    with pytest.raises(TrainingFault, match=r"step 1: .*allowed is diagnostics.max_mean_logprob_gap = 0.001"):
+        run_job(Job(config, tmp_path / "runs"))
+    (folder,) = run_folders(tmp_path / "runs")
+    assert folder.status["state"] == "stopped"
+    assert not folder.model.exists()
