@@ -11,7 +11,7 @@ from hpt.data.world.graded import MINI_WORLD
 from hpt.data.world.sets import evaluation_sets
 from hpt.evaluation.scores import average_of_cells, round_half_up
 from hpt.paper.claim_tests import TESTS, RunFrames
-from hpt.paper.paper import claim_named, claims, paper_data, paper_figure, paper_table, paper_value
+from hpt.paper.paper import claim_named, claims, paper_data, paper_table, paper_value
 from hpt.runs.make import ARTEFACTS
 from hpt.training.metrics import METRICS
 
@@ -133,8 +133,8 @@ def test_every_evaluation_set_stands_for_a_printed_benchmark() -> None:
 @pytest.mark.parametrize("figure", [f"figure{number}" for number in range(2, 9)])
 def test_figures_are_described(figure: str) -> None:
     fields = {"title", "section", "policy", "x", "y", "panels", "series", "estimate"}
-    assert set(paper_figure(figure)) == fields
-    assert all(paper_figure(figure).values())
+    assert set(paper_data()["figures"][figure]) == fields
+    assert all(paper_data()["figures"][figure].values())
 
 
 def test_claim_ids_are_unique_and_findable() -> None:
