@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hpt.laboratory import table1
-from hpt.laboratory.group import load_group, token_parts
+from hpt.laboratory.table1 import load_group, token_parts
 from hpt.upge.estimator import ROWS
 
 

@@ -1,22 +1,31 @@
-"""Table 1, alive: every row against its own paper's loss, and what the table's shorthand leaves out, as numbers.
+"""Table 1, alive: every row against its paper's loss, what the table's shorthand leaves out, and real tokens.
 
-Both are gradients of one tiny float64 policy on random batches on which masks are at work on both sides
-(`hpt.laboratory.random_batch`). The ten points at which the table simplifies are `READINGS`: the rows as a reader of
-the table would build them, and the rows as their papers have them.
+The first two are gradients of one tiny float64 policy on random batches on which masks are at work on both sides
+(`hpt.laboratory.random_batch`). The points at which the table simplifies are `READINGS`: the rows as a reader of the
+table would build them, and the rows as their papers have them. The tokens are of one group of answers that
+`hpt.laboratory.checkpoints` captured from a run.
 """
 
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hpt.laboratory import random_batch, textbook
-from hpt.upge.estimator import ROWS, Row
-from hpt.upge.reference import trajectory_means
+from hpt.laboratory.experiment import OFFLINE
+from hpt.support.files import read_json
+from hpt.upge.advantage import RolloutGroups, advantages
+from hpt.upge.estimator import ROWS, Row, unified_weights
+from hpt.upge.reference import DENOMINATORS, trajectory_means
 from hpt.upge.row import TokenStreams
+from hpt.upge.stabilization import MASKS
+
+GROUP = Path(__file__).with_name("group.json")
 
 #: Batches of these seeds have ratios beyond both bounds with advantages of both signs.
 SEEDS = (1, 2, 4)
@@ -24,8 +33,7 @@ SEEDS = (1, 2, 4)
 _SHOWN = {"clip_cov": {"clip_cov_share": 0.2, "clip_cov_low": 0.01, "clip_cov_high": 3.0}}
 
 
-@dataclass(frozen=True)
-class Agreement:
+class Agreement(NamedTuple):
     """A row and its paper's loss: the largest difference of the two gradients, relative to the largest entry."""
 
     row: Row
@@ -33,8 +41,7 @@ class Agreement:
     largest_difference: float
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(NamedTuple):
     """A point at which Table 1 or the text simplifies."""
 
     name: str
@@ -44,8 +51,7 @@ class Reading:
     rows_used: tuple[Row, ...]
 
 
-@dataclass(frozen=True)
-class Gap:
+class Gap(NamedTuple):
     """What a reading costs: |printed - used| / |used|, the angle between the two gradients (degrees), |printed|/|used|.
 
     All are means over the batches.
@@ -104,7 +110,7 @@ def agreements(seeds: Sequence[int] = SEEDS) -> list[Agreement]:
     """Return, for every row of the package, how far its gradient is from autograd of its textbook loss.
 
     Example:
-        >>> all(own.largest_difference < 1e-10 for own in agreements([1]))
+        >>> all(found.largest_difference < 1e-10 for found in agreements([1]))
         True
     """
     found = []
@@ -113,9 +119,7 @@ def agreements(seeds: Sequence[int] = SEEDS) -> list[Agreement]:
         largest = 0.0
         for seed in seeds:
             batch = random_batch.make_world(seed)
-            keep = random_batch.kept_tokens(batch, row)
-            clipped = None if keep is None else [~token_mask for token_mask in keep]
-            expected = random_batch.flat_gradient(loss(random_batch.textbook_of(batch, clipped=clipped)), batch.policy)
+            expected = random_batch.flat_gradient(loss(random_batch.textbook_of(batch, row)), batch.policy)
             difference = random_batch.relative_difference(random_batch.upge_gradient(batch, [row]), expected)
             largest = float(np.maximum(largest, difference))  # not max(): it would drop a nan
         found.append(Agreement(printed, (inspect.getdoc(loss) or "").splitlines()[0], largest))
@@ -126,7 +130,7 @@ def reading_gaps(seeds: Sequence[int] = SEEDS) -> list[Gap]:
     """Return what each reading of `READINGS` does to the gradient.
 
     Example:
-        >>> round(next(own for own in reading_gaps([1]) if own.reading.name == "GRPO").length_ratio) > 1
+        >>> round(next(gap for gap in reading_gaps([1]) if gap.reading.name == "GRPO").length_ratio) > 1
         True
     """
     gaps = []
@@ -144,3 +148,107 @@ def reading_gaps(seeds: Sequence[int] = SEEDS) -> list[Gap]:
             )
         gaps.append(Gap(reading, *map(float, np.mean(numbers, axis=0))))
     return gaps
+
+
+# The tokens of a real group
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """The answers to one question, sampled after ``step`` steps of ``run``; the demonstration last.
+
+    Attributes:
+        question, answer: as the model saw and as the verifier wants it.
+        tokens: text of every response token, per trajectory.
+        old_logprobs, logprobs: [len] float64 of the policy that sampled and of the policy one update later;
+            ``old_logprobs`` are zeros for the demonstration.
+        rewards: [B]; is_demonstration: [B].
+    """
+
+    question: str
+    answer: str
+    run: str
+    step: int
+    tokens: list[list[str]]
+    old_logprobs: list[np.ndarray]
+    logprobs: list[np.ndarray]
+    rewards: np.ndarray
+    is_demonstration: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class TokenParts:
+    """Eq. 6 token by token for one row: per trajectory [len] arrays; None where the row does not act on it.
+
+    ``inverse_denominator`` is 1/pi_ref, ``weight`` = mask x advantage x pi / pi_ref, the factor of grad log pi.
+    """
+
+    mask: list[np.ndarray | None]
+    inverse_denominator: list[np.ndarray | None]
+    advantage: list[np.ndarray | None]
+    weight: list[np.ndarray | None]
+
+
+def load_group(path: Path = GROUP) -> Group:
+    """Return the group in the package, or another.
+
+    Example:
+        >>> group = load_group()
+        >>> int(group.is_demonstration.sum()), len(group.tokens) == len(group.rewards)
+        (1, True)
+    """
+    content = read_json(path)
+    trajectories = content["trajectories"]
+    return Group(
+        question=content["question"],
+        answer=content["answer"],
+        run=content["run"],
+        step=content["step"],
+        tokens=[one["tokens"] for one in trajectories],
+        old_logprobs=[np.array(one["old_logprobs"]) for one in trajectories],
+        logprobs=[np.array(one["logprobs"]) for one in trajectories],
+        rewards=np.array([one["reward"] for one in trajectories]),
+        is_demonstration=np.array([one["is_demonstration"] for one in trajectories]),
+    )
+
+
+def token_parts(group: Group, row: Row) -> TokenParts:
+    """Return mask, 1/pi_ref, advantage and weight of every token of a group under a row (Eq. 6).
+
+    A row of Table 1's offline half acts on the demonstration, every other on the rollouts; a row whose mask is drawn
+    over a whole batch (Clip-Cov) has no meaning on one group.
+
+    Example:
+        >>> parts = token_parts(load_group(), ROWS["sft"])
+        >>> parts.weight[0] is None, bool((parts.weight[-1] == 1).all())
+        (True, True)
+    """
+    acts = group.is_demonstration if row.name in OFFLINE else ~group.is_demonstration
+    compared = np.ones_like(acts) if row.name in OFFLINE and row.advantage == "group" else acts
+    seen, lengths = np.flatnonzero(compared), np.array([len(tokens) for tokens in group.tokens])
+    groups = RolloutGroups(
+        rewards=group.rewards[seen],
+        group=np.zeros(len(seen), dtype=int),
+        is_demonstration=group.is_demonstration[seen],
+        lengths=lengths[seen],
+        kl=[np.zeros(lengths[i]) for i in seen],
+    )
+    per_token = dict(zip(seen, advantages(row, groups), strict=True))
+    index = [int(i) for i in np.flatnonzero(acts)]
+    streams = TokenStreams(
+        logprobs=torch.from_numpy(np.concatenate([group.logprobs[i] for i in index])),
+        entropies=torch.zeros(int(lengths[index].sum()), dtype=torch.float64),
+        old_logprobs=torch.from_numpy(np.concatenate([group.old_logprobs[i] for i in index])),
+        trajectory=torch.repeat_interleave(torch.arange(len(index)), torch.from_numpy(lengths[index])),
+        trajectories=len(index),
+    )
+    advantage = torch.from_numpy(np.concatenate([per_token[i] for i in index]))
+    flat = (
+        MASKS[row.mask](row, streams, advantage),
+        (-DENOMINATORS[row.denominator](row, streams, advantage)).exp(),
+        advantage,
+        unified_weights(row, streams, advantage),
+    )
+    ends = np.cumsum(lengths[index])[:-1]
+    pieces = [dict(zip(index, np.split(values.numpy(), ends), strict=True)) for values in flat]
+    return TokenParts(*([of_part.get(i) for i in range(len(acts))] for of_part in pieces))
