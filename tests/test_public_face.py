@@ -83,7 +83,7 @@ def padded_row(own: world.World, row: hpt.upge.row.Row, left: int = 3, right: in
     offline = row.name in own.offline
     return {
         "logprobs": pad([own.logprobs(own.policy, i) for i in acting]),
-        "old_logprobs": None if offline else pad([own.old_logprobs(i) for i in acting]),
+        "old_logprobs": None if offline else pad([own.old_logprobs[i] for i in acting]),
         "advantages": pad([torch.from_numpy(per_token[i]) for i in acting]),
         "response_mask": mask,
         "entropies": pad([own.entropies(own.policy, i) for i in acting]),

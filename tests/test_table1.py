@@ -17,15 +17,9 @@ def test_every_row_is_there_and_agrees_with_its_loss() -> None:
     assert all(own.loss for own in found)
 
 
-@pytest.mark.parametrize(
-    ("row", "part", "wrong"),
-    [("grpo", "mask", "none"), ("cispo", "denominator", "old"), ("rloo", "advantage", "signed"),
-     ("gspo", "aggregation", "token_mean")],
-)  # fmt: skip
-def test_a_row_with_one_wrong_part_does_not_agree(
-    monkeypatch: pytest.MonkeyPatch, row: str, part: str, wrong: str
-) -> None:
-    monkeypatch.setitem(table1.ROWS, row, replace(ROWS[row], **{part: wrong}))
+def test_a_row_with_one_wrong_part_does_not_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = "cispo"
+    monkeypatch.setitem(table1.ROWS, row, replace(ROWS[row], denominator="old"))
     found = {own.row.name: own.largest_difference for own in table1.agreements([1])}
     assert found.pop(row) > 1e-3
     assert max(found.values()) < 1e-12

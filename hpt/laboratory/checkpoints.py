@@ -30,6 +30,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from hpt.laboratory.experiment import group_terms
 from hpt.laboratory.table1 import GROUP
 from hpt.methods.mixture import Trajectory, WeightedTrajectory, assemble
 from hpt.runs.folder import RunFolder, check, source_commit
@@ -39,15 +40,13 @@ from hpt.support.files import read_json
 from hpt.training.batches import collate
 from hpt.training.policy import forward_micro_batch, load_model
 from hpt.training.trainer import grade_demonstrations
-from hpt.upge.advantage import RolloutGroups, advantages
-from hpt.upge.aggregation import StepCounts, trajectory_scales
 from hpt.upge.estimator import ROWS, unified_weights
 from hpt.upge.row import TokenStreams
 
 PATH = Path(__file__).with_name("checkpoints.json")
 #: Rows that act on rollouts and, on fresh ones, differ: DAPO's is CISPO's too, GRPO's also GSPO's and without clipping.
 ON_ROLLOUTS = ("grpo", "dr_grpo", "dapo", "reinforce", "rloo", "reinforce_plus_plus")
-#: Rows on the demonstration; their tokens have weights of their own.
+#: Rows on the demonstration; each weighs tokens in its way.
 ON_DEMONSTRATION = ("sft", "dft", "luffy_offline", "offline_unshaped")
 #: Questions, and rollouts of each half.
 QUESTIONS, HALF = 8, 64
@@ -84,17 +83,11 @@ def coefficients(
         compared = [] if offline and row.advantage == "one" else list(chosen[offline:])
         rewards = np.append(half.rewards[compared], 1.0) if offline else half.rewards[compared]
         lengths = np.append(half.lengths[compared], demonstration_length) if offline else half.lengths[compared]
-        is_demonstration = np.arange(len(rewards)) == len(rewards) - 1 if offline else np.zeros(len(rewards), bool)
-        groups = RolloutGroups(rewards=rewards, group=np.zeros(len(rewards), int), is_demonstration=is_demonstration,
-                               lengths=lengths)  # fmt: skip
+        is_demonstration = (np.arange(len(rewards)) == len(rewards) - 1) & offline
         acting = is_demonstration if offline else ~is_demonstration
-        counts = StepCounts(
-            prompts=1, rollouts_per_prompt=n, max_response_tokens=longest, sequences=int(acting.sum()),
-            tokens=int(lengths[acting].sum()), pooled_tokens=int(lengths.sum()),
-        )  # fmt: skip
-        scales = trajectory_scales(row.aggregation, lengths, counts)
+        per_token, scales = group_terms(row, rewards, lengths, is_demonstration, acting, n, longest)
         # without values and KL an advantage is the same for all tokens of a trajectory
-        values = np.array([advantage[0] for advantage in advantages(row, groups)]) * scales
+        values = np.array([advantage[0] for advantage in per_token]) * scales
         places = [count + ON_DEMONSTRATION.index(row_name)] if offline else list(compared)
         result[draw, places] = torch.from_numpy(values[acting])
     return result

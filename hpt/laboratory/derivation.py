@@ -77,7 +77,7 @@ def derivation_frame() -> pd.DataFrame:
     found = {name: statements(make_case(*CASES[name])) for name in CASES}
     found["tabular-5-1"] = one_token_statements(make_case(*ONE_TOKEN))
     lines = [
-        (own.paper, own.states, own.identity, name, own.difference) for name, those in found.items() for own in those
+        (one.paper, one.states, one.identity, name, one.difference) for name, those in found.items() for one in those
     ]
     return pd.DataFrame(lines, columns=["paper", "states", "identity", "case", "difference"])
 

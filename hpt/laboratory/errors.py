@@ -4,11 +4,11 @@
     variance    E|g - E g|^2
     error       min_k E|k g - t|^2 / |t|^2: what no learning rate can remove, 0 = exact, 1 = useless
 
-Rows have scales of their own (1/n, 1/length, 1/std), which a learning rate absorbs; so bias and noise are also given
+Rows differ in scale (1/n, 1/length, 1/std), which a learning rate absorbs; so bias and noise are also given
 *per unit of progress*, with g scaled to E[g] . t = |t|^2: ``bias_across`` is what remains of E[g] across t, ``noise``
 the standard deviation, both in units of |t|. Then error = 1 - 1 / (1 + bias_across^2 + noise^2).
 
-Several questions with parameters of their own are one problem with a longer gradient: sums over questions, one learning
+Several questions with separate parameters are one problem with a longer gradient: sums over questions, one learning
 rate for all. A row that weighs questions wrongly (dividing by std, say) is biased there and not on any one of them.
 
 The tables of Section 2.3 (`sweep`, `plane`, `conflict`) are in long form, pooled over questions whose success rates are

@@ -278,45 +278,53 @@ def _advantages_and_scales(use: Component, row: Row, experiment: Experiment, dra
     pooled, on_rollouts = use.group == "rollouts_and_demonstration", use.data == "rollouts"
     demonstrations = draws.demonstrations[:, None]
     # a demonstration takes a place in the group, as in LUFFY: n - 1 rollouts beside it
-    compared = torch.cat([draws.rollouts[:, 1:], demonstrations], 1) if pooled else (
-        draws.rollouts if on_rollouts else demonstrations
-    )  # fmt: skip
+    if pooled:
+        compared = torch.cat([draws.rollouts[:, 1:], demonstrations], 1).numpy()
+    else:
+        compared = (draws.rollouts if on_rollouts else demonstrations).numpy()
     members = compared.shape[1]
-    is_demonstration = np.zeros(members, dtype=bool)
-    is_demonstration[members - (0 if on_rollouts and not pooled else 1) :] = True
-    acting = slice(None) if not pooled else (slice(0, members - 1) if on_rollouts else slice(members - 1, members))
+    is_demonstration = (np.arange(members) == members - 1) & (pooled or not on_rollouts)
+    acting = is_demonstration != on_rollouts
     critic, lengths = "gae_gamma" in row.parameters, space.lengths.numpy()
     # without a critic only rewards and lengths matter; with one, which trajectory it is
     label = np.arange(len(space)) if critic else lengths * 2 + (reward > 0)
-    keys = label[compared.numpy()]
-    order = np.argsort(keys[:, : members - pooled], axis=1, kind="stable")
-    if pooled:
-        order = np.concatenate([order, np.full((len(order), 1), members - 1)], 1)
-    ordered = np.take_along_axis(compared.numpy(), order, 1)
-    _, first, pattern = np.unique(np.take_along_axis(keys, order, 1), axis=0, return_index=True, return_inverse=True)
+    _, first, pattern = np.unique(label[compared], axis=0, return_index=True, return_inverse=True)
     tables, factors = np.zeros((len(first), members, space.length)), np.zeros((len(first), members))
-    for index, position in enumerate(first):
-        group = ordered[position]
-        groups = RolloutGroups(
-            rewards=reward[group],
-            group=np.zeros(members, dtype=int),
-            is_demonstration=is_demonstration,
-            lengths=lengths[group],
-            values=[experiment.values[space.state[i, : lengths[i]]].numpy() for i in group] if critic else None,
-            baseline=experiment.baseline,
-        )
-        for member, values in enumerate(advantages(row, groups)):
-            tables[index, member, : len(values)] = values
-        counts = StepCounts(
-            prompts=1, rollouts_per_prompt=experiment.rollouts, max_response_tokens=space.length,
-            sequences=len(group[acting]), tokens=int(lengths[group[acting]].sum()),
-            pooled_tokens=int(lengths[group].sum()),
+    for index, group in enumerate(compared[first]):
+        values = [experiment.values[space.state[i, : lengths[i]]].numpy() for i in group] if critic else None
+        per_token, factors[index] = group_terms(
+            row, reward[group], lengths[group], is_demonstration, acting, experiment.rollouts, space.length,
+            values, experiment.baseline,
         )  # fmt: skip
-        factors[index] = trajectory_scales(row.aggregation, lengths[group], counts)
-    back = np.argsort(order, axis=1)
-    per_token = np.take_along_axis(tables[pattern.ravel()], back[:, :, None], 1)
-    scales = np.take_along_axis(factors[pattern.ravel()], back, 1)
-    return torch.from_numpy(per_token[:, acting].copy()), torch.from_numpy(scales[:, acting].copy())
+        for member, of_member in enumerate(per_token):
+            tables[index, member, : len(of_member)] = of_member
+    pattern = pattern.ravel()
+    return torch.from_numpy(tables[pattern][:, acting]), torch.from_numpy(factors[pattern][:, acting])
+
+
+def group_terms(
+    row: Row,
+    rewards: np.ndarray,
+    lengths: np.ndarray,
+    is_demonstration: np.ndarray,
+    acting: np.ndarray,
+    n: int,
+    longest: int,
+    values: list[np.ndarray] | None = None,
+    baseline: float = 0.0,
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Return advantages per token and scales [B] of the trajectories a row compares, where a step is one question.
+
+    ``acting`` [B] are those the row acts on, ``longest`` is L.
+    """
+    groups = RolloutGroups(
+        rewards, np.zeros(len(rewards), dtype=int), is_demonstration, lengths, values=values, baseline=baseline
+    )
+    counts = StepCounts(
+        prompts=1, rollouts_per_prompt=n, max_response_tokens=longest, sequences=int(acting.sum()),
+        tokens=int(lengths[acting].sum()), pooled_tokens=int(lengths.sum()),
+    )  # fmt: skip
+    return advantages(row, groups), trajectory_scales(row.aggregation, lengths, counts)
 
 
 def _kept(row: Row, experiment: Experiment, draws: Draws, before: Tensor, per_token: Tensor) -> Tensor:

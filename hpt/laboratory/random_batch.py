@@ -6,6 +6,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ class World:
     is_demonstration: np.ndarray
     offline: frozenset[str] = frozenset(OFFLINE)
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray:
         """Tokens of each trajectory."""
         return np.array([len(tokens) for tokens in self.tokens])
@@ -54,13 +55,15 @@ class World:
         chosen = self.tokens[index][:, None]
         return torch.log_softmax(self.logits(policy, index), -1).gather(1, chosen).squeeze(1)
 
-    def old_logprobs(self, index: int) -> Tensor:
-        """Return log pi_old of a trajectory's tokens [length]."""
-        return self.logprobs(self.old_policy, index).detach()
+    @cached_property
+    def old_logprobs(self) -> list[Tensor]:
+        """log pi_old of each trajectory's tokens [length]."""
+        return [self.logprobs(self.old_policy, i).detach() for i in range(len(self.tokens))]
 
-    def kl(self, index: int) -> Tensor:
-        """Return log pi_old - log pi_frozen of a trajectory's tokens [length]."""
-        return self.old_logprobs(index) - self.logprobs(self.frozen_policy, index).detach()
+    @cached_property
+    def kl(self) -> list[Tensor]:
+        """log pi_old - log pi_frozen of each trajectory's tokens [length]."""
+        return [old - self.logprobs(self.frozen_policy, i).detach() for i, old in enumerate(self.old_logprobs)]
 
     def entropies(self, policy: Policy, index: int) -> Tensor:
         """Return the exact entropy at a trajectory's tokens [length], nats."""
@@ -116,7 +119,7 @@ def textbook_of(world: World, row: Row | None = None, policy: Policy | None = No
     rewards = torch.from_numpy(world.rewards)
     return Textbook(
         logp=logp,
-        old=padded([world.old_logprobs(i) for i in everyone])[0],
+        old=padded(world.old_logprobs)[0],
         mask=mask,
         entropy=entropy,
         demo_logp=demo_logp,
@@ -124,7 +127,7 @@ def textbook_of(world: World, row: Row | None = None, policy: Policy | None = No
         demo_entropy=demo_entropy,
         reward=rewards[:count].view(QUESTIONS, ROLLOUTS),
         demo_reward=rewards[count:],
-        kl=padded([world.kl(i) for i in everyone])[0],
+        kl=padded(world.kl)[0],
         values=padded([torch.from_numpy(values) for values in world.values])[0],
         clipped=padded([torch.from_numpy(array) for array in clipped])[0],
         baseline=BASELINE,
@@ -147,7 +150,7 @@ def row_advantages(world: World, row: Row) -> list[np.ndarray]:
         group=world.question[index],
         is_demonstration=world.is_demonstration[index],
         lengths=world.lengths[index],
-        kl=[world.kl(i).numpy() for i in index],
+        kl=[world.kl[i].numpy() for i in index],
         values=[world.values[i] for i in index],
         baseline=BASELINE,
     )
@@ -165,7 +168,7 @@ def kept_tokens(world: World, row: Row) -> list[np.ndarray] | None:
     per_token = row_advantages(world, row)
     kept = BATCH_MASKS[row.mask](
         row,
-        [world.old_logprobs(i).numpy() for i in acting],
+        [world.old_logprobs[i].numpy() for i in acting],
         [per_token[i] for i in acting],
         seed=0,
         step=3,
@@ -182,7 +185,7 @@ def streams_of(world: World, chosen: Sequence[int] | None = None, policy: Policy
     """Flatten some trajectories of the world, or all, into one micro-batch."""
     policy = world.policy if policy is None else policy
     chosen = list(range(len(world.tokens)) if chosen is None else chosen)
-    old = [world.old_logprobs(i) * float(not world.is_demonstration[i]) for i in chosen]  # a demonstration has none
+    old = [world.old_logprobs[i] * float(not world.is_demonstration[i]) for i in chosen]  # a demonstration has none
     return TokenStreams(
         logprobs=torch.cat([world.logprobs(policy, i) for i in chosen]),
         entropies=torch.cat([world.entropies(policy, i) for i in chosen]),

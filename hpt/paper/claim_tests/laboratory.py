@@ -1,4 +1,4 @@
-"""Tests on the estimator laboratory's own numbers, where the truth is known and no run is needed (Sections 2.2, 2.3).
+"""Tests on the numbers of the laboratory, where the truth is known and no run is needed (Sections 2.2, 2.3).
 
 Their unit of chance is the question: every interval resamples questions, the same ones for all rows or gates compared,
 and none says anything about training seeds.
