@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -27,40 +28,21 @@ from hpt.upge.stabilization import MASKS
 
 GROUP = Path(__file__).with_name("group.json")
 
+PARTS = ("mask", "denominator", "advantage", "aggregation", "trajectory_coefficient", "source")
 #: Batches of these seeds have ratios beyond both bounds with advantages of both signs.
 SEEDS = (1, 2, 4)
 #: Clip-Cov drops two tokens of ten thousand; of a hundred it has to drop more for its mask to show.
 _SHOWN = {"clip_cov": {"clip_cov_share": 0.2, "clip_cov_low": 0.01, "clip_cov_high": 3.0}}
 
 
-class Agreement(NamedTuple):
-    """A row and its paper's loss: the largest difference of the two gradients, relative to the largest entry."""
-
-    row: Row
-    loss: str
-    largest_difference: float
-
-
 class Reading(NamedTuple):
     """A point at which Table 1 or the text simplifies."""
 
-    name: str
+    point: str
     printed: str
     used: str
     rows_printed: tuple[Row, ...]
     rows_used: tuple[Row, ...]
-
-
-class Gap(NamedTuple):
-    """What a reading costs: |printed - used| / |used|, the angle between the two gradients (degrees), |printed|/|used|.
-
-    All are means over the batches.
-    """
-
-    reading: Reading
-    difference: float
-    angle_degrees: float
-    length_ratio: float
 
 
 def symmetric_indicator(row: Row, streams: TokenStreams, advantages: Tensor) -> Tensor:
@@ -106,14 +88,17 @@ READINGS = (
 )  # fmt: skip
 
 
-def agreements(seeds: Sequence[int] = SEEDS) -> list[Agreement]:
+def agreements(seeds: Sequence[int] = SEEDS) -> pd.DataFrame:
     """Return, for every row of the package, how far its gradient is from autograd of its textbook loss.
 
+    A line per row with its name (``row``), parts and source, the loss, and the largest difference of the two gradients,
+    relative to the largest entry.
+
     Example:
-        >>> all(found.largest_difference < 1e-10 for found in agreements([1]))
+        >>> bool((agreements([1])["largest_difference"] < 1e-10).all())
         True
     """
-    found = []
+    lines = []
     for name, printed in ROWS.items():
         row, loss = printed.with_parameters(**_SHOWN.get(name, {})), getattr(textbook, name)
         largest = 0.0
@@ -122,32 +107,37 @@ def agreements(seeds: Sequence[int] = SEEDS) -> list[Agreement]:
             expected = random_batch.flat_gradient(loss(random_batch.textbook_of(batch, row)), batch.policy)
             difference = random_batch.relative_difference(random_batch.upge_gradient(batch, [row]), expected)
             largest = float(np.maximum(largest, difference))  # not max(): it would drop a nan
-        found.append(Agreement(printed, (inspect.getdoc(loss) or "").splitlines()[0], largest))
-    return found
+        parts = {part: getattr(printed, part) for part in PARTS}
+        title = (inspect.getdoc(loss) or "").splitlines()[0]
+        lines.append({"row": name, **parts, "loss": title, "largest_difference": largest})
+    return pd.DataFrame(lines)
 
 
-def reading_gaps(seeds: Sequence[int] = SEEDS) -> list[Gap]:
-    """Return what each reading of `READINGS` does to the gradient.
+def reading_gaps(seeds: Sequence[int] = SEEDS) -> pd.DataFrame:
+    """Return what each of `READINGS` does to the gradient, means over the batches.
+
+    A line per point: as printed, as used, ``relative_difference`` |printed - used| / |used|, the angle between the two
+    gradients and ``length_ratio`` |printed| / |used|.
 
     Example:
-        >>> round(next(gap for gap in reading_gaps([1]) if gap.reading.name == "GRPO").length_ratio) > 1
+        >>> float(reading_gaps([1]).set_index("point").loc["GRPO", "length_ratio"]) > 1
         True
     """
-    gaps = []
+    lines = []
     for reading in READINGS:
         numbers = []
         for seed in seeds:
             batch = random_batch.make_world(seed)
-            printed, used = (
-                random_batch.upge_gradient(batch, list(rows)) for rows in (reading.rows_printed, reading.rows_used)
-            )
+            printed, used = (random_batch.upge_gradient(batch, rows) for rows in
+                             (reading.rows_printed, reading.rows_used))  # fmt: skip
             cosine = float(torch.nn.functional.cosine_similarity(printed, used, dim=0).clamp(-1, 1))
             size = float(used.norm())
             numbers.append(
                 (float((printed - used).norm()) / size, np.degrees(np.arccos(cosine)), float(printed.norm()) / size)
             )
-        gaps.append(Gap(reading, *map(float, np.mean(numbers, axis=0))))
-    return gaps
+        lines.append((reading.point, reading.printed, reading.used, *np.mean(numbers, axis=0)))
+    columns = ["point", "printed", "used", "relative_difference", "angle_degrees", "length_ratio"]
+    return pd.DataFrame(lines, columns=columns)
 
 
 # The tokens of a real group
@@ -176,19 +166,6 @@ class Group:
     is_demonstration: np.ndarray
 
 
-@dataclass(frozen=True, eq=False)
-class TokenParts:
-    """Eq. 6 token by token for one row: per trajectory [len] arrays; None where the row does not act on it.
-
-    ``inverse_denominator`` is 1/pi_ref, ``weight`` = mask x advantage x pi / pi_ref, the factor of grad log pi.
-    """
-
-    mask: list[np.ndarray | None]
-    inverse_denominator: list[np.ndarray | None]
-    advantage: list[np.ndarray | None]
-    weight: list[np.ndarray | None]
-
-
 def load_group(path: Path = GROUP) -> Group:
     """Return the group in the package, or another.
 
@@ -212,16 +189,17 @@ def load_group(path: Path = GROUP) -> Group:
     )
 
 
-def token_parts(group: Group, row: Row) -> TokenParts:
-    """Return mask, 1/pi_ref, advantage and weight of every token of a group under a row (Eq. 6).
+def token_parts(group: Group, row: Row) -> pd.DataFrame:
+    """Return mask, 1/pi_ref, advantage and weight of every token of a group on which a row acts (Eq. 6).
 
     A row of Table 1's offline half acts on the demonstration, every other on the rollouts; a row whose mask is drawn
-    over a whole batch (Clip-Cov) has no meaning on one group.
+    over a whole batch (Clip-Cov) has no meaning on one group. ``weight`` = mask x advantage x pi / pi_ref is the factor
+    of grad log pi.
 
     Example:
-        >>> parts = token_parts(load_group(), ROWS["sft"])
-        >>> parts.weight[0] is None, bool((parts.weight[-1] == 1).all())
-        (True, True)
+        >>> found = token_parts(load_group(), ROWS["sft"])
+        >>> found["trajectory"].unique().tolist(), found["weight"].unique().tolist()
+        ([8], [1.0])
     """
     acts = group.is_demonstration if row.name in OFFLINE else ~group.is_demonstration
     compared = np.ones_like(acts) if row.name in OFFLINE and row.advantage == "group" else acts
@@ -234,21 +212,26 @@ def token_parts(group: Group, row: Row) -> TokenParts:
         kl=[np.zeros(lengths[i]) for i in seen],
     )
     per_token = dict(zip(seen, advantages(row, groups), strict=True))
-    index = [int(i) for i in np.flatnonzero(acts)]
+    index = np.flatnonzero(acts)
+    size = lengths[index]
     streams = TokenStreams(
         logprobs=torch.from_numpy(np.concatenate([group.logprobs[i] for i in index])),
-        entropies=torch.zeros(int(lengths[index].sum()), dtype=torch.float64),
+        entropies=torch.zeros(int(size.sum()), dtype=torch.float64),
         old_logprobs=torch.from_numpy(np.concatenate([group.old_logprobs[i] for i in index])),
-        trajectory=torch.repeat_interleave(torch.arange(len(index)), torch.from_numpy(lengths[index])),
+        trajectory=torch.repeat_interleave(torch.arange(len(index)), torch.from_numpy(size)),
         trajectories=len(index),
     )
     advantage = torch.from_numpy(np.concatenate([per_token[i] for i in index]))
-    flat = (
-        MASKS[row.mask](row, streams, advantage),
-        (-DENOMINATORS[row.denominator](row, streams, advantage)).exp(),
-        advantage,
-        unified_weights(row, streams, advantage),
+    return pd.DataFrame(
+        {
+            "row": row.name,
+            "trajectory": np.repeat(index, size),
+            "reward": np.repeat(group.rewards[index], size),
+            "position": np.concatenate([np.arange(length) for length in size]),
+            "mask": MASKS[row.mask](row, streams, advantage),
+            "inverse_denominator": (-DENOMINATORS[row.denominator](row, streams, advantage)).exp(),
+            "advantage": advantage,
+            "weight": unified_weights(row, streams, advantage),
+            "token": [token for i in index for token in group.tokens[i]],
+        }
     )
-    ends = np.cumsum(lengths[index])[:-1]
-    pieces = [dict(zip(index, np.split(values.numpy(), ends), strict=True)) for values in flat]
-    return TokenParts(*([of_part.get(i) for i in range(len(acts))] for of_part in pieces))
