@@ -228,10 +228,10 @@ def token_parts(group: Group, row: Row) -> pd.DataFrame:
             "trajectory": np.repeat(index, size),
             "reward": np.repeat(group.rewards[index], size),
             "position": np.concatenate([np.arange(length) for length in size]),
+            "token": [token for i in index for token in group.tokens[i]],
             "mask": MASKS[row.mask](row, streams, advantage),
             "inverse_denominator": (-DENOMINATORS[row.denominator](row, streams, advantage)).exp(),
             "advantage": advantage,
             "weight": unified_weights(row, streams, advantage),
-            "token": [token for i in index for token in group.tokens[i]],
         }
     )
