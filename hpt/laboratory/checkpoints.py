@@ -307,12 +307,14 @@ def main() -> None:
     parser.add_argument("--base", type=Path, help="model folder it began from; without it a group is captured")
     parser.add_argument("--questions", type=int, default=QUESTIONS)
     parser.add_argument("--half", type=int, default=HALF, help="rollouts of each half of a question")
+    parser.add_argument("--out", type=Path, help="another file than the package's")
     options = parser.parse_args()
     folder = RunFolder(options.run)
     if options.base is None:
-        content, path = capture(folder), GROUP
+        content, path = capture(folder), options.out or GROUP
     else:
-        content, path = measure_run(folder, options.base, options.questions, options.half), PATH
+        content = measure_run(folder, options.base, options.questions, options.half)
+        path = options.out or PATH
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"wrote {path}, of {content['run']}")
 
