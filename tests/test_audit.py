@@ -12,9 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpt.cli import console
-from hpt.paper.audit import Check, Consistency, audit
-from hpt.paper.audit.counts import fractions_to_one_decimal
-from hpt.paper.audit.spreads import standard_errors
+from hpt.paper.audit import AuditCheck, Consistency, audit, fractions_to_one_decimal, standard_errors
 from hpt.paper.paper import paper_data, paper_table
 from hpt.reports import begin
 from hpt.runs.catalogue import ARTEFACTS
@@ -25,11 +23,11 @@ Data = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def printed() -> list[Check]:
+def printed() -> list[AuditCheck]:
     return audit(paper_data())
 
 
-def found(checks: list[Check], group: str, what: str) -> Check:
+def found(checks: list[AuditCheck], group: str, what: str) -> AuditCheck:
     (check,) = [own for own in checks if own.group.startswith(group) and own.what == what]
     return check
 
@@ -39,11 +37,11 @@ def row_of(data: Data, table: str, label: str, policy: str) -> list[float]:
     return row["values"]
 
 
-def verdicts(checks: list[Check], group: str) -> Counter[str]:
+def verdicts(checks: list[AuditCheck], group: str) -> Counter[str]:
     return Counter(own.verdict.value for own in checks if own.group.startswith(group))
 
 
-def test_what_the_paper_gets_right(printed: list[Check]) -> None:
+def test_what_the_paper_gets_right(printed: list[AuditCheck]) -> None:
     assert verdicts(printed, "Averages") == {"consistent": 41}  # 40 averages, and the ties among them
     ties = found(printed, "Averages", "ties are rounded up")
     assert (ties.printed, "1 of 4096 cases" in ties.note) == ("12 of 12", True)
@@ -53,7 +51,7 @@ def test_what_the_paper_gets_right(printed: list[Check]) -> None:
         assert set(verdicts(printed, section)) == {"consistent"}, section
 
 
-def test_table_4_is_not_of_the_answers_of_table_2(printed: list[Check]) -> None:
+def test_table_4_is_not_of_the_answers_of_table_2(printed: list[AuditCheck]) -> None:
     grpo, luffy = (found(printed, "Table 4 against", f"HPT against {own}, +X minus -Y, same answers")
                    for own in ("GRPO", "LUFFY"))  # fmt: skip
     assert [(own.printed, own.follows, own.difference) for own in (grpo, luffy)] == [
@@ -68,7 +66,7 @@ def test_table_4_is_not_of_the_answers_of_table_2(printed: list[Check]) -> None:
     assert chance == ["cannot be told", "inconsistent"]
 
 
-def test_set_sizes(printed: list[Check]) -> None:
+def test_set_sizes(printed: list[AuditCheck]) -> None:
     (misfit,) = [own for own in printed if own.group == "Set sizes: GPQA, k of 198" and own.difference]
     assert (misfit.what, misfit.printed, misfit.follows) == ("Table 2, SRFT, strong base", "36.8", "36.9")
     assert verdicts(printed, "Set sizes: OlympiadBench, k of 675") == {"consistent": 26}
@@ -78,7 +76,7 @@ def test_set_sizes(printed: list[Check]) -> None:
     assert found(printed, "Set sizes: AIME 25", "Table 3, HPT, llama base").follows == "1.2"  # 12 of 960, a tie to even
 
 
-def test_sentences(printed: list[Check]) -> None:
+def test_sentences(printed: list[AuditCheck]) -> None:
     by_average, in_column = (own for own in printed if own.group.startswith("Section 1"))
     assert (by_average.follows, by_average.verdict.value) == ("+6.9", "consistent")
     assert (in_column.follows, in_column.verdict.value) == ("-0.4", "inconsistent")
@@ -191,7 +189,7 @@ def change_gate(data: Data) -> None:
     ],
 )  # fmt: skip
 def test_a_changed_number_fails_its_check(
-    printed: list[Check], change: Callable[[Data], None], group: str, what: str
+    printed: list[AuditCheck], change: Callable[[Data], None], group: str, what: str
 ) -> None:
     assert found(printed, group, what).verdict is Consistency.consistent
     data = copy.deepcopy(paper_data())
@@ -199,7 +197,7 @@ def test_a_changed_number_fails_its_check(
     assert found(audit(data), group, what).verdict is Consistency.inconsistent
 
 
-def test_a_mended_number_passes_its_check(printed: list[Check]) -> None:
+def test_a_mended_number_passes_its_check(printed: list[AuditCheck]) -> None:
     """The other way round: what is inconsistent in print is consistent once the number is changed to what follows."""
     data = copy.deepcopy(paper_data())
     row_of(data, "table2", "SRFT", "strong")[8] = 36.9
@@ -268,7 +266,7 @@ def test_the_standard_errors_are_reached() -> None:
     assert spread(*unrelated) == pytest.approx(largest, rel=0.05)
 
 
-def test_every_lead_of_hpt_has_its_errors(printed: list[Check]) -> None:
+def test_every_lead_of_hpt_has_its_errors(printed: list[AuditCheck]) -> None:
     single = [own for own in printed if own.group == "HPT's lead on single sets"]
     assert len(single) == 10 * 8 + (3 + 3) * 6 + 2 * 6 + 2 * 6
     aime = found(single, "HPT's lead", "Table 2, HPT against LUFFY, AIME 24, strong base")

@@ -31,7 +31,7 @@ def register(monkeypatch: pytest.MonkeyPatch) -> Register:
 
 
 def failed(report: GradientReport) -> list[str]:
-    return [own.check for own in report.findings if not own.ok]
+    return [own.check for own in report.checks if not own.ok]
 
 
 @pytest.mark.parametrize("name", ["grpo", "cispo", "gspo", "clip_cov", "ppo", "sft", "luffy_offline"])
@@ -43,7 +43,7 @@ def test_rows_of_the_package_hold(name: str) -> None:
 def test_a_method_is_its_gate_and_all_its_rows() -> None:
     report = hpt.check_gradient("hpt.examples.least_error_gate:METHOD")
     assert report.ok
-    subjects = list(dict.fromkeys(own.subject for own in report.findings))
+    subjects = list(dict.fromkeys(own.subject for own in report.checks))
     assert subjects == [
         "gate hpt.examples.least_error_gate:gate",
         "row dr_grpo on rollouts",

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hpt.paper.claim_tests import MIN_STEPS, ClaimRecords, RunFrames
+from hpt.paper.claim_tests import ClaimRecords, RunFrames
 from hpt.paper.claim_tests.records import quantity
+from hpt.paper.claim_tests.runs import MIN_STEPS
 from hpt.paper.claims import ClaimResult, judge
 from hpt.paper.paper import claim_named
 

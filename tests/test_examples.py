@@ -10,9 +10,8 @@ import hpt.examples
 from hpt.config.scales import TUNED
 from hpt.config.settings import GateSettings
 from hpt.examples import least_error_gate, smooth_gate
-from hpt.laboratory.experiment import sample_draws
+from hpt.laboratory.experiment import make_experiment, sample_draws
 from hpt.laboratory.gates import best_gate, gate_error, gate_moments, gate_weights, total
-from hpt.laboratory.questions import make_experiment
 from hpt.methods.methods import METHODS, method_named, resolved_row
 from hpt.runs.catalogue import ARTEFACTS, OWN
 from hpt.runs.resolve import build_config

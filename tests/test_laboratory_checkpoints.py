@@ -7,19 +7,18 @@ import torch
 from hpt.laboratory.checkpoints import (
     ON_DEMONSTRATION,
     ON_ROLLOUTS,
-    Seen,
+    Half,
     coefficients,
     question_lines,
     truth_coefficients,
 )
 from hpt.laboratory.errors import derived
-from hpt.laboratory.experiment import Draws, row_gradients, sample_draws
-from hpt.laboratory.questions import make_experiment
+from hpt.laboratory.experiment import Draws, make_experiment, row_gradients, sample_draws
 
 COUNT, N = 24, 6
 
 
-def halves() -> tuple[list[Seen], np.ndarray, int]:
+def halves() -> tuple[list[Half], np.ndarray, int]:
     """Two halves of fresh rollouts of an enumerable policy, with exact scores, and the trajectories they are."""
     own = make_experiment(seed=3, success=0.4, rollouts=N)
     space, scores = own.policy.space, own.policy.space.incidence @ own.token_scores
@@ -27,7 +26,7 @@ def halves() -> tuple[list[Seen], np.ndarray, int]:
     demonstration = int(own.question.demonstrator.argmax())
     offline = scores[demonstration].repeat(len(ON_DEMONSTRATION), 1)
     made = [
-        Seen(torch.cat([scores[part], offline]).float(), own.question.reward[part].numpy(), space.lengths[part].numpy())
+        Half(torch.cat([scores[part], offline]).float(), own.question.reward[part].numpy(), space.lengths[part].numpy())
         for part in drawn
     ]
     return made, drawn, demonstration
@@ -55,7 +54,7 @@ def test_the_truth_is_estimated_without_bias() -> None:
     drawn = sample_draws(own, 4000, seed=9).rollouts
     total = torch.zeros(scores.shape[1], dtype=torch.float64)
     for part in drawn:
-        seen = Seen(scores[part], own.question.reward[part].numpy(), own.policy.space.lengths[part].numpy())
+        seen = Half(scores[part], own.question.reward[part].numpy(), own.policy.space.lengths[part].numpy())
         total += truth_coefficients(seen)[: len(part)] @ scores[part]
     assert float((total / len(drawn) - own.true_gradient).norm() / own.true_gradient.norm()) < 0.1
 

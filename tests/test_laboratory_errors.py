@@ -8,17 +8,26 @@ import pytest
 import torch
 from torch import Tensor
 
-from hpt.laboratory import textbook, truth
+from hpt.laboratory import textbook
 from hpt.laboratory.errors import derived, measure, pooled, sums_of
 from hpt.laboratory.exact import (
+    Experiment,
     TrajectorySpace,
     TransformerPolicy,
+    objective_gradient,
     random_parameters,
     token_entropies,
     token_logprobs,
 )
-from hpt.laboratory.experiment import USES, Draws, Experiment, list_draws, row_gradients, sample_draws
-from hpt.laboratory.questions import made_stale, make_experiment
+from hpt.laboratory.experiment import (
+    USES,
+    Draws,
+    list_draws,
+    made_stale,
+    make_experiment,
+    row_gradients,
+    sample_draws,
+)
 from hpt.laboratory.textbook import Textbook
 from hpt.support.errors import ConfigError
 from hpt.upge.estimator import ROWS
@@ -126,7 +135,7 @@ def test_sft_is_the_demonstrators_score_and_the_second_term_of_equation_2() -> N
 
 def test_true_gradient_is_that_of_equation_1() -> None:
     experiment = made_stale(small(mu=0.7), 0.1)
-    expected = truth.objective_gradient(experiment.policy, experiment.parameters, experiment.question, 0.7)
+    expected = objective_gradient(experiment.policy, experiment.parameters, experiment.question, 0.7)
     assert torch.allclose(experiment.true_gradient, expected, atol=1e-13)
 
 

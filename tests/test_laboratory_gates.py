@@ -5,11 +5,10 @@ import pytest
 import torch
 
 from hpt.config.settings import GateSettings
-from hpt.laboratory.experiment import Experiment, list_draws, row_gradients, sample_draws
-from hpt.laboratory.gate_sweeps import gate_table, threshold
-from hpt.laboratory.gates import best_gate, gate_error, gate_moments, gate_weights, smooth_gates, total
-from hpt.laboratory.questions import make_experiment
-from hpt.laboratory.sweeps import DIALS, SITUATIONS, Size, conflict, plane, plane_sums, sweep
+from hpt.laboratory.errors import DIALS, SITUATIONS, Size, conflict, plane, plane_sums, sweep
+from hpt.laboratory.exact import Experiment
+from hpt.laboratory.experiment import list_draws, make_experiment, row_gradients, sample_draws
+from hpt.laboratory.gates import best_gate, gate_error, gate_moments, gate_table, gate_weights, smooth_gates, total
 from hpt.support.errors import ConfigError
 from hpt.upge.estimator import ROWS
 
@@ -100,7 +99,7 @@ def test_pooled_intervals_hold_the_value() -> None:
     assert (frame["error"] <= frame["error_high"] + 1e-12).all()
 
 
-def test_gate_table_and_threshold() -> None:
+def test_gate_table() -> None:
     errors, weights, differences = gate_table(Size(2, 40), n=4)
     for own in differences.itertuples():
         whole = errors[errors["objective"] == own.objective].set_index("gate")["error"]
@@ -112,8 +111,6 @@ def test_gate_table_and_threshold() -> None:
         assert own["error"].min() == pytest.approx(best[objective])
     assert len(weights) == 3 * 5
     assert weights.groupby("objective")["share"].sum().to_list() == pytest.approx([1, 1, 1])
-    crossing = threshold(Size(2, 20))
-    assert crossing["success"].between(0, 1).all()
 
 
 def test_everything_is_seeded() -> None:

@@ -8,12 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from hpt.laboratory.experiment import row_gradients, sample_draws
-from hpt.laboratory.gate_sweeps import gate_table
-from hpt.laboratory.gates import gate_weights
-from hpt.laboratory.own import method_gradients
-from hpt.laboratory.questions import make_experiment
-from hpt.laboratory.sweeps import Size, plane, plane_sums
+from hpt.laboratory.errors import Size, plane, plane_sums
+from hpt.laboratory.experiment import make_experiment, method_gradients, row_gradients, sample_draws
+from hpt.laboratory.gates import gate_table, gate_weights
 from hpt.reports.build import FinishedRuns, notebook_tasks
 from hpt.reports.frames import against, curves, label, scores, validation
 from hpt.runs.make import planned_runs

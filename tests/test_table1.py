@@ -6,43 +6,37 @@ import numpy as np
 import pytest
 
 from hpt.laboratory import table1
-from hpt.laboratory.group import load_group, token_parts
+from hpt.laboratory.table1 import load_group, token_parts
 from hpt.upge.estimator import ROWS
 
 
 def test_every_row_is_there_and_agrees_with_its_loss() -> None:
     found = table1.agreements([1, 2])
-    assert [own.row.name for own in found] == list(ROWS)
-    assert max(own.largest_difference for own in found) < 1e-12
-    assert all(own.loss for own in found)
+    assert found["row"].to_list() == list(ROWS)
+    assert (found["largest_difference"] < 1e-12).all()
+    assert found["loss"].all()
 
 
-@pytest.mark.parametrize(
-    ("row", "part", "wrong"),
-    [("grpo", "mask", "none"), ("cispo", "denominator", "old"), ("rloo", "advantage", "signed"),
-     ("gspo", "aggregation", "token_mean")],
-)  # fmt: skip
-def test_a_row_with_one_wrong_part_does_not_agree(
-    monkeypatch: pytest.MonkeyPatch, row: str, part: str, wrong: str
-) -> None:
-    monkeypatch.setitem(table1.ROWS, row, replace(ROWS[row], **{part: wrong}))
-    found = {own.row.name: own.largest_difference for own in table1.agreements([1])}
-    assert found.pop(row) > 1e-3
-    assert max(found.values()) < 1e-12
+def test_a_row_with_one_wrong_part_does_not_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(table1.ROWS, "cispo", replace(ROWS["cispo"], denominator="old"))
+    found = table1.agreements([1]).set_index("row")["largest_difference"]
+    assert found.index[found > 1e-12].to_list() == ["cispo"]
+    assert found["cispo"] > 1e-3
 
 
 def test_every_reading_moves_the_gradient() -> None:
-    gaps = {own.reading.name: own for own in table1.reading_gaps()}
-    assert all(own.difference > 0.1 for own in gaps.values())
-    assert gaps["GRPO"].angle_degrees < 30 < gaps["CISPO"].angle_degrees  # a learning rate, and another method
-    assert gaps["LUFFY, std"].angle_degrees < 10
+    gaps = table1.reading_gaps().set_index("point")
+    assert (gaps["relative_difference"] > 0.1).all()
+    angles = gaps["angle_degrees"]
+    assert angles["GRPO"] < 30 < angles["CISPO"]  # a learning rate, and another method
+    assert angles["LUFFY, std"] < 10
 
 
 def test_a_reading_that_is_none_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     same = table1.Reading("none", "", "", (ROWS["grpo"],), (ROWS["grpo"],))
     monkeypatch.setattr(table1, "READINGS", (same,))
-    (gap,) = table1.reading_gaps([1])
-    assert (gap.difference, gap.length_ratio) == (0.0, 1.0)
+    (gap,) = table1.reading_gaps([1]).itertuples()
+    assert (gap.relative_difference, gap.length_ratio) == (0.0, 1.0)
     assert gap.angle_degrees == pytest.approx(0, abs=1e-5)
 
 
@@ -53,15 +47,16 @@ def test_the_groups_weights_are_equation_6_by_hand() -> None:
     assert 0 < rewards.mean() < 1
     advantages = (rewards - rewards.mean()) / (rewards.std(ddof=1) + 1e-6)
     grpo, cispo = token_parts(group, ROWS["grpo"]), token_parts(group, ROWS["cispo"])
-    dropped = 0
-    for i, advantage in zip(rollouts, advantages, strict=True):
-        ratio = np.exp(group.logprobs[i] - group.old_logprobs[i])
-        outside = (ratio > 1.2) if advantage > 0 else (ratio < 0.8)
-        dropped += int(outside.sum())
-        np.testing.assert_allclose(grpo.weight[i], np.where(outside, 0, ratio * advantage), rtol=1e-9)
-        np.testing.assert_allclose(cispo.weight[i], np.minimum(ratio, 1.28) * advantage, rtol=1e-9)
-        np.testing.assert_allclose(grpo.inverse_denominator[i], np.exp(-group.old_logprobs[i]), rtol=1e-9)
-    assert dropped > 0, "nothing is masked: the figure would show nothing"
+    lengths = [len(group.logprobs[i]) for i in rollouts]
+    advantage = np.repeat(advantages, lengths)
+    old = np.concatenate([group.old_logprobs[i] for i in rollouts])
+    ratio = np.exp(np.concatenate([group.logprobs[i] for i in rollouts]) - old)
+    outside = np.where(advantage > 0, ratio > 1.2, ratio < 0.8)
+    assert outside.any(), "nothing is masked: the figure would show nothing"
+    np.testing.assert_allclose(grpo["weight"], np.where(outside, 0, ratio * advantage), rtol=1e-9)
+    np.testing.assert_allclose(cispo["weight"], np.minimum(ratio, 1.28) * advantage, rtol=1e-9)
+    np.testing.assert_allclose(grpo["inverse_denominator"], np.exp(-old), rtol=1e-9)
+    assert (grpo["trajectory"] == np.repeat(rollouts, lengths)).all()
     sft = token_parts(group, ROWS["sft"])
-    assert all(own is None for own in sft.weight[:-1])
-    assert (sft.weight[-1] == 1).all()
+    assert sft["trajectory"].unique().tolist() == [len(group.tokens) - 1]
+    assert (sft["weight"] == 1).all()

@@ -1,6 +1,6 @@
-"""Does an algorithm of one's own do what it should? Its gradient against finite differences, and what it may not do.
+"""Does a user's algorithm do what it should? Its gradient against finite differences, and what it may not depend on.
 
-Checked is what training relies on: parts that say one finite number per token and keep out of the gradient, the same
+Checked is what training relies on: parts that return one finite number per token and keep out of the gradient, the same
 gradient however the step is cut into micro-batches, whatever else is in one (another row's trajectories, the filler
 that gives every rank as many passes), advantages that know no order, and a gate that sees one question at a time. Token
 streams hold no padding, so what does not depend on its neighbours does not depend on padding either.
@@ -10,7 +10,7 @@ Everything runs in float64 on a small random batch where masks work on both side
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -42,7 +42,7 @@ from hpt.upge.row import TokenStreams
 from hpt.upge.stabilization import MASKS
 
 Data = Literal["rollouts", "demonstration"]
-#: Parts that can be checked on their own, in the row of HPT's online half.
+#: Parts that can be checked alone, in the row of HPT's online half.
 PARTS = ("gate", "mask", "denominator", "advantage", "aggregation", "trajectory_coefficient")
 STEP = 1e-5  # of the central differences: its square and 1e-16 over it are both far below DIFFERENCES
 DIFFERENCES = 1e-7
@@ -51,7 +51,7 @@ DIRECTIONS = 8
 
 
 @dataclass(frozen=True)
-class Finding:
+class GradientCheck:
     """One check: of what, what was found, what is allowed, and whether it holds."""
 
     subject: str
@@ -66,37 +66,39 @@ class GradientReport:
     """What `check_gradient` found; a notebook shows it as a table."""
 
     name: str
-    findings: tuple[Finding, ...]
+    checks: tuple[GradientCheck, ...]
 
     @property
     def ok(self) -> bool:
         """Whether every check holds."""
-        return all(own.ok for own in self.findings)
+        return all(check.ok for check in self.checks)
 
     def raise_if_failed(self) -> None:
-        """Raise the first thing that does not hold."""
-        for own in self.findings:
-            if not own.ok:
-                raise ConfigError(f"{own.subject}: {own.check}", own.found, own.allowed, f"correct {self.name}")
+        """Raise the first check that does not hold."""
+        for failed in (check for check in self.checks if not check.ok):
+            raise ConfigError(f"{failed.subject}: {failed.check}", failed.found, failed.allowed, f"correct {self.name}")
 
     def __str__(self) -> str:
-        lines = [f"{'ok  ' if own.ok else 'FAIL'}  {own.subject}: {own.check}: {own.found}"
-                 + ("" if own.ok else f" (allowed: {own.allowed})") for own in self.findings]  # fmt: skip
+        lines = [f"{'ok  ' if check.ok else 'FAIL'}  {check.subject}: {check.check}: {check.found}"
+                 + ("" if check.ok else f" (allowed: {check.allowed})") for check in self.checks]  # fmt: skip
         return "\n".join([f"{self.name}: {'all checks hold' if self.ok else 'NOT as it should be'}", *lines])
 
     def _repr_html_(self) -> str:
-        rows = [(own.subject, own.check, own.found, own.allowed, "ok" if own.ok else "FAILS") for own in self.findings]
+        rows = [
+            (check.subject, check.check, check.found, check.allowed, "ok" if check.ok else "FAILS")
+            for check in self.checks
+        ]
         return pd.DataFrame(rows, columns=["of", "check", "found", "allowed", ""]).to_html(index=False, border=0)
 
 
 def check_gradient(subject: str | Row, part: str = "", data: Data = "rollouts", seed: int = 0) -> GradientReport:
-    """Check your own algorithm, a method, a row, or one part of a row: its gradient, and what it may not depend on.
+    """Check a user's algorithm, a method, a row, or one part of a row: its gradient, and what it may not depend on.
 
     Args:
         subject: ``module:METHOD``, ``module:ROW``, ``module:function`` with ``part``, a name of the package's or of an
             installed one, or a row.
         part: one of `PARTS`; what a function is. It is then checked in the row of HPT's online half.
-        data: what a row acts on; a method says it itself.
+        data: what a row acts on; a method defines it for each of its rows.
         seed: of the random batch.
 
     Returns:
@@ -111,132 +113,139 @@ def check_gradient(subject: str | Row, part: str = "", data: Data = "rollouts", 
         True
     """
     if isinstance(subject, Row):
-        return GradientReport(subject.name, tuple(_row_findings(subject, data, seed)))
+        return GradientReport(subject.name, tuple(_row_checks(subject, data, seed)))
     name = spelled(spelled(subject, "rows", ROWS), "methods", METHODS)
     refresh([name])
-    if part:
-        if part not in PARTS:
-            raise ConfigError("part", part, "one of " + ", ".join(PARTS), "say what the function is")
-        if part == "gate":
-            return GradientReport(name, tuple(_gate_findings(GateSettings(kind=name))))
-        row = replace(ROWS["dr_grpo"], name=name.replace(":", "."), **{part: name})
-        return GradientReport(name, tuple(_row_findings(row, data, seed)))
-    found: Any = resolve({**METHODS, **ROWS}, name, "subject")
+    if part and part not in PARTS:
+        raise ConfigError("part", part, "one of " + ", ".join(PARTS), "say what the function is")
+    if part == "gate":
+        return GradientReport(name, tuple(_gate_checks(GateSettings(kind=name))))
+    found: Any = (
+        replace(ROWS["dr_grpo"], name=name.replace(":", "."), **{part: name})
+        if part
+        else resolve({**METHODS, **ROWS}, name, "subject")
+    )
     if isinstance(found, Row):
-        return GradientReport(name, tuple(_row_findings(found, data, seed)))
+        return GradientReport(name, tuple(_row_checks(found, data, seed)))
     if isinstance(found, Method):
-        return GradientReport(name, tuple(_method_findings(name, seed)))
+        return GradientReport(name, tuple(_method_checks(name, seed)))
     raise ConfigError("subject", name, "a Method, a Row, or a function with part=...",
                       "name a part, one of " + ", ".join(PARTS))  # fmt: skip
 
 
-def _method_findings(name: str, seed: int) -> list[Finding]:
-    findings = []
+def _method_checks(name: str, seed: int) -> Iterator[GradientCheck]:
     for stage in stages_of(build_config(name)):
-        findings += _gate_findings(stage.config.gate, stage.config)
+        yield from _gate_checks(stage.config.gate, stage.config)
         for component in stage.method.components:
-            findings += _row_findings(resolved_row(component, stage.config), component.data, seed)
-    return findings
+            yield from _row_checks(resolved_row(component, stage.config), component.data, seed)
 
 
-def _gate_findings(gate: GateSettings, config: RunConfig | None = None) -> list[Finding]:
+def _gate_checks(gate: GateSettings, config: RunConfig | None = None) -> Iterator[GradientCheck]:
     n = 8 if config is None else config.rollout.rollouts_per_prompt
     subject, counts = f"gate {gate.kind}", np.arange(n + 1)
-    shape = "coefficients"
     try:
         check_gate(gate, n)
     except HptError as error:
-        return [Finding(subject, shape, str(error), "(alpha, beta) [N] float64, finite, at least 0", False)]
+        yield GradientCheck(subject, "coefficients", str(error), "(alpha, beta) [N] float64, finite, at least 0", False)
+        return
     alpha, beta = feedback_coefficients(gate, counts, n)
     texts = ", ".join(f"{c}: {a:.2f}/{b:.2f}" for c, a, b in zip(counts, alpha, beta, strict=True))
-    findings = [Finding(subject, f"{shape} alpha/beta by right answers of {n}", texts, "finite, at least 0", True)]
+    yield GradientCheck(subject, f"coefficients alpha/beta by right answers of {n}", texts, "finite, at least 0", True)
     alone = [feedback_coefficients(gate, counts[[c, c]], n) for c in counts[::-1]]
     gap = max(abs(a[0] - alpha[c]) + abs(b[0] - beta[c]) for c, (a, b) in zip(counts[::-1], alone, strict=True))
-    findings.append(Finding(subject, "a question does not see the others", f"moves by {gap:.1e}", "0", gap == 0))
-    return findings
+    yield GradientCheck(subject, "a question does not see the others", f"moves by {gap:.1e}", "0", gap == 0)
 
 
-def _row_findings(row: Row, data: Data, seed: int) -> list[Finding]:
+def _row_checks(row: Row, data: Data, seed: int) -> Iterator[GradientCheck]:
     world = make_world(seed)
-    world.offline = world.offline - {row.name} | ({row.name} if data == "demonstration" else set())
+    world = replace(world, offline=world.offline - {row.name} | ({row.name} if data == "demonstration" else set()))
     subject = f"row {row.name} on {data}"
     try:
         check_custom_parts(row)
     except HptError as error:
-        return [Finding(subject, "advantages and aggregation", str(error), "as hpt.upge says", False)]
-    findings = [_part_finding(row, world, subject, dtype) for dtype in (torch.float64, torch.float32)]
-    if not all(own.ok for own in findings):
-        return findings  # nothing below could be computed
-    return [
-        *findings,
-        _repeats(row, world, subject),
-        _acts(row, world, subject),
-        _against_differences(row, world, subject, seed),
-        _over_splits(row, world, subject),
-        _over_orders(row, world, subject),
-    ]
+        yield GradientCheck(subject, "advantages and aggregation", str(error), "as hpt.upge says", False)
+        return
+    broken = False
+    for dtype in (torch.float64, torch.float32):
+        check = f"mask, denominator and coefficient in {str(dtype).removeprefix('torch.')}"
+        allowed = "[T], of the type of the log-probs, finite, detached"
+        try:
+            _parts(row, world, dtype)
+            yield GradientCheck(subject, check, "as they should be", allowed, True)
+        except HptError as error:
+            broken = True
+            yield GradientCheck(subject, check, str(error), allowed, False)
+    if broken:
+        return  # nothing below could be computed
 
+    streams, part = streams_of(world), component_of(world, row)
+    tensors = (streams.logprobs, streams.entropies, streams.old_logprobs)
+    before = [tensor.detach().clone() for tensor in tensors]
+    once, again = (upge_loss(streams, [part]).weights for _ in range(2))
+    untouched = all(torch.equal(a, b.detach()) for a, b in zip(before, tensors, strict=True))
+    same = torch.equal(once, again) and untouched
+    found = "yes" if same else "the second call differs" if untouched else "its inputs are changed"
+    yield GradientCheck(subject, "twice the same, inputs untouched", found, "yes", same)
 
-def _parts(row: Row, streams: TokenStreams, per_token: Tensor, rewards: Tensor) -> dict[str, Tensor]:
-    """Return what mask, denominator and coefficient say of every token, each held to its contract."""
-    given = (row, streams, per_token)
-    tables: Mapping[str, tuple[Any, str, Sequence[Any]]] = {
-        "mask": (MASKS, row.mask, given),
-        "denominator": (DENOMINATORS, row.denominator, given),
-        "trajectory_coefficient": (COEFFICIENTS, row.trajectory_coefficient, (streams, rewards)),
-    }
-    found = {}
-    for part, (table, name, arguments) in tables.items():
-        function: Callable[..., Any] = resolve(table, name, part)
-        found[part] = checked(function, part, name, arguments, streams.logprobs.detach())
-    return found
+    weights = upge_loss(streams_of(world), [part]).weights
+    moving, acting = int((weights != 0).sum()), int((part.scales != 0).sum())
+    yield GradientCheck(subject, "tokens that move the policy", f"{moving} of {acting}", "at least 1", moving > 0)
 
+    worst = _worst_slope(row, world, seed)
+    found = f"{worst:.1e} of the sum over tokens, {DIRECTIONS} directions"
+    yield GradientCheck(
+        subject, "gradient against finite differences", found, f"{DIFFERENCES:.0e}", worst <= DIFFERENCES
+    )
 
-def _part_finding(row: Row, world: World, subject: str, dtype: torch.dtype) -> Finding:
     everyone = list(range(len(world.tokens)))
-    streams, part = streams_of(world, everyone), component_of(world, row, everyone)
-    cast = replace(
+    whole = upge_gradient(world, [row])
+    size = sum(float(upge_gradient(world, [row], [[index]]).norm()) for index in everyone)
+    ways = [[[i] for i in everyone], [everyone[::2], everyone[1::2]], [everyone[::-1]], [everyone[:7], everyone[7:]]]
+    gap = max(float((upge_gradient(world, [row], way) - whole).norm()) / max(size, 1e-300) for way in ways)
+    found = f"{gap:.1e} of the sum over trajectories"
+    yield GradientCheck(
+        subject, "the same for other micro-batches, neighbours and orders", found, f"{SPLITS:.0e}", gap <= SPLITS
+    )
+
+    order = np.random.default_rng(0).permutation(len(world.tokens))
+    moved = replace(
+        world,
+        tokens=[world.tokens[i] for i in order],
+        values=[world.values[i] for i in order],
+        question=world.question[order],
+        rewards=world.rewards[order],
+        is_demonstration=world.is_demonstration[order],
+    )
+    plain, other = row_advantages(world, row), row_advantages(moved, row)
+    gap = max(float(np.abs(plain[i] - other[place]).max()) for place, i in enumerate(order))
+    yield GradientCheck(subject, "advantages know no order", f"move by {gap:.1e}", f"{SPLITS:.0e}", gap <= SPLITS)
+
+
+def _parts(row: Row, world: World, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return mask, denominator and coefficient of every token, each held to its contract."""
+    streams, rewards = streams_of(world), torch.from_numpy(world.rewards).to(dtype)
+    cast: TokenStreams = replace(
         streams,
         logprobs=streams.logprobs.to(dtype),
         entropies=streams.entropies.to(dtype),
         old_logprobs=streams.old_logprobs.to(dtype),
     )
-    check = f"mask, denominator and coefficient in {str(dtype).removeprefix('torch.')}"
-    allowed = "[T], of the type of the log-probs, finite, detached"
-    try:
-        _parts(row, cast, part.advantages.to(dtype), torch.from_numpy(world.rewards).to(dtype))
-    except HptError as error:
-        return Finding(subject, check, str(error), allowed, False)
-    return Finding(subject, check, "as they should be", allowed, True)
+    given: tuple[Any, ...] = (row, cast, component_of(world, row).advantages.to(dtype))
+    tables: list[tuple[str, Any, tuple[Any, ...]]] = [
+        ("mask", MASKS, given),
+        ("denominator", DENOMINATORS, given),
+        ("trajectory_coefficient", COEFFICIENTS, (cast, rewards)),
+    ]
+    found = {}
+    for part, table, arguments in tables:
+        name = getattr(row, part)
+        found[part] = checked(resolve(table, name, part), part, name, arguments, cast.logprobs.detach())
+    return found
 
 
-def _repeats(row: Row, world: World, subject: str) -> Finding:
-    everyone = list(range(len(world.tokens)))
-    streams, part = streams_of(world, everyone), component_of(world, row, everyone)
-    before = [own.detach().clone() for own in (streams.logprobs, streams.entropies, streams.old_logprobs)]
-    once, again = (upge_loss(streams, [part]).weights for _ in range(2))
-    untouched = all(
-        bool(torch.equal(a, b.detach()))
-        for a, b in zip(before, (streams.logprobs, streams.entropies, streams.old_logprobs), strict=True)
-    )
-    same = bool(torch.equal(once, again)) and untouched
-    found = "yes" if same else "its inputs are changed" if not untouched else "the second call says something else"
-    return Finding(subject, "twice the same, inputs untouched", found, "yes", same)
-
-
-def _acts(row: Row, world: World, subject: str) -> Finding:
-    everyone = list(range(len(world.tokens)))
-    part = component_of(world, row, everyone)
-    weights = upge_loss(streams_of(world, everyone), [part]).weights
-    moving, acting = int((weights != 0).sum()), int((part.scales != 0).sum())
-    return Finding(subject, "tokens that move the policy", f"{moving} of {acting}", "at least 1", moving > 0)
-
-
-def _against_differences(row: Row, world: World, subject: str, seed: int) -> Finding:
-    """Autograd through the estimator against Eq. 6's weights, put together here, times differences of log pi."""
-    everyone = list(range(len(world.tokens)))
-    streams, part = streams_of(world, everyone), component_of(world, row, everyone)
-    parts = _parts(row, streams, part.advantages, torch.from_numpy(world.rewards))
+def _worst_slope(row: Row, world: World, seed: int) -> float:
+    """Compare autograd through the estimator with Eq. 6's weights, computed here, times differences of log pi."""
+    streams, part, parts = streams_of(world), component_of(world, row), _parts(row, world, torch.float64)
     keep = part.keep if part.keep is not None else 1.0
     signal = parts["mask"] * keep * part.advantages * part.scales * parts["trajectory_coefficient"]
     ratio = (streams.logprobs.detach() - parts["denominator"]).exp()
@@ -246,42 +255,13 @@ def _against_differences(row: Row, world: World, subject: str, seed: int) -> Fin
     for _ in range(DIRECTIONS):
         direction = {name: torch.randn(value.shape, generator=generator, dtype=torch.float64)
                      for name, value in world.policy.items()}  # fmt: skip
-        flat = torch.cat([own.flatten() for own in direction.values()])
-        sides = [
-            streams_of(world, everyone, {name: (value + sign * STEP * direction[name]).detach()
-                                         for name, value in world.policy.items()}).logprobs
+        flat = torch.cat([values.flatten() for values in direction.values()])
+        up, down = (
+            streams_of(world, policy={name: (value + sign * STEP * direction[name]).detach()
+                                      for name, value in world.policy.items()}).logprobs
             for sign in (1, -1)
-        ]  # fmt: skip
-        per_token = weights * (sides[0] - sides[1]) / (2 * STEP)
+        )  # fmt: skip
+        per_token = weights * (up - down) / (2 * STEP)
         scale = float(per_token.abs().sum())
         worst = max(worst, abs(float(-per_token.sum() - gradient @ flat)) / max(scale, 1e-300))
-    found = f"{worst:.1e} of the sum over tokens, {DIRECTIONS} directions"
-    return Finding(subject, "gradient against finite differences", found, f"{DIFFERENCES:.0e}", worst <= DIFFERENCES)
-
-
-def _over_splits(row: Row, world: World, subject: str) -> Finding:
-    everyone = list(range(len(world.tokens)))
-    whole = upge_gradient(world, [row])
-    single = [upge_gradient(world, [row], [[index]]) for index in everyone]
-    size = sum(float(own.norm()) for own in single)
-    halves = [everyone[:7], everyone[7:]]
-    ways = [[[index] for index in everyone], [everyone[::2], everyone[1::2]], [everyone[::-1]], halves]
-    gaps = [float((upge_gradient(world, [row], way) - whole).norm()) / max(size, 1e-300) for way in ways]
-    check = "the same for other micro-batches, neighbours and orders"
-    return Finding(
-        subject, check, f"{max(gaps):.1e} of the sum over trajectories", f"{SPLITS:.0e}", max(gaps) <= SPLITS
-    )
-
-
-def _over_orders(row: Row, world: World, subject: str) -> Finding:
-    """Advantages of the batch with its trajectories in another order: each must keep its own."""
-    order = np.random.default_rng(0).permutation(len(world.tokens))
-    moved = make_world(0)
-    for name in ("tokens", "question", "values"):
-        setattr(moved, name, [getattr(world, name)[i] for i in order])
-    moved.policy, moved.old_policy, moved.frozen_policy = world.policy, world.old_policy, world.frozen_policy
-    moved.rewards, moved.lengths = world.rewards[order], world.lengths[order]
-    moved.is_demonstration, moved.offline = world.is_demonstration[order], world.offline
-    plain, other = row_advantages(world, row), row_advantages(moved, row)
-    gap = max(float(np.abs(plain[i] - other[place]).max()) for place, i in enumerate(order))
-    return Finding(subject, "advantages know no order", f"move by {gap:.1e}", f"{SPLITS:.0e}", gap <= SPLITS)
+    return worst

@@ -1,38 +1,46 @@
-"""Section 2.2 and Appendix B as numbers: both sides of every lemma and equation on policies small enough to list.
+"""Section 2.2, Appendix B and Eq. 9 to 13 as numbers: both sides of every statement on policies small enough to list.
 
-A `Check` is one statement on one policy. Either it is an identity, and then its two sides differ by rounding; or it
-says where an identity ends (a reference that does not cover, a ratio per token, a denominator that is no density), and
-then the difference is the price. The policies are those of `hpt.laboratory.cases`; `hpt.laboratory.mixed` adds Eq. 9
-to 13.
+A `Statement` is about one policy. Either it is an identity, and then its two sides differ by rounding; or it says where
+an identity ends (a reference that does not cover, a ratio per token, a denominator that is no density), and then the
+difference is the price.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from hpt.laboratory import truth
-from hpt.laboratory.cases import (
-    CASES,
-    ONE_TOKEN,
-    Case,
-    Check,
-    case,
-    difference,
-    every_trajectory,
-    make_case,
-    references,
-    some_law,
-    some_values,
-    token_surrogate,
-    token_weighted,
-    without_demonstrations,
+from hpt.config.run_config import RunConfig
+from hpt.laboratory import exact
+from hpt.laboratory.exact import (
+    ExactPolicy,
+    Experiment,
+    Question,
+    TabularPolicy,
+    TrajectorySpace,
+    TransformerPolicy,
+    law,
+    random_parameters,
+    score_expectation,
+    token_entropies,
+    token_logprobs,
+    trajectory_logprobs,
+    unified_gradient,
 )
-from hpt.laboratory.exact import trajectory_logprobs
+from hpt.methods.gate import feedback_coefficients
+from hpt.methods.methods import method_named, resolved_row
+from hpt.methods.mixture import DEMONSTRATION, QuestionBatch, Trajectory, assemble
+from hpt.runs.resolve import build_config
+from hpt.training.batches import collate
+from hpt.training.engine import micro_batch_loss
 from hpt.upge.estimator import ROWS, unified_weights
+from hpt.upge.row import TokenStreams
 
 #: Relative; float64 sums over at most 625 terms lose 1e-13, a wrong term is worth more than 1e-4.
 TOLERANCE = 1e-10
@@ -42,127 +50,344 @@ ADHERENCE, TRUST, EPS = 0.3, 0.2, 0.2
 CLIPPED = ROWS["dr_grpo"].with_parameters(clip_eps_low=EPS, clip_eps_high=EPS)
 UNMASKED = ROWS["dr_grpo"].with_parameters(clip_eps_low=None, clip_eps_high=None)
 
+#: name -> policy, vocabulary, longest, whether a token ends, seed, spread of the parameters.
+CASES: dict[str, tuple[type[ExactPolicy], int, int, bool, int, float]] = {
+    "tabular-3-3": (TabularPolicy, 3, 3, True, 0, 1.0),
+    "tabular-5-4": (TabularPolicy, 5, 4, False, 1, 1.0),
+    "tabular-5-4-ends": (TabularPolicy, 5, 4, True, 2, 1.0),
+    "transformer-3-4": (TransformerPolicy, 3, 4, True, 3, 0.3),
+    "transformer-4-3": (TransformerPolicy, 4, 3, False, 4, 0.3),
+}
+#: Where a trajectory is a token, so that Eq. 6 with the package's weights is Eq. 3.
+ONE_TOKEN = (TabularPolicy, 5, 1, False, 7, 1.0)
 
-def checks(own: Case) -> Iterator[Check]:
-    """Yield every statement of Section 2.2 and Appendix B on one case."""
-    yield from _lemmas(own)
-    yield from _unified(own)
-    yield from _masks(own)
-
-
-def _lemmas(own: Case) -> Iterator[Check]:
-    values, sampler = some_values(own), some_law(own.policy.space, 21)
-    left = own.gradient(lambda leaf: (truth.law(own.policy, leaf) * values).sum())
-    score = truth.score_expectation(values, own.scores, own.pi)
-    yield Check("Lemma A1", "grad E[f] = E[f grad log pi]", True, difference(left, score))
-    nothing = truth.score_expectation(torch.ones_like(values), own.scores, own.pi)
-    yield Check("Lemma A1", "E[grad log pi] = 0", True, float(nothing.abs().max()))
-
-    def integrand(leaf: Tensor) -> Tensor:
-        return trajectory_logprobs(own.policy, leaf) ** 2 + values
-
-    left = own.gradient(lambda leaf: (truth.law(own.policy, leaf) * integrand(leaf)).sum())
-    moving = own.gradient(lambda leaf: (own.pi * integrand(leaf)).sum())
-    fixed = truth.score_expectation(integrand(own.parameters).detach(), own.scores, own.pi)
-    yield Check("Lemma A2", "f depends on the parameters: + E[grad f]", True, difference(left, fixed + moving))
-    yield Check("Lemma A2", "without that term", False, difference(left, fixed))
-    changed = truth.score_expectation(own.pi / sampler * values, own.scores, sampler)
-    yield Check("Lemma A3", "E_pi[f grad log pi] = E_s[(pi / s) f grad log pi]", True, difference(score, changed))
-    partial = some_law(own.policy.space, 22, zeros=5)
-    right = truth.unified_gradient(own.pi, own.scores, values, partial)
-    lost = truth.lost_by_coverage(own.pi, own.scores, values, partial)
-    yield Check("Lemma A3", "with s = 0 on five trajectories", False, difference(score, right))
-    yield Check("Lemma A3", "... plus what s never draws", True, difference(score, right + lost))
-
-
-def _unified(own: Case) -> Iterator[Check]:
-    question = own.question
-    for mu in (0.0, ADHERENCE, 2.0):
-        left = truth.objective_gradient(own.policy, own.parameters, question, mu)
-        right = truth.two_term_gradient(own.pi, own.scores, question, mu)
-        yield Check("Eq. 1, 2", f"grad J_mu is the sum of the two terms, mu = {mu:g}", True, difference(left, right))
-    left = truth.objective_gradient(own.policy, own.parameters, question, ADHERENCE)
-    advantage = truth.unified_advantage(own.pi, question, ADHERENCE)
-    for name, reference in references(own).items():
-        right = truth.unified_gradient(own.pi, own.scores, advantage, reference)
-        yield Check("Eq. 3, 4", f"under the reference {name}", True, difference(left, right))
-    right = truth.unified_gradient(own.pi, own.scores, advantage, question.demonstrator)
-    lost = truth.lost_by_coverage(own.pi, own.scores, advantage, question.demonstrator)
-    yield Check("Eq. 3, 4", "under the demonstrator, which never writes half of the answers", False,
-                difference(left, right))  # fmt: skip
-    yield Check("Eq. 3, 4", "... plus what it never writes", True, difference(left, right + lost))
-    ones, sft = torch.ones_like(own.pi), ADHERENCE * question.demonstrator / own.pi
-    whole = ADHERENCE * truth.score_expectation(ones, own.scores, question.demonstrator)
-    right = truth.unified_gradient(own.pi, own.scores, sft, question.demonstrator)
-    yield Check("Eq. 3, 4", "the SFT term alone under the demonstrator", True, difference(whole, right))
-    right = truth.unified_gradient(own.pi, own.scores, sft, without_demonstrations(own))
-    yield Check("Eq. 3, 4", "the SFT term under a reference that lacks demonstrations", False, difference(whole, right))
-    for trust in (TRUST, 1.5):
-        left = own.gradient(lambda leaf, trust=trust: truth.objective(
-            own.policy, leaf, question, ADHERENCE, trust, own.pi_old))  # fmt: skip
-        advantage = truth.unified_advantage(own.pi, question, ADHERENCE, trust, own.pi_old)
-        for name, reference in references(own).items():
-            right = truth.unified_gradient(own.pi, own.scores, advantage, reference)
-            yield Check("Appendix B.2", f"trust region {trust:g}, under {name}", True, difference(left, right))
-    weighted = truth.score_expectation(own.pi * question.reward, own.scores, own.pi_old)
-    left = own.gradient(lambda leaf: (own.pi_old * question.reward * truth.law(own.policy, leaf)).sum())
-    yield Check("Eq. 20", "pi_ref = 1 is the gradient of E_old[A pi]", True, difference(left, weighted))
-    exact = truth.two_term_gradient(own.pi, own.scores, question, 0.0)
-    # its length is that of a probability: compared in direction
-    scaled = weighted * (weighted @ exact) / (weighted @ weighted)
-    yield Check("Eq. 20", "... against that of E_pi[A], best rescaled", False, difference(exact, scaled))
-
-
-def _masks(own: Case) -> Iterator[Check]:
-    reward, advantage = own.question.reward, own.centred
-    left = own.gradient(
-        lambda leaf: truth.ppo_surrogate(truth.law(own.policy, leaf), own.pi_old, advantage, EPS, EPS)
-    )  # fmt: skip
-    masked = truth.masked_gradient(own.pi, own.pi_old, own.scores, advantage, EPS, EPS)
-    yield Check("Appendix B.3, Eq. 21", "the mask is the derivative of the surrogate, trajectories", True,
-                difference(left, masked))  # fmt: skip
-    ratio = own.pi / own.pi_old
-    symmetric = ((ratio > 1 - EPS) & (ratio < 1 + EPS)) * ratio * advantage
-    right = truth.score_expectation(symmetric, own.scores, own.pi_old)
-    yield Check("Appendix B.3, Eq. 21", "with the mask 1[|r - 1| <= eps]", False, difference(left, right))
-    streams, per_token = every_trajectory(own, advantage)
-    found = token_weighted(own, unified_weights(CLIPPED, streams, per_token), own.pi_old)
-    yield Check("Appendix B.3, Eq. 21", "the same token by token, the package's mask", True,
-                difference(token_surrogate(own, advantage, EPS), found))  # fmt: skip
-    streams, per_token = every_trajectory(own, reward)
-    found = token_weighted(own, unified_weights(UNMASKED, streams, per_token), own.pi_old)
-    yield Check("Eq. 18", "ratios of single tokens, unmasked", True,
-                difference(token_surrogate(own, reward, None), found))  # fmt: skip
-    exact = truth.two_term_gradient(own.pi, own.scores, own.question, 0.0)
-    yield Check("Eq. 18", "... against the true gradient", False, difference(exact, found))
-    whole = truth.unified_gradient(own.pi, own.scores, reward, own.pi_old)
-    yield Check(
-        "Eq. 18", "... with ratios of whole answers instead, against the true gradient", True, difference(exact, whole)
-    )
-
-
-def one_token_checks(own: Case) -> Iterator[Check]:
-    """Yield Eq. 6 with the package's weights on a case of one token per trajectory."""
-    advantage = truth.unified_advantage(own.pi, own.question, ADHERENCE)
-    streams, per_token = every_trajectory(own, advantage)
-    left = truth.objective_gradient(own.policy, own.parameters, own.question, ADHERENCE)
-    found = token_weighted(own, unified_weights(UNMASKED, streams, per_token), own.pi_old)
-    yield Check("Eq. 6", "the package's weights, one token per answer", True, difference(left, found))
-    masked = token_weighted(own, unified_weights(CLIPPED, streams, per_token), own.pi_old)
-    expected = truth.masked_gradient(own.pi, own.pi_old, own.scores, advantage, EPS, EPS)
-    yield Check("Eq. 6", "... and with the mask", True, difference(expected, masked))
-    yield Check("Eq. 6", "the mask against the true gradient", False, difference(left, masked))
+#: Gates of Eq. 9: name -> settings.
+FEEDBACK: dict[str, dict[str, Any]] = {
+    "switch below": {"kind": "switch", "count": 4},
+    "switch above": {"kind": "switch", "count": 0},
+    "linear": {"kind": "linear"},
+    "sigmoid": {"kind": "sigmoid", "count": 1, "slope": 3.0},
+    "constant": {"kind": "constant", "alpha": 0.7, "beta": 1.9},
+}
+ROLLOUTS = 4
 
 
 def derivation_frame() -> pd.DataFrame:
-    """Return every statement of Section 2.2, Appendix B and Eq. 9 to 13 on every case.
-
-    Returns:
-        A line per (case, statement): paper, states, identity, case, difference.
-    """
-    from hpt.laboratory.mixed import mixed_checks
-
-    found = {name: (*checks(own), *mixed_checks(own)) for name in CASES for own in [make_case(name)]}
-    found["tabular-5-1"] = tuple(one_token_checks(case(*ONE_TOKEN)))
-    lines = [(own.paper, own.states, own.identity, name, own.difference) for name in found for own in found[name]]
+    """Return every statement on every case: a line each with paper, states, identity, case, difference."""
+    found = {name: statements(make_case(*CASES[name])) for name in CASES}
+    found["tabular-5-1"] = one_token_statements(make_case(*ONE_TOKEN))
+    lines = [
+        (one.paper, one.states, one.identity, name, one.difference) for name, those in found.items() for one in those
+    ]
     return pd.DataFrame(lines, columns=["paper", "states", "identity", "case", "difference"])
+
+
+class Statement(NamedTuple):
+    """One statement of the paper (equation, lemma or appendix) on one policy.
+
+    ``identity``: both sides should be the same, else the statement says where that ends. ``difference`` is the largest
+    entry of left minus right, relative to the length of the left side.
+    """
+
+    paper: str
+    states: str
+    identity: bool
+    difference: float
+
+
+def _same(paper: str, states: str, left: Tensor, right: Tensor) -> Statement:
+    return Statement(paper, states, True, float((left - right).abs().max() / left.norm()))
+
+
+def _ends(paper: str, states: str, left: Tensor, right: Tensor) -> Statement:
+    return _same(paper, states, left, right)._replace(identity=False)
+
+
+# Cases, and what both sides of the formulas need of them
+
+
+def make_case(
+    kind: type[ExactPolicy], vocabulary: int, length: int, ends: bool, seed: int, spread: float
+) -> Experiment:
+    """Return a policy with rewards of 0 and 1 and a demonstrator that never writes half of the answers.
+
+    Example:
+        >>> len(make_case(*CASES["tabular-5-4"]).pi)
+        625
+    """
+    space = TrajectorySpace.of(vocabulary, length, ends)
+    policy = kind(space)
+    reward = torch.from_numpy(np.random.default_rng(seed).integers(0, 2, len(space)).astype(np.float64))
+    parameters = random_parameters(policy, seed, spread)
+    old = parameters + random_parameters(policy, seed + 1, spread=0.4 * spread)
+    return Experiment(policy, parameters, old, Question(space, reward, random_law(space, seed, zeros=len(space) // 2)))
+
+
+def random_law(space: TrajectorySpace, seed: int, zeros: int = 0) -> Tensor:
+    """Return a random law [K]; the first ``zeros`` trajectories of a shuffle have probability 0."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.rand(len(space), generator=generator, dtype=torch.float64)
+    weights[torch.randperm(len(space), generator=generator)[:zeros]] = 0
+    return weights / weights.sum()
+
+
+def random_values(case: Experiment) -> Tensor:
+    """Return a random function of trajectories, [K]."""
+    return torch.from_numpy(np.random.default_rng(11).normal(size=len(case.pi)))
+
+
+def centred_reward(case: Experiment) -> Tensor:
+    """Return the reward minus its expectation under pi_old, [K]: an advantage of both signs."""
+    return case.question.reward - (case.pi_old * case.question.reward).sum()
+
+
+def references(case: Experiment) -> dict[str, Tensor]:
+    """Return reference policies that cover the policy, [K] each."""
+    space = case.policy.space
+    return {
+        "pi": case.pi,
+        "pi_old": case.pi_old,
+        "uniform": torch.full((len(space),), 1 / len(space), dtype=torch.float64),
+        "mixture of pi_old and pi_beta": 0.5 * case.pi_old + 0.5 * case.question.demonstrator,
+    }
+
+
+def without_demonstrations(case: Experiment) -> Tensor:
+    """Return pi_old without the likelier half of the demonstrations, [K]: it cannot carry Eq. 4's SFT term."""
+    partial = torch.where(case.question.demonstrator > case.question.demonstrator.median(), 0.0, case.pi_old)
+    return partial / partial.sum()
+
+
+def every_trajectory(case: Experiment, per_trajectory: Tensor) -> tuple[TokenStreams, Tensor]:
+    """Return all K trajectories as one micro-batch, and a number per trajectory spread over its tokens."""
+    space = case.policy.space
+    on = space.mask.bool()
+    now, before = (token_logprobs(case.policy, theta).detach() for theta in (case.parameters, case.old_parameters))
+    owner = torch.arange(len(space))[:, None].expand_as(space.pair)[on]
+    entropies = token_entropies(case.policy, case.parameters).detach()[space.state[on]]
+    streams = TokenStreams(now[space.pair[on]], entropies, before[space.pair[on]], owner, len(space))
+    return streams, per_trajectory[owner]
+
+
+def token_weighted(case: Experiment, weights: Tensor, sampled_from: Tensor) -> Tensor:
+    """Return E_s of sum_t weight_t grad log pi_t, [D]; weights of all tokens as `every_trajectory` orders them."""
+    space = case.policy.space
+    on = space.mask.bool()
+    owner = torch.arange(len(space))[:, None].expand_as(space.pair)[on]
+    per_pair = torch.zeros(len(space.prefixes) * space.vocabulary, dtype=torch.float64)
+    per_pair.index_add_(0, space.pair[on], weights * sampled_from[owner])
+    return per_pair @ case.token_scores
+
+
+def token_surrogate(case: Experiment, advantage: Tensor, eps: float | None) -> Tensor:
+    """Return grad E_old[sum_t min(r_t A, clip(r_t) A)], [D], by autograd; without ``eps`` of r_t A alone."""
+    space = case.policy.space
+    before = token_logprobs(case.policy, case.old_parameters).detach()
+
+    def surrogate(leaf: Tensor) -> Tensor:
+        ratio = (token_logprobs(case.policy, leaf) - before).exp()[space.pair]
+        value = ratio * advantage[:, None]
+        if eps is not None:
+            value = torch.minimum(value, ratio.clamp(1 - eps, 1 + eps) * advantage[:, None])
+        return (case.pi_old[:, None] * space.mask * value).sum()
+
+    return case.gradient(surrogate)
+
+
+# Section 2.2 and Appendix B
+
+
+def statements(case: Experiment) -> Iterator[Statement]:
+    """Yield every statement of Section 2.2, Appendix B and Eq. 9 to 13 on one case."""
+    yield from _lemmas(case)
+    yield from _unified(case)
+    yield from _masks(case)
+    yield from _mixed(case)
+
+
+def _lemmas(case: Experiment) -> Iterator[Statement]:
+    values, sampler, ones = random_values(case), random_law(case.policy.space, 21), torch.ones_like(case.pi)
+    left = case.gradient(lambda leaf: (law(case.policy, leaf) * values).sum())
+    score = score_expectation(values, case.scores, case.pi)
+    yield _same("Lemma A1", "grad E[f] = E[f grad log pi]", left, score)
+    nothing = score_expectation(ones, case.scores, case.pi)
+    yield Statement("Lemma A1", "E[grad log pi] = 0", True, float(nothing.abs().max()))
+
+    def integrand(leaf: Tensor) -> Tensor:
+        return trajectory_logprobs(case.policy, leaf) ** 2 + values
+
+    left = case.gradient(lambda leaf: (law(case.policy, leaf) * integrand(leaf)).sum())
+    moving = case.gradient(lambda leaf: (case.pi * integrand(leaf)).sum())
+    fixed = score_expectation(integrand(case.parameters).detach(), case.scores, case.pi)
+    yield _same("Lemma A2", "f depends on the parameters: + E[grad f]", left, fixed + moving)
+    yield _ends("Lemma A2", "without that term", left, fixed)
+    changed = score_expectation(case.pi / sampler * values, case.scores, sampler)
+    yield _same("Lemma A3", "E_pi[f grad log pi] = E_s[(pi / s) f grad log pi]", score, changed)
+    partial = random_law(case.policy.space, 22, zeros=5)
+    right = unified_gradient(case.pi, case.scores, values, partial)
+    lost = exact.lost_by_coverage(case.pi, case.scores, values, partial)
+    yield _ends("Lemma A3", "with s = 0 on five trajectories", score, right)
+    yield _same("Lemma A3", "... plus what s never draws", score, right + lost)
+
+
+def _unified(case: Experiment) -> Iterator[Statement]:
+    question, demonstrator, pi, scores = case.question, case.question.demonstrator, case.pi, case.scores
+    for mu in (0.0, ADHERENCE, 2.0):
+        left = exact.objective_gradient(case.policy, case.parameters, question, mu)
+        right = exact.two_term_gradient(pi, scores, question, mu)
+        yield _same("Eq. 1, 2", f"grad J_mu is the sum of the two terms, mu = {mu:g}", left, right)
+    left = exact.objective_gradient(case.policy, case.parameters, question, ADHERENCE)
+    advantage = exact.unified_advantage(pi, question, ADHERENCE)
+    for name, reference in references(case).items():
+        right = unified_gradient(pi, scores, advantage, reference)
+        yield _same("Eq. 3, 4", f"under the reference {name}", left, right)
+    right = unified_gradient(pi, scores, advantage, demonstrator)
+    lost = exact.lost_by_coverage(pi, scores, advantage, demonstrator)
+    yield _ends("Eq. 3, 4", "under the demonstrator, which never writes half of the answers", left, right)
+    yield _same("Eq. 3, 4", "... plus what it never writes", left, right + lost)
+    sft = ADHERENCE * demonstrator / pi
+    whole = ADHERENCE * score_expectation(torch.ones_like(pi), scores, demonstrator)
+    right = unified_gradient(pi, scores, sft, demonstrator)
+    yield _same("Eq. 3, 4", "the SFT term alone under the demonstrator", whole, right)
+    right = unified_gradient(pi, scores, sft, without_demonstrations(case))
+    yield _ends("Eq. 3, 4", "the SFT term under a reference that lacks demonstrations", whole, right)
+    for trust in (TRUST, 1.5):
+        left = case.gradient(lambda leaf, trust=trust: exact.objective(
+            case.policy, leaf, question, ADHERENCE, trust, case.pi_old))  # fmt: skip
+        advantage = exact.unified_advantage(pi, question, ADHERENCE, trust, case.pi_old)
+        for name, reference in references(case).items():
+            right = unified_gradient(pi, scores, advantage, reference)
+            yield _same("Appendix B.2", f"trust region {trust:g}, under {name}", left, right)
+    weighted = score_expectation(pi * question.reward, scores, case.pi_old)
+    left = case.gradient(lambda leaf: (case.pi_old * question.reward * law(case.policy, leaf)).sum())
+    yield _same("Eq. 20", "pi_ref = 1 is the gradient of E_old[A pi]", left, weighted)
+    true = exact.two_term_gradient(pi, scores, question, 0.0)
+    # its length is that of a probability: compared in direction
+    scaled = weighted * (weighted @ true) / (weighted @ weighted)
+    yield _ends("Eq. 20", "... against that of E_pi[A], best rescaled", true, scaled)
+
+
+def _masks(case: Experiment) -> Iterator[Statement]:
+    paper, reward, advantage = "Appendix B.3, Eq. 21", case.question.reward, centred_reward(case)
+    left = case.gradient(lambda leaf: exact.ppo_surrogate(law(case.policy, leaf), case.pi_old, advantage, EPS))
+    masked = exact.masked_gradient(case.pi, case.pi_old, case.scores, advantage, EPS)
+    yield _same(paper, "the mask is the derivative of the surrogate, trajectories", left, masked)
+    ratio = case.pi / case.pi_old
+    symmetric = ((ratio > 1 - EPS) & (ratio < 1 + EPS)) * ratio * advantage
+    right = score_expectation(symmetric, case.scores, case.pi_old)
+    yield _ends(paper, "with the mask 1[|r - 1| <= eps]", left, right)
+    streams, per_token = every_trajectory(case, advantage)
+    found = token_weighted(case, unified_weights(CLIPPED, streams, per_token), case.pi_old)
+    yield _same(paper, "the same token by token, the package's mask", token_surrogate(case, advantage, EPS), found)
+    streams, per_token = every_trajectory(case, reward)
+    found = token_weighted(case, unified_weights(UNMASKED, streams, per_token), case.pi_old)
+    yield _same("Eq. 18", "ratios of single tokens, unmasked", token_surrogate(case, reward, None), found)
+    true = exact.two_term_gradient(case.pi, case.scores, case.question, 0.0)
+    yield _ends("Eq. 18", "... against the true gradient", true, found)
+    whole = unified_gradient(case.pi, case.scores, reward, case.pi_old)
+    yield _same("Eq. 18", "... with ratios of whole answers instead, against the true gradient", true, whole)
+
+
+def one_token_statements(case: Experiment) -> Iterator[Statement]:
+    """Yield Eq. 6 with the package's weights on a case of one token per trajectory."""
+    advantage = exact.unified_advantage(case.pi, case.question, ADHERENCE)
+    streams, per_token = every_trajectory(case, advantage)
+    left = exact.objective_gradient(case.policy, case.parameters, case.question, ADHERENCE)
+    found = token_weighted(case, unified_weights(UNMASKED, streams, per_token), case.pi_old)
+    yield _same("Eq. 6", "the package's weights, one token per answer", left, found)
+    masked = token_weighted(case, unified_weights(CLIPPED, streams, per_token), case.pi_old)
+    expected = exact.masked_gradient(case.pi, case.pi_old, case.scores, advantage, EPS)
+    yield _same("Eq. 6", "... and with the mask", expected, masked)
+    yield _ends("Eq. 6", "the mask against the true gradient", left, masked)
+
+
+# Eq. 8 to 13: the package's mixed loss against the printed one, with real alpha and beta
+
+
+@dataclass(frozen=True, eq=False)
+class MixedBatch:
+    """Four rollouts, half of them right, a demonstration (indices of trajectories), and the gate's two numbers."""
+
+    case: Experiment
+    config: RunConfig
+    chosen: tuple[int, ...]
+    demonstration: int
+    alpha: float
+    beta: float
+
+
+def mixed_batch(case: Experiment, gate: dict[str, Any]) -> MixedBatch:
+    """Return a batch of one question under a gate, in the recipe ``paper``; P = 1/2 (Eq. 8)."""
+    right = torch.nonzero(case.question.reward > 0).flatten().tolist()
+    wrong = torch.nonzero(case.question.reward == 0).flatten().tolist()
+    settings: dict[str, Any] = {f"gate.{key}": value for key, value in gate.items()}
+    settings |= {"rollout.rollouts_per_prompt": ROLLOUTS, "schedule.prompts_per_step": 1,
+                 "schedule.updates_per_step": 1}  # fmt: skip
+    config = build_config("hpt", scale="tiny", recipe="paper", settings=settings)
+    (alpha,), (beta,) = feedback_coefficients(config.gate, np.array([2]), ROLLOUTS)
+    return MixedBatch(case, config, (right[0], wrong[1], right[2], wrong[-1]), right[1], float(alpha), float(beta))
+
+
+def _rollouts(case: Experiment, chosen: Sequence[int]) -> tuple[Trajectory, ...]:
+    """Return trajectories of the space as rollouts of pi_old."""
+    space, before = case.policy.space, token_logprobs(case.policy, case.old_parameters).detach()
+    made = []
+    for sample, position in enumerate(chosen):
+        length = int(space.lengths[position])
+        tokens = space.tokens[position, :length].numpy().astype(np.int32)
+        old = before[space.pair[position, :length]].numpy()
+        reward = float(case.question.reward[position])
+        made.append(Trajectory("q0", 0, sample, np.zeros(1, np.int32), tokens, old, reward, 0))
+    return tuple(made)
+
+
+def package_gradient(mixed: MixedBatch) -> Tensor:
+    """Return the gradient [D] of the package's loss, assembled as training assembles it."""
+    case, space = mixed.case, mixed.case.policy.space
+    (demonstration,) = _rollouts(case, [mixed.demonstration])
+    demonstration = replace(demonstration, sample=DEMONSTRATION, old_logprobs=0 * demonstration.old_logprobs)
+    place = {**dict(enumerate(mixed.chosen)), DEMONSTRATION: mixed.demonstration}
+    method = method_named("hpt")
+    batch = QuestionBatch("q0", _rollouts(case, mixed.chosen), demonstration, mixed.alpha, mixed.beta)
+    (items,) = assemble([batch], method, mixed.config, step=0).updates
+    rows = [resolved_row(component, mixed.config) for component in method.components]
+    pairs = torch.cat([space.pair[place[item.trajectory.sample], : item.trajectory.length] for item in items])
+
+    def loss(leaf: Tensor) -> Tensor:
+        entropies = token_entropies(case.policy, leaf)[pairs // space.vocabulary]
+        micro = collate(items, len(rows), dtype=torch.float64)
+        return micro_batch_loss(micro, token_logprobs(case.policy, leaf)[pairs], entropies, rows)[0]
+
+    return case.gradient(loss)
+
+
+def printed_gradient(mixed: MixedBatch) -> Tensor:
+    """Return the gradient [D] of Eq. 11 to 13 as they stand, alpha and beta as numbers."""
+    case, space = mixed.case, mixed.case.policy.space
+
+    def loss(leaf: Tensor) -> Tensor:
+        now, before = token_logprobs(case.policy, leaf), token_logprobs(case.policy, case.old_parameters).detach()
+        rewards = case.question.reward[list(mixed.chosen)]
+        normalised = (rewards - rewards.mean()) / (rewards.std() + 1e-6)
+        loss_rl = torch.zeros((), dtype=torch.float64)
+        for trajectory, advantage in zip(mixed.chosen, normalised, strict=True):
+            for t in range(int(space.lengths[trajectory])):
+                pair = space.pair[trajectory, t]
+                ratio = (now[pair] - before[pair]).exp()
+                loss_rl = loss_rl - torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage) / ROLLOUTS
+        length = int(space.lengths[mixed.demonstration])
+        loss_sft = -now[space.pair[mixed.demonstration, :length]].sum() / length
+        return mixed.alpha * loss_rl + mixed.beta * loss_sft
+
+    return case.gradient(loss)
+
+
+def _mixed(case: Experiment) -> Iterator[Statement]:
+    """Yield Eq. 13 under every gate of `FEEDBACK`, and what a gate of another pair would be off by."""
+    for name, gate in FEEDBACK.items():
+        mixed = mixed_batch(case, gate)
+        states = f"the mixed loss, {name}: alpha = {mixed.alpha:.3g}, beta = {mixed.beta:.3g}"
+        yield _same("Eq. 9 to 13", states, printed_gradient(mixed), package_gradient(mixed))
+    mixed = mixed_batch(case, FEEDBACK["linear"])
+    other = package_gradient(replace(mixed, alpha=1.0, beta=0.0))
+    yield _ends("Eq. 9 to 13", "linear gate, alpha and beta rounded to 1 and 0", printed_gradient(mixed), other)

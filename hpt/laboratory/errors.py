@@ -2,19 +2,23 @@
 
     bias        E[g] against t: the angle between them, and how long one is beside the other
     variance    E|g - E g|^2
-    error       min_k E|k g - t|^2 / |t|^2: what no learning rate can mend, 0 = exact, 1 = useless
+    error       min_k E|k g - t|^2 / |t|^2: what no learning rate can remove, 0 = exact, 1 = useless
 
-Rows have scales of their own (1/n, 1/length, 1/std), which a learning rate absorbs; so bias and noise are also given
+Rows differ in scale (1/n, 1/length, 1/std), which a learning rate absorbs; so bias and noise are also given
 *per unit of progress*, with g scaled to E[g] . t = |t|^2: ``bias_across`` is what remains of E[g] across t, ``noise``
 the standard deviation, both in units of |t|. Then error = 1 - 1 / (1 + bias_across^2 + noise^2).
 
-Several questions with parameters of their own are one problem with a longer gradient: sums over questions, one learning
+Several questions with separate parameters are one problem with a longer gradient: sums over questions, one learning
 rate for all. A row that weighs questions wrongly (dividing by std, say) is biased there and not on any one of them.
+
+The tables of Section 2.3 (`sweep`, `plane`, `conflict`) are in long form, pooled over questions whose success rates are
+spread over 0.1 to 0.9 unless success is the dial. Everything is seeded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,9 +26,18 @@ import pandas as pd
 from torch import Tensor
 
 from hpt.config.run_config import RunConfig
-from hpt.laboratory.experiment import Draws, Experiment, row_gradients
-from hpt.laboratory.own import method_gradients
+from hpt.laboratory.exact import Experiment
+from hpt.laboratory.experiment import (
+    USES,
+    Draws,
+    made_stale,
+    make_experiment,
+    method_gradients,
+    row_gradients,
+    sample_draws,
+)
 from hpt.methods.methods import Component
+from hpt.support.errors import ConfigError
 
 #: What `derived` needs, added over questions: E[g] . t, |E g|^2, E|g|^2, |t|^2.
 SUMS = ("along", "mean_square", "square", "size")
@@ -32,25 +45,25 @@ RESAMPLES = 2000
 #: A difference of sums of size 1 is known to 1e-16, its root to 1e-8. Below this it is rounding, which differs between
 #: processors, and counts as 0.
 ROUNDING = 1e-12
+#: KL(pi_old || pi) of a trajectory that counts as stale where staleness is not the dial, nats.
+STALE = 0.02
+#: mu of the Common Objective where it is not the dial and demonstrations are meant to count.
+ADHERENCE = 0.3
+#: Label -> how a row is used, or the settings of a whole method.
+Rows = Mapping[str, Component | str | RunConfig]
 
 
 def sums_of(gradients: Tensor, draws: Draws, target: Tensor) -> dict[str, float]:
-    """Return E[g] . t, |E g|^2, E|g|^2 and |t|^2 of one question.
+    """Return E[g] . t, |E g|^2, E|g|^2 and |t|^2 of one question from g [S, D] of every draw and t [D].
 
     Of sampled draws, |mean g|^2 is freed of the share of noise it holds.
-
-    Args:
-        gradients: g of every draw, [S, D].
-        draws: with their weights.
-        target: t, [D].
     """
     mean, squares = draws.weights @ gradients, (gradients**2).sum(1)
     plain, count = float(mean @ mean), len(gradients)
     if not draws.listed and count > 1:
         plain = (count * plain - float(squares.sum()) / count) / (count - 1)
-    return dict(
-        zip(SUMS, (float(mean @ target), plain, float(draws.weights @ squares), float(target @ target)), strict=True)
-    )
+    values = (float(mean @ target), plain, float(draws.weights @ squares), float(target @ target))
+    return dict(zip(SUMS, values, strict=True))
 
 
 def derived(along: Any, mean_square: Any, square: Any, size: Any) -> dict[str, Any]:
@@ -95,32 +108,40 @@ def _beyond_rounding(difference: np.ndarray) -> np.ndarray:
     return np.where(np.abs(difference) <= ROUNDING, 0.0, difference)
 
 
-def measure(rows: Mapping[str, Component | str | RunConfig], experiment: Experiment, draws: Draws) -> pd.DataFrame:
+def measure(rows: Rows, experiment: Experiment, draws: Draws) -> pd.DataFrame:
     """Return one line per row: its name, `SUMS`, and the tokens it saw and dropped.
 
-    Args:
-        rows: label -> how the row is used (`hpt.laboratory.experiment.USES`), or the settings of a whole method.
-        experiment: the question.
-        draws: the same for all rows, so that differences between rows are not luck.
+    The draws are the same for all rows, so that differences between rows are not luck.
 
     Example:
-        >>> from hpt.laboratory.questions import make_experiment
         >>> from hpt.laboratory.experiment import list_draws
-        >>> own = make_experiment(seed=0, vocabulary=3, length=2, correct_share=0.3, rollouts=2)
-        >>> found = pooled(measure({"RLOO": "rloo"}, own, list_draws(own, with_demonstrations=False)))
-        >>> float(found["cosine"].iloc[0])  # unbiased on its own policy's rollouts
+        >>> experiment = make_experiment(seed=0, vocabulary=3, length=2, correct_share=0.3, rollouts=2)
+        >>> found = pooled(measure({"RLOO": "rloo"}, experiment, list_draws(experiment, with_demonstrations=False)))
+        >>> float(found["cosine"].iloc[0])  # unbiased on the rollouts of its policy
         1.0
     """
     lines = []
-    for label, component in rows.items():
+    for label, use in rows.items():
         gradients, sums = (
-            method_gradients(component, experiment, draws)
-            if isinstance(component, RunConfig)
-            else row_gradients(component, experiment, draws)
+            method_gradients(use, experiment, draws)
+            if isinstance(use, RunConfig)
+            else row_gradients(use, experiment, draws)
         )
         found = sums_of(gradients, draws, experiment.true_gradient)
         lines.append({"row": label, **found, "tokens": sums["tokens"], "masked_tokens": sums["masked_tokens"]})
     return pd.DataFrame(lines)
+
+
+def measure_all(experiments: Sequence[Experiment], draws: int, rows: Rows | None = None, seed: int = 0) -> pd.DataFrame:
+    """Return `measure` of several questions below each other, with a column ``question``."""
+    rows = {name: name for name in USES} if rows is None else rows
+    return pd.concat(
+        [
+            measure(rows, experiment, sample_draws(experiment, draws, seed + 1000 + index)).assign(question=index)
+            for index, experiment in enumerate(experiments)
+        ],
+        ignore_index=True,
+    )
 
 
 def pooled(measured: pd.DataFrame, by: Sequence[str] = ("row",), seed: int = 0) -> pd.DataFrame:
@@ -144,12 +165,110 @@ def pooled(measured: pd.DataFrame, by: Sequence[str] = ("row",), seed: int = 0) 
         if len(sums) >= 3:
             chosen = np.random.default_rng(seed).integers(0, len(sums), (RESAMPLES, len(sums)))
             for name, values in derived(*sums[chosen].sum(1).T).items():
-                line[f"{name}_low"], line[f"{name}_high"] = _interval(values)
+                # no interpolation: between a number and infinity there is none; a resample of questions without any
+                # signal (t = 0, or so little that an estimate of |t|^2 is negative) says nothing
+                low, high = np.nanquantile(values, [0.025, 0.975], method="inverted_cdf")
+                line |= {f"{name}_low": low, f"{name}_high": high}
         lines.append(line)
     return pd.DataFrame(lines)
 
 
-def _interval(values: np.ndarray) -> np.ndarray:
-    # no interpolation: between a number and infinity there is none; a resample of questions without any signal (t = 0,
-    # or so little that an estimate of |t|^2 is negative) says nothing
-    return np.nanquantile(values, [0.025, 0.975], method="inverted_cdf")
+# The measurements of Section 2.3
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured."""
+
+    questions: int
+    draws: int
+
+
+@dataclass(frozen=True)
+class Dial:
+    """What is varied: (seed, default success, value) -> the experiment; ``label`` is of an axis, with its unit."""
+
+    label: str
+    values: tuple[float, ...]
+    experiment: Callable[[int, float, float], Experiment]
+    logarithmic: bool = False
+
+
+DIALS: dict[str, Dial] = {
+    "staleness": Dial(
+        "KL(old policy || policy), nats per response", (0.0, 0.003, 0.01, 0.03, 0.1, 0.3),
+        lambda seed, success, value: made_stale(make_experiment(seed, success=success), value, seed)),
+    "rollouts": Dial(
+        "rollouts per question n", (2, 4, 8, 16, 32),
+        lambda seed, success, value: make_experiment(seed, success=success, rollouts=int(value)), True),
+    "success": Dial(
+        "success rate P", (0.01, 0.03, 0.06, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 0.95, 0.99),
+        lambda seed, success, value: make_experiment(seed, success=value, distance=0.5)),
+    "distance": Dial(
+        "distance of the demonstrator from the policy's own right answers", (0.0, 0.25, 0.5, 0.75, 1.0),
+        lambda seed, success, value: make_experiment(seed, success=success, distance=value)),
+    "mu": Dial(
+        "weight mu of data adherence (Eq. 1)", (0.0, 0.1, 0.3, 1.0, 3.0),
+        lambda seed, success, value: make_experiment(seed, success=success, mu=value)),
+}  # fmt: skip
+
+
+def _questions(count: int) -> list[tuple[int, float]]:
+    """Return (index, success rate) of so many questions, even over 0.1 to 0.9."""
+    return list(enumerate(np.linspace(0.1, 0.9, count).tolist()))
+
+
+def sweep(dial: str, size: Size, rows: Rows | None = None, seed: int = 0) -> pd.DataFrame:
+    """Return bias, variance and error of every row at every setting of a dial: `pooled`, and dial and value."""
+    if dial not in DIALS:
+        raise ConfigError("dial", dial, "one of " + ", ".join(DIALS), "correct the name")
+    turned, lines = DIALS[dial], []
+    for value in turned.values:
+        experiments = [turned.experiment(seed + index, success, value) for index, success in _questions(size.questions)]
+        frame = measure_all(experiments, size.draws, rows, seed)
+        lines.append(pooled(frame, seed=seed).assign(dial=dial, value=value))
+    return pd.concat(lines, ignore_index=True)
+
+
+#: The three situations of the bias-variance plane: name -> (mu, staleness).
+SITUATIONS = {
+    "fresh rollouts, expected reward": (0.0, 0.0),
+    "stale rollouts, expected reward": (0.0, STALE),
+    "fresh rollouts, Common Objective": (ADHERENCE, 0.0),
+}
+
+
+def plane_sums(size: Size, rows: Rows | None = None, seed: int = 0) -> pd.DataFrame:
+    """Return `measure_all` in each of `SITUATIONS`, a line per row and question with a column ``situation``."""
+    lines = []
+    for situation, (mu, divergence) in SITUATIONS.items():
+        experiments = [
+            made_stale(make_experiment(seed + index, success=success, mu=mu, distance=0.5), divergence, seed)
+            for index, success in _questions(size.questions)
+        ]
+        lines.append(measure_all(experiments, size.draws, rows, seed).assign(situation=situation))
+    return pd.concat(lines, ignore_index=True)
+
+
+def plane(sums: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Return bias, variance and error of every row in each situation, pooled over the questions of `plane_sums`."""
+    parts = sums.groupby("situation", sort=False)
+    return pd.concat([pooled(part, seed=seed).assign(situation=name) for name, part in parts], ignore_index=True)
+
+
+def conflict(size: Size, seed: int = 0) -> pd.DataFrame:
+    """Return the exact cosine between the two terms of Eq. 2, E_pi[r grad log pi] and E_beta[grad log pi].
+
+    Nothing is sampled: a line per question with success, distance, slips (of the demonstrator), question, cosine.
+    """
+    lines = []
+    for slips in (0.0, 0.3):
+        for distance in (0.0, 0.5, 1.0):
+            for success in (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98):
+                for question in range(2 * size.questions):
+                    experiment = make_experiment(seed + question, success=success, distance=distance, slips=slips)
+                    reward = experiment.true_gradient
+                    demonstration = experiment.question.demonstrator @ experiment.scores
+                    cosine = float(reward @ demonstration / (reward.norm() * demonstration.norm()))
+                    lines.append((success, distance, slips, question, cosine))
+    return pd.DataFrame(lines, columns=["success", "distance", "slips", "question", "cosine"])

@@ -1,23 +1,26 @@
-"""Policies small enough to list every trajectory: expectations are sums, and nothing has to be sampled.
+"""Policies small enough to list every trajectory, and the formulas of Section 2 and Appendix B as sums over them.
 
 Letters: V vocabulary, L longest trajectory, K trajectories, M prefixes (states), D parameters. A policy is a table of
 logits [M, V] computed from one flat parameter vector, so a gradient is a vector [D] and a per-token quantity is a
-number per (prefix, token). Everything is float64.
+number per (prefix, token) pair, [MV]. A law is a tensor [K] of trajectory probabilities; ``sampled_from`` below is one,
+the paper's pi_ref where it is a density. Everything is float64.
+
+`tests/equations/test_derivation.py` sets the formulas against each other.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from hpt.support.errors import ConfigError
 
-#: More trajectories than this are refused: Jacobians [M V, D] would no longer fit in a laptop's memory.
+#: More trajectories than this are refused: Jacobians [MV, D] would no longer fit in a laptop's memory.
 MAX_TRAJECTORIES = 4096
 END_TOKEN = 0
 #: Rows of a Jacobian computed at once; more no longer fit in the cache and are slower.
@@ -26,12 +29,9 @@ SCORE_CHUNK = 64
 
 @dataclass(frozen=True, eq=False)
 class TrajectorySpace:
-    """All trajectories of at most ``length`` tokens; with ``ends``, token 0 ends one early.
+    """All trajectories of at most ``length`` tokens; with ``ends``, token 0 ends one early, else all have L tokens.
 
     Attributes:
-        vocabulary: V.
-        length: L.
-        ends: whether token 0 is an end token; without it every trajectory has L tokens.
         tokens: [K, L] int64, zeros behind the end.
         mask: [K, L] float64, 1 on tokens.
         state: [K, L] int64, index of the prefix that precedes each token.
@@ -61,7 +61,7 @@ class TrajectorySpace:
         inner = range(1, vocabulary) if ends else range(vocabulary)
         prefixes = tuple(prefix for size in range(length) for prefix in itertools.product(inner, repeat=size))
         index = {prefix: position for position, prefix in enumerate(prefixes)}
-        trajectories = [prefix + (END_TOKEN,) for prefix in prefixes] if ends else []
+        trajectories = [(*prefix, END_TOKEN) for prefix in prefixes] if ends else []
         trajectories += list(itertools.product(inner, repeat=length))
         tokens = torch.zeros(len(trajectories), length, dtype=torch.int64)
         mask = torch.zeros(len(trajectories), length, dtype=torch.float64)
@@ -91,33 +91,14 @@ class TrajectorySpace:
         counts = torch.zeros(len(self), len(self.prefixes) * self.vocabulary, dtype=torch.float64)
         return counts.scatter_add_(1, self.pair, self.mask)
 
-    def index(self, trajectory: tuple[int, ...]) -> int:
-        """Return the position of a trajectory, given with its end token."""
-        rows = [tuple(row[:size].tolist()) for row, size in zip(self.tokens, self.lengths, strict=True)]
-        return rows.index(tuple(trajectory))
-
-
-class ExactPolicy(Protocol):
-    """A policy on a `TrajectorySpace`: a differentiable map from a flat parameter vector to logits."""
-
-    @property
-    def space(self) -> TrajectorySpace:
-        """The trajectories."""
-        ...
-
-    @property
-    def size(self) -> int:
-        """D, number of parameters."""
-        ...
-
-    def logits(self, parameters: Tensor) -> Tensor:
-        """Return the logits [M, V] at every prefix."""
-        ...
+    def reached(self, probabilities: Tensor) -> Tensor:
+        """Return how much of a law [K] goes through each token at each prefix, [M, V]."""
+        return (probabilities @ self.incidence).view(len(self.prefixes), self.vocabulary)
 
 
 @dataclass(frozen=True, eq=False)
 class TabularPolicy:
-    """Softmax with a logit of its own for every prefix and token: any law on trajectories can be represented."""
+    """Softmax with a logit for every prefix and token: any law on trajectories can be represented."""
 
     space: TrajectorySpace
 
@@ -131,50 +112,37 @@ class TabularPolicy:
         return parameters.view(len(self.space.prefixes), self.space.vocabulary)
 
     def parameters_of(self, probabilities: Tensor) -> Tensor:
-        """Return parameters whose policy has exactly these trajectory probabilities.
-
-        Args:
-            probabilities: [K], positive, summing to 1.
-
-        Returns:
-            [D]: log of the conditional probability of every token given its prefix.
+        """Return parameters [D] whose policy has exactly these trajectory probabilities [K], all positive.
 
         Example:
             >>> space = TrajectorySpace.of(3, 2)
             >>> wanted = torch.full((7,), 1 / 7, dtype=torch.float64)
             >>> policy = TabularPolicy(space)
-            >>> torch.allclose(trajectory_logprobs(policy, policy.parameters_of(wanted)).exp(), wanted)
+            >>> torch.allclose(law(policy, policy.parameters_of(wanted)), wanted)
             True
         """
-        through = probabilities @ self.space.incidence
-        table = through.view(len(self.space.prefixes), self.space.vocabulary)
+        table = self.space.reached(probabilities)
         return (table / table.sum(1, keepdim=True)).log().flatten()
 
 
 class TransformerPolicy:
-    """A small causal transformer over the same prefixes; its parameters are shared between them, as a language model's.
+    """A small causal transformer over the same prefixes; it shares parameters between them, as language models do."""
 
-    Args:
-        space: the trajectories.
-        width: hidden size.
-        layers, heads: of the encoder.
-    """
-
-    def __init__(self, space: TrajectorySpace, width: int = 8, layers: int = 1, heads: int = 2) -> None:
+    def __init__(self, space: TrajectorySpace) -> None:
         self.space = space
+        width = 8
         layer = nn.TransformerEncoderLayer(
-            width, heads, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+            width, 2, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
         )
         self.module = nn.ModuleDict(
             {
                 "tokens": nn.Embedding(space.vocabulary + 1, width),  # the last one begins every prefix
                 "positions": nn.Embedding(space.length, width),
-                "body": nn.TransformerEncoder(layer, layers, enable_nested_tensor=False),
+                "body": nn.TransformerEncoder(layer, 1, enable_nested_tensor=False),
                 "head": nn.Linear(width, space.vocabulary),
             }
         ).double()
-        begin = space.vocabulary
-        self._inputs = torch.full((len(space.prefixes), space.length), begin, dtype=torch.int64)
+        self._inputs = torch.full((len(space.prefixes), space.length), space.vocabulary, dtype=torch.int64)
         for row, prefix in enumerate(space.prefixes):
             self._inputs[row, 1 : 1 + len(prefix)] = torch.tensor(prefix, dtype=torch.int64)
         self._last = torch.tensor([len(prefix) for prefix in space.prefixes])
@@ -186,19 +154,22 @@ class TransformerPolicy:
 
     def logits(self, parameters: Tensor) -> Tensor:
         """Return [M, V]; causal attention, so what stands behind a prefix does not matter."""
-        named, start = {}, 0
-        for name, parameter in self.module.named_parameters():
-            named[name] = parameters[start : start + parameter.numel()].view(parameter.shape)
-            start += parameter.numel()
+        shapes = dict(self.module.named_parameters())
+        values = parameters.split([parameter.numel() for parameter in shapes.values()])
+        named = {name: value.view(shapes[name].shape) for name, value in zip(shapes, values, strict=True)}
 
         def run(part: str, *inputs: Tensor, **options: Tensor | bool) -> Tensor:
-            own = {name.removeprefix(f"{part}."): value for name, value in named.items() if name.startswith(f"{part}.")}
-            return torch.func.functional_call(self.module[part], own, inputs, options)
+            of_part = {name.removeprefix(f"{part}."): named[name] for name in named if name.startswith(f"{part}.")}
+            return torch.func.functional_call(self.module[part], of_part, inputs, options)
 
         hidden = run("tokens", self._inputs) + run("positions", torch.arange(self.space.length))
         causal = nn.Transformer.generate_square_subsequent_mask(self.space.length, dtype=torch.float64)
         hidden = run("body", hidden, mask=causal, is_causal=True)
         return run("head", hidden[torch.arange(len(hidden)), self._last])
+
+
+#: A policy on a `TrajectorySpace`: a differentiable map from D parameters, one flat vector, to logits.
+ExactPolicy = TabularPolicy | TransformerPolicy
 
 
 def token_logprobs(policy: ExactPolicy, parameters: Tensor) -> Tensor:
@@ -213,14 +184,19 @@ def token_entropies(policy: ExactPolicy, parameters: Tensor) -> Tensor:
 
 
 def trajectory_logprobs(policy: ExactPolicy, parameters: Tensor) -> Tensor:
-    """Return log pi(trajectory) of all trajectories, [K]; their probabilities sum to 1.
+    """Return log pi(trajectory) of all trajectories, [K]; carries the gradient."""
+    return policy.space.incidence @ token_logprobs(policy, parameters)
+
+
+def law(policy: ExactPolicy, parameters: Tensor) -> Tensor:
+    """Return pi_theta of every trajectory, [K]; carries the gradient.
 
     Example:
         >>> policy = TabularPolicy(TrajectorySpace.of(3, 2))
-        >>> float(trajectory_logprobs(policy, random_parameters(policy, seed=0)).exp().sum())
+        >>> float(law(policy, random_parameters(policy, seed=0)).sum())
         1.0
     """
-    return policy.space.incidence @ token_logprobs(policy, parameters)
+    return trajectory_logprobs(policy, parameters).exp()
 
 
 def token_scores(policy: ExactPolicy, parameters: Tensor) -> Tensor:
@@ -238,3 +214,173 @@ def random_parameters(policy: ExactPolicy, seed: int, spread: float = 1.0) -> Te
     """Return parameters [D] drawn from a normal law with standard deviation ``spread``."""
     generator = torch.Generator().manual_seed(seed)
     return spread * torch.randn(policy.size, generator=generator, dtype=torch.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """One question whose answers are all known: r(tau | q) [K] float64 and the demonstrator pi_beta [K], a law."""
+
+    space: TrajectorySpace
+    reward: Tensor
+    demonstrator: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """A question, a policy at two points (now, and when it sampled), and what follows from them.
+
+    Attributes:
+        policy: maps parameters to a law.
+        parameters: theta, at which gradients are taken, [D].
+        old_parameters: theta_old, which drew the rollouts, [D].
+        question: rewards and demonstrator.
+        mu: of the Common Objective (Eq. 1).
+        rollouts: n.
+        baseline: b of REINFORCE with a running baseline: what the policy earns on all questions, not on this one.
+    """
+
+    policy: ExactPolicy
+    parameters: Tensor
+    old_parameters: Tensor
+    question: Question
+    mu: float = 0.0
+    rollouts: int = 8
+    baseline: float = 0.5
+
+    @cached_property
+    def pi(self) -> Tensor:
+        """Law of the current policy, [K]."""
+        return law(self.policy, self.parameters).detach()
+
+    @cached_property
+    def pi_old(self) -> Tensor:
+        """Law of the policy that sampled, [K]."""
+        return law(self.policy, self.old_parameters).detach()
+
+    @cached_property
+    def token_scores(self) -> Tensor:
+        """grad log pi of every (prefix, token) pair, [MV, D]."""
+        return token_scores(self.policy, self.parameters)
+
+    @cached_property
+    def scores(self) -> Tensor:
+        """grad log pi of every trajectory, [K, D]."""
+        return self.policy.space.incidence @ self.token_scores
+
+    @cached_property
+    def true_gradient(self) -> Tensor:
+        """grad J_mu, [D], by Eq. 2."""
+        weights = self.pi * self.question.reward + self.mu * self.question.demonstrator
+        return (weights @ self.policy.space.incidence) @ self.token_scores
+
+    @cached_property
+    def success(self) -> float:
+        """P of the policy that sampled, exactly."""
+        return float(self.pi_old @ self.question.reward)
+
+    @cached_property
+    def values(self) -> Tensor:
+        """The critic a perfect PPO would have: expected reward after every prefix under pi_old, [M]."""
+        space = self.policy.space
+        return space.reached(self.pi_old * self.question.reward).sum(1) / space.reached(self.pi_old).sum(1)
+
+    def gradient(self, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return the gradient [D] of a scalar function of the parameters, by autograd."""
+        return gradient(function, self.parameters)
+
+
+# Formulas of the paper
+
+
+def objective(
+    policy: ExactPolicy,
+    parameters: Tensor,
+    question: Question,
+    mu: float,
+    trust: float = 0.0,
+    reference: Tensor | None = None,
+) -> Tensor:
+    """Return the Common Objective J_mu of Eq. 1; with ``trust`` > 0 the one of Appendix B.2; carries the gradient.
+
+    J = E_pi[r] - mu KL(pi_beta || pi) - lambda KL(pi || pi_ref), nats; lambda is ``trust``, pi_ref ``reference`` [K].
+    """
+    logprobs = trajectory_logprobs(policy, parameters)
+    demonstrated = question.demonstrator > 0
+    weights = question.demonstrator[demonstrated]
+    adherence = (weights * (weights.log() - logprobs[demonstrated])).sum()
+    value = (logprobs.exp() * question.reward).sum() - mu * adherence
+    if trust:
+        assert reference is not None, "a trust region needs the policy it is around"
+        value = value - trust * (logprobs.exp() * (logprobs - reference.log())).sum()
+    return value
+
+
+def gradient(function: Callable[[Tensor], Tensor], parameters: Tensor) -> Tensor:
+    """Return the gradient [D] of a scalar function of the parameters, by autograd."""
+    leaf = parameters.detach().clone().requires_grad_()
+    (result,) = torch.autograd.grad(function(leaf), leaf)
+    return result
+
+
+def objective_gradient(policy: ExactPolicy, parameters: Tensor, question: Question, mu: float) -> Tensor:
+    """Return grad J_mu, [D], by autograd through Eq. 1: every estimator of the laboratory is measured against it."""
+    return gradient(lambda leaf: objective(policy, leaf, question, mu), parameters)
+
+
+def score_expectation(weights: Tensor, scores: Tensor, sampled_from: Tensor) -> Tensor:
+    """Return E_s[f grad log pi], [D], of weights f [K] and scores [K, D]: Lemmas A1 to A3 are about this.
+
+    Example:
+        >>> policy = TabularPolicy(TrajectorySpace.of(3, 2))
+        >>> parameters = random_parameters(policy, seed=0)
+        >>> scores, pi = policy.space.incidence @ token_scores(policy, parameters), law(policy, parameters)
+        >>> bool(score_expectation(torch.ones(7), scores, pi).abs().max() < 1e-15)  # E[grad log pi] = 0, Lemma A1
+        True
+    """
+    return (sampled_from * weights) @ scores
+
+
+def two_term_gradient(pi: Tensor, scores: Tensor, question: Question, mu: float) -> Tensor:
+    """Return the right side of Eq. 2: E_pi[r grad log pi] + mu E_beta[grad log pi], [D]."""
+    ones = torch.ones_like(pi)
+    return score_expectation(question.reward, scores, pi) + mu * score_expectation(ones, scores, question.demonstrator)
+
+
+def unified_advantage(
+    pi: Tensor, question: Question, mu: float, trust: float = 0.0, reference: Tensor | None = None
+) -> Tensor:
+    """Return A_uni of Eq. 4, r + mu pi_beta / pi, [K]; with ``trust`` the one of Appendix B.2."""
+    value = question.reward + mu * question.demonstrator / pi
+    if trust:
+        assert reference is not None, "a trust region needs the policy it is around"
+        value = value - trust * (pi / reference).log()
+    return value
+
+
+def unified_gradient(pi: Tensor, scores: Tensor, advantage: Tensor, sampled_from: Tensor) -> Tensor:
+    """Return the right side of Eq. 3, E_s[(1/s) A grad pi] with s as the denominator, [D].
+
+    The expectation runs over what s can draw: where s is 0, nothing is ever drawn, and the identity with Eq. 2 loses
+    those trajectories.
+    """
+    drawn = sampled_from > 0
+    ratio = torch.where(drawn, pi / sampled_from.where(drawn, torch.ones_like(pi)), torch.zeros_like(pi))
+    return score_expectation(ratio * advantage, scores, sampled_from)
+
+
+def lost_by_coverage(pi: Tensor, scores: Tensor, advantage: Tensor, sampled_from: Tensor) -> Tensor:
+    """Return what Eq. 3 misses where s does not cover: the sum of A grad pi over trajectories s never draws, [D]."""
+    return (pi * advantage * (sampled_from == 0)) @ scores
+
+
+def ppo_surrogate(pi: Tensor, pi_old: Tensor, advantage: Tensor, eps: float) -> Tensor:
+    """Return the surrogate of Appendix B.3, E_old[min(r A, clip(r) A)] over whole trajectories, a scalar."""
+    ratio = pi / pi_old
+    return (pi_old * torch.minimum(ratio * advantage, ratio.clamp(1 - eps, 1 + eps) * advantage)).sum()
+
+
+def masked_gradient(pi: Tensor, pi_old: Tensor, scores: Tensor, advantage: Tensor, eps: float) -> Tensor:
+    """Return the right side of Eq. 21, E_old[1_stable (1/pi_old) A grad pi], [D]."""
+    ratio = pi / pi_old
+    harmful = ((advantage > 0) & (ratio > 1 + eps)) | ((advantage < 0) & (ratio < 1 - eps))
+    return score_expectation((~harmful) * ratio * advantage, scores, pi_old)

@@ -1,22 +1,33 @@
-"""One question seen many times over, and what each row of Table 1 makes of it by the package's own code.
+"""One question drawn many times, and what each row of Table 1, or a whole method, makes of the draws.
 
 One *draw* is what training has for one question: n rollouts of the policy that sampled, and one demonstration. A row
-turns a draw into a gradient g [D]; a rollout batch is one question here, so statistics over a batch (REINFORCE++,
-Clip-Cov) run over its group. `hpt.laboratory.errors` compares g with the true gradient.
+turns a draw into a gradient g [D], by the package's code; a rollout batch is one question here, so statistics over a
+batch (REINFORCE++, Clip-Cov) run over its group. `hpt.laboratory.errors` compares g with the true gradient.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hpt.laboratory.exact import token_entropies, token_logprobs
-from hpt.laboratory.truth import Situation
-from hpt.methods.methods import Component
+from hpt.config.run_config import RunConfig
+from hpt.laboratory.exact import (
+    Experiment,
+    Question,
+    TabularPolicy,
+    TrajectorySpace,
+    law,
+    objective_gradient,
+    random_parameters,
+    token_entropies,
+    token_logprobs,
+)
+from hpt.methods.gate import feedback_coefficients
+from hpt.methods.methods import Component, method_named, resolved_row
+from hpt.methods.mixture import NORMALIZATIONS
 from hpt.support.errors import ConfigError
 from hpt.support.plugins import resolve
 from hpt.upge import estimator
@@ -30,61 +41,100 @@ from hpt.upge.stabilization import BATCH_MASKS
 MAX_LISTED = 200_000
 
 
-def _component(row: str, data: str, pooled: bool = False) -> Component:
-    group = "rollouts_and_demonstration" if pooled else "rollouts"
-    return Component(row, data, "rl_coefficient", data, group)  # type: ignore[arg-type]
+# Questions, with success rate, demonstrator and staleness as dials
 
 
-#: Rows that act on the demonstration; every other acts on the rollouts.
-OFFLINE = ("sft", "srft_offline", "srft_sft", "luffy_offline", "offline_unshaped", "dft")
-#: How each row is used: on rollouts, or on the demonstration, alone or compared with the rollouts (Table 1).
-USES: dict[str, Component] = {
-    name: _component(name, "rollouts") for name in ROWS
-} | {
-    name: _component(name, "demonstration", pooled=ROWS[name].advantage == "group")
-    for name in OFFLINE
-}  # fmt: skip
+def make_experiment(
+    seed: int,
+    *,
+    success: float = 0.3,
+    vocabulary: int = 4,
+    length: int = 4,
+    correct_share: float = 0.15,
+    distance: float = 1.0,
+    slips: float = 0.0,
+    mu: float = 0.0,
+    rollouts: int = 8,
+) -> Experiment:
+    """Return a random question with a policy of a given success rate, on-policy.
 
+    The policy's law given "right" and given "wrong" is drawn from ``seed`` alone, so turning ``success`` changes P and
+    nothing else. A table of logits can represent any law.
 
-@dataclass(frozen=True, eq=False)
-class Experiment(Situation):
-    """One question, a policy, and the policy that sampled for it.
-
-    Attributes:
-        policy, parameters, old_parameters, question: of `Situation`.
-        mu: of the Common Objective (Eq. 1).
+    Args:
+        seed: of the question.
+        success: P, the policy's probability of a right answer, inside 0..1.
+        vocabulary, length: of the space; token 0 ends a trajectory.
+        correct_share: share of all trajectories that are right.
+        distance: of the demonstrator from the policy's right answers: 0 is pi given "right", 1 a law over the same
+            answers that knows nothing of the policy, in between geometric.
+        slips: probability that a demonstration is wrong (then one of the policy's mistakes).
+        mu: of the Common Objective.
         rollouts: n.
-        baseline: b of REINFORCE with a running baseline: what the policy earns on all questions, not on this one.
+
+    Example:
+        >>> experiment = make_experiment(seed=0, success=0.25)
+        >>> round(experiment.success, 12)
+        0.25
     """
+    for name, value in {"success": success, "correct_share": correct_share}.items():
+        if not 0 < value < 1:
+            raise ConfigError(name, value, "a share between 0 and 1, ends excluded", "correct the value")
+    for name, value in {"distance": distance, "slips": slips}.items():
+        if not 0 <= value <= 1:
+            raise ConfigError(name, value, "a number from 0 to 1", "correct the value")
+    space = TrajectorySpace.of(vocabulary, length)
+    policy = TabularPolicy(space)
+    generator = torch.Generator().manual_seed(seed)
+    drawn = law(policy, random_parameters(policy, seed)).detach()
+    right = torch.zeros(len(space), dtype=torch.bool)
+    right[torch.randperm(len(space), generator=generator)[: max(1, round(correct_share * len(space)))]] = True
+    given_right, given_wrong = (torch.where(chosen, drawn, 0) for chosen in (right, ~right))
+    given_right, given_wrong = given_right / given_right.sum(), given_wrong / given_wrong.sum()
+    strange = torch.where(right, torch.randn(len(space), generator=generator, dtype=torch.float64).exp() ** 1.5, 0.0)
+    strange = strange / strange.sum()
+    blended = torch.where(right, given_right ** (1 - distance) * strange**distance, 0.0)
+    demonstrator = (1 - slips) * blended / blended.sum() + slips * given_wrong
+    parameters = policy.parameters_of(success * given_right + (1 - success) * given_wrong)
+    return Experiment(policy, parameters, parameters, Question(space, right.double(), demonstrator), mu, rollouts)
 
-    mu: float = 0.0
-    rollouts: int = 8
-    baseline: float = 0.5
 
-    @cached_property
-    def true_gradient(self) -> Tensor:
-        """grad J_mu, [D], by Eq. 2."""
-        through = self.policy.space.incidence
-        weights = self.pi * self.question.reward + self.mu * self.question.demonstrator
-        return (weights @ through) @ self.token_scores
+def made_stale(experiment: Experiment, divergence: float, seed: int = 0) -> Experiment:
+    """Return the experiment with its policy moved on since it sampled, until KL(pi_old || pi) is ``divergence``, nats.
 
-    @cached_property
-    def success(self) -> float:
-        """P of the policy that sampled, exactly."""
-        return float(self.pi_old @ self.question.reward)
+    Half of the squared move is the ascent training makes, half in a random direction: with ascent alone, ratios and
+    advantages would agree on every token, and with chance alone masks would have nothing to hold back.
+    """
+    if divergence == 0:
+        return experiment
+    start = experiment.parameters
+    ascent = objective_gradient(experiment.policy, start, experiment.question, experiment.mu)
+    chance = random_parameters(experiment.policy, seed + 7919)
+    # weigh chance by how often a prefix is visited, as an update from samples would
+    through = (experiment.pi_old @ experiment.policy.space.incidence).sqrt()
+    chance = chance * through if len(through) == len(chance) else chance
+    direction = 0.5**0.5 * ascent / ascent.norm() + 0.5**0.5 * chance / chance.norm()
 
-    @cached_property
-    def values(self) -> Tensor:
-        """The critic a perfect PPO would have: expected reward after every prefix under pi_old, [M]."""
-        through = self.policy.space.incidence
-        shape = (len(self.policy.space.prefixes), self.policy.space.vocabulary)
-        reached = (self.pi_old @ through).view(shape).sum(1)
-        return ((self.pi_old * self.question.reward) @ through).view(shape).sum(1) / reached
+    def moved(step: float) -> tuple[Tensor, float]:
+        parameters = start + step * direction
+        pi, old = law(experiment.policy, parameters), experiment.pi_old
+        return parameters, float((old * (old / pi).log()).sum())
+
+    low, high = 0.0, 1.0
+    while moved(high)[1] < divergence:
+        high *= 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if moved(middle)[1] < divergence else (low, middle)
+    return replace(experiment, parameters=moved(high)[0], old_parameters=start)
+
+
+# Draws
 
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """What is seen of a question, many times over.
+    """A question drawn S times.
 
     Attributes:
         rollouts: [S, n] int64, indices of trajectories.
@@ -125,6 +175,25 @@ def list_draws(experiment: Experiment, with_demonstrations: bool = True) -> Draw
     return Draws(rollouts, demonstrations, weights, listed=True)
 
 
+# Gradients of rows and methods on draws
+
+
+def _component(row: str, data: str, pooled: bool = False) -> Component:
+    group = "rollouts_and_demonstration" if pooled else "rollouts"
+    return Component(row, data, "rl_coefficient", data, group)  # type: ignore[arg-type]
+
+
+#: Rows that act on the demonstration; every other acts on the rollouts.
+OFFLINE = ("sft", "srft_offline", "srft_sft", "luffy_offline", "offline_unshaped", "dft")
+#: How each row is used: on rollouts, or on the demonstration, alone or compared with the rollouts (Table 1).
+USES: dict[str, Component] = {
+    name: _component(name, "rollouts") for name in ROWS
+} | {
+    name: _component(name, "demonstration", pooled=ROWS[name].advantage == "group")
+    for name in OFFLINE
+}  # fmt: skip
+
+
 def row_gradients(
     component: Component | str,
     experiment: Experiment,
@@ -132,23 +201,19 @@ def row_gradients(
     aggregation: str | None = None,
     row: Row | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
-    """Return the ascent direction of a row on every draw, [S, D], and sums over its tokens.
-
-    A rollout batch is one question here: statistics over a batch (REINFORCE++, Clip-Cov) run over its group.
+    """Return the ascent direction of a row on every draw, [S, D] = -grad loss, and sums over its tokens.
 
     Args:
-        component: how the row is used; a name of `USES`, or your own with ``module:ROW``.
+        component: how the row is used; a name of `USES`, or a user's ``module:ROW``.
         experiment: the question and the policies.
-        draws: what is seen of it.
-        aggregation: another rule than the row's own, a key of `hpt.upge.aggregation.AGGREGATIONS`.
+        draws: of it.
+        aggregation: another rule than the row's, a key of `hpt.upge.aggregation.AGGREGATIONS`.
         row: another row than the one the component names: with settings written over it.
 
     Returns:
-        g [S, D] = -grad loss, and the metrics of `hpt.upge.estimator.upge_loss` with the row's name left out.
+        The gradients, and the metrics of `hpt.upge.estimator.upge_loss` with the row's name left out.
     """
-    use = USES[component] if isinstance(component, str) and component in USES else component
-    if isinstance(use, str):
-        use = _component(use, "rollouts")
+    use = USES.get(component, _component(component, "rollouts")) if isinstance(component, str) else component
     row = resolve(ROWS, use.row, "row") if row is None else row
     row = row if aggregation is None else replace(row, aggregation=aggregation)
     space, on_rollouts = experiment.policy.space, use.data == "rollouts"
@@ -163,14 +228,9 @@ def row_gradients(
     old = before[pairs] if on_rollouts else torch.zeros(len(pairs), dtype=torch.float64)
     streams = TokenStreams(now[pairs], entropies[pairs // space.vocabulary], old, owner, len(chosen))
     per_token, scales = _advantages_and_scales(use, row, experiment, draws)
-    rewards = experiment.question.reward[chosen]
-    keep = _kept(row, experiment, draws, per_token) if row.mask in BATCH_MASKS else None
+    keep = _kept(row, experiment, draws, before, per_token)[on] if row.mask in BATCH_MASKS else None
     part = estimator.Component(
-        row,
-        advantages=per_token.flatten(0, 1)[on],
-        scales=scales.flatten()[owner],
-        keep=None if keep is None else keep.flatten(0, 1)[on],
-        rewards=rewards,
+        row, per_token.flatten(0, 1)[on], scales.flatten()[owner], keep, rewards=experiment.question.reward[chosen]
     )
     result = upge_loss(streams, [part])
     table = torch.zeros(len(acting), len(space.prefixes) * space.vocabulary, dtype=torch.float64)
@@ -179,60 +239,97 @@ def row_gradients(
     return table @ experiment.token_scores, sums
 
 
+def method_gradients(config: RunConfig, experiment: Experiment, draws: Draws) -> tuple[Tensor, dict[str, float]]:
+    """Return the ascent direction of a whole method on every draw, [S, D] (Eq. 11-13), and sums over its tokens.
+
+    A method is several rows under a gate, with the coefficients and the normalisation of its configuration; L is the
+    experiment's longest answer, n the draws'.
+
+    Example:
+        >>> from hpt.runs.resolve import build_config
+        >>> experiment = make_experiment(seed=0, success=0.5)
+        >>> method_gradients(build_config("hpt"), experiment, sample_draws(experiment, 5, seed=0))[0].shape[0]
+        5
+    """
+    method = method_named(config.method)
+    if method.stages:
+        raise ConfigError("method", config.method, "a method of one stage", "name one of " + ", ".join(method.stages))
+    correct = experiment.question.reward[draws.rollouts].sum(1).long().numpy()
+    n = draws.rollouts.shape[1]
+    alpha, beta = (torch.from_numpy(values) for values in feedback_coefficients(config.gate, correct, n))
+    total, sums = torch.zeros(len(correct), len(experiment.parameters), dtype=torch.float64), {}
+    for component in method.components:
+        row = resolved_row(component, config)
+        kind = config.estimator.normalization
+        rule = row.aggregation if kind == "row" else NORMALIZATIONS[kind, component.scale]
+        gradients, row_sums = row_gradients(component, experiment, draws, rule, row)
+        weight = getattr(config.estimator, component.coefficient) * (alpha if component.data == "rollouts" else beta)
+        total = weight[:, None] * gradients + total
+        sums = {name: value + sums.get(name, 0.0) for name, value in row_sums.items()}
+    return total, sums
+
+
 def _advantages_and_scales(use: Component, row: Row, experiment: Experiment, draws: Draws) -> tuple[Tensor, Tensor]:
     """Return per-token advantages [S, a, L] and scales [S, a] of the a trajectories the row acts on in every draw.
 
-    The package's functions are called once per *pattern* of rewards and lengths: draws share few of them.
+    Draws share few *patterns* of rewards and lengths; the package's functions are called once for each.
     """
-    space, reward = experiment.policy.space, experiment.question.reward
+    space, reward = experiment.policy.space, experiment.question.reward.numpy()
     pooled, on_rollouts = use.group == "rollouts_and_demonstration", use.data == "rollouts"
     demonstrations = draws.demonstrations[:, None]
     # a demonstration takes a place in the group, as in LUFFY: n - 1 rollouts beside it
-    compared = torch.cat([draws.rollouts[:, 1:], demonstrations], 1) if pooled else (
-        draws.rollouts if on_rollouts else demonstrations
-    )  # fmt: skip
-    members = compared.shape[1]
-    is_demonstration = np.zeros(members, dtype=bool)
-    is_demonstration[members - (0 if on_rollouts and not pooled else 1) :] = True
-    acting = slice(None) if not pooled else (slice(0, members - 1) if on_rollouts else slice(members - 1, members))
-    critic = "gae_gamma" in row.parameters
-    # without a critic only rewards and lengths matter; with one, which trajectory it is
-    label = np.arange(len(space)) if critic else (space.lengths * 2 + (reward > 0)).numpy()
-    keys = label[compared.numpy()]
-    order = np.argsort(keys[:, : members - pooled], axis=1, kind="stable")
     if pooled:
-        order = np.concatenate([order, np.full((len(order), 1), members - 1)], 1)
-    ordered = np.take_along_axis(compared.numpy(), order, 1)
-    _, first, pattern = np.unique(np.take_along_axis(keys, order, 1), axis=0, return_index=True, return_inverse=True)
-    lengths = space.lengths.numpy()
+        compared = torch.cat([draws.rollouts[:, 1:], demonstrations], 1).numpy()
+    else:
+        compared = (draws.rollouts if on_rollouts else demonstrations).numpy()
+    members = compared.shape[1]
+    is_demonstration = (np.arange(members) == members - 1) & (pooled or not on_rollouts)
+    acting = is_demonstration != on_rollouts
+    critic, lengths = "gae_gamma" in row.parameters, space.lengths.numpy()
+    # without a critic only rewards and lengths matter; with one, which trajectory it is
+    label = np.arange(len(space)) if critic else lengths * 2 + (reward > 0)
+    _, first, pattern = np.unique(label[compared], axis=0, return_index=True, return_inverse=True)
     tables, factors = np.zeros((len(first), members, space.length)), np.zeros((len(first), members))
-    for index, position in enumerate(first):
-        group = ordered[position]
-        groups = RolloutGroups(
-            rewards=reward.numpy()[group],
-            group=np.zeros(members, dtype=int),
-            is_demonstration=is_demonstration,
-            lengths=lengths[group],
-            values=[experiment.values[space.state[i, : lengths[i]]].numpy() for i in group] if critic else None,
-            baseline=experiment.baseline,
-        )
-        for member, values in enumerate(advantages(row, groups)):
-            tables[index, member, : len(values)] = values
-        tokens = int(lengths[group[acting]].sum())
-        counts = StepCounts(
-            prompts=1, rollouts_per_prompt=experiment.rollouts, max_response_tokens=space.length,
-            sequences=len(group[acting]), tokens=tokens, pooled_tokens=int(lengths[group].sum()),
+    for index, group in enumerate(compared[first]):
+        values = [experiment.values[space.state[i, : lengths[i]]].numpy() for i in group] if critic else None
+        per_token, factors[index] = group_terms(
+            row, reward[group], lengths[group], is_demonstration, acting, experiment.rollouts, space.length,
+            values, experiment.baseline,
         )  # fmt: skip
-        factors[index] = trajectory_scales(row.aggregation, lengths[group], counts)
-    back = np.argsort(order, axis=1)
-    per_token = np.take_along_axis(tables[pattern.ravel()], back[:, :, None], 1)
-    scales = np.take_along_axis(factors[pattern.ravel()], back, 1)
-    return torch.from_numpy(per_token[:, acting].copy()), torch.from_numpy(scales[:, acting].copy())
+        for member, of_member in enumerate(per_token):
+            tables[index, member, : len(of_member)] = of_member
+    pattern = pattern.ravel()
+    return torch.from_numpy(tables[pattern][:, acting]), torch.from_numpy(factors[pattern][:, acting])
 
 
-def _kept(row: Row, experiment: Experiment, draws: Draws, per_token: Tensor) -> Tensor:
+def group_terms(
+    row: Row,
+    rewards: np.ndarray,
+    lengths: np.ndarray,
+    is_demonstration: np.ndarray,
+    acting: np.ndarray,
+    n: int,
+    longest: int,
+    values: list[np.ndarray] | None = None,
+    baseline: float = 0.0,
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Return advantages per token and scales [B] of the trajectories a row compares, where a step is one question.
+
+    ``acting`` [B] are those the row acts on, ``longest`` is L.
+    """
+    groups = RolloutGroups(
+        rewards, np.zeros(len(rewards), dtype=int), is_demonstration, lengths, values=values, baseline=baseline
+    )
+    counts = StepCounts(
+        prompts=1, rollouts_per_prompt=n, max_response_tokens=longest, sequences=int(acting.sum()),
+        tokens=int(lengths[acting].sum()), pooled_tokens=int(lengths.sum()),
+    )  # fmt: skip
+    return advantages(row, groups), trajectory_scales(row.aggregation, lengths, counts)
+
+
+def _kept(row: Row, experiment: Experiment, draws: Draws, before: Tensor, per_token: Tensor) -> Tensor:
+    """Return what a mask over the batch lets through, [S n, L]."""
     space = experiment.policy.space
-    before = token_logprobs(experiment.policy, experiment.old_parameters).detach()
     keep = np.ones(per_token.shape)
     names = [str(sample) for sample in range(draws.rollouts.shape[1])]
     for step, group in enumerate(draws.rollouts.tolist()):
@@ -245,4 +342,4 @@ def _kept(row: Row, experiment: Experiment, draws: Draws, per_token: Tensor) -> 
         )  # fmt: skip
         for member, values in enumerate(kept):
             keep[step, member, : len(values)] = values
-    return torch.from_numpy(keep)
+    return torch.from_numpy(keep).flatten(0, 1)

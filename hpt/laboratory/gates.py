@@ -1,8 +1,8 @@
 """The gate as an estimator: which weights alpha(c), beta(c) of the two gradients have the least error, c of n right.
 
 A gate of Eq. 9 sees the number c of right rollouts and weighs the online gradient g_on with alpha(c), the SFT gradient
-g_off with beta(c). Over questions with their own success rates, the expected error of the sum is a quadratic form in
-the 2 (n + 1) weights, one 2 x 2 block per count:
+g_off with beta(c). Over questions with their success rates, the expected error of the sum is a quadratic form in the
+2 (n + 1) weights, one 2 x 2 block per count:
 
     E|alpha g_on + beta g_off - t|^2 = sum_c [ x_c' M_c x_c - 2 x_c' v_c ] + E|t|^2,     x_c = (alpha(c), beta(c))
 
@@ -11,19 +11,32 @@ So the best gate is x_c = M_c^-1 v_c, and any other is compared with it after it
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 import torch
 
 from hpt.config.settings import GateSettings
-from hpt.laboratory.experiment import Draws, Experiment, row_gradients
+from hpt.laboratory.errors import ADHERENCE, Size
+from hpt.laboratory.exact import Experiment
+from hpt.laboratory.experiment import Draws, make_experiment, row_gradients, sample_draws
 from hpt.methods.gate import feedback_coefficients
-from hpt.methods.methods import Component
 
 #: x_c of a gate, (alpha [n + 1], beta [n + 1]).
 Weights = tuple[np.ndarray, np.ndarray]
+#: The objectives a gate can serve: name -> (mu, whether the reward's part is log E[r]).
+OBJECTIVES = {
+    "expected reward": (0.0, False),
+    "log of expected reward": (0.0, True),
+    "Common Objective": (ADHERENCE, False),
+}
+#: The best gate there is, and the gates that are compared pair by pair.
+LEAST = "least error"
+COMPARED = ("switch at 0/{n}", "no gate: both always", "RL alone", "SFT alone", LEAST)
+RESAMPLES = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,57 +66,38 @@ class GateMoments:
         return len(self.share) - 1
 
 
-def gate_moments(
-    experiment: Experiment,
-    draws: Draws,
-    online: Component | str = "dr_grpo",
-    offline: Component | str = "sft",
-    log_success: bool = False,
-) -> GateMoments:
-    """Return the moments of one question.
+def total(moments: Iterable[GateMoments]) -> GateMoments:
+    """Return the sum over questions: one learning rate and one gate for all of them."""
+    first, *others = moments
+    return sum(others, first)
 
-    Both gradients are sums over tokens (the normalisation ``per_prompt`` without its constants): a row's own token mean
-    would weigh a demonstration by its length.
 
-    Args:
-        experiment: the question.
-        draws: of it.
-        online, offline: rows that act on rollouts and on the demonstration.
-        log_success: take the gradient of log E[r] instead of E[r] as the reward's part of t, so that a question that is
-            hardly ever solved counts as much as one that is half solved.
+def gate_moments(experiment: Experiment, draws: Draws, log_success: bool = False) -> GateMoments:
+    """Return the moments of one question, with Dr. GRPO as the online row and SFT as the offline one.
+
+    Both gradients are sums over tokens (the normalisation ``per_prompt`` without its constants): a row's token mean
+    would weigh a demonstration by its length. With ``log_success`` the reward's part of t is the gradient of log E[r]
+    instead of E[r], so that a question that is hardly ever solved counts as much as one that is half solved.
     """
-    space = experiment.policy.space
-    target = experiment.true_gradient
+    target, n = experiment.true_gradient, experiment.rollouts
     if log_success:
         reward_part = replace(experiment, mu=0.0).true_gradient
         target = target + (1 / experiment.success - 1) * reward_part
-    on, off = (row_gradients(row, experiment, draws, aggregation="constant_length")[0] * space.length
-               for row in (online, offline))  # fmt: skip
+    on, off = (row_gradients(row, experiment, draws, aggregation="constant_length")[0] * experiment.policy.space.length
+               for row in ("dr_grpo", "sft"))  # fmt: skip
     correct = experiment.question.reward[draws.rollouts].sum(1).long().numpy()
-    return moments_of(on, off, correct, draws.weights, target, experiment.rollouts)
-
-
-def moments_of(
-    on: torch.Tensor, off: torch.Tensor, correct: np.ndarray, weights: torch.Tensor, target: torch.Tensor, n: int
-) -> GateMoments:
-    """Return the moments from gradients [S, D] of both kinds, the counts [S], weights [S] and t [D]."""
     products = torch.stack([(on * on).sum(1), (on * off).sum(1), (off * off).sum(1), on @ target, off @ target], 1)
-    weighted = (products * weights[:, None]).numpy()
     sums = np.zeros((n + 1, 5))
-    np.add.at(sums, correct, weighted)
-    share = np.bincount(correct, weights=weights.numpy(), minlength=n + 1)
-    second = sums[:, [[0, 1], [1, 2]]]
-    return GateMoments(second, sums[:, 3:], float(target @ target), share)
+    np.add.at(sums, correct, (products * draws.weights[:, None]).numpy())
+    share = np.bincount(correct, weights=draws.weights.numpy(), minlength=n + 1)
+    return GateMoments(sums[:, [[0, 1], [1, 2]]], sums[:, 3:], float(target @ target), share)
 
 
 def gate_error(moments: GateMoments, weights: Weights, tuned: bool = True) -> float:
-    """Return E|alpha g_on + beta g_off - t|^2 / E|t|^2 of a gate.
+    """Return E|alpha g_on + beta g_off - t|^2 / E|t|^2 of a gate, given at every count.
 
-    Args:
-        moments: of the questions.
-        weights: the gate at every count.
-        tuned: multiply alpha and beta each by its best constant (the coefficients and learning rate that training
-            tunes); False takes the weights as they are.
+    ``tuned`` multiplies alpha and beta each by its best constant (the coefficients and learning rate that training
+    tunes); False takes the weights as they are.
     """
     x = np.stack(weights, 1)
     second = np.einsum("ci,cij,cj->ij", x, moments.second, x)
@@ -113,12 +107,12 @@ def gate_error(moments: GateMoments, weights: Weights, tuned: bool = True) -> fl
 
 
 def best_gate(moments: GateMoments) -> Weights:
-    """Return the gate of least error, (alpha [n + 1], beta [n + 1]), both at least 0.
+    """Return the gate of least error, both weights at least 0.
 
     alpha is 0 where the online gradient is nothing whatever its weight (all right, all wrong).
     """
-    solved = [_nonnegative_solution(second, cross) for second, cross in zip(moments.second, moments.cross, strict=True)]
-    return np.array([weights[0] for weights in solved]), np.array([weights[1] for weights in solved])
+    solved = np.array([_nonnegative_solution(*block) for block in zip(moments.second, moments.cross, strict=True)])
+    return solved[:, 0], solved[:, 1]
 
 
 def _nonnegative_solution(second: np.ndarray, cross: np.ndarray) -> np.ndarray:
@@ -135,25 +129,71 @@ def _nonnegative_solution(second: np.ndarray, cross: np.ndarray) -> np.ndarray:
 
 
 def gate_weights(settings: GateSettings, n: int) -> Weights:
-    """Return (alpha, beta) of one of the package's gates, or of your own, at every count 0..n."""
+    """Return (alpha, beta) of one of the package's gates, or of a user's, at every count 0..n."""
     return feedback_coefficients(settings, np.arange(n + 1), n)
 
 
-def smooth_gates(n: int, slopes: Iterable[float] = (5.0, 20.0)) -> dict[str, Weights]:
+def smooth_gates(n: int) -> dict[str, Weights]:
     """Return named gates to compare: Eq. 10 at every threshold, smooth ones, and none at all."""
-    gates = {f"switch at {count}/{n}": gate_weights(GateSettings(kind="switch", count=count), n) for count in range(n)}
-    gates["linear"] = gate_weights(GateSettings(kind="linear"), n)
-    for slope in slopes:
-        for count in (0, n // 4):
-            settings = GateSettings(kind="sigmoid", count=count, slope=slope)
-            gates[f"sigmoid at {count}/{n}, slope {slope:g}"] = gate_weights(settings, n)
-    gates["no gate: both always"] = gate_weights(GateSettings(kind="constant", alpha=1.0, beta=1.0), n)
-    gates["RL alone"] = gate_weights(GateSettings(kind="constant", alpha=1.0, beta=0.0), n)
-    gates["SFT alone"] = gate_weights(GateSettings(kind="constant", alpha=0.0, beta=1.0), n)
-    return gates
+    settings = {f"switch at {count}/{n}": GateSettings(kind="switch", count=count) for count in range(n)}
+    settings["linear"] = GateSettings(kind="linear")
+    for slope, count in itertools.product((5.0, 20.0), (0, n // 4)):
+        settings[f"sigmoid at {count}/{n}, slope {slope:g}"] = GateSettings(kind="sigmoid", count=count, slope=slope)
+    for name, alpha, beta in (("no gate: both always", 1.0, 1.0), ("RL alone", 1.0, 0.0), ("SFT alone", 0.0, 1.0)):
+        settings[name] = GateSettings(kind="constant", alpha=alpha, beta=beta)
+    return {name: gate_weights(gate, n) for name, gate in settings.items()}
 
 
-def total(moments: Iterable[GateMoments]) -> GateMoments:
-    """Return the sum over questions: one learning rate and one gate for all of them."""
-    first, *others = list(moments)
-    return sum(others, first)
+def gate_table(
+    size: Size, n: int = 8, seed: int = 0, more: Mapping[str, Weights] | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Return the error of every gate, the gate of least error, and gates against each other, for each of `OBJECTIVES`.
+
+    Args:
+        size: how much is measured; ``2 questions`` success rates are used, even over 0.02 to 0.98.
+        n: rollouts per question.
+        seed: of questions and draws.
+        more: further gates by name.
+
+    Returns:
+        errors: objective, gate, error with ``low`` and ``high`` (95 %, resampling questions), the best gate among them.
+        weights: objective, correct (count), alpha, beta (of the best gate), share (how often the count occurs).
+        differences: objective, gate, against, difference (error of ``against`` minus that of ``gate``) with ``low`` and
+            ``high``, of every pair of `COMPARED`, on the same resamples.
+    """
+    errors, weights, differences = [], [], []
+    for objective, (mu, log_success) in OBJECTIVES.items():
+        parts = []
+        for index, rate in enumerate(np.linspace(0.02, 0.98, 2 * size.questions)):
+            experiment = make_experiment(seed + index, success=float(rate), mu=mu, distance=0.5, rollouts=n)
+            draws = sample_draws(experiment, size.draws, seed + 2000 + index)
+            parts.append(gate_moments(experiment, draws, log_success))
+        found = _resampled_errors(parts, seed, more or {})
+        for gate, values in found.items():
+            errors.append({"objective": objective, "gate": gate, **_with_interval("error", values)})
+        for gate, against in itertools.permutations((name.format(n=n) for name in COMPARED), 2):
+            line = _with_interval("difference", found[against] - found[gate])
+            differences.append({"objective": objective, "gate": gate, "against": against, **line})
+        whole = total(parts)
+        alpha, beta = best_gate(whole)
+        share = whole.share / whole.share.sum()
+        best = {"objective": objective, "correct": np.arange(n + 1), "alpha": alpha, "beta": beta, "share": share}
+        weights.append(pd.DataFrame(best))
+    return pd.DataFrame(errors), pd.concat(weights, ignore_index=True), pd.DataFrame(differences)
+
+
+def _resampled_errors(parts: Sequence[GateMoments], seed: int, more: Mapping[str, Weights]) -> dict[str, np.ndarray]:
+    """Return gate -> its error on all questions, then on every resample of them, each time tuned anew."""
+    generator = np.random.default_rng(seed)
+    chosen = [generator.integers(0, len(parts), len(parts)) for _ in range(RESAMPLES)]
+    sums = [total(parts), *(total(parts[i] for i in places) for places in chosen)]
+    found = {
+        name: np.array([gate_error(moments, weights) for moments in sums])
+        for name, weights in {**smooth_gates(parts[0].rollouts), **more}.items()
+    }
+    return found | {LEAST: np.array([gate_error(moments, best_gate(moments), tuned=False) for moments in sums])}
+
+
+def _with_interval(name: str, values: np.ndarray) -> dict[str, float]:
+    low, high = np.quantile(values[1:], [0.025, 0.975])
+    return {name: float(values[0]), "low": float(low), "high": float(high)}

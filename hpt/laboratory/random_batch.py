@@ -1,9 +1,12 @@
 """A tiny float64 policy and a random batch on which masks work on both sides.
 
-`hpt.laboratory.table1` compares every row with its textbook loss here, and so do `tests/equations`.
+`hpt.laboratory.table1` compares every row with its textbook loss here, and so do `tests/equations`;
+`hpt.laboratory.checker` checks a user's algorithm on it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -22,22 +25,24 @@ BASELINE = 0.3
 Policy = dict[str, Tensor]
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class World:
-    """Trajectories 0..15 are rollouts (4 questions x 4), 16..19 the demonstrations; rows ``offline`` act on these."""
+    """Trajectories of 4 questions, made as 16 rollouts, then 4 demonstrations, on which rows ``offline`` act."""
 
     policy: Policy
     old_policy: Policy
     frozen_policy: Policy
     tokens: list[Tensor]
-    question: list[int]
+    question: np.ndarray
     rewards: np.ndarray
     values: list[np.ndarray]
+    is_demonstration: np.ndarray
     offline: frozenset[str] = frozenset(OFFLINE)
 
-    def __post_init__(self) -> None:
-        self.is_demonstration = np.arange(len(self.tokens)) >= QUESTIONS * ROLLOUTS
-        self.lengths = np.array([len(tokens) for tokens in self.tokens])
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each trajectory."""
+        return np.array([len(tokens) for tokens in self.tokens])
 
     def logits(self, policy: Policy, index: int) -> Tensor:
         """[length, V]: a bigram network that also knows its question."""
@@ -50,24 +55,20 @@ class World:
         chosen = self.tokens[index][:, None]
         return torch.log_softmax(self.logits(policy, index), -1).gather(1, chosen).squeeze(1)
 
+    @cached_property
+    def old_logprobs(self) -> list[Tensor]:
+        """log pi_old of each trajectory's tokens [length]."""
+        return [self.logprobs(self.old_policy, i).detach() for i in range(len(self.tokens))]
+
+    @cached_property
+    def kl(self) -> list[Tensor]:
+        """log pi_old - log pi_frozen of each trajectory's tokens [length]."""
+        return [old - self.logprobs(self.frozen_policy, i).detach() for i, old in enumerate(self.old_logprobs)]
+
     def entropies(self, policy: Policy, index: int) -> Tensor:
         """Return the exact entropy at a trajectory's tokens [length], nats."""
         log_p = torch.log_softmax(self.logits(policy, index), -1)
         return -(log_p.exp() * log_p).sum(-1)
-
-
-def random_policy(generator: torch.Generator, near: Policy | None = None, noise: float = 0.4) -> Policy:
-    """Return random weights, or with ``near`` those weights disturbed by noise of this size."""
-    shapes = {
-        "embedding": (VOCABULARY, WIDTH),
-        "question": (QUESTIONS, WIDTH),
-        "output": (VOCABULARY, WIDTH),
-        "bias": (VOCABULARY,),
-    }
-    drawn = {name: torch.randn(shape, generator=generator, dtype=torch.float64) for name, shape in shapes.items()}
-    if near is None:
-        return {name: value.requires_grad_() for name, value in drawn.items()}
-    return {name: near[name].detach() + noise * value for name, value in drawn.items()}
 
 
 def make_world(seed: int) -> World:
@@ -77,41 +78,48 @@ def make_world(seed: int) -> World:
         >>> float(make_world(1).rewards.sum())
         9.0
     """
-    generator = torch.Generator().manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    policy = random_policy(generator)
-    old, frozen = random_policy(generator, policy), random_policy(generator, policy)
+    generator, rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
+    shapes = {
+        "embedding": (VOCABULARY, WIDTH),
+        "question": (QUESTIONS, WIDTH),
+        "output": (VOCABULARY, WIDTH),
+        "bias": (VOCABULARY,),
+    }
+
+    def drawn() -> Policy:
+        return {name: torch.randn(shape, generator=generator, dtype=torch.float64) for name, shape in shapes.items()}
+
+    policy = {name: value.requires_grad_() for name, value in drawn().items()}
+    old, frozen = ({name: policy[name].detach() + 0.4 * noise for name, noise in drawn().items()} for _ in range(2))
     trajectories = QUESTIONS * (ROLLOUTS + 1)
     lengths = rng.integers(2, LONGEST + 1, trajectories)
     tokens = [torch.from_numpy(rng.integers(0, VOCABULARY, length)) for length in lengths]
     rollout_rewards = rng.permutation([1, 0, 0, 0, 1, 1, 0, 0, 1, 1, 1, 0]).tolist() + [0, 0, 0, 0]
-    question = [i // ROLLOUTS for i in range(QUESTIONS * ROLLOUTS)] + list(range(QUESTIONS))
     values = [rng.normal(0.5, 0.3, length) for length in lengths]
-    return World(policy, old, frozen, tokens, question, np.array(rollout_rewards + [1, 1, 0, 1], float), values)
+    question = np.append(np.repeat(np.arange(QUESTIONS), ROLLOUTS), np.arange(QUESTIONS))
+    rewards = np.array(rollout_rewards + [1, 1, 0, 1], float)
+    is_demonstration = np.arange(trajectories) >= QUESTIONS * ROLLOUTS
+    return World(policy, old, frozen, tokens, question, rewards, values, is_demonstration)
 
 
-def textbook_of(world: World, policy: Policy | None = None, clipped: list[np.ndarray] | None = None) -> Textbook:
-    """Pad the world into what the papers' formulas are written in."""
+def textbook_of(world: World, row: Row | None = None, policy: Policy | None = None) -> Textbook:
+    """Pad the world into what the papers' formulas are written in; a row says which tokens its batch mask drops."""
     policy = world.policy if policy is None else policy
-    count = QUESTIONS * ROLLOUTS
+    count, everyone = QUESTIONS * ROLLOUTS, range(len(world.tokens))
 
-    def padded(streams: list[Tensor]) -> tuple[Tensor, Tensor]:
-        rows = [torch.nn.functional.pad(stream, (0, LONGEST - len(stream))) for stream in streams]
-        stacked = torch.stack(rows)
+    def padded(streams: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        stacked = torch.stack([torch.nn.functional.pad(stream, (0, LONGEST - len(stream))) for stream in streams])
         return stacked[:count].view(QUESTIONS, ROLLOUTS, LONGEST), stacked[count:]
 
-    everyone = range(len(world.tokens))
-    current = [world.logprobs(policy, i) for i in everyone]
-    old = [world.logprobs(world.old_policy, i).detach() for i in everyone]
-    frozen = [world.logprobs(world.frozen_policy, i).detach() for i in everyone]
-    logp, demo_logp = padded(current)
+    logp, demo_logp = padded([world.logprobs(policy, i) for i in everyone])
     mask, demo_mask = padded([torch.ones(length, dtype=torch.float64) for length in world.lengths])
     entropy, demo_entropy = padded([world.entropies(policy, i) for i in everyone])
-    selected = clipped or [np.zeros(length, dtype=bool) for length in world.lengths]
+    keep = kept_tokens(world, row) if row is not None else None
+    clipped = [~array for array in keep] if keep else [np.zeros(length, dtype=bool) for length in world.lengths]
     rewards = torch.from_numpy(world.rewards)
     return Textbook(
         logp=logp,
-        old=padded(old)[0],
+        old=padded(world.old_logprobs)[0],
         mask=mask,
         entropy=entropy,
         demo_logp=demo_logp,
@@ -119,9 +127,9 @@ def textbook_of(world: World, policy: Policy | None = None, clipped: list[np.nda
         demo_entropy=demo_entropy,
         reward=rewards[:count].view(QUESTIONS, ROLLOUTS),
         demo_reward=rewards[count:],
-        kl=padded([a - b for a, b in zip(old, frozen, strict=True)])[0],
+        kl=padded(world.kl)[0],
         values=padded([torch.from_numpy(values) for values in world.values])[0],
-        clipped=padded([torch.from_numpy(array) for array in selected])[0],
+        clipped=padded([torch.from_numpy(array) for array in clipped])[0],
         baseline=BASELINE,
         longest=LONGEST,
     )
@@ -135,17 +143,14 @@ def members(world: World, row: Row) -> tuple[np.ndarray, np.ndarray]:
 
 
 def row_advantages(world: World, row: Row) -> list[np.ndarray]:
-    """Per token of every trajectory of the world; zeros where the row does not look."""
-    _, compared = members(world, row)
-    index = np.flatnonzero(compared)
-    old = [world.logprobs(world.old_policy, i).detach().numpy() for i in index]
-    frozen = [world.logprobs(world.frozen_policy, i).detach().numpy() for i in index]
+    """Return the advantages of every token of every trajectory; zeros where the row does not compare."""
+    index = np.flatnonzero(members(world, row)[1])
     groups = RolloutGroups(
         rewards=world.rewards[index],
-        group=np.array(world.question)[index],
+        group=world.question[index],
         is_demonstration=world.is_demonstration[index],
         lengths=world.lengths[index],
-        kl=[a - b for a, b in zip(old, frozen, strict=True)],
+        kl=[world.kl[i].numpy() for i in index],
         values=[world.values[i] for i in index],
         baseline=BASELINE,
     )
@@ -155,17 +160,17 @@ def row_advantages(world: World, row: Row) -> list[np.ndarray]:
     return result
 
 
-def kept_tokens(world: World, row: Row, seed: int = 0) -> list[np.ndarray] | None:
-    """What a mask over the batch lets through; None for other rows."""
+def kept_tokens(world: World, row: Row) -> list[np.ndarray] | None:
+    """Return what a mask over the batch lets through; None for other rows."""
     if row.mask not in BATCH_MASKS:
         return None
     acting = np.flatnonzero(members(world, row)[0])
     per_token = row_advantages(world, row)
     kept = BATCH_MASKS[row.mask](
         row,
-        [world.logprobs(world.old_policy, i).detach().numpy() for i in acting],
+        [world.old_logprobs[i].numpy() for i in acting],
         [per_token[i] for i in acting],
-        seed=seed,
+        seed=0,
         step=3,
         problem_ids=[f"q{world.question[i]}" for i in acting],
         samples=[int(i) % ROLLOUTS for i in acting],
@@ -176,15 +181,11 @@ def kept_tokens(world: World, row: Row, seed: int = 0) -> list[np.ndarray] | Non
     return keep
 
 
-def streams_of(world: World, chosen: list[int], policy: Policy | None = None) -> TokenStreams:
-    """Flatten some trajectories of the world into one micro-batch."""
+def streams_of(world: World, chosen: Sequence[int] | None = None, policy: Policy | None = None) -> TokenStreams:
+    """Flatten some trajectories of the world, or all, into one micro-batch."""
     policy = world.policy if policy is None else policy
-    old = [
-        torch.zeros(int(world.lengths[i]), dtype=torch.float64)
-        if world.is_demonstration[i]
-        else world.logprobs(world.old_policy, i).detach()
-        for i in chosen
-    ]
+    chosen = list(range(len(world.tokens)) if chosen is None else chosen)
+    old = [world.old_logprobs[i] * float(not world.is_demonstration[i]) for i in chosen]  # a demonstration has none
     return TokenStreams(
         logprobs=torch.cat([world.logprobs(policy, i) for i in chosen]),
         entropies=torch.cat([world.entropies(policy, i) for i in chosen]),
@@ -207,8 +208,11 @@ def step_counts(world: World, row: Row) -> StepCounts:
     )
 
 
-def component_of(world: World, row: Row, chosen: list[int], rule: str | None = None, factor: float = 1.0) -> Component:
-    """The row on some trajectories of the world, scaled by counts of the whole world."""
+def component_of(
+    world: World, row: Row, chosen: Sequence[int] | None = None, rule: str | None = None, factor: float = 1.0
+) -> Component:
+    """Return the row on some trajectories of the world, or all, scaled by counts of the whole world."""
+    chosen = list(range(len(world.tokens)) if chosen is None else chosen)
     acting, _ = members(world, row)
     scales = trajectory_scales(rule or row.aggregation, world.lengths, step_counts(world, row)) * acting * factor
     per_token, keep = row_advantages(world, row), kept_tokens(world, row)
@@ -221,14 +225,12 @@ def component_of(world: World, row: Row, chosen: list[int], rule: str | None = N
     )
 
 
-def upge_gradient(world: World, rows: list[Row], splits: list[list[int]] | None = None) -> Tensor:
-    """Gradient of the package's loss over all parameters, flat; summed over micro-batches when ``splits`` are given."""
-    total = None
-    for chosen in splits or [list(range(len(world.tokens)))]:
+def upge_gradient(world: World, rows: Sequence[Row], splits: Sequence[Sequence[int]] | None = None) -> Tensor:
+    """Return the gradient of the package's loss over all parameters, flat; summed over micro-batches given."""
+    total = torch.zeros(sum(value.numel() for value in world.policy.values()), dtype=torch.float64)
+    for chosen in splits or [range(len(world.tokens))]:
         components = [component_of(world, row, chosen) for row in rows]
-        gradient = flat_gradient(upge_loss(streams_of(world, chosen), components).loss, world.policy)
-        total = gradient if total is None else total + gradient
-    assert total is not None
+        total = total + flat_gradient(upge_loss(streams_of(world, chosen), components).loss, world.policy)
     return total
 
 

@@ -1,60 +1,48 @@
-"""Table 1, alive: every row against its own paper's loss, and what the table's shorthand leaves out, as numbers.
+"""Table 1, alive: every row against its paper's loss, what the table's shorthand leaves out, and real tokens.
 
-Both are gradients of one tiny float64 policy on random batches on which masks are at work on both sides
-(`hpt.laboratory.random_batch`). The ten points at which the table simplifies are `READINGS`: the rows as a reader of
-the table would build them, and the rows as their papers have them.
+The first two are gradients of one tiny float64 policy on random batches on which masks are at work on both sides
+(`hpt.laboratory.random_batch`). The points at which the table simplifies are `READINGS`: the rows as a reader of the
+table would build them, and the rows as their papers have them. The tokens are of one group of answers that
+`hpt.laboratory.checkpoints` captured from a run.
 """
 
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
 from hpt.laboratory import random_batch, textbook
-from hpt.upge.estimator import ROWS, Row
-from hpt.upge.reference import trajectory_means
+from hpt.laboratory.experiment import OFFLINE
+from hpt.support.files import read_json
+from hpt.upge.advantage import RolloutGroups, advantages
+from hpt.upge.estimator import ROWS, Row, unified_weights
+from hpt.upge.reference import DENOMINATORS, trajectory_means
 from hpt.upge.row import TokenStreams
+from hpt.upge.stabilization import MASKS
 
+GROUP = Path(__file__).with_name("group.json")
+
+PARTS = ("mask", "denominator", "advantage", "aggregation", "trajectory_coefficient", "source")
 #: Batches of these seeds have ratios beyond both bounds with advantages of both signs.
 SEEDS = (1, 2, 4)
 #: Clip-Cov drops two tokens of ten thousand; of a hundred it has to drop more for its mask to show.
 _SHOWN = {"clip_cov": {"clip_cov_share": 0.2, "clip_cov_low": 0.01, "clip_cov_high": 3.0}}
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """A row and its paper's loss: the largest difference of the two gradients, relative to the largest entry."""
-
-    row: Row
-    loss: str
-    largest_difference: float
-
-
-@dataclass(frozen=True)
-class Reading:
+class Reading(NamedTuple):
     """A point at which Table 1 or the text simplifies."""
 
-    name: str
+    point: str
     printed: str
     used: str
     rows_printed: tuple[Row, ...]
     rows_used: tuple[Row, ...]
-
-
-@dataclass(frozen=True)
-class Gap:
-    """What a reading costs: |printed - used| / |used|, the angle between the two gradients (degrees), |printed|/|used|.
-
-    All are means over the batches.
-    """
-
-    reading: Reading
-    difference: float
-    angle_degrees: float
-    length_ratio: float
 
 
 def symmetric_indicator(row: Row, streams: TokenStreams, advantages: Tensor) -> Tensor:
@@ -100,47 +88,150 @@ READINGS = (
 )  # fmt: skip
 
 
-def agreements(seeds: Sequence[int] = SEEDS) -> list[Agreement]:
+def agreements(seeds: Sequence[int] = SEEDS) -> pd.DataFrame:
     """Return, for every row of the package, how far its gradient is from autograd of its textbook loss.
 
+    A line per row with its name (``row``), parts and source, the loss, and the largest difference of the two gradients,
+    relative to the largest entry.
+
     Example:
-        >>> all(own.largest_difference < 1e-10 for own in agreements([1]))
+        >>> bool((agreements([1])["largest_difference"] < 1e-10).all())
         True
     """
-    found = []
+    lines = []
     for name, printed in ROWS.items():
         row, loss = printed.with_parameters(**_SHOWN.get(name, {})), getattr(textbook, name)
         largest = 0.0
         for seed in seeds:
             batch = random_batch.make_world(seed)
-            keep = random_batch.kept_tokens(batch, row)
-            clipped = None if keep is None else [~token_mask for token_mask in keep]
-            expected = random_batch.flat_gradient(loss(random_batch.textbook_of(batch, clipped=clipped)), batch.policy)
+            expected = random_batch.flat_gradient(loss(random_batch.textbook_of(batch, row)), batch.policy)
             difference = random_batch.relative_difference(random_batch.upge_gradient(batch, [row]), expected)
             largest = float(np.maximum(largest, difference))  # not max(): it would drop a nan
-        found.append(Agreement(printed, (inspect.getdoc(loss) or "").splitlines()[0], largest))
-    return found
+        parts = {part: getattr(printed, part) for part in PARTS}
+        title = (inspect.getdoc(loss) or "").splitlines()[0]
+        lines.append({"row": name, **parts, "loss": title, "largest_difference": largest})
+    return pd.DataFrame(lines)
 
 
-def reading_gaps(seeds: Sequence[int] = SEEDS) -> list[Gap]:
-    """Return what each reading of `READINGS` does to the gradient.
+def reading_gaps(seeds: Sequence[int] = SEEDS) -> pd.DataFrame:
+    """Return what each of `READINGS` does to the gradient, means over the batches.
+
+    A line per point: as printed, as used, ``relative_difference`` |printed - used| / |used|, the angle between the two
+    gradients and ``length_ratio`` |printed| / |used|.
 
     Example:
-        >>> round(next(own for own in reading_gaps([1]) if own.reading.name == "GRPO").length_ratio) > 1
+        >>> float(reading_gaps([1]).set_index("point").loc["GRPO", "length_ratio"]) > 1
         True
     """
-    gaps = []
+    lines = []
     for reading in READINGS:
         numbers = []
         for seed in seeds:
             batch = random_batch.make_world(seed)
-            printed, used = (
-                random_batch.upge_gradient(batch, list(rows)) for rows in (reading.rows_printed, reading.rows_used)
-            )
+            printed, used = (random_batch.upge_gradient(batch, rows) for rows in
+                             (reading.rows_printed, reading.rows_used))  # fmt: skip
             cosine = float(torch.nn.functional.cosine_similarity(printed, used, dim=0).clamp(-1, 1))
             size = float(used.norm())
             numbers.append(
                 (float((printed - used).norm()) / size, np.degrees(np.arccos(cosine)), float(printed.norm()) / size)
             )
-        gaps.append(Gap(reading, *map(float, np.mean(numbers, axis=0))))
-    return gaps
+        lines.append((reading.point, reading.printed, reading.used, *np.mean(numbers, axis=0)))
+    columns = ["point", "printed", "used", "relative_difference", "angle_degrees", "length_ratio"]
+    return pd.DataFrame(lines, columns=columns)
+
+
+# The tokens of a real group
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """The answers to one question, sampled after ``step`` steps of ``run``; the demonstration last.
+
+    Attributes:
+        question, answer: as the model saw and as the verifier wants it.
+        tokens: text of every response token, per trajectory.
+        old_logprobs, logprobs: [len] float64 of the policy that sampled and of the policy one update later;
+            ``old_logprobs`` are zeros for the demonstration.
+        rewards: [B]; is_demonstration: [B].
+    """
+
+    question: str
+    answer: str
+    run: str
+    step: int
+    tokens: list[list[str]]
+    old_logprobs: list[np.ndarray]
+    logprobs: list[np.ndarray]
+    rewards: np.ndarray
+    is_demonstration: np.ndarray
+
+
+def load_group(path: Path = GROUP) -> Group:
+    """Return the group in the package, or another.
+
+    Example:
+        >>> group = load_group()
+        >>> int(group.is_demonstration.sum()), len(group.tokens) == len(group.rewards)
+        (1, True)
+    """
+    content = read_json(path)
+    trajectories = content["trajectories"]
+    return Group(
+        question=content["question"],
+        answer=content["answer"],
+        run=content["run"],
+        step=content["step"],
+        tokens=[one["tokens"] for one in trajectories],
+        old_logprobs=[np.array(one["old_logprobs"]) for one in trajectories],
+        logprobs=[np.array(one["logprobs"]) for one in trajectories],
+        rewards=np.array([one["reward"] for one in trajectories]),
+        is_demonstration=np.array([one["is_demonstration"] for one in trajectories]),
+    )
+
+
+def token_parts(group: Group, row: Row) -> pd.DataFrame:
+    """Return mask, 1/pi_ref, advantage and weight of every token of a group on which a row acts (Eq. 6).
+
+    A row of Table 1's offline half acts on the demonstration, every other on the rollouts; a row whose mask is drawn
+    over a whole batch (Clip-Cov) has no meaning on one group. ``weight`` = mask x advantage x pi / pi_ref is the factor
+    of grad log pi.
+
+    Example:
+        >>> found = token_parts(load_group(), ROWS["sft"])
+        >>> found["trajectory"].unique().tolist(), found["weight"].unique().tolist()
+        ([8], [1.0])
+    """
+    acts = group.is_demonstration if row.name in OFFLINE else ~group.is_demonstration
+    compared = np.ones_like(acts) if row.name in OFFLINE and row.advantage == "group" else acts
+    seen, lengths = np.flatnonzero(compared), np.array([len(tokens) for tokens in group.tokens])
+    groups = RolloutGroups(
+        rewards=group.rewards[seen],
+        group=np.zeros(len(seen), dtype=int),
+        is_demonstration=group.is_demonstration[seen],
+        lengths=lengths[seen],
+        kl=[np.zeros(lengths[i]) for i in seen],
+    )
+    per_token = dict(zip(seen, advantages(row, groups), strict=True))
+    index = np.flatnonzero(acts)
+    size = lengths[index]
+    streams = TokenStreams(
+        logprobs=torch.from_numpy(np.concatenate([group.logprobs[i] for i in index])),
+        entropies=torch.zeros(int(size.sum()), dtype=torch.float64),
+        old_logprobs=torch.from_numpy(np.concatenate([group.old_logprobs[i] for i in index])),
+        trajectory=torch.repeat_interleave(torch.arange(len(index)), torch.from_numpy(size)),
+        trajectories=len(index),
+    )
+    advantage = torch.from_numpy(np.concatenate([per_token[i] for i in index]))
+    return pd.DataFrame(
+        {
+            "row": row.name,
+            "trajectory": np.repeat(index, size),
+            "reward": np.repeat(group.rewards[index], size),
+            "position": np.concatenate([np.arange(length) for length in size]),
+            "token": [token for i in index for token in group.tokens[i]],
+            "mask": MASKS[row.mask](row, streams, advantage),
+            "inverse_denominator": (-DENOMINATORS[row.denominator](row, streams, advantage)).exp(),
+            "advantage": advantage,
+            "weight": unified_weights(row, streams, advantage),
+        }
+    )

@@ -1,4 +1,4 @@
-"""Every loss as its own paper writes it, for autograd to differentiate; nothing here comes from the estimator.
+"""Every loss as its paper writes it, for autograd to differentiate; nothing here comes from the estimator.
 
 Rollouts are padded, [Q, n, L] for Q questions with n rollouts of at most L tokens, demonstrations [Q, L]. All losses
 are to be minimised. `stop` is the papers' stop-gradient.

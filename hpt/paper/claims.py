@@ -4,7 +4,7 @@ A small model says nothing about the level of a large one, so "reproduced" is a 
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from hpt.evaluation.intervals import Decision, Interval, seed_mean
@@ -29,25 +29,25 @@ class ClaimVerdict(StrEnum):
 
 @dataclass(frozen=True)
 class ClaimResult:
-    """The verdict on a claim, with what it rests on.
+    """The verdict on a claim, with the numbers behind it.
 
     Attributes:
         claim_id: id of the claim.
         verdict: one of `ClaimVerdict`.
-        effect: mean over seeds, None where not testable; of a claim without runs the test's own.
+        explanation: the numbers, or what is missing.
+        effect: mean over seeds, None where not testable; of a claim without runs the test's effect.
         interval: Student's t of the effect over seeds; None where not testable, for one seed, or where exact.
         unit: of effect and interval.
         per_seed: effect of every seed.
-        explanation: the numbers, or what is missing.
     """
 
     claim_id: str
     verdict: ClaimVerdict
-    effect: float | None
-    interval: Interval | None
-    unit: str
-    per_seed: dict[int, float]
     explanation: str
+    effect: float | None = None
+    interval: Interval | None = None
+    unit: str = ""
+    per_seed: dict[int, float] = field(default_factory=dict)
 
 
 def judge(claim: Claim, records: ClaimRecords) -> ClaimResult:
@@ -61,41 +61,31 @@ def judge(claim: Claim, records: ClaimRecords) -> ClaimResult:
         >>> judge(claim_named("figure6-weak-offline-ratio"), ClaimRecords("mini", {})).verdict.value
         'not testable here'
     """
-    test = TESTS[claim.test]
-    if not claim.methods:
-        return _judge_without_runs(claim, records)
     try:
-        if records.scale in NUMBERS_WITHOUT_MEANING:
-            raise NotTestable(f"scale {records.scale} exists for tests; its numbers mean nothing")
-        seeds = records.with_methods(*claim.methods)
-        if not seeds:
-            raise NotTestable("no seed has runs of " + " and ".join(claim.methods))
-        finding = test(replace(records, seeds=seeds), **claim.parameters)
-        if not all(math.isfinite(value) for value in finding.per_seed.values()):
-            raise NotTestable("the records give no number: " + finding.explanation)
+        if claim.methods:
+            return _judge_runs(claim, records)
+        found = TESTS[claim.test](records, **claim.parameters)
     except NotTestable as reason:
-        return ClaimResult(claim.id, ClaimVerdict.not_testable, None, None, "", {}, str(reason))
+        return ClaimResult(claim.id, ClaimVerdict.not_testable, str(reason))
+    verdict = _verdict(found.decision, "")
+    return ClaimResult(claim.id, verdict, found.explanation, found.effect, found.interval, found.unit)
+
+
+def _judge_runs(claim: Claim, records: ClaimRecords) -> ClaimResult:
+    if records.scale in NUMBERS_WITHOUT_MEANING:
+        raise NotTestable(f"scale {records.scale} exists for tests; its numbers mean nothing")
+    seeds = records.with_methods(*claim.methods)
+    if not seeds:
+        raise NotTestable("no seed has runs of " + " and ".join(claim.methods))
+    found = TESTS[claim.test](replace(records, seeds=seeds), **claim.parameters)
+    if not all(math.isfinite(value) for value in found.per_seed.values()):
+        raise NotTestable("the records give no number: " + found.explanation)
     incomplete = sorted(set(records.seeds) - set(seeds))
     note = f" Left out, a run is missing: seeds {incomplete}." if incomplete else ""
-    over_seeds = seed_mean(list(finding.per_seed.values()))
-    return ClaimResult(
-        claim.id,
-        _verdict(finding.decision, records.scale),
-        over_seeds.mean,
-        over_seeds.interval if over_seeds.interval.known else None,
-        finding.unit,
-        finding.per_seed,
-        finding.explanation + note,
-    )
-
-
-def _judge_without_runs(claim: Claim, records: ClaimRecords) -> ClaimResult:
-    try:
-        finding = TESTS[claim.test](records, **claim.parameters)
-    except NotTestable as reason:
-        return ClaimResult(claim.id, ClaimVerdict.not_testable, None, None, "", {}, str(reason))
-    verdict = _verdict(finding.decision, "")
-    return ClaimResult(claim.id, verdict, finding.effect, finding.interval, finding.unit, {}, finding.explanation)
+    mean = seed_mean(list(found.per_seed.values()))
+    interval = mean.interval if mean.interval.known else None
+    verdict, explanation = _verdict(found.decision, records.scale), found.explanation + note
+    return ClaimResult(claim.id, verdict, explanation, mean.mean, interval, found.unit, found.per_seed)
 
 
 def _verdict(decision: Decision, scale: str) -> ClaimVerdict:

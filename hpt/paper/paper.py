@@ -5,27 +5,23 @@ prints or by the method's name in this package.
 """
 
 import json
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any
 
 import pandas as pd
+from pydantic import BaseModel
 
 #: Artefacts that the paper does not have -> its tables that print the numbers they are about.
 PRINTED_IN = {"grpo_gains": ("table2", "table3")}
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A sentence of the paper with the test that decides it.
+class Claim(BaseModel, frozen=True):
+    """A sentence of the paper, quoted from a section, with the test that decides it.
 
     Attributes:
-        id: names the claim in reports.
-        section: of the paper, where the sentence stands.
         artefact: the table or figure it is about.
         policy: base whose runs it is tested on; empty where no run is needed.
-        sentence: quoted from the paper.
         reading: what the sentence is taken to mean, thresholds included; fixed before any run it is applied to.
         methods: arms it needs runs of (`hpt.runs.catalogue.Arm`): by name on its base, or ``name@base`` on another;
             none where it is decided on tables made without a run.
@@ -55,11 +51,10 @@ def paper_data() -> dict[str, Any]:
 
 
 def paper_table(table: str) -> pd.DataFrame:
-    """Return a table as printed.
+    """Return a table as printed, in percent (Table 4: problems and percent), one row per printed row.
 
-    Returns:
-        One row per printed row: row (label), method (name of an arm here, or None), policy, starred (copied by the
-        authors from another paper), then the printed columns; values in percent (Table 4: problems and percent).
+    Columns: row (label), method (name of an arm here, or None), policy, starred (copied by the authors from another
+    paper), then the printed ones.
 
     Example:
         >>> paper_table("table6")[["row", "Avg"]].values.tolist()
@@ -74,11 +69,8 @@ def paper_table(table: str) -> pd.DataFrame:
 def paper_value(table: str, row: str, column: str, policy: str | None = None) -> float | None:
     """Return one printed number, or None where the paper has none.
 
-    Args:
-        table: ``table2`` to ``table6``, or an artefact of `PRINTED_IN`.
-        row: printed label, or a method's name in this package.
-        column: benchmark or average.
-        policy: ``weak``, ``strong`` or ``llama``; needed where a table has the row for several (Table 3).
+    A row goes by its printed label or by the method's name in this package; ``policy`` (``weak``, ``strong``,
+    ``llama``) is needed where a table has the row for several (Table 3).
 
     Example:
         >>> paper_value("table3", "hpt", "Avg", policy="weak"), paper_value("table3", "srft", "Avg")
@@ -127,18 +119,6 @@ def base_title(policy: str) -> str:
     return f"{policy} base (stands for {names[0]})" if names else f"base {policy}"
 
 
-def paper_figure(figure: str) -> dict[str, Any]:
-    """Return what a figure of the paper shows: title, section, policy, axes with units, panels, series, estimate.
-
-    The paper prints no values of its curves.
-
-    Example:
-        >>> paper_figure("figure6")["y"]
-        'offline data ratio (share)'
-    """
-    return dict(paper_data()["figures"][figure])
-
-
 @cache
 def claims() -> tuple[Claim, ...]:
     """Return every claim, in the order of the paper.
@@ -150,37 +130,17 @@ def claims() -> tuple[Claim, ...]:
         >>> [claim.id for claim in claims()][:2]
         ['section2-sft-and-rl-do-not-conflict', 'section2-sft-and-rl-do-not-conflict-strong-base']
     """
-
-    def lists_as_tuples(row: dict[str, Any]) -> dict[str, Any]:
-        evidence = [tuple(pair) for pair in row.get("evidence", [])]
-        return row | {"methods": tuple(row["methods"]), "records": tuple(row["records"]), "evidence": tuple(evidence)}
-
-    return tuple(Claim(**lists_as_tuples(row)) for row in claim_rows(paper_data()))
-
-
-def claim_rows(data: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the claims of a file like ``paper.json`` as it has them, each entry of several filled in.
-
-    Example:
-        >>> claim_rows({"claims": [{"id": "above-{name}", "each": [{"name": "sft"}, {"name": "grpo"}]}]})
-        [{'id': 'above-sft'}, {'id': 'above-grpo'}]
-    """
-    entries = [({key: value for key, value in row.items() if key != "each"}, row.get("each", [{}]))
-               for row in data["claims"]]  # fmt: skip
-    return [_filled(entry, words) for entry, several in entries for words in several]
-
-
-def _filled(value: Any, words: dict[str, str]) -> Any:
-    """Return a value with the names in braces replaced, in every text it holds."""
-    if isinstance(value, str):
-        for name, word in words.items():
-            value = value.replace(f"{{{name}}}", word)
-        return value
-    if isinstance(value, dict):
-        return {key: _filled(part, words) for key, part in value.items()}
-    return [_filled(part, words) for part in value] if isinstance(value, list) else value
+    found = []
+    for entry in paper_data()["claims"]:
+        text = json.dumps({key: value for key, value in entry.items() if key != "each"})
+        for words in entry.get("each", [{}]):
+            filled = text
+            for name, word in words.items():
+                filled = filled.replace(f"{{{name}}}", json.dumps(word)[1:-1])
+            found.append(Claim.model_validate_json(filled))
+    return tuple(found)
 
 
 def claim_named(claim_id: str) -> Claim:
     """Return a claim by its id."""
-    return {claim.id: claim for claim in claims()}[claim_id]
+    return next(claim for claim in claims() if claim.id == claim_id)

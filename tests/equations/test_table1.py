@@ -50,9 +50,7 @@ CASES = [
 
 
 def textbook_gradient(w: world.World, row: Row, loss: Loss) -> Tensor:
-    keep = world.kept_tokens(w, row)
-    clipped = None if keep is None else [~array for array in keep]
-    return world.flat_gradient(loss(world.textbook_of(w, clipped=clipped)), w.policy)
+    return world.flat_gradient(loss(world.textbook_of(w, row)), w.policy)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -69,8 +67,7 @@ def test_gradient_is_that_of_the_papers_loss(row: Row, loss: Loss, seed: int) ->
 def test_masks_and_bounds_are_at_work_on_both_sides(name: str, seed: int) -> None:
     """The comparison above would be empty on a batch on which no ratio leaves the trust region."""
     w = world.make_world(seed)
-    everyone = list(range(len(w.tokens)))
-    streams, component = world.streams_of(w, everyone), world.component_of(w, ROWS[name], everyone)
+    streams, component = world.streams_of(w), world.component_of(w, ROWS[name])
     log_ratio = streams.logprobs.detach() - streams.old_logprobs
     ratio = (reference.sequence_log_ratio(streams) if name == "gspo" else log_ratio).exp()
     ratio, signal = ratio[component.scales != 0], component.advantages[component.scales != 0]
@@ -86,8 +83,7 @@ def test_masks_and_bounds_are_at_work_on_both_sides(name: str, seed: int) -> Non
 def test_gradient_is_literally_equation_6(row: Row, loss: Loss) -> None:
     """mask * advantage / pi_ref * grad pi, differentiating the probability itself as Table 1 prints it."""
     w = world.make_world(SEEDS[1])
-    everyone = list(range(len(w.tokens)))
-    streams, component = world.streams_of(w, everyone), world.component_of(w, row, everyone)
+    streams, component = world.streams_of(w), world.component_of(w, row)
     mask = stabilization.MASKS[row.mask](row, streams, component.advantages)
     mask = mask if component.keep is None else mask * component.keep
     denominator = reference.DENOMINATORS[row.denominator](row, streams, component.advantages).exp()

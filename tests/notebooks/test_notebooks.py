@@ -13,7 +13,7 @@ import pandas as pd
 import papermill
 import pytest
 
-from hpt.laboratory.sweeps import DIALS, SITUATIONS
+from hpt.laboratory.errors import DIALS, SITUATIONS
 from hpt.paper.paper import claims
 from hpt.reports import Study, begin
 from hpt.reports.notebooks import COMMON, project_path, read_parameters

@@ -1,46 +1,26 @@
-"""The tests that decide claims: pure functions from the records of several seeds to a finding.
+"""The tests that decide claims: pure functions from the records of several seeds to an outcome.
 
-One module per kind of record: scores of the evaluations, curves over training, what happens to single questions, what
-training costs, and what the laboratory measures without a run. `TESTS` names them all; ``paper.json`` says which claim
-uses which, with its thresholds. Every test raises `NotTestable` where the records lack what it reads.
+`TESTS` names them all; ``paper.json`` says which claim uses which, with its thresholds. Every test raises `NotTestable`
+where the records lack what it reads.
 """
 
 from collections.abc import Callable
 
-from hpt.paper.claim_tests.costs import costs_less, rollouts_left_out_when_switched
-from hpt.paper.claim_tests.curves import (
-    ends_above_start,
-    falls_and_settles,
-    mean_above,
-    rises_and_stays,
-    series_above,
-    stays_above_longer,
-    validation_above,
-    validation_improves,
-)
-from hpt.paper.claim_tests.exclusive import exclusive_gains_grow, exclusive_losses_small, exclusive_net_gain
-from hpt.paper.claim_tests.laboratory import TESTS as _WITHOUT_RUNS
-from hpt.paper.claim_tests.questions import map_dominance, more_rows_at_zero, rows_at_zero
-from hpt.paper.claim_tests.records import MIN_STEPS, ClaimRecords, Finding, NotTestable, RunFrames
-from hpt.paper.claim_tests.scores import (
-    average_above,
-    average_highest,
-    best_on_most_sets,
-    gains_more,
-    pass_at_k_above,
-    pass_at_k_highest,
-)
+from hpt.paper.claim_tests import laboratory, runs
+from hpt.paper.claim_tests.records import ClaimRecords, NotTestable, Outcome, RunFrames
 
-__all__ = ["MIN_STEPS", "TESTS", "ClaimRecords", "Finding", "NotTestable", "RunFrames"]
+__all__ = ["TESTS", "ClaimRecords", "NotTestable", "Outcome", "RunFrames"]
 
-TESTS: dict[str, Callable[..., Finding]] = {
+TESTS: dict[str, Callable[..., Outcome]] = {
     test.__name__: test
     for test in (
-        average_above, average_highest, gains_more, best_on_most_sets, pass_at_k_above, pass_at_k_highest,
-        exclusive_gains_grow, exclusive_losses_small, exclusive_net_gain,
-        series_above, mean_above, ends_above_start, falls_and_settles, rises_and_stays, stays_above_longer,
-        validation_above, validation_improves,
-        map_dominance, more_rows_at_zero, rows_at_zero, costs_less, rollouts_left_out_when_switched,
-        *_WITHOUT_RUNS,
+        runs.average_above, runs.average_highest, runs.gains_more, runs.best_on_most_sets, runs.pass_at_k_above,
+        runs.pass_at_k_highest, runs.exclusive_gains_grow, runs.exclusive_losses_small, runs.exclusive_net_gain,
+        runs.series_above, runs.mean_above, runs.ends_above_start, runs.falls_and_settles, runs.rises_and_stays,
+        runs.stays_above_longer, runs.validation_above, runs.validation_improves,
+        runs.map_dominance, runs.more_rows_at_zero, runs.rows_at_zero,
+        runs.costs_less, runs.rollouts_left_out_when_switched,
+        laboratory.rows_effective, laboratory.row_against_row, laboratory.rows_trade_off, laboratory.gate_better,
+        laboratory.terms_agree, laboratory.rows_agree,
     )
 }  # fmt: skip

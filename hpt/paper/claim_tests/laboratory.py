@@ -1,24 +1,24 @@
-"""Tests on the estimator laboratory's own numbers, where the truth is known and no run is needed (Sections 2.2, 2.3).
+"""Tests on the numbers of the laboratory, where the truth is known and no run is needed (Sections 2.2, 2.3).
 
 Their unit of chance is the question: every interval resamples questions, the same ones for all rows or gates compared,
 and none says anything about training seeds.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from hpt.evaluation.intervals import Decision, Interval
-from hpt.paper.claim_tests.records import ClaimRecords, Finding, NotTestable, both
+from hpt.paper.claim_tests.records import ClaimRecords, NotTestable, Outcome, both
 
 LEVEL, RESAMPLES = 0.95, 2000
 MIN_QUESTIONS = 6  # of fewer, resampling gives hardly more than the questions themselves
 OVER_QUESTIONS = "bootstrap over questions"
 
 
-def rows_effective(records: ClaimRecords, *, frame: str, situation: str) -> Finding:
+def rows_effective(records: ClaimRecords, *, frame: str, situation: str) -> Outcome:
     """Test that every row is an effective direction: E[g] . t > 0, t the true gradient of the objective.
 
     It holds when the 95 % interval of every row's cosine lies above 0. It fails as soon as one row's lies below 0, at a
@@ -36,12 +36,12 @@ def rows_effective(records: ClaimRecords, *, frame: str, situation: str) -> Find
     text = f"smallest of {len(rows)} rows: {worst}, {cosines[worst][0]:+.2f}"
     text += f"; against the true gradient: {', '.join(against)}" if against else ""
     text += f"; not told apart from 0: {', '.join(unclear)}" if unclear else ""
-    return Finding({}, "cosine", decision, f"{text}.", float(cosines[worst][0]), intervals[worst])
+    return Outcome({}, "cosine", decision, f"{text}.", float(cosines[worst][0]), intervals[worst])
 
 
 def row_against_row(
     records: ClaimRecords, *, frame: str, situation: str, quantity: str, row: str, other: str, times_at_least: float
-) -> Finding:
+) -> Outcome:
     """Test that one row has more of something than another, by at least a factor."""
     sums = _sums(records, frame, situation)
     this, against = (_resampled(sums, name, quantity) for name in (row, other))
@@ -52,10 +52,10 @@ def row_against_row(
     ratio = np.where(np.isnan(ratio), np.inf, ratio)
     interval = _interval(ratio[1:])
     text = f"{quantity}: {row} {this[0]:.3g}, {other} {against[0]:.3g}, {ratio[0]:.2f} times as much."
-    return Finding({}, "times", _decide(interval, times_at_least), text, float(ratio[0]), interval)
+    return Outcome({}, "times", _decide(interval, times_at_least), text, float(ratio[0]), interval)
 
 
-def rows_trade_off(records: ClaimRecords, *, frame: str, situation: str, bias: str, variance: str) -> Finding:
+def rows_trade_off(records: ClaimRecords, *, frame: str, situation: str, bias: str, variance: str) -> Outcome:
     """Test that no row has both the least bias and the least variance.
 
     It holds when the row of least variance has more bias than the row of least bias, and that one more variance, each
@@ -76,20 +76,15 @@ def rows_trade_off(records: ClaimRecords, *, frame: str, situation: str, bias: s
         f"({found[variance][least[variance]][0]:.3g}); the first has {more_variance[0]:.3g} [{intervals[1].low:.3g}, "
         f"{intervals[1].high:.3g}] more {variance}."
     )
-    return Finding({}, "degrees" if bias == "angle" else "of |t|", decision, text, float(more_bias[0]), intervals[0])
+    return Outcome({}, "degrees" if bias == "angle" else "of |t|", decision, text, float(more_bias[0]), intervals[0])
 
 
 def gate_better(
     records: ClaimRecords, *, frame: str, objective: str, gate: str, others: Sequence[str], threshold: float
-) -> Finding:
-    """Test that a gate has less error than each of some others; the effect is the smallest difference.
+) -> Outcome:
+    """Test that a gate has less error than each of some others; the effect is the smallest difference, in |t|^2.
 
-    Args:
-        records: with the table of differences.
-        frame: the table.
-        objective, gate, others: which of its lines.
-        threshold: of the difference, in units of |t|^2. A gate with one constant more is never worse than one without,
-            so for those 0 would be no test.
+    A gate with one constant more is never worse than one without, so for those a threshold of 0 would be no test.
     """
     found = _frame(records, frame)
     chosen = found[(found["objective"] == objective) & (found["gate"] == gate) & found["against"].isin(others)]
@@ -103,7 +98,7 @@ def gate_better(
     nearest = chosen.sort_values("difference").iloc[0]
     interval = Interval(float(nearest["low"]), float(nearest["high"]), LEVEL, OVER_QUESTIONS)
     text = f"error of others minus that of {gate}: {'; '.join(texts)}."
-    return Finding({}, "of |t|²", both(*decisions), text, float(nearest["difference"]), interval)
+    return Outcome({}, "of |t|²", both(*decisions), text, float(nearest["difference"]), interval)
 
 
 def terms_agree(
@@ -114,7 +109,7 @@ def terms_agree(
     success_at_least: float,
     slips: float,
     threshold: float,
-) -> Finding:
+) -> Outcome:
     """Test that the reward's gradient and the demonstrations' (the two terms of Eq. 2) do not point apart.
 
     It holds when the mean cosine over questions is above the threshold at every success rate and distance of the
@@ -123,12 +118,10 @@ def terms_agree(
     """
     found = _frame(records, frame)
     chosen = found[found["success"].between(success_at_least, success_at_most) & (found["slips"] == slips)]
-    cells: dict[tuple[float, float], np.ndarray] = {}
-    for _, cell in chosen.groupby(["success", "distance"]):
-        cells[float(cell["success"].iloc[0]), float(cell["distance"].iloc[0])] = cell["cosine"].to_numpy()
+    cells = {key: cell.to_numpy() for key, cell in chosen.groupby(["success", "distance"])["cosine"]}
     if not cells or min(map(len, cells.values())) < MIN_QUESTIONS:
         raise NotTestable(f"{frame} has fewer than {MIN_QUESTIONS} questions of a kind")
-    intervals = {key: _of_mean(cosines) for key, cosines in cells.items()}
+    intervals = {key: _interval(values[_resamples(len(values))].mean(1)) for key, values in cells.items()}
     decision = both(*(_decide(interval, threshold) for interval in intervals.values()))
     success, distance = worst = min(cells, key=lambda key: float(cells[key].mean()))
     negative = 100 * float((chosen["cosine"] < 0).mean())
@@ -136,10 +129,10 @@ def terms_agree(
         f"smallest mean of {len(cells)} at P = {success:g}, distance {distance:g}; negative on {negative:.0f} % of "
         f"{len(chosen)} questions."
     )
-    return Finding({}, "cosine", decision, text, float(cells[worst].mean()), intervals[worst])
+    return Outcome({}, "cosine", decision, text, float(cells[worst].mean()), intervals[worst])
 
 
-def rows_agree(records: ClaimRecords, *, frame: str, column: str) -> Finding:
+def rows_agree(records: ClaimRecords, *, frame: str, column: str) -> Outcome:
     """Test that an identity was found on every line of a table; what is exact has no interval."""
     found = _frame(records, frame)
     found = found[found[column].notna()]
@@ -147,7 +140,7 @@ def rows_agree(records: ClaimRecords, *, frame: str, column: str) -> Finding:
     decision = Decision.above if share == 1 else Decision.below
     text = f"{int(share * len(found))} of {len(found)} lines agree"
     text += f"; not: {', '.join(map(str, wrong.iloc[:, 0]))}." if len(wrong) else "."
-    return Finding({}, "% of lines", decision, text, 100 * share)
+    return Outcome({}, "% of lines", decision, text, 100 * share)
 
 
 def _frame(records: ClaimRecords, name: str) -> pd.DataFrame:
@@ -172,8 +165,7 @@ def _resampled(sums: pd.DataFrame, row: str, quantity: str) -> np.ndarray:
     lines = sums[sums["row"] == row].sort_values("question")
     if lines.empty:
         raise NotTestable(f"no row {row}")
-    chosen = np.random.default_rng(0).integers(0, len(lines), (RESAMPLES, len(lines)))
-    chosen = np.concatenate([np.arange(len(lines))[None], chosen])
+    chosen = np.concatenate([np.arange(len(lines))[None], _resamples(len(lines))])
 
     def added(name: str) -> np.ndarray:
         return lines[name].to_numpy(np.float64)[chosen].sum(1)
@@ -183,9 +175,8 @@ def _resampled(sums: pd.DataFrame, row: str, quantity: str) -> np.ndarray:
     return np.asarray(derived(*map(added, SUMS))[quantity], np.float64)
 
 
-def _of_mean(values: np.ndarray) -> Interval:
-    chosen = np.random.default_rng(0).integers(0, len(values), (RESAMPLES, len(values)))
-    return _interval(values[chosen].mean(1))
+def _resamples(questions: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, questions, (RESAMPLES, questions))
 
 
 def _interval(values: np.ndarray, level: float = LEVEL) -> Interval:
@@ -198,8 +189,3 @@ def _decide(interval: Interval, threshold: float) -> Decision:
     if math.isnan(interval.low) or interval.low <= threshold <= interval.high:
         return Decision.undecided
     return Decision.above if interval.low > threshold else Decision.below
-
-
-TESTS: tuple[Callable[..., Finding], ...] = (
-    rows_effective, row_against_row, rows_trade_off, gate_better, terms_agree, rows_agree,
-)  # fmt: skip

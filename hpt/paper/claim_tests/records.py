@@ -1,9 +1,9 @@
-"""What a claim's test is given, what it returns, and the two rules by which it decides.
+"""What a claim's test is given, what it returns, and the rules by which it decides.
 
-* A *comparison of methods* is decided by the paired difference per seed with Student's t over at least three seeds.
+* A *comparison of methods* is decided by the paired difference per seed with Student's t over at least three seeds
+  (`over_seeds`).
 * The *shape of one curve* is decided seed by seed against thresholds: it holds when every seed satisfies all of them,
-  and fails when no seed does. Student's t is no help there: shares near zero are far from normal.
-
+  and fails when no seed does (`unanimous`). Student's t is no help there: shares near zero are far from normal.
 * What follows from *exact sums or seeded draws* (`hpt.paper.claim_tests.laboratory`) needs no run and depends on no
   seed: it is decided by an interval over questions.
 
@@ -11,15 +11,13 @@ One seed decides nothing of a run. Thresholds are arguments; their values stand 
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
-from hpt.evaluation.intervals import MIN_SEEDS, Decision, Interval, SeedDifference
+from hpt.evaluation.intervals import MIN_SEEDS, Decision, Interval, SeedDifference, seed_mean
 from hpt.training.metrics import METRICS
-
-MIN_STEPS = 20  # two steps in each tenth of training; windows of one step are noise
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +31,7 @@ class RunFrames:
         counts: one row per problem and evaluation: benchmark (the evaluation's name), problem_id, level, correct,
             samples.
         validation: one row per problem of the validation curves: step, benchmark, problem_id, correct, samples.
+        name: what readers call the run; `ClaimRecords.each_seed` fills it in.
     """
 
     metrics: pd.DataFrame
@@ -40,6 +39,7 @@ class RunFrames:
     scores: pd.DataFrame = field(default_factory=pd.DataFrame)
     counts: pd.DataFrame = field(default_factory=pd.DataFrame)
     validation: pd.DataFrame = field(default_factory=pd.DataFrame)
+    name: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,13 +64,14 @@ class ClaimRecords:
         """Return what readers call an arm; without a label, its name."""
         return self.labels.get(arm, arm)
 
-    def run(self, arm: str, seed: int) -> str:
-        """Return what readers call the run of an arm."""
-        return f"{self.label(arm)}, seed {seed}"
-
     def difference(self, method: str, baseline: str) -> str:
         """Return what readers call the difference of two arms."""
         return f"{self.label(method)} minus {self.label(baseline)}"
+
+    def each_seed(self, *arms: str) -> Iterator[tuple[int, list[RunFrames]]]:
+        """Yield every seed with the runs of these arms."""
+        for seed, runs in self.seeds.items():
+            yield seed, [replace(runs[arm], name=f"{self.label(arm)}, seed {seed}") for arm in arms]
 
     def with_methods(self, *methods: str) -> dict[int, Mapping[str, RunFrames]]:
         """Return the seeds that have runs of all these methods, in order."""
@@ -78,7 +79,7 @@ class ClaimRecords:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Outcome:
     """What a test found.
 
     Attributes:
@@ -104,7 +105,7 @@ class NotTestable(Exception):
 
 @dataclass(frozen=True)
 class Condition:
-    """One threshold a seed has to meet: a quantity with its value and bounds."""
+    """One threshold a seed has to meet: a quantity with its value and bounds, ends included."""
 
     quantity: str
     value: float
@@ -113,7 +114,7 @@ class Condition:
 
     @property
     def met(self) -> bool:
-        """Whether the value lies within the bounds, ends included."""
+        """Whether the value lies within the bounds."""
         return self.at_least <= self.value <= self.at_most
 
     def __str__(self) -> str:
@@ -122,8 +123,33 @@ class Condition:
         return f"{self.quantity} {self.value:.3g} ({asked}{'' if self.met else ': not met'})"
 
 
-def every_seed(conditions: Mapping[int, list[Condition]]) -> tuple[Decision, str]:
+Conditions = Mapping[int, list[Condition]]
+
+
+def over_seeds(
+    per_seed: dict[int, float],
+    unit: str,
+    threshold: float,
+    what: str,
+    digits: int = 1,
+    conditions: Conditions | None = None,
+    more: str = "",
+) -> Outcome:
+    """Decide by Student's t over seeds, and with conditions also by unanimity; ``what`` names the effect."""
+    mean = seed_mean(list(per_seed.values()))
+    decision = mean.decide(threshold)
+    if conditions is not None:
+        everywhere, more = _every_seed(conditions)
+        decision = both(decision, everywhere)
+    return Outcome(per_seed, unit, decision, f"{what}: {spread(mean, unit, digits)}" + (f"; {more}" if more else "."))
+
+
+def unanimous(per_seed: dict[int, float], unit: str, conditions: Conditions) -> Outcome:
     """Decide by unanimity: above when every seed meets all its conditions, below when none does."""
+    return Outcome(per_seed, unit, *_every_seed(conditions))
+
+
+def _every_seed(conditions: Conditions) -> tuple[Decision, str]:
     met = {seed: all(condition.met for condition in those) for seed, those in conditions.items()}
     if len(met) == 1:
         decision = Decision.one_seed
