@@ -47,7 +47,12 @@ def test_every_example_is_an_arm_at_the_settings_tuned_for_hpt() -> None:
         assert config.estimator.sft_coefficient == tuned["estimator"]["sft_coefficient"]
         assert method_named(arm.method).title == arm.label
     for name in ("own_algorithms", "own_algorithms_curves"):
-        assert ARTEFACTS[name].methods == ("sft", "grpo", "hpt", *(arm.name for arm in OWN))
+        assert [arm.name or arm.method for arm in ARTEFACTS[name].arms] == [
+            "sft",
+            "grpo",
+            "hpt",
+            *(arm.name for arm in OWN),
+        ]
 
 
 def test_settings_of_ones_own_lie_over_those_of_the_method_it_is_like() -> None:

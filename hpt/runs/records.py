@@ -29,7 +29,7 @@ from hpt.data.sources import training_problems_of
 from hpt.evaluation.scores import counts_per_problem
 from hpt.methods.methods import names_used
 from hpt.runs.evaluations import evaluation_key
-from hpt.runs.folder import TABLES, RunFolder, check
+from hpt.runs.folder import TABLES, OfRun, RunFolder, check
 from hpt.support.errors import HptError, RecordFault
 from hpt.support.files import (
     MANIFEST,
@@ -66,7 +66,7 @@ RECORD_FILES = ("config.json", "provenance.json", *(f"{name}.parquet" for name i
 
 
 @dataclass(frozen=True, eq=False)
-class RunRecords:
+class RunRecords(OfRun):
     """A finished run as reports see it.
 
     Attributes:
@@ -93,21 +93,6 @@ class RunRecords:
     def fingerprint(self) -> str:
         """The fingerprint the run was made under, as its folder's name keeps it."""
         return self.name.rpartition("-")[2]
-
-    @property
-    def method(self) -> str:
-        """Name of the method."""
-        return self.config.method
-
-    @property
-    def policy(self) -> str:
-        """Name of the base."""
-        return self.config.policy.name
-
-    @property
-    def seed(self) -> int:
-        """Run seed."""
-        return self.config.seed
 
     @property
     def commit(self) -> str:

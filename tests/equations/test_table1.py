@@ -257,7 +257,7 @@ def test_a_broken_equation_6_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None
         return weights * a, mask, ratio
 
     w = world.make_world(SEEDS[0])
-    breaks: dict[str, Callable[..., Tensor]] = {
+    breaks: dict[str, Callable[..., tuple[Tensor, ...]]] = {
         "grpo": without_ratio,
         "dapo": advantage_twice,
         "clip_cov": lambda row, s, a, k: genuine(row, s, a, torch.ones_like(a)),

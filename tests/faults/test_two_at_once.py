@@ -21,7 +21,8 @@ import sys
 from pathlib import Path
 from hpt.support.files import locked
 
-with locked(Path(sys.argv[1]), tell=lambda message: print(message, flush=True)) as done:
+sys.stderr = sys.stdout
+with locked(Path(sys.argv[1])) as done:
     print("nothing left" if done else "mine", flush=True)
     sys.stdin.readline()
 """
