@@ -14,7 +14,7 @@ from hpt.laboratory.experiment import sample_draws
 from hpt.laboratory.gates import best_gate, gate_error, gate_moments, gate_weights, total
 from hpt.laboratory.questions import make_experiment
 from hpt.methods.methods import METHODS, method_named, resolved_row
-from hpt.runs.catalogue import ARTEFACTS, OWN
+from hpt.runs.catalogue import ARTEFACTS, EXAMPLES
 from hpt.runs.resolve import build_config
 
 FOLDER = Path(hpt.examples.__file__).parent
@@ -38,10 +38,10 @@ def test_an_idea_is_at_most_fifteen_lines(name: str) -> None:
 
 
 def test_every_example_is_an_arm_at_the_settings_tuned_for_hpt() -> None:
-    assert [arm.name for arm in OWN] == ["smooth_gate", "hpt_cispo", "least_error_gate"]
-    assert {arm.name for arm in OWN} == set(MODULES)
+    assert [arm.name for arm in EXAMPLES] == ["smooth_gate", "hpt_cispo", "least_error_gate"]
+    assert {arm.name for arm in EXAMPLES} == set(MODULES)
     tuned = TUNED["mini"]["weak"]["hpt"]
-    for arm in OWN:
+    for arm in EXAMPLES:
         config = arm.config("mini", 0)
         assert config.optimizer.learning_rate == tuned["optimizer"]["learning_rate"]
         assert config.estimator.sft_coefficient == tuned["estimator"]["sft_coefficient"]
@@ -51,7 +51,7 @@ def test_every_example_is_an_arm_at_the_settings_tuned_for_hpt() -> None:
             "sft",
             "grpo",
             "hpt",
-            *(arm.name for arm in OWN),
+            *(arm.name for arm in EXAMPLES),
         ]
 
 

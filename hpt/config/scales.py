@@ -203,13 +203,13 @@ RECIPES: dict[str, dict[str, Any]] = {
 #: searched on the same first grid (`hpt.runs.catalogue`, the report's appendix); the Llama base takes the weak base's.
 #: GRPO was searched with and without the row's clip and standard deviation; SFT->GRPO takes SFT's rate and GRPO's
 #: settings for its two stages.
-_OWN_CLIP_AND_STD = {"clip_eps_low": "row", "clip_eps_high": "row", "advantage_std": "row"}
+_CLIP_AND_STD_OF_ROW = {"clip_eps_low": "row", "clip_eps_high": "row", "advantage_std": "row"}
 _WEAK: dict[str, dict[str, Any]] = {
     "sft": {"optimizer": {"learning_rate": 1e-3}},
-    "grpo": {"optimizer": {"learning_rate": 5e-4}, "estimator": _OWN_CLIP_AND_STD},
+    "grpo": {"optimizer": {"learning_rate": 5e-4}, "estimator": _CLIP_AND_STD_OF_ROW},
     "sft_then_grpo": {
         "optimizer": {"learning_rate": 5e-4, "first_stage_learning_rate": 1e-3},
-        "estimator": _OWN_CLIP_AND_STD,
+        "estimator": _CLIP_AND_STD_OF_ROW,
     },
     "luffy": {"optimizer": {"learning_rate": 5e-4}, "estimator": {"offline_coefficient": 1.0}},
     "hpt": {"optimizer": {"learning_rate": 1e-3}, "estimator": {"sft_coefficient": 0.125}},

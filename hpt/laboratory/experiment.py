@@ -165,7 +165,7 @@ def row_gradients(
     per_token, scales = _advantages_and_scales(use, row, experiment, draws)
     rewards = experiment.question.reward[chosen]
     keep = _kept(row, experiment, draws, per_token) if row.mask in BATCH_MASKS else None
-    part = estimator.Component(
+    part = estimator.Term(
         row,
         advantages=per_token.flatten(0, 1)[on],
         scales=scales.flatten()[owner],

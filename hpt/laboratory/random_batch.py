@@ -13,7 +13,7 @@ from hpt.laboratory.experiment import OFFLINE
 from hpt.laboratory.textbook import Textbook
 from hpt.upge.advantage import RolloutGroups, advantages
 from hpt.upge.aggregation import StepCounts, trajectory_scales
-from hpt.upge.estimator import Component, Row, upge_loss
+from hpt.upge.estimator import Row, Term, upge_loss
 from hpt.upge.row import TokenStreams
 from hpt.upge.stabilization import BATCH_MASKS
 
@@ -207,12 +207,12 @@ def step_counts(world: World, row: Row) -> StepCounts:
     )
 
 
-def component_of(world: World, row: Row, chosen: list[int], rule: str | None = None, factor: float = 1.0) -> Component:
+def component_of(world: World, row: Row, chosen: list[int], rule: str | None = None, factor: float = 1.0) -> Term:
     """The row on some trajectories of the world, scaled by counts of the whole world."""
     acting, _ = members(world, row)
     scales = trajectory_scales(rule or row.aggregation, world.lengths, step_counts(world, row)) * acting * factor
     per_token, keep = row_advantages(world, row), kept_tokens(world, row)
-    return Component(
+    return Term(
         row=row,
         advantages=torch.from_numpy(np.concatenate([per_token[i] for i in chosen])),
         scales=torch.from_numpy(np.repeat(scales[chosen], world.lengths[chosen])),

@@ -177,13 +177,13 @@ LEARNING_RATES = (2.5e-4, 5e-4, 1e-3)
 _SFT_WEIGHTS = ({"estimator.sft_coefficient": 0.125}, {"estimator.sft_coefficient": 0.5})
 _OFFLINE_WEIGHTS = ({"estimator.offline_coefficient": 1.0}, {"estimator.offline_coefficient": 4.0})
 _AS_RELEASED = {"estimator.clip_eps_low": "none", "estimator.clip_eps_high": "none", "estimator.advantage_std": "none"}
-_OWN = {"estimator.clip_eps_low": "row", "estimator.clip_eps_high": "row", "estimator.advantage_std": "row"}
+_AS_IN_ROW = {"estimator.clip_eps_low": "row", "estimator.clip_eps_high": "row", "estimator.advantage_std": "row"}
 #: Base -> method -> values of its free choice beside the learning rate. SFT->GRPO takes SFT's for its first stage and
 #: GRPO's for its second; Mix/ON has the paper's own coefficients; the Llama base takes the weak base's.
 GRID: dict[str, dict[str, tuple[Mapping[str, Any], ...]]] = {
     "weak": {
         "sft": ({},),
-        "grpo": (_AS_RELEASED, _OWN),
+        "grpo": (_AS_RELEASED, _AS_IN_ROW),
         "luffy": _OFFLINE_WEIGHTS,
         "hpt": _SFT_WEIGHTS,
         "off_on": _OFFLINE_WEIGHTS,
@@ -191,7 +191,7 @@ GRID: dict[str, dict[str, tuple[Mapping[str, Any], ...]]] = {
     },
     "strong": {
         "sft": ({},),
-        "grpo": (_AS_RELEASED, _OWN),
+        "grpo": (_AS_RELEASED, _AS_IN_ROW),
         "luffy": _OFFLINE_WEIGHTS,
         "srft": _SFT_WEIGHTS,
         "hpt": _SFT_WEIGHTS,
@@ -237,10 +237,10 @@ def choice_text(settings: Mapping[str, Any]) -> str:
     """Return a free choice of the grid in words; empty where a method has none.
 
     Example:
-        >>> choice_text(_OWN), choice_text({"estimator.sft_coefficient": 0.5})
+        >>> choice_text(_AS_IN_ROW), choice_text({"estimator.sft_coefficient": 0.5})
         ('own clip and std', 'sft_coefficient = 0.5')
     """
-    for choice, text in ((_AS_RELEASED, "no clip, no std"), (_OWN, "own clip and std")):
+    for choice, text in ((_AS_RELEASED, "no clip, no std"), (_AS_IN_ROW, "own clip and std")):
         if settings == choice:
             return text
     return ", ".join(f"{name.rpartition('.')[2]} = {value}" for name, value in settings.items())
@@ -365,7 +365,7 @@ PER_QUESTION = (
     Arm("hpt", "weak", "hpt_few_questions", {}, _FEW_QUESTIONS, "HPT (255 questions)"),
 )
 #: The custom algorithms of `hpt.examples` beside HPT and what it is compared with.
-OWN = tuple(
+EXAMPLES = tuple(
     Arm(f"hpt.examples.{name}:METHOD", "weak", name, label=label)
     for name, label in (
         ("smooth_gate", "HPT, smooth gate"),
@@ -373,7 +373,7 @@ OWN = tuple(
         ("least_error_gate", "HPT, gate of least error"),
     )
 )
-OWN_AND_OTHERS = (*arms("weak", "sft", "grpo", "hpt"), *OWN)
+EXAMPLES_AND_OTHERS = (*arms("weak", "sft", "grpo", "hpt"), *EXAMPLES)
 
 ARTEFACTS: dict[str, Artefact] = {
     artefact.name: artefact
@@ -408,10 +408,10 @@ ARTEFACTS: dict[str, Artefact] = {
                  (*arms("weak", "sft"), *PER_QUESTION), (), "figures3_4_per_question"),
         Artefact("hpt_runs", "HPT while it trains: reward, and whether SFT and RL conflict",
                  (*arms("weak", "hpt"), *arms("strong", "hpt")), (), "training_dynamics"),
-        Artefact("own_algorithms", "Your own algorithm: three ideas against HPT", OWN_AND_OTHERS,
+        Artefact("own_algorithms", "Your own algorithm: three ideas against HPT", EXAMPLES_AND_OTHERS,
                  IN_DISTRIBUTION, "own_algorithm", "appendix", extra_policy="weak"),
         Artefact("own_algorithms_curves", "Your own algorithm: three ideas while they train",
-                 OWN_AND_OTHERS, (), "own_algorithm", "appendix", extra_policy="weak"),
+                 EXAMPLES_AND_OTHERS, (), "own_algorithm", "appendix", extra_policy="weak"),
         # exact: no arms, no runs
         Artefact("table1", "Table 1: one estimator, four parts", (), (), "table1_estimator"),
         Artefact("table1_readings", "Where Table 1 simplifies, and what that does to the gradient", (), (),

@@ -10,13 +10,13 @@ and because grad pi = pi * grad log pi, all that distinguishes the methods is on
     loss   = - sum(scale * coefficient * weight * logprob)                            # `upge_loss`
 
 A `Row` names the four choices (mask, denominator, advantage, aggregation); `ROWS` is the table. The names are keys of
-the registries in `stabilization`, `reference`, `advantage` and `aggregation`, or ``module:function`` of your own. There
-is no other code path: no method has a loss of its own.
+the registries in `stabilization`, `reference`, `advantage` and `aggregation`, or a custom ``module:function``. There is
+no other code path: all methods share one loss.
 
 Eq. 6 is the form of one sample's gradient, not a statement about who sampled: SFT's tokens come from a demonstrator
 although its denominator is the current policy. All factors are per token (Appendix A), not per trajectory.
 
-torch is not imported here: tensors are only asked for their own methods, so that reading the table costs nothing.
+torch is not imported here, so that reading the table costs nothing.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ _TABLE_1 = (
 )
 # fmt: on
 
-#: Rows whose trajectories carry a detached factor of their own; 1 everywhere else.
+#: Rows whose trajectories carry a detached factor; 1 everywhere else.
 _COEFFICIENTS = {"srft_sft": "half_exp_minus_entropy", "srft_rollout": "tenth_exp_entropy_if_correct"}
 _SOURCES = {
     "sft": "Eq. 14",
@@ -105,8 +105,8 @@ ROWS: dict[str, Row] = {
 
 
 @dataclass(eq=False)
-class Component:
-    """One row acting on some tokens of a micro-batch.
+class Term:
+    """One term of the loss: a row acting on some tokens of a micro-batch.
 
     Attributes:
         row: the row.
@@ -158,7 +158,7 @@ def weights_mask_ratio(
         row: the row of Table 1.
         streams: the micro-batch.
         advantages: [T].
-        keep: [T] of 0 and 1; see `Component`.
+        keep: [T] of 0 and 1; see `Term`.
 
     Returns:
         Three [T] in the type of ``streams.logprobs``, without gradient.
@@ -179,7 +179,7 @@ def weights_mask_ratio(
     return (signal * ratio).where(signal != 0, signal.new_zeros(())).detach(), mask, ratio
 
 
-def upge_loss(streams: TokenStreams, components: Sequence[Component]) -> UpgeResult:
+def upge_loss(streams: TokenStreams, components: Sequence[Term]) -> UpgeResult:
     """Return the loss of a micro-batch; its gradient is Eq. 6 summed over tokens and components.
 
     The gradient reaches the policy through ``streams.logprobs`` only; masks, ratios, advantages, scales and
