@@ -55,7 +55,7 @@ def test_every_example_is_an_arm_at_the_settings_tuned_for_hpt() -> None:
         ]
 
 
-def test_settings_of_ones_own_lie_over_those_of_the_method_it_is_like() -> None:
+def test_custom_settings_lie_over_those_of_the_method_it_is_like() -> None:
     config = build_config("hpt.examples.smooth_gate:METHOD", settings={"optimizer.learning_rate": 2e-4})
     assert config.optimizer.learning_rate == 2e-4
     assert config.gate.kind == "hpt.examples.smooth_gate:gate"

@@ -58,7 +58,7 @@ def test_each_run_is_exported_as_it_ends(tmp_path: Path) -> None:
     assert seen == [1, 2]
 
 
-def test_runs_from_a_base_of_other_bits_are_told(tmp_path: Path) -> None:
+def test_runs_from_a_base_of_other_bits_are_named(tmp_path: Path) -> None:
     planned = fabricate(tmp_path / "runs", ["table5"])
     own = next(run.folder for run in planned if run.method == "hpt")
     assert own is not None

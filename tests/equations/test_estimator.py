@@ -294,7 +294,7 @@ def square_root_of_the_ratio(row: Row, streams: TokenStreams, advantages: Tensor
     return (streams.logprobs.detach() + streams.old_logprobs) / 2
 
 
-def test_a_row_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_custom_row(monkeypatch: pytest.MonkeyPatch) -> None:
     """A denominator from a module of the user's own: pi_ref = sqrt(pi pi_old), so pi / pi_ref = sqrt(r)."""
     monkeypatch.setitem(sys.modules, "my_rows", sys.modules[__name__])
     row = Row("mine", "none", "my_rows:square_root_of_the_ratio", "group", "token_mean", {"std": "none"})

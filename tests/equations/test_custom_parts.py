@@ -60,7 +60,7 @@ def weights_with(part: str, function: str) -> list[float]:
         ("trajectory_coefficient", "right_answers_twice", [2.0, 2.0]),
     ],
 )
-def test_a_part_of_ones_own_is_used(part: str, function: str, weights: list[float]) -> None:
+def test_a_custom_part_is_used(part: str, function: str, weights: list[float]) -> None:
     assert weights_with(part, function) == pytest.approx(weights)
 
 
@@ -90,9 +90,9 @@ def advantages_with(function: str) -> list[np.ndarray]:
     return advantages(row, RolloutGroups(rewards, np.zeros(2, int), np.zeros(2, bool), lengths))
 
 
-def test_an_advantage_of_ones_own_is_used() -> None:
+def test_a_custom_advantage_is_used() -> None:
     assert [own.tolist() for own in advantages_with("rewards_less_a_constant")] == [[0.75], [-0.25, -0.25]]
 
 
-def test_an_aggregation_of_ones_own_is_used() -> None:
+def test_a_custom_aggregation_is_used() -> None:
     assert trajectory_scales("my_parts:squares", [2, 3], COUNTS).tolist() == [0.8, 1.8]
