@@ -353,12 +353,9 @@ def compare_runs(
     first: Annotated[str, typer.Argument(help="Name of a finished run, the start of it, or a folder of records")],
     second: Annotated[str, typer.Argument(help="The other")],
     runs_dir: RunsDir = Path("runs"),
-    output: Annotated[
-        Path | None, typer.Option(help="Folder to write to; default: comparisons/ below --runs-dir")
-    ] = None,
 ) -> None:
-    """List the settings in which two runs differ and their last values, and draw them over each other by step."""
-    from hpt.runs.compare import differences, final_values, write_comparison
+    """List the settings in which two runs differ, and their last values; `hpt.runs.compare.by_step` has all steps."""
+    from hpt.runs.compare import differences, final_values
     from hpt.runs.records import load_records
 
     paths = [_finished(name, runs_dir) for name in (first, second)]
@@ -366,13 +363,9 @@ def compare_runs(
         raise ConfigError("run", second, f"another run than {first}", "name two runs; see `hpt runs list`")
     left, right = (load_records(path) for path in paths)
     settings = differences(left, right)
-    drawn = write_comparison(left, right, output or runs_dir / "comparisons")
-    for text in (
-        settings.to_string(index=False) if len(settings) else "they differ in no setting",
-        f"means of the last tenth of training:\n{final_values(left, right).to_string(float_format='{:.4g}'.format)}",
-        f"drawn over each other: {drawn}",
-    ):
-        print_plain(text)
+    print_plain(settings.to_string(index=False) if len(settings) else "they differ in no setting")
+    values = final_values(left, right).to_string(float_format="{:.4g}".format)
+    print_plain(f"means of the last tenth of training:\n{values}")
 
 
 def _finished(name: str, runs_dir: Path) -> Path:

@@ -228,7 +228,7 @@ def _advantages(
         if any(trajectory in acting for trajectory in present):
             compared.extend(present)
     per_token = advantages(row, _groups(compared, baseline)) if compared else []
-    return {own: values for own, values in zip(compared, per_token, strict=True) if own in acting}
+    return {item: values for item, values in zip(compared, per_token, strict=True) if item in acting}
 
 
 def _kept_tokens(

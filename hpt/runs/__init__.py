@@ -10,8 +10,8 @@
     records.py         finished runs as small files that travel
     fill.py            making and exporting what records lack, seed by seed
     plan.py            how long, how much memory, how much disk
-    compare.py         two runs beside each other, as tables and one figure
+    compare.py         two runs beside each other
     doctor.py          what this machine lacks
 
-A run's numbers leave it as records; tables and figures of several runs are made in `hpt.reports`.
+It draws nothing; a run's numbers leave it as records and frames.
 """

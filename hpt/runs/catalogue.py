@@ -75,15 +75,14 @@ class Arm:
 
     def config(self, scale: str, seed: int, settings: Mapping[str, Any] | None = None) -> RunConfig:
         """Return the configuration of the arm's run of a seed; ``settings`` are the user's (`settings_for`)."""
-        own = self.fixed(scale)
-        for name, value in self._addressed(settings or {}).items():
-            if name in own and own[name] != value:
-                raise ConfigError(f"settings[{(self.name or self.method)!r}][{name!r}]", value,
-                                  f"a setting that {self.key} is not defined by ({name} = {own[name]!r})",
-                                  "leave it out, or give it to another method")  # fmt: skip
+        addressed = self._addressed(settings or {})
+        for name, kept in self.keeps(scale, addressed).items():
+            field = f"settings[{(self.name or self.method)!r}][{name!r}]"
+            allowed = f"a setting that {self.key} is not defined by ({name} = {kept!r})"
+            raise ConfigError(field, addressed[name], allowed, "leave it out, or give it to another method")
         return build_config(
             self.method, scale=scale, recipe=self.recipe, policy=self.policy, seed=seed,
-            settings={**self.settings_for(settings or {}), **own},
+            settings={**self.settings_for(settings or {}), **self.fixed(scale)},
         )  # fmt: skip
 
     def fixed(self, scale: str) -> dict[str, Any]:
@@ -97,8 +96,8 @@ class Arm:
             >>> Arm("hpt", "weak", "hpt_gate2", {"gate.count": 2}).keeps("mini", {"gate.count": 1})
             {'gate.count': 2}
         """
-        own = self.fixed(scale)
-        return {name: own[name] for name, value in settings.items() if name in own and own[name] != value}
+        fixed = self.fixed(scale)
+        return {name: fixed[name] for name, value in settings.items() if name in fixed and fixed[name] != value}
 
     def settings_for(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Return what of the user's settings reaches this arm, so that only the runs that it changes are made again.
@@ -120,8 +119,8 @@ class Arm:
         return given
 
     def _addressed(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: value for own in self.names if is_addressed(own, settings.get(own))
-                for name, value in settings[own].items()}  # fmt: skip
+        return {name: value for called in self.names if is_addressed(called, settings.get(called))
+                for name, value in settings[called].items()}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -179,7 +178,7 @@ _OFFLINE_WEIGHTS = ({"estimator.offline_coefficient": 1.0}, {"estimator.offline_
 _AS_RELEASED = {"estimator.clip_eps_low": "none", "estimator.clip_eps_high": "none", "estimator.advantage_std": "none"}
 _AS_IN_ROW = {"estimator.clip_eps_low": "row", "estimator.clip_eps_high": "row", "estimator.advantage_std": "row"}
 #: Base -> method -> values of its free choice beside the learning rate. SFT->GRPO takes SFT's for its first stage and
-#: GRPO's for its second; Mix/ON has the paper's own coefficients; the Llama base takes the weak base's.
+#: GRPO's for its second; Mix/ON has the paper's coefficients; the Llama base takes the weak base's.
 GRID: dict[str, dict[str, tuple[Mapping[str, Any], ...]]] = {
     "weak": {
         "sft": ({},),

@@ -120,7 +120,7 @@ def load_records(path: Path) -> RunRecords:
     else:
         check(RunFolder(path), weights=False)
     config = recorded_config(path)
-    # a base that is fetched or the user's own was trained by nobody here, and has no steps
+    # a base that is fetched or the user's was not trained here, and has no steps
     may_lack = TABLES if config.schedule.steps == 0 else ("rollouts", "validation")
     metrics, rollouts, validation = (_table(path, name, name in may_lack) for name in TABLES)
     evaluations = _checked(path / _EVALUATIONS, "evaluations") if exported else _evaluations(path)
@@ -160,7 +160,7 @@ def export_run(folder: RunFolder, target: Path) -> Path:
             before = load_records(final).evaluations
             more = before[~before["key"].isin(evaluations["key"])]
             if len(more):
-                both = [own for own in (evaluations, more) if len(own)]
+                both = [table for table in (evaluations, more) if len(table)]
                 evaluations = pd.concat(both).sort_values(["benchmark", "key"], kind="stable", ignore_index=True)
         config = read_json(folder.path / "config.json")
         config["policy"]["path"] = None  # a place on one machine; weights_sha256 says which weights
@@ -294,7 +294,7 @@ class RecordStore:
 
 
 def with_data_hash(config: RunConfig) -> RunConfig:
-    """Return a run's configuration with the hashes of its training data and own modules, which need no base."""
+    """Return a run's configuration with the hashes of its training data and custom modules, which need no base."""
     if config.data.sha256:
         return config
     data = config.data.model_copy(update={"sha256": problems_hash(training_problems_of(config))})
