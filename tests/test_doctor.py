@@ -16,7 +16,7 @@ HEALTHY = Facts(
     cores=2,
     memory_gib=16.0,
     disk_gib=50.0,
-    cache="/home/somebody/.cache",
+    cache="~/.cache",
     cache_writable=True,
     system=frozenset(SYSTEM),
 )
@@ -57,7 +57,7 @@ def test_a_healthy_machine_lacks_nothing(facts: Facts) -> None:
         ("cores", {"cores": 1}, "warn", "1 core", "2 cores"),
         ("memory", {"memory_gib": 1.5}, "warn", "1.5 GiB free", "--scale tiny"),
         ("disk", {"disk_gib": 0.5}, "warn", "0.5 GiB free", "larger disk"),
-        ("cache folder", {"cache_writable": False}, "fail", "/home/somebody/.cache", "XDG_CACHE_HOME"),
+        ("cache folder", {"cache_writable": False}, "fail", "~/.cache", "XDG_CACHE_HOME"),
         ("C++ compiler", {"system": frozenset({"libnuma"})}, "fail", "not found", "apt-get install g++"),
     ],
 )
