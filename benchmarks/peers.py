@@ -19,7 +19,7 @@ from torch import Tensor
 from benchmarks.recording import Bound, Result
 from hpt.upge.advantage import RolloutGroups, advantages
 from hpt.upge.aggregation import StepCounts, trajectory_scales
-from hpt.upge.estimator import ROWS, Component, Row, upge_loss
+from hpt.upge.estimator import ROWS, Row, Term, upge_loss
 from hpt.upge.row import TokenStreams
 
 QUESTIONS, ROLLOUTS, PROMPT, LONGEST, VOCABULARY = 4, 6, 5, 12, 40
@@ -128,7 +128,7 @@ def our_gradient(model: Any, batch: Batch, row: Row) -> tuple[Tensor, float]:
         tokens=int(batch.lengths.sum()), pooled_tokens=int(batch.lengths.sum()),
     )  # fmt: skip
     scales = torch.from_numpy(np.asarray(trajectory_scales(row.aggregation, batch.lengths, counts), np.float64))
-    part = Component(
+    part = Term(
         row, advantages=torch.from_numpy(np.concatenate(advantages(row, groups))), scales=scales[owner],
         keep=None, rewards=torch.from_numpy(batch.rewards),
     )  # fmt: skip

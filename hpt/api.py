@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike
 from hpt.support.errors import ConfigError
 from hpt.upge.advantage import RolloutGroups, advantages
 from hpt.upge.aggregation import StepCounts, trajectory_scales
-from hpt.upge.estimator import ROWS, Component
+from hpt.upge.estimator import ROWS, Term
 from hpt.upge.estimator import upge_loss as estimator_loss
 from hpt.upge.row import Row, TokenStreams
 
@@ -204,7 +204,7 @@ def upge_loss(
     if given.shape not in (mask.shape, mask.shape[:1]):
         allowed = f"[B] or [B, T]: {_shape(mask)[:1]} or {_shape(mask)}"
         raise ConfigError("advantages", _shape(given), allowed, "pass one per row, or one per token")
-    component = Component(
+    component = Term(
         row=row,
         advantages=(given if given.dim() == 2 else given[:, None].expand_as(mask))[mask],
         scales=_per_token(trajectory_scales(row.aggregation, lengths, counts), lengths, logprobs),
@@ -344,7 +344,7 @@ def hpt_loss(
             for place, values in zip(index, advantages(own, groups), strict=True):
                 per_token[place] = values
         flat = logprobs.new_tensor(np.concatenate(per_token))
-        components.append(Component(own, flat, _per_token(scales, lengths, logprobs)))
+        components.append(Term(own, flat, _per_token(scales, lengths, logprobs)))
     return estimator_loss(streams, components).loss
 
 

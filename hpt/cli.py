@@ -1,16 +1,7 @@
 """The command line: ``hpt reproduce | train | evaluate | plan | runs | data | models | report | doctor``.
 
 Exit codes: 0 done, 1 a fault while running, 2 a mistake in what was asked for (before any compute), 130 interrupted.
-
-Options that several commands share, and what their texts mean.
-
-``hpt data``: fetch, check and show the public sets of the paper.
-
-``hpt models``: the paper's models, fetched and changed as the paper changes them.
-
-``hpt evaluate``: a run's policy, or any model folder, on evaluation sets.
-
-``hpt runs``: list, show, compare, export, import or remove run folders.
+A command reads its options, calls a room and prints; rooms are imported inside, so that ``--help`` is quick.
 """
 
 from __future__ import annotations
@@ -19,7 +10,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,31 +31,25 @@ if TYPE_CHECKING:
 #: What every command prints on.
 console = Console(soft_wrap=True)
 
-Scale = Annotated[
-    str, typer.Option(help="How big: tiny (minutes, numbers mean nothing), mini, gpu (one GPU) or full (8 GPUs)")
-]
+# Options that several commands share.
+# fmt: off
+Scale = Annotated[str, typer.Option(
+    help="How big: tiny (minutes, numbers mean nothing), mini, gpu (one GPU) or full (8 GPUs)")]
 RunsDir = Annotated[Path, typer.Option(help="Folder of run folders")]
 ReportsDir = Annotated[Path, typer.Option(help="Folder the reports are written to")]
 Seeds = Annotated[str, typer.Option(help="Seeds, comma-separated; one is quick, three give intervals: 0,1,2")]
 Only = Annotated[list[str] | None, typer.Option(help="Only these artefacts, e.g. --only table3 --only figure5")]
-Extra = Annotated[
-    list[str] | None,
-    typer.Option("--extra", help="A method of your own, module:METHOD, as a further line of Table 3, Figures 5 to 7"),
-]
+Extra = Annotated[list[str] | None, typer.Option(
+    "--extra", help="A custom method, module:METHOD, as a further line of Table 3, Figures 5 to 7")]
 Jobs = Annotated[int | None, typer.Option(min=1, help="Runs at the same time; default: one per core, on a GPU one")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="One setting, e.g. --set gate.count=2 --set optimizer.learning_rate=0.001"),
-]
-Gpus = Annotated[int | None, typer.Option(min=1, help="GPU scales: number of GPUs; default: 8, at scale gpu 1")]
-LauncherArgs = Annotated[
-    str | None,
-    typer.Option(
-        "--launcher-args",
-        envvar=OPTIONS,
-        help="Options for DeepSpeed's launcher, e.g. '--num_gpus 8' or '--hostfile hosts'; default: all GPUs there are",
-    ),
-]
+Set = Annotated[list[str] | None, typer.Option(
+    "--set", help="One setting, e.g. --set gate.count=2 --set optimizer.learning_rate=0.001")]
+LauncherArgs = Annotated[str | None, typer.Option(
+    "--launcher-args", envvar=OPTIONS,
+    help="Options for DeepSpeed's launcher, e.g. '--num_gpus 8' or '--hostfile hosts'; default: all GPUs there are")]
+DataDir = Annotated[Path, typer.Option("--data-dir", help="Folder of downloaded sets")]
+Names = Annotated[list[str] | None, typer.Argument(help="Sets by name; none = all of them")]
+# fmt: on
 
 
 def use_launcher(text: str | None) -> None:
@@ -106,23 +91,32 @@ def parse_settings(given: list[str] | None) -> dict[str, Any]:
     return settings
 
 
-data_app = typer.Typer(no_args_is_help=True, help="Fetch, check and show the public data sets of the paper.")
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print rows of texts; the first column, which other commands are given, is never wrapped."""
+    table = Table()
+    for place, name in enumerate(columns):
+        table.add_column(name, no_wrap=place == 0)
+    for row in rows:
+        table.add_row(*map(str, row))
+    console.print(table)
 
-Folder = Annotated[Path, typer.Option("--data-dir", help="Folder of downloaded sets")]
-Names = Annotated[list[str] | None, typer.Argument(help="Sets by name; none = all of them")]
+
+def print_plain(text: str) -> None:
+    """Print a text as it is: neither markup nor colours."""
+    console.print(text, markup=False, highlight=False)
+
+
+data_app = typer.Typer(no_args_is_help=True, help="Fetch, check and show the public data sets of the paper.")
 
 
 @data_app.command("download")
 def download_sets(
     names: Names = None,
-    source: Annotated[
-        Path | None, typer.Option("--from", help="A local file or folder (.parquet, .jsonl, .json) instead of the hub")
-    ] = None,
-    levels: Annotated[
-        Path | None, typer.Option(help="Ids with levels, to be joined: a file, or MATH's own folder")
-    ] = None,
-    folder: Folder = Path("data"),
-) -> None:
+    source: Annotated[Path | None, typer.Option("--from", help="A local file or folder (.parquet, .jsonl, .json) "
+                                                               "instead of the hub")] = None,
+    levels: Annotated[Path | None, typer.Option(help="Ids with levels, to be joined: a file, or MATH's folder")] = None,
+    folder: DataDir = Path("data"),
+) -> None:  # fmt: skip
     """Fetch sets from the hub (HF_TOKEN, or `hf auth login`, where one is gated), check and keep them."""
     from hpt.data.public import DATASETS
     from hpt.data.store import download
@@ -137,71 +131,68 @@ def download_sets(
 @data_app.command("check")
 def check_sets(
     names: Names = None,
-    leakage: Annotated[
-        str | None, typer.Option(help="Compare this training set's questions (or a file's) with all benchmarks here")
-    ] = None,
-    folder: Folder = Path("data"),
-) -> None:
+    leakage: Annotated[str | None, typer.Option(help="Compare this training set's questions (or a file's) with all "
+                                                     "benchmarks here")] = None,
+    folder: DataDir = Path("data"),
+) -> None:  # fmt: skip
     """Say of every set what it should be, whether it is here, and whether what is here is it."""
     from hpt.data.store import statuses
 
     found = statuses(folder, names or ())
-    table = Table()
-    table.add_column("set", no_wrap=True)  # what `hpt data download` is given
-    for name in ("paper", "problems", "here", "detail"):
-        table.add_column(name)
-    for own in found:
-        table.add_row(own.dataset.name, own.dataset.title, own.dataset.size, own.state, own.detail)
-    console.print(table)
+    rows = [(one.dataset.name, one.dataset.title, one.dataset.size, one.state, one.detail) for one in found]
+    print_table(("set", "paper", "problems", "here", "detail"), rows)
     if leakage is not None:
-        _print_leakage(leakage, [own.dataset.name for own in found if own.state == "ready"], folder)
-    if any(own.state == "wrong" for own in found):
+        _print_leakage(leakage, [one.dataset.name for one in found if one.state == "ready"], folder)
+    if any(one.state == "wrong" for one in found):
         raise typer.Exit(1)
 
 
 def _print_leakage(source: str, names: list[str], folder: Path) -> None:
     from hpt.data.leakage import NEAR, WORDS, leaks
     from hpt.data.public import DATASETS
-    from hpt.data.sources import problems_from
     from hpt.data.store import load_set
 
-    training = load_set(source, folder) if source in DATASETS else problems_from(source)
+    training = _problems(source, folder)
     benchmarks = {name: load_set(name, folder) for name in names if DATASETS[name].use == "evaluation"}
     if not benchmarks:
         raise ConfigError("--leakage", source, "at least one benchmark here", "type: hpt data download")
     found = leaks(training, benchmarks)
     counts = Counter((leak.benchmark, leak.kind) for leak in found)
-    table = Table("benchmark", "problems", "exact in training", f"near (half of its {WORDS}-word runs)")
-    for name, problems in benchmarks.items():
-        table.add_row(name, str(len(problems)), str(counts[name, "exact"]), str(counts[name, "near"]))
-    console.print(table)
+    columns = ("benchmark", "problems", "exact in training", f"near (half of its {WORDS}-word runs)")
+    print_table(columns, [(name, len(problems), counts[name, "exact"], counts[name, "near"])
+                          for name, problems in benchmarks.items()])  # fmt: skip
     for leak in found:
         console.print(f"{leak.benchmark} {leak.problem_id}: {leak.kind} ({leak.share:.0%}), {leak.training_id}")
     console.print(f"{len(training):,} training questions; near: at least {NEAR:.0%} of a problem's runs of words")
 
 
+def _problems(source: str, folder: Path) -> Sequence[Problem]:
+    """Return the problems of a public set, or of the user's file or folder."""
+    from hpt.data.public import DATASETS
+    from hpt.data.sources import problems_from
+    from hpt.data.store import load_set
+
+    return load_set(source, folder) if source in DATASETS else problems_from(source)
+
+
 @data_app.command("show")
 def show_problem(
-    source: Annotated[str, typer.Argument(help="A set, or a file or folder of your own")],
+    source: Annotated[str, typer.Argument(help="A set, or your file or folder")],
     problem: Annotated[str, typer.Option(help="Id of a problem, or its number in the set")] = "0",
     policy: Annotated[Path | None, typer.Option(help="Model folder whose tokenizer is used")] = None,
     template: Annotated[str, typer.Option(help="How the question becomes a prompt; see `hpt.data.prompts`")] = "qwen",
     limit: Annotated[int, typer.Option(min=1, help="Longest response, tokens: longer demonstrations are cut")] = 8192,
     whole: Annotated[bool, typer.Option("--all", help="Show every token of a long demonstration")] = False,
-    folder: Folder = Path("data"),
+    folder: DataDir = Path("data"),
 ) -> None:
     """Print a problem, and with --policy exactly what the model sees of it, token by token."""
-    from hpt.data.public import DATASETS
-    from hpt.data.sources import problems_from
-    from hpt.data.store import load_set
-
-    problems = load_set(source, folder) if source in DATASETS else problems_from(source)
-    by_id = {own.id: own for own in problems}
+    problems = _problems(source, folder)
+    by_id = {one.id: one for one in problems}
     if problem not in by_id and not (problem.isdecimal() and int(problem) < len(problems)):
         raise ConfigError("--problem", problem, f"an id of {source}, or a number below {len(problems)}", "correct it")
     chosen = by_id[problem] if problem in by_id else problems[int(problem)]
     for name, value in vars(chosen).items():
-        console.print(f"{name}: {value!r}" if name == "id" else f"{name}: {value}", markup=False, highlight=False)
+        print_plain(f"{name}: {value!r}" if name == "id" else f"{name}: {value}")
     if policy is None:
         console.print("with --policy FOLDER: what its model sees, token by token")
         return
@@ -224,11 +215,10 @@ def _print_tokens(policy: Path, chosen: Problem, template: str, limit: int, whol
 def _print_list(tokens: list[ShownToken], whole: bool) -> None:
     left_out = range(0) if whole else range(40, len(tokens) - 20)
     for token in tokens:
-        if token.place in left_out:
-            if token.place == left_out.start:
-                console.print(f"     ... {len(left_out)} more (--all shows them)")
-            continue
-        console.print(f"{token.place:6d} {token.id:8d} {token.text!r}", markup=False, highlight=False)
+        if token.place not in left_out:
+            print_plain(f"{token.place:6d} {token.id:8d} {token.text!r}")
+        elif token.place == left_out.start:
+            console.print(f"     ... {len(left_out)} more (--all shows them)")
 
 
 models_app = typer.Typer(no_args_is_help=True, help="Fetch the paper's models and change what the paper changes.")
@@ -241,12 +231,12 @@ def list_models(runs_dir: RunsDir = Path("runs")) -> None:
     from hpt.runs.folder import RunFolder
     from hpt.runs.resolve import public_base_config
 
-    table = Table("policy", "paper", "hub", "changed", "here")
+    rows = []
     for role, model in MODELS.items():
         folder = RunFolder.of(public_base_config("full", role, "data"), runs_dir)
         changes = ", ".join(f"{name} {value}" for name, value in model.changes.items()) or "nothing"
-        table.add_row(role, model.title, model.hub, changes, str(folder.model) if folder.finished else "no")
-    console.print(table)
+        rows.append((role, model.title, model.hub, changes, folder.model if folder.finished else "no"))
+    print_table(("policy", "paper", "hub", "changed", "here"), rows)
 
 
 @models_app.command("prepare")
@@ -279,13 +269,11 @@ def evaluate(
     scale: Annotated[str, typer.Option(help="With --model: whose sets, limits and sampling settings")] = "full",
     template: Annotated[str | None, typer.Option(help="With --model: how a question becomes a prompt")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="With --model: folder of downloaded sets")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="With --model: one setting, e.g. --set rollout.max_model_tokens=4096"),
-    ] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="With --model: one setting, e.g. "
+                                                                     "--set rollout.max_model_tokens=4096")] = None,
     runs_dir: RunsDir = Path("runs"),
     launcher_args: LauncherArgs = None,
-) -> None:
+) -> None:  # fmt: skip
     """Sample a finished run's policy, or any model, on evaluation sets and print its scores."""
     from hpt.data.sources import evaluation_names
     from hpt.runs.evaluations import evaluation_key, sampling_config
@@ -294,7 +282,8 @@ def evaluate(
     from hpt.runs.resolve import given_base_config
 
     use_launcher(launcher_args)
-    given = _given(template, data_dir, settings)
+    short = {"data.template": template, "data.folder": data_dir and str(data_dir)}
+    given = parse_settings([f"{name}={json.dumps(value)}" for name, value in short.items() if value] + (settings or []))
     if model is not None and run is None:
         config = given_base_config(scale, model, given)
     elif run is not None and model is None:
@@ -308,22 +297,12 @@ def evaluate(
     sets = evaluation_names(sampling_config(config)) if benchmarks == "all" else tuple(benchmarks.split(","))
     folder = run_with_base(config, runs_dir, sets)
     counts = load_records(folder.path).evaluations
-    table = Table("set", "problems", "samples", "accuracy (%)")
+    rows = []
     for name in sets:
-        own = counts[counts["key"] == evaluation_key(config, name)[2]]  # not the same set under an earlier law
-        share = 100 * (own["correct"] / own["samples"]).mean()
-        table.add_row(name, str(len(own)), str(int(own["samples"].sum())), f"{share:.1f}")
-    console.print(table)
-
-
-def _given(template: str | None, data_dir: Path | None, settings: list[str] | None) -> dict[str, Any]:
-    """Return what was named as one, dotted; --template and --data-dir are short for two settings."""
-    short = {"data.template": template, "data.folder": str(data_dir) if data_dir is not None else None}
-    named = {name: value for name, value in short.items() if value is not None}
-    given = parse_settings(settings)
-    for name in named.keys() & given.keys():
-        raise ConfigError("--set", f"{name}={given[name]}", "each setting once", "leave one of the two out")
-    return {**named, **given}
+        solved = counts[counts["key"] == evaluation_key(config, name)[2]]  # not the same set under an earlier law
+        share = 100 * (solved["correct"] / solved["samples"]).mean()
+        rows.append((name, len(solved), int(solved["samples"].sum()), f"{share:.1f}"))
+    print_table(("set", "problems", "samples", "accuracy (%)"), rows)
 
 
 runs_app = typer.Typer(no_args_is_help=True, help="List, show, compare, export, import or remove runs.")
@@ -331,9 +310,10 @@ runs_app = typer.Typer(no_args_is_help=True, help="List, show, compare, export, 
 
 def records_of(reports_dir: Path, scale: str) -> Path:
     """Return the folder of a scale's records."""
-    from hpt.runs.resolve import build_config
+    from hpt.config.scales import check_scale
 
-    return reports_dir / build_config("hpt", scale=scale).scale / "records"
+    check_scale(scale)
+    return reports_dir / scale / "records"
 
 
 def find_run(name: str, runs_dir: Path) -> RunFolder:
@@ -352,13 +332,10 @@ def list_runs(runs_dir: RunsDir = Path("runs")) -> None:
     """List all runs with state and step."""
     from hpt.runs.folder import run_folders
 
-    table, messages = Table("run", "scale", "state", "step"), []
-    for folder in run_folders(runs_dir):
-        status = folder.status
-        table.add_row(folder.path.name, folder.path.parent.name, status["state"], str(status["step"]))
-        if message := status.get("message"):
-            messages.append(f"{folder.path.name}: {message}")
-    console.print(table)
+    found = [(folder.path, folder.status) for folder in run_folders(runs_dir)]
+    rows = [(path.name, path.parent.name, status["state"], status["step"]) for path, status in found]
+    print_table(("run", "scale", "state", "step"), rows)
+    messages = [f"{path.name}: {status['message']}" for path, status in found if status.get("message")]
     console.print("\n".join(messages), markup=False)
 
 
@@ -378,13 +355,9 @@ def compare_runs(
     first: Annotated[str, typer.Argument(help="Name of a finished run, the start of it, or a folder of records")],
     second: Annotated[str, typer.Argument(help="The other")],
     runs_dir: RunsDir = Path("runs"),
-    output: Annotated[
-        Path | None,
-        typer.Option(help="Folder to write to; default: comparisons/ below --runs-dir"),
-    ] = None,
 ) -> None:
-    """List the settings in which two runs differ and their last values, and draw them over each other by step."""
-    from hpt.runs.compare import differences, final_values, write_comparison
+    """List the settings in which two runs differ, and their last values; `hpt.runs.compare.by_step` has all steps."""
+    from hpt.runs.compare import differences, final_values
     from hpt.runs.records import load_records
 
     paths = [_finished(name, runs_dir) for name in (first, second)]
@@ -392,13 +365,9 @@ def compare_runs(
         raise ConfigError("run", second, f"another run than {first}", "name two runs; see `hpt runs list`")
     left, right = (load_records(path) for path in paths)
     settings = differences(left, right)
-    drawn = write_comparison(left, right, output or runs_dir / "comparisons")
-    for text in (
-        settings.to_string(index=False) if len(settings) else "they differ in no setting",
-        f"means of the last tenth of training:\n{final_values(left, right).to_string(float_format='{:.4g}'.format)}",
-        f"drawn over each other: {drawn}",
-    ):
-        console.print(text, markup=False, highlight=False)
+    print_plain(settings.to_string(index=False) if len(settings) else "they differ in no setting")
+    values = final_values(left, right).to_string(float_format="{:.4g}".format)
+    print_plain(f"means of the last tenth of training:\n{values}")
 
 
 def _finished(name: str, runs_dir: Path) -> Path:
@@ -448,19 +417,22 @@ def export_runs(
 @runs_app.command("fill")
 def fill_records(
     scale: Scale = "mini",
-    only: Annotated[list[str] | None, typer.Option(help="Only these artefacts, e.g. --only table3")] = None,
-    seeds: Annotated[str, typer.Option(help="Seeds, comma-separated")] = "0",
-    jobs: Annotated[int | None, typer.Option(min=1, help="Runs at the same time; default: the number of cores")] = None,
+    only: Only = None,
+    seeds: Seeds = "0",
+    jobs: Jobs = None,
     runs_dir: RunsDir = Path("runs"),
     reports_dir: ReportsDir = Path("reports"),
     why: Annotated[bool, typer.Option("--why", help="Say which runs have no record, and stop")] = False,
 ) -> None:
     """Make the runs that reports/<scale>/records/ lacks, exporting each as it ends; run again to continue."""
     from hpt.runs.fill import fill, lacking_runs
+    from hpt.runs.make import planned_runs
+    from hpt.runs.records import RecordStore
 
     records, numbers = records_of(reports_dir, scale), parse_seeds(seeds)
     if why:
-        for run in lacking_runs(scale, only or [], numbers, runs_dir, records):
+        planned = planned_runs(scale, only or [], numbers, runs_dir)
+        for run in lacking_runs(planned, RecordStore(records), runs_dir):
             console.print(f"{run.title}: {run.reason}")
         return
     for name in fill(scale, only or [], numbers, runs_dir, records, jobs):
@@ -497,71 +469,59 @@ def reproduce(
     jobs: Jobs = None,
     runs_dir: RunsDir = Path("runs"),
     reports_dir: ReportsDir = Path("reports"),
-    why: Annotated[bool, typer.Option("--why", help="Say what would be computed and why, and stop")] = False,
-    from_records: Annotated[
-        bool,
-        typer.Option("--from-records", help="Render from committed records instead of computing; the report says so"),
-    ] = False,
+    from_records: Annotated[bool, typer.Option("--from-records", help="Render from committed records instead of "
+                                                                      "computing; the report says so")] = False,
     launcher_args: LauncherArgs = None,
-) -> None:
+) -> None:  # fmt: skip
     """Compute whatever is missing, execute the notebooks and write the report; run again to continue."""
     from hpt.config.scales import check_scale
-    from hpt.methods.methods import METHODS
-    from hpt.runs.catalogue import artefacts_named
     from hpt.runs.make import check_own, compute
-    from hpt.support.plugins import spelled
 
     use_launcher(launcher_args)
-    chosen, numbers = only or [], parse_seeds(seeds)
-    own = [spelled(name, "methods", METHODS) for name in extra or []]
-    if why:
-        _print_plan(scale, chosen, numbers, runs_dir, own=own, jobs=jobs)
-        return
+    chosen, numbers, custom = only or [], parse_seeds(seeds), _spelled(extra)
     check_scale(scale)
-    artefacts_named(chosen)  # before a lock is made and perhaps waited for
-    check_own(own, chosen)
+    check_own(custom, chosen)  # before a lock is made and perhaps waited for
     if from_records:
-        done = _make_report(scale, numbers, runs_dir, reports_dir, only=chosen or None, from_records=True, own=own)
+        done = _make_report(scale, numbers, runs_dir, reports_dir, only, from_records=True, custom=custom)
     else:
         with locked(runs_dir / scale) as done:
             if not done:
-                compute(scale, chosen, numbers, runs_dir, jobs, own=own)
-                _make_report(scale, numbers, runs_dir, reports_dir, only=chosen or None, own=own)
+                compute(scale, chosen, numbers, runs_dir, jobs, own=custom)
+                _make_report(scale, numbers, runs_dir, reports_dir, only, custom=custom)
     waited = " (made while this command waited)" if done else ""
     console.print(f"report: {reports_dir / scale / 'index.html'}{waited}", markup=False)
     if len(numbers) < 3:
         console.print("one seed decides nothing: `hpt reproduce --seeds 0,1,2` adds the intervals")
 
 
+def _spelled(extra: list[str] | None) -> list[str]:
+    """Return custom methods as ``module:METHOD``, those of installed packages too."""
+    from hpt.methods.methods import METHODS
+    from hpt.support.plugins import spelled
+
+    return [spelled(name, "methods", METHODS) for name in extra or []]
+
+
 @app.command()
 def plan(
     scale: Scale = "mini",
     only: Only = None,
+    extra: Extra = None,
     seeds: Seeds = "0",
     jobs: Jobs = None,
     runs_dir: RunsDir = Path("runs"),
-    gpus: Gpus = None,
+    gpus: Annotated[int | None, typer.Option(min=1, help="GPU scales: how many; default: 8, at scale gpu 1")] = None,
     gpu_memory: Annotated[float, typer.Option(min=1, help="GPU scales: memory of a GPU, GiB")] = 80,
     gpu_tflops: Annotated[float, typer.Option(min=1, help="GPU scales: peak of a GPU in bfloat16, TFLOP/s")] = 989,
-    utilisation: Annotated[
-        Path | None, typer.Option(help="GPU scales: result of `python -m benchmarks.gpu`; default: stated shares")
-    ] = None,
-) -> None:
+    utilisation: Annotated[Path | None, typer.Option(help="GPU scales: result of `python -m benchmarks.gpu`; "
+                                                          "default: stated shares")] = None,
+) -> None:  # fmt: skip
     """Show what would run, why, and what it takes; nothing is computed."""
-    from hpt.runs.plan import machine_of
+    from hpt.runs.make import planned_runs
+    from hpt.runs.plan import ON_GPUS, machine_of, make_plan, print_plan
 
     machine = machine_of(scale, gpus, gpu_memory, gpu_tflops, utilisation)
-    _print_plan(scale, only or [], parse_seeds(seeds), runs_dir, machine=machine, jobs=jobs)
-
-
-def _print_plan(
-    scale: str, only: list[str], seeds: list[int], runs_dir: Path, own: Sequence[str] = (), machine: Any = None,
-    jobs: int | None = None,
-) -> None:  # fmt: skip
-    from hpt.runs.make import planned_runs
-    from hpt.runs.plan import ON_GPUS, make_plan, print_plan
-
-    runs = planned_runs(scale, only, seeds, runs_dir, own=own)
+    runs = planned_runs(scale, only or [], parse_seeds(seeds), runs_dir, own=_spelled(extra))
     jobs = 1 if scale in ON_GPUS else jobs or len(os.sched_getaffinity(0))
     print_plan(make_plan(scale, runs, runs_dir, machine, jobs), runs_dir, console)
 
@@ -569,7 +529,7 @@ def _print_plan(
 @app.command()
 def train(
     method: Annotated[str, typer.Option(help="sft, grpo, sft_then_grpo, luffy, srft, hpt, off_on, mix_on, pretrain, "
-                                             "or module:METHOD of your own")] = "hpt",
+                                             "or a custom module:METHOD")] = "hpt",
     scale: Scale = "mini",
     recipe: Annotated[str, typer.Option(help="released: as the authors run it; paper: as printed")] = "released",
     policy: Annotated[str, typer.Option(help="Base: weak, strong or llama; or a model folder")] = "weak",
@@ -602,10 +562,9 @@ def report(
     runs_dir: RunsDir = Path("runs"),
     reports_dir: ReportsDir = Path("reports"),
     from_records: Annotated[bool, typer.Option("--from-records", help="Render from committed records")] = False,
-    so_far: Annotated[
-        bool, typer.Option("--so-far", help="Render what the finished runs allow and list what is missing")
-    ] = False,
-) -> None:
+    so_far: Annotated[bool, typer.Option("--so-far", help="Render what the finished runs allow and list what is "
+                                                          "missing")] = False,
+) -> None:  # fmt: skip
     """Execute the notebooks and write the report from what is there."""
     from hpt.config.scales import check_scale
 
@@ -618,7 +577,7 @@ def report(
 
 def _make_report(
     scale: str, seeds: list[int], runs_dir: Path, reports_dir: Path, only: list[str] | None = None,
-    from_records: bool = False, so_far: bool = False, own: Sequence[str] = (),
+    from_records: bool = False, so_far: bool = False, custom: Sequence[str] = (),
 ) -> bool:  # fmt: skip
     """Render, one process at a time; returns whether the same command did it while this one waited."""
     from hpt.reports.build import build_report
@@ -627,42 +586,33 @@ def _make_report(
     with locked(reports_dir / scale) as done:
         if not done:
             remove_half_written(reports_dir / scale, besides="records")
-            build_report(
-                scale, seeds, runs_dir, reports_dir, only=only, from_records=from_records, so_far=so_far, own=own
-            )
+            build_report(scale, seeds, runs_dir, reports_dir, only or None, from_records, so_far, custom)
     return done
 
 
 @app.command()
-def doctor(
-    deep: Annotated[bool, typer.Option("--deep", help="Import the heavy packages too (a minute)")] = False,
-) -> None:
+def doctor() -> None:
     """Check the environment: what is missing, and what to type."""
-    from hpt.runs.doctor import diagnose, inspect_machine
+    from hpt.runs.doctor import diagnose, read_facts
 
-    findings = diagnose(inspect_machine(deep=deep))
-    for finding in findings:
-        mark = {"ok": "[green]ok  [/]", "warn": "[yellow]warn[/]", "fail": "[red]fail[/]"}[finding.status]
-        console.print(
-            f"{mark} {finding.name}: {finding.detail}" + (f"\n     → {finding.remedy}" if finding.remedy else "")
-        )
-    if any(finding.status == "fail" for finding in findings):
+    lines = diagnose(read_facts())
+    for line in lines:
+        mark = {"ok": "[green]ok  [/]", "warn": "[yellow]warn[/]", "fail": "[red]fail[/]"}[line.status]
+        console.print(f"{mark} {line.name}: {line.detail}" + (f"\n     → {line.remedy}" if line.remedy else ""))
+    if any(line.status == "fail" for line in lines):
         raise typer.Exit(1)
 
 
 def main() -> None:
     """Run the command line and turn the package's errors into one sentence and an exit code."""
-    # runs started from here import modules of the user's own from where the user stands
+    # runs started from here import custom modules from the folder the user is in
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("PYTHONPATH", "")]))
     sys.path.insert(0, os.getcwd())
     try:
         app()
-    except ConfigError as error:
-        Console(stderr=True, soft_wrap=True).print(f"error: {error}", markup=False)
-        sys.exit(2)
     except HptError as error:
         Console(stderr=True, soft_wrap=True).print(f"error: {error}", markup=False)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, ConfigError) else 1)
     except SystemExit as leaving:  # typer turns Ctrl-C into this without a word
         if leaving.code == 130:
             Console(stderr=True).print("interrupted; the same command continues where this one stopped")

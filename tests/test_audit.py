@@ -299,7 +299,7 @@ def test_a_lead_beyond_chance_and_one_behind() -> None:
 
 
 def test_it_needs_no_run_anywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ARTEFACTS["audit"].arms == ARTEFACTS["audit"].methods == ARTEFACTS["audit"].policies == ()
+    assert ARTEFACTS["audit"].arms == ARTEFACTS["audit"].policies == ()
     assert planned_runs("mini", ["audit"], [0, 1, 2], tmp_path) == []
     assert compute("mini", ["audit"], [0], tmp_path) == []
     print_plan(make_plan("mini", [], tmp_path), tmp_path, console)

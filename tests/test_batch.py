@@ -195,6 +195,6 @@ def test_fillers_weigh_nothing_and_fit_both_layouts() -> None:
         assert not batch.kl_scales.any()
 
 
-def test_demonstrations_are_told_apart() -> None:
+def test_demonstrations_are_distinguished() -> None:
     assert item(1, 2, 0).trajectory.is_demonstration
     assert not item(1, 2, 1).trajectory.is_demonstration

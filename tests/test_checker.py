@@ -88,8 +88,13 @@ def test_a_gradient_that_is_not_eq_6_is_found(monkeypatch: pytest.MonkeyPatch) -
     """The estimator itself broken by one per mille: differences see it, whatever the row."""
     import hpt.upge.estimator as estimator
 
-    right = estimator.unified_weights
-    monkeypatch.setattr(estimator, "unified_weights", lambda *given: 1.001 * right(*given))
+    right = estimator.weights_mask_ratio
+
+    def wrong(*given: Any) -> tuple[Any, ...]:
+        weights, *rest = right(*given)
+        return 1.001 * weights, *rest
+
+    monkeypatch.setattr(estimator, "weights_mask_ratio", wrong)
     assert failed(check_gradient(ROWS["grpo"])) == ["gradient against finite differences"]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from hpt.reports.build import build_report
 from hpt.reports.pages import missing_artefacts
-from hpt.runs.make import ARTEFACTS
+from hpt.runs.catalogue import ARTEFACTS
 from hpt.runs.records import load_records, record_folders
 from hpt.support.files import read_json
 

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Literal, get_args, get_origin
 
-import annotated_types
 import pytest
 from pydantic.fields import FieldInfo
 
@@ -73,33 +72,9 @@ def test_nothing_is_converted_or_guessed(field: str, value: object) -> None:
     reads_well(refusal({field: value}), field, value)
 
 
-def beyond(field: FieldInfo) -> Iterator[float]:
-    step: float = 1 if field.annotation is int or int in get_args(field.annotation) else 1e-3
-    for bound in field.metadata:
-        match bound:
-            case annotated_types.Ge(ge=limit):
-                yield limit - step  # type: ignore[operator]
-            case annotated_types.Gt(gt=limit) | annotated_types.Lt(lt=limit):
-                yield limit  # type: ignore[misc]
-            case annotated_types.Le(le=limit):
-                yield limit + step  # type: ignore[operator]
-
-
-BEYOND = [(name, value) for name, field in LEAVES.items() for value in beyond(field)]
-
-
-@pytest.mark.parametrize(("field", "value"), BEYOND)
-def test_values_out_of_range_are_refused(field: str, value: float) -> None:
-    reads_well(refusal({field: value}), field, value)
-
-
 def test_every_type_a_setting_may_have_is_named() -> None:
     error = refusal({"estimator.clip_eps_low": "of"})
     assert error.allowed == "number or 'row' or 'none'"
-
-
-def test_most_numbers_have_a_range() -> None:
-    assert len(BEYOND) >= 40
 
 
 @pytest.mark.parametrize(
@@ -232,11 +207,6 @@ def test_unknown_names_are_refused(arguments: dict[str, str], field: str) -> Non
     with pytest.raises(ConfigError) as caught:
         build_config(**arguments)  # type: ignore[arg-type]
     reads_well(caught.value, field, arguments[field])
-
-
-def test_a_long_value_does_not_bury_the_message() -> None:
-    error = refusal({"recipe": "x" * 10_000})
-    assert len(str(error)) < 500
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

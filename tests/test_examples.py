@@ -13,7 +13,7 @@ from hpt.examples import least_error_gate, smooth_gate
 from hpt.laboratory.experiment import make_experiment, sample_draws
 from hpt.laboratory.gates import best_gate, gate_error, gate_moments, gate_weights, total
 from hpt.methods.methods import METHODS, method_named, resolved_row
-from hpt.runs.catalogue import ARTEFACTS, OWN
+from hpt.runs.catalogue import ARTEFACTS, EXAMPLES
 from hpt.runs.resolve import build_config
 
 FOLDER = Path(hpt.examples.__file__).parent
@@ -37,19 +37,24 @@ def test_an_idea_is_at_most_fifteen_lines(name: str) -> None:
 
 
 def test_every_example_is_an_arm_at_the_settings_tuned_for_hpt() -> None:
-    assert [arm.name for arm in OWN] == ["smooth_gate", "hpt_cispo", "least_error_gate"]
-    assert {arm.name for arm in OWN} == set(MODULES)
+    assert [arm.name for arm in EXAMPLES] == ["smooth_gate", "hpt_cispo", "least_error_gate"]
+    assert {arm.name for arm in EXAMPLES} == set(MODULES)
     tuned = TUNED["mini"]["weak"]["hpt"]
-    for arm in OWN:
+    for arm in EXAMPLES:
         config = arm.config("mini", 0)
         assert config.optimizer.learning_rate == tuned["optimizer"]["learning_rate"]
         assert config.estimator.sft_coefficient == tuned["estimator"]["sft_coefficient"]
         assert method_named(arm.method).title == arm.label
     for name in ("own_algorithms", "own_algorithms_curves"):
-        assert ARTEFACTS[name].methods == ("sft", "grpo", "hpt", *(arm.name for arm in OWN))
+        assert [arm.name or arm.method for arm in ARTEFACTS[name].arms] == [
+            "sft",
+            "grpo",
+            "hpt",
+            *(arm.name for arm in EXAMPLES),
+        ]
 
 
-def test_settings_of_ones_own_lie_over_those_of_the_method_it_is_like() -> None:
+def test_custom_settings_lie_over_those_of_the_method_it_is_like() -> None:
     config = build_config("hpt.examples.smooth_gate:METHOD", settings={"optimizer.learning_rate": 2e-4})
     assert config.optimizer.learning_rate == 2e-4
     assert config.gate.kind == "hpt.examples.smooth_gate:gate"

@@ -7,13 +7,18 @@ import pytest
 
 from hpt.runs.fill import fill, lacking_runs, on_other_bases
 from hpt.runs.job import Job
-from hpt.runs.records import export_run, load_records, record_folders
+from hpt.runs.make import PlannedRun, planned_runs
+from hpt.runs.records import RecordStore, export_run, load_records, record_folders
 from hpt.support.errors import HptError
 from tests.fabricated import fabricate
 
 
+def lacking(scale: str, artefacts: list[str], seeds: list[int], root: Path, records: Path) -> list[PlannedRun]:
+    return lacking_runs(planned_runs(scale, artefacts, seeds, root), RecordStore(records), root)
+
+
 def test_everything_lacks_where_nothing_is(tmp_path: Path) -> None:
-    found = lacking_runs("tiny", ["table5"], [0], tmp_path / "runs", tmp_path / "records")
+    found = lacking("tiny", ["table5"], [0], tmp_path / "runs", tmp_path / "records")
     assert sorted({run.method for run in found}) == ["hpt", "mix_on", "off_on", "pretrain"]
 
 
@@ -23,9 +28,9 @@ def test_what_is_recorded_is_not_made_again_but_what_others_start_from_is(tmp_pa
         if run.folder is not None and run.arms != ("grpo_after_sft-weak",):
             export_run(run.folder, records)
     runs = tmp_path / "runs"
-    assert lacking_runs("tiny", ["table3"], [0], runs, records) == []
+    assert lacking("tiny", ["table3"], [0], runs, records) == []
     # a second stage starts from SFT's weights, which a record does not hold, and SFT from the base's
-    found = lacking_runs("tiny", ["table3", "figure3"], [0], runs, records)
+    found = lacking("tiny", ["table3", "figure3"], [0], runs, records)
     assert [(run.method, run.policy) for run in found] == [("pretrain", "weak"), ("sft", "weak"), ("grpo", "weak")]
 
 
@@ -33,7 +38,7 @@ def test_an_evaluation_that_the_record_lacks_is_made(tmp_path: Path) -> None:
     hpt = next(run for run in fabricate(tmp_path / "elsewhere", ["figure6"]) if run.arms[0] == "hpt-weak")
     assert hpt.folder is not None
     export_run(hpt.folder, tmp_path / "records")
-    found = lacking_runs("tiny", ["table6"], [0], tmp_path / "runs", tmp_path / "records")
+    found = lacking("tiny", ["table6"], [0], tmp_path / "runs", tmp_path / "records")
     assert "hpt-weak" in [arm for run in found for arm in run.arms]  # Figure 6 needs no final evaluation, Table 6 does
 
 
@@ -53,7 +58,7 @@ def test_each_run_is_exported_as_it_ends(tmp_path: Path) -> None:
     assert seen == [1, 2]
 
 
-def test_runs_from_a_base_of_other_bits_are_told(tmp_path: Path) -> None:
+def test_runs_from_a_base_of_other_bits_are_named(tmp_path: Path) -> None:
     planned = fabricate(tmp_path / "runs", ["table5"])
     own = next(run.folder for run in planned if run.method == "hpt")
     assert own is not None

@@ -156,7 +156,7 @@ def test_constant_does_not_look_at_performance(alpha: float, beta: float, counts
 
 
 @pytest.mark.parametrize("kind", FEEDBACK)
-def test_feedback_coefficients_uses_the_function_it_was_told(kind: str) -> None:
+def test_feedback_coefficients_uses_the_function_named(kind: str) -> None:
     gate, counts = GateSettings(kind=kind, count=1, alpha=0.3, beta=0.7), np.arange(9)
     for found, expected in zip(feedback_coefficients(gate, counts, 8), FEEDBACK[kind](gate, counts, 8), strict=True):
         assert found.dtype == np.float64
@@ -168,7 +168,7 @@ def half(gate: GateSettings, counts: np.ndarray, n: int) -> tuple[np.ndarray, np
     return np.full(len(counts), 0.5), np.full(len(counts), gate.beta / n)
 
 
-def test_a_gate_of_ones_own() -> None:
+def test_a_custom_gate() -> None:
     alpha, beta = feedback_coefficients(GateSettings(kind="tests.test_gate:half", beta=2.0), np.array([0, 8]), 8)
     assert (alpha.tolist(), beta.tolist()) == ([0.5, 0.5], [0.25, 0.25])
 

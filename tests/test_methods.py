@@ -172,7 +172,7 @@ def test_a_soft_gate_multiplies_both_halves() -> None:
     assert "q2" not in {key[0] for key in result}  # P = 1: beta = 0, and nothing to compare
 
 
-def test_rows_of_their_own_keep_their_own_denominator_when_asked() -> None:
+def test_rows_keep_their_denominator_when_asked() -> None:
     config = config_for("grpo", estimator__normalization="row")
     result = weights(assembled(config))
     # sequence_mean: 8 rollouts act, each divided by its own length
@@ -221,7 +221,7 @@ def test_kl_in_the_advantage_of_a_row_that_has_none_is_refused() -> None:
 # --- updates ---------------------------------------------------------------------------------------------------------
 
 
-def test_each_update_counts_its_own_prompts() -> None:
+def test_each_update_counts_its_prompts_alone() -> None:
     config = config_for("hpt", schedule__updates_per_step=2)
     result = assembled(config)
     assert [len(share) for share in result.questions] == [2, 2]
@@ -352,7 +352,7 @@ def test_a_clip_on_a_row_without_a_ratio_is_refused(bound: str) -> None:
 OWN = Method("own", "Own", (Component("sft", "demonstration", "sft_coefficient", "demonstration"),), samples=False)
 
 
-def test_a_method_of_ones_own() -> None:
+def test_a_custom_method() -> None:
     assert method_named("tests.test_methods:OWN").title == "Own"
     assert method_named("tests.test_methods:OWN").needs_demonstrations
     with pytest.raises(ConfigError, match=r"method = 'htp'.*hpt"):
@@ -412,7 +412,7 @@ def coefficients(method: str, **settings: Any) -> list[tuple[str, float, float]]
     ]
 
 
-def test_a_stage_trains_with_all_settings_of_its_own_method_but_for_the_users() -> None:
+def test_a_stage_trains_with_all_settings_of_its_method_but_for_the_users() -> None:
     own = "tests.test_methods:SFT_THEN_MIX"
     assert coefficients(own) == [("constant", 1.0, 0.0), ("switch", 0.1, 1.0)]
     assert coefficients("tests.test_methods:WEIGHED") == [("constant", 0.3, 0.0), ("switch", 0.3, 1.0)]
@@ -436,7 +436,7 @@ def test_what_the_user_set_over_the_stages_is_part_of_the_run() -> None:
 @pytest.mark.parametrize(
     ("method", "said"),
     [
-        ("NESTED", r"stages of tests.test_methods:NESTED = 'sft_then_grpo'.*stages of its own"),
+        ("NESTED", r"stages of tests.test_methods:NESTED = 'sft_then_grpo'.*methods without stages"),
         ("UNEQUAL", r"schedule.steps of longer.*a stage may set gate, estimator"),
     ],
 )

@@ -95,7 +95,7 @@ def test_a_custom_method_is_one_more_row_and_line(runs: Path) -> None:
             OWN,
             r"extra_methods = .*none with these artefacts; ask for table3, figure5, figure6",
         ),
-        (["table3"], "srft", r"extra_methods = 'srft': allowed is module:METHOD of your own"),
+        (["table3"], "srft", r"extra_methods = 'srft': allowed is a custom module:METHOD"),
         (["table3"], "hpt.examples.smooth_gate:NONE", r"method = .*smooth_gate has .*correct the attribute"),
     ],
 )

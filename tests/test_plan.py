@@ -22,16 +22,17 @@ from hpt.runs.plan import (
     SHAPES,
     Machine,
     ModelShape,
+    Plan,
     answers,
     assumptions,
     calibration,
     command,
+    cost_cells,
     finished_runs,
     machine_of,
     make_plan,
     memory,
     memory_table,
-    policy_table,
     run_costs,
     shape_of,
     warnings_in,
@@ -268,6 +269,16 @@ def test_a_base_that_is_trained_costs_its_documents() -> None:
 def markdown(table: pd.DataFrame) -> str:
     lines = [table.columns, ["---"] + ["---:"] * (len(table.columns) - 1), *table.to_numpy().tolist()]
     return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in lines)
+
+
+def policy_table(plan: Plan) -> pd.DataFrame:
+    """A row per base, and the total."""
+    rows = []
+    for policy in (*dict.fromkeys(run.policy for run in plan.runs), "all"):
+        costs = [own for run, own in zip(plan.runs, plan.costs, strict=True) if policy in (run.policy, "all")]
+        total = replace(plan, costs=tuple(costs)).total
+        rows.append({"policy": policy, "runs": len(costs)} | cost_cells(total, plan.scale))
+    return pd.DataFrame(rows)
 
 
 def plan_text(scale: str, root: Path) -> str:

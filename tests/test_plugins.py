@@ -17,7 +17,7 @@ from hpt.runs.records import recorded_config, with_data_hash
 from hpt.runs.resolve import build_config, resolve_run
 from hpt.support.errors import ConfigError
 from hpt.support.files import read_json
-from hpt.support.plugins import check_unchanged, code_hash, folders, keep_sources, module_hashes, refresh
+from hpt.support.plugins import check_unchanged, folders, keep_sources
 
 RECORDS = Path(__file__).resolve().parent.parent / "reports" / "mini" / "records"
 GATE = "def gate(settings, correct, n):\n    return correct / n, 1 - correct / n\n"
@@ -136,7 +136,7 @@ def test_the_command_line_ends_with_2_and_one_sentence(
 
 
 def test_no_run_made_before_got_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hash of own modules is in a fingerprint only where there are any: finished runs must still be found."""
+    """The hash of custom modules is in a fingerprint only where there are any: finished runs must still be found."""
     folders_ = sorted(RECORDS.glob("*/config.json"))
     assert len(folders_) >= 80
     for path in folders_:
@@ -188,7 +188,7 @@ def test_a_run_keeps_the_source_and_refuses_other_code(write: Write, tmp_path: P
         check_unchanged(config.own_modules, names_used(config))
 
 
-def test_nothing_is_kept_of_the_packages_own(tmp_path: Path) -> None:
+def test_no_source_of_the_package_is_kept(tmp_path: Path) -> None:
     keep_sources(names_used(build_config("hpt", scale="tiny")), tmp_path / "kept")
     assert not (tmp_path / "kept").exists()
 
@@ -197,11 +197,6 @@ def test_processes_find_a_module_where_this_one_did(write: Write, tmp_path: Path
     write(GATE)
     assert folders(["my_idea"]) == [str(tmp_path.resolve())]
     assert folders(["hpt.examples.smooth_gate"]) == [str(RECORDS.parents[2])]
-
-
-def test_words_move_no_hash() -> None:
-    assert code_hash('def f():\n    """Say."""\n    return 1') == code_hash("def f(): return 1  # one")
-    assert code_hash("x = 1") != code_hash("x = 2")
 
 
 def test_an_installed_package_offers_methods_rows_and_gates_by_name(write: Write, tmp_path: Path) -> None:
@@ -223,12 +218,7 @@ def test_an_installed_package_offers_methods_rows_and_gates_by_name(write: Write
         build_config("theirs", scale="tiny")
 
 
-def test_names_without_a_module_are_left_alone() -> None:
-    refresh(["hpt", "switch"])
-    assert module_hashes(["hpt", "switch"]) == {}
-
-
-#: Everything of one's own at once: a gate that always gives both signals, a mask that lets nothing but gains through.
+#: Everything custom at once: a gate that always gives both signals, a mask that lets nothing but gains through.
 EVERYTHING = """
 from dataclasses import replace
 import numpy as np
@@ -248,7 +238,7 @@ METHOD = replace(METHODS["hpt"], name="mine", title="Mine", like="hpt", settings
 """
 
 
-def test_a_method_of_ones_own_trains_in_a_process_of_its_own(write: Write, tmp_path: Path) -> None:
+def test_a_custom_method_trains_in_another_process(write: Write, tmp_path: Path) -> None:
     """The real job: the training process imports the module, and what it does shows in the records."""
     from hpt.runs.pool import run_jobs
     from hpt.runs.records import load_records

@@ -11,7 +11,7 @@ from hpt.support.errors import ConfigError
 from tests.digits import write_digits
 
 
-def test_a_folder_is_continued_with_its_own_configuration(tmp_path: Path) -> None:
+def test_a_folder_is_continued_with_the_configuration_it_holds(tmp_path: Path) -> None:
     config = build_config("hpt", scale="tiny")
     folder = RunFolder.of(config, tmp_path)
     folder.create(config)
@@ -34,7 +34,7 @@ def test_a_folder_of_another_configuration_is_refused_and_left_alone(tmp_path: P
     assert (folder.path / "config.json").read_bytes() == before
 
 
-def test_the_commit_is_the_packages_own_whatever_repository_a_hook_points_git_at(
+def test_the_commit_is_the_packages_whatever_repository_a_hook_points_git_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)

@@ -286,7 +286,7 @@ def masters(engine: PolicyEngine) -> dict[str, torch.Tensor]:
 OWN = Method("own", "Own", METHODS["hpt"].components, {"gate": {"kind": "switch", "count": 0}})
 
 
-def test_a_method_of_ones_own_keeps_the_gate_and_rate_the_user_set() -> None:
+def test_a_custom_method_keeps_the_gate_and_rate_the_user_set() -> None:
     settings = {"gate__count": 1, "optimizer__first_stage_learning_rate": 0.5}
     trainer = make_trainer(config_for("tests.test_trainer:OWN", **settings))
     trainer.train(1)
@@ -575,7 +575,7 @@ def _counted(genuine: Any, asked: list[int]) -> Any:
     return lambda items, *of: (asked.append(len(items)), genuine(items, *of))[1]
 
 
-def test_the_gap_is_looked_at_on_trained_rollouts_and_on_others() -> None:
+def test_the_gap_is_checked_on_trained_rollouts_and_on_others() -> None:
     trainer = make_trainer(config_for("hpt"))
     trainer.train(1)
     row = metrics(trainer)[0]

@@ -28,6 +28,7 @@ from hpt.config.settings import (
     ScheduleSettings,
     Settings,
     ValidationSettings,
+    neutral,
 )
 from hpt.support.errors import ConfigError
 
@@ -60,15 +61,11 @@ class RunConfig(Settings):
     engine: EngineSettings = EngineSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
     diagnostics: DiagnosticsSettings = DiagnosticsSettings()
-    over_stages: list[str] = Field(
-        default=[],
-        json_schema_extra={"neutral": True},
-        description="settings of the user that stand above those of the stages' methods, filled in with the method's",
+    over_stages: list[str] = neutral(
+        [], "settings of the user that stand above those of the stages' methods, filled in with the method's"
     )
-    own_modules: dict[str, str] = Field(
-        default={},
-        json_schema_extra={"neutral": True},
-        description="module -> hash of the code of every module of the user's own, filled in when the run is resolved",
+    own_modules: dict[str, str] = neutral(
+        {}, "module -> hash of the code of every custom module, filled in when the run is resolved"
     )
 
     @model_validator(mode="after")
@@ -103,7 +100,7 @@ class RunConfig(Settings):
         return self.estimator.length_divisor or self.rollout.max_response_tokens
 
     def telling(self) -> dict[str, Any]:
-        """Return the settings that tell this run from others, nested: neither `MOVES_NO_NUMBER` nor neutral defaults.
+        """Return the settings in which this run differs from others: neither `MOVES_NO_NUMBER` nor neutral defaults.
 
         Example:
             >>> ["after" in validate({"policy": {"after": name}}).telling()["policy"] for name in (None, "sft")]
@@ -127,16 +124,15 @@ def _without_neutral(settings: Settings, content: dict[str, Any]) -> dict[str, A
     """Leave out fields that were added later and stand at their default, which is what every earlier run did.
 
     Without this, every new setting would give all finished runs another name, and they would be made again. Such a
-    field is marked ``json_schema_extra={"neutral": True}``; its default must never be changed.
+    field is `hpt.config.settings.neutral`; its default must never be changed.
     """
     kept = {}
     for name, value in content.items():
-        field = type(settings).model_fields[name]
-        own = getattr(settings, name)
+        field, held = type(settings).model_fields[name], getattr(settings, name)
         extra = field.json_schema_extra
-        if isinstance(extra, dict) and extra.get("neutral") and own == field.default:
+        if isinstance(extra, dict) and extra.get("neutral") and held == field.default:
             continue
-        kept[name] = _without_neutral(own, value) if isinstance(own, Settings) else value
+        kept[name] = _without_neutral(held, value) if isinstance(held, Settings) else value
     return kept
 
 

@@ -1,23 +1,19 @@
-"""The values a scale and a recipe bring along: two independent choices, both data (see `hpt.config.run_config` for the
-meaning).
+"""The values a scale and a recipe bring along: two independent choices, both data.
 
-Settings are laid over each other in this order, the last on top: defaults of `hpt.config.run_config`, scale, recipe,
-model, method, tuned (what the search chose for a method at a scale), then what the user names. A method of the user's
-own lies over what was tuned for the one it is ``like``. The settings of a stage's method lie below the last three,
-above the rest (`hpt.methods.methods.stages_of`).
+Settings are laid over each other in this order, the last on top: defaults of `hpt.config.settings`, scale, recipe,
+model, method, tuned (what the search chose for a method at a scale), then what the user names. A custom method lies
+over what was tuned for the one it is ``like``. The settings of a stage's method lie below the last three, above the
+rest (`hpt.methods.methods.stages_of`).
 
-The scale `gpu`: the mini world grown for one GPU, everything in about an hour.
+Scale `gpu`: the mini world grown for one GPU, everything in about an hour. Nothing was searched, and no run has been
+made with it: sizes follow from what `hpt plan --scale gpu` computes, and learning rates are those of the mini world's
+search (`TUNED`) divided by five, because the models are five times as wide (Yang et al. 2022: Adam's rate goes with one
+over the width).
 
-Nothing here was searched, and no run has been made with it: sizes were chosen by what `hpt plan --scale gpu` computes,
-and learning rates are what the search of the mini world chose (`hpt.config.scales.TUNED`), divided by five because the
-models are five times as wide (Yang et al. 2022: Adam's rate goes with one over the width).
-
-The scale `full`: the paper's own models, data and settings, and who says each of them.
-
-Sources: the released scripts (TsinghuaC3I/Unify-Post-Training, commit ae332f5) for HPT, LUFFY and SRFT; LUFFY's scripts
-(ElliottYan/LUFFY, commit 01f4ae0) for GRPO and SFT, for which nothing is released; the paper for what no script says.
-The paper states a learning rate, eight rollouts, temperatures and the response limit, and no batch size, steps,
-optimiser settings, clip, entropy bonus or normalisation.
+Scale `full`: the paper's models, data and settings. Sources: the released scripts (TsinghuaC3I/Unify-Post-Training,
+commit ae332f5) for HPT, LUFFY and SRFT; LUFFY's scripts (ElliottYan/LUFFY, commit 01f4ae0) for GRPO and SFT, for which
+nothing is released; the paper for what no script says. The paper states a learning rate, eight rollouts, temperatures
+and the response limit, and no batch size, steps, optimiser settings, clip, entropy bonus or normalisation.
 """
 
 from collections.abc import Mapping
@@ -140,7 +136,7 @@ FULL_BY_POLICY: dict[str, dict[str, Any]] = {
     "llama": {"data": {"template": "llama"}, "optimizer": {"skip_above_norm": 0.0}},
 }
 
-#: Learning rates and coefficients by model and method, as scripts have them; HPT's own are the scale's.
+#: Learning rates and coefficients by model and method, as scripts have them; HPT's are the scale's.
 FULL_TUNED: dict[str, dict[str, dict[str, Any]]] = {
     "strong": _METHODS,
     # 0.3: a comment of the released script; the paper does not say it
@@ -205,15 +201,15 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 #: What the search chose: scale -> policy -> method -> settings. Every method of the weak and the strong base was
 #: searched on the same first grid (`hpt.runs.catalogue`, the report's appendix); the Llama base takes the weak base's.
-#: GRPO was searched with and without its own clip and standard deviation; SFT->GRPO takes SFT's rate and GRPO's
+#: GRPO was searched with and without the row's clip and standard deviation; SFT->GRPO takes SFT's rate and GRPO's
 #: settings for its two stages.
-_OWN_CLIP_AND_STD = {"clip_eps_low": "row", "clip_eps_high": "row", "advantage_std": "row"}
+_CLIP_AND_STD_OF_ROW = {"clip_eps_low": "row", "clip_eps_high": "row", "advantage_std": "row"}
 _WEAK: dict[str, dict[str, Any]] = {
     "sft": {"optimizer": {"learning_rate": 1e-3}},
-    "grpo": {"optimizer": {"learning_rate": 5e-4}, "estimator": _OWN_CLIP_AND_STD},
+    "grpo": {"optimizer": {"learning_rate": 5e-4}, "estimator": _CLIP_AND_STD_OF_ROW},
     "sft_then_grpo": {
         "optimizer": {"learning_rate": 5e-4, "first_stage_learning_rate": 1e-3},
-        "estimator": _OWN_CLIP_AND_STD,
+        "estimator": _CLIP_AND_STD_OF_ROW,
     },
     "luffy": {"optimizer": {"learning_rate": 5e-4}, "estimator": {"offline_coefficient": 1.0}},
     "hpt": {"optimizer": {"learning_rate": 1e-3}, "estimator": {"sft_coefficient": 0.125}},

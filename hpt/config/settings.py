@@ -4,7 +4,7 @@
 method bring along.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,6 +13,11 @@ class Settings(BaseModel):
     """Base of all settings: frozen, no unknown keys, no silent conversions ("8" is not 8)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def neutral(default: Any, description: str, **bounds: Any) -> Any:
+    """Return a field that was added later: at its default, which must never change, no fingerprint holds it."""
+    return Field(default=default, description=description, json_schema_extra={"neutral": True}, **bounds)
 
 
 class PolicySettings(Settings):
@@ -25,23 +30,17 @@ class PolicySettings(Settings):
         default=None,
         description="folder in Hugging Face format; None = the base this package trains or fetches",
     )
-    after: str | None = Field(
-        default=None,
-        description="start from the final weights of this method's run on the same base and seed; None = from the base",
-        json_schema_extra={"neutral": True},
+    after: str | None = neutral(
+        None, "start from the final weights of this method's run on the same base and seed; None = from the base"
     )
     weights_sha256: str = Field(
         default="", description="hash of the initial weights, filled in when the run is resolved"
     )
-    config_sha256: str = Field(
-        default="",
-        json_schema_extra={"neutral": True},
-        description="hash of the model's config.json where this package did not write it, filled in with the weights'",
+    config_sha256: str = neutral(
+        "", "hash of the model's config.json where this package did not write it, filled in with the weights'"
     )
-    tokenizer_sha256: str = Field(
-        default="",
-        json_schema_extra={"neutral": True},
-        description="hash of the model's tokenizer, chat template and end tokens, filled in with the weights'",
+    tokenizer_sha256: str = neutral(
+        "", "hash of the model's tokenizer, chat template and end tokens, filled in with the weights'"
     )
     dtype: Literal["float32", "bfloat16"] = Field(
         default="float32", description="compute type; bfloat16 keeps fp32 masters"
@@ -58,34 +57,24 @@ class DataSettings(Settings):
 
     source: str = Field(
         default="graded",
-        description="'graded' = the scale's own world, a public set (`hpt data check`), else a file or folder of rows",
+        description="'graded' = the scale's world, a public set (`hpt data check`), else a file or folder of rows",
     )
-    evaluation: Literal["graded", "public"] = Field(
-        default="graded",
-        json_schema_extra={"neutral": True},
-        description="evaluation sets: the world's, or the public benchmarks",
+    evaluation: Literal["graded", "public"] = neutral(
+        "graded", "evaluation sets: the world's, or the public benchmarks"
     )
     folder: str = Field(default="data", description="where downloaded public sets lie")
     world: str = Field(default="mini", description="preset of the graded world (hpt.data.world.graded.WORLDS)")
     questions: int | None = Field(
         default=None, ge=1, description="use only the first so many training questions; None = all"
     )
-    questions_per_level: list[int] | None = Field(
-        default=None,
-        description="use only so many questions of level 1, 2, ..., the first of each; None = all",
-        json_schema_extra={"neutral": True},
+    questions_per_level: list[int] | None = neutral(
+        None, "use only so many questions of level 1, 2, ..., the first of each; None = all"
     )
     sha256: str = Field(default="", description="hash of the training problems, filled in when the run is resolved")
-    template: str = Field(
-        default="plain",
-        json_schema_extra={"neutral": True},
-        description="how a question becomes a prompt (hpt.data.prompts.TEMPLATES)",
-    )
+    template: str = neutral("plain", "how a question becomes a prompt (hpt.data.prompts.TEMPLATES)")
     max_prompt_tokens: int = Field(default=64, ge=1, description="prompts over it: see overlong_prompts")
-    overlong_prompts: Literal["refuse", "drop"] = Field(
-        default="refuse",
-        json_schema_extra={"neutral": True},
-        description="a longer prompt is an error, or left out and counted",
+    overlong_prompts: Literal["refuse", "drop"] = neutral(
+        "refuse", "a longer prompt is an error, or left out and counted"
     )
     overlong_demonstrations: Literal["refuse", "drop", "cut"] = Field(
         default="refuse",
@@ -104,13 +93,9 @@ class RolloutSettings(Settings):
     max_parallel_sequences: int = Field(default=256, ge=1, description="vLLM max_num_seqs")
     cache_gib: int = Field(default=1, ge=1, description="KV cache on CPU, GiB; share of GPU memory is gpu_memory_share")
     gpu_memory_share: float = Field(default=0.5, gt=0, le=1)
-    tensor_parallel: int = Field(
-        default=1, ge=1, json_schema_extra={"neutral": True}, description="ranks that share one sampler's weights"
-    )
-    sleep_while_training: bool = Field(
-        default=False,
-        json_schema_extra={"neutral": True},
-        description="give the sampler's GPU memory back while the trainer works (vLLM's sleep mode; GPU only)",
+    tensor_parallel: int = neutral(1, "ranks that share one sampler's weights", ge=1)
+    sleep_while_training: bool = neutral(
+        False, "give the sampler's GPU memory back while the trainer works (vLLM's sleep mode; GPU only)"
     )
     max_logprob_gap: float = Field(
         default=0.05,
@@ -139,8 +124,10 @@ class EstimatorSettings(Settings):
     released_micro_batches: int = Field(
         default=1, ge=1, description="m of `released`: their micro-batches with demonstrations"
     )
-    online_row: str = Field(default="method", description="row acting on rollouts; 'method' = the method's own")
-    offline_row: str = Field(default="method", description="row acting on demonstrations; 'method' = the method's own")
+    online_row: str = Field(default="method", description="row acting on rollouts; 'method' = that of the method")
+    offline_row: str = Field(
+        default="method", description="row acting on demonstrations; 'method' = that of the method"
+    )
     advantage_std: Literal["row", "none", "sample", "population"] = "row"
     clip_eps_low: float | Literal["row", "none"] = Field(default="row", description="PPO clip below; 'none' removes it")
     clip_eps_high: float | Literal["row", "none"] = Field(
@@ -156,10 +143,8 @@ class EstimatorSettings(Settings):
         description="OFF/ON and Mix/ON: the demonstration's reward, or normalised with the rollouts",
     )
     offline_shaping: bool = Field(default=True, description="LUFFY's f(p) = p/(p+0.1) on off-policy RL terms")
-    shape_every_offline_term: bool = Field(
-        default=False,
-        json_schema_extra={"neutral": True},
-        description="shape terms, too, whose own row does not: SRFT's, as the released scripts do",
+    shape_every_offline_term: bool = neutral(
+        False, "shape terms, too, whose row does not: SRFT's, as the released scripts do"
     )
     entropy_coefficient: float = Field(default=0.0, ge=0)
     entropy_scope: Literal["trained", "all"] = Field(
@@ -167,10 +152,8 @@ class EstimatorSettings(Settings):
         description="tokens the bonus is a mean over: of trajectories that weigh something, or of all the method keeps",
     )
     kl_coefficient: float = Field(default=0.0, ge=0, description="weight of the KL to the frozen initial policy")
-    kl_term: Literal["loss", "advantage"] = Field(
-        default="loss",
-        description="k3 in the loss, or k1 in the advantage (Appendix B.2; rows with a kl_coefficient of their own)",
-        json_schema_extra={"neutral": True},
+    kl_term: Literal["loss", "advantage"] = neutral(
+        "loss", "k3 in the loss, or k1 in the advantage (Appendix B.2; rows with a kl_coefficient)"
     )
     baseline_decay: float = Field(default=0.95, ge=0, lt=1, description="running baseline of REINFORCE")
 
@@ -223,10 +206,8 @@ class ValidationSettings(Settings):
     samples_per_problem: int = Field(default=4, ge=1)
     temperature: float = Field(default=0.6, ge=0, description="0 = greedy: one answer per problem, whatever is asked")
     top_p: float = Field(default=0.95, gt=0, le=1)
-    sha256: str = Field(
-        default="",
-        json_schema_extra={"neutral": True},
-        description="hash of the curves' problems where they are public sets, filled in when the run is resolved",
+    sha256: str = neutral(
+        "", "hash of the curves' problems where they are public sets, filled in when the run is resolved"
     )
 
 
@@ -238,15 +219,11 @@ class EngineSettings(Settings):
     layout: Literal["padded", "packed", "auto"] = Field(
         default="padded", description="auto: packed with FlashAttention, else padded, which is_causal makes cheap"
     )
-    share_prompts: bool = Field(
-        default=True,
-        json_schema_extra={"neutral": True},
-        description="with layout padded and PyTorch's attention: forward a prompt once for all its responses",
+    share_prompts: bool = neutral(
+        True, "with layout padded and PyTorch's attention: forward a prompt once for all its responses"
     )
-    attention: Literal["sdpa", "flash_attention_2", "auto"] = Field(
-        default="sdpa",
-        json_schema_extra={"neutral": True},
-        description="auto: FlashAttention where it is installed and can run",
+    attention: Literal["sdpa", "flash_attention_2", "auto"] = neutral(
+        "sdpa", "auto: FlashAttention where it is installed and can run"
     )
     gradient_checkpointing: bool = Field(
         default=False, description="keep each layer's input alone and compute its insides again in the backward pass"

@@ -229,7 +229,7 @@ def row_gradients(
     streams = TokenStreams(now[pairs], entropies[pairs // space.vocabulary], old, owner, len(chosen))
     per_token, scales = _advantages_and_scales(use, row, experiment, draws)
     keep = _kept(row, experiment, draws, before, per_token)[on] if row.mask in BATCH_MASKS else None
-    part = estimator.Component(
+    part = estimator.Term(
         row, per_token.flatten(0, 1)[on], scales.flatten()[owner], keep, rewards=experiment.question.reward[chosen]
     )
     result = upge_loss(streams, [part])

@@ -16,7 +16,7 @@ from hpt.laboratory.experiment import OFFLINE
 from hpt.laboratory.textbook import Textbook
 from hpt.upge.advantage import RolloutGroups, advantages
 from hpt.upge.aggregation import StepCounts, trajectory_scales
-from hpt.upge.estimator import Component, Row, upge_loss
+from hpt.upge.estimator import Row, Term, upge_loss
 from hpt.upge.row import TokenStreams
 from hpt.upge.stabilization import BATCH_MASKS
 
@@ -210,13 +210,13 @@ def step_counts(world: World, row: Row) -> StepCounts:
 
 def component_of(
     world: World, row: Row, chosen: Sequence[int] | None = None, rule: str | None = None, factor: float = 1.0
-) -> Component:
+) -> Term:
     """Return the row on some trajectories of the world, or all, scaled by counts of the whole world."""
     chosen = list(range(len(world.tokens)) if chosen is None else chosen)
     acting, _ = members(world, row)
     scales = trajectory_scales(rule or row.aggregation, world.lengths, step_counts(world, row)) * acting * factor
     per_token, keep = row_advantages(world, row), kept_tokens(world, row)
-    return Component(
+    return Term(
         row=row,
         advantages=torch.from_numpy(np.concatenate([per_token[i] for i in chosen])),
         scales=torch.from_numpy(np.repeat(scales[chosen], world.lengths[chosen])),

@@ -2,8 +2,8 @@
 
 A method never appears in an ``if``. It says, per prompt, which rows apply with which coefficient: the gate of Eq. 8-10
 maps the performance P to (alpha, beta), components on rollouts are multiplied by alpha, components on the demonstration
-by beta. So HPT is ``gate x online row x offline row``. A method of your own is another `Method` in your own module,
-named on the command line as ``my_module:MY_METHOD``.
+by beta. So HPT is ``gate x online row x offline row``. A custom method is another `Method` in your module, named on
+the command line as ``my_module:MY_METHOD``.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from hpt.upge.estimator import ROWS, Row
 
 Data = Literal["rollouts", "demonstration"]
 
-#: Masks and denominators that ask with which probability a token was sampled: of a demonstration nobody knows.
+#: Masks and denominators that need the probability with which a token was sampled: unknown of a demonstration.
 _RATIO_MASKS = ("clip", "sequence_clip", "clip_cov")
 _RATIO_DENOMINATORS = ("old", "clipped_ratio", "sequence_ratio")
 
@@ -55,8 +55,7 @@ class Method:
         demonstrations_per_group: how many of the n members of a group are the demonstration (LUFFY and SRFT: 1 of 8).
         stages: methods run one after the other, each with a fresh optimiser (SFT->GRPO); components are then empty.
             The first has ``schedule.first_stage_share`` of the steps, the others equal parts of the rest.
-        like: a method of the package whose tuned settings (`hpt.config.scales.TUNED`) it takes, below its own
-        ``settings``.
+        like: a method of the package whose tuned settings (`hpt.config.scales.TUNED`) it takes, below ``settings``.
     """
 
     name: str
@@ -92,38 +91,20 @@ METHODS: dict[str, Method] = {
         Method("pretrain", "Base training", (_SFT,), _ONLY_SFT, samples=False),
         Method("grpo", "GRPO", (_GRPO,), _ONLY_RL),
         Method("sft_then_grpo", "SFT → GRPO", stages=("sft", "grpo")),
-        Method(
-            "luffy",
-            "LUFFY",
-            (replace(_GRPO, group="rollouts_and_demonstration"), _OFFLINE_GROUP),
-            _BOTH,
-            demonstrations_per_group=1,
-        ),
-        Method(
-            "srft",
-            "SRFT",
-            (
-                Component("srft_rollout", "rollouts", "rl_coefficient", "rollouts"),
-                replace(_OFFLINE_GROUP, row="srft_offline"),
-                replace(_SFT, row="srft_sft"),
-            ),
-            _BOTH,
-            demonstrations_per_group=1,
-        ),
+        Method("luffy", "LUFFY", (replace(_GRPO, group="rollouts_and_demonstration"), _OFFLINE_GROUP), _BOTH,
+               demonstrations_per_group=1),
+        Method("srft", "SRFT", (replace(_ONLINE, row="srft_rollout"), replace(_OFFLINE_GROUP, row="srft_offline"),
+                                replace(_SFT, row="srft_sft")), _BOTH, demonstrations_per_group=1),
         Method("hpt", "HPT", (_ONLINE, _SFT), _SWITCH),
         Method("off_on", "OFF/ON", (_ONLINE, _OFFLINE), _SWITCH),
-        Method(
-            "mix_on",
-            "Mix/ON",
-            (_ONLINE, _OFFLINE, _SFT),
-            {**_SWITCH, "estimator": {"sft_coefficient": 0.1, "offline_coefficient": 1.0}},
-        ),
+        Method("mix_on", "Mix/ON", (_ONLINE, _OFFLINE, _SFT),
+               {**_SWITCH, "estimator": {"sft_coefficient": 0.1, "offline_coefficient": 1.0}}),
     )
-}
+}  # fmt: skip
 
 
 def method_named(name: str) -> Method:
-    """Return a method of the package, or ``module:METHOD`` of your own.
+    """Return a method of the package, or a custom one, ``module:METHOD``.
 
     Raises:
         ConfigError: no such method, or something else under that name.
@@ -140,7 +121,7 @@ def method_named(name: str) -> Method:
 
 
 def names_used(config: RunConfig) -> tuple[str, ...]:
-    """Return every name that ``config`` looks up: of methods, gate, rows and their parts, the package's and your own.
+    """Return every name that ``config`` looks up: of methods, gate, rows and their parts.
 
     Raises:
         ConfigError: one of them does not exist.
@@ -202,7 +183,7 @@ def resolved_row(component: Component, config: RunConfig) -> Row:
         changes["std"] = settings.advantage_std
     if settings.kl_coefficient and settings.kl_term == "advantage" and is_rollout:
         if "kl_coefficient" not in row.parameters:
-            able = ", ".join(own.name for own in ROWS.values() if "kl_coefficient" in own.parameters)
+            able = ", ".join(other.name for other in ROWS.values() if "kl_coefficient" in other.parameters)
             remedy = f"set estimator.kl_term to loss, or estimator.online_row to one of {able}"
             allowed = f"loss: row {row.name} has no KL in its advantage"
             raise ConfigError("estimator.kl_term", settings.kl_term, allowed, remedy)
@@ -229,10 +210,7 @@ def compares_with_rollouts(component: Component, config: RunConfig) -> bool:
 class Stage:
     """A part of a run that is trained with one method; the whole run, where its method has no stages.
 
-    Attributes:
-        method: at work.
-        start, length: its steps are start, ..., start + length - 1.
-        config: the run's settings with those of the stage's method laid over them.
+    Its steps are start, ..., start + length - 1; ``config`` is the run's, the settings of the method laid over it.
     """
 
     method: Method
@@ -253,11 +231,11 @@ _OF_A_STAGE = ("gate.", "estimator.", "optimizer.learning_rate", "optimizer.warm
 def stages_of(config: RunConfig) -> list[Stage]:
     """Return the stages of a run in order; some may have no steps.
 
-    A stage trains with all ``settings`` of its own method; above them are the whole method's, what was tuned for it and
+    A stage trains with all ``settings`` of its method; above them are the whole method's, what was tuned for it and
     what the user set (``over_stages``), and ``optimizer.first_stage_learning_rate`` in the first.
 
     Raises:
-        ConfigError: a stage with stages of its own, or a method that as a stage cannot keep what it sets.
+        ConfigError: a stage that has stages, or a method that as a stage cannot keep what it sets.
     """
     whole, steps = method_named(config.method), config.schedule.steps
     if not whole.stages:
@@ -274,16 +252,16 @@ def _config_of_stage(config: RunConfig, name: str, is_first: bool) -> RunConfig:
     method = method_named(name)
     if method.stages:
         remedy = "name its stages one by one"
-        raise ConfigError(f"stages of {config.method}", name, "methods without stages of its own", remedy)
-    own = flat(method.settings)
-    for setting in own:
+        raise ConfigError(f"stages of {config.method}", name, "methods without stages", remedy)
+    given = flat(method.settings)
+    for setting, value in given.items():
         if not setting.startswith(_OF_A_STAGE):
             allowed = "nothing: a stage may set gate, estimator, optimizer.learning_rate and optimizer.warmup_steps"
-            raise ConfigError(f"{setting} of {method.name}", own[setting], allowed, "set it for the whole run")
-    own = {setting: value for setting, value in own.items() if setting not in config.over_stages}
+            raise ConfigError(f"{setting} of {method.name}", value, allowed, "set it for the whole run")
+    given = {setting: value for setting, value in given.items() if setting not in config.over_stages}
     if is_first and config.optimizer.first_stage_learning_rate is not None:
-        own["optimizer.learning_rate"] = config.optimizer.first_stage_learning_rate
-    return validate(merge(config.model_dump(mode="json"), nest(own)))
+        given["optimizer.learning_rate"] = config.optimizer.first_stage_learning_rate
+    return validate(merge(config.model_dump(mode="json"), nest(given)))
 
 
 def stage_at(config: RunConfig, step: int) -> Stage:

@@ -6,7 +6,8 @@ entropy bonus is a mean over the tokens in its scope; with ``entropy_scope = tra
 the trajectories that are not left out. Every rank holds the whole rollout batch and computes this alike, so no count
 ever has to be communicated.
 
-What was drawn, and what is trained on: a response to a prompt, and the same with everything that weighs it.
+Two forms carry the data: `Trajectory`, a response that was drawn, and `WeightedTrajectory`, the same with everything
+that weighs it in the loss. Both compare and hash by identity, so they are keys of the tables here.
 """
 
 from collections.abc import Sequence
@@ -30,7 +31,6 @@ class Trajectory:
     """One response to one prompt: a rollout of the policy, or the demonstration.
 
     Attributes:
-        problem_id: id of the question.
         prompt_index: position of the question in the rollout batch, 0..N-1.
         sample: 0..n-1 for rollouts, `DEMONSTRATION` for the demonstration.
         prompt_tokens: [P] int32 token ids.
@@ -78,7 +78,7 @@ class Part:
     Attributes:
         component: index of the component in the method.
         advantages: [len] float64, per token.
-        scale: aggregation scale x coefficient x (alpha or beta), a number.
+        scale: aggregation scale x coefficient x (alpha or beta).
         keep: [len] bool, tokens the mask lets through whatever the ratio (Clip-Cov); None = all.
     """
 
@@ -123,11 +123,8 @@ NORMALIZATIONS = {
 class QuestionBatch:
     """What is known about one question of a rollout batch once its rollouts are graded.
 
-    Attributes:
-        problem_id: id of the question.
-        rollouts: its n rollouts (fewer when a demonstration takes a place in the group; none for pure SFT).
-        demonstration: tau*, or None when the data has none.
-        alpha, beta: Eq. 9.
+    Its n ``rollouts`` are fewer when a demonstration takes a place in the group, and none for pure SFT;
+    ``demonstration`` is tau*, ``alpha`` and ``beta`` are those of Eq. 9.
     """
 
     problem_id: str
@@ -162,39 +159,15 @@ def split_into_updates(questions: Sequence[QuestionBatch], updates: int) -> list
     return dealt
 
 
-def members(questions: Sequence[QuestionBatch], component: Component) -> list[tuple[Trajectory, float]]:
+def members(questions: Sequence[QuestionBatch], component: Component) -> dict[Trajectory, float]:
     """Return the trajectories a component acts on, with the coefficient of Eq. 9 of their question (never zero)."""
-    acted: list[tuple[Trajectory, float]] = []
+    acted: dict[Trajectory, float] = {}
     for question in questions:
         if component.data == "rollouts":
-            acted.extend((rollout, question.alpha) for rollout in question.rollouts if question.alpha > 0)
+            acted |= {rollout: question.alpha for rollout in question.rollouts if question.alpha > 0}
         elif question.beta > 0 and question.demonstration is not None:
-            acted.append((question.demonstration, question.beta))
+            acted[question.demonstration] = question.beta
     return acted
-
-
-def component_advantages(
-    questions: Sequence[QuestionBatch], component: Component, row: Row, config: RunConfig, baseline: float
-) -> dict[int, np.ndarray]:
-    """Return the per-token advantages [len] float64 of every trajectory a component acts on, by ``id(trajectory)``.
-
-    Statistics that run over the batch (REINFORCE++, a baseline) run over the whole rollout batch, once, before it is
-    divided into updates.
-    """
-    with_group = compares_with_rollouts(component, config)
-    acting = {id(trajectory) for trajectory, _ in members(questions, component)}
-    group: list[Trajectory] = []
-    for question in questions:
-        own = [*question.rollouts, question.demonstration] if with_group else []
-        own = own or (question.rollouts if component.data == "rollouts" else [question.demonstration])
-        present = [trajectory for trajectory in own if trajectory is not None]
-        if any(id(trajectory) in acting for trajectory in present):
-            group.extend(present)
-    if not group:
-        return {}
-    groups = _groups(group, baseline)
-    per_token = advantages(row, groups)
-    return {id(t): a for a, t in zip(per_token, group, strict=True) if id(t) in acting}
 
 
 def assemble(
@@ -213,29 +186,23 @@ def assemble(
         Per update, the trajectories that weigh something, each with one `Part` per component acting on it.
     """
     rows = [resolved_row(component, config) for component in method.components]
-    tables = [
-        component_advantages(questions, component, row, config, baseline)
-        for component, row in zip(method.components, rows, strict=True)
-    ]
-    keeps = [
-        _kept_tokens(questions, component, row, table, config, step)
-        for component, row, table in zip(method.components, rows, tables, strict=True)
-    ]
+    acting = list(zip(method.components, rows, strict=True))
+    tables = [_advantages(questions, component, row, config, baseline) for component, row in acting]
+    keeps = [_kept_tokens(row, table, config, step) if component.data == "rollouts" else {}
+             for (component, row), table in zip(acting, tables, strict=True)]  # fmt: skip
     shares = split_into_updates(questions, config.schedule.updates_per_step)
     updates, left_out = [], 0
     for share in shares:
-        parts: dict[int, list[Part]] = {}
-        everyone: dict[int, Trajectory] = {}
-        for index, (component, row) in enumerate(zip(method.components, rows, strict=True)):
+        parts: dict[Trajectory, list[Part]] = {}
+        for index, (component, row) in enumerate(acting):
             acted = members(share, component)
-            everyone.update((id(trajectory), trajectory) for trajectory, _ in acted)
-            scales = _scales(component, row, [trajectory for trajectory, _ in acted], share, method, config)
+            scales = _scales(component, row, list(acted), share, method, config)
             constant = getattr(config.estimator, component.coefficient)
-            for (trajectory, feedback), scale in zip(acted, scales, strict=True):
-                key = id(trajectory)
-                part = Part(index, tables[index][key], float(scale) * constant * feedback, keeps[index].get(key))
-                parts.setdefault(key, []).append(part)
-        weighted = [WeightedTrajectory(trajectory, tuple(parts[key])) for key, trajectory in everyone.items()]
+            for (trajectory, feedback), scale in zip(acted.items(), scales, strict=True):
+                factor = float(scale) * constant * feedback
+                part = Part(index, tables[index][trajectory], factor, keeps[index].get(trajectory))
+                parts.setdefault(trajectory, []).append(part)
+        weighted = [WeightedTrajectory(trajectory, tuple(its_parts)) for trajectory, its_parts in parts.items()]
         weighted = _with_regularisers(weighted, share, method, config)
         kept = tuple(item for item in weighted if not item.is_zero)
         left_out += len(weighted) - len(kept)
@@ -243,27 +210,43 @@ def assemble(
     return Assembled(tuple(updates), tuple(tuple(share) for share in shares), left_out)
 
 
+def _advantages(
+    questions: Sequence[QuestionBatch], component: Component, row: Row, config: RunConfig, baseline: float
+) -> dict[Trajectory, np.ndarray]:
+    """Per-token advantages [len] float64 of every trajectory a component acts on.
+
+    Statistics that run over the batch (REINFORCE++, a baseline) run over the whole rollout batch, once, before it is
+    divided into updates.
+    """
+    with_group = compares_with_rollouts(component, config)
+    acting = members(questions, component)
+    compared: list[Trajectory] = []
+    for question in questions:
+        both = [*question.rollouts, question.demonstration]
+        group = both if with_group else question.rollouts if component.data == "rollouts" else both[-1:]
+        present = [trajectory for trajectory in group if trajectory is not None]
+        if any(trajectory in acting for trajectory in present):
+            compared.extend(present)
+    per_token = advantages(row, _groups(compared, baseline)) if compared else []
+    return {item: values for item, values in zip(compared, per_token, strict=True) if item in acting}
+
+
 def _kept_tokens(
-    questions: Sequence[QuestionBatch],
-    component: Component,
-    row: Row,
-    table: dict[int, np.ndarray],
-    config: RunConfig,
-    step: int,
-) -> dict[int, np.ndarray]:
-    if row.mask not in BATCH_MASKS or component.data != "rollouts":
+    row: Row, table: dict[Trajectory, np.ndarray], config: RunConfig, step: int
+) -> dict[Trajectory, np.ndarray]:
+    """What a mask over the whole rollout batch lets through (Clip-Cov); nothing for the other masks."""
+    if row.mask not in BATCH_MASKS:
         return {}
-    acting = [trajectory for trajectory, _ in members(questions, component)]
     kept = BATCH_MASKS[row.mask](
         row,
-        [trajectory.old_logprobs for trajectory in acting],
-        [table[id(trajectory)] for trajectory in acting],
+        [trajectory.old_logprobs for trajectory in table],
+        list(table.values()),
         seed=config.seed,
         step=step,
-        problem_ids=[trajectory.problem_id for trajectory in acting],
-        samples=[trajectory.sample for trajectory in acting],
+        problem_ids=[trajectory.problem_id for trajectory in table],
+        samples=[trajectory.sample for trajectory in table],
     )
-    return {id(trajectory): keep for trajectory, keep in zip(acting, kept, strict=True)}
+    return dict(zip(table, kept, strict=True))
 
 
 def _scales(
@@ -275,7 +258,7 @@ def _scales(
     config: RunConfig,
 ) -> np.ndarray:
     lengths = np.array([trajectory.length for trajectory in trajectories], dtype=np.int64)
-    pooled = {id(t): t.length for other in method.components for t, _ in members(share, other)}
+    pooled = {trajectory for other in method.components for trajectory in members(share, other)}
     counts = StepCounts(
         prompts=len(share),
         rollouts_per_prompt=config.rollout.rollouts_per_prompt,
@@ -284,7 +267,7 @@ def _scales(
         tokens=int(lengths.sum()),
         ranks=config.estimator.released_ranks,
         micro_batches=config.estimator.released_micro_batches,
-        pooled_tokens=sum(pooled.values()),
+        pooled_tokens=sum(trajectory.length for trajectory in pooled),
     )
     normalization = config.estimator.normalization
     rule = row.aggregation if normalization == "row" else NORMALIZATIONS[normalization, component.scale]
@@ -296,21 +279,19 @@ def _with_regularisers(
 ) -> list[WeightedTrajectory]:
     """Add the entropy bonus (a mean over the tokens in its scope) and the KL term (scaled like the rollouts)."""
     settings = config.estimator
-    entropy, kl = dict.fromkeys(map(id, weighted), 0.0), dict.fromkeys(map(id, weighted), 0.0)
+    entropy, kl = dict.fromkeys(weighted, 0.0), dict.fromkeys(weighted, 0.0)
     if settings.entropy_coefficient:
         scope = [item for item in weighted if settings.entropy_scope == "all" or not item.is_zero]
         tokens = sum(item.trajectory.length for item in scope)
-        entropy.update((id(item), settings.entropy_coefficient / tokens) for item in scope)
+        entropy.update((item, settings.entropy_coefficient / tokens) for item in scope)
     if settings.kl_coefficient and settings.kl_term == "loss":
         for component in method.components:
             if component.data == "rollouts":
                 rollouts = [item for item in weighted if not item.trajectory.is_demonstration]
                 row, trajectories = resolved_row(component, config), [item.trajectory for item in rollouts]
                 scales = _scales(component, row, trajectories, share, method, config)
-                kl.update(
-                    (id(item), settings.kl_coefficient * float(s)) for item, s in zip(rollouts, scales, strict=True)
-                )
-    return [replace(item, entropy_scale=entropy[id(item)], kl_scale=kl[id(item)]) for item in weighted]
+                kl |= {item: settings.kl_coefficient * float(s) for item, s in zip(rollouts, scales, strict=True)}
+    return [replace(item, entropy_scale=entropy[item], kl_scale=kl[item]) for item in weighted]
 
 
 def baseline_after(questions: Sequence[QuestionBatch], method: Method, config: RunConfig, baseline: float) -> float:
@@ -324,21 +305,14 @@ def baseline_after(questions: Sequence[QuestionBatch], method: Method, config: R
 
 
 def _groups(trajectories: Sequence[Trajectory], baseline: float) -> RolloutGroups:
+    # k1 of every token (Appendix B.2), where the log-probs of the frozen policy were computed
+    kl = [t.old_logprobs.astype(np.float64) - t.reference_logprobs
+          for t in trajectories if t.reference_logprobs is not None]  # fmt: skip
     return RolloutGroups(
         rewards=np.array([trajectory.reward for trajectory in trajectories]),
         group=np.array([trajectory.prompt_index for trajectory in trajectories]),
         is_demonstration=np.array([trajectory.is_demonstration for trajectory in trajectories]),
         lengths=np.array([trajectory.length for trajectory in trajectories]),
-        kl=_kl_to_reference(trajectories),
+        kl=kl if len(kl) == len(trajectories) else None,
         baseline=baseline,
     )
-
-
-def _kl_to_reference(trajectories: Sequence[Trajectory]) -> list[np.ndarray] | None:
-    """k1 of every token (Appendix B.2), where the log-probs of the frozen policy were computed."""
-    kl = [
-        t.old_logprobs.astype(np.float64) - t.reference_logprobs
-        for t in trajectories
-        if t.reference_logprobs is not None
-    ]
-    return kl if len(kl) == len(trajectories) else None

@@ -13,5 +13,5 @@
     compare.py         two runs beside each other
     doctor.py          what this machine lacks
 
-It draws nothing; a run's numbers leave it as records.
+It draws nothing; a run's numbers leave it as records and frames.
 """

@@ -1,26 +1,19 @@
-"""Every table and figure as data: which arms it compares, on which evaluation sets, and the notebook that makes it.
+"""Every table and figure as data: the arms it compares, the evaluation sets, and the notebook that makes it.
 
-Arms are shared: a run that two artefacts need is made once (`hpt.runs.make`).
+An arm is one line of a comparison: a method on a base, with settings where it has any; one run per seed. Arms are
+shared: a run that two artefacts need is made once (`hpt.runs.make`). Beside the paper's tables and figures:
 
-What a table or figure compares: arms, and the artefact they belong to. Which ones there are: `hpt.runs.catalogue`.
-
-An arm is one line of a comparison: a method on a base, with settings of its own where it has any; one run per seed.
-
-The search of learning rates and coefficients: the same small grid for every method, as data.
-
-Every method gets three learning rates and, where it has a free choice besides, two values of that: the weight of the
-demonstration, or for GRPO its clip and standard deviation. The runs are short, of one seed that no table uses, and are
-judged on the validation problems, which no table reports (`hpt.reports.frames.search`). `hpt.config.scales.TUNED` holds
-the choice; a test compares it with what the committed records say.
-
-What each difference between the paper and its released code costs: one field moved at a time, as data.
-
-HPT on the weak base, half as long as in the tables, with the default (what the scripts do, normalised per prompt) and
-with one field moved to what the paper prints, or to what the scripts do where the default differs from them. A field
-that changes how much a demonstration weighs against the rollouts is also tried at other SFT coefficients, because a
-coefficient belongs to its scale; which of them counts is decided on the validation problems, which no table reports.
+* The search of learning rates and coefficients. Every method gets three learning rates and, where it has a free choice
+  besides, two values of that: the weight of the demonstration, or for GRPO its clip and standard deviation. The runs
+  are short, of one seed that no table uses, and are judged on the validation problems, which no table reports
+  (`hpt.reports.frames.search`). `hpt.config.scales.TUNED` holds the choice; a test compares it with the records.
+* What each difference between the paper and its released code costs. HPT on the weak base, half as long as in the
+  tables, with the default (what the scripts do, normalised per prompt) and with one field moved. A field that changes
+  how much a demonstration weighs against the rollouts is also tried at other SFT coefficients, because a coefficient
+  belongs to its scale; which of them counts is decided on the validation problems.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -52,11 +45,10 @@ class Arm:
     Attributes:
         method: key of `hpt.methods.methods.METHODS` or ``module:METHOD``.
         policy: base.
-        name: of the arm, unique on its base; the method's where the arm has no settings of its own.
-        settings: dotted settings, on top of the user's.
-        by_scale: more of them by scale, for sizes that belong to a scale.
+        name: of the arm, unique on its base; empty = the method's.
+        settings: dotted settings, on top of the user's; ``by_scale`` holds more of them, for sizes of a scale.
         label: for legends and tables; empty = the method's title.
-        recipe: reading of the method (`hpt.config.scales.RECIPES`).
+        recipe: key of `hpt.config.scales.RECIPES`.
 
     Example:
         >>> Arm("hpt", "weak").key, Arm("hpt", "weak", "hpt_gate2", {"gate.count": 2}).key
@@ -83,15 +75,14 @@ class Arm:
 
     def config(self, scale: str, seed: int, settings: Mapping[str, Any] | None = None) -> RunConfig:
         """Return the configuration of the arm's run of a seed; ``settings`` are the user's (`settings_for`)."""
-        own = self.fixed(scale)
-        for name, value in self._addressed(settings or {}).items():
-            if name in own and own[name] != value:
-                raise ConfigError(f"settings[{(self.name or self.method)!r}][{name!r}]", value,
-                                  f"a setting that {self.key} is not defined by ({name} = {own[name]!r})",
-                                  "leave it out, or give it to another method")  # fmt: skip
+        addressed = self._addressed(settings or {})
+        for name, kept in self.keeps(scale, addressed).items():
+            field = f"settings[{(self.name or self.method)!r}][{name!r}]"
+            allowed = f"a setting that {self.key} is not defined by ({name} = {kept!r})"
+            raise ConfigError(field, addressed[name], allowed, "leave it out, or give it to another method")
         return build_config(
             self.method, scale=scale, recipe=self.recipe, policy=self.policy, seed=seed,
-            settings={**self.settings_for(settings or {}), **own},
+            settings={**self.settings_for(settings or {}), **self.fixed(scale)},
         )  # fmt: skip
 
     def fixed(self, scale: str) -> dict[str, Any]:
@@ -99,14 +90,14 @@ class Arm:
         return {**self.settings, **self.by_scale.get(scale, {})}
 
     def keeps(self, scale: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Return those of its own settings that the user's would have moved: an arm stays what it is defined by.
+        """Return those settings it is defined by that the user's would have moved: these stay.
 
         Example:
             >>> Arm("hpt", "weak", "hpt_gate2", {"gate.count": 2}).keeps("mini", {"gate.count": 1})
             {'gate.count': 2}
         """
-        own = self.fixed(scale)
-        return {name: own[name] for name, value in settings.items() if name in own and own[name] != value}
+        fixed = self.fixed(scale)
+        return {name: fixed[name] for name, value in settings.items() if name in fixed and fixed[name] != value}
 
     def settings_for(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Return what of the user's settings reaches this arm, so that only the runs that it changes are made again.
@@ -128,8 +119,8 @@ class Arm:
         return given
 
     def _addressed(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: value for own in self.names if is_addressed(own, settings.get(own))
-                for name, value in settings[own].items()}  # fmt: skip
+        return {name: value for called in self.names if is_addressed(called, settings.get(called))
+                for name, value in settings[called].items()}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -138,13 +129,12 @@ class Artefact:
 
     Attributes:
         name: file name and what ``--only`` takes.
-        title: for people.
         arms: what it compares; the base of each is always among its runs. None: it needs no runs.
         evaluations: sets on which the final policies (and the bases) are evaluated, ``set@samples`` for another number
             of answers than the set's; none for training curves.
         notebook: the notebook that makes it.
         group: ``paper``, or ``appendix`` for what is only computed when asked for.
-        extra_policy: base on which it takes methods of the user's own as further lines; empty = it takes none.
+        extra_policy: base on which it takes custom methods as further lines; empty = it takes none.
     """
 
     name: str
@@ -160,18 +150,13 @@ class Artefact:
         """Its bases, in order."""
         return tuple(dict.fromkeys(arm.policy for arm in self.arms))
 
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """Names of its arms, each once."""
-        return tuple(dict.fromkeys(arm.name or arm.method for arm in self.arms))
-
     def with_own(self, methods: Sequence[str]) -> "Artefact":
-        """Return it with the plain arms of methods of the user's own (``module:METHOD``), where it takes any.
+        """Return it with the plain arms of custom methods (``module:METHOD``), where it takes any.
 
         Example:
             >>> plain = Artefact("table3", "Table 3", (Arm("hpt", "weak"),), (), "table3", extra_policy="weak")
-            >>> plain.with_own(["mine:METHOD"]).methods
-            ('hpt', 'mine:METHOD')
+            >>> [arm.method for arm in plain.with_own(["mine:METHOD"]).arms]
+            ['hpt', 'mine:METHOD']
         """
         more = tuple(Arm(method, self.extra_policy) for method in methods) if self.extra_policy else ()
         return replace(self, arms=(*self.arms, *more))
@@ -182,6 +167,8 @@ def arms(policy: str, *methods: str) -> tuple[Arm, ...]:
     return tuple(Arm(method, policy) for method in methods)
 
 
+# --- The search -------------------------------------------------------------------------------------------------------
+
 SEED = 1000  # of the search alone
 LEARNING_RATES = (2.5e-4, 5e-4, 1e-3)
 #: Weight of the demonstration against one of eight rollouts: the same, or four times as much. An SFT term is normalised
@@ -189,13 +176,13 @@ LEARNING_RATES = (2.5e-4, 5e-4, 1e-3)
 _SFT_WEIGHTS = ({"estimator.sft_coefficient": 0.125}, {"estimator.sft_coefficient": 0.5})
 _OFFLINE_WEIGHTS = ({"estimator.offline_coefficient": 1.0}, {"estimator.offline_coefficient": 4.0})
 _AS_RELEASED = {"estimator.clip_eps_low": "none", "estimator.clip_eps_high": "none", "estimator.advantage_std": "none"}
-_OWN = {"estimator.clip_eps_low": "row", "estimator.clip_eps_high": "row", "estimator.advantage_std": "row"}
+_AS_IN_ROW = {"estimator.clip_eps_low": "row", "estimator.clip_eps_high": "row", "estimator.advantage_std": "row"}
 #: Base -> method -> values of its free choice beside the learning rate. SFT->GRPO takes SFT's for its first stage and
-#: GRPO's for its second; Mix/ON has the paper's own coefficients; the Llama base takes the weak base's.
+#: GRPO's for its second; Mix/ON has the paper's coefficients; the Llama base takes the weak base's.
 GRID: dict[str, dict[str, tuple[Mapping[str, Any], ...]]] = {
     "weak": {
         "sft": ({},),
-        "grpo": (_AS_RELEASED, _OWN),
+        "grpo": (_AS_RELEASED, _AS_IN_ROW),
         "luffy": _OFFLINE_WEIGHTS,
         "hpt": _SFT_WEIGHTS,
         "off_on": _OFFLINE_WEIGHTS,
@@ -203,7 +190,7 @@ GRID: dict[str, dict[str, tuple[Mapping[str, Any], ...]]] = {
     },
     "strong": {
         "sft": ({},),
-        "grpo": (_AS_RELEASED, _OWN),
+        "grpo": (_AS_RELEASED, _AS_IN_ROW),
         "luffy": _OFFLINE_WEIGHTS,
         "srft": _SFT_WEIGHTS,
         "hpt": _SFT_WEIGHTS,
@@ -225,21 +212,18 @@ def search_arms(policy: str) -> tuple[Arm, ...]:
         >>> len(search_arms("weak")), search_arms("weak")[0].name
         (42, 'search1_sft_0.00025')
     """
-    return tuple(
-        _arm(policy, method, rate, choice, number)
-        for number in (0, 1)
-        for method, choices in GRID[policy].items()
-        if number == 0 or method in SECOND_ROUND[policy]
-        for choice in choices
-        for rate in LEARNING_RATES
-    )
-
-
-def _arm(policy: str, method: str, rate: float, choice: Mapping[str, Any], number: int) -> Arm:
-    words = [f"{str(name).rpartition('.')[2]}_{value}" for name, value in choice.items()]
-    name = "_".join([f"search{number + 1}", method, f"{rate:g}", *words])
-    lengths = {scale: {"schedule.steps": rounds[number], "validation.every": 0} for scale, rounds in ROUNDS.items()}
-    return Arm(method, policy, name, {"seed": SEED, "optimizer.learning_rate": rate, **choice}, lengths)
+    found = []
+    for number in (0, 1):
+        lengths = {scale: {"schedule.steps": steps[number], "validation.every": 0} for scale, steps in ROUNDS.items()}
+        for method, choices in GRID[policy].items():
+            if number == 1 and method not in SECOND_ROUND[policy]:
+                continue
+            for choice, rate in itertools.product(choices, LEARNING_RATES):
+                words = [f"{name.rpartition('.')[2]}_{value}" for name, value in choice.items()]
+                name = "_".join([f"search{number + 1}", method, f"{rate:g}", *words])
+                settings = {"seed": SEED, "optimizer.learning_rate": rate, **choice}
+                found.append(Arm(method, policy, name, settings, lengths))
+    return tuple(found)
 
 
 SEARCH = Artefact(
@@ -252,14 +236,16 @@ def choice_text(settings: Mapping[str, Any]) -> str:
     """Return a free choice of the grid in words; empty where a method has none.
 
     Example:
-        >>> choice_text(_OWN), choice_text({"estimator.sft_coefficient": 0.5})
+        >>> choice_text(_AS_IN_ROW), choice_text({"estimator.sft_coefficient": 0.5})
         ('own clip and std', 'sft_coefficient = 0.5')
     """
-    for own, text in ((_AS_RELEASED, "no clip, no std"), (_OWN, "own clip and std")):
-        if settings == own:
+    for choice, text in ((_AS_RELEASED, "no clip, no std"), (_AS_IN_ROW, "own clip and std")):
+        if settings == choice:
             return text
     return ", ".join(f"{name.rpartition('.')[2]} = {value}" for name, value in settings.items())
 
+
+# --- The price of each discrepancy between paper and code -------------------------------------------------------------
 
 POLICY = "weak"
 #: Half the steps of the tables: the price is that of learning more slowly, too. Other scales have no short runs here.
@@ -268,8 +254,6 @@ SHORT: Mapping[str, Mapping[str, Any]] = {
     "tiny": {"schedule.steps": 2, "validation.every": 0},
     "gpu": {"schedule.steps": 25, "validation.every": 0},
 }
-
-
 _COEFFICIENT = {scale: build_config("hpt", scale=scale, policy=POLICY).estimator.sft_coefficient for scale in SHORT}
 
 
@@ -277,13 +261,8 @@ _COEFFICIENT = {scale: build_config("hpt", scale=scale, policy=POLICY).estimator
 class Discrepancy:
     """One field, or a whole recipe, moved away from the default.
 
-    Attributes:
-        name: of its arms.
-        title: for people.
-        why: what the paper says and what the released code does.
-        settings: the field; empty for the default itself and for a recipe.
-        weights: SFT coefficients tried besides the default's, as multiples of it; none where no scale changes.
-        recipe: of `hpt.config.scales.RECIPES`.
+    ``why`` says what the paper says and what the released code does; ``weights`` are the SFT coefficients tried besides
+    the default's, as multiples of it: none where no scale changes.
     """
 
     name: str
@@ -296,17 +275,15 @@ class Discrepancy:
     @property
     def arms(self) -> tuple[Arm, ...]:
         """Its arms, the one at the default's SFT coefficient first."""
-        return tuple(_changed_arm(self, weight) for weight in (1.0, *self.weights))
+        return tuple(self._arm(weight) for weight in (1.0, *self.weights))
 
-
-def _changed_arm(own: Discrepancy, weight: float) -> Arm:
-    name, label = f"price_{own.name}", own.title
-    if weight != 1.0:
-        name, label = f"{name}_sft_{weight:g}", f"{label}, SFT coefficient × {weight:g}"
-    by_scale = {}
-    for scale, short in SHORT.items():
-        by_scale[scale] = {**short, "estimator.sft_coefficient": weight * _COEFFICIENT[scale]}
-    return Arm("hpt", POLICY, name, own.settings, by_scale, label, own.recipe)
+    def _arm(self, weight: float) -> Arm:
+        name, label = f"price_{self.name}", self.title
+        if weight != 1.0:
+            name, label = f"{name}_sft_{weight:g}", f"{label}, SFT coefficient × {weight:g}"
+        by_scale = {scale: {**short, "estimator.sft_coefficient": weight * _COEFFICIENT[scale]}
+                    for scale, short in SHORT.items()}  # fmt: skip
+        return Arm("hpt", POLICY, name, self.settings, by_scale, label, self.recipe)
 
 
 #: The weights tried follow from the scales: as printed, a demonstration token weighs 1/length of what it weighs per
@@ -350,12 +327,12 @@ DISCREPANCIES = (
 
 PRICE = Artefact(
     "discrepancies", "Price of each discrepancy between paper and code",
-    tuple(arm for own in (DEFAULT, *DISCREPANCIES) for arm in own.arms),
+    tuple(arm for moved in (DEFAULT, *DISCREPANCIES) for arm in moved.arms),
     (*IN_DISTRIBUTION, "validation"), "discrepancies", "appendix",
 )  # fmt: skip
 
 
-__all__ = ["ARTEFACTS", "Arm", "Artefact", "arm_label", "artefacts_named", "check_addressed", "kept_note"]
+# --- The paper's tables and figures -----------------------------------------------------------------------------------
 
 #: Sets of Figure 2 with the answers sampled per problem: the paper's AIME 25, AIME 24 and AMC (it draws 2,048).
 PASS_AT_K = ("contest-b@256", "contest-a@256", "contest-c@256")
@@ -372,42 +349,22 @@ GATES = (
 )
 #: Section 4.2: 85 questions each of levels 3, 4 and 5 for 50 epochs; 51 prompts per step, so that an epoch is 5 steps
 #: and holds every question once. The paper does not say how many prompts its step had.
+_EPOCH = {"schedule.prompts_per_step": 51, "schedule.updates_per_step": 3, "validation.every": 0}
 _FEW_QUESTIONS: Mapping[str, Mapping[str, Any]] = {
-    "mini": {
-        "data.questions_per_level": [0, 0, 85, 85, 85],
-        "schedule.prompts_per_step": 51,
-        "schedule.updates_per_step": 3,
-        "schedule.steps": 250,
-        "validation.every": 0,
-    },
-    "gpu": {
-        "data.questions_per_level": [0, 0, 85, 85, 85],
-        "schedule.prompts_per_step": 51,
-        "schedule.updates_per_step": 3,
-        "schedule.steps": 100,
-        "validation.every": 0,
-    },
-    "full": {
-        "data.source": "math-255",
-        "schedule.prompts_per_step": 51,
-        "schedule.updates_per_step": 3,
-        "schedule.steps": 250,
-        "validation.every": 0,
-    },
+    "mini": {**_EPOCH, "data.questions_per_level": [0, 0, 85, 85, 85], "schedule.steps": 250},
+    "gpu": {**_EPOCH, "data.questions_per_level": [0, 0, 85, 85, 85], "schedule.steps": 100},
+    "full": {**_EPOCH, "data.source": "math-255", "schedule.steps": 250},
     "tiny": {
-        "data.questions_per_level": [0, 0, 4, 4, 4],
-        "schedule.prompts_per_step": 6,
-        "schedule.updates_per_step": 1,
-        "schedule.steps": 8,
-        "validation.every": 0,
+        **_EPOCH, "data.questions_per_level": [0, 0, 4, 4, 4], "schedule.steps": 8,
+        "schedule.prompts_per_step": 6, "schedule.updates_per_step": 1,
     },
-}
+}  # fmt: skip
 PER_QUESTION = (
     Arm("grpo", "weak", "grpo_after_sft", {"policy.after": "sft"}, _FEW_QUESTIONS, "SFT → GRPO (255 questions)"),
     Arm("hpt", "weak", "hpt_few_questions", {}, _FEW_QUESTIONS, "HPT (255 questions)"),
 )
-#: Algorithms of one's own (`hpt.examples`) beside HPT and what it is compared with.
-OWN = tuple(
+#: The custom algorithms of `hpt.examples` beside HPT and what it is compared with.
+EXAMPLES = tuple(
     Arm(f"hpt.examples.{name}:METHOD", "weak", name, label=label)
     for name, label in (
         ("smooth_gate", "HPT, smooth gate"),
@@ -415,7 +372,7 @@ OWN = tuple(
         ("least_error_gate", "HPT, gate of least error"),
     )
 )
-OWN_AND_OTHERS = (*arms("weak", "sft", "grpo", "hpt"), *OWN)
+EXAMPLES_AND_OTHERS = (*arms("weak", "sft", "grpo", "hpt"), *EXAMPLES)
 
 ARTEFACTS: dict[str, Artefact] = {
     artefact.name: artefact
@@ -450,10 +407,10 @@ ARTEFACTS: dict[str, Artefact] = {
                  (*arms("weak", "sft"), *PER_QUESTION), (), "figures3_4_per_question"),
         Artefact("hpt_runs", "HPT while it trains: reward, and whether SFT and RL conflict",
                  (*arms("weak", "hpt"), *arms("strong", "hpt")), (), "training_dynamics"),
-        Artefact("own_algorithms", "Your own algorithm: three ideas against HPT", OWN_AND_OTHERS,
+        Artefact("own_algorithms", "Your own algorithm: three ideas against HPT", EXAMPLES_AND_OTHERS,
                  IN_DISTRIBUTION, "own_algorithm", "appendix", extra_policy="weak"),
         Artefact("own_algorithms_curves", "Your own algorithm: three ideas while they train",
-                 OWN_AND_OTHERS, (), "own_algorithm", "appendix", extra_policy="weak"),
+                 EXAMPLES_AND_OTHERS, (), "own_algorithm", "appendix", extra_policy="weak"),
         # exact: no arms, no runs
         Artefact("table1", "Table 1: one estimator, four parts", (), (), "table1_estimator"),
         Artefact("table1_readings", "Where Table 1 simplifies, and what that does to the gradient", (), (),
@@ -478,17 +435,17 @@ ARTEFACTS: dict[str, Artefact] = {
 
 
 def arm_label(name: str) -> str:
-    """Return what legends and tables call an arm, or a method; one of a user's own by its title, where it is there.
+    """Return what legends and tables call an arm, or a method; a custom one by its title, where its module is there.
 
     Example:
         >>> arm_label("hpt_gate1"), arm_label("hpt"), arm_label("mine:GATE")
         ('HPT, gate 1/8', 'HPT', 'mine:GATE')
     """
-    own = {arm.name: arm.label for artefact in ARTEFACTS.values() for arm in artefact.arms if arm.label}
+    labels = {arm.name: arm.label for artefact in ARTEFACTS.values() for arm in artefact.arms if arm.label}
     try:
-        return own.get(name) or method_named(name).title
+        return labels.get(name) or method_named(name).title
     except ConfigError:
-        return name  # an arm of nobody's, or records of a module that is no longer there
+        return name  # records of a module that is no longer there
 
 
 def artefacts_named(names: Sequence[str]) -> list[Artefact]:
@@ -510,11 +467,7 @@ def artefacts_named(names: Sequence[str]) -> list[Artefact]:
 
 
 def check_addressed(settings: Mapping[str, Any], artefacts: Sequence[str], scale: str) -> None:
-    """Refuse settings that reach no run of the artefacts.
-
-    Raises:
-        ConfigError: a name of a method that they do not compare, or a setting that each of their arms is defined by.
-    """
+    """Refuse settings that reach no run of the artefacts: of a method not compared, or that no arm may change."""
     arms_at_work = [arm for name in artefacts for arm in ARTEFACTS[name].arms]
     known = dict.fromkeys(name for arm in arms_at_work for name in arm.names)
     for name, value in settings.items():

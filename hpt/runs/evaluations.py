@@ -20,25 +20,23 @@ from hpt.training.ranks import Ranks
 def evaluation_key(config: RunConfig, name: str) -> tuple[Any, list[Problem], str]:
     """Return (sampling settings, problems, key) of the final evaluation of a run on a set (Section 3.1).
 
-    Args:
-        config: of the run.
-        name: an evaluation set; ``validation``, on which settings are chosen and which no table reports; or
-            ``set@samples`` for another number of answers per problem than the set's.
+    ``name`` is an evaluation set; ``validation``, on which settings are chosen and which no table reports; or
+    ``set@samples`` for another number of answers per problem than the set's.
     """
     from hpt.evaluation.evaluate import evaluation_law
 
     config = sampling_config(config)
     of_set, at, samples = name.partition("@")
-    own = evaluation_set(config, of_set)
+    chosen = evaluation_set(config, of_set)
     if at and not (samples.isdecimal() and int(samples) > 0):
         raise ConfigError("evaluation", name, "set@samples with samples of at least 1", f"write e.g. {of_set}@256")
-    settings = evaluation_law(config, int(samples) if at else own.samples_per_problem)
-    problems = list(own.problems)
+    settings = evaluation_law(config, int(samples) if at else chosen.samples_per_problem)
+    problems = list(chosen.problems)
     return settings, problems, settings.key(problems)
 
 
 def sampling_config(config: RunConfig) -> RunConfig:
-    """Return the settings a policy is evaluated with: its own, or for a base made here or fetched, its scale's."""
+    """Return the settings a policy is evaluated with: its run's, or for a base made here or fetched, its scale's."""
     from hpt.runs.resolve import build_config
 
     if config.method != "pretrain" or config.data.source.startswith(FOLDER):
@@ -53,11 +51,8 @@ def missing_evaluations(folder: RunFolder, config: RunConfig, names: Sequence[st
     One without a checksum counts as missing: a process that was killed between the two wrote it, and nothing could tell
     later damage of it.
     """
-    return [
-        name
-        for name in names
-        if not has_checksum(folder, folder.evaluation_path(name, evaluation_key(config, name)[2]))
-    ]
+    paths = {name: folder.evaluation_path(name, evaluation_key(config, name)[2]) for name in names}
+    return [name for name, path in paths.items() if not has_checksum(folder, path)]
 
 
 def evaluate_run(
@@ -65,12 +60,8 @@ def evaluate_run(
 ) -> None:
     """Sample the final policy on every set of ``names`` that it has not been sampled on yet.
 
-    Args:
-        folder: of the finished run.
-        config: of the run.
-        names: evaluation sets, see `evaluation_key`.
-        sampler: one that already holds the final weights; None loads them from ``folder.model``.
-        ranks: every rank takes a share of the problems, rank 0 writes; None = this process alone.
+    ``sampler`` already holds the final weights; None loads them from ``folder.model``. Every one of ``ranks`` takes a
+    share of the problems, rank 0 writes; None = this process alone.
     """
     ranks = ranks or Ranks()
     # rank 0 looks for all: while another rank still looks, it may have written the first file already

@@ -18,14 +18,8 @@ from hpt.runs.resolve import initial_run, is_ready
 from hpt.support.text import few
 
 
-def lacking_runs(
-    scale: str, artefacts: Sequence[str], seeds: Iterable[int], root: Path, records: Path
-) -> list[PlannedRun]:
+def lacking_runs(planned: Iterable[PlannedRun], store: RecordStore, root: Path) -> list[PlannedRun]:
     """Return the runs that have no record, and those whose weights one of them starts from and that are not there."""
-    return _lacking(planned_runs(scale, artefacts, seeds, root), RecordStore(records), root)
-
-
-def _lacking(planned: Iterable[PlannedRun], store: RecordStore, root: Path) -> list[PlannedRun]:
     left = [run for run in planned if not run.done]
     wanted = [run for run in left if store.lacking(run)]
     starts: set[tuple[str, str, int]] = set()
@@ -34,7 +28,7 @@ def _lacking(planned: Iterable[PlannedRun], store: RecordStore, root: Path) -> l
         while not is_ready(config, root) and (before := initial_run(config)) is not None:
             starts.add((before.method, before.policy.name, before.seed))
             config = before
-    # a plain arm is what others start from; one with settings of its own is not
+    # a plain arm is what others start from; one with settings is not
     return [
         run for run in left
         if run in wanted
@@ -44,14 +38,12 @@ def _lacking(planned: Iterable[PlannedRun], store: RecordStore, root: Path) -> l
 
 def on_other_bases(config: RunConfig, records: Path) -> list[str]:
     """Return the recorded runs on ``config``'s base, of any seed, that started from weights of other bits."""
-    own = config.policy
-    if not own.base_weights:
-        return []
     found = []
     for path in record_folders(records):
         other = recorded_config(path)
-        same_base = (other.scale, other.policy.name) == (config.scale, own.name)
-        if same_base and other.policy.base_weights and other.policy.base_weights != own.base_weights:
+        same_base = (other.scale, other.policy.name) == (config.scale, config.policy.name)
+        weights = config.policy.base_weights, other.policy.base_weights
+        if same_base and all(weights) and weights[0] != weights[1]:
             found.append(path.name)
     return found
 
@@ -87,7 +79,7 @@ def fill(
     for run in planned:
         if run.done and run.folder is not None and store.lacking(run):
             export(run.folder)  # it was evaluated on more since
-    left = _lacking(planned, store, root)
+    left = lacking_runs(planned, store, root)
     for run in left:
         fetch_sets(run.config)
     if left:

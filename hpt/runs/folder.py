@@ -1,21 +1,13 @@
-"""Is a finished run still what was written? Checksums, and what is done about a file that does not match its own.
-
-A run's last act is to write down the SHA-256 of what it leaves: configuration, records, provenance and model; an
-evaluation adds its own. A file that no longer matches is never read: `check` raises, and when the run's command is
-given again, `set_aside` moves the file into ``damaged/``, where it is counted, and the run goes on from its newest good
-checkpoint (or samples the evaluation again). Without the checksums nothing vouches for the rest: that their file is
-missing is damage, too.
-
-Run folders: where a training job keeps its configuration, records, checkpoints and provenance.
+"""A run's folder: its configuration, records, checkpoints and provenance, and the checksums that vouch for them.
 
     runs/<scale>/<method>-<policy>-s<seed>-<fingerprint>/
         config.json       the resolved configuration, exactly what the fingerprint hashes
-        status.json       state (running, finished, failed), step, message
+        status.json       state (running, stopped, finished), step, message
         metrics.parquet   one row per step; columns are `hpt.training.metrics.METRICS`
         rollouts.parquet  one row per question and step: correct count, branch taken, lengths, entropy
         validation.parquet  one row per problem of the validation curves
-        own_modules/      source of the modules of the user's own that it used, where there are any
-        checksums.json    SHA-256 of what the run left when it ended (`hpt.runs.folder`)
+        own_modules/      source of the custom modules that it used, where there are any
+        checksums.json    SHA-256 of what the run left when it ended
         damaged/          files that were not what their checksum says, numbered
         data.json         training problems used, and how many were dropped or cut for their length
         provenance.json   commit, versions, hardware, wall time
@@ -24,6 +16,11 @@ Run folders: where a training job keeps its configuration, records, checkpoints 
         evaluations/      one table of sampled answers per evaluation
 
 A folder whose status is ``finished`` is complete; everything else can be continued by the same command.
+
+A run's last act is to write its checksums; an evaluation adds one. A file that no longer matches is never read: `check`
+raises, and when the run's command is given again, `set_aside` moves the file into ``damaged/`` and the run goes on from
+its newest good checkpoint (or samples the evaluation again). Where ``checksums.json`` is missing nothing vouches for
+the rest, so that is damage, too.
 """
 
 import datetime
@@ -32,8 +29,8 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -75,6 +72,27 @@ def run_name(config: RunConfig) -> str:
     return f"{safe(config.method)}-{safe(config.policy.name)}-s{config.seed}-{config.fingerprint()}"
 
 
+class OfRun:
+    """What a run is called by, for whatever holds its configuration."""
+
+    config: RunConfig
+
+    @property
+    def method(self) -> str:
+        """Name of the method; ``pretrain`` for a base."""
+        return self.config.method
+
+    @property
+    def policy(self) -> str:
+        """Name of the base."""
+        return self.config.policy.name
+
+    @property
+    def seed(self) -> int:
+        """Run seed."""
+        return self.config.seed
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """One run's folder; nothing is read until asked for."""
@@ -96,12 +114,9 @@ class RunFolder:
             held = self.config
             if held.fingerprint() != config.fingerprint():
                 # never overwritten: whatever was computed there belongs to the configuration it holds
-                raise ConfigError(
-                    f"{self.path}/config.json",
-                    f"the configuration of {run_name(held)}",
-                    f"that of {run_name(config)}",
-                    f"rename the folder to {run_name(held)}, or remove it: hpt runs remove {self.path.name}",
-                )
+                remedy = f"rename the folder to {run_name(held)}, or remove it: hpt runs remove {self.path.name}"
+                found, allowed = f"the configuration of {run_name(held)}", f"that of {run_name(config)}"
+                raise ConfigError(f"{self.path}/config.json", found, allowed, remedy)
             return
         write_json(self.path / "config.json", config.model_dump(mode="json"))
 
@@ -174,10 +189,8 @@ def provenance(wall_s: float | None = None) -> dict[str, Any]:
     """
     versions = {}
     for name in PACKAGES:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     commit, dirty = source_commit()
     return {
         "commit": commit,
@@ -230,34 +243,29 @@ _RECORDS = ("config.json", "data.json", "provenance.json", *(f"{name}.parquet" f
 
 
 def write_checksums(folder: RunFolder) -> None:
-    """Write down what a run that ends leaves behind; evaluations that are there keep their entries."""
+    """Write the checksums of what a run that ends leaves behind; evaluations keep theirs."""
     kept = {name: value for name, value in _checksums(folder).items() if name.startswith("evaluations/")}
     names = [name for name in _RECORDS if (folder.path / name).is_file()]
-    if folder.model.is_dir() and not folder.model.is_symlink():  # a link: the user's own model, which they may change
+    if folder.model.is_dir() and not folder.model.is_symlink():  # a link: the user's model, which may change
         files = (path for path in sorted(folder.model.iterdir()) if path.is_file() and path.suffix != ".safetensors")
-        names += [f"{folder.model.name}/{path.name}" for path in files]
+        names += [f"model/{path.name}" for path in files]
         kept[_WEIGHTS] = weights_hash(folder.model)
     write_json(folder.path / CHECKSUMS, kept | {name: sha256_file(folder.path / name) for name in names})
 
 
 def add_checksum(folder: RunFolder, path: Path) -> None:
-    """Write down the checksum of one more file of a run, or its new one."""
+    """Write the checksum of one more file of a run, or its new one."""
     name = str(path.relative_to(folder.path))
     write_json(folder.path / CHECKSUMS, _checksums(folder) | {name: sha256_file(path)})
 
 
 def has_checksum(folder: RunFolder, path: Path) -> bool:
-    """Return whether a file of a run is there and its checksum is written down."""
+    """Return whether a file of a run is there and has a checksum."""
     return path.exists() and str(path.relative_to(folder.path)) in _checksums(folder)
 
 
 def damaged_files(folder: RunFolder, weights: bool = True) -> list[str]:
-    """Return the files of a finished run that are not what was written, by name within its folder.
-
-    Args:
-        folder: of the run.
-        weights: look at the model's weights too, which may be large.
-    """
+    """Return the files of a finished run that are not what was written; ``weights`` may take long to hash."""
     try:
         expected = read_json(folder.path / CHECKSUMS)
     except RecordFault:  # missing, or damaged itself
@@ -266,7 +274,7 @@ def damaged_files(folder: RunFolder, weights: bool = True) -> list[str]:
 
 
 def check(folder: RunFolder, weights: bool = True) -> None:
-    """Refuse a finished run of which a file is damaged."""
+    """Raise `RecordFault` where a file of a finished run is damaged."""
     if damaged := damaged_files(folder, weights):
         remedy = "give the command that made it again: it goes on from the newest good checkpoint"
         raise RecordFault(f"{folder.path / damaged[0]} is missing or damaged: it is not what the run wrote "
@@ -282,15 +290,16 @@ def set_aside(folder: RunFolder) -> list[str]:
     damaged = damaged_files(folder)
     if not damaged:
         return []
-    if CHECKSUMS in damaged:  # nothing can be told from it: all evaluations go too
+    if CHECKSUMS in damaged:  # nothing vouches for the evaluations either
         damaged += [str(path.relative_to(folder.path)) for path in (folder.path / "evaluations").glob("*.parquet")]
     training = [name for name in damaged if not name.startswith("evaluations/")]
-    for name in dict.fromkeys(folder.model.name if name.startswith("model/") else name for name in damaged):
+    for name in dict.fromkeys("model" if name.startswith("model/") else name for name in damaged):
         _move(folder, name)
     if training:  # before the checksums: a run that is killed in between must not count as finished and whole
         folder.set_status("stopped", folder.status["step"], message="damaged: " + ", ".join(training))
     if CHECKSUMS not in damaged:
-        write_json(folder.path / CHECKSUMS, _without(folder, damaged))
+        kept = {name: value for name, value in _checksums(folder).items() if name not in damaged}
+        write_json(folder.path / CHECKSUMS, kept)
     return damaged
 
 
@@ -321,10 +330,6 @@ def _move(folder: RunFolder, name: str) -> None:
 def damaged_count(folder: RunFolder) -> int:
     """Return how many damaged files of a run were set aside so far."""
     return len(list((folder.path / DAMAGED).glob("*")))
-
-
-def _without(folder: RunFolder, names: Iterable[str]) -> dict[str, str]:
-    return {name: value for name, value in _checksums(folder).items() if name not in set(names)}
 
 
 def _checksums(folder: RunFolder) -> dict[str, str]:

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hpt.config.run_config import RunConfig, validate
 from hpt.data.models import load_tokenizer, save_model_folder
 from hpt.data.prompts import EncodedTraining, encode_training
@@ -138,8 +136,8 @@ def _make_base(config: RunConfig, folder: RunFolder) -> None:
     else:
         from hpt.training.bases import pretrain
 
-        def note(step: int, left_s: float) -> None:
-            folder.set_status("running", step, steps=config.schedule.steps, left_s=left_s)
+        def note(step: int) -> None:
+            folder.set_status("running", step)
 
         folder.write_tables({"metrics": pretrain(config, folder.path, note)})
 
@@ -203,7 +201,9 @@ def _post_train(config: RunConfig, folder: RunFolder) -> Any:
             if step % config.checkpoint.every == 0 or step == trainer.stage.end:
                 save()
             if engine.rank == 0:
-                folder.set_status("running", step, **progress(trainer.rows["metrics"], config))
+                last = trainer.rows["metrics"][-1]
+                shown = {"reward": last.get("rollout/reward"), "offline_ratio": last.get("gate/offline_ratio_prompts")}
+                folder.set_status("running", step, **shown)
 
         trainer.check_sampler()  # a model that the sampler computes otherwise is refused before anything is trained
         trainer.train(config.schedule.steps, after_step)
@@ -213,18 +213,6 @@ def _post_train(config: RunConfig, folder: RunFolder) -> Any:
             folder.write_tables(trainer.tables())
         engine.barrier()
     return sampler
-
-
-def progress(metrics: list[dict[str, Any]], config: RunConfig) -> dict[str, Any]:
-    """Return what a progress line shows: reward, offline ratio, seconds left."""
-    last = metrics[-20:]
-    left = (config.schedule.steps - metrics[-1]["step"] - 1) * float(np.mean([row["time/step_s"] for row in last]))
-    return {
-        "steps": config.schedule.steps,
-        "reward": metrics[-1].get("rollout/reward"),
-        "offline_ratio": metrics[-1].get("gate/offline_ratio_prompts"),
-        "left_s": round(left, 1),
-    }
 
 
 def main(arguments: Sequence[str]) -> int:

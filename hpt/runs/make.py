@@ -4,6 +4,7 @@ Shared runs are made once: Table 3 and Figures 5 to 7 draw on the same ones. A r
 changing a setting makes only the runs it changes. What each artefact compares is data: `hpt.runs.catalogue`.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,22 +14,20 @@ from typing import Any
 from hpt.config.run_config import RunConfig
 from hpt.data.sources import evaluation_at, fetch_evaluations, fetch_sets, lacking_sets, training_problems_of
 from hpt.methods.methods import METHODS, method_named
-from hpt.runs.catalogue import ARTEFACTS, Artefact, arm_label, artefacts_named
+from hpt.runs.catalogue import ARTEFACTS, arm_label, artefacts_named
 from hpt.runs.evaluations import evaluation_key, missing_evaluations, sampling_config
-from hpt.runs.folder import RunFolder, damaged_files
+from hpt.runs.folder import OfRun, RunFolder, damaged_files
 from hpt.runs.job import Job, encoded_training
 from hpt.runs.resolve import initial_run, is_ready, resolve_run
 from hpt.support.errors import ConfigError
 from hpt.support.plugins import refresh
-
-__all__ = ["ARTEFACTS", "Artefact", "PlannedRun", "artefacts_named", "compute", "planned_runs", "run_with_base"]
 
 #: Bases in the order their runs are made: the weak one first, for Figure 5.
 _BASE_ORDER = ("weak", "strong", "llama")
 
 
 @dataclass(frozen=True)
-class PlannedRun:
+class PlannedRun(OfRun):
     """A run artefacts need: settings, folder (None while its initial weights are not there), evaluations, its arms."""
 
     config: RunConfig
@@ -38,23 +37,8 @@ class PlannedRun:
     arms: tuple[str, ...] = ()
 
     @property
-    def method(self) -> str:
-        """Name of the method; ``pretrain`` for a base."""
-        return self.config.method
-
-    @property
-    def policy(self) -> str:
-        """Name of the base."""
-        return self.config.policy.name
-
-    @property
-    def seed(self) -> int:
-        """Run seed."""
-        return self.config.seed
-
-    @property
     def title(self) -> str:
-        """It in words: its arm, base and seed; a base, which all seeds share, by its name."""
+        """The run in words: its arm, base and seed; a base, which all seeds share, by its name."""
         if self.method == "pretrain":
             return f"the {self.policy} base"
         arm = self.arms[0].removesuffix(f"-{self.policy}") if self.arms else self.method
@@ -64,13 +48,6 @@ class PlannedRun:
     def done(self) -> bool:
         """Whether nothing is left to compute."""
         return self.reason == ""
-
-
-@dataclass
-class _Need:
-    config: RunConfig
-    evaluations: dict[str, None]  # ordered, each once
-    arms: dict[str, None]
 
 
 def planned_runs(
@@ -89,12 +66,13 @@ def planned_runs(
         artefacts: names; empty = all of the paper.
         seeds: run seeds; bases are shared by all of them.
         root: folder of run folders.
-        settings: dotted settings laid over every method's run, below those an arm has of its own.
+        settings: dotted settings laid over every method's run, below those an arm is defined by.
         bases: of the arms; empty = all of the artefact's.
-        own: methods of the user's own (``module:METHOD``), further lines of the artefacts that take some.
+        own: custom methods (``module:METHOD``), further lines of the artefacts that take some.
     """
     check_own(own, artefacts)
-    needs: dict[str, _Need] = {}
+    configs: dict[str, RunConfig] = {}  # by fingerprint, in the order they are needed
+    sets, arms = defaultdict[str, dict[str, None]](dict), defaultdict[str, dict[str, None]](dict)  # ordered, each once
     starts: set[str] = set()  # fingerprints of runs whose weights others start from
 
     def need(config: RunConfig, evaluations: Iterable[str], arm: str) -> None:
@@ -103,9 +81,10 @@ def planned_runs(
             starts.add(before.fingerprint())
             # what a run starts from is needed too; only a base is itself a line of the artefact
             need(before, evaluations if before.method == "pretrain" else (), f"{before.method}-{before.policy.name}")
-        needed = needs.setdefault(config.fingerprint(), _Need(config, {}, {}))
-        needed.evaluations |= dict.fromkeys(evaluations)
-        needed.arms[arm] = None
+        fingerprint = config.fingerprint()
+        configs.setdefault(fingerprint, config)
+        sets[fingerprint] |= dict.fromkeys(evaluations)
+        arms[fingerprint][arm] = None
 
     seeds = list(seeds)
     for artefact in artefacts_named(artefacts):
@@ -114,21 +93,22 @@ def planned_runs(
                 config = arm.config(scale, seed, settings)
                 need(config, [evaluation_at(config, name) for name in artefact.evaluations], arm.key)
     planned = [
-        replace(_planned(own.config, tuple(own.evaluations), root, fingerprint in starts), arms=tuple(own.arms))
-        for fingerprint, own in needs.items()
+        replace(_planned(config, tuple(sets[key]), root, key in starts), arms=tuple(arms[key]))
+        for key, config in configs.items()
     ]
     return sorted(planned, key=partial(_order, first_seed=min(seeds, default=0)))
 
 
 def check_own(own: Sequence[str], artefacts: Sequence[str]) -> None:
-    """Refuse methods of the user's own that are none, or that no artefact asked for would show."""
+    """Refuse artefacts that do not exist, custom methods that are none, or that none of the artefacts would show."""
+    shown = artefacts_named(artefacts)
     for name in own:
         if ":" not in name:
-            raise ConfigError("extra_methods", name, "module:METHOD of your own", "those of the package are there")
+            raise ConfigError("extra_methods", name, "a custom module:METHOD", "those of the package are there")
         refresh([name])
         method_named(name)
     takes = [artefact.name for artefact in ARTEFACTS.values() if artefact.extra_policy]
-    if own and not any(artefact.extra_policy for artefact in artefacts_named(artefacts)):
+    if own and not any(artefact.extra_policy for artefact in shown):
         raise ConfigError("extra_methods", ", ".join(own), "none with these artefacts", "ask for " + ", ".join(takes))
 
 
@@ -136,7 +116,7 @@ def _order(run: PlannedRun, first_seed: int) -> tuple[Any, ...]:
     base = _BASE_ORDER.index(run.policy) if run.policy in _BASE_ORDER else len(_BASE_ORDER)
     # what others start from first, then the longest run first, so that two cores finish together
     cost = -METHODS[run.method].samples * 2 - len(METHODS[run.method].components) if run.method in METHODS else 0
-    # a base is made in its place among the runs of the first seed, whatever that is: its own seed is 0
+    # a base is made in its place among the runs of the first seed, whatever that is; the base's is 0
     return (max(run.seed, first_seed), base, run.method != "pretrain", run.config.policy.after is not None, cost)
 
 
@@ -164,11 +144,6 @@ def _planned(config: RunConfig, names: tuple[str, ...], root: Path, others_start
     return PlannedRun(config, folder, names, reason)
 
 
-def jobs_of(planned: Sequence[PlannedRun], root: Path) -> list[Job]:
-    """Return what is left to do as jobs."""
-    return [Job(run.config, root, run.evaluations) for run in planned if not run.done]
-
-
 def compute(
     scale: str,
     artefacts: Sequence[str],
@@ -179,7 +154,7 @@ def compute(
     bases: Sequence[str] = (),
     own: Sequence[str] = (),
 ) -> list[PlannedRun]:
-    """Make whatever the artefacts need and is missing, in processes of their own, and return the finished runs.
+    """Make whatever the artefacts need and is missing, a process each, and return the finished runs.
 
     The arguments are those of `planned_runs`; ``jobs`` runs at a time, by default one per core.
     """
@@ -187,7 +162,7 @@ def compute(
 
     seeds = list(seeds)
     planned = planned_runs(scale, artefacts, seeds, root, settings, bases, own)
-    if left := jobs_of(planned, root):
+    if left := [Job(run.config, root, run.evaluations) for run in planned if not run.done]:
         for job in left:
             fetch_sets(job.config)
         run_jobs(left, jobs)
@@ -215,9 +190,8 @@ def check_training_set(config: RunConfig) -> None:
 def check_evaluations(config: RunConfig, names: Sequence[str]) -> None:
     """Fetch and read the evaluation sets of a run: what is wrong with them is named before anything is computed.
 
-    Raises:
-        ConfigError: no such set, wrong content, or, of a model folder, a template its tokenizer cannot fill, a prompt
-            that leaves no room for a response, or a context beyond its positions.
+    Of a model folder also a template its tokenizer cannot fill, a prompt that leaves no room for a response, and a
+    context beyond its positions.
     """
     from hpt.data.models import check_context, load_tokenizer
     from hpt.data.prompts import prompt_tokens
@@ -241,7 +215,7 @@ def check_evaluations(config: RunConfig, names: Sequence[str]) -> None:
 
 
 def run_with_base(config: RunConfig, root: Path, evaluations: Sequence[str] = ()) -> RunFolder:
-    """Make one run, after what it starts from if that is missing, in a process of its own with a progress line.
+    """Make one run, after what it starts from if that is missing, in another process with a progress line.
 
     Raises:
         ConfigError: a question, or an evaluation set, that cannot be used; nothing has been computed then.
@@ -257,7 +231,7 @@ def run_with_base(config: RunConfig, root: Path, evaluations: Sequence[str] = ()
     while (before := initial_run(chain[0])) is not None and not is_ready(chain[0], root):
         chain.insert(0, before)
     if len(chain) > 1:
-        run_jobs([Job(own, root) for own in chain[:-1]])
+        run_jobs([Job(before, root) for before in chain[:-1]])
     config = resolve_run(config, root)
     folder = RunFolder.of(config, root)
     if not folder.finished or missing_evaluations(folder, config, evaluations) or damaged_files(folder):

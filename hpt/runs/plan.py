@@ -154,12 +154,9 @@ def machine_of(
     peak_tflops: float = 989.0,
     measured: Path | None = None,
 ) -> Machine:
-    """Return the machine to plan a scale for.
+    """Return the machine to plan a scale for: a core below the GPU scales, else some GPUs.
 
-    Args:
-        scale: a core below the GPU scales; how many GPUs unless said.
-        gpus, memory_gib, peak_tflops: see `Machine`.
-        measured: result file of ``python -m benchmarks.gpu``, whose utilisations are taken; None = stated ones.
+    ``measured`` is a result of ``python -m benchmarks.gpu``, whose utilisations are taken; None = stated ones.
     """
     if scale not in ON_GPUS:
         return CORE
@@ -194,14 +191,7 @@ def run_costs(
 
     Rollouts that weigh nothing are counted as trained: how many there are is a result of the run. A question with both
     branches open trains on its rollouts or its demonstration; both are counted where the method has both, so this is
-    a bound from above for switches.
-
-    Args:
-        config: of the run; a base that is fetched costs only its evaluation.
-        shape: of its policy.
-        machine: see `Machine`.
-        evaluated_answers: answers sampled after training.
-        steps_done: of the run, before.
+    a bound from above for switches. ``evaluated_answers`` are sampled after training, ``steps_done`` before this.
     """
     rollout, validation, schedule = config.rollout, config.validation, config.schedule
     response = machine.response_share * rollout.max_response_tokens
@@ -269,12 +259,8 @@ Timings = Sequence[tuple[RunConfig, float]]  #: (configuration, seconds to the f
 def calibration(here: Timings, elsewhere: Timings) -> dict[tuple[str, str], float]:
     """Return how many times what `run_costs` says for a `CORE` finished runs took, by (method, base).
 
-    A busy machine only ever makes a run slower, so the lower quartile counts: half of the runs may have shared their
-    core with something else.
-
-    Args:
-        here: runs finished on this machine.
-        elsewhere: others, for what was never run here, times how much slower this machine is.
+    Runs made elsewhere count for what was never run here, times how much slower this machine is. A busy machine only
+    ever makes a run slower, so the lower quartile counts: half of the runs may have shared their core.
     """
 
     def ratios(runs: Timings) -> dict[tuple[str, str], float]:
@@ -291,12 +277,10 @@ def calibration(here: Timings, elsewhere: Timings) -> dict[tuple[str, str], floa
 
 
 def _ratio(ratios: Mapping[tuple[str, str], float], run: PlannedRun) -> float:
-    """The ratio of the run's method on its base; where it was never run, of those most like it."""
-    for method, policy in ((run.method, run.policy), (run.method, ""), ("", run.policy)):
-        alike = [ratio for (name, base), ratio in ratios.items() if method in ("", name) and policy in ("", base)]
-        if alike:
-            return float(np.median(alike))
-    return 1.0
+    """The ratio of the run's method on its base; where it was never run, the median of its method's or its base's."""
+    ours = (run.method, run.policy)
+    of_method, of_base = ([ratio for key, ratio in ratios.items() if key[i] == ours[i]] for i in (0, 1))
+    return ratios.get(ours) or float(np.median(of_method or of_base or [1.0]))
 
 
 def finished_runs(folders: Iterable[Path]) -> Timings:
@@ -352,15 +336,10 @@ def make_plan(
     jobs: int = 1,
     reports: Path = REPORTS,
 ) -> Plan:
-    """Return what is left of runs, and what it takes.
+    """Return what is left of runs, and what it takes, ``jobs`` of them at a time on a ``machine`` each.
 
-    Args:
-        scale: key of `hpt.config.scales.SCALES`.
-        runs: of `hpt.runs.make.planned_runs`.
-        root: folder of run folders: what finished there was timed on this machine.
-        machine: that each run has to itself; None = as the scale is planned for.
-        jobs: runs at a time.
-        reports: folder of reports, whose committed records stand in for what was never run here.
+    What finished below ``root`` was timed on this machine; the records committed below ``reports`` stand in for what
+    was never run here.
     """
     machine = machine or machine_of(scale)
     ratios, basis = {}, ""
@@ -468,7 +447,8 @@ def command(run: PlannedRun, root: Path, machine: Machine) -> str:
     return shlex.join(words)
 
 
-def _cost_cells(costs: Costs, scale: str) -> dict[str, str]:
+def cost_cells(costs: Costs, scale: str) -> dict[str, str]:
+    """Return costs as a table shows them: time if one GPU or core did it all, tokens in millions, FLOPs, disk."""
     flops = costs.sampling_flops + costs.training_flops
     numbers = {"sampled, M": costs.sampled_tokens / 1e6, "trained, M": costs.trained_tokens / 1e6,
                "EFLOP": flops / 1e18, "disk, GB": costs.disk_bytes / 1e9}  # fmt: skip
@@ -477,23 +457,13 @@ def _cost_cells(costs: Costs, scale: str) -> dict[str, str]:
 
 
 def run_table(plan: Plan) -> pd.DataFrame:
-    """Return a row per run, and the total: time if one GPU or core did it all, tokens in millions, FLOPs, disk."""
+    """Return a row per run, and the total."""
     rows = []
     for run, costs in zip(plan.runs, plan.costs, strict=True):
         name = f"{', '.join(run.arms) or f'{run.method}-{run.policy}'} s{run.seed}"
         what = {"run": name, "steps": str(run.config.schedule.steps), "sets": str(len(run.evaluations))}
-        rows.append(what | _cost_cells(costs, plan.scale) | {"to do": run.reason or "nothing: done"})
-    return pd.DataFrame([*rows, {"run": "all", **_cost_cells(plan.total, plan.scale)}]).fillna("")
-
-
-def policy_table(plan: Plan) -> pd.DataFrame:
-    """Return a row per base, and the total."""
-    rows = []
-    for policy in (*dict.fromkeys(run.policy for run in plan.runs), "all"):
-        costs = [costs_of for run, costs_of in zip(plan.runs, plan.costs, strict=True) if policy in (run.policy, "all")]
-        total = replace(plan, costs=tuple(costs)).total
-        rows.append({"policy": policy, "runs": len(costs)} | _cost_cells(total, plan.scale))
-    return pd.DataFrame(rows)
+        rows.append(what | cost_cells(costs, plan.scale) | {"to do": run.reason or "nothing: done"})
+    return pd.DataFrame([*rows, {"run": "all", **cost_cells(plan.total, plan.scale)}]).fillna("")
 
 
 def memory_table(plan: Plan) -> pd.DataFrame:
@@ -515,7 +485,7 @@ def warnings_in(plan: Plan) -> list[str]:
 
 
 def assumptions(plan: Plan) -> str:
-    """Return how long all takes, and what the numbers rest on besides the settings."""
+    """Return how long all takes, and what is assumed besides the settings."""
     machine = plan.machine
     whole = f"about {duration(plan.wall_s)} in all"
     if plan.scale not in ON_GPUS:

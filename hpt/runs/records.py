@@ -29,7 +29,7 @@ from hpt.data.sources import training_problems_of
 from hpt.evaluation.scores import counts_per_problem
 from hpt.methods.methods import names_used
 from hpt.runs.evaluations import evaluation_key
-from hpt.runs.folder import TABLES, RunFolder, check
+from hpt.runs.folder import TABLES, OfRun, RunFolder, check
 from hpt.support.errors import HptError, RecordFault
 from hpt.support.files import (
     MANIFEST,
@@ -66,7 +66,7 @@ RECORD_FILES = ("config.json", "provenance.json", *(f"{name}.parquet" for name i
 
 
 @dataclass(frozen=True, eq=False)
-class RunRecords:
+class RunRecords(OfRun):
     """A finished run as reports see it.
 
     Attributes:
@@ -95,21 +95,6 @@ class RunRecords:
         return self.name.rpartition("-")[2]
 
     @property
-    def method(self) -> str:
-        """Name of the method."""
-        return self.config.method
-
-    @property
-    def policy(self) -> str:
-        """Name of the base."""
-        return self.config.policy.name
-
-    @property
-    def seed(self) -> int:
-        """Run seed."""
-        return self.config.seed
-
-    @property
     def commit(self) -> str:
         """Commit of the source, with ``+`` where files differed from it; ``unknown`` outside a clone."""
         commit = str(self.provenance.get("commit") or "unknown")
@@ -135,7 +120,7 @@ def load_records(path: Path) -> RunRecords:
     else:
         check(RunFolder(path), weights=False)
     config = recorded_config(path)
-    # a base that is fetched or the user's own was trained by nobody here, and has no steps
+    # a base that is fetched or the user's was not trained here, and has no steps
     may_lack = TABLES if config.schedule.steps == 0 else ("rollouts", "validation")
     metrics, rollouts, validation = (_table(path, name, name in may_lack) for name in TABLES)
     evaluations = _checked(path / _EVALUATIONS, "evaluations") if exported else _evaluations(path)
@@ -175,7 +160,7 @@ def export_run(folder: RunFolder, target: Path) -> Path:
             before = load_records(final).evaluations
             more = before[~before["key"].isin(evaluations["key"])]
             if len(more):
-                both = [own for own in (evaluations, more) if len(own)]
+                both = [table for table in (evaluations, more) if len(table)]
                 evaluations = pd.concat(both).sort_values(["benchmark", "key"], kind="stable", ignore_index=True)
         config = read_json(folder.path / "config.json")
         config["policy"]["path"] = None  # a place on one machine; weights_sha256 says which weights
@@ -309,7 +294,7 @@ class RecordStore:
 
 
 def with_data_hash(config: RunConfig) -> RunConfig:
-    """Return a run's configuration with the hashes of its training data and own modules, which need no base."""
+    """Return a run's configuration with the hashes of its training data and custom modules, which need no base."""
     if config.data.sha256:
         return config
     data = config.data.model_copy(update={"sha256": problems_hash(training_problems_of(config))})

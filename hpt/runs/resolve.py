@@ -1,9 +1,8 @@
-"""What a run starts from, and its configuration with the hashes of data, weights and modules filled in.
+"""From names and settings to a configuration, what a method cannot do refused; then the hashes of data and weights.
 
-A base is trained here (`hpt.training.bases`), fetched and changed, or the user's. All three are runs of the method
-``pretrain``, so that a base is evaluated, listed and found like any other policy.
-
-From names and settings to a configuration: layers laid over each other, and what a method cannot do refused.
+`build_config` lays the layers of settings over each other; `resolve_run` fills in what a run starts from. A base is
+trained here (`hpt.training.bases`), fetched and changed, or the user's. All three are runs of the method ``pretrain``,
+so that a base is evaluated, listed and found like any other policy.
 """
 
 from collections.abc import Container, Mapping, Sequence
@@ -52,10 +51,8 @@ def build_config(
     """Return the resolved configuration of a run from its names and the dotted settings the user gave.
 
     Args:
-        method: key of `hpt.methods.methods.METHODS`, ``module:METHOD``, or what an installed package offers as a
-        method.
-        scale: key of `SCALES`.
-        recipe: ``released`` or ``paper``.
+        method: key of `hpt.methods.methods.METHODS`, ``module:METHOD``, or an entry point of ``hpt.methods``.
+        scale, recipe: keys of `SCALES` and `RECIPES`.
         policy: name of the base, or of a local model.
         seed: run seed; everything random in the run is hashed from it.
         settings: dotted names to values, laid on top of everything.
@@ -96,7 +93,7 @@ def build_config(
 
 
 def _texts(settings: Mapping[str, Any]) -> list[str]:
-    """Return the texts among nested settings: any of them may name something of the user's own."""
+    """Return the texts among nested settings: any of them may name a custom module."""
     inner = [text for value in settings.values() if isinstance(value, Mapping) for text in _texts(value)]
     return inner + [value for value in settings.values() if isinstance(value, str)]
 
@@ -107,8 +104,7 @@ def check_method(config: RunConfig) -> None:
     Raises:
         ConfigError: unknown gate or row, a clip on a row without a ratio, a row that needs what no rollout batch holds
             (PPO's values), too few rollouts beside the demonstrations of a group, a row that compares within a group
-            where every group would have one member, or a function of the user's that fails or returns something else
-            than training needs.
+            where every group would have one member, or a custom function that fails or returns something else.
     """
     for stage in stages_of(config):
         settings = stage.config.estimator
@@ -133,7 +129,7 @@ def check_method(config: RunConfig) -> None:
         if name != "method" and normalization != "row":
             aggregation = resolve(ROWS, name, f"estimator.{field}").aggregation
             warn(f"estimator.{field} = {name} changes no scale: that stays estimator.normalization = {normalization}; "
-                 f"set it to row for the rows' own ({name}: {aggregation})")  # fmt: skip
+                 f"set it to row for the row's scale ({name}: {aggregation})")  # fmt: skip
 
 
 def _never_learns(row: str, is_rollout: bool, config: RunConfig, needed: int) -> ConfigError:
@@ -161,7 +157,7 @@ _GROUPS = RolloutGroups(np.array([1.0, 0.0]), np.zeros(2, int), np.zeros(2, bool
 
 
 def check_custom_parts(row: Row) -> None:
-    """Refuse parts of a row that a user wrote unless they return what `hpt.upge` says, by calling each once."""
+    """Refuse custom parts of a row unless they return what `hpt.upge` says, by calling each once."""
     counts = StepCounts(1, 2, 8, sequences=2, tokens=3, ranks=1, micro_batches=1, pooled_tokens=1)
     calls: dict[str, tuple[Sequence[Any], Any]] = {
         "advantage": ((row, _GROUPS), [np.zeros(1), np.zeros(2)]),
@@ -193,7 +189,7 @@ def base_config(config: RunConfig) -> RunConfig:
 def initial_run(config: RunConfig) -> RunConfig | None:
     """Return the run whose final weights ``config`` starts from: its base, or the run named by ``policy.after``.
 
-    None for a base, which starts from nothing, and for a model folder of the user's.
+    None for a base, which starts from nothing, and for the user's model folder.
     """
     if config.method == "pretrain" or config.policy.path is not None:
         return None
@@ -216,9 +212,7 @@ def is_ready(config: RunConfig, root: Path) -> bool:
 
 
 def resolve_run(config: RunConfig, root: Path) -> RunConfig:
-    """Fill in the hashes of data, initial model and the user's own modules, and where the model lies.
-
-    A resolved run stays as it is.
+    """Fill in the hashes of data, initial model and custom modules, and where the model lies; again, nothing changes.
 
     Raises:
         HptError: what it starts from is not trained yet.
@@ -250,7 +244,7 @@ def resolve_run(config: RunConfig, root: Path) -> RunConfig:
     data = config.data.model_copy(update={"sha256": problems_hash(problems)})
     validation = config.validation
     if config.data.evaluation == "public" and validation.every:  # a graded world's sets are the package's
-        curves = [problem for own in curve_sets(config).values() for problem in own]
+        curves = [problem for of_set in curve_sets(config).values() for problem in of_set]
         validation = validation.model_copy(update={"sha256": problems_hash(curves)})
     modules = config.own_modules or module_hashes(names_used(config))
     found = {"policy": policy, "data": data, "validation": validation, "own_modules": modules}
@@ -315,18 +309,15 @@ OF_EVALUATIONS = ("rollout", "validation", "policy.dtype", "data.template", "dat
 
 
 def given_base_config(scale: str, folder: Path, settings: Mapping[str, Any]) -> RunConfig:
-    """Return the configuration under which a model folder of the user's is evaluated; nothing is trained.
+    """Return the configuration under which the user's model folder (Hugging Face format) is evaluated.
 
-    Args:
-        scale: whose sampling settings are used where ``settings`` says nothing.
-        folder: in Hugging Face format.
-        settings: dotted names to values, of `OF_EVALUATIONS`: context, limits, template, sets.
+    The ``settings`` (of `OF_EVALUATIONS`: context, limits, template, sets) lie over the scale's.
 
     Raises:
         ConfigError: not a model folder; a setting that moves no evaluation, or one that is unknown or impossible.
     """
     for name, value in settings.items():
-        if not any(name == own or name.startswith(own + ".") for own in OF_EVALUATIONS):
+        if not any(name == moving or name.startswith(moving + ".") for moving in OF_EVALUATIONS):
             allowed = "a setting that moves an evaluation: " + ", ".join(OF_EVALUATIONS)
             raise ConfigError(name, value, allowed, "leave it out: nothing is trained here")
     check_model_folder(folder)
@@ -335,18 +326,10 @@ def given_base_config(scale: str, folder: Path, settings: Mapping[str, Any]) -> 
     policy = {"name": name, "path": str(folder.resolve()), "dtype": chosen.policy.dtype, **hashes}
     kept = {name.removeprefix("data.") for name in OF_EVALUATIONS if name.startswith("data.")}
     sections = {"data": chosen.data.model_dump(include=kept)}
-    sections |= {own: getattr(chosen, own).model_dump() for own in ("rollout", "validation", "engine")}
+    sections |= {name: getattr(chosen, name).model_dump() for name in ("rollout", "validation", "engine")}
     return _untrained(scale, policy, FOLDER + name, digest(hashes), sections)
 
 
 def _untrained(scale: str, policy: dict[str, str], source: str, content: str, sections: Mapping[str, Any]) -> RunConfig:
-    own = {
-        "scale": scale,
-        "method": "pretrain",
-        "seed": 0,
-        "policy": policy,
-        "data": {"source": source, "sha256": content},
-        "schedule": {"steps": 0},
-        "validation": {"every": 0},
-    }
-    return validate(merge(sections, own))
+    data, never = {"source": source, "sha256": content}, {"schedule": {"steps": 0}, "validation": {"every": 0}}
+    return validate(merge(sections, {"scale": scale, "method": "pretrain", "policy": policy, "data": data, **never}))

@@ -42,7 +42,7 @@ def _short(text: str) -> str:
 
 
 class RunRefused(ConfigError):
-    """A run's process found a mistake in what was asked for; its own words, which name the field, are the message.
+    """A run's process found a mistake in what was asked for; its message, which names the field, is repeated.
 
     Example:
         >>> raise RunRefused("run hpt-weak-s0-0123456789abcdef was refused")
@@ -66,8 +66,7 @@ _SAID: set[str] = set()
 
 
 def warn(message: str) -> None:
-    """Say what is odd though work goes on: on stderr, once per process, by the first rank; `hpt.runs.pool` passes it
-    on."""
+    """Print a warning on stderr, once per process, by the first rank; `hpt.runs.pool` passes it on."""
     if os.environ.get("RANK", "0") == "0" and message not in _SAID:
         _SAID.add(message)
         print(f"warning: {message}", file=sys.stderr, flush=True)

@@ -1,9 +1,8 @@
-"""Locks of folders: one process works in a folder, others wait and are told for whom.
+"""Files that are either there, whole, or not there: every write goes to a neighbour first and is renamed into place.
 
-The operating system holds a lock for a process and lets go when that ends, however it ends. So no lock is ever stale:
-the file that a killed process leaves behind still names it, and is free for the next one.
-
-Files that are either there, whole, or not there: every write goes to a neighbour first and is renamed into place.
+Locks of folders: one process works in a folder, others wait and say for whom. The operating system holds a lock for a
+process and lets go when that ends, however it ends, so no lock is ever stale: the file that a killed process leaves
+behind still names it, and is free for the next one.
 """
 
 import hashlib
@@ -20,6 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 from filelock import FileLock, Timeout
 
 from hpt.support.errors import HptError, RecordFault
@@ -77,11 +77,9 @@ def writing(path: Path) -> Generator[None]:
 
 
 def remove_half_written(folder: Path, besides: str = "") -> None:
-    """Remove what whoever was killed between writing a file and renaming it left; call it while holding ``folder``.
+    """Remove what a process that was killed between writing a file and renaming it left; the caller holds ``folder``.
 
-    Args:
-        folder: whose files, at any depth, these are.
-        besides: a folder in it that others may be writing into meanwhile; it is left alone.
+    The folder ``besides`` in it, into which others may be writing meanwhile, is left alone.
     """
     for stale in folder.rglob(".*.tmp"):
         if stale.relative_to(folder).parts[0] != besides:
@@ -93,7 +91,7 @@ def replacing(final: Path) -> Generator[Path]:
     """Yield a neighbour of a folder to fill, then put it in the folder's place; a failure leaves the old folder.
 
     One process at a time. At no moment is the old folder gone for good: it steps aside under a hidden name, from where
-    whoever comes after a killed process puts it back.
+    the next process puts it back if this one is killed.
     """
     with locked(final.parent), writing(final):
         _put_back(final.parent)
@@ -138,16 +136,14 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
-        raise RecordFault(
-            f"{path} cannot be read ({error}); remove its folder and run the same command again"
-        ) from error
+        raise _cannot_read(path, error) from error
 
 
 def write_parquet(path: Path, frame: "pd.DataFrame") -> None:
     """Write a table, atomically, and small: records are committed.
 
-    Of a table of 40 columns and a few hundred rows, most is otherwise what Parquet and pandas say about its columns.
-    Floats go byte by byte, so that their exponents stand together (a dictionary of numbers that never recur is larger).
+    No statistics and no schema of pandas, which of a few hundred rows would be most of the file; floats byte by byte,
+    so that their exponents stand together (a dictionary of numbers that never recur is larger).
     """
     import pandas as pd
 
@@ -165,10 +161,12 @@ def read_parquet(path: Path) -> "pd.DataFrame":
 
     try:
         return pd.read_parquet(path)
-    except Exception as error:  # pyarrow raises a family of its own for damaged files
-        raise RecordFault(
-            f"{path} cannot be read ({error}); remove its folder and run the same command again"
-        ) from error
+    except Exception as error:  # pyarrow has many classes for damaged files
+        raise _cannot_read(path, error) from error
+
+
+def _cannot_read(path: Path, error: Exception) -> RecordFault:
+    return RecordFault(f"{path} cannot be read ({error}); remove its folder and run the same command again")
 
 
 def sha256_file(path: Path) -> str:
@@ -227,46 +225,31 @@ class Holder:
     @property
     def at_work(self) -> bool:
         """Whether it may still hold the folder: it is not done, and not known to have ended."""
-        here = self.machine == os.uname().nodename
-        return not self.done and not (here and not os.path.exists(f"/proc/{self.pid}"))
+        return not self.done and (self.machine != os.uname().nodename or psutil.pid_exists(self.pid))
 
 
 def holder(folder: Path) -> Holder | None:
-    """Return who holds a folder, or held it last; None when nobody said so.
-
-    Example:
-        >>> holder(Path("/nowhere")) is None
-        True
-    """
+    """Return who holds a folder, or held it last; None where nobody ever did."""
     try:
         return Holder(**json.loads((folder / LOCK).read_text()))
     except (OSError, ValueError, TypeError):  # being written this moment, or by a package of another version
         return None
 
 
-def _tell(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
-
-
 @contextmanager
-def locked(folder: Path, wait: bool = True, tell: Callable[[str], None] = _tell) -> Generator[bool]:
-    """Hold ``folder`` against other processes.
+def locked(folder: Path, wait: bool = True) -> Generator[bool]:
+    """Hold ``folder``, made if it is not there, against other processes; says on standard error whom it waits for.
 
     Yields whether nothing is left to do: this very command, typed in the same place a second time, has waited here
     until the first one was done.
 
-    Args:
-        folder: made if it is not there.
-        wait: until whoever holds it is done; otherwise another holder is an error.
-        tell: is told for whom, each time that changes; default: standard error.
-
     Raises:
         HptError: another process holds it and ``wait`` is off, or the folder cannot be written to.
     """
-    own, waited = Holder.this(), False
+    this, waited = Holder.this(), False
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock, told = FileLock(folder / LOCK), ""
+        lock, said = FileLock(folder / LOCK), ""
         while not lock.is_locked:
             try:
                 lock.acquire(timeout=0)
@@ -274,22 +257,23 @@ def locked(folder: Path, wait: bool = True, tell: Callable[[str], None] = _tell)
                 waited, other = True, str(holder(folder) or "another process")
                 if not wait:
                     raise HptError(f"{folder} is being worked on by {other}; wait for it or stop it") from None
-                if other != told:
-                    tell(f"{folder} is being worked on by {other}: waiting for it to end; Ctrl-C stops waiting")
-                    told = other
+                if other != said:
+                    message = f"{folder} is being worked on by {other}: waiting for it to end; Ctrl-C stops waiting"
+                    print(message, file=sys.stderr, flush=True)
+                    said = other
                 time.sleep(LOOK_S)
     except OSError as error:
         message = f"cannot write {folder / LOCK}: {error.strerror or error}"
         raise HptError(f"{message}; make the folder writable, then run the same command again") from error
     try:
         before = holder(folder)
-        _write(folder, own)
-        yield waited and before is not None and before == replace(own, pid=before.pid, done=True)
-        _write(folder, replace(own, done=True))
+        _write(folder, this)
+        yield waited and before is not None and before == replace(this, pid=before.pid, done=True)
+        _write(folder, replace(this, done=True))
     finally:
         lock.release()
 
 
-def _write(folder: Path, own: Holder) -> None:
+def _write(folder: Path, this: Holder) -> None:
     with suppress(OSError):  # a full disk costs the name alone; the folder may be gone, too: `hpt runs remove`
-        (folder / LOCK).write_text(json.dumps(asdict(own)) + "\n")
+        (folder / LOCK).write_text(json.dumps(asdict(this)) + "\n")

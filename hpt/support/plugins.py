@@ -1,4 +1,4 @@
-"""Rows, gates, methods and their parts that a user writes: looking a name up, checking a function, hashing its code.
+"""Custom rows, gates, methods and their parts: looking a name up, checking a function, hashing its code.
 
 A name is a key of a table of the package, ``module:attribute`` of a module Python finds, or what an installed package
 offers as an entry point of the groups ``hpt.methods``, ``hpt.rows`` and ``hpt.gates``. The training process
@@ -28,13 +28,8 @@ _IMPORTED: dict[str, str] = {}
 def resolve(table: Mapping[str, Entry], name: str, field: str) -> Entry:
     """Return the entry called ``name`` of ``table``, or the attribute that ``module:attribute`` names.
 
-    Args:
-        table: the package's entries by name.
-        name: a key of the table or ``module:attribute``.
-        field: the setting being read, for the error.
-
     Raises:
-        ConfigError: neither a key nor importable, or the module lacks the attribute.
+        ConfigError: neither a key nor importable, or the module lacks the attribute; ``field`` is the setting it names.
 
     Example:
         >>> resolve({"one": 1}, "one", "row")
@@ -56,10 +51,8 @@ def resolve(table: Mapping[str, Entry], name: str, field: str) -> Entry:
 def spelled(name: str, kind: str, table: Container[str]) -> str:
     """Return the ``module:attribute`` of what an installed package offers as ``name``; any other name as it is.
 
-    Args:
-        name: as the user gave it.
-        kind: ``methods``, ``rows`` or ``gates``; the group of entry points is ``hpt.<kind>``.
-        table: the package's names, which nobody can take.
+    ``kind`` is ``methods``, ``rows`` or ``gates``; the group of entry points is ``hpt.<kind>``. Names of ``table``, the
+    package's, cannot be taken.
 
     Example:
         >>> spelled("hpt", "methods", ["hpt"]), spelled("mine:METHOD", "methods", [])
@@ -86,14 +79,10 @@ def _imported(module: str, field: str, name: str) -> ModuleType:
 
 
 def checked(function: Callable[..., Any], field: str, name: str, arguments: Sequence[Any], like: Any) -> Any:
-    """Call a user's function once and return what it returned, if that is like an example; done before a run.
+    """Call a custom function once, before a run, and return what it returned, if that is like an example.
 
-    Args:
-        function: of the user.
-        field, name: the setting and its value, for the error.
-        arguments: made-up ones.
-        like: an array or tensor, or a list of them: of the same kind, shape and type must be what is returned, finite
-            and without gradient.
+    ``like`` is an array or tensor, or a list of them; what is returned must have the same kind, shape and type, and be
+    finite and without gradient. ``field`` and ``name`` are the setting and its value, for the error.
 
     Raises:
         ConfigError: it is no function, fails, or returns something else.
@@ -112,33 +101,28 @@ finite, without gradient; correct it: it returned shape (3,)
     except Exception as error:
         takes = f"a function of {len(arguments)} arguments"
         raise ConfigError(field, name, takes, f"correct it: {type(error).__name__}: {error}") from error
-    _check(returned, like, field, name)
+    several, is_sequence = isinstance(like, list), isinstance(returned, list | tuple)
+    if several and (not is_sequence or len(returned) != len(like)):
+        found = f"a {type(returned).__name__}" + (f" of {len(returned)}" if is_sequence else "")
+        raise ConfigError(field, name, f"a list or tuple of {len(like)}", f"correct it: it returned {found}")
+    for value, example in zip(returned, like, strict=True) if several else [(returned, like)]:
+        if wrong := _difference(value, example):
+            kind = f"a {type(example).__name__} of shape {tuple(example.shape)}, {example.dtype}"
+            raise ConfigError(field, name, f"{kind}, finite, without gradient", f"correct it: it returned {wrong}")
     return returned
 
 
-def _check(returned: Any, like: Any, field: str, name: str) -> None:
-    if isinstance(like, list):
-        if not isinstance(returned, list | tuple) or len(returned) != len(like):
-            size = f" of {len(returned)}" if isinstance(returned, list | tuple) else ""
-            remedy = f"correct it: it returned a {type(returned).__name__}{size}"
-            raise ConfigError(field, name, f"a list or tuple of {len(like)}", remedy)
-        for one, example in zip(returned, like, strict=True):
-            _check(one, example, field, name)
-        return
-    wrong = ""
-    if not isinstance(returned, type(like)):
-        wrong = f"a {type(returned).__name__}"
-    elif returned.shape != like.shape:
-        wrong = f"shape {tuple(returned.shape)}"
-    elif returned.dtype != like.dtype:
-        wrong = str(returned.dtype)
-    elif getattr(returned, "requires_grad", False):
-        wrong = "a gradient: use .detach()"
-    elif not bool((abs(returned) < float("inf")).all()):
-        wrong = "infinite or missing numbers"
-    if wrong:
-        kind = f"a {type(like).__name__} of shape {tuple(like.shape)}, {like.dtype}, finite, without gradient"
-        raise ConfigError(field, name, kind, f"correct it: it returned {wrong}")
+def _difference(value: Any, example: Any) -> str:
+    """In what an array or tensor is not like an example; empty when it is."""
+    if not isinstance(value, type(example)):
+        return f"a {type(value).__name__}"
+    if value.shape != example.shape:
+        return f"shape {tuple(value.shape)}"
+    if value.dtype != example.dtype:
+        return str(value.dtype)
+    if getattr(value, "requires_grad", False):
+        return "a gradient: use .detach()"
+    return "" if bool((abs(value) < float("inf")).all()) else "infinite or missing numbers"
 
 
 def refresh(names: Iterable[str]) -> None:

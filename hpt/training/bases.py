@@ -108,15 +108,13 @@ def new_model(world: GradedWorld, recipe: BaseRecipe, folder: Path, seed: int) -
     return folder
 
 
-def pretrain(
-    config: RunConfig, folder: Path, note: Callable[[int, float], None] = lambda step, left_s: None
-) -> pd.DataFrame:
+def pretrain(config: RunConfig, folder: Path, note: Callable[[int], None] = lambda step: None) -> pd.DataFrame:
     """Train a base, write its model to ``folder/model``, and return its metrics; continues from the newest checkpoint.
 
     Args:
         config: of a base's run.
         folder: of the run.
-        note: called now and then with the updates done and the seconds left.
+        note: called now and then with the updates done.
     """
     world, recipe = world_named(config.data.world), base_recipe(config.data.world, config.policy.name)
     tokenizer = build_tokenizer(world)
@@ -162,7 +160,6 @@ def pretrain(
         if state.step % config.checkpoint.every == 0 or state.step == config.schedule.steps:
             save_checkpoint(checkpoints, engine, state, {"metrics": pd.DataFrame(rows)}, config.checkpoint.keep)
         if state.step % 20 == 0:
-            seconds = float(np.mean([row["time/step_s"] for row in rows[-20:]])) * (config.schedule.steps - state.step)
-            note(state.step, round(seconds, 1))
+            note(state.step)
     save_model_folder(engine, tokenizer, folder / "model")
     return pd.DataFrame(rows)

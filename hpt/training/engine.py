@@ -40,7 +40,7 @@ from hpt.training.batches import zero_weight_filler as filler
 from hpt.training.policy import PolicyModule, checkpoint_activations, forward_micro_batch, turn_off_dropout
 from hpt.training.ranks import WAIT, Ranks, launched, launched_rank, launched_ranks, start_watch
 from hpt.training.shards import load_shards, save_shards
-from hpt.upge.estimator import Component, Row, upge_loss
+from hpt.upge.estimator import Row, Term, upge_loss
 from hpt.upge.regularisers import entropy_bonus, kl_to_reference
 from hpt.upge.row import TokenStreams
 
@@ -325,7 +325,7 @@ def micro_batch_loss(
     """
     streams = TokenStreams(logprobs, entropies, batch.old_logprobs, batch.trajectory, batch.trajectories)
     components = [
-        Component(rows[index], part.advantages, part.scales, part.keep, batch.rewards, str(index))
+        Term(rows[index], part.advantages, part.scales, part.keep, batch.rewards, str(index))
         for index, part in batch.parts.items()
     ]
     result = upge_loss(streams, components)

@@ -207,7 +207,7 @@ def tenth_exp_entropy_if_correct(streams: TokenStreams, rewards: Tensor | None) 
         ConfigError: rewards are missing.
     """
     if rewards is None:
-        remedy = "give Component.rewards"
+        remedy = "give Term.rewards"
         raise ConfigError("rewards", None, "one reward per trajectory for srft_rollout", remedy)
     weight = 0.1 * trajectory_means(streams.entropies, streams).exp()
     weight = weight.where(rewards > 0, weight.new_ones(()))

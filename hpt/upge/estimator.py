@@ -6,17 +6,17 @@ Every method of Table 1 pushes the probability of a token by
 
 and because grad pi = pi * grad log pi, all that distinguishes the methods is one detached number per token:
 
-    weight = mask * advantage * exp(logprob - log_denominator)                        # `unified_weights`
+    weight = mask * advantage * exp(logprob - log_denominator)                        # `weights_mask_ratio`
     loss   = - sum(scale * coefficient * weight * logprob)                            # `upge_loss`
 
 A `Row` names the four choices (mask, denominator, advantage, aggregation); `ROWS` is the table. The names are keys of
-the registries in `stabilization`, `reference`, `advantage` and `aggregation`, or ``module:function`` of your own. There
-is no other code path: no method has a loss of its own.
+the registries in `stabilization`, `reference`, `advantage` and `aggregation`, or a custom ``module:function``. There is
+no other code path: all methods share one loss.
 
 Eq. 6 is the form of one sample's gradient, not a statement about who sampled: SFT's tokens come from a demonstrator
 although its denominator is the current policy. All factors are per token (Appendix A), not per trajectory.
 
-torch is not imported here: tensors are only asked for their own methods, so that reading the table costs nothing.
+torch is not imported here, so that reading the table costs nothing.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ _TABLE_1 = (
 )
 # fmt: on
 
-#: Rows whose trajectories carry a detached factor of their own; 1 everywhere else.
+#: Rows whose trajectories carry a detached factor; 1 everywhere else.
 _COEFFICIENTS = {"srft_sft": "half_exp_minus_entropy", "srft_rollout": "tenth_exp_entropy_if_correct"}
 _SOURCES = {
     "sft": "Eq. 14",
@@ -105,8 +105,8 @@ ROWS: dict[str, Row] = {
 
 
 @dataclass(eq=False)
-class Component:
-    """One row acting on some tokens of a micro-batch.
+class Term:
+    """One term of the loss: a row acting on some tokens of a micro-batch.
 
     Attributes:
         row: the row.
@@ -144,35 +144,28 @@ class UpgeResult:
     metrics: dict[str, Tensor]
 
 
-def unified_weights(
-    row: Row,
-    streams: TokenStreams,
-    advantages: Tensor,
-    keep: Tensor | None = None,
-    factors: tuple[Tensor, Tensor] | None = None,
-) -> Tensor:
-    """Return Eq. 6's detached weight of every token: mask x advantage x pi / pi_ref.
+def unified_weights(row: Row, streams: TokenStreams, advantages: Tensor, keep: Tensor | None = None) -> Tensor:
+    """Return Eq. 6's detached weight of every token [T]; the first of `weights_mask_ratio`."""
+    return weights_mask_ratio(row, streams, advantages, keep)[0]
+
+
+def weights_mask_ratio(
+    row: Row, streams: TokenStreams, advantages: Tensor, keep: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return Eq. 6's weight of every token, mask x advantage x pi / pi_ref, with the mask and pi / pi_ref in it.
 
     Args:
         row: the row of Table 1.
         streams: the micro-batch.
         advantages: [T].
-        keep: [T] of 0 and 1; see `Component`.
-        factors: mask and pi / pi_ref [T], where the caller has them; else they are computed.
+        keep: [T] of 0 and 1; see `Term`.
 
     Returns:
-        [T] in the type of ``streams.logprobs``, without gradient.
+        Three [T] in the type of ``streams.logprobs``, without gradient.
 
     Raises:
         ConfigError: the row's mask is taken over the rollout batch and ``keep`` is missing, or an unknown name.
     """
-    mask, ratio = factors or _mask_and_ratio(row, streams, advantages, keep)
-    signal = mask * advantages
-    # 0 * inf would be NaN: a token pushed far out of the trust region has an infinite ratio and a mask of 0
-    return (signal * ratio).where(signal != 0, signal.new_zeros(())).detach()
-
-
-def _mask_and_ratio(row: Row, streams: TokenStreams, advantages: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
     if row.mask in BATCH_MASKS and keep is None:
         remedy = f"compute it once per rollout batch with hpt.upge.stabilization.BATCH_MASKS[{row.mask!r}]"
         raise ConfigError(f"row {row.name}: keep", None, f"the tokens that {row.mask} keeps", remedy)
@@ -180,10 +173,13 @@ def _mask_and_ratio(row: Row, streams: TokenStreams, advantages: Tensor, keep: T
     denominator = resolve(DENOMINATORS, row.denominator, f"row {row.name}: denominator")
     log_denominator = denominator(row, streams, advantages)
     ratio = (streams.logprobs.detach() - log_denominator).exp()
-    return (mask if keep is None else mask * keep), ratio
+    mask = mask if keep is None else mask * keep
+    signal = mask * advantages
+    # 0 * inf would be NaN: a token pushed far out of the trust region has an infinite ratio and a mask of 0
+    return (signal * ratio).where(signal != 0, signal.new_zeros(())).detach(), mask, ratio
 
 
-def upge_loss(streams: TokenStreams, components: Sequence[Component]) -> UpgeResult:
+def upge_loss(streams: TokenStreams, components: Sequence[Term]) -> UpgeResult:
     """Return the loss of a micro-batch; its gradient is Eq. 6 summed over tokens and components.
 
     The gradient reaches the policy through ``streams.logprobs`` only; masks, ratios, advantages, scales and
@@ -203,13 +199,12 @@ def upge_loss(streams: TokenStreams, components: Sequence[Component]) -> UpgeRes
     total, metrics = logprobs.new_zeros(logprobs.shape), {}
     for component in components:
         row, acts = component.row, component.scales != 0
-        # once for weights and metrics: a mask of the user's may be drawn at random
-        factors = _mask_and_ratio(row, streams, component.advantages, component.keep)
-        weights = unified_weights(row, streams, component.advantages, component.keep, factors)
+        # once for weights and metrics: a custom mask may be drawn at random
+        weights, mask, ratio = weights_mask_ratio(row, streams, component.advantages, component.keep)
         coefficient = resolve(COEFFICIENTS, row.trajectory_coefficient, f"row {row.name}: trajectory_coefficient")
         factor = coefficient(streams, component.rewards)
         total = total + (component.scales * factor * weights).where(acts, total.new_zeros(()))
-        for name, value in _sums(streams, *factors, weights, acts).items():
+        for name, value in _sums(streams, mask, ratio, weights, acts).items():
             key = f"{component.name or row.name}/{name}"
             metrics[key] = metrics[key] + value if key in metrics else value
     total = total.detach()

@@ -24,7 +24,7 @@ def _is_bound(value: Parameter) -> bool:
 
 _NUMBER = ("a number of at least 0", _is_nonnegative)
 _BOUND = ("a number of at least 0, or None for no bound", _is_bound)
-#: constant -> (what is allowed, in words; the check). A row of your own may have further constants, unchecked.
+#: constant -> (what is allowed, in words; the check). A custom row may have further constants, unchecked.
 _RULES: dict[str, tuple[str, Callable[[Parameter], bool]]] = {
     "clip_eps_low": _BOUND,
     "clip_eps_high": _BOUND,
@@ -48,7 +48,7 @@ class Row:
         mask: key of `stabilization.MASKS`.
         denominator: key of `reference.DENOMINATORS`, pi_ref of Eq. 6.
         advantage: key of `advantage.ADVANTAGES`.
-        aggregation: key of `aggregation.AGGREGATIONS`, the scale the row's own paper gives a trajectory.
+        aggregation: key of `aggregation.AGGREGATIONS`, the scale the row's paper gives a trajectory.
         parameters: constants of the choices. ``clip_eps_low`` / ``clip_eps_high`` (None = unbounded), ``std``
             (none, sample, population), ``shaping_gamma``, ``kl_coefficient`` (k1 in the advantage), ``gae_gamma``,
             ``gae_lambda``, ``clip_cov_share`` / ``clip_cov_low`` / ``clip_cov_high``.

@@ -48,12 +48,12 @@ def test_nothing_to_compare_gives_exactly_zero(rewards: list[float], std: str) -
     assert first_tokens("grpo", groups_of(rewards, [0] * len(rewards)), std=std) == [0.0] * len(rewards)
 
 
-def test_a_lone_demonstration_keeps_its_own_reward() -> None:
+def test_a_lone_demonstration_keeps_its_reward() -> None:
     row = Row("lone", "none", "unit", "own_reward", "token_mean")
     assert [values.tolist() for values in advantages(row, groups_of([1, 0], [0, 1], [2, 1]))] == [[1, 1], [0]]
 
 
-def test_groups_are_told_apart_wherever_their_members_stand() -> None:
+def test_groups_are_distinguished_wherever_their_members_stand() -> None:
     assert first_tokens("dr_grpo", groups_of([1, 0, 0, 0], [7, 3, 7, 3])) == [0.5, 0.0, -0.5, 0.0]
 
 

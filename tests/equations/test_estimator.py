@@ -11,7 +11,7 @@ from torch import Tensor
 from hpt.laboratory import random_batch as world
 from hpt.laboratory import textbook
 from hpt.support.errors import ConfigError
-from hpt.upge.estimator import ROWS, Component, Row, unified_weights, upge_loss
+from hpt.upge.estimator import ROWS, Row, Term, unified_weights, upge_loss
 from hpt.upge.reference import trajectory_means
 from hpt.upge.regularisers import entropy_bonus, kl_to_reference
 from hpt.upge.row import TokenStreams
@@ -91,7 +91,7 @@ def test_weights_and_metrics_by_hand() -> None:
     streams = tiny_streams([1.5, 0.5, 1.5, 0.5, 2.0, 4.0])
     advantages = torch.tensor([1.0, 1.0, -1.0, -1.0, 0.0, 1.0]).double()
     scales = torch.tensor([0.5, 0.5, 0.5, 0.5, 0.5, 0.0]).double()
-    result = upge_loss(streams, [Component(ROWS["grpo"], advantages, scales)])
+    result = upge_loss(streams, [Term(ROWS["grpo"], advantages, scales)])
     assert result.weights.tolist() == pytest.approx([0.0, 0.25, -0.75, 0.0, 0.0, 0.0])
     assert result.loss.item() == pytest.approx(0.25 - 0.75)  # logprob -1: minus sum of weight x logprob
     expected = {
@@ -112,8 +112,8 @@ def test_one_row_twice_adds_up() -> None:
     streams = tiny_streams([1.0, 1.0])
     scales = torch.tensor([1.0, 0.0]).double()
     components = [
-        Component(ROWS["sft"], torch.ones(2), scales),
-        Component(ROWS["sft"], torch.ones(2), 3 * (1 - scales)),
+        Term(ROWS["sft"], torch.ones(2), scales),
+        Term(ROWS["sft"], torch.ones(2), 3 * (1 - scales)),
     ]
     result = upge_loss(streams, components)
     assert result.weights.tolist() == [1.0, 3.0]
@@ -163,7 +163,7 @@ def test_only_logprobs_carry_gradient() -> None:
     for row in ROWS.values():
         streams = tiny_streams([0.9, 1.1])
         streams.entropies = torch.ones(2, dtype=torch.float64, requires_grad=True)
-        component = Component(row, torch.ones(2), torch.ones(2), torch.ones(2), rewards=torch.ones(1))
+        component = Term(row, torch.ones(2), torch.ones(2), torch.ones(2), rewards=torch.ones(1))
         result = upge_loss(streams, [component])
         assert not result.weights.requires_grad
         gradient, = torch.autograd.grad(result.loss, [streams.logprobs], retain_graph=True)  # fmt: skip
@@ -182,7 +182,7 @@ def test_a_masked_token_with_an_infinite_ratio_weighs_nothing() -> None:
 def test_a_token_on_which_no_row_acts_weighs_nothing_whatever_its_advantage() -> None:
     streams = tiny_streams([1.0, 1.0])
     advantages = torch.tensor([1.0, torch.nan]).double()
-    result = upge_loss(streams, [Component(ROWS["sft"], advantages, torch.tensor([1.0, 0.0]).double())])
+    result = upge_loss(streams, [Term(ROWS["sft"], advantages, torch.tensor([1.0, 0.0]).double())])
     assert result.weights.tolist() == [1.0, 0.0]
     assert torch.isfinite(result.loss)
 
@@ -203,7 +203,7 @@ def test_float32_in_float32_out() -> None:
         streams = tiny_streams([0.9, 1.1])
         narrow = TokenStreams(streams.logprobs.float(), streams.entropies.float(), streams.old_logprobs.float(),
                               streams.trajectory, 1)  # fmt: skip
-        component = Component(row, torch.ones(2), torch.ones(2), torch.ones(2), rewards=torch.ones(1))
+        component = Term(row, torch.ones(2), torch.ones(2), torch.ones(2), rewards=torch.ones(1))
         result = upge_loss(narrow, [component])
         assert result.weights.dtype == result.loss.dtype == torch.float32
 
@@ -287,14 +287,14 @@ def test_unknown_names_are_refused_with_the_known_ones(choice: str) -> None:
     fields = {"mask": "none", "denominator": "old", "trajectory_coefficient": "one", choice: "typo"}
     row = Row("mine", advantage="one", aggregation="token_mean", **fields)
     with pytest.raises(ConfigError, match=rf"row mine: {choice} = 'typo': allowed is one of \w+, "):
-        upge_loss(tiny_streams([1.0]), [Component(row, torch.ones(1), torch.ones(1))])
+        upge_loss(tiny_streams([1.0]), [Term(row, torch.ones(1), torch.ones(1))])
 
 
 def square_root_of_the_ratio(row: Row, streams: TokenStreams, advantages: Tensor) -> Tensor:
     return (streams.logprobs.detach() + streams.old_logprobs) / 2
 
 
-def test_a_row_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_custom_row(monkeypatch: pytest.MonkeyPatch) -> None:
     """A denominator from a module of the user's own: pi_ref = sqrt(pi pi_old), so pi / pi_ref = sqrt(r)."""
     monkeypatch.setitem(sys.modules, "my_rows", sys.modules[__name__])
     row = Row("mine", "none", "my_rows:square_root_of_the_ratio", "group", "token_mean", {"std": "none"})
@@ -303,7 +303,7 @@ def test_a_row_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_srft_needs_rewards_to_know_which_answers_are_right() -> None:
-    component = Component(ROWS["srft_rollout"], torch.ones(1), torch.ones(1))
+    component = Term(ROWS["srft_rollout"], torch.ones(1), torch.ones(1))
     with pytest.raises(ConfigError, match="rewards"):
         upge_loss(tiny_streams([1.0]), [component])
 
@@ -321,8 +321,8 @@ def test_a_ratio_without_an_upper_bound_is_held_from_below_alone() -> None:
 
 def test_a_coefficient_that_needs_rewards_says_so() -> None:
     streams = TokenStreams(*torch.zeros(3, 2), torch.zeros(2, dtype=torch.int64), 1)
-    component = Component(ROWS["srft_rollout"], torch.ones(2), torch.ones(2))
+    component = Term(ROWS["srft_rollout"], torch.ones(2), torch.ones(2))
     with pytest.raises(ConfigError) as refusal:
         upge_loss(streams, [component])
-    wanted = "one reward per trajectory for srft_rollout; give Component.rewards"
+    wanted = "one reward per trajectory for srft_rollout; give Term.rewards"
     assert str(refusal.value) == f"rewards = None: allowed is {wanted}"

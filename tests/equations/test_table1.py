@@ -15,6 +15,7 @@ from hpt.laboratory.textbook import Textbook
 from hpt.upge import advantage, aggregation, estimator, reference, stabilization
 from hpt.upge import aggregation as coefficient
 from hpt.upge.estimator import ROWS, Row
+from hpt.upge.row import TokenStreams
 
 TOLERANCE = 1e-10
 #: Worlds in which every clipped row has ratios beyond both bounds with advantages of both signs (asserted below).
@@ -241,17 +242,26 @@ def test_every_entry_of_the_registries_is_broken_at_least_once() -> None:
 
 def test_a_broken_equation_6_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The formula itself: without the ratio, with the advantage twice, with the tokens of the batch mask ignored."""
-    genuine = estimator.unified_weights
+    genuine = estimator.weights_mask_ratio
+
+    def without_ratio(row: Row, s: TokenStreams, a: Tensor, k: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        _, mask, ratio = genuine(row, s, a, k)
+        return mask * a, mask, ratio
+
+    def advantage_twice(row: Row, s: TokenStreams, a: Tensor, k: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        weights, mask, ratio = genuine(row, s, a, k)
+        return weights * a, mask, ratio
+
     w = world.make_world(SEEDS[0])
-    breaks: dict[str, Callable[..., Tensor]] = {
-        "grpo": lambda row, s, a, k, _: stabilization.MASKS[row.mask](row, s, a) * a,
-        "dapo": lambda row, s, a, k, _: genuine(row, s, a, k) * a,
-        "clip_cov": lambda row, s, a, k, _: genuine(row, s, a, torch.ones_like(a)),
+    breaks: dict[str, Callable[..., tuple[Tensor, ...]]] = {
+        "grpo": without_ratio,
+        "dapo": advantage_twice,
+        "clip_cov": lambda row, s, a, k: genuine(row, s, a, torch.ones_like(a)),
     }
     for name, broken in breaks.items():
         row = ROWS[name].with_parameters(**(COV if name == "clip_cov" else {}))
         expected = textbook_gradient(w, row, getattr(textbook, name))
         assert world.relative_difference(world.upge_gradient(w, [row]), expected) < TOLERANCE
         with monkeypatch.context() as patch:
-            patch.setattr(estimator, "unified_weights", broken)
+            patch.setattr(estimator, "weights_mask_ratio", broken)
             assert world.relative_difference(world.upge_gradient(w, [row]), expected) > 1e-4

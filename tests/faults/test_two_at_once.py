@@ -21,7 +21,8 @@ import sys
 from pathlib import Path
 from hpt.support.files import locked
 
-with locked(Path(sys.argv[1]), tell=lambda message: print(message, flush=True)) as done:
+sys.stderr = sys.stdout
+with locked(Path(sys.argv[1])) as done:
     print("nothing left" if done else "mine", flush=True)
     sys.stdin.readline()
 """
@@ -67,7 +68,7 @@ def test_the_second_waits_says_for_whom_and_finds_nothing_left(tmp_path: Path) -
         assert line(third) == "mine"
 
 
-def test_another_command_has_its_own_work_to_do(tmp_path: Path) -> None:
+def test_another_command_has_other_work_to_do(tmp_path: Path) -> None:
     with started("-c", _HOLD, str(tmp_path)) as first:
         assert line(first) == "mine"
         with started("-c", _HOLD, str(tmp_path), "--more") as second:
@@ -92,7 +93,7 @@ def test_the_lock_of_a_killed_process_is_free_and_its_work_not_done(tmp_path: Pa
         assert not done
 
 
-def test_who_will_not_wait_is_told_who_holds_it(tmp_path: Path) -> None:
+def test_who_will_not_wait_reads_who_holds_it(tmp_path: Path) -> None:
     with started("-c", _HOLD, str(tmp_path)) as first:
         assert line(first) == "mine"
         with pytest.raises(HptError, match=f"worked on by process {first.pid} "), locked(tmp_path, wait=False):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hpt.upge.advantage import RolloutGroups, advantages
 from hpt.upge.aggregation import StepCounts, trajectory_scales
-from hpt.upge.estimator import Component, Row, upge_loss
+from hpt.upge.estimator import Row, Term, upge_loss
 from hpt.upge.row import TokenStreams
 
 COUNTS = StepCounts(1, 2, 8, sequences=2, tokens=5, ranks=1, micro_batches=1, pooled_tokens=0)
@@ -49,7 +49,7 @@ def weights_with(part: str, function: str) -> list[float]:
     logprobs = torch.full((2,), -1.0, dtype=torch.float64, requires_grad=True)
     streams = TokenStreams(logprobs, torch.zeros(2), logprobs.detach(), torch.zeros(2, dtype=torch.int64), 1)
     ones = torch.ones(2, dtype=torch.float64)
-    return upge_loss(streams, [Component(row, ones, ones, rewards=ones[:1])]).weights.tolist()
+    return upge_loss(streams, [Term(row, ones, ones, rewards=ones[:1])]).weights.tolist()
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def weights_with(part: str, function: str) -> list[float]:
         ("trajectory_coefficient", "right_answers_twice", [2.0, 2.0]),
     ],
 )
-def test_a_part_of_ones_own_is_used(part: str, function: str, weights: list[float]) -> None:
+def test_a_custom_part_is_used(part: str, function: str, weights: list[float]) -> None:
     assert weights_with(part, function) == pytest.approx(weights)
 
 
@@ -77,7 +77,7 @@ def test_a_random_mask_is_drawn_once_for_loss_and_metrics() -> None:
     logprobs = torch.full((64,), -1.0, dtype=torch.float64, requires_grad=True)
     streams = TokenStreams(logprobs, torch.zeros(64), logprobs.detach(), torch.zeros(64, dtype=torch.int64), 1)
     DRAWN.clear()
-    result = upge_loss(streams, [Component(row, torch.ones(64), torch.ones(64))])
+    result = upge_loss(streams, [Term(row, torch.ones(64), torch.ones(64))])
     (mask,) = DRAWN
     assert torch.equal(result.weights, mask)
     assert result.metrics["mine/masked_tokens"] == (mask == 0).sum()
@@ -90,9 +90,9 @@ def advantages_with(function: str) -> list[np.ndarray]:
     return advantages(row, RolloutGroups(rewards, np.zeros(2, int), np.zeros(2, bool), lengths))
 
 
-def test_an_advantage_of_ones_own_is_used() -> None:
+def test_a_custom_advantage_is_used() -> None:
     assert [own.tolist() for own in advantages_with("rewards_less_a_constant")] == [[0.75], [-0.25, -0.25]]
 
 
-def test_an_aggregation_of_ones_own_is_used() -> None:
+def test_a_custom_aggregation_is_used() -> None:
     assert trajectory_scales("my_parts:squares", [2, 3], COUNTS).tolist() == [0.8, 1.8]
