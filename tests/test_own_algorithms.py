@@ -15,7 +15,7 @@ from hpt.laboratory.own import method_gradients
 from hpt.laboratory.questions import make_experiment
 from hpt.laboratory.sweeps import Size, plane, plane_sums
 from hpt.reports.build import FinishedRuns, notebook_tasks
-from hpt.reports.frames import against, curves, label, scores, validation
+from hpt.reports.frames import curves, effects, label, scores, validation
 from hpt.runs.make import planned_runs
 from hpt.runs.records import RunRecords, load_records
 from hpt.runs.resolve import build_config
@@ -118,11 +118,11 @@ def test_the_report_hands_it_to_the_notebooks_that_take_it(runs: Path, tmp_path:
 def test_the_three_examples_are_held_against_hpt(runs: Path) -> None:
     methods = ["sft", "grpo", "hpt", "smooth_gate", "hpt_cispo", "least_error_gate"]
     found = records(runs, "own_algorithms")
-    effects = against(found, methods, "hpt", "weak").set_index("method")
-    assert effects.index.tolist() == [name for name in methods if name != "hpt"]
+    against = effects(found, methods, "hpt", "weak").set_index("method")
+    assert against.index.tolist() == [name for name in methods if name != "hpt"]
     frame = scores(found, {"weak": methods}, "none")
     averages = frame[frame["column"] == "Avg"].set_index("method")["score"]
     # averages are of printed cells
-    np.testing.assert_allclose(effects["score"], averages[effects.index] - averages["hpt"], atol=0.11)
-    assert (effects["problems_low"] <= effects["score"]).all()
-    assert (effects["verdict"] == "undecided (one seed)").all()
+    np.testing.assert_allclose(against["effect"], averages[against.index] - averages["hpt"], atol=0.11)
+    assert (against["problems_low"] <= against["effect"]).all()
+    assert (against["verdict"] == "undecided (one seed)").all()

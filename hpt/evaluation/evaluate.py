@@ -1,9 +1,7 @@
-"""The validation curves drawn while a policy trains (Figure 5).
-
-One policy on one set of problems: every sampled answer with its verdict; all scores are computed afterwards.
+"""Sampling one policy on sets of problems: every answer with its verdict; all scores are computed afterwards.
 
 avg@k, pass@k, exclusive solves and their intervals (`hpt.evaluation.scores`, `hpt.evaluation.intervals`) come from the
-same table of answers, so no two numbers of a report can rest on different generations.
+same table of answers, so no two numbers of a report can come from different generations.
 """
 
 from collections.abc import Mapping, Sequence

@@ -13,7 +13,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -236,7 +236,7 @@ class Study:
             "dirty": dirty,
             "wall_s": round(time.monotonic() - self.started, 1),
             "artefacts": list(self.made.values()),
-            "verdicts": [verdict.as_dict() for verdict in self.verdicts()],
+            "verdicts": [asdict(verdict) for verdict in self.verdicts()],
             "runs": source_rows(self._loaded.values()),
         }
         if self.output_dir is not None:

@@ -21,12 +21,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from hpt.config.run_config import MOVES_NO_NUMBER, RunConfig, digest, validate_recorded
 from hpt.data.problems import problems_hash
-from hpt.data.sources import training_problems_of
-from hpt.evaluation.scores import counts_per_problem
+from hpt.data.sources import evaluation_at, evaluation_names, evaluation_set, training_problems_of
+from hpt.data.world.sets import EvaluationSet
+from hpt.evaluation.scores import Shares, counts_per_problem
 from hpt.methods.methods import names_used
 from hpt.runs.evaluations import evaluation_key
 from hpt.runs.folder import TABLES, RunFolder, check
@@ -88,6 +90,40 @@ class RunRecords:
     evaluations: pd.DataFrame
     provenance: dict[str, Any] = field(default_factory=dict)
     arms: tuple[str, ...] = ()
+    _counts: dict[str, pd.DataFrame] = field(default_factory=dict, init=False, repr=False)
+
+    @cached_property
+    def sets(self) -> dict[str, EvaluationSet]:
+        """The evaluation sets of the world the run lived in, by name, in the order of the tables."""
+        return {name: evaluation_set(self.config, name) for name in evaluation_names(self.config)}
+
+    def counts(self, evaluation: str) -> pd.DataFrame:
+        """Return the counts of an evaluation, one row per problem in the set's order, under the run's sampling law.
+
+        Args:
+            evaluation: a set of the mini world, or ``set@samples``; elsewhere, the set that stands in its place.
+
+        Raises:
+            RecordFault: the run was not evaluated on it, or only on other problems or with another law.
+        """
+        name = evaluation_at(self.config, evaluation)
+        if name not in self._counts:
+            on_set = self.evaluations[self.evaluations["benchmark"] == name]
+            key = evaluation_key(self.config, name)[2]
+            counts = on_set[on_set["key"] == key]
+            if not len(counts):
+                found = f"only as {', '.join(sorted(set(on_set['key'])))}" if len(on_set) else "not at all"
+                raise RecordFault(
+                    f"{self.name} was not evaluated on {name} under key {key} ({found}); its world or sampling has "
+                    "changed: compute it again, or render at the commit it was recorded at"
+                )
+            self._counts[name] = counts.reset_index(drop=True)
+        return self._counts[name]
+
+    def shares(self, evaluation: str) -> Shares:
+        """Return the share of correct answers to every problem of an evaluation, [problems]."""
+        counts = self.counts(evaluation)
+        return (counts["correct"] / counts["samples"]).to_numpy(np.float64)
 
     @property
     def fingerprint(self) -> str:
