@@ -306,7 +306,7 @@ def test_a_change_only_the_models_forward_makes_is_refused() -> None:
             return out
 
     model = Capped(transformers.LlamaConfig(**FAMILIES["LlamaForCausalLM"]))
-    with pytest.raises(ConfigError, match=r"Capped, whose own log-probs differ by .* nats"):
+    with pytest.raises(ConfigError, match=r"Capped, whose log-probs differ by .* nats"):
         hpt.token_logprobs(model, **batch_of())
 
 
