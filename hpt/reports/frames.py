@@ -450,7 +450,7 @@ def over_seeds(values: Mapping[int, pd.Series]) -> pd.DataFrame:
     """Return mean and band over seeds, step by step.
 
     The band is Student's t at 95 % over at least three seeds; with two its factor is 12.7 and it would hide the curve,
-    so ``low`` and ``high`` are NaN and each seed is drawn as its own line.
+    so ``low`` and ``high`` are NaN and each seed is drawn as a line.
 
     Args:
         values: seed to a series indexed by step.
@@ -681,7 +681,7 @@ def exclusive(
     for name, printed in zip(counts, ("+X", "-Y", "+X %", "-Y %"), strict=True):
         columns.append(f"paper_{name}")
         cells = zip(frame["baseline"], frame["level"], strict=True)
-        values = [paper_value("table4", f"{arm_label(own)} {printed}", level, policy) for own, level in cells]
+        values = [paper_value("table4", f"{arm_label(arm)} {printed}", level, policy) for arm, level in cells]
         frame[f"paper_{name}"] = [NAN if value is None else value for value in values]
     return frame[columns]
 
