@@ -58,7 +58,7 @@ def downloaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def everything(few_rows: None, downloaded: Path, tmp_path: Path) -> Path:
-    """A data folder with every set that can be downloaded, own content in the real schema."""
+    """A data folder with every set that can be downloaded, made-up content in the real schema."""
     return shutil.copytree(downloaded, tmp_path / "data")
 
 
@@ -259,7 +259,7 @@ def test_an_arc_row_whose_key_is_no_label_is_named(tmp_path: Path) -> None:
         ("arc-c", "choices", {"text": ["a"], "label": ["A", "B"]}, "1 choices and 2 labels"),
     ],
 )
-def test_a_row_of_ones_own_that_lacks_something_is_named(
+def test_a_row_of_a_users_file_that_lacks_something_is_named(
     name: str, column: str, value: Any, said: str, ending: str, tmp_path: Path
 ) -> None:
     rows = rows_of(name, 5)
@@ -559,7 +559,7 @@ def test_a_set_without_repository_wants_a_file(tmp_path: Path) -> None:
         download("olympiad-674", tmp_path)
 
 
-# --- files of one's own -----------------------------------------------------------------------------------------------
+# --- users' files -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", HUB)

@@ -1,4 +1,4 @@
-"""An algorithm of one's own among the others: in the plane, among the gates, in Table 3 and Figures 5 to 7."""
+"""A custom algorithm among the others: in the plane, among the gates, in Table 3 and Figures 5 to 7."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -57,7 +57,7 @@ def test_a_method_on_a_question_is_its_rows_under_its_gate() -> None:
 
 
 def test_methods_lie_in_the_plane_beside_rows() -> None:
-    """GRPO as a method, with its row's own normalisation, clip and std, is the row; HPT is another point."""
+    """GRPO as a method, with its row's normalisation, clip and std, is the row; HPT is another point."""
     grpo = build_config("grpo", settings={"estimator.normalization": "row"})
     found = plane(plane_sums(Size(3, 30), {"HPT": build_config("hpt"), "method": grpo, "grpo": "grpo"}))
     for situation, own in found.groupby("situation", sort=False):

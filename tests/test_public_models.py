@@ -300,7 +300,7 @@ def test_the_full_scale_is_the_release() -> None:
         ("mix_on", "weak", 5e-6, 0.1, 0, 80.0),
     ],
 )
-def test_models_and_methods_have_their_own_settings(
+def test_models_and_methods_have_different_settings(
     method: str, policy: str, rate: float, coefficient: float, gate: int, skip: float
 ) -> None:
     config = full(method, policy)
@@ -363,7 +363,7 @@ def test_the_papers_experiments_are_planned_without_data_or_weights(tmp_path: Pa
     assert not {name for name in evaluations if name.startswith(("contest", "graded"))}
 
 
-# --- a model of one's own ---------------------------------------------------------------------------------------------
+# --- a user's model ---------------------------------------------------------------------------------------------------
 
 
 def test_any_model_folder_is_a_base_to_evaluate(tmp_path: Path) -> None:
@@ -376,7 +376,7 @@ def test_any_model_folder_is_a_base_to_evaluate(tmp_path: Path) -> None:
     assert given_base_config("full", folder, {**data, "data.template": "llama"}).fingerprint() != config.fingerprint()
 
 
-def test_a_model_with_fewer_positions_is_evaluated_with_limits_of_its_own(tmp_path: Path) -> None:
+def test_a_model_with_fewer_positions_is_evaluated_with_lower_limits(tmp_path: Path) -> None:
     folder = copy_of("weak", tmp_path / "mine")
     limits = {"rollout.max_model_tokens": 4096, "rollout.max_response_tokens": 3072, "validation.temperature": 0.0}
     limits["data.max_prompt_tokens"] = 512  # as `check_context` advises

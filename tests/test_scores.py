@@ -1,4 +1,4 @@
-"""Scores against counting by hand, against exact integers, and against the paper's own tables."""
+"""Scores against counting by hand, against exact integers, and against the paper's tables."""
 
 from fractions import Fraction
 from itertools import combinations

@@ -106,22 +106,22 @@ def evaluation_set(config: RunConfig, name: str) -> EvaluationSet:
     """
     data = config.data
     if data.evaluation == "public":
-        sets = {
-            key: EvaluationSet(
-                key, dataset.title, dataset.samples_per_problem, dataset.distribution,
-                lambda key=key: tuple(load_set(key, data.folder)),
-            )
-            for key, dataset in DATASETS.items() if dataset.use == "evaluation"
-        }  # fmt: skip
+        sets = {key: _public_set(key, data.folder) for key, dataset in DATASETS.items() if dataset.use == "evaluation"}
     else:
         world = world_named(data.world)
-        validation = EvaluationSet(
-            "validation", "", world.curve_samples, "in", lambda: tuple(validation_problems(world))
-        )
-        sets = evaluation_sets(world) | {"validation": validation}
+        sets = evaluation_sets(world)
+        about = ("validation", "", world.curve_samples, "in", 0)
+        sets["validation"] = EvaluationSet(*about, lambda: tuple(validation_problems(world)))
     if name not in sets:
         raise ConfigError("evaluation", name, "one of " + ", ".join(sets), "correct the name")
     return sets[name]
+
+
+def _public_set(name: str, folder: str) -> EvaluationSet:
+    dataset = DATASETS[name]
+    choices = 4 if dataset.answer_kind == "choice" else 0
+    about = (name, dataset.title, dataset.samples_per_problem, dataset.distribution, choices)
+    return EvaluationSet(*about, lambda: tuple(load_set(name, folder)))
 
 
 def curve_sets(config: RunConfig) -> dict[str, list[Problem]]:

@@ -293,8 +293,7 @@ def average_column(distribution: str) -> str:
 def guessing(records: Records) -> dict[str, float]:
     """Return what guessing scores, percent, on the sets that offer choices."""
     sets = sets_of(records) if records else {}
-    return {name: 100 / len({problem.answer for problem in one.problems}) for name, one in sets.items()
-            if all(problem.answer_kind == "choice" for problem in one.problems)}  # fmt: skip
+    return {name: 100 / one.choices for name, one in sets.items() if one.choices}
 
 
 def _scores(runs: Records, distribution: str) -> list[dict[str, Any]]:

@@ -11,6 +11,9 @@ A record folder is what a report needs of a run and no more::
         evaluations.parquet one row per problem and evaluation: counts
         manifest.json       SHA-256 of each of them
 
+Beside the folders lies ``sets.json``: of each world the hash of every evaluation set's problems, from which the keys of
+evaluations follow, so that a reader need not make the problems again.
+
 `load_records` reads a run folder and a record folder alike, so every table and figure renders from records alone.
 """
 
@@ -28,9 +31,10 @@ from hpt.config.run_config import MOVES_NO_NUMBER, RunConfig, digest, validate_r
 from hpt.data.problems import problems_hash
 from hpt.data.sources import evaluation_at, evaluation_names, evaluation_set, training_problems_of
 from hpt.data.world.sets import EvaluationSet
+from hpt.evaluation.evaluate import evaluation_law
 from hpt.evaluation.scores import Shares, counts_per_problem
 from hpt.methods.methods import names_used
-from hpt.runs.evaluations import evaluation_key
+from hpt.runs.evaluations import evaluation_key, sampling_config
 from hpt.runs.folder import TABLES, RunFolder, check
 from hpt.support.errors import HptError, RecordFault
 from hpt.support.files import (
@@ -67,6 +71,10 @@ _ENTROPY_STEPS = 4096
 RECORD_FILES = ("config.json", "provenance.json", *(f"{name}.parquet" for name in TABLES), _EVALUATIONS)
 
 
+#: Hashes of the evaluation sets' problems, by world and set; beside the record folders.
+SETS = "sets.json"
+
+
 @dataclass(frozen=True, eq=False)
 class RunRecords:
     """A finished run as reports see it.
@@ -80,6 +88,7 @@ class RunRecords:
         evaluations: key (hash of the sampling law and the problems) and the columns of `counts_per_problem`.
         provenance: as `hpt.runs.folder.provenance` returned it when the run ended.
         arms: keys of the arms (`hpt.runs.catalogue.Arm`) this run was asked for as; empty where nobody asked.
+        problem_hashes: by evaluation set, as `SETS` has them; of one that is not there they are made again.
     """
 
     name: str
@@ -90,6 +99,7 @@ class RunRecords:
     evaluations: pd.DataFrame
     provenance: dict[str, Any] = field(default_factory=dict)
     arms: tuple[str, ...] = ()
+    problem_hashes: Mapping[str, str] = field(default_factory=dict)
     _counts: dict[str, pd.DataFrame] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
@@ -109,7 +119,7 @@ class RunRecords:
         name = evaluation_at(self.config, evaluation)
         if name not in self._counts:
             on_set = self.evaluations[self.evaluations["benchmark"] == name]
-            key = evaluation_key(self.config, name)[2]
+            key = self._key(name)
             counts = on_set[on_set["key"] == key]
             if not len(counts):
                 found = f"only as {', '.join(sorted(set(on_set['key'])))}" if len(on_set) else "not at all"
@@ -119,6 +129,14 @@ class RunRecords:
                 )
             self._counts[name] = counts.reset_index(drop=True)
         return self._counts[name]
+
+    def _key(self, name: str) -> str:
+        """Return the key of an evaluation under the run's sampling law."""
+        of_set, at, samples = name.partition("@")
+        if of_set not in self.problem_hashes:
+            return evaluation_key(self.config, name)[2]
+        drawn = int(samples) if at else evaluation_set(self.config, of_set).samples_per_problem
+        return evaluation_law(sampling_config(self.config), drawn).key(self.problem_hashes[of_set])
 
     def shares(self, evaluation: str) -> Shares:
         """Return the share of correct answers to every problem of an evaluation, [problems]."""
@@ -171,12 +189,22 @@ def load_records(path: Path) -> RunRecords:
     else:
         check(RunFolder(path), weights=False)
     config = recorded_config(path)
-    # a base that is fetched or the user's own was trained by nobody here, and has no steps
+    # a base that is fetched or the user's was trained by nobody here, and has no steps
     may_lack = TABLES if config.schedule.steps == 0 else ("rollouts", "validation")
     metrics, rollouts, validation = (_table(path, name, name in may_lack) for name in TABLES)
     evaluations = _checked(path / _EVALUATIONS, "evaluations") if exported else _evaluations(path)
     provenance = read_json(path / "provenance.json")
-    return RunRecords(path.name, config, metrics, rollouts, validation, evaluations, provenance)
+    hashes = _problem_hashes(path.parent).get(config.data.world, {}) if config.data.evaluation == "graded" else {}
+    return RunRecords(path.name, config, metrics, rollouts, validation, evaluations, provenance, problem_hashes=hashes)
+
+
+def _problem_hashes(records: Path) -> dict[str, dict[str, str]]:
+    file = records / SETS
+    return read_json(file) if file.exists() else {}
+
+
+def _add_problem_hashes(records: Path, hashes: dict[str, dict[str, str]]) -> None:
+    write_json(records / SETS, _problem_hashes(records) | hashes)
 
 
 def load_runs(planned: Iterable["PlannedRun"]) -> list[RunRecords]:
@@ -211,7 +239,7 @@ def export_run(folder: RunFolder, target: Path) -> Path:
             before = load_records(final).evaluations
             more = before[~before["key"].isin(evaluations["key"])]
             if len(more):
-                both = [own for own in (evaluations, more) if len(own)]
+                both = [part for part in (evaluations, more) if len(part)]
                 evaluations = pd.concat(both).sort_values(["benchmark", "key"], kind="stable", ignore_index=True)
         config = read_json(folder.path / "config.json")
         config["policy"]["path"] = None  # a place on one machine; weights_sha256 says which weights
@@ -221,6 +249,10 @@ def export_run(folder: RunFolder, target: Path) -> Path:
             write_parquet(scratch / f"{name}.parquet", _to_travel(getattr(records, name)))
         write_parquet(scratch / _EVALUATIONS, evaluations)
         write_manifest(scratch)
+    if records.config.data.evaluation == "graded":  # public problems are read, not made
+        sets = (*records.sets.values(), evaluation_set(records.config, "validation"))
+        hashes = {one.name: problems_hash(one.problems) for one in sets}
+        _add_problem_hashes(Path(target), {records.config.data.world: hashes})
     return final
 
 
@@ -251,6 +283,8 @@ def import_runs(source: Path, target: Path) -> list[Path]:
             for name in (*RECORD_FILES, MANIFEST):
                 shutil.copyfile(folder / name, scratch / name)
         taken.append(final)
+    if hashes := _problem_hashes(folders[0].parent):
+        _add_problem_hashes(Path(target), hashes)
     return taken
 
 
@@ -345,7 +379,7 @@ class RecordStore:
 
 
 def with_data_hash(config: RunConfig) -> RunConfig:
-    """Return a run's configuration with the hashes of its training data and own modules, which need no base."""
+    """Return a run's configuration with the hashes of its training data and custom modules, which need no base."""
     if config.data.sha256:
         return config
     data = config.data.model_copy(update={"sha256": problems_hash(training_problems_of(config))})

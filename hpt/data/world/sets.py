@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
 
 from hpt.data.problems import Problem
-from hpt.data.world.chains import choice_question, in_notation
+from hpt.data.world.chains import LETTERS, choice_question, in_notation
 from hpt.data.world.graded import GradedWorld, SetConstants, new_chain
 
 
@@ -18,6 +18,7 @@ class EvaluationSet:
         stands_for: the paper's benchmark in its place.
         samples_per_problem: answers sampled for each problem.
         distribution: ``in`` or ``out`` of the training distribution.
+        choices: answers that a question offers, of which one is right; 0 where it offers none.
         make: returns the problems.
     """
 
@@ -25,6 +26,7 @@ class EvaluationSet:
     stands_for: str
     samples_per_problem: int
     distribution: str
+    choices: int
     make: Callable[[], tuple[Problem, ...]] = field(repr=False)
 
     @cached_property
@@ -41,13 +43,13 @@ def evaluation_sets(world: GradedWorld) -> dict[str, EvaluationSet]:
         >>> [(one.name, len(one.problems)) for one in evaluation_sets(MINI_WORLD).values()][:2]
         [('contest-a', 30), ('contest-b', 30)]
     """
-    problems = partial(_problems, world.model_dump_json())
-    return {
-        one.name: EvaluationSet(
-            one.name, one.stands_for, one.samples_per_problem, one.distribution, lambda name=one.name: problems()[name]
-        )
-        for one in world.evaluation
-    }
+    made = partial(_problems, world.model_dump_json())
+    sets = {}
+    for one in world.evaluation:
+        choices = len(LETTERS) if one.form == "choice" else 0
+        about = (one.name, one.stands_for, one.samples_per_problem, one.distribution, choices)
+        sets[one.name] = EvaluationSet(*about, lambda name=one.name: made()[name])
+    return sets
 
 
 @cache
