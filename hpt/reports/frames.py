@@ -233,7 +233,8 @@ def settings(records: Records) -> pd.DataFrame:
     names = [(run.policy, label(key.removesuffix(f"-{run.policy}"))) for key, run in lines.items()]
     flat = pd.json_normalize([run.config.model_dump(mode="json", exclude=_NOT_A_SETTING) for run in lines.values()])
     flat.index = pd.MultiIndex.from_tuples(names, names=["base", "method"])
-    return flat.loc[:, flat.astype(str).nunique(dropna=False) > 1].astype(object).fillna("")
+    different = flat.loc[:, flat.astype(str).nunique(dropna=False) > 1].astype(object).fillna("")
+    return different.map(lambda value: str(value) if isinstance(value, list) else value)
 
 
 # Scores: Tables 2, 3, 5, 6
