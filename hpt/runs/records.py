@@ -119,7 +119,7 @@ class RunRecords:
         name = evaluation_at(self.config, evaluation)
         if name not in self._counts:
             on_set = self.evaluations[self.evaluations["benchmark"] == name]
-            key = self._key(name)
+            key = _key(self.config, name, self.problem_hashes)
             counts = on_set[on_set["key"] == key]
             if not len(counts):
                 found = f"only as {', '.join(sorted(set(on_set['key'])))}" if len(on_set) else "not at all"
@@ -129,14 +129,6 @@ class RunRecords:
                 )
             self._counts[name] = counts.reset_index(drop=True)
         return self._counts[name]
-
-    def _key(self, name: str) -> str:
-        """Return the key of an evaluation under the run's sampling law."""
-        of_set, at, samples = name.partition("@")
-        if of_set not in self.problem_hashes:
-            return evaluation_key(self.config, name)[2]
-        drawn = int(samples) if at else evaluation_set(self.config, of_set).samples_per_problem
-        return evaluation_law(sampling_config(self.config), drawn).key(self.problem_hashes[of_set])
 
     def shares(self, evaluation: str) -> Shares:
         """Return the share of correct answers to every problem of an evaluation, [problems]."""
@@ -194,8 +186,21 @@ def load_records(path: Path) -> RunRecords:
     metrics, rollouts, validation = (_table(path, name, name in may_lack) for name in TABLES)
     evaluations = _checked(path / _EVALUATIONS, "evaluations") if exported else _evaluations(path)
     provenance = read_json(path / "provenance.json")
-    hashes = _problem_hashes(path.parent).get(config.data.world, {}) if config.data.evaluation == "graded" else {}
+    hashes = _hashes_of_world(path.parent, config)
     return RunRecords(path.name, config, metrics, rollouts, validation, evaluations, provenance, problem_hashes=hashes)
+
+
+def _key(config: RunConfig, name: str, hashes: Mapping[str, str]) -> str:
+    """Return the key of an evaluation under a run's sampling law, of problems with known hashes where there are any."""
+    of_set, at, samples = name.partition("@")
+    if of_set not in hashes:
+        return evaluation_key(config, name)[2]
+    drawn = int(samples) if at else evaluation_set(config, of_set).samples_per_problem
+    return evaluation_law(sampling_config(config), drawn).key(hashes[of_set])
+
+
+def _hashes_of_world(records: Path, config: RunConfig) -> dict[str, str]:
+    return _problem_hashes(records).get(config.data.world, {}) if config.data.evaluation == "graded" else {}
 
 
 def _problem_hashes(records: Path) -> dict[str, dict[str, str]]:
@@ -367,7 +372,8 @@ class RecordStore:
         if path is None:
             return ABSENT
         there = recorded_evaluations(path)
-        missing = [name for name in run.evaluations if (name, evaluation_key(run.config, name)[2]) not in there]
+        hashes = _hashes_of_world(self.folder, run.config)
+        missing = [name for name in run.evaluations if (name, _key(run.config, name, hashes)) not in there]
         return f"not evaluated on {', '.join(missing)}" if missing else ""
 
     def load(self, run: "PlannedRun") -> RunRecords:
