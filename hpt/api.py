@@ -1,4 +1,4 @@
-"""What ``import hpt`` offers: the estimator, the gate, the mixed loss, grading and scores on your own tensors.
+"""What ``import hpt`` offers: the estimator, the gate, the mixed loss, grading and scores on your tensors.
 
 Tensors are padded, as Hugging Face code has them, and every function follows one convention:
 
@@ -7,7 +7,7 @@ Tensors are padded, as Hugging Face code has them, and every function follows on
     [b, t]         of log-probs, entropies and advantages belongs to the *token* at t, not to the position before it,
                    which predicts it; nothing is read where the mask is False, and results are 0 there
 
-Flattening is done here, the computing by the trainer's own code (`hpt.upge`): a gradient taken through these functions
+Flattening is done here, the computing by the trainer's code (`hpt.upge`): a gradient taken through these functions
 is the one that ``hpt train`` takes. torch is imported late, because gate and scores do not need it.
 """
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 import atexit
 import weakref
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor, nn
 
+    from hpt.config.run_config import RunConfig
     from hpt.evaluation.intervals import Interval
     from hpt.rewards.workers import Verifier
     from hpt.runs.folder import RunFolder
@@ -45,7 +47,7 @@ _COUNTED_IN_A_BATCH = {row.aggregation for row in ROWS.values()}
 _NORMALIZATIONS = ("paper", "per_prompt", "released", "row")
 #: A log-prob above this is a probability, or not a number; rounding stays far below it.
 _LARGEST_LOGPROB = 1e-3
-#: Models whose own logits `token_logprobs` was compared with.
+#: Models whose logits `token_logprobs` was compared with.
 _compared: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 
@@ -60,7 +62,7 @@ def token_logprobs(
 
     The likelihood gradient of Eq. 6. Logits exist for one chunk of tokens at a time, forward and backward, so [B, T, V]
     is never in memory (`hpt.upge.likelihood`). The model keeps its head, mode and weights; its dropout, in
-    training mode, acts. The first call for a model compares the result with the model's own logits on a few tokens.
+    training mode, acts. The first call for a model compares the result with the model's logits on a few tokens.
 
     Args:
         model: a causal language model of transformers with a linear head.
@@ -75,7 +77,7 @@ def token_logprobs(
 
     Raises:
         ConfigError: shapes that do not match, masks of other values than 0 and 1, a response token that nothing
-            predicts, or a model whose own log-probs are others (a head unknown here).
+            predicts, or a model whose `forward` gives other log-probs (a head unknown here).
 
     Example:
         >>> import hpt, torch
@@ -100,7 +102,7 @@ def token_logprobs(
         allowed = f"{_shape(mask)}, 1 at every response token and at the token before it"
         raise ConfigError("attention_mask", _shape(attends), allowed, "give the mask of prompt and response together")
     if model not in _compared:
-        _compare_with_own_logits(model, input_ids[0] if attends is None else input_ids[0][attends[0]])
+        _compare_with_logits(model, input_ids[0] if attends is None else input_ids[0][attends[0]])
         _compared.add(model)
     logprobs, entropies = _flat_logprobs(model, input_ids, mask, temperature, attends)
     return _padded(logprobs, mask), _padded(entropies, mask)
@@ -158,17 +160,17 @@ def upge_loss(
     """Return the loss of one row of Table 1 on a batch; its *gradient* is the method's, its value is not.
 
     Eq. 6: ``-sum(scale * mask * advantage * pi / pi_ref * log pi)``, everything before log pi held fixed. Its gradient
-    is that of PPO's, GRPO's, ... own loss (tested row by row against autograd), but the number itself is a surrogate:
+    is that of the loss of PPO, GRPO, ... (tested row by row against autograd), but the number itself is a surrogate:
     neither plot it as that loss nor compare it between rows.
 
     Args:
-        row: of ``hpt.ROWS``, or your own.
+        row: of ``hpt.ROWS``, or a custom one.
         logprobs: [B, T] with gradient, as `token_logprobs` returns them.
         old_logprobs: [B, T] of the policy that sampled; None = this policy, every ratio is then 1 (the first update on
             a batch, and rows without a ratio: SFT, DFT, REINFORCE).
-        advantages: [B] or [B, T]; a trajectory's own factors, such as alpha of its question, can be multiplied in.
+        advantages: [B] or [B, T]; factors of a trajectory, such as alpha of its question, can be multiplied in.
         response_mask: [B, T].
-        entropies: [B, T], read by SRFT's rows and by parts of your own.
+        entropies: [B, T], read by SRFT's rows and by custom parts.
         rewards: [B], read by ``srft_rollout``.
         keep: [B, T], read by ``clip_cov``: the tokens that `hpt.upge.stabilization.clip_cov_keep` lets through.
         max_response_tokens: L, by which Dr. GRPO divides; None = the longest response here. Give the sampler's limit:
@@ -194,7 +196,7 @@ def upge_loss(
     import torch
 
     mask = _mask("response_mask", response_mask)
-    streams, lengths = _streams(row, logprobs, old_logprobs, entropies, mask), _lengths(mask)
+    streams, lengths = _streams(row, logprobs, old_logprobs, entropies, mask), mask.sum(1).cpu().numpy()
     if counts is None and row.aggregation not in _COUNTED_IN_A_BATCH:
         allowed = f"a StepCounts: {row.aggregation} may divide by more than a batch shows"
         raise ConfigError("counts", None, allowed, "pass hpt.upge.aggregation.StepCounts of the optimiser step")
@@ -207,7 +209,7 @@ def upge_loss(
     component = Term(
         row=row,
         advantages=(given if given.dim() == 2 else given[:, None].expand_as(mask))[mask],
-        scales=_per_token(trajectory_scales(row.aggregation, lengths, counts), lengths, logprobs),
+        scales=logprobs.new_tensor(np.repeat(trajectory_scales(row.aggregation, lengths, counts), lengths)),
         keep=None if keep is None else _tokens("keep", keep, mask).to(logprobs.dtype),
         rewards=None if rewards is None else logprobs.new_tensor(_vector("rewards", rewards, len(mask))),
     )
@@ -272,7 +274,7 @@ def hpt_loss(
         paper       a rollout's token 1 / (N n), a demonstration's 1 / (N length): Eq. 11 to 13 as printed
         per_prompt  1 / (N n L) and 1 / (N L)
         released    1 / (8 L) and 1 / (demonstration tokens): what the authors' scripts do on 8 GPUs
-        row         the row's own rule and 1 / (demonstration tokens)
+        row         the row's rule and 1 / (demonstration tokens)
 
     N is the number of questions in ``alpha``, not in the batch: rollouts of a question with alpha = 0 and
     demonstrations of one with beta = 0 weigh nothing and may be left out. Under ``paper`` and ``per_prompt`` a step may
@@ -311,8 +313,10 @@ def hpt_loss(
                 [ 0.0000,  0.1250,  0.0000],
                 [ 0.0000, -0.2500, -0.2500]])
     """
+    import torch
+
     mask = _mask("response_mask", response_mask)
-    rows, lengths, reward = len(mask), _lengths(mask), _vector("rewards", rewards, len(mask))
+    rows, lengths, reward = len(mask), mask.sum(1), _vector("rewards", rewards, len(mask))
     shown = _vector("is_demonstration", is_demonstration, rows) != 0
     weights = {"rollouts": _vector("alpha", alpha, least=0.0)}
     questions = len(weights["rollouts"])
@@ -324,28 +328,34 @@ def hpt_loss(
     if rollouts_per_prompt is None and len(drawn) > 1:
         allowed = f"n: the questions here have {' and '.join(map(str, drawn))} rollouts"
         raise ConfigError("rollouts_per_prompt", None, allowed, "pass how many were drawn per question")
-    if old_logprobs is not None and old_logprobs.shape == mask.shape:  # nobody sampled a demonstration
-        old_logprobs = old_logprobs.masked_fill(mask.new_tensor(shown)[:, None], 0.0)
-    streams, components = _streams(row, logprobs, old_logprobs, None, mask), []
-    for half, acting, own in (("rollouts", ~shown, row), ("demonstration", shown, ROWS["sft"])):
-        index = np.flatnonzero(acting & (weights[half][question] > 0))
+    loss = 0.0 * _logprob_tokens("logprobs", logprobs, mask).sum()  # of a batch in which nothing weighs anything
+    for half, acting, half_row in (("rollouts", ~shown, row), ("demonstration", shown, ROWS["sft"])):
+        place = np.flatnonzero(acting & (weights[half][question] > 0))
+        if not len(place):
+            continue
+        index = torch.from_numpy(place).to(mask.device)
         counts = StepCounts(
             prompts=questions,
             rollouts_per_prompt=rollouts_per_prompt or max(drawn, default=1),
             max_response_tokens=max_response_tokens or int(lengths.max()),
-            sequences=len(index),
+            sequences=len(place),
             tokens=int(lengths[index].sum()),
         )
-        rule = own.aggregation if normalization == "row" else f"{normalization}_{half}"
-        scales, per_token = np.zeros(rows), [np.zeros(length) for length in lengths]
-        scales[index] = trajectory_scales(rule, lengths[index], counts) * weights[half][question[index]]
-        if len(index):
-            groups = RolloutGroups(reward[index], question[index], shown[index], lengths[index])
-            for place, values in zip(index, advantages(own, groups), strict=True):
-                per_token[place] = values
-        flat = logprobs.new_tensor(np.concatenate(per_token))
-        components.append(Term(own, flat, _per_token(scales, lengths, logprobs)))
-    return estimator_loss(streams, components).loss
+        rule = half_row.aggregation if normalization == "row" else f"{normalization}_{half}"
+        weighted = group_advantages(torch.from_numpy(reward[place]), question[place], half_row)
+        old = None
+        if old_logprobs is not None and half == "rollouts":  # nobody sampled a demonstration
+            _tokens("old_logprobs", old_logprobs, mask)
+            old = old_logprobs[index]
+        loss = loss + upge_loss(
+            replace(half_row, aggregation=rule),
+            logprobs[index],
+            old,
+            weighted * torch.from_numpy(weights[half][question[place]]),
+            mask[index],
+            counts=counts,
+        )
+    return loss
 
 
 def intervals(
@@ -475,11 +485,11 @@ def train(
 ) -> RunFolder:
     """Train one policy with one method, its base first where that is missing, and return the run.
 
-    Algorithm 1 as ``hpt train`` runs it: DeepSpeed trains and vLLM samples, in a process of its own. A finished run is
+    Algorithm 1 as ``hpt train`` runs it: DeepSpeed trains and vLLM samples, in another process. A finished run is
     found by its settings and not made again; one that was stopped continues.
 
     Args:
-        method: of `hpt.methods.methods.METHODS`, or module:METHOD of your own.
+        method: of `hpt.methods.methods.METHODS`, or module:METHOD of a custom one.
         scale, recipe, seed: of the run; `hpt.config.scales` says what the first two bring along.
         policy: a base of the scale (weak, strong, llama) or a model folder.
         data: a public set, or a file or folder of questions; None = those of the scale.
@@ -540,10 +550,6 @@ def _mask(name: str, mask: Tensor) -> Tensor:
     return chosen
 
 
-def _lengths(mask: Tensor) -> np.ndarray:
-    return mask.sum(1).cpu().numpy()
-
-
 def _tokens(name: str, values: Tensor, mask: Tensor) -> Tensor:
     """Return the values at the mask's tokens, flat, row after row."""
     if values.shape != mask.shape:
@@ -570,10 +576,6 @@ def _streams(row: Row, logprobs: Tensor, old: Tensor | None, entropies: Tensor |
     # a part that reads entropies without any gets nan, and the loss shows it
     entropy = flat.new_full(flat.shape, np.nan) if entropies is None else _tokens("entropies", entropies, mask)
     return TokenStreams(flat, entropy, old_flat, mask.nonzero()[:, 0], len(mask))
-
-
-def _per_token(per_trajectory: np.ndarray, lengths: np.ndarray, like: Tensor) -> Tensor:
-    return like.new_tensor(np.repeat(per_trajectory, lengths))
 
 
 def _padded(flat: Tensor, mask: Tensor) -> Tensor:
@@ -629,8 +631,8 @@ def _flat_logprobs(
     return ChunkedHead(head, model.config)(hidden, input_ids[row, column], temperature)
 
 
-def _compare_with_own_logits(model: nn.Module, tokens: Tensor) -> None:
-    """Refuse a model whose own logits say something else: caps and scales that only its ``forward`` applies."""
+def _compare_with_logits(model: nn.Module, tokens: Tensor) -> None:
+    """Refuse a model whose logits say something else: caps and scales that only its ``forward`` applies."""
     import torch
 
     probe = tokens[None, :32]
@@ -646,7 +648,7 @@ def _compare_with_own_logits(model: nn.Module, tokens: Tensor) -> None:
     theirs = logits.to(ours.dtype).log_softmax(1).gather(1, probe[0, 1:, None])[:, 0]
     gap = float((ours - theirs).abs().max())
     if not gap <= 1e-4 + 4 * torch.finfo(logits.dtype).eps * float(logits.abs().max()):  # rounding of its logits
-        found = f"{type(model).__name__}, whose own log-probs differ by {gap:.2g} nats"
+        found = f"{type(model).__name__}, whose log-probs differ by {gap:.2g} nats"
         raise ConfigError("model", found, "one whose logits are its last hidden states times its head", "use another")
 
 
@@ -659,19 +661,16 @@ def _verifier() -> Verifier:
     return verifier
 
 
-def _changed_settings(config: Any) -> str:
-    """Return the settings that move a number and differ from the method's own at this scale, base and seed."""
-    from hpt.config.run_config import MOVES_NO_NUMBER
+def _changed_settings(config: RunConfig) -> str:
+    """Return the settings that move a number and differ from the method's defaults at this scale, base and seed."""
+    from hpt.config.run_config import MOVES_NO_NUMBER, flat
     from hpt.runs.resolve import build_config
 
     if config.method == "pretrain":  # made by a recipe
         return ""
     names = {name: getattr(config, name) for name in ("scale", "recipe", "seed")}
-    left_out = {**dict.fromkeys(MOVES_NO_NUMBER | {"own_modules"}, True), "data": {"sha256"},
+    default = flat(build_config(config.method, policy=config.policy.name, **names).model_dump())
+    left_out = {**dict.fromkeys(MOVES_NO_NUMBER | {"own_modules", "over_stages"}, True), "data": {"sha256"},
                 "policy": {"path", "weights_sha256", "config_sha256"}}  # fmt: skip
-    default = build_config(config.method, policy=config.policy.name, **names).model_dump()
-    return ", ".join(
-        f"{section}.{name}={value}"
-        for section, values in config.model_dump(exclude=left_out).items() if isinstance(values, dict)
-        for name, value in values.items() if value != default[section][name]
-    )  # fmt: skip
+    changed = flat(config.model_dump(exclude=left_out))
+    return ", ".join(f"{name}={value}" for name, value in changed.items() if value != default[name])

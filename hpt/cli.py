@@ -114,7 +114,6 @@ def download_sets(
     names: Names = None,
     source: Annotated[Path | None, typer.Option("--from", help="A local file or folder (.parquet, .jsonl, .json) "
                                                                "instead of the hub")] = None,
-    levels: Annotated[Path | None, typer.Option(help="Ids with levels, to be joined: a file, or MATH's folder")] = None,
     folder: DataDir = Path("data"),
 ) -> None:  # fmt: skip
     """Fetch sets from the hub (HF_TOKEN, or `hf auth login`, where one is gated), check and keep them."""
@@ -122,10 +121,10 @@ def download_sets(
     from hpt.data.store import download
 
     wanted = names or [name for name, dataset in DATASETS.items() if dataset.hub]
-    if (source is not None or levels is not None) and len(wanted) != 1:
-        raise ConfigError("--from", str(source or levels), "one set", "name the set this file holds")
+    if source is not None and len(wanted) != 1:
+        raise ConfigError("--from", str(source), "one set", "name the set this file holds")
     for name in wanted:
-        console.print(f"{name}: {len(download(name, folder, source, levels)):,} problems")
+        console.print(f"{name}: {len(download(name, folder, source)):,} problems")
 
 
 @data_app.command("check")

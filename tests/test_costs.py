@@ -56,17 +56,19 @@ def test_a_metric_that_is_measured_now_and_then_keeps_its_gaps() -> None:
     assert shown.dropna().to_dict() == {0: 0.5, 2: -0.1}
 
 
-def test_settings_that_set_methods_apart_are_told() -> None:
-    arms = [*ARTEFACTS["table2"].arms, *ARTEFACTS["table5"].arms, *ARTEFACTS["figure4"].arms]
-    frame = settings([run(own, 0, **{"rollout/reward": [0.0]}) for own in {own.key: own for own in arms}.values()])
-    found = {(row.pop("policy"), row.pop("method")): list(row.values()) for row in frame.to_dict("records")}
-    assert found["strong", "GRPO"] == ["0.00025", "", "none", "none", ""]
-    assert found["strong", "SFT → GRPO"][0] == "0.0005 (first 40 % of the steps), 0.00025"
-    assert found["strong", "HPT"] == ["0.0005", "sft_coefficient 0.125", "none", "none", "switch at 0"]
-    assert found["weak", "OFF/ON"][:2] == ["0.0005", "offline_coefficient 4"]
-    assert found["weak", "Mix/ON"][:2] == ["0.001", "offline_coefficient 1, sft_coefficient 0.1"]
-    assert found["weak", "SFT → GRPO (255 questions)"] == ["0.0005", "", "0.2", "sample", ""]
+def test_settings_that_set_methods_apart_are_named() -> None:
+    arms = [*ARTEFACTS["table2"].arms, *ARTEFACTS["table5"].arms]
+    records = [run(own, seed, **{"rollout/reward": [0.0]}) for own in {own.key: own for own in arms}.values()
+               for seed in (0, 1)]  # fmt: skip
+    frame = settings(records)
     assert len(frame) == len({own.key for own in arms})  # one line each, whatever the seeds
+    rates = frame["optimizer.learning_rate"]
+    assert (rates["strong", "GRPO"], rates["strong", "HPT"], rates["weak", "Mix/ON"]) == (0.00025, 0.0005, 0.001)
+    assert frame.loc[("strong", "SFT → GRPO"), "optimizer.first_stage_learning_rate"] == 0.0005
+    assert frame.loc[("strong", "HPT"), "estimator.sft_coefficient"] == 0.125
+    assert frame.loc[("weak", "OFF/ON"), "estimator.offline_coefficient"] == 4
+    assert frame.loc[("strong", "GRPO"), "gate.kind"] == "constant"
+    assert not {"seed", "schedule.steps", "policy.name"} & set(frame)
 
 
 def test_the_printed_sets_that_hpt_leads_are_counted() -> None:

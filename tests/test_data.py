@@ -59,7 +59,7 @@ def downloaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def everything(few_rows: None, downloaded: Path, tmp_path: Path) -> Path:
-    """A data folder with every set that can be downloaded, own content in the real schema."""
+    """A data folder with every set that can be downloaded, made-up content in the real schema."""
     return shutil.copytree(downloaded, tmp_path / "data")
 
 
@@ -260,7 +260,7 @@ def test_an_arc_row_whose_key_is_no_label_is_named(tmp_path: Path) -> None:
         ("arc-c", "choices", {"text": ["a"], "label": ["A", "B"]}, "1 choices and 2 labels"),
     ],
 )
-def test_a_row_of_ones_own_that_lacks_something_is_named(
+def test_a_row_of_a_users_file_that_lacks_something_is_named(
     name: str, column: str, value: Any, said: str, ending: str, tmp_path: Path
 ) -> None:
     rows = rows_of(name, 5)
@@ -634,46 +634,7 @@ def test_a_set_without_repository_wants_a_file(tmp_path: Path) -> None:
         download("olympiad-674", tmp_path)
 
 
-# --- levels -----------------------------------------------------------------------------------------------------------
-
-
-def released_math_500(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Rows of the released file: paths of MATH as ids, no levels; its known content is the authors', not ours."""
-    monkeypatch.setitem(table.DATASETS, "math-500", replace(DATASETS["math-500"], known={}))
-    rows = rows_of("math-500")
-    return [
-        {"id": row["unique_id"], "source": "math", "prompt": row["problem"], "answer": row["answer"]} for row in rows
-    ]
-
-
-def test_levels_are_joined_by_id(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    source = write(tmp_path / "test.json", released_math_500(monkeypatch))
-    levels = write(tmp_path / "levels.jsonl", rows_of("math-500")[::-1])
-    assert all(problem.level is None for problem in download("math-500", tmp_path, source))
-    joined = download("math-500", tmp_path, source, levels)
-    assert [problem.level for problem in joined] == [row["level"] for row in rows_of("math-500")]
-
-
-def test_levels_are_joined_from_the_folder_of_math(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    source = write(tmp_path / "test.json", released_math_500(monkeypatch))
-    for row in rows_of("math-500"):
-        path = tmp_path / "MATH" / row["unique_id"]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"problem": row["problem"], "level": f"Level {row['level']}"}))
-    joined = download("math-500", tmp_path, source, tmp_path / "MATH")
-    assert [problem.level for problem in joined] == [row["level"] for row in rows_of("math-500")]
-    (tmp_path / "MATH" / "test" / "algebra" / "7.json").unlink()
-    with pytest.raises(ConfigError, match=r"levels of .* = 'test/algebra/7.json': allowed is an id that has a level"):
-        download("math-500", tmp_path, source, tmp_path / "MATH")
-
-
-def test_levels_of_rows_without_ids_cannot_be_joined(tmp_path: Path) -> None:
-    source = write(tmp_path / "amc.json", rows_of("amc"))
-    with pytest.raises(ConfigError, match="rows with an id or unique_id"):
-        download("amc", tmp_path, source, source)
-
-
-# --- files of one's own -----------------------------------------------------------------------------------------------
+# --- users' files -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", HUB)

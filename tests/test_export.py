@@ -50,6 +50,26 @@ def test_an_exported_run_reads_as_the_run_itself(plan: list[PlannedRun], tmp_pat
         pd.testing.assert_frame_equal(same, own, check_dtype=False)
 
 
+def test_an_exported_run_is_read_without_making_the_problems_again(
+    plan: list[PlannedRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = load_records(folder_of(plan, "hpt").path)
+    exported = load_records(export_run(folder_of(plan, "hpt"), tmp_path))
+    expected = {
+        name: original.counts(name) for name in original.sets if (original.evaluations["benchmark"] == name).any()
+    }
+    assert len(expected) == 6
+
+    def made(content: str) -> None:
+        raise AssertionError("the problems were made again")
+
+    monkeypatch.setattr("hpt.data.world.sets._problems", made)
+    for name, counts in expected.items():
+        pd.testing.assert_frame_equal(exported.counts(name), counts, check_dtype=False)
+    with pytest.raises(RecordFault, match="was not evaluated on choice under key"):
+        exported.counts("choice")
+
+
 def test_an_export_holds_counts_and_no_answers(plan: list[PlannedRun], tmp_path: Path) -> None:
     folder = export_run(folder_of(plan, "hpt"), tmp_path)
     assert sorted(path.name for path in folder.iterdir()) == sorted((*RECORD_FILES, MANIFEST))

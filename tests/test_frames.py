@@ -18,7 +18,6 @@ from hpt.paper.paper import paper_data
 from hpt.reports import begin
 from hpt.reports.frames import (
     curves,
-    evaluation_counts,
     interval_note,
     metric_curve,
     over_seeds,
@@ -206,16 +205,16 @@ def test_a_missing_evaluation_is_refused(records: list[RunRecords]) -> None:
     run = next(own for own in records if own.method == "hpt")
     without = replace(run, evaluations=run.evaluations[run.evaluations["benchmark"] != "applied"])
     with pytest.raises(RecordFault, match=r"not evaluated on applied .*not at all"):
-        evaluation_counts(without, "applied")
+        without.counts("applied")
 
 
 def test_an_evaluation_under_another_law_is_not_mixed_in(records: list[RunRecords]) -> None:
     run = next(own for own in records if own.method == "hpt")
     other = run.evaluations.assign(key="0" * 16, correct=0)
     both = replace(run, evaluations=pd.concat([other, run.evaluations], ignore_index=True))
-    pd.testing.assert_frame_equal(evaluation_counts(both, "applied"), evaluation_counts(run, "applied"))
+    pd.testing.assert_frame_equal(both.counts("applied"), run.counts("applied"))
     with pytest.raises(RecordFault, match="only as 0000"):
-        evaluation_counts(replace(run, evaluations=other), "applied")
+        replace(run, evaluations=other).counts("applied")
 
 
 def test_two_runs_of_one_seed_are_refused(records: list[RunRecords]) -> None:

@@ -53,8 +53,8 @@ def test_no_frame_prints_a_mini_number_under_a_benchmarks_name(records: list[Run
         "validation": frames.validation(records, ["sft", "hpt"]),
         "reach": frames.pass_at_k(records, PASS_AT_K, strong, "strong"),
         "solves": frames.exclusive(records, "hpt", ["grpo"], "strong", "graded-500", "graded-500@8"),
-        "gains": frames.gains(records, ["weak", "strong"]),
-        "settings": frames.settings(records),
+        "gains": frames.effects(records, ["grpo"], "sft", "strong"),
+        "settings": frames.settings(records).reset_index(),
     }
     assert all(len(frame) for frame in made.values())
     for name, frame in made.items():

@@ -1,4 +1,4 @@
-"""An algorithm of one's own among the others: in the plane, among the gates, in Table 3 and Figures 5 to 7."""
+"""A custom algorithm among the others: in the plane, among the gates, in Table 3 and Figures 5 to 7."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,7 +12,7 @@ from hpt.laboratory.errors import Size, plane, plane_sums
 from hpt.laboratory.experiment import make_experiment, method_gradients, row_gradients, sample_draws
 from hpt.laboratory.gates import gate_table, gate_weights
 from hpt.reports.build import FinishedRuns, notebook_tasks
-from hpt.reports.frames import against, curves, label, scores, validation
+from hpt.reports.frames import curves, effects, label, scores, validation
 from hpt.runs.make import planned_runs
 from hpt.runs.records import RunRecords, load_records
 from hpt.runs.resolve import build_config
@@ -54,7 +54,7 @@ def test_a_method_on_a_question_is_its_rows_under_its_gate() -> None:
 
 
 def test_methods_lie_in_the_plane_beside_rows() -> None:
-    """GRPO as a method, with its row's own normalisation, clip and std, is the row; HPT is another point."""
+    """GRPO as a method, with its row's normalisation, clip and std, is the row; HPT is another point."""
     grpo = build_config("grpo", settings={"estimator.normalization": "row"})
     found = plane(plane_sums(Size(3, 30), {"HPT": build_config("hpt"), "method": grpo, "grpo": "grpo"}))
     for situation, own in found.groupby("situation", sort=False):
@@ -115,11 +115,11 @@ def test_the_report_hands_it_to_the_notebooks_that_take_it(runs: Path, tmp_path:
 def test_the_three_examples_are_held_against_hpt(runs: Path) -> None:
     methods = ["sft", "grpo", "hpt", "smooth_gate", "hpt_cispo", "least_error_gate"]
     found = records(runs, "own_algorithms")
-    effects = against(found, methods, "hpt", "weak").set_index("method")
-    assert effects.index.tolist() == [name for name in methods if name != "hpt"]
+    against = effects(found, methods, "hpt", "weak").set_index("method")
+    assert against.index.tolist() == [name for name in methods if name != "hpt"]
     frame = scores(found, {"weak": methods}, "none")
     averages = frame[frame["column"] == "Avg"].set_index("method")["score"]
     # averages are of printed cells
-    np.testing.assert_allclose(effects["score"], averages[effects.index] - averages["hpt"], atol=0.11)
-    assert (effects["problems_low"] <= effects["score"]).all()
-    assert (effects["verdict"] == "undecided (one seed)").all()
+    np.testing.assert_allclose(against["effect"], averages[against.index] - averages["hpt"], atol=0.11)
+    assert (against["problems_low"] <= against["effect"]).all()
+    assert (against["verdict"] == "undecided (one seed)").all()

@@ -1,4 +1,4 @@
-"""What ``import hpt`` offers, against textbook losses, the trainer and models' own logits; and what it refuses."""
+"""What ``import hpt`` offers, against textbook losses, the trainer and models' logits; and what it refuses."""
 
 import copy
 import inspect
@@ -217,7 +217,7 @@ def batch_of(rows: int = 4, prompt: int = 3, response: int = 6) -> dict[str, Ten
 
 
 def literal_logprobs(model: nn.Module, batch: dict[str, Tensor], temperature: float) -> tuple[Tensor, Tensor]:
-    """Each row alone and without padding, from the model's own logits, put back where its tokens are."""
+    """Each row alone and without padding, from the model's logits, put back where its tokens are."""
     logprobs = torch.zeros(batch["input_ids"].shape, dtype=torch.float64)
     entropies = logprobs.clone()
     for row in range(len(logprobs)):
@@ -230,7 +230,7 @@ def literal_logprobs(model: nn.Module, batch: dict[str, Tensor], temperature: fl
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_logprobs_are_the_models_own(family: str) -> None:
+def test_logprobs_are_the_models(family: str) -> None:
     model, batch = model_of(family), batch_of()
     found = hpt.token_logprobs(model, temperature=0.7, **batch)
     # the norms of transformers round to float32 whatever their input
@@ -262,7 +262,7 @@ def test_all_logits_are_never_in_memory(monkeypatch: pytest.MonkeyPatch) -> None
     """Forward and backward, counting every tensor an operation returns with the vocabulary as one of its sides."""
     vocabulary, batch = 997, batch_of(rows=8, response=30)
     model = model_of("LlamaForCausalLM", vocab_size=vocabulary)
-    hpt.token_logprobs(model, **batch)  # compared with its own logits once
+    hpt.token_logprobs(model, **batch)  # compared with its logits once
     monkeypatch.setattr(likelihood, "CHUNK_ELEMENTS", 16 * vocabulary)
     largest = [0]
 
@@ -305,7 +305,7 @@ def test_a_change_only_the_models_forward_makes_is_refused() -> None:
             return out
 
     model = Capped(transformers.LlamaConfig(**FAMILIES["LlamaForCausalLM"]))
-    with pytest.raises(ConfigError, match=r"Capped, whose own log-probs differ by .* nats"):
+    with pytest.raises(ConfigError, match=r"Capped, whose log-probs differ by .* nats"):
         hpt.token_logprobs(model, **batch_of())
 
 

@@ -363,7 +363,7 @@ def test_the_papers_experiments_are_planned_without_data_or_weights(tmp_path: Pa
     assert not {name for name in evaluations if name.startswith(("contest", "graded"))}
 
 
-# --- a model of one's own ---------------------------------------------------------------------------------------------
+# --- a user's model ---------------------------------------------------------------------------------------------------
 
 
 def test_any_model_folder_is_a_base_to_evaluate(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_a_frame_of_no_runs_is_empty() -> None:
     assert curves([], ["rollout/reward"], WEAK).empty
 
 
-def test_each_gate_has_its_own_line_and_look(records: list[RunRecords]) -> None:
+def test_each_gate_has_a_line_and_a_look(records: list[RunRecords]) -> None:
     frame = curves(records, ["rollout/reward"], GATES)
     assert set(frame["method"]) == set(GATES)
     gate1 = next(own for own in of_seeds(records, 2) if "hpt_gate1-weak" in own.arms)

@@ -7,8 +7,18 @@ import pytest
 
 from hpt.config.run_config import RunConfig
 from hpt.config.scales import TUNED
-from hpt.reports.frames import chosen, search, second_round
-from hpt.runs.catalogue import ARTEFACTS, GRID, LEARNING_RATES, SEARCH, SECOND_ROUND, SEED, choice_text, search_arms
+from hpt.reports.frames import chosen, search
+from hpt.runs.catalogue import (
+    ARTEFACTS,
+    BEHIND,
+    GRID,
+    LEARNING_RATES,
+    SEARCH,
+    SECOND_ROUND,
+    SEED,
+    choice_text,
+    search_arms,
+)
 from hpt.runs.make import planned_runs
 from hpt.runs.records import RecordStore, RunRecords
 from hpt.runs.resolve import build_config
@@ -59,6 +69,15 @@ def test_the_table_shows_every_try_and_marks_one_per_method(records: list[RunRec
     own = run.evaluations[run.evaluations["benchmark"] == "validation"]
     row = tries[tries["arm"] == run.arms[0]].iloc[0]
     assert row["accuracy"] == pytest.approx(100 * (own["correct"] / own["samples"]).mean())
+
+
+def second_round(results: pd.DataFrame) -> dict[str, tuple[str, ...]]:
+    """By base, the methods that a second round is due for: more than `BEHIND` points below the best method."""
+    due = {}
+    for policy, tries in results.groupby("policy", sort=False):
+        best = tries[tries["steps"] == tries["steps"].min()].groupby("method", sort=False)["accuracy"].max()
+        due[str(policy)] = tuple(str(name) for name in best.index[best < best.max() - BEHIND])
+    return due
 
 
 def setting(config: RunConfig, name: str) -> object:

@@ -51,21 +51,18 @@ def leaks(training: Sequence[Problem], benchmarks: Mapping[str, Sequence[Problem
 
     Example:
         >>> question = "What is the sum of the first ten odd positive integers, written in base nine?"
-        >>> own, asked = Problem("t", question, "1"), Problem("b", question.upper() + " ", "1")
-        >>> [(leak.kind, leak.share) for leak in leaks([own], {"aime24": [asked]})]
+        >>> seen, asked = Problem("t", question, "1"), Problem("b", question.upper() + " ", "1")
+        >>> [(leak.kind, leak.share) for leak in leaks([seen], {"aime24": [asked]})]
         [('exact', 1.0)]
     """
     index: dict[tuple[str, ...], list[tuple[str, str]]] = defaultdict(list)
+    texts = {(name, one.id): words(one.question) for name, problems in benchmarks.items() for one in problems}
     sizes: dict[tuple[str, str], int] = {}
-    texts: dict[tuple[str, str], tuple[str, ...]] = {}
-    for name, problems in benchmarks.items():
-        for problem in problems:
-            place = (name, problem.id)
-            texts[place] = words(problem.question)
-            shingles = _shingles(texts[place])
-            sizes[place] = len(shingles)
-            for shingle in shingles:
-                index[shingle].append(place)
+    for place, text in texts.items():
+        shingles = _shingles(text)
+        sizes[place] = len(shingles)
+        for shingle in shingles:
+            index[shingle].append(place)
     best: dict[tuple[str, str], Leak] = {}
     for question in training:
         tokens = words(question.question)
@@ -74,5 +71,5 @@ def leaks(training: Sequence[Problem], benchmarks: Mapping[str, Sequence[Problem
             exact, share = tokens == texts[place], count / sizes[place]
             if exact or share >= NEAR:
                 leak = Leak(*place, question.id, "exact" if exact else "near", 1.0 if exact else share)
-                best[place] = max(best.get(place, leak), leak, key=lambda own: (own.kind == "exact", own.share))
+                best[place] = max(best.get(place, leak), leak, key=lambda one: (one.kind == "exact", one.share))
     return [best[place] for place in texts if place in best]

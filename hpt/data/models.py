@@ -1,10 +1,8 @@
-"""The paper's models: where they come from, what must be changed in their configuration, and the record of the change.
+"""Model folders: checking and hashing one before anything heavy is imported for it, and fetching the paper's models.
 
 Qwen2.5-Math is published with 4,096 positions; the paper samples 8,192 tokens, so its rotary base and its positions are
 raised before training (the release says so in a comment of its script). That is a recorded, checked step: the published
 values are asserted first, the changed ones after, and both are written beside the weights.
-
-Looking at a model folder before anything heavy is imported for it, and its tokenizer.
 """
 
 import hashlib
@@ -22,6 +20,8 @@ from hpt.data.files import hub_access
 from hpt.support.errors import ConfigError, warn
 from hpt.support.files import sha256_file, sha256_files, write_json, writing
 
+#: What was prepared, and from what; beside the weights.
+RECORD = "hpt-model.json"
 #: Keys of a config.json that do not change what the model computes.
 _NOT_THE_MODEL = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache"}
 #: Files that say which tokens a text becomes, how a chat is written down, and where a response ends.
@@ -52,7 +52,7 @@ def check_model_folder(folder: str | os.PathLike[str]) -> None:
     for file in sorted(path.glob("*config.json")):  # of the model, its tokenizer, its processor, its generation
         if _needs_code(file):
             remedy = "use a model whose architecture transformers ships; code from model folders is never run"
-            allowed = f"a model that needs no code of its own ({file.name} names some: auto_map)"
+            allowed = f"a model without Python code ({file.name} names some: auto_map)"
             raise ConfigError("policy.path", str(folder), allowed, remedy)
 
 
@@ -96,16 +96,22 @@ def model_hashes(folder: str | os.PathLike[str]) -> dict[str, str]:
     """
     path = Path(folder)
     config = hashlib.sha256(_content(path / "config.json", _NOT_THE_MODEL)).hexdigest()
-    files = sorted(own for pattern in _TOKENIZER for own in path.glob(pattern))
-    tokenizer = _tokenizer_hash(*((own, own.stat().st_size, own.stat().st_mtime_ns) for own in files))
-    return {"weights_sha256": weights_hash(path), "config_sha256": config, "tokenizer_sha256": tokenizer}
+    files = sorted(file for pattern in _TOKENIZER for file in path.glob(pattern))
+    return {"weights_sha256": weights_hash(path), "config_sha256": config,
+            "tokenizer_sha256": _tokenizer_hash(*map(_state, files))}  # fmt: skip
+
+
+def _state(file: Path) -> tuple[Path, int, int]:
+    """Return what changes when a file does, so that hashes are kept for a process."""
+    stat = file.stat()
+    return file, stat.st_size, stat.st_mtime_ns
 
 
 @lru_cache(maxsize=64)
 def _tokenizer_hash(*states: tuple[Path, int, int]) -> str:
     total = hashlib.sha256()
     for file, _, _ in states:
-        # of how to sample only the ends are taken from the model; the rest is said by this package's own settings
+        # of how to sample only the ends are taken from the model; the rest is said by this package's settings
         only = {"eos_token_id"} if file.name == "generation_config.json" else None
         content = _content(file, _NOT_THE_TOKENIZER, only)
         total.update(f"{file.name}\0{len(content)}\n".encode() + content)
@@ -126,19 +132,18 @@ def _content(file: Path, left_out: Set[str], only: Set[str] | None = None) -> by
 def weights_hash(folder: str | os.PathLike[str]) -> str:
     """Return one SHA-256 over a model's weight files; read once per process and state of the files."""
     path = Path(folder)
-    files = sorted(path.glob("*.safetensors"))
-    state = tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
-    record = path / "hpt-model.json"
+    states = tuple(_state(file) for file in sorted(path.glob("*.safetensors")))
+    record = path / RECORD
     if record.is_file():  # a public model, hashed when it was prepared: reading 15 GB again takes half a minute
         known = json.loads(record.read_text(encoding="utf-8"))
-        if known["sizes"] == {name: size for name, size, _ in state}:
+        if known["sizes"] == {file.name: size for file, size, _ in states}:
             return known["weights_sha256"]
-    return _hash_of(str(path), state)
+    return _hash_of(path, states)
 
 
 @lru_cache(maxsize=64)
-def _hash_of(folder: str, _state: tuple[tuple[str, int, int], ...]) -> str:
-    return sha256_files(Path(folder), "*.safetensors")
+def _hash_of(folder: Path, _states: tuple[tuple[Path, int, int], ...]) -> str:
+    return sha256_files(folder, "*.safetensors")
 
 
 def load_tokenizer(folder: str | os.PathLike[str]) -> Any:
@@ -228,8 +233,6 @@ def save_model_folder(engine: Any, tokenizer: Any, folder: Path) -> None:
     engine.barrier()
 
 
-#: What was prepared, and from what; beside the weights.
-RECORD = "hpt-model.json"
 #: Files of a hub repository that are needed; weights in pickles and other formats stay where they are.
 PATTERNS = ("*.json", "*.safetensors", "merges.txt", "vocab.txt", "*.jinja")
 

@@ -43,7 +43,7 @@ class Dataset:
         distribution: "in" or "out" of the training distribution.
         levels: level to number of problems, where known.
         known: shape to the SHA-256 of its problems, where known; other content in that shape is refused.
-        subset: how it is drawn from another set; it has no source of its own then.
+        subset: how it is drawn from another set; it has no source then.
         gated: whether the hub wants an accepted licence and a token.
         note: what a reader should know.
     """
@@ -81,7 +81,7 @@ _OPENR1 = ("openr1",)
 #: Sizes of Table 4's levels of MATH-500.
 _MATH_500_LEVELS = {1: 43, 2: 90, 3: 105, 4: 128, 5: 134}
 
-#: SHA-256 of the problems in the release's own evaluation files (data/*/test.json at the commit named above).
+#: SHA-256 of the problems in the release's evaluation files (data/*/test.json at the commit named above).
 _RELEASED = {
     "aime24": "fb75398f5a662903e12ae3e5100f0e29f771642eb0303c1cd22ba1863281e5ea",
     "aime25": "788de7455dcd153a74d47e371681a464240a89f2e99c51a81f273db9a7a90279",
@@ -113,7 +113,7 @@ DATASETS: dict[str, Dataset] = {
         Dataset(
             "math-255", "MATH, 85 problems of each of Levels 3, 4, 5", "training", ("math",), _exactly(255),
             levels={3: 85, 4: 85, 5: 85}, subset=Subset("math", (3, 4, 5), 85, seed=255),
-            note="Figures 3 and 4; the authors' own choice of problems is not published",
+            note="Figures 3 and 4; the authors' choice of problems is not published",
         ),
         Dataset(
             "aime24", "AIME 24", "evaluation", ("expected", "released"), _exactly(30), samples_per_problem=32,
@@ -156,7 +156,7 @@ DATASETS: dict[str, Dataset] = {
         Dataset(
             "gpqa-diamond", "GPQA", "evaluation", ("gpqa", "released"), _exactly(198), answer_kind="choice",
             hub="Idavidrein/gpqa", config="gpqa_diamond", split="train", gated=True, distribution="out",
-            note=f"choices in an order drawn with seed {CHOICE_SEED}; the released file has an order of its own",
+            note=f"choices in an order drawn with seed {CHOICE_SEED}; the released file has another order",
         ),
     )
 }  # fmt: skip

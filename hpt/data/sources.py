@@ -1,14 +1,16 @@
 """What a run asks and is asked: training problems, evaluation sets and curves, of a graded world or of public sets."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hpt.config.run_config import RunConfig
 from hpt.data.files import ANY_SHAPE, OWN, local_rows, problems_of, shape_of
 from hpt.data.problems import Problem, check_answerable, load_problems
-from hpt.data.public import BENCHMARKS, CURVES, DATASETS, dataset_named
-from hpt.data.world.sets import EvaluationSet
+from hpt.data.public import BENCHMARKS, CURVES, DATASETS
+from hpt.data.store import download, load_set
+from hpt.data.world.graded import MINI_WORLD, training_problems, validation_problems, world_named
+from hpt.data.world.sets import EvaluationSet, curve_problems, evaluation_sets
 from hpt.support.errors import ConfigError
 
 
@@ -20,12 +22,8 @@ def training_problems_of(config: RunConfig) -> list[Problem]:
     """
     data = config.data
     if data.source == "graded":
-        from hpt.data.world.graded import training_problems, world_named
-
         problems = training_problems(world_named(data.world))
     elif data.source in DATASETS:
-        from hpt.data.store import load_set
-
         problems = load_set(data.source, data.folder)
     else:
         problems = problems_from(data.source)
@@ -48,13 +46,13 @@ def _of_levels(problems: list[Problem], counts: Sequence[int]) -> list[Problem]:
 
 
 def problems_from(source: str | Path) -> list[Problem]:
-    """Return the problems of a file or folder of the user's own, in the package's form or a public set's.
+    """Return the problems of a user's file or folder, in the package's form or a public set's.
 
     Raises:
         ConfigError: nothing readable there, columns of no known shape, or a malformed row; names file and row.
     """
     path = Path(source)
-    if path.suffix == ".jsonl" and _in_own_form(path):
+    if path.suffix == ".jsonl" and _in_package_form(path):
         problems = load_problems(path)  # checks every field of every line
     else:
         problems = problems_of(local_rows(path), ANY_SHAPE, str(path), prefix=path.stem)[0]
@@ -62,7 +60,7 @@ def problems_from(source: str | Path) -> list[Problem]:
     return problems
 
 
-def _in_own_form(path: Path) -> bool:
+def _in_package_form(path: Path) -> bool:
     """Whether the first line has the package's columns; a file that cannot be looked at is left to their reader."""
     try:
         with open(path, encoding="utf-8-sig") as file:
@@ -90,11 +88,9 @@ def evaluation_at(config: RunConfig, name: str) -> str:
     """
     if config.data.evaluation != "public":
         return name
-    from hpt.data.world.graded import MINI_WORLD
-
     of_set, at, samples = name.partition("@")
     titles = {constants.name: constants.stands_for for constants in MINI_WORLD.evaluation}
-    by_title = {DATASETS[own].title: own for own in BENCHMARKS}
+    by_title = {DATASETS[benchmark].title: benchmark for benchmark in BENCHMARKS}
     return by_title.get(titles.get(of_set, ""), of_set) + at + (_PASS_AT_K.get(samples, samples) if at else "")
 
 
@@ -102,8 +98,6 @@ def evaluation_names(config: RunConfig) -> tuple[str, ...]:
     """Return the names of a run's evaluation sets, in the order of the tables; nothing is loaded."""
     if config.data.evaluation == "public":
         return BENCHMARKS
-    from hpt.data.world.graded import world_named
-
     return tuple(constants.name for constants in world_named(config.data.world).evaluation)
 
 
@@ -111,72 +105,58 @@ def evaluation_set(config: RunConfig, name: str) -> EvaluationSet:
     """Return an evaluation set of a run; ``validation`` is the one on which settings are chosen, and no table reports.
 
     Raises:
-        ConfigError: no such set, or it is not downloaded.
+        ConfigError: no such set; when its problems are asked for, that it is not downloaded.
     """
-    if config.data.evaluation == "public":
-        if name not in DATASETS or DATASETS[name].use != "evaluation":
-            names = ", ".join(own.name for own in DATASETS.values() if own.use == "evaluation")
-            raise ConfigError("evaluation", name, f"one of {names}", "correct the name")
-        return _public(name, config.data.folder)
-    from hpt.data.world.graded import validation_problems, world_named
-    from hpt.data.world.sets import evaluation_sets
-
-    world = world_named(config.data.world)
-    sets = evaluation_sets(world)
-    if name == "validation":
-        return EvaluationSet(name, "", tuple(validation_problems(world)), world.curve_samples, "in")
+    data = config.data
+    if data.evaluation == "public":
+        sets = {key: _public_set(key, data.folder) for key, dataset in DATASETS.items() if dataset.use == "evaluation"}
+    else:
+        world = world_named(data.world)
+        sets = evaluation_sets(world)
+        about = ("validation", "", world.curve_samples, "in", 0)
+        sets["validation"] = EvaluationSet(*about, lambda: tuple(validation_problems(world)))
     if name not in sets:
-        raise ConfigError("evaluation", name, "one of " + ", ".join((*sets, "validation")), "correct the name")
+        raise ConfigError("evaluation", name, "one of " + ", ".join(sets), "correct the name")
     return sets[name]
 
 
-def _public(name: str, folder: str) -> EvaluationSet:
-    from hpt.data.store import load_set
-
-    dataset = dataset_named(name)
-    problems = tuple(load_set(name, folder))
-    return EvaluationSet(name, dataset.title, problems, dataset.samples_per_problem, dataset.distribution)
+def _public_set(name: str, folder: str) -> EvaluationSet:
+    dataset = DATASETS[name]
+    choices = 4 if dataset.answer_kind == "choice" else 0
+    about = (name, dataset.title, dataset.samples_per_problem, dataset.distribution, choices)
+    return EvaluationSet(*about, lambda: tuple(load_set(name, folder)))
 
 
 def curve_sets(config: RunConfig) -> dict[str, list[Problem]]:
     """Return the problems of the validation curves: a fixed part of every set that is drawn while training."""
     if config.data.evaluation == "public":
-        sets = {name: _public(name, config.data.folder).problems for name in CURVES}
+        sets = {name: evaluation_set(config, name).problems for name in CURVES}
     else:
-        from hpt.data.world.graded import world_named
-        from hpt.data.world.sets import curve_problems
-
         sets = curve_problems(world_named(config.data.world))
     return {name: list(problems)[: config.validation.problems_per_set] for name, problems in sets.items()}
 
 
-def public_sets_of(config: RunConfig) -> tuple[str, ...]:
-    """Return the public sets a run needs on this machine before it can start."""
-    training = (config.data.source,) if config.data.source in DATASETS else ()
-    evaluation = (*BENCHMARKS, *CURVES) if config.data.evaluation == "public" else ()
-    return tuple(dict.fromkeys((*training, *evaluation)))
-
-
 def lacking_sets(config: RunConfig) -> list[str]:
-    """Return the public sets of a run that are not on this machine; a glance, nothing is read."""
-    names = public_sets_of(config)
+    """Return the public sets a run needs that are not on this machine; a glance, nothing is read."""
+    training = [config.data.source] if config.data.source in DATASETS else []
+    evaluation = [*BENCHMARKS, *CURVES] if config.data.evaluation == "public" else []
+    return _lacking(config, [*training, *evaluation])
+
+
+def _lacking(config: RunConfig, names: Iterable[str]) -> list[str]:
     held = {name: subset.of if (subset := DATASETS[name].subset) else name for name in names}
-    return [name for name in names if not (Path(config.data.folder) / held[name]).exists()]
+    return [name for name, where in held.items() if not (Path(config.data.folder) / where).exists()]
 
 
 def fetch_sets(config: RunConfig) -> None:
     """Download the public sets a run lacks."""
-    from hpt.data.store import download
-
     for name in lacking_sets(config):
         download(name, config.data.folder)
 
 
 def fetch_evaluations(config: RunConfig, names: Sequence[str]) -> None:
     """Download the public sets that are lacking among the names of evaluations."""
-    from hpt.data.store import download
-
-    for name in dict.fromkeys(name.partition("@")[0] for name in names):
-        public = config.data.evaluation == "public" and name in DATASETS
-        if public and not (Path(config.data.folder) / name).exists():
+    if config.data.evaluation == "public":
+        asked = (name.partition("@")[0] for name in names)
+        for name in _lacking(config, (name for name in asked if name in DATASETS)):
             download(name, config.data.folder)

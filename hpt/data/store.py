@@ -1,15 +1,12 @@
 """Downloaded sets: fetched once, kept with a manifest of what was fetched, checked every time they are read.
 
-    data/<name>/rows.parquet    the rows as they came (and levels joined to them, where they were)
+    data/<name>/rows.parquet    the rows as they came
     data/<name>/manifest.json   source, revision, rows, SHA-256 of the file and of the problems in it
 
 The rows are kept, not the problems: nothing that came is lost, and a better reader needs no second download.
-
-The released MATH-500 file has MATH's paths as ids and no levels, so `join_levels` adds them by id (Table 4).
 """
 
 import datetime
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,57 +14,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from hpt.data.files import Fetched, Row, hub_rows, local_rows, problems_of
+from hpt.data.files import Fetched, hub_rows, local_rows, problems_of
 from hpt.data.problems import Problem, check_answerable, problems_hash
 from hpt.data.public import DATASETS, Dataset, Subset, dataset_named
 from hpt.data.world.chains import seeded
 from hpt.support.errors import ConfigError, RecordFault
 from hpt.support.files import MANIFEST, read_json, sha256_file, write_atomic, write_json
-
-_IDS = ("unique_id", "id")
-
-
-def join_levels(rows: Sequence[Row], source: str | Path) -> list[Row]:
-    """Return the rows with a level each, taken from ``source`` by id.
-
-    Args:
-        rows: with a column ``id`` or ``unique_id`` such as ``test/precalculus/807.json``.
-        source: rows with the same ids and a column ``level``, or the folder of MATH as published (Hendrycks et al.
-            2021), in which the id is the path of a file.
-
-    Raises:
-        ConfigError: a row without id, or an id without level.
-    """
-    column = next((name for name in _IDS if rows and name in rows[0]), None)
-    if column is None:
-        raise ConfigError("levels", str(source), "rows with an id or unique_id to join by", "leave --levels out")
-    ids = [str(row[column]) for row in rows]
-    path = Path(source)
-    found = _from_files(path, ids) if path.is_dir() and any((path / name).is_file() for name in ids) else _of_rows(path)
-    for identity in ids:
-        if identity not in found:
-            remedy = "name the set these problems were taken from"
-            raise ConfigError(f"levels of {source}", identity, "an id that has a level there", remedy)
-    return [{**row, "level": found[identity]} for row, identity in zip(rows, ids, strict=True)]
-
-
-def _from_files(folder: Path, ids: Sequence[str]) -> dict[str, object]:
-    levels = {}
-    for identity in ids:
-        file = (folder / identity).resolve()
-        if file.is_relative_to(folder.resolve()) and file.is_file():  # an id is data, and must not lead elsewhere
-            levels[identity] = json.loads(file.read_text(encoding="utf-8")).get("level")
-    return levels
-
-
-def _of_rows(path: Path) -> dict[str, object]:
-    rows = local_rows(path)
-    column = next((name for name in _IDS if name in rows[0]), "") if rows else ""
-    if not column or "level" not in rows[0]:
-        names = ", ".join(rows[0]) if rows else "no rows"
-        raise ConfigError("levels", names, "columns id (or unique_id) and level", "name another file")
-    return {str(row[column]): row["level"] for row in rows}
-
 
 ROWS = "rows.parquet"
 
@@ -81,42 +33,36 @@ class Status:
     detail: str
 
 
-def download(
-    name: str, folder: str | Path, source: str | Path | None = None, levels: str | Path | None = None
-) -> list[Problem]:
+def download(name: str, folder: str | Path, source: str | Path | None = None) -> list[Problem]:
     """Fetch a set, check it and keep it below ``folder``; what is there already is replaced only by a good one.
 
     Args:
         name: of the set; a drawn subset fetches what it is drawn from.
         folder: of all sets.
         source: a local file or folder; None = the hub.
-        levels: a file of ids and levels, or MATH's own folder, for a source whose rows have ids and no levels.
 
     Raises:
         ConfigError: no such set, no access, wrong or truncated content.
     """
     dataset = dataset_named(name)
     if dataset.subset is not None:
-        download(dataset.subset.of, folder, source, levels)
+        download(dataset.subset.of, folder, source)
         return load_set(name, folder)
     fetched = Fetched(local_rows(source), f"file:{Path(source).name}") if source is not None else hub_rows(dataset)
-    rows = join_levels(fetched.rows, levels) if levels is not None else fetched.rows
-    problems, shape = _checked(dataset, rows, fetched.source)
+    problems, shape = _checked(dataset, fetched.rows, fetched.source)
     place = Path(folder) / name
-    write_atomic(place / ROWS, lambda temporary: _write_rows(temporary, rows))
-    write_json(
-        place / MANIFEST,
-        {
-            "dataset": name,
-            "source": fetched.source,
-            "revision": fetched.revision,
-            "rows": len(rows),
-            "shape": shape,
-            "sha256": sha256_file(place / ROWS),
-            "content_sha256": content_hash(problems),
-            "downloaded": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        },
-    )
+    write_atomic(place / ROWS, lambda temporary: _write_rows(temporary, fetched.rows))
+    manifest = {
+        "dataset": name,
+        "source": fetched.source,
+        "revision": fetched.revision,
+        "rows": len(fetched.rows),
+        "shape": shape,
+        "sha256": sha256_file(place / ROWS),
+        "content_sha256": content_hash(problems),
+        "downloaded": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    write_json(place / MANIFEST, manifest)
     return load_set(name, folder)
 
 
@@ -166,7 +112,7 @@ def _load(name: str, place: str, _changed_ns: int, _size: int) -> tuple[Problem,
 
 
 def content_hash(problems: Sequence[Problem]) -> str:
-    """Return the SHA-256 of a set's problems; levels are left out, since they may be joined later."""
+    """Return the SHA-256 of a set's problems; levels are left out, since not every source has them."""
     return problems_hash([replace(problem, level=None) for problem in problems])
 
 
@@ -187,7 +133,7 @@ def _checked(dataset: Dataset, rows: Sequence[dict[str, Any]], source: str) -> t
     if dataset.levels and set(counts) != {None} and counts != Counter(dataset.levels):
         given = ", ".join(f"{level}: {count}" for level, count in sorted(counts.items(), key=str))
         allowed = ", ".join(f"{level}: {count}" for level, count in dataset.levels.items())
-        raise ConfigError(f"{where}: problems per level", given, allowed, "join the levels of the same set")
+        raise ConfigError(f"{where}: problems per level", given, allowed, "fetch it again")
     missing = [problem.id for problem in problems if problem.demonstration is None]
     if dataset.use == "training" and missing:
         remedy = "fetch it again, or name another set"
@@ -199,11 +145,11 @@ def _draw(problems: Sequence[Problem], subset: Subset) -> list[Problem]:
     """Return the drawn part, in the order of the whole set."""
     chosen: set[str] = set()
     for level in subset.levels:
-        own = [problem.id for problem in problems if problem.level == level]
-        if len(own) < subset.per_level:
+        ids = sorted(problem.id for problem in problems if problem.level == level)
+        if len(ids) < subset.per_level:
             allowed = f"at least {subset.per_level} problems of level {level}"
-            raise ConfigError(f"data set {subset.of}", f"{len(own)} problems", allowed, "fetch the whole set")
-        chosen.update(seeded("subset", subset.seed, level).sample(sorted(own), subset.per_level))
+            raise ConfigError(f"data set {subset.of}", f"{len(ids)} problems", allowed, "fetch the whole set")
+        chosen.update(seeded("subset", subset.seed, level).sample(ids, subset.per_level))
     return [problem for problem in problems if problem.id in chosen]
 
 

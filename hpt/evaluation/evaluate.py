@@ -1,12 +1,11 @@
-"""The validation curves drawn while a policy trains (Figure 5).
-
-One policy on one set of problems: every sampled answer with its verdict; all scores are computed afterwards.
+"""Sampling one policy on sets of problems: every answer with its verdict; all scores are computed afterwards.
 
 avg@k, pass@k, exclusive solves and their intervals (`hpt.evaluation.scores`, `hpt.evaluation.intervals`) come from the
-same table of answers, so no two numbers of a report can rest on different generations.
+same table of answers, so no two numbers of a report can come from different generations.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,10 +35,21 @@ class EvaluationSettings(Settings):
     seed: int = Field(default=0, ge=0)
     template: str = Field(default="plain", description="how a question becomes a prompt")
 
-    def key(self, problems: Sequence[Problem]) -> str:
-        """Return the name of everything that can move the answers besides the weights."""
+    def key(self, problems: Sequence[Problem] | str) -> str:
+        """Return the name of everything that can move the answers besides the weights.
+
+        Args:
+            problems: those asked, or their hash (`hpt.data.problems.problems_hash`).
+        """
+        hashed = problems if isinstance(problems, str) else _hash_of(tuple(problems))
         law = self.model_dump(exclude={"template"} if self.template == "plain" else None)  # newer than the first keys
-        return digest({"evaluation": law, "problems": problems_hash(problems)})
+        return digest({"evaluation": law, "problems": hashed})
+
+
+@lru_cache(maxsize=64)
+def _hash_of(problems: tuple[Problem, ...]) -> str:
+    """Return the hash of a set's problems; many runs are evaluated on the same few sets."""
+    return problems_hash(problems)
 
 
 def evaluation_law(config: RunConfig, samples: int) -> EvaluationSettings:
@@ -70,7 +80,7 @@ def sample_answers(
     """Sample and grade answers to every problem of some sets, in one call of the sampler.
 
     Several small sets cost less together than one after the other: each call ends with a tail in which the sampler
-    works on the few longest answers alone. What is drawn does not depend on it, since every request has its own seed.
+    works on the few longest answers alone. What is drawn does not depend on it, since every request has a seed.
 
     Args:
         sampler: holds the policy's weights.

@@ -54,14 +54,12 @@ class SeedDifference:
         differences: one per seed, in the order given.
         mean: their mean.
         interval: Student's t; unknown for one seed.
-        p_value: two-sided, of no difference; NaN for one seed.
         smallest_detectable: true difference that this many seeds of this spread would have shown with the chosen power.
     """
 
     differences: tuple[float, ...]
     mean: float
     interval: Interval
-    p_value: float
     smallest_detectable: float
 
     def decide(self, threshold: float = 0.0) -> Decision:
@@ -101,7 +99,7 @@ def wilson_interval(correct: int, problems: int, level: float = 0.95) -> Interva
 
 
 def bca_interval(
-    values: ArrayLike, level: float = 0.95, *, generator: np.random.Generator | int, resamples: int = 9_999
+    values: ArrayLike, level: float = 0.95, *, generator: np.random.Generator | int, resamples: int = RESAMPLES
 ) -> Interval:
     """Return the BCa bootstrap interval of a mean over problems (Efron 1987), for avg@k and pass@k.
 
@@ -158,11 +156,11 @@ def problem_interval(shares: NDArray[np.float64], one_answer: bool) -> Interval:
     """
     if one_answer:
         return wilson_interval(round(float(shares.sum())), len(shares))
-    return bca_interval(shares, generator=0, resamples=RESAMPLES)
+    return bca_interval(shares, generator=0)
 
 
 def average_interval(shares: Sequence[NDArray[np.float64]], level: float = 0.95) -> Interval:
-    """Return the interval of the unweighted mean of several sets' scores; each set is resampled on its own.
+    """Return the interval of the unweighted mean of several sets' scores; each set is resampled alone.
 
     Pooling the problems instead would weigh a set by its size, which the paper's average does not.
 
@@ -177,16 +175,16 @@ def average_interval(shares: Sequence[NDArray[np.float64]], level: float = 0.95)
         True
     """
     kind = "BCa over problems of each set, fixed weights"
-    if all(np.ptp(own) == 0 for own in shares):
+    if all(np.ptp(one) == 0 for one in shares):
         return Interval(math.nan, math.nan, level, "unknown: no spread over problems")
 
     def average(*sets: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-        return np.mean([own.mean(axis=axis) for own in sets], axis=0)
+        return np.mean([one.mean(axis=axis) for one in sets], axis=0)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scipy warns of the constant sets among them, which are no harm here
         # a set of one problem (scale tiny) has no spread; scipy wants two values to see that
-        samples = tuple(np.repeat(own, 2) if len(own) == 1 else own for own in shares)
+        samples = tuple(np.repeat(one, 2) if len(one) == 1 else one for one in shares)
         result = stats.bootstrap(
             samples, average, n_resamples=RESAMPLES, confidence_level=level, method="BCa",
             rng=np.random.default_rng(0), batch=1_000,
@@ -229,28 +227,25 @@ def seed_mean(values: ArrayLike, level: float = 0.95, power: float = 0.8) -> See
         raise ValueError(f"values must be [seeds], finite and not empty, got {values!r}")
     seeds, mean = len(differences), float(differences.mean())
     if seeds == 1:
-        unknown = Interval(math.nan, math.nan, level, "unknown: one seed")
-        return SeedDifference((mean,), mean, unknown, math.nan, math.nan)
-    kind = f"Student's t over {seeds} seeds"
+        return SeedDifference((mean,), mean, Interval(math.nan, math.nan, level, "unknown: one seed"), math.nan)
     error = float(differences.std(ddof=1)) / math.sqrt(seeds)
     if error <= 1e-12 * max(1.0, abs(mean)):  # rounding is not a spread, nor a difference
         mean = 0.0 if abs(mean) <= 1e-12 else mean
-        p_value, kind = (0.0 if mean else 1.0), f"a point: all {seeds} seeds equal"
-        low, high, smallest = mean, mean, 0.0
+        half, smallest, kind = 0.0, 0.0, f"a point: all {seeds} seeds equal"
     else:
-        half = float(stats.t.ppf((1 + level) / 2, seeds - 1)) * error
-        low, high, smallest = mean - half, mean + half, _detectable_errors(seeds, level, power) * error
-        p_value = float(2 * stats.t.sf(abs(mean) / error, seeds - 1))
-    return SeedDifference(tuple(map(float, differences)), mean, Interval(low, high, level, kind), p_value, smallest)
+        half, smallest = (factor * error for factor in _in_errors(seeds, level, power))
+        kind = f"Student's t over {seeds} seeds"
+    interval = Interval(mean - half, mean + half, level, kind)
+    return SeedDifference(tuple(map(float, differences)), mean, interval, smallest)
 
 
-def _detectable_errors(seeds: int, level: float, power: float) -> float:
-    """Return the true difference, in standard errors, whose sign a two-sided t test finds with the given power."""
+def _in_errors(seeds: int, level: float, power: float) -> tuple[float, float]:
+    """Return, in standard errors, half the interval of a t test, and the difference it finds with the given power."""
     freedom = seeds - 1
-    critical = stats.t.ppf((1 + level) / 2, freedom)
+    critical = float(stats.t.ppf((1 + level) / 2, freedom))
 
     def shortfall(true_errors: float) -> float:
         # The far tail, a significant difference of the wrong sign, is no finding; scipy also returns NaN there.
         return float(stats.nct.sf(critical, freedom, true_errors)) - power
 
-    return optimize.brentq(shortfall, 0.0, 4.0 * critical)  # type: ignore[return-value]  # a float unless full_output
+    return critical, optimize.brentq(shortfall, 0.0, 4.0 * critical)  # type: ignore[return-value]  # no full_output

@@ -1,19 +1,11 @@
-"""Accuracy of every training question in every epoch (Section 4.2): grids, rows that stay at zero, differences.
-
-Everything is computed from the recorded rollouts (`hpt.training.metrics.rollout_rows`): a question's accuracy in an
-epoch is the share of its rollouts that were correct, whatever the gate made of them afterwards.
-
-Scores of one policy on a benchmark, all computed from its sampled answers: avg@k, pass@k, exclusive solves.
+"""Scores of one policy from its sampled answers: avg@k, pass@k, exclusive solves, accuracy of questions over training.
 
 Functions that score return one share (0 to 1) per problem; a benchmark's score is their mean, and
 `hpt.evaluation.intervals` takes the same values for an interval over problems. Averages of tables are taken as the
-paper took its own (Tables 2 to 6): from the printed cells, rounded half up.
-
-Answer frames have one row per sampled answer (`hpt.evaluation.evaluate.sample_answers`): benchmark, problem_id, level,
-sample, verdict, answer, response_tokens, finish_reason, mean_logprob.
+paper took its (Tables 2 to 6): from the printed cells, rounded half up.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from decimal import ROUND_HALF_UP, Decimal
 from math import ceil
 
@@ -27,19 +19,6 @@ from hpt.rewards.workers import Verdict
 from hpt.support.errors import RecordFault
 
 Shares = NDArray[np.float64]
-
-
-def avg_at_k(correct: ArrayLike) -> Shares:
-    """Return each problem's share of correct answers; its mean is avg@k (Section 3.1; avg@1 is plain accuracy).
-
-    Args:
-        correct: [problems, k] booleans.
-
-    Example:
-        >>> avg_at_k([[1, 0, 0, 1], [1, 1, 1, 1]])
-        array([0.5, 1. ])
-    """
-    return _matrix(correct).mean(axis=1)
 
 
 def pass_at_k(correct_counts: ArrayLike, samples: ArrayLike, k: int) -> Shares:
@@ -123,53 +102,33 @@ def chance_pass_at_k(answers: ArrayLike, k: int) -> Shares:
 def exclusive_solves(a: ArrayLike, b: ArrayLike, levels: ArrayLike) -> pd.DataFrame:
     """Count problems that only one of two policies solves, by level, as in Table 4 (a: HPT, b: the baseline).
 
-    Args:
-        a: [problems] booleans, one answer per problem.
-        b: [problems] booleans, same problems in the same order.
-        levels: [problems] level of each.
-
-    Returns:
-        One row per level and a last one "Overall": level, problems, a_only (+X), b_only (-Y), their percentages of the
-        row's problems (0.1, half up), mcnemar_p (two-sided exact test that the two counts are equally likely).
-
-    Example:
-        >>> frame = exclusive_solves([1, 1, 0], [0, 1, 0], [1, 1, 2])
-        >>> frame[["level", "problems", "a_only", "b_only", "a_only_percent"]].values.tolist()
-        [[1, 2, 1, 0, 50.0], [2, 1, 0, 0, 0.0], ['Overall', 3, 1, 0, 33.3]]
-    """
-    solved_a, solved_b = (np.asarray(values).astype(bool) for values in (a, b))
-    frame = expected_exclusive_solves(solved_a, solved_b, levels)
-    return frame.astype({"a_only": int, "b_only": int}).rename(columns={"sign_p": "mcnemar_p"})
-
-
-def expected_exclusive_solves(a: ArrayLike, b: ArrayLike, levels: ArrayLike) -> pd.DataFrame:
-    """Return the exclusive solves (Table 4) to be expected of one answer each, from the shares over several answers.
-
-    A problem that policy a solves with chance p and b with chance q is solved by a alone with p (1 - q): the mean over
-    all pairs of an answer of a and one of b. With one answer each these are the counts of `exclusive_solves`.
+    With several answers per problem the counts are expectations of one answer each: a problem that a solves with chance
+    p and b with chance q is solved by a alone with p (1 - q), the mean over all pairs of an answer of a and one of b.
 
     Args:
-        a: [problems] shares of correct answers, 0 to 1.
+        a: [problems] shares of correct answers; 0 or 1 where there is one answer.
         b: [problems] shares, same problems in the same order; its answers are independent of a's.
         levels: [problems] level of each.
 
     Returns:
-        As `exclusive_solves`, but counts are expectations (problems), and in place of mcnemar_p stands sign_p: the
-        two-sided exact sign test that a problem is as likely to be solved more often by a as by b, ties left out. With
-        one answer each it is McNemar's.
+        One row per level and a last one "Overall": level, problems, a_only (+X), b_only (-Y), their percentages of the
+        row's problems (0.1, half up), p_value: the two-sided exact sign test that a problem is as likely to be solved
+        more often by a as by b, ties left out. With one answer each it is McNemar's.
 
     Raises:
         ValueError: shapes differ.
 
     Example:
-        >>> expected_exclusive_solves([0.5, 1.0], [0.5, 0.0], [1, 1])[["a_only", "b_only"]].values.tolist()
-        [[1.25, 0.25], [1.25, 0.25]]
+        >>> frame = exclusive_solves([1, 1, 0], [0, 1, 0], [1, 1, 2])
+        >>> frame[["level", "problems", "a_only", "b_only", "a_only_percent"]].values.tolist()
+        [[1, 2, 1.0, 0.0, 50.0], [2, 1, 0.0, 0.0, 0.0], ['Overall', 3, 1.0, 0.0, 33.3]]
+        >>> exclusive_solves([0.5, 1.0], [0.5, 0.0], [1, 1])["a_only"].tolist()
+        [1.25, 1.25]
     """
     first, second, level = np.asarray(a, np.float64), np.asarray(b, np.float64), np.asarray(levels)
     if not first.shape == second.shape == level.shape or first.ndim != 1:
         raise ValueError(f"a, b and levels must be [problems] alike, got {first.shape, second.shape, level.shape}")
-    everything = np.ones(len(level), dtype=bool)
-    groups = [(own.item(), level == own) for own in np.unique(level)] + [("Overall", everything)]
+    groups = [(one.item(), level == one) for one in np.unique(level)] + [("Overall", np.ones(len(level), dtype=bool))]
     return pd.DataFrame([_exclusive_row(name, first[rows], second[rows]) for name, rows in groups])
 
 
@@ -183,7 +142,7 @@ def _exclusive_row(level: object, a: Shares, b: Shares) -> dict[str, object]:
         "b_only": b_only,
         "a_only_percent": round_half_up(100 * a_only / problems),
         "b_only_percent": round_half_up(100 * b_only / problems),
-        "sign_p": float(binomtest(a_better, a_better + b_better).pvalue) if a_better + b_better else 1.0,
+        "p_value": float(binomtest(a_better, a_better + b_better).pvalue) if a_better + b_better else 1.0,
     }
 
 
@@ -219,7 +178,7 @@ def counts_per_problem(answers: pd.DataFrame) -> pd.DataFrame:
     """Reduce sampled answers to counts: what a report needs and what travels with it.
 
     Args:
-        answers: one row per sampled answer, see the module's first lines.
+        answers: one row per sampled answer (`hpt.evaluation.evaluate.sample_answers`).
 
     Returns:
         One row per problem in order of appearance: benchmark, problem_id, level, correct, samples, no_answer,
@@ -244,37 +203,6 @@ def counts_per_problem(answers: pd.DataFrame) -> pd.DataFrame:
     ).reset_index()
 
 
-def benchmark_scores(counts: pd.DataFrame, distributions: Mapping[str, str]) -> pd.DataFrame:
-    """Return each benchmark's avg@k in percent.
-
-    Args:
-        counts: as from `counts_per_problem`.
-        distributions: benchmark -> "in" or "out" (of the training distribution).
-
-    Returns:
-        One row per benchmark in order of appearance: benchmark, distribution, score (percent, unrounded), problems.
-
-    Raises:
-        KeyError: a benchmark has no distribution.
-
-    Example:
-        >>> counts = pd.DataFrame({"benchmark": ["a", "a"], "problem_id": ["p", "q"], "correct": [1, 4], "samples": 4})
-        >>> benchmark_scores(counts, {"a": "in"}).values.tolist()
-        [['a', 'in', 62.5, 2]]
-    """
-    grouped = counts.assign(score=100 * counts["correct"] / counts["samples"]).groupby("benchmark", sort=False)
-    scores = grouped.agg(score=("score", "mean"), problems=("score", "size")).reset_index()
-    scores.insert(1, "distribution", [distributions[name] for name in scores["benchmark"]])
-    return scores
-
-
-def _matrix(correct: ArrayLike) -> Shares:
-    matrix = np.asarray(correct, dtype=np.float64)
-    if matrix.ndim != 2 or not matrix.size:
-        raise ValueError(f"correct must be [problems, k] and not empty, got shape {matrix.shape}")
-    return matrix
-
-
 def _counts(correct_counts: ArrayLike, samples: ArrayLike) -> tuple[Shares, Shares]:
     counts = np.asarray(correct_counts, dtype=np.float64)
     if counts.ndim != 1 or not counts.size:
@@ -285,6 +213,7 @@ def _counts(correct_counts: ArrayLike, samples: ArrayLike) -> tuple[Shares, Shar
     return counts, total
 
 
+#: Parts of training that Figure 4 is counted in.
 QUARTERS = 4
 
 
@@ -355,9 +284,9 @@ def quarter_shares(difference: pd.DataFrame) -> pd.DataFrame:
     if epochs < QUARTERS:
         raise RecordFault(f"{epochs} epochs have no quarters; train for {QUARTERS} or more")
     rows = []
-    for level, own in difference.groupby(level="level"):
+    for level, rows_of_level in difference.groupby(level="level"):
         for number in range(1, QUARTERS + 1):
-            cells = own.to_numpy()[:, part_of_training(epochs, (number - 1) / QUARTERS, number / QUARTERS)]
+            cells = rows_of_level.to_numpy()[:, part_of_training(epochs, (number - 1) / QUARTERS, number / QUARTERS)]
             signs = np.sign(cells[np.isfinite(cells)])
             shares = {name: float((signs == sign).mean()) if len(signs) else np.nan
                       for name, sign in (("red", 1), ("white", 0), ("blue", -1))}  # fmt: skip

@@ -16,7 +16,7 @@ The page is a function of that folder: with ``only``, what an earlier call made 
 import datetime
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ def build_report(
         only: names of artefacts; none = all of the paper, or with ``from_records`` all that the records allow.
         from_records: read ``reports/<scale>/records`` instead of the runs; the page says so.
         so_far: make what the finished runs allow, and list what is missing.
-        own: methods of the user's own (``module:METHOD``), further lines of the artefacts that take some.
+        own: custom methods (``module:METHOD``), further lines of the artefacts that take some.
 
     Raises:
         ConfigError: an unknown scale or artefact, or no records to read.
@@ -107,18 +107,15 @@ def execute(task: "NotebookTask", folder: Path, parameters: dict[str, Any]) -> d
 
         @default("kernel_spec_manager")
         def _kernel_spec_manager_default(self) -> KernelSpecManager:
-            return KernelSpecManager(kernel_dirs=[])  # without folders, python3 is ipykernel's own: `sys.executable`
+            return KernelSpecManager(kernel_dirs=[])  # without folders, python3 is ipykernel's: `sys.executable`
 
-    name = task.notebook
-    executed = folder / ".executed" / f"{name}.ipynb"
+    name, commit = task.notebook, source_commit()
+    executed, status_file = folder / ".executed" / f"{name}.ipynb", folder / "notebooks" / f"{name}.json"
     write_text(executed.parent / ".gitignore", "*\n")
-    status_file = folder / "notebooks" / f"{name}.json"
-    commit, dirty = source_commit()
     before = read_json(status_file) if status_file.exists() else {}
     started, when = time.monotonic(), datetime.datetime.now(datetime.UTC)
     source = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
     source.cells = [cell for cell in source.cells if _is_asked_for(cell, task.artefacts)]
-    run = {"notebook": name, "scale": parameters["scale"], "commit": commit or "unknown", "dirty": dirty}
     try:
         with writing(executed):
             papermill.execute_notebook(
@@ -134,8 +131,16 @@ def execute(task: "NotebookTask", folder: Path, parameters: dict[str, Any]) -> d
             why = "its kernel died, perhaps for want of memory"
         else:
             why = f"its kernel did not start: {error}"
-        status = run | {"state": "failed", "error": why}
-        status |= {"seeds": parameters["seeds"], "artefacts": [], "verdicts": [], "runs": []}
+        status: dict[str, Any] = {
+            "notebook": name,
+            "state": "failed",
+            "error": why,
+            "artefacts": [],
+            "verdicts": [],
+            "runs": [],
+        }
+        status |= {"scale": parameters["scale"], "seeds": parameters["seeds"]}
+        status |= {"commit": commit[0] or "unknown", "dirty": commit[1]}
     status["when"], status["wall_s"] = when.isoformat(timespec="minutes"), round(time.monotonic() - started, 1)
     write_json(status_file, status)
     page = notebook_page(nbformat.read(executed, as_version=4), status)
@@ -236,9 +241,8 @@ def notebook_tasks(
     out of the report too.
 
     Args:
-        scale: key of `hpt.config.scales.SCALES`.
+        scale, seeds: of the runs.
         only: names of artefacts; none = all of the paper, and with records those of the appendix too.
-        seeds: run seeds wanted.
         store: where the runs are.
         folder: ``reports/<scale>``.
         so_far: make what the finished runs allow.
@@ -262,17 +266,15 @@ def notebook_tasks(
             raise HptError(f"{len(missing)} runs are missing for this report: {texts}; {remedy}")
         found = {name: Available(name, tuple(seeds), ()) for name in names}
     incomplete = [row for row in found.values() if row.missing]
-    if (
-        records
-        and incomplete
-        and (only or not any(row.seeds for row in found.values() if ARTEFACTS[row.artefact].arms))
-    ):
+    nothing = not any(row.seeds for row in found.values() if ARTEFACTS[row.artefact].arms)
+    if records and incomplete and (only or nothing):
         first = incomplete[0]
         message = f"the records lack {len(first.missing)} runs for {first.artefact}: {few(first.missing, 4)}"
         remedy = "compute and export them with `hpt runs export`"
         raise HptError(f"{message}; {remedy}{', or leave --only out to make what the records allow' if only else ''}")
     tasks = []
-    for notebook, its in _by_notebook(found).items():
+    for notebook in dict.fromkeys(ARTEFACTS[name].notebook for name in found):
+        its = [name for name in found if ARTEFACTS[name].notebook == notebook]
         # one execution has one list of seeds: that of its artefacts with the most
         most = max((found[name].seeds for name in its), key=len)
         if most:
@@ -300,8 +302,8 @@ def with_earlier(status: dict[str, Any], before: Mapping[str, Any], folder: Path
         folder: ``reports/<scale>``; an artefact whose files are gone is not kept.
     """
     again = {made["name"] for made in status["artefacts"]}
-    kept = [made for made in before.get("artefacts", ())
-            if made["name"] not in again and (folder / "tables" / f"{made['name']}.csv").is_file()]  # fmt: skip
+    others = (made for made in before.get("artefacts", ()) if made["name"] not in again)
+    kept = [made for made in others if (folder / "tables" / f"{made['name']}.csv").is_file()]
     if not kept:
         return status
     judged = {row["claim"] for row in status["verdicts"]}
@@ -313,13 +315,6 @@ def with_earlier(status: dict[str, Any], before: Mapping[str, Any], folder: Path
         "runs": [*status["runs"], *(row for row in before["runs"] if row["run"] not in there)],
         "seeds": sorted({*status["seeds"], *before["seeds"]}),
     }
-
-
-def _by_notebook(names: Iterable[str]) -> dict[str, list[str]]:
-    notebooks: dict[str, list[str]] = {}
-    for name in names:
-        notebooks.setdefault(ARTEFACTS[name].notebook, []).append(name)
-    return notebooks
 
 
 def _take_off(folder: Path, tasks: Sequence[NotebookTask], artefacts: Sequence[str]) -> None:

@@ -2,7 +2,7 @@
 
 A notebook begins with ``study = reports.begin("its_name")``, asks for the runs of each table or figure with
 ``study.runs``, lays it out in visible cells from a frame of `hpt.reports.frames`, and hands the result to
-``study.table`` or ``study.figure``. Training happens in processes of its own, so a kernel needs neither PyTorch nor
+``study.table`` or ``study.figure``. Training happens in other processes, so a kernel needs neither PyTorch nor
 vLLM; nothing here catches an exception around a run.
 """
 
@@ -13,7 +13,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -42,8 +42,8 @@ KINDS = {str: "text", int: "a whole number", float: "a number", bool: "True or F
 COMMON: dict[str, type] = {
     "scale": str, "seeds": list, "settings": dict, "runs_dir": str, "from_records": str, "output_dir": str,
 }  # fmt: skip
-#: How a notebook's own parameters cell begins, and how papermill begins the cell it injects after it.
-OWN_CELL, INJECTED_CELL = "# Parameters:", "# Parameters\n"
+#: How a notebook's parameters cell begins, and how papermill begins the cell it injects after it.
+PARAMETERS_CELL, INJECTED_CELL = "# Parameters:", "# Parameters\n"
 #: Counts of a run's damaged checkpoints and files; named where there were any.
 DAMAGE = ("damaged_checkpoints", "damaged_files")
 
@@ -74,7 +74,7 @@ class Study:
         from_records: folder of record folders to read instead of computing, or None.
         output_dir: where tables and figures are written, or None.
         bases: of the arms, none = all.
-        extra_methods: methods of the user's own, further lines of the artefacts that take some.
+        extra_methods: custom methods, further lines of the artefacts that take some.
         made: what it has shown so far, by name, as the report takes it.
         frames: the tidy frames behind them, by the name of their CSV.
     """
@@ -104,20 +104,21 @@ class Study:
         planned = self.planned()
         if not planned:
             return Shown(Markup("<p>No run is needed.</p>"), "No run is needed.")
-        expected = make_plan(self.scale, planned, self.runs_dir) if self.from_records is None else None
-        rows = []
-        for index, run in enumerate(planned):
-            time_left = f"about {duration(expected.costs[index].device_s)}" if expected and not run.done else ""
-            todo = run.reason or "nothing: done" if expected else "read"
-            rows.append((run.method, run.policy, run.seed, run.config.schedule.steps, len(run.evaluations), todo,
-                         time_left))  # fmt: skip
-        note = "Nothing is left to compute."
+        todo, times = ["read"] * len(planned), [""] * len(planned)
         if self.from_records is not None:
             note = f"Nothing is computed: records are read from {shown_path(self.from_records)}."
-        elif expected is not None and (left := sum(not run.done for run in planned)):
-            note = f"{left} of {len(rows)} runs are left to compute: {assumptions(expected)}."
-        heads = ("method", "base", "seed", "steps", "evaluation sets", "to do", "time")
+        else:
+            expected = make_plan(self.scale, planned, self.runs_dir)
+            todo = [run.reason or "nothing: done" for run in planned]
+            times = ["" if run.done else f"about {duration(cost.device_s)}"
+                     for run, cost in zip(planned, expected.costs, strict=True)]  # fmt: skip
+            left = sum(not run.done for run in planned)
+            note = f"{left} of {len(planned)} runs are left to compute: {assumptions(expected)}."
+            note = note if left else "Nothing is left to compute."
+        rows = [(run.method, run.policy, run.seed, run.config.schedule.steps, len(run.evaluations), what, time_left)
+                for run, what, time_left in zip(planned, todo, times, strict=True)]  # fmt: skip
         note += kept_note(self.settings, self.artefacts, self.scale)
+        heads = ("method", "base", "seed", "steps", "evaluation sets", "to do", "time")
         return Shown(plain_table(heads, rows) + Markup("<p>{}</p>").format(note), note)
 
     def runs(self, *artefacts: str) -> list[RunRecords]:
@@ -152,7 +153,7 @@ class Study:
         .provenance.json.
 
         Args:
-            name: of the artefact, or one of your own, which the report shows last.
+            name: of the artefact, or a new one, which the report shows last.
             table: laid out with pandas; a Styler's colours are kept in HTML.
             data: the tidy frame behind it.
             caption: what is shown, of how many seeds, what the intervals are, units.
@@ -193,7 +194,7 @@ class Study:
             more: further tidy frames, each written as ``tables/<name>_<its name>.csv``.
         """
         title, metadata = self._title(name), {"Description": caption, "Source": source_line(runs)}
-        frames = {f"{name}_{own}": frame for own, frame in (more or {}).items()}
+        frames = {f"{name}_{part}": frame for part, frame in (more or {}).items()}
         self._keep(name, data, {"kind": "figure", "caption": caption, "more": list(frames)})
         self.frames |= frames
         with TemporaryDirectory() as folder:
@@ -236,7 +237,7 @@ class Study:
             "dirty": dirty,
             "wall_s": round(time.monotonic() - self.started, 1),
             "artefacts": list(self.made.values()),
-            "verdicts": [verdict.as_dict() for verdict in self.verdicts()],
+            "verdicts": [asdict(verdict) for verdict in self.verdicts()],
             "runs": source_rows(self._loaded.values()),
         }
         if self.output_dir is not None:
@@ -251,10 +252,9 @@ class Study:
         return Shown(plain_table(heads, rows) + Markup("<p>{}</p>").format(note), note)
 
     def _asked(self, artefacts: Sequence[str]) -> dict[str, Any]:
-        takes = any(ARTEFACTS[name].extra_policy for name in artefacts)
-        own = self.extra_methods if takes else ()
+        custom = self.extra_methods if any(ARTEFACTS[name].extra_policy for name in artefacts) else ()
         return {"scale": self.scale, "artefacts": list(artefacts), "seeds": self.seeds, "root": self.runs_dir,
-                "settings": self.settings, "bases": self.bases, "own": own}  # fmt: skip
+                "settings": self.settings, "bases": self.bases, "own": custom}  # fmt: skip
 
     def _title(self, name: str) -> str:
         return ARTEFACTS[name].title if name in ARTEFACTS else name
@@ -266,8 +266,8 @@ class Study:
     def _write(self, name: str, frames: Mapping[str, pd.DataFrame], runs: Sequence[RunRecords]) -> None:
         assert self.output_dir is not None
         folder = self.output_dir / "tables"
-        for own, frame in frames.items():
-            write_text(folder / f"{own}.csv", csv_text(frame))
+        for part, frame in frames.items():
+            write_text(folder / f"{part}.csv", csv_text(frame))
         sources = {"artefact": name, "title": self._title(name), "commits": commits(runs), "runs": source_rows(runs)}
         write_json(folder / f"{name}.provenance.json", sources)
 
@@ -275,14 +275,14 @@ class Study:
 def begin(name: str, artefacts: Sequence[str] = (), given: Mapping[str, Any] | None = None) -> Study:
     """Check a notebook's parameters and return what it does with them; nothing is computed.
 
-    The parameters are those of the notebook's parameters cell, over which papermill lays its own: an unknown name, or
-    a value of another type than the cell's, is refused. Figures are drawn in the style of the package from here on.
+    The parameters are those of the notebook's parameters cell, over which papermill lays what it is given: an unknown
+    name, or a value of another type than the cell's, is refused. Figures are drawn in the package's style from here on.
 
     Args:
         name: of the notebook.
         artefacts: tables and figures it makes; none = those that the catalogue says.
         given: the parameters, where no notebook runs: any of `COMMON`, ``bases`` (of the artefacts' arms; none = all)
-            and ``extra_methods`` (``module:METHOD`` of the user's own).
+            and ``extra_methods`` (``module:METHOD`` of custom ones).
 
     Raises:
         ConfigError: a parameter or a value that cannot be used.
@@ -304,9 +304,9 @@ def begin(name: str, artefacts: Sequence[str] = (), given: Mapping[str, Any] | N
     if from_records is not None and not record_folders(from_records):
         remedy = "name a folder written by `hpt runs export`"
         raise ConfigError("from_records", str(from_records), "a folder of records, or empty to compute", remedy)
-    names = tuple(artefacts) or tuple(own.name for own in ARTEFACTS.values() if own.notebook == name)
+    names = tuple(artefacts) or tuple(key for key, artefact in ARTEFACTS.items() if artefact.notebook == name)
     bases = tuple(values.get("bases") or ())
-    known = dict.fromkeys(base for own in names for base in ARTEFACTS[own].policies)
+    known = dict.fromkeys(base for key in names for base in ARTEFACTS[key].policies)
     for base in bases:
         if base not in known:
             raise ConfigError("bases", base, "some of " + ", ".join(known), "correct the name")
@@ -346,7 +346,7 @@ def parameters(needed: Iterable[str] = ()) -> dict[str, Any]:
 
 
 def read_parameters(namespace: Mapping[str, Any], needed: Iterable[str] = COMMON) -> dict[str, Any]:
-    """Return a notebook's parameters, checked against its own parameters cell.
+    """Return a notebook's parameters, checked against its parameters cell.
 
     papermill only warns of a name that the notebook does not know, and the run would then be another than was asked
     for. A list or dict may be given as JSON text, which is how ``papermill -p seeds "[0]"`` passes it.
@@ -366,10 +366,12 @@ def read_parameters(namespace: Mapping[str, Any], needed: Iterable[str] = COMMON
         [0, 1]
     """
     cells = list(namespace.get("In", []))
-    # the last time the notebook's own cell ran: a name refused earlier stays in the history after its correction
-    start = max((number for number, cell in enumerate(cells) if cell.startswith(OWN_CELL)), default=None)
+    # the last time that cell ran: a name refused earlier stays in the history after its correction
+    start = max((number for number, cell in enumerate(cells) if cell.startswith(PARAMETERS_CELL)), default=None)
     if start is None:
-        raise ConfigError("parameters", None, f"a cell that begins with {OWN_CELL!r}", "run the parameters cell first")
+        raise ConfigError(
+            "parameters", None, f"a cell that begins with {PARAMETERS_CELL!r}", "run the parameters cell first"
+        )
     defaults = _assigned(cells[start])
     injected = [name for cell in cells[start + 1 :] if cell.startswith(INJECTED_CELL) for name in _assigned(cell)]
     for name in injected:
@@ -386,11 +388,10 @@ def _assigned(cell: str) -> dict[str, Any]:
     """Return the names a cell assigns, with their values where those are literals."""
     found: dict[str, Any] = {}
     for statement in ast.parse(cell).body:
-        targets = statement.targets if isinstance(statement, ast.Assign) else []
-        if isinstance(statement, ast.AnnAssign):
-            targets = [statement.target]
-        for target in (own for own in targets if isinstance(own, ast.Name)):
-            found[target.id] = ast.literal_eval(statement.value)  # type: ignore[union-attr]
+        if isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
+            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            value = ast.literal_eval(statement.value)
+            found |= {target.id: value for target in targets if isinstance(target, ast.Name)}
     return found
 
 
@@ -434,23 +435,21 @@ def source_rows(records: Iterable[RunRecords]) -> list[dict[str, Any]]:
     """
     rows = [
         {
-            "run": own.name,
-            "fingerprint": own.fingerprint,
-            "method": own.method,
-            "policy": own.policy,
-            "seed": own.seed,
-            "scale": own.config.scale,
-            "recipe": own.config.recipe,
+            "run": run.name,
+            "fingerprint": run.fingerprint,
+            "method": run.method,
+            "policy": run.policy,
+            "seed": run.seed,
+            "scale": run.config.scale,
+            "recipe": run.config.recipe,
             # of what it starts from where that is a base: all runs of a seed should have the same
-            "base_weights": own.config.policy.base_weights,
-            "commit": str(own.provenance.get("commit") or "unknown"),
-            "dirty": bool(own.provenance.get("dirty")),
-            "numerics_version": own.provenance.get("numerics_version"),
-            "finished": own.provenance.get("finished"),
-            "wall_s": own.provenance.get("wall_s"),
-            **{name: count for name in DAMAGE if (count := own.provenance.get(name))},
+            "base_weights": run.config.policy.base_weights,
+            "commit": str(run.provenance.get("commit") or "unknown"),
+            "dirty": bool(run.provenance.get("dirty")),
+            **{name: run.provenance.get(name) for name in ("numerics_version", "finished", "wall_s")},
+            **{name: count for name in DAMAGE if (count := run.provenance.get(name))},
         }
-        for own in records
+        for run in records
     ]
     return sorted(rows, key=lambda row: row["run"])
 
@@ -467,7 +466,7 @@ def short_commit(commit: str) -> str:
 
 def commits(records: Iterable[RunRecords]) -> str:
     """Return the commits the runs were made at."""
-    return ", ".join(sorted({short_commit(own.commit) for own in records})) or "none"
+    return ", ".join(sorted({short_commit(run.commit) for run in records})) or "none"
 
 
 def source_line(records: Sequence[RunRecords]) -> str:
@@ -502,7 +501,7 @@ def html_table(table: pd.DataFrame | Styler, name: str) -> Markup:
 
 
 def markdown_table(frame: pd.DataFrame) -> str:
-    """Return a laid out table as Markdown; labels that repeat are left out, as pandas does.
+    """Return a laid out table as Markdown, every row with all its labels.
 
     Example:
         >>> print(markdown_table(pd.DataFrame({"set": ["1.0"]}, index=pd.Index(["HPT|"], name="method"))))
@@ -510,18 +509,15 @@ def markdown_table(frame: pd.DataFrame) -> str:
         | --- | ---: |
         | HPT\\| | 1.0 |
     """
-    names = ["" if own is None else str(own) for own in frame.index.names]
-    heads = ["<br>".join(markdown_text(str(part)) for part in (own if isinstance(own, tuple) else (own,)) if part != "")
-             for own in frame.columns]  # fmt: skip
-    lines = [[*map(markdown_text, names), *heads], ["---"] * len(names) + ["---:"] * len(heads)]
-    before: tuple[Any, ...] = ()
+    parts = [name if isinstance(name, tuple) else (name,) for name in frame.columns]
+    heads = [[str(part) for part in name if part != ""] for name in parts]
+    labels = [["" if name is None else str(name)] for name in frame.index.names]
+    lines = [["<br>".join(map(markdown_text, head)) for head in (*labels, *heads)]]
+    lines.append(["---"] * len(labels) + ["---:"] * len(heads))
     for key, cells in zip(frame.index, frame.itertuples(index=False), strict=True):
-        labels = key if isinstance(key, tuple) else (key,)
-        same = next((i for i, pair in enumerate(zip(labels, before, strict=False)) if pair[0] != pair[1]), len(before))
-        shown = ["" if i < same else str(own) for i, own in enumerate(labels)]
-        lines.append([markdown_text(text) for text in (*shown, *("" if pd.isna(own) else str(own) for own in cells))])
-        before = labels
-    return "\n".join(f"| {' | '.join(own)} |" for own in lines)
+        texts = [*(key if isinstance(key, tuple) else (key,)), *("" if pd.isna(cell) else cell for cell in cells)]
+        lines.append([markdown_text(str(text)) for text in texts])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def tex_table(frame: pd.DataFrame) -> str:
@@ -547,14 +543,13 @@ def plain_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> Marku
         >>> plain_table(["run"], [["<script>"]]).count("&lt;script&gt;")
         1
     """
-    head = Markup("").join(Markup("<th scope='col'>{}</th>").format(own) for own in heads)
-    body = Markup("\n").join(
-        Markup("<tr>{}</tr>").format(Markup("").join(Markup("<td>{}</td>").format(cell) for cell in row))
-        for row in rows
+    head, *body = (
+        Markup("<tr>{}</tr>").format(Markup("").join(Markup(f"<{cell}>{{}}</{cell[:2]}>").format(text) for text in row))
+        for cell, row in [("th scope='col'", heads), *(("td", row) for row in rows)]
     )
     return Markup(
-        "<div class='wide'><table class='sortable'><thead><tr>{}</tr></thead>\n<tbody>{}</tbody></table></div>"
-    ).format(head, body)
+        "<div class='wide'><table class='sortable'><thead>{}</thead>\n<tbody>{}</tbody></table></div>"
+    ).format(head, Markup("\n").join(body))
 
 
 def verdict_badge(verdict: str) -> Markup:
@@ -575,13 +570,13 @@ def verdict_table(rows: Sequence[Verdict]) -> Markup:
     shown = [
         (
             Markup("<b>{}:</b> “{}” (Section {})<br><small>{}</small>").format(
-                own.subject, own.sentence, own.section, own.reading
+                row.subject, row.sentence, row.section, row.reading
             ),
-            own.paper,
-            own.ours,
-            own.interval,
-            Markup("{}<br><small>{}</small>").format(verdict_badge(own.verdict), own.explanation),
+            row.paper,
+            row.ours,
+            row.interval,
+            Markup("{}<br><small>{}</small>").format(verdict_badge(row.verdict), row.explanation),
         )
-        for own in rows
+        for row in rows
     ]
     return plain_table(("claim", "paper", "ours", "95 %, over seeds unless it says otherwise", "verdict"), shown)

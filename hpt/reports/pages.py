@@ -1,7 +1,7 @@
 """The report's pages: ``index.html`` and ``README.md`` rendered from what the executed notebooks left, and theirs."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def _report(folder: Path, scale: str) -> dict[str, Any]:
     order = list(dict.fromkeys(artefact.notebook for artefact in ARTEFACTS.values()))
     files = {path.stem: path for path in (folder / "notebooks").glob("*.json")}
     statuses = [read_json(files[name]) for name in order if name in files]
-    made = {own["name"]: _shown(folder, own, status) for status in statuses for own in status["artefacts"]}
+    made = {one["name"]: _shown(folder, one, status) for status in statuses for one in status["artefacts"]}
     judged = {row["claim"]: row | {"notebook": status["notebook"]} for status in statuses for row in status["verdicts"]}
     verdicts = [judged[claim.id] for claim in claims() if claim.id in judged]
     runs = {row["run"]: row for status in statuses for row in status["runs"]}
@@ -62,25 +62,28 @@ def _report(folder: Path, scale: str) -> dict[str, Any]:
         "chance_text": chance_text(judged.values()),
         "missing": [_missing_row(row) for row in missing_artefacts(folder)],
         "tally": Counter(row["verdict"] for row in judged.values()).most_common(),
-        "notebooks": [_status_row(status) for status in statuses],
-        "runs": [_run_row(folder, runs[name]) for name in sorted(runs)],
+        "notebooks": statuses,
+        "runs": [runs[name] for name in sorted(runs)],
+        "with_config": {name for name in runs if (folder / "records" / name / "config.json").exists()},
     }
 
 
-def _shown(folder: Path, own: dict[str, Any], status: dict[str, Any]) -> dict[str, Any]:
-    name, endings = own["name"], ("csv", "md", "tex") if own["kind"] == "table" else ("csv",)
-    links = [{"text": ending, "href": f"tables/{name}.{ending}"} for ending in (*endings, "provenance.json")]
-    links += [{"text": f"{more}.csv", "href": f"tables/{more}.csv"} for more in own.get("more", ())]
+def _shown(folder: Path, made: dict[str, Any], status: dict[str, Any]) -> dict[str, Any]:
+    """Return a table or figure as the page shows it: what a notebook left of it, with links to its files."""
+    name, is_table = made["name"], made["kind"] == "table"
+    files = [] if is_table else [f"figures/{name}.svg", f"figures/{name}.png"]
+    files += [f"tables/{name}.{ending}" for ending in ("csv", *(("md", "tex") if is_table else ()), "provenance.json")]
+    links = [{"text": file.partition(f"/{name}.")[2], "href": file} for file in files]
+    links += [{"text": f"{more}.csv", "href": f"tables/{more}.csv"} for more in made.get("more", ())]
     provenance = folder / "tables" / f"{name}.provenance.json"
     runs = [row["run"] for row in read_json(provenance)["runs"]] if provenance.exists() else []
-    shown = own | {"notebook": status["notebook"], "runs": runs}
-    if own["kind"] == "table":
-        shown["html"] = Markup(own["html"])  # escaped when it was made (`hpt.reports.notebooks.html_table`)
+    shown = made | {"notebook": status["notebook"], "runs": runs, "links": links}
+    if is_table:
+        shown["html"] = Markup(made["html"])  # escaped when it was made (`hpt.reports.notebooks.html_table`)
         shown["markdown"] = Markup((folder / "tables" / f"{name}.md").read_text(encoding="utf-8"))
     else:
-        links = [{"text": ending, "href": f"figures/{name}.{ending}"} for ending in ("svg", "png")] + links
         shown["source"] = f"figures/{name}.svg"  # not inside the page: twenty figures would make it megabytes
-    return shown | {"links": links}
+    return shown
 
 
 def _missing_row(row: dict[str, Any]) -> dict[str, Any]:
@@ -89,43 +92,8 @@ def _missing_row(row: dict[str, Any]) -> dict[str, Any]:
     state = f"made of seed{'' if len(row['seeds']) == 1 else 's'} {seeds} alone" if seeds else "not made"
     if waiting and not seeds:
         state += f", and {waiting} claim{'' if waiting == 1 else 's'} not judged"
-    return {
-        "name": row["artefact"],
-        "title": ARTEFACTS[row["artefact"]].title,
-        "state": state,
-        "runs": row["missing"],
-        "few": few(row["missing"], 6),
-    }
-
-
-def _status_row(status: dict[str, Any]) -> dict[str, Any]:
-    counts = Counter(row["verdict"] for row in status["verdicts"])
-    return {
-        "name": status["notebook"],
-        "state": status["state"],
-        "when": _minutes(status.get("when")),
-        "wall_s": status["wall_s"],
-        "took": duration(status["wall_s"]),
-        "commit": commit_of(status),
-        "seeds": ", ".join(map(str, status["seeds"])),
-        "verdicts": ", ".join(f"{count} {verdict}" for verdict, count in counts.items()),
-    }
-
-
-def _run_row(folder: Path, row: dict[str, Any]) -> dict[str, Any]:
-    seconds, config = row["wall_s"], f"records/{row['run']}/config.json"
-    return row | {
-        "config": config if (folder / config).exists() else "",
-        "commit": commit_of(row),
-        "took": "" if seconds is None else duration(seconds),
-        "wall_s": seconds or 0,
-        "finished": _minutes(row["finished"]),
-    }
-
-
-def _minutes(moment: str | None) -> str:
-    """Return an ISO moment to the minute, without its offset (all are UTC)."""
-    return (moment or "")[:16].replace("T", " ")
+    runs = row["missing"]
+    return {"title": ARTEFACTS[row["artefact"]].title, "state": state, "runs": runs, "few": few(runs, 6)}
 
 
 def notebook_page(notebook: Any, status: dict[str, Any]) -> str:
@@ -133,21 +101,15 @@ def notebook_page(notebook: Any, status: dict[str, Any]) -> str:
     from nbconvert import HTMLExporter
 
     body, _ = HTMLExporter(template_name="basic").from_notebook_node(notebook)
-    return page_environment().get_template("notebook.html.jinja").render(
-        name=status["notebook"],
-        scale=status["scale"],
-        when=_minutes(status["when"]),
-        commit=commit_of(status),
-        error=status.get("error"),
-        body=Markup(body),  # nbconvert escapes what cells printed; what they display is HTML of `hpt.reports`
-    )  # fmt: skip
+    # nbconvert escapes what cells printed; what they display is HTML of `hpt.reports`
+    return page_environment().get_template("notebook.html.jinja").render(status=status, body=Markup(body))
 
 
 def style_sheet() -> str:
     """Return the one style sheet of every page the package writes."""
     from pygments.formatters import HtmlFormatter
 
-    light, dark = (HtmlFormatter(style=own).get_style_defs(".highlight") for own in ("friendly", "github-dark"))
+    light, dark = (HtmlFormatter(style=name).get_style_defs(".highlight") for name in ("friendly", "github-dark"))
     text = page_environment().get_template("style.css.jinja").render()
     return f"{text}{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n"
 
@@ -164,7 +126,15 @@ def page_environment() -> Any:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(badge=verdict_badge, md=markdown_text)
+    filters: dict[str, Callable[[Any], str]] = {
+        "badge": verdict_badge,
+        "md": markdown_text,
+        "commit": commit_of,
+        "duration": lambda seconds: "" if seconds is None else duration(seconds),
+        "minutes": lambda moment: (moment or "")[:16].replace("T", " "),  # an ISO moment; all are UTC
+        "tally": lambda rows: ", ".join(f"{n} {name}" for name, n in Counter(row["verdict"] for row in rows).items()),
+    }
+    environment.filters.update(filters)
     return environment
 
 
@@ -188,7 +158,7 @@ def missing_artefacts(folder: Path) -> list[dict[str, Any]]:
 
 
 def notes(scale: str, seeds: Sequence[int], statuses: list[dict[str, Any]], runs: list[dict[str, Any]]) -> list[str]:
-    """Return the sentences.
+    """Return what a reader must know before reading the page, as sentences.
 
     Args:
         scale: key of `hpt.config.scales.SCALES`.
@@ -214,12 +184,15 @@ def notes(scale: str, seeds: Sequence[int], statuses: list[dict[str, Any]], runs
     changed = {f"{key} = {value}" for status in statuses for key, value in status.get("settings", {}).items()}
     if changed:
         found.append("Changed settings: " + ", ".join(sorted(changed)) + ".")
-    found += _about_commits(runs)
+    made_at = sorted({commit_of(row) for row in runs})
+    if len(made_at) > 1:
+        changed_files = " (+: with changed files)" if any("+" in commit for commit in made_at) else ""
+        found.append(f"The runs were made at {len(made_at)} commits: {', '.join(made_at)}{changed_files}.")
     for name in DAMAGE:
         met = [f"{row[name]} of {row['run']}" for row in runs if row.get(name)]
         if met:
-            what = name.replace("_", " ")
-            found.append(f"{what.capitalize()}, set aside and made again from the last good state: {', '.join(met)}.")
+            what = name.replace("_", " ").capitalize()
+            found.append(f"{what}, set aside and made again from the last good state: {', '.join(met)}.")
     older = sorted({str(row["numerics_version"]) for row in runs} - {str(NUMERICS_VERSION)})
     if older:
         found.append(f"Some runs are of numerics version {', '.join(older)}; the package is at {NUMERICS_VERSION}.")
@@ -233,15 +206,7 @@ def _about_bases(runs: Sequence[dict[str, Any]]) -> list[str]:
         "the same recipe would change."
     ]
     for policy in sorted({row["policy"] for row in runs}):
-        own = trainings((row.get("base_weights"), row["seed"]) for row in runs if row["policy"] == policy)
-        if len(own) > 1:
-            found.append(f"Not so the {policy} base, whose weights were {' and '.join(own)}.")
+        begun = trainings((row.get("base_weights"), row["seed"]) for row in runs if row["policy"] == policy)
+        if len(begun) > 1:
+            found.append(f"Not so the {policy} base, whose weights were {' and '.join(begun)}.")
     return found
-
-
-def _about_commits(runs: Sequence[dict[str, Any]]) -> list[str]:
-    made_at = sorted({commit_of(row) for row in runs})
-    if len(made_at) < 2:
-        return []
-    changed = " (+: with changed files)" if any("+" in commit for commit in made_at) else ""
-    return [f"The runs were made at {len(made_at)} commits: {', '.join(made_at)}{changed}."]

@@ -1,8 +1,8 @@
 """One look for all figures: ``hpt.mplstyle``, a colour and a marker per method, and files whose bytes repeat.
 
 Colours are those of Okabe and Ito (2008), told apart by readers with any common colour blindness; the marker and the
-label at a line's end carry the same information in print. Figures have a white background of their own, so they read
-on dark pages.
+label at a line's end carry the same information in print. Figures have a white background, so they read on dark
+pages.
 """
 
 import base64
@@ -42,7 +42,7 @@ PALETTE = {
     "hpt_cispo": ("#7a5195", "v"),
     "least_error_gate": ("#2f6b4f", "P"),
 }
-#: Looks of methods of a user's own; which one is a matter of the name's hash, so it is the same in every figure.
+#: Looks of custom methods; which one is a matter of the name's hash, so it is the same in every figure.
 _CUSTOM = (("#7f3b08", "*"), ("#004529", "d"), ("#2d004b", "P"), ("#111111", "X"))
 
 

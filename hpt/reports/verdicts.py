@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -12,8 +12,7 @@ from hpt.evaluation.scores import round_half_up
 from hpt.paper.claim_tests.laboratory import OVER_QUESTIONS
 from hpt.paper.claims import ClaimRecords, ClaimResult, RunFrames, judge
 from hpt.paper.paper import Claim, claims, paper_columns, paper_data, paper_value
-from hpt.reports.frames import BASE, PAPER_METHOD, benchmark_frame, evaluation_counts, of_method, sets_of
-from hpt.runs.catalogue import arm_label
+from hpt.reports.frames import BASE, PAPER_METHOD, label, of_method
 from hpt.runs.records import RunRecords
 
 #: Subject of a claim that is decided on tables made without a run of the report.
@@ -34,12 +33,12 @@ _OTHER_TOPIC = "Theory: one estimator"
 
 @dataclass(frozen=True)
 class Verdict:
-    """One claim with what became of it, every field text.
+    """One claim with its verdict, every field text.
 
     Attributes:
         claim: id.
         artefact: table or figure it is about.
-        subject: methods compared, or the one looked at; `WITHOUT_RUNS` where no run is.
+        subject: methods compared; `WITHOUT_RUNS` where no run is.
         section: of the paper.
         sentence: the paper's.
         reading: what was tested, thresholds included.
@@ -61,10 +60,6 @@ class Verdict:
     interval: str
     verdict: str
     explanation: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields by name, for JSON."""
-        return asdict(self)
 
 
 def verdicts(
@@ -91,19 +86,35 @@ def claim_records(
 ) -> ClaimRecords:
     """Return what a claim's test reads: the runs of its arms, by seed. A base has one run, which all seeds share."""
     runs = {name: of_method(records, *_place(name, claim.policy)) for name in claim.methods}
-    used = [own for group in runs.values() for own in group]
-    sets = sets_of(used) if used and "scores" in claim.records else {}
-    trained = sorted({own.seed for own in used if own.method != BASE})
+    used = [run for group in runs.values() for run in group]
+    trained = sorted({run.seed for run in used if run.method != BASE})
     seeds: dict[int, dict[str, RunFrames]] = {}
     for name, group in runs.items():
-        for own in group:
-            counts = _counts(own, claim) if "counts" in claim.records else pd.DataFrame()
-            of_run = RunFrames(own.metrics, own.rollouts, benchmark_frame(own, sets), counts, own.validation)
-            for seed in trained if own.method == BASE else [own.seed]:
+        for run in group:
+            of_run = RunFrames(run.metrics, run.rollouts, _scores(run, claim), _counts(run, claim), run.validation)
+            for seed in trained if run.method == BASE else [run.seed]:
                 seeds.setdefault(seed, {})[name] = of_run
-    ceiling = max((own.config.rollout.max_response_tokens for own in used), default=None)
+    ceiling = max((run.config.rollout.max_response_tokens for run in used), default=None)
     labels = {name: label_in_claim(name, claim.policy) for name in claim.methods}
     return ClaimRecords(scale, seeds, ceiling, frames or {}, labels)
+
+
+def _scores(run: RunRecords, claim: Claim) -> pd.DataFrame:
+    """Return a run's score on each set, in percent, where the claim's test reads scores."""
+    there = set(run.evaluations["benchmark"]) if "scores" in claim.records else set()
+    rows = [(name, one.distribution, one.stands_for, 100 * float(run.shares(name).mean()))
+            for name, one in (run.sets if there else {}).items() if name in there]  # fmt: skip
+    return pd.DataFrame(rows, columns=["benchmark", "distribution", "stands_for", "score"])
+
+
+def _counts(run: RunRecords, claim: Claim) -> pd.DataFrame:
+    """Return a run's counts on the evaluations that the claim's test reads."""
+    if "counts" not in claim.records:
+        return pd.DataFrame()
+    there = set(run.evaluations["benchmark"])
+    wanted = claim.parameters.get("evaluations") or [claim.parameters["evaluation"]]
+    parts = [run.counts(name) for name in wanted if name in there]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
 def paper_evidence(claim: Claim) -> str:
@@ -124,21 +135,21 @@ def paper_evidence(claim: Claim) -> str:
     printed = {label_in_claim(name, claim.policy): value for name, value in values.items() if value is not None}
     if len(printed) < 2:
         return "curves without printed values" if claim.artefact.startswith("figure") else "no number printed"
-    own, *others = printed.values()
+    first, *others = printed.values()
     shown = ", ".join(f"{name} {value:.1f}" for name, value in printed.items())
     if "other_baseline" in claim.parameters and len(printed) == 4:  # a gain against a gain
-        return f"{own - others[0] - (others[1] - others[2]):+.1f} points ({shown})"
-    return f"{own - max(others):+.1f} points ({shown})"
+        return f"{first - others[0] - (others[1] - others[2]):+.1f} points ({shown})"
+    return f"{first - max(others):+.1f} points ({shown})"
 
 
 def _sets_led(claim: Claim) -> str:
     """Return on how many of the paper's sets the method's printed value is above those of all others."""
     led = known = 0
     for column in (name for name in paper_columns(claim.artefact) if name not in paper_data()["averages"]):
-        own, *others = (_printed_value(claim, name, column) for name in claim.methods)
-        if own is not None and (printed := [value for value in others if value is not None]):
+        first, *others = (_printed_value(claim, name, column) for name in claim.methods)
+        if first is not None and (printed := [value for value in others if value is not None]):
             known += 1
-            led += own > max(printed)
+            led += first > max(printed)
     return f"highest printed value on {led} of {known} sets"
 
 
@@ -147,47 +158,38 @@ def _printed_value(claim: Claim, name: str, column: str) -> float | None:
     return paper_value(claim.artefact, PAPER_METHOD.get(method, method), column, base)
 
 
-def label_in_claim(name: str, policy: str) -> str:
-    """Return what readers call an arm of a claim.
-
-    Args:
-        name: as a claim names it: ``hpt``, ``hpt_gate1``, ``hpt@strong``, ``pretrain``.
-        policy: base of the claim; an arm of another base says which.
-
-    Example:
-        >>> label_in_claim("hpt_gate2", "weak"), label_in_claim("hpt@strong", "weak"), label_in_claim(BASE, "weak")
-        ('HPT, gate 2/8', 'HPT, strong base', 'base')
-    """
-    own, base = _place(name, policy)
-    label = PAPER_METHOD.get(own) or arm_label(own)
-    return label if base == policy else f"{label}, {base} base"
-
-
-def _place(name: str, policy: str) -> tuple[str, str]:
-    own, _, base = name.partition("@")
-    return own, base or policy
-
-
-def _counts(run: RunRecords, claim: Claim) -> pd.DataFrame:
-    wanted = claim.parameters.get("evaluations") or [claim.parameters["evaluation"]]
-    there = [name for name in wanted if (run.evaluations["benchmark"] == name).any()]
-    parts = [evaluation_counts(run, name) for name in there]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-
-
 def _printed_row(table: str, row: str) -> str:
     values = {column: paper_value(table, row, column) for column in paper_columns(table)}
     return f"{row}: {', '.join(f'{column} {value:g}' for column, value in values.items() if value is not None)}"
 
 
+def label_in_claim(name: str, policy: str) -> str:
+    """Return what readers call an arm of a claim; an arm of another base than the claim's says which.
+
+    Example:
+        >>> label_in_claim("hpt_gate2", "weak"), label_in_claim("hpt@strong", "weak"), label_in_claim(BASE, "weak")
+        ('HPT, gate 2/8', 'HPT, strong base', 'base')
+    """
+    method, base = _place(name, policy)
+    return label(method) if base == policy else f"{label(method)}, {base} base"
+
+
+def _place(name: str, policy: str) -> tuple[str, str]:
+    """Return method and base of an arm as a claim names it: ``hpt`` on the claim's base, or ``hpt@strong``."""
+    method, _, base = name.partition("@")
+    return method, base or policy
+
+
 def _verdict(claim: Claim, result: ClaimResult) -> Verdict:
+    threshold = claim.parameters.get("threshold_points")  # a number where the text only speaks of it
+    above = "above the threshold" if threshold is None else f"above {threshold:g} points"
     return Verdict(
         claim=claim.id,
         artefact=claim.artefact,
         subject=_subject(claim),
         section=claim.section,
         sentence=claim.sentence,
-        reading=_named_threshold(claim),
+        reading=claim.reading.replace("above the threshold", above),
         paper=paper_evidence(claim),
         ours="" if result.effect is None else f"{_number(result.effect, result.unit)} {result.unit}".strip(),
         interval=_interval(result.interval, result.unit),
@@ -196,21 +198,15 @@ def _verdict(claim: Claim, result: ClaimResult) -> Verdict:
     )
 
 
-def _named_threshold(claim: Claim) -> str:
-    """Return what is tested, with the threshold as a number where the text only speaks of it."""
-    value = claim.parameters.get("threshold_points")
-    return claim.reading if value is None else claim.reading.replace("above the threshold", f"above {value:g} points")
-
-
 def _subject(claim: Claim) -> str:
     if not claim.methods:
         return WITHOUT_RUNS
-    own, *others = (label_in_claim(name, claim.policy) for name in claim.methods)
+    first, *others = (label_in_claim(name, claim.policy) for name in claim.methods)
     if "other_baseline" in claim.parameters:  # four arms of two gains
-        return f"What {own} gains on the {claim.policy} base, against {others[1]}"
+        return f"What {first} gains on the {claim.policy} base, against {others[1]}"
     if any(_place(name, claim.policy)[1] != claim.policy for name in claim.methods):  # two bases: neither unsaid
-        own = f"{own}, {claim.policy} base"
-    return f"{own} against {', '.join(others)}" if others else own
+        first = f"{first}, {claim.policy} base"
+    return f"{first} against {', '.join(others)}" if others else first
 
 
 def _number(value: float, unit: str) -> str:
@@ -236,8 +232,8 @@ def by_topic(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     topics: dict[str, list[dict[str, Any]]] = {topic: [] for topic in (*_TOPICS, _OTHER_TOPIC)}
     for row in rows:
         topics[topic_of.get(row["artefact"], _OTHER_TOPIC)].append(row)
-    return [{"name": topic, "verdicts": own, "tally": Counter(row["verdict"] for row in own).most_common()}
-            for topic, own in topics.items() if own]  # fmt: skip
+    return [{"name": topic, "verdicts": found, "tally": Counter(row["verdict"] for row in found).most_common()}
+            for topic, found in topics.items() if found]  # fmt: skip
 
 
 def chance_text(rows: Iterable[Mapping[str, Any]]) -> str:

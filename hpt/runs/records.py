@@ -11,6 +11,9 @@ A record folder is what a report needs of a run and no more::
         evaluations.parquet one row per problem and evaluation: counts
         manifest.json       SHA-256 of each of them
 
+Beside the folders lies ``sets.json``: of each world the hash of every evaluation set's problems, from which the keys of
+evaluations follow, so that a reader need not make the problems again.
+
 `load_records` reads a run folder and a record folder alike, so every table and figure renders from records alone.
 """
 
@@ -21,14 +24,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from hpt.config.run_config import MOVES_NO_NUMBER, RunConfig, digest, validate_recorded
 from hpt.data.problems import problems_hash
-from hpt.data.sources import training_problems_of
-from hpt.evaluation.scores import counts_per_problem
+from hpt.data.sources import evaluation_at, evaluation_names, evaluation_set, training_problems_of
+from hpt.data.world.sets import EvaluationSet
+from hpt.evaluation.evaluate import evaluation_law
+from hpt.evaluation.scores import Shares, counts_per_problem
 from hpt.methods.methods import names_used
-from hpt.runs.evaluations import evaluation_key
+from hpt.runs.evaluations import evaluation_key, sampling_config
 from hpt.runs.folder import TABLES, OfRun, RunFolder, check
 from hpt.support.errors import HptError, RecordFault
 from hpt.support.files import (
@@ -65,6 +71,10 @@ _ENTROPY_STEPS = 4096
 RECORD_FILES = ("config.json", "provenance.json", *(f"{name}.parquet" for name in TABLES), _EVALUATIONS)
 
 
+#: Hashes of the evaluation sets' problems, by world and set; beside the record folders.
+SETS = "sets.json"
+
+
 @dataclass(frozen=True, eq=False)
 class RunRecords(OfRun):
     """A finished run as reports see it.
@@ -78,6 +88,7 @@ class RunRecords(OfRun):
         evaluations: key (hash of the sampling law and the problems) and the columns of `counts_per_problem`.
         provenance: as `hpt.runs.folder.provenance` returned it when the run ended.
         arms: keys of the arms (`hpt.runs.catalogue.Arm`) this run was asked for as; empty where nobody asked.
+        problem_hashes: by evaluation set, as `SETS` has them; of one that is not there they are made again.
     """
 
     name: str
@@ -88,6 +99,41 @@ class RunRecords(OfRun):
     evaluations: pd.DataFrame
     provenance: dict[str, Any] = field(default_factory=dict)
     arms: tuple[str, ...] = ()
+    problem_hashes: Mapping[str, str] = field(default_factory=dict)
+    _counts: dict[str, pd.DataFrame] = field(default_factory=dict, init=False, repr=False)
+
+    @cached_property
+    def sets(self) -> dict[str, EvaluationSet]:
+        """The evaluation sets of the world the run lived in, by name, in the order of the tables."""
+        return {name: evaluation_set(self.config, name) for name in evaluation_names(self.config)}
+
+    def counts(self, evaluation: str) -> pd.DataFrame:
+        """Return the counts of an evaluation, one row per problem in the set's order, under the run's sampling law.
+
+        Args:
+            evaluation: a set of the mini world, or ``set@samples``; elsewhere, the set that stands in its place.
+
+        Raises:
+            RecordFault: the run was not evaluated on it, or only on other problems or with another law.
+        """
+        name = evaluation_at(self.config, evaluation)
+        if name not in self._counts:
+            on_set = self.evaluations[self.evaluations["benchmark"] == name]
+            key = _key(self.config, name, self.problem_hashes)
+            counts = on_set[on_set["key"] == key]
+            if not len(counts):
+                found = f"only as {', '.join(sorted(set(on_set['key'])))}" if len(on_set) else "not at all"
+                raise RecordFault(
+                    f"{self.name} was not evaluated on {name} under key {key} ({found}); its world or sampling has "
+                    "changed: compute it again, or render at the commit it was recorded at"
+                )
+            self._counts[name] = counts.reset_index(drop=True)
+        return self._counts[name]
+
+    def shares(self, evaluation: str) -> Shares:
+        """Return the share of correct answers to every problem of an evaluation, [problems]."""
+        counts = self.counts(evaluation)
+        return (counts["correct"] / counts["samples"]).to_numpy(np.float64)
 
     @property
     def fingerprint(self) -> str:
@@ -125,7 +171,30 @@ def load_records(path: Path) -> RunRecords:
     metrics, rollouts, validation = (_table(path, name, name in may_lack) for name in TABLES)
     evaluations = _checked(path / _EVALUATIONS, "evaluations") if exported else _evaluations(path)
     provenance = read_json(path / "provenance.json")
-    return RunRecords(path.name, config, metrics, rollouts, validation, evaluations, provenance)
+    hashes = _hashes_of_world(path.parent, config)
+    return RunRecords(path.name, config, metrics, rollouts, validation, evaluations, provenance, problem_hashes=hashes)
+
+
+def _key(config: RunConfig, name: str, hashes: Mapping[str, str]) -> str:
+    """Return the key of an evaluation under a run's sampling law, of problems with known hashes where there are any."""
+    of_set, at, samples = name.partition("@")
+    if of_set not in hashes:
+        return evaluation_key(config, name)[2]
+    drawn = int(samples) if at else evaluation_set(config, of_set).samples_per_problem
+    return evaluation_law(sampling_config(config), drawn).key(hashes[of_set])
+
+
+def _hashes_of_world(records: Path, config: RunConfig) -> dict[str, str]:
+    return _problem_hashes(records).get(config.data.world, {}) if config.data.evaluation == "graded" else {}
+
+
+def _problem_hashes(records: Path) -> dict[str, dict[str, str]]:
+    file = records / SETS
+    return read_json(file) if file.exists() else {}
+
+
+def _add_problem_hashes(records: Path, hashes: dict[str, dict[str, str]]) -> None:
+    write_json(records / SETS, _problem_hashes(records) | hashes)
 
 
 def load_runs(planned: Iterable["PlannedRun"]) -> list[RunRecords]:
@@ -170,6 +239,10 @@ def export_run(folder: RunFolder, target: Path) -> Path:
             write_parquet(scratch / f"{name}.parquet", _to_travel(getattr(records, name)))
         write_parquet(scratch / _EVALUATIONS, evaluations)
         write_manifest(scratch)
+    if records.config.data.evaluation == "graded":  # public problems are read, not made
+        sets = (*records.sets.values(), evaluation_set(records.config, "validation"))
+        hashes = {one.name: problems_hash(one.problems) for one in sets}
+        _add_problem_hashes(Path(target), {records.config.data.world: hashes})
     return final
 
 
@@ -200,6 +273,8 @@ def import_runs(source: Path, target: Path) -> list[Path]:
             for name in (*RECORD_FILES, MANIFEST):
                 shutil.copyfile(folder / name, scratch / name)
         taken.append(final)
+    if hashes := _problem_hashes(folders[0].parent):
+        _add_problem_hashes(Path(target), hashes)
     return taken
 
 
@@ -282,7 +357,8 @@ class RecordStore:
         if path is None:
             return ABSENT
         there = recorded_evaluations(path)
-        missing = [name for name in run.evaluations if (name, evaluation_key(run.config, name)[2]) not in there]
+        hashes = _hashes_of_world(self.folder, run.config)
+        missing = [name for name in run.evaluations if (name, _key(run.config, name, hashes)) not in there]
         return f"not evaluated on {', '.join(missing)}" if missing else ""
 
     def load(self, run: "PlannedRun") -> RunRecords:

@@ -27,7 +27,7 @@ from tests.fabricated import fabricate
 pytestmark = pytest.mark.timeout(900)  # a busy machine takes minutes where an idle one takes seconds
 
 EVERY = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
-#: A training loop for a reader's own code: it makes no artefact of the paper and reads no run.
+#: A training loop for a reader's code: it makes no artefact of the paper and reads no run.
 (OWN_LOOP,) = [path for path in EVERY if path.stem == "own_loop"]
 SOURCES = [path for path in EVERY if path != OWN_LOOP]
 PARTS = ("# ", "## Parameters", "## What will run, and how long", "## The result",
@@ -70,7 +70,7 @@ def test_sources_are_tidy(source: Path) -> None:
         assert cell.get("execution_count") is None
         assert set(cell.metadata) <= {"tags"}
         assert set(cell.metadata.get("tags", [])) <= {"parameters", *ARTEFACTS}
-        # a cell that writes a module of the reader's own is that module
+        # a cell that writes the reader's module is that module
         assert "def " not in cell.source or cell.cell_type == "markdown" or cell.source.startswith("%%writefile ")
         assert "except" not in cell.source or cell.cell_type == "markdown"
     headings = [line for cell in notebook.cells if cell.cell_type == "markdown" for line in cell.source.splitlines()]
@@ -223,7 +223,7 @@ def test_a_method_more_is_a_row_more(work: Path, tmp_path: Path) -> None:
 
 
 def test_own_loop_learns_and_leaves_sft_for_rl(tmp_path: Path) -> None:
-    """A new model that solves nothing learns from demonstrations first, and then from its own rollouts."""
+    """A new model that solves nothing learns from demonstrations first, and then from its rollouts."""
     shown = printed(execute(OWN_LOOP, tmp_path / "out.ipynb", steps=60))
     reward, sft = (
         re.search(rf"{name}: ([\d.]+)\D+([\d.]+)", shown) for name in ("reward", "questions that learn by SFT")

@@ -1,22 +1,38 @@
 """The eight evaluation sets of the graded world, each standing for a benchmark of the paper, and the curves."""
 
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache, cached_property, partial
 
 from hpt.data.problems import Problem
-from hpt.data.world.chains import choice_question, in_notation
+from hpt.data.world.chains import LETTERS, choice_question, in_notation
 from hpt.data.world.graded import GradedWorld, SetConstants, new_chain
 
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """Problems with the number of answers sampled for each; ``stands_for`` is the paper's benchmark in its place."""
+    """An evaluation set: what tables say of it, and its problems, which are made or read when they are asked for.
+
+    Attributes:
+        name: of the set.
+        stands_for: the paper's benchmark in its place.
+        samples_per_problem: answers sampled for each problem.
+        distribution: ``in`` or ``out`` of the training distribution.
+        choices: answers that a question offers, of which one is right; 0 where it offers none.
+        make: returns the problems.
+    """
 
     name: str
     stands_for: str
-    problems: tuple[Problem, ...]
     samples_per_problem: int
     distribution: str
+    choices: int
+    make: Callable[[], tuple[Problem, ...]] = field(repr=False)
+
+    @cached_property
+    def problems(self) -> tuple[Problem, ...]:
+        """The problems, in the set's order."""
+        return self.make()
 
 
 def evaluation_sets(world: GradedWorld) -> dict[str, EvaluationSet]:
@@ -24,31 +40,37 @@ def evaluation_sets(world: GradedWorld) -> dict[str, EvaluationSet]:
 
     Example:
         >>> from hpt.data.world.graded import MINI_WORLD
-        >>> [(own.name, len(own.problems)) for own in evaluation_sets(MINI_WORLD).values()][:2]
+        >>> [(one.name, len(one.problems)) for one in evaluation_sets(MINI_WORLD).values()][:2]
         [('contest-a', 30), ('contest-b', 30)]
     """
-    return _evaluation_sets(world.model_dump_json())
+    made = partial(_problems, world.model_dump_json())
+    sets = {}
+    for one in world.evaluation:
+        choices = len(LETTERS) if one.form == "choice" else 0
+        about = (one.name, one.stands_for, one.samples_per_problem, one.distribution, choices)
+        sets[one.name] = EvaluationSet(*about, lambda name=one.name: made()[name])
+    return sets
 
 
 @cache
-def _evaluation_sets(content: str) -> dict[str, EvaluationSet]:
-    # keyed by content: a world holds mappings and cannot be hashed itself
+def _problems(content: str) -> dict[str, tuple[Problem, ...]]:
+    # all sets together, so that no chain is in two; by content, because a world holds mappings and cannot be hashed
     world = GradedWorld.model_validate_json(content)
     seen: set[str] = set()
-    return {constants.name: _set(world, constants, seen) for constants in world.evaluation}
+    return {constants.name: _problems_of(world, constants, seen) for constants in world.evaluation}
 
 
 def curve_problems(world: GradedWorld) -> dict[str, tuple[Problem, ...]]:
     """Return at most ``curve_problems`` problems of every in-distribution set, spread evenly over it."""
     curves = {}
-    for name, own in evaluation_sets(world).items():
-        if own.distribution == "in":
-            stride = max(1, len(own.problems) // world.curve_problems)
-            curves[name] = own.problems[::stride][: world.curve_problems]
+    for name, one in evaluation_sets(world).items():
+        if one.distribution == "in":
+            stride = max(1, len(one.problems) // world.curve_problems)
+            curves[name] = one.problems[::stride][: world.curve_problems]
     return curves
 
 
-def _set(world: GradedWorld, constants: SetConstants, seen: set[str]) -> EvaluationSet:
+def _problems_of(world: GradedWorld, constants: SetConstants, seen: set[str]) -> tuple[Problem, ...]:
     share = world.multiply_share if constants.multiply_share is None else constants.multiply_share
     problems = []
     for level, count in constants.problems_per_level.items():
@@ -62,6 +84,4 @@ def _set(world: GradedWorld, constants: SetConstants, seen: set[str]) -> Evaluat
                 question = in_notation(question)
             identity = f"{world.name}-{constants.name}-{level}-{number}"
             problems.append(Problem(identity, question, answer, None, level, kind))
-    return EvaluationSet(
-        constants.name, constants.stands_for, tuple(problems), constants.samples_per_problem, constants.distribution
-    )
+    return tuple(problems)

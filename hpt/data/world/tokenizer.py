@@ -27,7 +27,7 @@ def build_tokenizer(world: GradedWorld) -> Any:
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\\boxed\{|[\s\S]"), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
-    # AutoTokenizer gives a Qwen2 or Llama folder that architecture's own way to split text, whatever the folder says:
+    # AutoTokenizer gives a Qwen2 or Llama folder that architecture's way to split text, whatever the folder says:
     # "\\boxed{" would be lost without a word. Added tokens are found first, under any way to split.
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token in (*CHARACTERS, OPEN_BOX, CLOSE_BOX)])
     return PreTrainedTokenizerFast(
