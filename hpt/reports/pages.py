@@ -1,5 +1,6 @@
 """The report's pages: ``index.html`` and ``README.md`` rendered from what the executed notebooks left, and theirs."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -34,9 +35,24 @@ def render(folder: Path, scale: str) -> Path:
     """Render ``index.html`` and ``README.md`` of a report from the files its notebooks left; return the page."""
     report = _report(folder, scale)
     write_text(folder / "style.css", style_sheet())
-    for name in ("index.html", "README.md"):
-        write_text(folder / name, page_environment().get_template(f"{name}.jinja").render(report=report))
+    index, readme = (page_environment().get_template(f"{name}.jinja") for name in ("index.html", "README.md"))
+    write_text(folder / "index.html", compact(index.render(report=report)))
+    write_text(folder / "README.md", readme.render(report=report))
     return folder / "index.html"
+
+
+def compact(page: str) -> str:
+    """Return HTML without the white space between elements, a table row a line; what is preformatted stays.
+
+    Example:
+        >>> compact("<div>\\n  <p>a</p>\\n</div>\\n<pre>x\\n<b>y</b>\\n</pre>")
+        '<div> <p>a</p> </div>\\n<pre>x\\n<b>y</b>\\n</pre>'
+    """
+    parts = re.split(r"(<(pre|script|style)\b.*?</\2>)", page, flags=re.DOTALL)
+    # of every three parts the first is outside, the second an element to keep, the third its name
+    parts[::3] = [re.sub(r">\s*\n\s*<", "> <", part).replace("> <tr", ">\n<tr") for part in parts[::3]]
+    del parts[2::3]
+    return "".join(parts)
 
 
 def _report(folder: Path, scale: str) -> dict[str, Any]:
@@ -102,7 +118,7 @@ def notebook_page(notebook: Any, status: dict[str, Any]) -> str:
 
     body, _ = HTMLExporter(template_name="basic").from_notebook_node(notebook)
     # nbconvert escapes what cells printed; what they display is HTML of `hpt.reports`
-    return page_environment().get_template("notebook.html.jinja").render(status=status, body=Markup(body))
+    return compact(page_environment().get_template("notebook.html.jinja").render(status=status, body=Markup(body)))
 
 
 def style_sheet() -> str:
