@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hpt.config.run_config import RunConfig
+from hpt.data.models import check_model_folder
 from hpt.data.sources import evaluation_at, fetch_evaluations, fetch_sets, lacking_sets, training_problems_of
 from hpt.methods.methods import METHODS, method_named
 from hpt.runs.catalogue import ARTEFACTS, arm_label, artefacts_named
@@ -21,6 +22,7 @@ from hpt.runs.job import Job, encoded_training
 from hpt.runs.resolve import initial_run, is_ready, resolve_run
 from hpt.support.errors import ConfigError
 from hpt.support.plugins import refresh
+from hpt.training.sampler import check_samplable
 
 #: Bases in the order their runs are made: the weak one first, for Figure 5.
 _BASE_ORDER = ("weak", "strong", "llama")
@@ -223,6 +225,9 @@ def run_with_base(config: RunConfig, root: Path, evaluations: Sequence[str] = ()
     """
     from hpt.runs.pool import run_jobs
 
+    if config.policy.path is not None:
+        check_model_folder(config.policy.path)
+        check_samplable(config.policy.path)
     if config.method != "pretrain":
         fetch_sets(config)
         check_training_set(config)
