@@ -109,7 +109,7 @@ class Study:
         for index, run in enumerate(planned):
             time_left = f"about {duration(expected.costs[index].device_s)}" if expected and not run.done else ""
             todo = run.reason or "nothing: done" if expected else "read"
-            rows.append((run.method, run.policy, run.seed, run.config.schedule.steps, len(run.evaluations), todo,
+            rows.append((run.line, run.policy, run.seed, run.config.schedule.steps, len(run.evaluations), todo,
                          time_left))  # fmt: skip
         note = "Nothing is left to compute."
         if self.from_records is not None:

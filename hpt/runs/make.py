@@ -43,8 +43,12 @@ class PlannedRun(OfRun):
         """The run in words: its arm, base and seed; a base, which all seeds share, by its name."""
         if self.method == "pretrain":
             return f"the {self.policy} base"
-        arm = self.arms[0].removesuffix(f"-{self.policy}") if self.arms else self.method
-        return f"{arm_label(arm)} on the {self.policy} base, seed {self.seed}"
+        return f"{self.line} on the {self.policy} base, seed {self.seed}"
+
+    @property
+    def line(self) -> str:
+        """What legends call it: its arm's label, such as "HPT, gate 1/8"."""
+        return arm_label(self.arms[0].removesuffix(f"-{self.policy}") if self.arms else self.method)
 
     @property
     def done(self) -> bool:
@@ -133,7 +137,8 @@ def _planned(config: RunConfig, names: tuple[str, ...], root: Path, others_start
     folder = RunFolder.of(config, root)
     status = folder.status
     if status["state"] == "new":
-        reason = "no run of this fingerprint"
+        others = folder.path.parent.glob(folder.path.name.rpartition("-")[0] + "-*")
+        reason = "made with other settings so far" if any(others) else "not made yet"
     elif status["state"] == "damaged":
         reason = "its status.json is damaged"
     elif status["state"] != "finished":
