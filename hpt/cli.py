@@ -322,9 +322,20 @@ def find_run(name: str, runs_dir: Path) -> RunFolder:
 
     found = [folder for folder in run_folders(runs_dir) if folder.path.name.startswith(name)]
     if len(found) != 1:
-        names = ", ".join(folder.path.name for folder in found[:5]) or "none begins so"
+        names = ", ".join(folder.path.name for folder in found[:5]) or no_runs(runs_dir) or "none begins so"
         raise ConfigError("run", name, f"the beginning of one run's name ({names})", "see `hpt runs list`")
     return found[0]
+
+
+def no_runs(runs_dir: Path) -> str:
+    """Say which folder holds no run, and which one above it, or of the package, does; empty where it holds some."""
+    from hpt.runs.folder import run_folders
+
+    if run_folders(runs_dir):
+        return ""
+    places = [place / runs_dir for place in (*Path.cwd().parents, Path(__file__).resolve().parents[1])]
+    there = next((f"; there are some in {place}: --runs-dir" for place in places if run_folders(place)), "")
+    return f"no run in {runs_dir.resolve()}{there}"
 
 
 @runs_app.command("list")
@@ -332,6 +343,9 @@ def list_runs(runs_dir: RunsDir = Path("runs")) -> None:
     """List all runs with state and step."""
     from hpt.runs.folder import run_folders
 
+    if nothing := no_runs(runs_dir):
+        print_plain(nothing)
+        return
     found = [(folder.path, folder.status) for folder in run_folders(runs_dir)]
     rows = [(path.name, path.parent.name, status["state"], status["step"]) for path, status in found]
     print_table(("run", "scale", "state", "step"), rows)
@@ -523,6 +537,8 @@ def plan(
     machine = machine_of(scale, gpus, gpu_memory, gpu_tflops, utilisation)
     runs = planned_runs(scale, only or [], parse_seeds(seeds), runs_dir, own=_spelled(extra))
     jobs = 1 if scale in ON_GPUS else jobs or len(os.sched_getaffinity(0))
+    if nothing := no_runs(runs_dir):
+        print_plain(nothing)
     print_plan(make_plan(scale, runs, runs_dir, machine, jobs), runs_dir, console)
 
 
@@ -572,6 +588,8 @@ def report(
         raise ConfigError("--so-far", "--from-records", "one of the two: records are rendered as far as they go anyway",
                           "leave one out")  # fmt: skip
     check_scale(scale)
+    if not from_records and (nothing := no_runs(runs_dir)):
+        print_plain(nothing)
     _make_report(scale, parse_seeds(seeds), runs_dir, reports_dir, only, from_records, so_far)
 
 
@@ -580,9 +598,12 @@ def _make_report(
     from_records: bool = False, so_far: bool = False, custom: Sequence[str] = (),
 ) -> bool:  # fmt: skip
     """Render, one process at a time; returns whether the same command did it while this one waited."""
-    from hpt.reports.build import build_report
+    from hpt.reports.build import FinishedRuns, build_report, checked_artefacts
+    from hpt.runs.records import RecordStore
     from hpt.support.files import remove_half_written
 
+    store = RecordStore(records_of(reports_dir, scale)) if from_records else FinishedRuns(runs_dir)
+    checked_artefacts(scale, only or [], seeds, store, so_far, custom)  # before a folder is made for it
     with locked(reports_dir / scale) as done:
         if not done:
             remove_half_written(reports_dir / scale, besides="records")

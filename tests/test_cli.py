@@ -99,8 +99,25 @@ def test_plan_says_what_would_run_and_why(tmp_path: Path) -> None:
     done = hpt("plan", "--scale", "tiny", "--seeds", "0,1", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "pretrain" in done.stdout
-    assert "no run of this" in done.stdout
+    assert "not made yet" in done.stdout
+    assert f"no run in {tmp_path / 'runs'}\n" in done.stdout
     assert not list(tmp_path.iterdir())
+
+
+def test_from_another_folder_the_runs_that_are_elsewhere_are_named(tmp_path: Path) -> None:
+    run, inner = tmp_path / "runs" / "tiny" / "hpt-weak-s0-0", tmp_path / "notebooks"
+    run.mkdir(parents=True)
+    inner.mkdir()
+    (run / "config.json").write_text("{}")
+    there = f"no run in {inner / 'runs'}; there are some in {tmp_path / 'runs'}: --runs-dir"
+    assert there in hpt("runs", "list", folder=inner).stdout
+    assert there in hpt("runs", "show", "hpt", folder=inner).stderr
+    refused = hpt("report", "--scale", "tiny", folder=inner)
+    assert refused.returncode == 1
+    assert there in refused.stdout
+    assert f"runs are missing in {inner / 'runs' / 'tiny'}" in refused.stderr
+    assert hpt("report", "--scale", "tiny", "--from-records", folder=inner).returncode == 2
+    assert not list(inner.iterdir())
 
 
 def test_seeds_and_settings_are_read_strictly() -> None:
