@@ -38,7 +38,8 @@ Scale = Annotated[str, typer.Option(
 RunsDir = Annotated[Path, typer.Option(help="Folder of run folders")]
 ReportsDir = Annotated[Path, typer.Option(help="Folder the reports are written to")]
 Seeds = Annotated[str, typer.Option(help="Seeds, comma-separated; one is quick, three give intervals: 0,1,2")]
-Only = Annotated[list[str] | None, typer.Option(help="Only these artefacts, e.g. --only table3 --only figure5")]
+Only = Annotated[list[str] | None, typer.Option(
+    help="Only these artefacts, e.g. --only table3 --only figure5; a wrong name, such as list, names them all")]
 Extra = Annotated[list[str] | None, typer.Option(
     "--extra", help="A custom method, module:METHOD, as a further line of Table 3, Figures 5 to 7")]
 Jobs = Annotated[int | None, typer.Option(min=1, help="Runs at the same time; default: one per core, on a GPU one")]
@@ -472,6 +473,22 @@ app.add_typer(runs_app, name="runs")
 app.add_typer(data_app, name="data")
 app.add_typer(models_app, name="models")
 app.command()(evaluate)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        import hpt
+
+        print_plain(hpt.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True,
+                                          help="Print the version, and stop")] = False,
+) -> None:  # fmt: skip
+    """What stands before a command."""
 
 
 @app.command()

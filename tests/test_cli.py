@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hpt import cli
+from hpt import __version__, cli
 from hpt.cli import parse_seeds, parse_settings
 from hpt.support.errors import ConfigError
 
@@ -25,17 +25,22 @@ def test_every_command_explains_itself(command: str, tmp_path: Path) -> None:
     assert "Usage" in done.stdout
 
 
+def test_the_version_is_the_packages(tmp_path: Path) -> None:
+    assert hpt("--version", folder=tmp_path).stdout == f"{__version__}\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("train", "--method", "hpx"), "method = 'hpx': allowed is one of"),
+        (("train", "--method", "hpx"), "or module:attribute; did you mean hpt?"),
+        (("train", "--scale", "tiny", "--policy", "nosuch"), "a model folder that exists: --policy FOLDER"),
         (("train", "--set", "gate.count=9"), "gate.count = 9"),
         (("train", "--set", "gate.cuont=2"), "did you mean count?"),
         (("train", "--scale", "huge"), "scale = 'huge'"),
         (("train", "--set", "gate.count"), "--set = 'gate.count'"),
         (("train", "--data", "missing.jsonl"), "missing.jsonl"),
         (("train", "--method", "pretrain", "--set", "gate.count=2"), "a base is made by its recipe"),
-        (("reproduce", "--only", "table9"), "only = 'table9'"),
+        (("reproduce", "--only", "list"), "allowed is one of table2, table3,"),
         (("reproduce", "--seeds", "0,0"), "seeds = '0,0'"),
         (("runs", "show", "nothing"), "run = 'nothing'"),
     ],
