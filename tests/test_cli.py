@@ -10,6 +10,8 @@ import pytest
 
 from hpt import __version__, cli
 from hpt.cli import parse_seeds, parse_settings
+from hpt.runs.folder import RunFolder
+from hpt.runs.resolve import base_config, build_config
 from hpt.support.errors import ConfigError
 
 
@@ -150,3 +152,12 @@ def test_ctrl_c_stops_and_says_how_to_continue(tmp_path: Path) -> None:
         said = process.stderr.read()
         assert process.wait(timeout=60) == 130
     assert "the same command continues" in said
+
+
+def test_a_run_that_goes_on_says_where_it_had_stopped(tmp_path: Path) -> None:
+    config = base_config(build_config("hpt", scale="tiny"))
+    folder = RunFolder.of(config, tmp_path / "runs")
+    folder.create(config)
+    folder.set_status("stopped", 12)
+    done = hpt("train", "--method", "pretrain", "--scale", "tiny", folder=tmp_path)
+    assert f"started {folder.path.name} again: it had stopped at step 12\n" in done.stderr
