@@ -266,7 +266,9 @@ def hpt_loss(
     rollouts_per_prompt: int | None = None,
     max_response_tokens: int | None = None,
 ) -> Tensor:
-    """Return HPT's loss of a batch that mixes rollouts and demonstrations; its gradient counts, as with `upge_loss`.
+    """Return HPT's loss of a batch that mixes rollouts and demonstrations; its gradient is HPT's, its value is not.
+
+    As with `upge_loss` the number is a surrogate: plot the reward and the demonstrations' negative log-likelihood.
 
     Eq. 13: the mean over N questions of alpha L_RL (Eq. 11, on rollouts) + beta L_SFT (Eq. 12, on the demonstration).
     How the halves compare in size depends on the normalisation, so a coefficient belongs to one of them:
@@ -589,7 +591,7 @@ def _vector(
     """Return finite numbers as a one-dimensional float64 array."""
     given = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)  # pyright: ignore
     if given.ndim != 1 or given.dtype.kind not in "biuf" or len(given) != (size or max(1, len(given))):
-        allowed = f"[{size or 'one number each'}], one-dimensional"
+        allowed = f"one dimension of {size or 'any number of'} numbers"
         raise ConfigError(name, f"shape {list(given.shape)}, {given.dtype}", allowed, "pass one number for each")
     wrong = given[~(np.isfinite(given) & (given >= least) & (given <= most))]
     if len(wrong):

@@ -38,7 +38,8 @@ Scale = Annotated[str, typer.Option(
 RunsDir = Annotated[Path, typer.Option(help="Folder of run folders")]
 ReportsDir = Annotated[Path, typer.Option(help="Folder the reports are written to")]
 Seeds = Annotated[str, typer.Option(help="Seeds, comma-separated; one is quick, three give intervals: 0,1,2")]
-Only = Annotated[list[str] | None, typer.Option(help="Only these artefacts, e.g. --only table3 --only figure5")]
+Only = Annotated[list[str] | None, typer.Option(
+    help="Only these artefacts, e.g. --only table3 --only figure5; a wrong name, such as list, names them all")]
 Extra = Annotated[list[str] | None, typer.Option(
     "--extra", help="A custom method, module:METHOD, as a further line of Table 3, Figures 5 to 7")]
 Jobs = Annotated[int | None, typer.Option(min=1, help="Runs at the same time; default: one per core, on a GPU one")]
@@ -321,9 +322,20 @@ def find_run(name: str, runs_dir: Path) -> RunFolder:
 
     found = [folder for folder in run_folders(runs_dir) if folder.path.name.startswith(name)]
     if len(found) != 1:
-        names = ", ".join(folder.path.name for folder in found[:5]) or "none begins so"
+        names = ", ".join(folder.path.name for folder in found[:5]) or no_runs(runs_dir) or "none begins so"
         raise ConfigError("run", name, f"the beginning of one run's name ({names})", "see `hpt runs list`")
     return found[0]
+
+
+def no_runs(runs_dir: Path) -> str:
+    """Say which folder holds no run, and which one above it, or of the package, does; empty where it holds some."""
+    from hpt.runs.folder import run_folders
+
+    if run_folders(runs_dir):
+        return ""
+    places = [place / runs_dir for place in (*Path.cwd().parents, Path(__file__).resolve().parents[1])]
+    there = next((f"; there are some in {place}: --runs-dir" for place in places if run_folders(place)), "")
+    return f"no run in {runs_dir.resolve()}{there}"
 
 
 @runs_app.command("list")
@@ -331,6 +343,9 @@ def list_runs(runs_dir: RunsDir = Path("runs")) -> None:
     """List all runs with state and step."""
     from hpt.runs.folder import run_folders
 
+    if nothing := no_runs(runs_dir):
+        print_plain(nothing)
+        return
     found = [(folder.path, folder.status) for folder in run_folders(runs_dir)]
     rows = [(path.name, path.parent.name, status["state"], status["step"]) for path, status in found]
     print_table(("run", "scale", "state", "step"), rows)
@@ -459,6 +474,22 @@ app.add_typer(models_app, name="models")
 app.command()(evaluate)
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        import hpt
+
+        print_plain(hpt.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True,
+                                          help="Print the version, and stop")] = False,
+) -> None:  # fmt: skip
+    """What stands before a command."""
+
+
 @app.command()
 def reproduce(
     scale: Scale = "mini",
@@ -522,6 +553,8 @@ def plan(
     machine = machine_of(scale, gpus, gpu_memory, gpu_tflops, utilisation)
     runs = planned_runs(scale, only or [], parse_seeds(seeds), runs_dir, own=_spelled(extra))
     jobs = 1 if scale in ON_GPUS else jobs or len(os.sched_getaffinity(0))
+    if nothing := no_runs(runs_dir):
+        print_plain(nothing)
     print_plan(make_plan(scale, runs, runs_dir, machine, jobs), runs_dir, console)
 
 
@@ -571,6 +604,8 @@ def report(
         raise ConfigError("--so-far", "--from-records", "one of the two: records are rendered as far as they go anyway",
                           "leave one out")  # fmt: skip
     check_scale(scale)
+    if not from_records and (nothing := no_runs(runs_dir)):
+        print_plain(nothing)
     _make_report(scale, parse_seeds(seeds), runs_dir, reports_dir, only, from_records, so_far)
 
 
@@ -579,9 +614,12 @@ def _make_report(
     from_records: bool = False, so_far: bool = False, custom: Sequence[str] = (),
 ) -> bool:  # fmt: skip
     """Render, one process at a time; returns whether the same command did it while this one waited."""
-    from hpt.reports.build import build_report
+    from hpt.reports.build import FinishedRuns, build_report, checked_artefacts
+    from hpt.runs.records import RecordStore
     from hpt.support.files import remove_half_written
 
+    store = RecordStore(records_of(reports_dir, scale)) if from_records else FinishedRuns(runs_dir)
+    checked_artefacts(scale, only or [], seeds, store, so_far, custom)  # before a folder is made for it
     with locked(reports_dir / scale) as done:
         if not done:
             remove_half_written(reports_dir / scale, besides="records")

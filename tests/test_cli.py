@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from hpt import cli
+from hpt import __version__, cli
 from hpt.cli import parse_seeds, parse_settings
+from hpt.runs.folder import RunFolder
+from hpt.runs.resolve import base_config, build_config
 from hpt.support.errors import ConfigError
 
 
@@ -25,17 +27,22 @@ def test_every_command_explains_itself(command: str, tmp_path: Path) -> None:
     assert "Usage" in done.stdout
 
 
+def test_the_version_is_the_packages(tmp_path: Path) -> None:
+    assert hpt("--version", folder=tmp_path).stdout == f"{__version__}\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("train", "--method", "hpx"), "method = 'hpx': allowed is one of"),
+        (("train", "--method", "hpx"), "or module:attribute; did you mean hpt?"),
+        (("train", "--scale", "tiny", "--policy", "nosuch"), "a model folder that exists: --policy FOLDER"),
         (("train", "--set", "gate.count=9"), "gate.count = 9"),
         (("train", "--set", "gate.cuont=2"), "did you mean count?"),
         (("train", "--scale", "huge"), "scale = 'huge'"),
         (("train", "--set", "gate.count"), "--set = 'gate.count'"),
         (("train", "--data", "missing.jsonl"), "missing.jsonl"),
         (("train", "--method", "pretrain", "--set", "gate.count=2"), "a base is made by its recipe"),
-        (("reproduce", "--only", "table9"), "only = 'table9'"),
+        (("reproduce", "--only", "list"), "allowed is one of table2, table3,"),
         (("reproduce", "--seeds", "0,0"), "seeds = '0,0'"),
         (("runs", "show", "nothing"), "run = 'nothing'"),
     ],
@@ -99,8 +106,25 @@ def test_plan_says_what_would_run_and_why(tmp_path: Path) -> None:
     done = hpt("plan", "--scale", "tiny", "--seeds", "0,1", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "pretrain" in done.stdout
-    assert "no run of this" in done.stdout
+    assert "not made yet" in done.stdout
+    assert f"no run in {tmp_path / 'runs'}\n" in done.stdout
     assert not list(tmp_path.iterdir())
+
+
+def test_from_another_folder_the_runs_that_are_elsewhere_are_named(tmp_path: Path) -> None:
+    run, inner = tmp_path / "runs" / "tiny" / "hpt-weak-s0-0", tmp_path / "notebooks"
+    run.mkdir(parents=True)
+    inner.mkdir()
+    (run / "config.json").write_text("{}")
+    there = f"no run in {inner / 'runs'}; there are some in {tmp_path / 'runs'}: --runs-dir"
+    assert there in hpt("runs", "list", folder=inner).stdout
+    assert there in hpt("runs", "show", "hpt", folder=inner).stderr
+    refused = hpt("report", "--scale", "tiny", folder=inner)
+    assert refused.returncode == 1
+    assert there in refused.stdout
+    assert f"runs are missing in {inner / 'runs' / 'tiny'}" in refused.stderr
+    assert hpt("report", "--scale", "tiny", "--from-records", folder=inner).returncode == 2
+    assert not list(inner.iterdir())
 
 
 def test_seeds_and_settings_are_read_strictly() -> None:
@@ -128,3 +152,12 @@ def test_ctrl_c_stops_and_says_how_to_continue(tmp_path: Path) -> None:
         said = process.stderr.read()
         assert process.wait(timeout=60) == 130
     assert "the same command continues" in said
+
+
+def test_a_run_that_goes_on_says_where_it_had_stopped(tmp_path: Path) -> None:
+    config = base_config(build_config("hpt", scale="tiny"))
+    folder = RunFolder.of(config, tmp_path / "runs")
+    folder.create(config)
+    folder.set_status("stopped", 12)
+    done = hpt("train", "--method", "pretrain", "--scale", "tiny", folder=tmp_path)
+    assert f"started {folder.path.name} again: it had stopped at step 12\n" in done.stderr

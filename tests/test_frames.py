@@ -27,7 +27,7 @@ from hpt.reports.frames import (
     validation,
     with_interval,
 )
-from hpt.reports.style import label_lines
+from hpt.reports.style import label_lines, legend_below
 from hpt.runs.folder import RunFolder
 from hpt.runs.records import RunRecords, load_records
 from hpt.support.errors import RecordFault
@@ -110,6 +110,17 @@ def test_rows_columns_and_the_papers_values(records: list[RunRecords]) -> None:
     # ours is never printed under the real benchmark's bare name
     assert not set(frame["column"]) & set(paper_data()["benchmarks"])
     assert list(dict.fromkeys(frame["stands_for"]))[:6] == list(paper_data()["benchmarks"])[:6]
+
+
+def test_the_legend_lists_what_is_drawn() -> None:
+    figure, (left, right) = pyplot.subplots(1, 2)
+    for axes, values in ((left, [1.0, 2.0]), (right, [np.nan, np.nan])):
+        axes.plot([0, 1], [3.0, 4.0], label="HPT")
+        axes.plot([0, 1], values, label="GRPO" if axes is left else "SFT")
+        axes.bar([0], [1.0], label="equal")
+    legend_below(figure)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["HPT", "GRPO", "equal"]
+    pyplot.close(figure)
 
 
 def study(folder: Path, out: Path) -> tuple[pd.DataFrame, list[RunRecords], list[Path]]:

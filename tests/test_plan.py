@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from hpt.cli import app, parse_settings
 from hpt.config.run_config import RunConfig
+from hpt.runs.folder import RunFolder
 from hpt.runs.make import PlannedRun, planned_runs
 from hpt.runs.plan import (
     CORE,
@@ -264,6 +265,23 @@ def test_a_base_that_is_trained_costs_its_documents() -> None:
     assert own.training_flops == pytest.approx(3 * shape.forward_flops(own.trained_tokens, 0), rel=0.02)
     slow = run_costs(config, shape, replace(machine, document_s=1.0))
     assert slow.device_s > config.schedule.steps * config.schedule.prompts_per_step
+
+
+@pytest.mark.ci_slow
+def test_the_disk_it_says_is_what_runs_take(tiny_runs: dict[str, RunFolder]) -> None:
+    for folder in tiny_runs.values():
+        said = run_costs(folder.config, shape_of(folder.config), CORE).disk_bytes
+        assert 0.5 < sum(file.stat().st_size for file in folder.path.rglob("*") if file.is_file()) / said < 1.5
+
+
+def test_every_row_says_which_line_it_is_and_whether_there_is_a_run_at_all(tmp_path: Path) -> None:
+    assert {run.reason for run in runs_of(tmp_path, "table6") if run.method == "pretrain"} == {"not made yet"}
+    fabricate(tmp_path, ["table5"])
+    assert {run.line: run.reason for run in runs_of(tmp_path, "table6", scale="tiny") if run.method == "hpt"} == {
+        "HPT": "",
+        "HPT, gate 1/8": "made with other settings so far",
+        "HPT, gate 2/8": "made with other settings so far",
+    }
 
 
 def markdown(table: pd.DataFrame) -> str:

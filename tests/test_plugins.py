@@ -67,8 +67,10 @@ def test_a_custom_gate_is_called(write: Write) -> None:
     [
         (None, "my_none:gate", r"gate\.kind = 'my_none:gate': .*a module that exists; put my_none\.py where"),
         ("def other(): ...", "my_idea:gate", r"my_idea has other; correct the attribute"),
-        ("import nowhere_at_all", "my_idea:gate", r"correct my_idea: ModuleNotFoundError: .*'nowhere_at_all'"),
+        ("import nowhere_at_all", "my_idea:gate", r"correct my_idea: .*: ModuleNotFoundError: .*'nowhere_at_all'"),
         ("def gate(:", "my_idea:gate", r"correct my_idea\.py: invalid syntax"),
+        ("x = 1\ny = 1 / 0", "my_idea:gate", r"correct my_idea: /.*/my_idea\.py:2: ZeroDivisionError"),
+        ("def gate(s, c, n):\n    return missing", "my_idea:gate", r"correct it: /.*/my_idea\.py:2: NameError"),
         ("gate = 3", "my_idea:gate", r"allowed is a function of 3 arguments; .*'int' object is not callable"),
         ("def gate(settings): ...", "my_idea:gate", r"correct it: TypeError: gate\(\) takes 1 positional"),
         ("def gate(s, c, n): return c / n", "my_idea:gate", r"a list or tuple of 2; .*it returned a ndarray"),

@@ -12,7 +12,7 @@ from hpt.config.run_config import RunConfig, validate
 from hpt.config.settings import PolicySettings
 from hpt.data.files import problems_of
 from hpt.data.models import load_tokenizer
-from hpt.data.problems import Problem
+from hpt.data.problems import Problem, check_demonstrations
 from hpt.data.prompts import (
     TEMPLATES,
     demonstration_tokens,
@@ -205,6 +205,38 @@ def test_a_system_message_that_no_prompt_shows_is_spoken_of(
     encode_training(qwen, PROBLEMS, settings(template=template, source=f"{template}.jsonl"), True)
     warned = f"warning: 6 of 6 questions of {template}.jsonl have a system message" in capsys.readouterr().err
     assert warned is said
+
+
+def contradicting(*places: int) -> list[Problem]:
+    boxes = dict.fromkeys(places, "-7")
+    return [
+        replace(own, demonstration=rf"So it is \boxed{{{boxes.get(place, own.answer + '.0')}}}.")
+        for place, own in enumerate(PROBLEMS)
+    ]
+
+
+def test_demonstrations_that_contradict_their_answers_are_counted_and_named(
+    qwen: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encode_training(qwen, contradicting(1, 4), settings(source="two.jsonl"), True)
+    said = "warning: demonstrations of two.jsonl: 2 of 6 end in another answer than their row, and are taught all the "
+    assert said + "same: x-1; x-4\n" in capsys.readouterr().err
+    encode_training(qwen, contradicting(1, 4), settings(source="unused.jsonl"), False)
+    encode_training(qwen, contradicting(), settings(source="right.jsonl"), True)  # 17.0 is 17
+    assert "another answer" not in capsys.readouterr().err
+
+
+def test_demonstrations_that_all_contradict_their_answers_are_refused(qwen: Any) -> None:
+    with pytest.raises(ConfigError, match=r"demonstrations of all.jsonl = '6 of 6 end in another answer"):
+        encode_training(qwen, contradicting(*range(6)), settings(source="all.jsonl"), True)
+
+
+def test_a_large_set_of_contradictions_is_graded_in_part(capsys: pytest.CaptureFixture[str]) -> None:
+    many = [Problem(f"q{i}", f"{i}?", f"{i}", f"\\boxed{{{i + i % 2}}}") for i in range(3000)]
+    check_demonstrations(many, "many.jsonl")
+    assert (
+        "750 of 3000 end in another answer than their row (of 1500 that differ as text, 750 " in capsys.readouterr().err
+    )
 
 
 # --- what a demonstration's text holds --------------------------------------------------------------------------------

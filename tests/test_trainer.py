@@ -143,7 +143,7 @@ def test_micro_batches_of_one_kind_are_nothing_special() -> None:
     for name, weight in found[0][0].items():
         assert torch.allclose(weight, found[1][0][name], atol=1e-5), name
     for alone, together in zip(found[0][1], found[1][1], strict=True):
-        for name in METRICS:
+        for name in METRICS.keys() - {"trained/forwarded_tokens"}:  # the only one to count micro-batches' padding
             if name in alone and name not in timing_columns():
                 assert math.isfinite(alone[name]), name
                 assert alone[name] == pytest.approx(together[name], rel=1e-3, abs=1e-5), name

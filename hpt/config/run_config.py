@@ -5,7 +5,6 @@ given, what is allowed and what to write. `hpt/config/settings.py` says what eac
 holds the values a scale, a recipe and a method bring along.
 """
 
-import difflib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -31,6 +30,7 @@ from hpt.config.settings import (
     neutral,
 )
 from hpt.support.errors import ConfigError
+from hpt.support.text import did_you_mean
 
 #: Raised whenever the same configuration can give other numbers than before; part of every fingerprint.
 NUMERICS_VERSION = 4
@@ -220,9 +220,7 @@ def _first_mistake(error: ValidationError) -> ConfigError:
             section = field.annotation
     if first["type"] == "extra_forbidden":
         names, given = list(section.model_fields), str(first["loc"][depth])
-        close = difflib.get_close_matches(given, names, 1)
-        remedy = f"did you mean {close[0]}?" if close else "remove it or correct the name"
-        allowed = "no such setting; known here: " + ", ".join(names)
+        allowed, remedy = "only " + ", ".join(names), did_you_mean(given, names, "remove it or correct the name")
         return ConfigError(".".join(map(str, first["loc"])), first["input"], allowed, remedy)
     path = first["loc"][:depth]
     messages = [other["msg"] for other in errors if other["loc"][:depth] == path]  # one for each type it may have

@@ -9,8 +9,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from hpt.rewards.workers import why_unanswerable
-from hpt.support.errors import ConfigError
+from hpt.rewards.verify import last_boxed
+from hpt.rewards.workers import Verdict, Verifier, why_unanswerable
+from hpt.support.errors import ConfigError, warn
+from hpt.support.text import few
 
 AnswerKind = Literal["math", "digits", "choice"]
 
@@ -164,6 +166,43 @@ def check_answerable(problems: Iterable[Problem], where: str) -> None:
         if allowed := why_unanswerable(problem):
             remedy = "correct the row or remove it: no response could be right"
             raise ConfigError(f"{where}: answer of {problem.id}", problem.answer, allowed, remedy)
+
+
+#: Of demonstrations whose box is not the answer letter for letter, at most so many are graded: seconds, not minutes.
+GRADED_DEMONSTRATIONS = 1_000
+
+
+def check_demonstrations(problems: Sequence[Problem], where: str) -> None:
+    """Warn of demonstrations whose boxed answer is graded as wrong; refuse them where not one is right.
+
+    One without a box is passed over. Of a large set, a part of those whose text differs is graded, and the warning says
+    of how many.
+
+    Args:
+        problems: those that are trained on.
+        where: the file or set they come from, for messages.
+
+    Raises:
+        ConfigError: every boxed answer contradicts its problem's.
+    """
+    boxes = {problem: last_boxed(problem.demonstration or "") for problem in problems}
+    boxed = [problem for problem, box in boxes.items() if box is not None]
+    differing = [own for own in boxed if boxes[own] not in (own.answer, last_boxed(own.answer))]
+    graded = differing[:: 1 + len(differing) // (GRADED_DEMONSTRATIONS + 1)]
+    if not graded:
+        return
+    with Verifier() as verifier:
+        grades = verifier.grade([problem.demonstration or "" for problem in graded], graded)
+    wrong = [own for own, grade in zip(graded, grades, strict=True) if grade.verdict is Verdict.wrong]
+    if not wrong:
+        return
+    said = f"{len(wrong)} of {len(boxed)} end in another answer than their row"
+    if len(graded) < len(differing):
+        said += f" (of {len(differing)} that differ as text, {len(graded)} were graded)"
+    if len(wrong) == len(graded) and len(differing) == len(boxed):
+        allowed = f"the answer of the row in the last box, as {wrong[0].answer!r} of {wrong[0].id}"
+        raise ConfigError(f"demonstrations of {where}", said, allowed, "correct the answers or the demonstrations")
+    warn(f"demonstrations of {where}: {said}, and are taught all the same: {few([own.id for own in wrong], 5)}")
 
 
 def _shows(text: str) -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 
 from hpt.config.run_config import RunConfig
 from hpt.data.models import end_texts, vocabulary_size
-from hpt.data.problems import Problem
+from hpt.data.problems import Problem, check_demonstrations
 from hpt.data.public import DATASETS
 from hpt.support.errors import ConfigError, warn
 
@@ -175,7 +175,7 @@ def encode_training(
     Raises:
         ConfigError: a prompt over ``data.max_prompt_tokens``, a missing demonstration the method needs, or one over
             ``rollout.max_response_tokens``, each where the settings say ``refuse``; a tokenizer that is not the
-            model's, or that loses a part of a demonstration.
+            model's, or that loses a part of a demonstration; demonstrations that all end in a wrong answer.
     """
     template = template_named(config.data.template)
     vocabulary = vocabulary_size(config.policy.path) if config.policy.path else None
@@ -217,6 +217,8 @@ def encode_training(
     if len(encoded.problems) < config.schedule.prompts_per_step:
         allowed = f"at least schedule.prompts_per_step = {config.schedule.prompts_per_step} questions"
         raise ConfigError("data", f"{len(encoded.problems)} usable questions", allowed, "lower it or add questions")
+    if needs_demonstrations and config.data.source != "graded":  # the world's own are tested
+        check_demonstrations(encoded.problems, config.data.source)
     return encoded
 
 

@@ -225,6 +225,34 @@ def available(
     return found
 
 
+def checked_artefacts(
+    scale: str,
+    only: Sequence[str],
+    seeds: Sequence[int],
+    store: RecordStore | FinishedRuns,
+    so_far: bool = False,
+    custom: Sequence[str] = (),
+) -> list[str]:
+    """Return the names of the artefacts asked for, once it is known that they can be made; nothing is written.
+
+    Raises:
+        ConfigError: no such artefact, or no records at all.
+        HptError: runs are missing.
+    """
+    records = isinstance(store, RecordStore)
+    if records and not record_folders(store.folder):
+        remedy = "leave --from-records out, or bring records with `hpt runs import`"
+        raise ConfigError("--from-records", str(store.folder), "a folder that holds records", remedy)
+    names = [artefact.name for artefact in artefacts_named(only or (list(ARTEFACTS) if records else []))]
+    planned = [] if records or so_far else planned_runs(scale, names, seeds, store.folder, own=custom)
+    if missing := [run for run in planned if not run.done]:
+        texts = few([f"{run.title} ({run.reason})" for run in missing], 4)
+        remedy = f"`hpt reproduce --scale {scale}` computes them, --from-records reads committed records"
+        where = (store.folder / scale).resolve()
+        raise HptError(f"{len(missing)} runs are missing in {where} for this report: {texts}; {remedy}")
+    return names
+
+
 def notebook_tasks(
     scale: str,
     only: Sequence[str],
@@ -253,17 +281,10 @@ def notebook_tasks(
         HptError: runs are missing.
     """
     records = isinstance(store, RecordStore)
-    if records and not record_folders(store.folder):
-        remedy = "leave --from-records out, or bring records with `hpt runs import`"
-        raise ConfigError("--from-records", str(store.folder), "a folder that holds records", remedy)
-    names = [artefact.name for artefact in artefacts_named(only or (list(ARTEFACTS) if records else []))]
+    names = checked_artefacts(scale, only, seeds, store, so_far, custom)
     if records or so_far:
         found = {row.artefact: row for row in available(scale, names, seeds, store, custom)}
     else:
-        if missing := [run for run in planned_runs(scale, names, seeds, store.folder, own=custom) if not run.done]:
-            texts = few([f"{run.title} ({run.reason})" for run in missing], 4)
-            remedy = f"`hpt reproduce --scale {scale}` computes them, --from-records reads committed records"
-            raise HptError(f"{len(missing)} runs are missing for this report: {texts}; {remedy}")
         found = {name: Available(name, tuple(seeds), ()) for name in names}
     incomplete = [row for row in found.values() if row.missing]
     nothing = not any(row.seeds for row in found.values() if ARTEFACTS[row.artefact].arms)

@@ -115,7 +115,7 @@ class Study:
             left = sum(not run.done for run in planned)
             note = f"{left} of {len(planned)} runs are left to compute: {assumptions(expected)}."
             note = note if left else "Nothing is left to compute."
-        rows = [(run.method, run.policy, run.seed, run.config.schedule.steps, len(run.evaluations), what, time_left)
+        rows = [(run.line, run.policy, run.seed, run.config.schedule.steps, len(run.evaluations), what, time_left)
                 for run, what, time_left in zip(planned, todo, times, strict=True)]  # fmt: skip
         note += kept_note(self.settings, self.artefacts, self.scale)
         heads = ("method", "base", "seed", "steps", "evaluation sets", "to do", "time")
@@ -400,11 +400,26 @@ def _typed(name: str, value: Any, kind: type) -> Any:
         try:
             value = json.loads(value)
         except ValueError:
-            raise ConfigError(name, value, f"{KINDS[kind]}, as JSON where it is text", "correct the value") from None
+            raise ConfigError(
+                name, value, f"{KINDS[kind]}, as JSON where it is text", _form(name, value, kind)
+            ) from None
     fits = isinstance(value, (int, float) if kind is float else kind)
     if not fits or (isinstance(value, bool) and kind is not bool):
-        raise ConfigError(name, value, KINDS[kind], "correct the value")
+        raise ConfigError(name, value, KINDS[kind], _form(name, value, kind))
     return value
+
+
+def _form(name: str, value: Any, kind: type) -> str:
+    """Return how to write a list or dict, in the cell and for papermill."""
+    if kind not in (list, dict):
+        return "correct the value"
+    form = '{"gate.count": 2}'
+    if kind is list:
+        try:
+            form = json.dumps(json.loads(f"[{value}]"))
+        except ValueError:
+            form = json.dumps([value])
+    return f"write {name} = {form}, with papermill -p {name} '{form}'"
 
 
 def project_path(text: str) -> Path:

@@ -17,6 +17,7 @@ import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from hpt.runs.catalogue import arm_label
 from hpt.support.files import write_atomic
@@ -95,11 +96,12 @@ def label_lines(axes: Axes, size: float = 8.5) -> None:
 
 
 def legend_below(figure: Figure) -> None:
-    """Put one legend for all panels below them, each label once, in the order drawn."""
+    """Put one legend of what is drawn in all panels below them, each label once; a line without points has none."""
     handles: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            handles.setdefault(str(label), handle)
+            if not isinstance(handle, Line2D) or np.isfinite(np.asarray(handle.get_ydata(), float)).any():
+                handles.setdefault(str(label), handle)
     # long enough that a dashed line is seen to be one
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(8, len(handles) or 1),
                   handlelength=3.6)  # fmt: skip

@@ -23,6 +23,7 @@ from hpt.config.settings import GateSettings
 from hpt.methods.methods import method_named
 from hpt.runs.resolve import build_config
 from hpt.support.errors import ConfigError
+from hpt.support.text import did_you_mean
 
 #: The evaluation sets of the mini world that stand for the paper's in- and out-of-distribution benchmarks.
 IN_DISTRIBUTION = ("contest-a", "contest-b", "contest-c", "graded-500", "applied", "olympiad-like")
@@ -459,7 +460,8 @@ def artefacts_named(names: Sequence[str]) -> list[Artefact]:
     chosen: dict[str, Artefact] = {}
     for name in names or ["paper"]:
         if name not in ARTEFACTS and name not in groups:
-            raise ConfigError("only", name, "one of " + ", ".join([*ARTEFACTS, *sorted(groups)]), "correct the name")
+            known = [*ARTEFACTS, *sorted(groups)]
+            raise ConfigError("only", name, "one of " + ", ".join(known), did_you_mean(name, known))
         for artefact in ARTEFACTS.values():
             if name in (artefact.name, artefact.group):
                 chosen[artefact.name] = artefact

@@ -204,6 +204,7 @@ def _post_train(config: RunConfig, folder: RunFolder) -> Any:
                 last = trainer.rows["metrics"][-1]
                 shown = {"reward": last.get("rollout/reward"), "offline_ratio": last.get("gate/offline_ratio_prompts")}
                 folder.set_status("running", step, **shown)
+                print(f"step {step} of {config.schedule.steps}", flush=True)
 
         trainer.check_sampler()  # a model that the sampler computes otherwise is refused before anything is trained
         trainer.train(config.schedule.steps, after_step)
@@ -240,6 +241,8 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     finally:
         finish_watch()
+    if launched_rank() == 0:
+        print(f"finished: {job.config.schedule.steps} steps, {len(job.evaluations)} evaluation sets", flush=True)
     return 0
 
 

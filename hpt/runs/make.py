@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hpt.config.run_config import RunConfig
+from hpt.data.models import check_model_folder
 from hpt.data.sources import evaluation_at, fetch_evaluations, fetch_sets, lacking_sets, training_problems_of
 from hpt.methods.methods import METHODS, method_named
 from hpt.runs.catalogue import ARTEFACTS, arm_label, artefacts_named
@@ -21,6 +22,7 @@ from hpt.runs.job import Job, encoded_training
 from hpt.runs.resolve import initial_run, is_ready, resolve_run
 from hpt.support.errors import ConfigError
 from hpt.support.plugins import refresh
+from hpt.training.sampler import check_samplable
 
 #: Bases in the order their runs are made: the weak one first, for Figure 5.
 _BASE_ORDER = ("weak", "strong", "llama")
@@ -41,8 +43,12 @@ class PlannedRun(OfRun):
         """The run in words: its arm, base and seed; a base, which all seeds share, by its name."""
         if self.method == "pretrain":
             return f"the {self.policy} base"
-        arm = self.arms[0].removesuffix(f"-{self.policy}") if self.arms else self.method
-        return f"{arm_label(arm)} on the {self.policy} base, seed {self.seed}"
+        return f"{self.line} on the {self.policy} base, seed {self.seed}"
+
+    @property
+    def line(self) -> str:
+        """What legends call it: its arm's label, such as "HPT, gate 1/8"."""
+        return arm_label(self.arms[0].removesuffix(f"-{self.policy}") if self.arms else self.method)
 
     @property
     def done(self) -> bool:
@@ -131,7 +137,8 @@ def _planned(config: RunConfig, names: tuple[str, ...], root: Path, others_start
     folder = RunFolder.of(config, root)
     status = folder.status
     if status["state"] == "new":
-        reason = "no run of this fingerprint"
+        others = folder.path.parent.glob(folder.path.name.rpartition("-")[0] + "-*")
+        reason = "made with other settings so far" if any(others) else "not made yet"
     elif status["state"] == "damaged":
         reason = "its status.json is damaged"
     elif status["state"] != "finished":
@@ -223,6 +230,9 @@ def run_with_base(config: RunConfig, root: Path, evaluations: Sequence[str] = ()
     """
     from hpt.runs.pool import run_jobs
 
+    if config.policy.path is not None:
+        check_model_folder(config.policy.path)
+        check_samplable(config.policy.path)
     if config.method != "pretrain":
         fetch_sets(config)
         check_training_set(config)

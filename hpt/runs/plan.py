@@ -223,8 +223,16 @@ def run_costs(
     seconds += training / (peak * machine.training_utilisation)
     seconds += machine.sequence_s * (rollouts + demonstrations) + machine.document_s * documents
     seconds += machine.start_s * machine.gpus
-    kept = 0 if config.method == "pretrain" else (config.checkpoint.keep + 1) * 12 * shape.parameters
-    return Costs(sampled, trained, sampling, training, seconds, float(kept + 2 * shape.parameters))
+    return Costs(sampled, trained, sampling, training, seconds, float(_disk(config) * shape.parameters))
+
+
+def _disk(config: RunConfig) -> int:
+    """Bytes per weight that a run leaves, and one checkpoint more: the oldest goes when the next is there."""
+    if config.schedule.steps == 0:  # a model as published, in bfloat16
+        return 2
+    weights = 2 if config.policy.dtype == "bfloat16" else 4
+    models = 2 if config.method == "pretrain" else 1  # the untrained one, too
+    return (config.checkpoint.keep + 1) * 12 + models * weights
 
 
 def _document_tokens(config: RunConfig) -> float:
@@ -450,8 +458,11 @@ def command(run: PlannedRun, root: Path, machine: Machine) -> str:
 def cost_cells(costs: Costs, scale: str) -> dict[str, str]:
     """Return costs as a table shows them: time if one GPU or core did it all, tokens in millions, FLOPs, disk."""
     flops = costs.sampling_flops + costs.training_flops
-    numbers = {"sampled, M": costs.sampled_tokens / 1e6, "trained, M": costs.trained_tokens / 1e6,
-               "EFLOP": flops / 1e18, "disk, GB": costs.disk_bytes / 1e9}  # fmt: skip
+    numbers = {"sampled, M": costs.sampled_tokens / 1e6, "trained, M": costs.trained_tokens / 1e6}
+    if scale in ON_GPUS:
+        numbers |= {"EFLOP": flops / 1e18, "disk, GB": costs.disk_bytes / 1e9}
+    else:
+        numbers |= {"TFLOP": flops / 1e12, "disk, MB": costs.disk_bytes / 1e6}
     cells = {name: f"{value:,.0f}" if value >= 10 else f"{value:.2g}" for name, value in numbers.items()}
     return {"GPU time" if scale in ON_GPUS else "core time": duration(costs.device_s)} | cells
 

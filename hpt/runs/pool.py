@@ -131,7 +131,7 @@ def run_jobs(
                 while free and (following := _first_ready(waiting)) is not None:
                     waiting.remove(following)
                     running.append(_start(following, free.pop(), Path(scratch), launcher))
-                    _say(f"started {running[-1].folder.path.name}")
+                    _say(_started(running[-1].folder))
                 if waiting and not running:
                     lacking = ", ".join(f"{job.config.method} on {job.config.policy.name}" for job in waiting)
                     raise HptError(f"no job is left that makes what these start from: {lacking}")
@@ -158,6 +158,11 @@ def _say(text: str) -> None:
     """Print a line above the bars."""
     tqdm.write(text, file=sys.stderr)
     sys.stderr.flush()
+
+
+def _started(folder: RunFolder) -> str:
+    step = 0 if folder.finished else folder.status["step"]
+    return f"started {folder.path.name}" + (f" again: it had stopped at step {step}" if step else "")
 
 
 def _first_ready(waiting: Sequence[Job]) -> Job | None:

@@ -25,6 +25,7 @@ from hpt.methods.methods import METHODS, compares_with_rollouts, method_named, n
 from hpt.runs.folder import RunFolder, check, damaged_files
 from hpt.support.errors import ConfigError, HptError, warn
 from hpt.support.plugins import checked, custom_modules, module_hashes, refresh, resolve, spelled
+from hpt.training.sampler import check_samplable
 from hpt.upge.advantage import RolloutGroups, advantages
 from hpt.upge.aggregation import StepCounts
 from hpt.upge.estimator import ROWS
@@ -234,6 +235,7 @@ def resolve_run(config: RunConfig, root: Path) -> RunConfig:
         path = str(folder.model)
     else:
         check_model_folder(path)
+        check_samplable(path)
     check_context(path, config.rollout.max_model_tokens)
     hashes = model_hashes(path)
     of_the_world = config.data.evaluation == "graded" and config.policy.name in BASES.get(config.data.world, {})

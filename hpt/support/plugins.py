@@ -12,6 +12,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -19,6 +20,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from hpt.support.errors import ConfigError, HptError
+from hpt.support.text import did_you_mean
 
 Entry = TypeVar("Entry")
 #: Modules imported here and the text they were imported from.
@@ -39,7 +41,8 @@ def resolve(table: Mapping[str, Entry], name: str, field: str) -> Entry:
         return table[name]
     module_name, separator, attribute = name.partition(":")
     if not separator or not all(part.isidentifier() for part in [*module_name.split("."), attribute]):
-        raise ConfigError(field, name, "one of " + ", ".join(table) + ", or module:attribute", "correct the name")
+        allowed = "one of " + ", ".join(table) + ", or module:attribute"
+        raise ConfigError(field, name, allowed, did_you_mean(name, table))
     module = _imported(module_name, field, name)
     if not hasattr(module, attribute):
         public = ", ".join(key for key in vars(module) if not key.startswith("_"))
@@ -75,7 +78,15 @@ def _imported(module: str, field: str, name: str) -> ModuleType:
             remedy = f"put {module.replace('.', '/')}.py where Python finds it (current folder or PYTHONPATH)"
             raise ConfigError(field, name, "module:attribute with a module that exists", remedy) from error
         allowed = "module:attribute with a module that can be imported"
-        raise ConfigError(field, name, allowed, f"correct {module}: {type(error).__name__}: {error}") from error
+        raise ConfigError(field, name, allowed, f"correct {module}: {_said(error)}") from error
+
+
+def _said(error: Exception) -> str:
+    """Return an error with the last line of the user's files that led to it."""
+    installed = (sys.prefix, sys.base_prefix, "<", str(Path(__file__).parent))
+    lines = [f"{frame.filename}:{frame.lineno}: " for frame in traceback.extract_tb(error.__traceback__)
+             if not frame.filename.startswith(installed)]  # fmt: skip
+    return f"{''.join(lines[-1:])}{type(error).__name__}: {error}"
 
 
 def checked(function: Callable[..., Any], field: str, name: str, arguments: Sequence[Any], like: Any) -> Any:
@@ -100,7 +111,7 @@ finite, without gradient; correct it: it returned shape (3,)
         raise
     except Exception as error:
         takes = f"a function of {len(arguments)} arguments"
-        raise ConfigError(field, name, takes, f"correct it: {type(error).__name__}: {error}") from error
+        raise ConfigError(field, name, takes, f"correct it: {_said(error)}") from error
     several, is_sequence = isinstance(like, list), isinstance(returned, list | tuple)
     if several and (not is_sequence or len(returned) != len(like)):
         found = f"a {type(returned).__name__}" + (f" of {len(returned)}" if is_sequence else "")
@@ -228,7 +239,7 @@ def _sources(module: str) -> dict[str, Path]:
 def _imports(module: str, path: Path) -> Iterator[str]:
     """Yield the names a module's source imports, some of which may be attributes and not modules."""
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     except SyntaxError as error:
         remedy = f"correct {path.name}: {error}"
         raise ConfigError("own_modules", module, "a module that can be imported", remedy) from error

@@ -1,6 +1,7 @@
-"""Lists and durations in words."""
+"""Lists and durations in words, and the name that was meant."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 
 
 def few(names: Sequence[str], most: int) -> str:
@@ -12,6 +13,17 @@ def few(names: Sequence[str], most: int) -> str:
     """
     more = f"; and {len(names) - most} more" if len(names) > most else ""
     return "; ".join(names[:most]) + more
+
+
+def did_you_mean(name: str, names: Iterable[str], otherwise: str = "correct the name") -> str:
+    """Return the remedy for a name that is none of ``names``: the closest one, where one is close.
+
+    Example:
+        >>> did_you_mean("lufy", ["luffy", "hpt"]), did_you_mean("x", ["luffy", "hpt"])
+        ('did you mean luffy?', 'correct the name')
+    """
+    close = get_close_matches(name, list(names), 1)
+    return f"did you mean {close[0]}?" if close else otherwise
 
 
 def duration(seconds: float) -> str:

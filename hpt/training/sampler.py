@@ -10,10 +10,15 @@ would.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +26,7 @@ import numpy as np
 from hpt.config.settings import RolloutSettings
 from hpt.data.models import stop_tokens
 from hpt.support.errors import ConfigError, HptError, TrainingFault
-from hpt.training.ranks import sampler_width
+from hpt.training.ranks import sampler_width, visible_gpus
 
 if TYPE_CHECKING:  # planning a run reads this module's settings and must not wait for PyTorch
     from torch import Tensor
@@ -30,6 +35,9 @@ if TYPE_CHECKING:  # planning a run reads this module's settings and must not wa
 #: Tokens of a block of the key-value cache on CPU. Samples and log-probs are to the last bit those of vLLM's own 128,
 #: whose blocks short responses leave mostly empty; sampling takes a seventh less time.
 CPU_BLOCK_TOKENS = 64
+
+#: Sizes of an attention head that vLLM has on CPU; a test compares them with the installed version's.
+CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 
 
 #: `Sampler.version` of a sampler that gave its weights back.
@@ -76,6 +84,42 @@ def request_seed(run_seed: int, purpose: str, step: int, problem_id: str) -> int
     """
     content = f"{run_seed}\x1f{purpose}\x1f{step}\x1f{problem_id}".encode()
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big") >> 2
+
+
+def check_samplable(folder: str | os.PathLike[str]) -> None:
+    """Refuse a model that vLLM cannot run, from its config.json alone: vLLM itself says so after most of a minute.
+
+    Raises:
+        ConfigError: an architecture that vLLM has no code for, quantised weights, or on CPU a head of another size
+            than its attention has.
+    """
+    config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    known, file = _architectures(), f"{folder}/config.json"
+    for name in config.get("architectures") or ():
+        if known and name.endswith(("ForCausalLM", "LMHeadModel")) and name not in known:
+            allowed = "one that vLLM has code of its own for, such as Qwen2ForCausalLM or LlamaForCausalLM"
+            raise ConfigError(f"{file}: architectures", name, allowed, "use a model of another family")
+    if quantised := config.get("quantization_config"):
+        allowed, remedy = "none: what is trained has float32 or bfloat16 weights", "use the model's unquantised weights"
+        raise ConfigError(f"{file}: quantization_config", quantised, allowed, remedy)
+    width = config.get("hidden_size", config.get("n_embd"))
+    heads = config.get("num_attention_heads", config.get("n_head"))
+    size = config.get("head_dim") or (width // heads if width and heads else None)
+    latent = config.get("kv_lora_rank")  # its heads have other sizes
+    if size is not None and latent is None and size not in CPU_HEAD_SIZES and not visible_gpus():
+        allowed = f"one of {', '.join(map(str, CPU_HEAD_SIZES))}, which vLLM's attention has on CPU"
+        remedy = "use a model with such heads (head_dim, or hidden_size / num_attention_heads), or a GPU"
+        raise ConfigError(f"{file}: size of a head", size, allowed, remedy)
+
+
+@cache
+def _architectures() -> frozenset[str]:
+    """What vLLM has code of its own for, read from its source: importing it takes longer than all other checks."""
+    vllm = find_spec("vllm")
+    source = Path(vllm.origin).parent / "model_executor/models/registry.py" if vllm and vllm.origin else None
+    if source is None or not source.is_file():  # its import says what is missing
+        return frozenset()
+    return frozenset(re.findall(r'^    "(\w+)": \(\s*"(?!transformers")', source.read_text(encoding="utf-8"), re.M))
 
 
 class Sampler:

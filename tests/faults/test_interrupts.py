@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.jobs import Undisturbed
+
 #: The command line with jobs that only sleep: one that ends when interrupted, and one deaf to that.
 _COMMAND = """
 import sys
@@ -109,3 +111,11 @@ def test_a_job_ends_with_the_command_that_started_it(number: signal.Signals, tmp
         process.send_signal(number)
         process.wait(timeout=100)
         assert psutil.wait_procs([job], timeout=60)[1] == []
+
+
+def test_the_log_of_a_job_ends_with_its_progress_and_its_end(digits_runs: dict[str, Undisturbed]) -> None:
+    job = digits_runs["hpt"]
+    steps = job.folder.config.schedule.steps
+    said = (job.root / "log.txt").read_text().splitlines()
+    assert said[-1] == f"finished: {steps} steps, 1 evaluation sets"
+    assert f"step {steps} of {steps}" in said

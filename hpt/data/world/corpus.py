@@ -169,7 +169,7 @@ def base_recipe(world: str, base: str) -> BaseRecipe:
     """
     recipes = BASES.get(world, {})
     if base not in recipes:
-        remedy = "choose one, or name a model folder as policy.path"
+        remedy = "choose one, or name a model folder that exists: --policy FOLDER"
         raise ConfigError("policy.name", base, f"a base of world {world}: " + ", ".join(recipes), remedy)
     return recipes[base]
 
