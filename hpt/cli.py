@@ -349,13 +349,13 @@ def find_run(name: str, runs_dir: Path) -> RunFolder:
 
 @runs_app.command("list")
 def list_runs(runs_dir: RunsDir = Path("runs")) -> None:
-    """List all runs with state and step."""
+    """List all runs with state and step; one is running only where a live process has it."""
     from hpt.runs.folder import run_folders
 
     table, messages = Table("run", "scale", "state", "step"), []
     for folder in run_folders(runs_dir):
         status = folder.status
-        table.add_row(folder.path.name, folder.path.parent.name, status["state"], str(status["step"]))
+        table.add_row(folder.path.name, folder.path.parent.name, folder.state, str(status["step"]))
         if message := status.get("message"):
             messages.append(f"{folder.path.name}: {message}")
     console.print(table)
@@ -366,7 +366,8 @@ def list_runs(runs_dir: RunsDir = Path("runs")) -> None:
 def show_run(run: str, runs_dir: RunsDir = Path("runs")) -> None:
     """Print a run's settings, status and provenance."""
     folder = find_run(run, runs_dir)
-    shown = {"folder": str(folder.path), "status": folder.status, "config": folder.config.model_dump(mode="json")}
+    status = folder.status | {"state": folder.state}
+    shown = {"folder": str(folder.path), "status": status, "config": folder.config.model_dump(mode="json")}
     for name in ("provenance", "data"):
         if (folder.path / f"{name}.json").exists():
             shown[name] = json.loads((folder.path / f"{name}.json").read_text())
