@@ -29,7 +29,7 @@ from rich.table import Table
 
 from hpt.support.errors import ConfigError, HptError
 from hpt.support.files import locked
-from hpt.training.ranks import OPTIONS, launcher_options
+from hpt.training.ranks import OPTIONS, RUN_GPUS, launcher_options
 
 if TYPE_CHECKING:
     from hpt.data.problems import Problem
@@ -51,7 +51,7 @@ Extra = Annotated[
     list[str] | None,
     typer.Option("--extra", help="A method of your own, module:METHOD, as a further line of Table 3, Figures 5 to 7"),
 ]
-Jobs = Annotated[int | None, typer.Option(min=1, help="Runs at the same time; default: one per core, on a GPU one")]
+Jobs = Annotated[int | None, typer.Option(min=1, help="Runs at the same time; default: one per core, or per GPU")]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="One setting, e.g. --set gate.count=2 --set optimizer.learning_rate=0.001"),
@@ -62,16 +62,24 @@ LauncherArgs = Annotated[
     typer.Option(
         "--launcher-args",
         envvar=OPTIONS,
-        help="Options for DeepSpeed's launcher, e.g. '--num_gpus 8' or '--hostfile hosts'; default: all GPUs there are",
+        help="Options for DeepSpeed's launcher, e.g. '--num_gpus 8' or '--hostfile hosts': one run after the other",
+    ),
+]
+RunGpus = Annotated[
+    int | None,
+    typer.Option(
+        "--run-gpus", min=1, envvar=RUN_GPUS, help="GPUs of each run; default: 1, at scale full all there are"
     ),
 ]
 
 
-def use_launcher(text: str | None) -> None:
-    """Have every run from here on, those of notebooks included, started with these options."""
+def use_launcher(text: str | None, run_gpus: int | None = None) -> None:
+    """Have every run from here on, those of notebooks included, started with these options, on this many GPUs."""
     if text is not None:
         launcher_options(text)
         os.environ[OPTIONS] = text
+    if run_gpus is not None:
+        os.environ[RUN_GPUS] = str(run_gpus)
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -285,6 +293,7 @@ def evaluate(
     ] = None,
     runs_dir: RunsDir = Path("runs"),
     launcher_args: LauncherArgs = None,
+    run_gpus: RunGpus = None,
 ) -> None:
     """Sample a finished run's policy, or any model, on evaluation sets and print its scores."""
     from hpt.data.sources import evaluation_names
@@ -293,7 +302,7 @@ def evaluate(
     from hpt.runs.records import load_records
     from hpt.runs.resolve import given_base_config
 
-    use_launcher(launcher_args)
+    use_launcher(launcher_args, run_gpus)
     given = _given(template, data_dir, settings)
     if model is not None and run is None:
         config = given_base_config(scale, model, given)
@@ -504,6 +513,7 @@ def reproduce(
         typer.Option("--from-records", help="Render from committed records instead of computing; the report says so"),
     ] = False,
     launcher_args: LauncherArgs = None,
+    run_gpus: RunGpus = None,
 ) -> None:
     """Compute whatever is missing, execute the notebooks and write the report; run again to continue."""
     from hpt.config.scales import check_scale
@@ -512,7 +522,7 @@ def reproduce(
     from hpt.runs.make import check_own, compute
     from hpt.support.plugins import spelled
 
-    use_launcher(launcher_args)
+    use_launcher(launcher_args, run_gpus)
     chosen, numbers = only or [], parse_seeds(seeds)
     own = [spelled(name, "methods", METHODS) for name in extra or []]
     if why:
@@ -581,11 +591,12 @@ def train(
     evaluations: Annotated[str, typer.Option(help="Sets to evaluate the final policy on, comma-separated")] = "",
     runs_dir: RunsDir = Path("runs"),
     launcher_args: LauncherArgs = None,
+    run_gpus: RunGpus = None,
 ) -> None:  # fmt: skip
     """Train one policy with one method (its base first, if it is missing); run again to continue."""
     import hpt
 
-    use_launcher(launcher_args)
+    use_launcher(launcher_args, run_gpus)
     folder = hpt.train(
         method, scale=scale, recipe=recipe, policy=policy, data=data, seed=seed, settings=parse_settings(settings),
         evaluations=tuple(filter(None, evaluations.split(","))), runs_dir=runs_dir,
