@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from hpt import cli
 from hpt.cli import parse_seeds, parse_settings
 from hpt.support.errors import ConfigError
+from tests import stand_ins
 
 
 def hpt(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -83,8 +85,7 @@ def test_a_run_that_refuses_what_was_asked_for_ends_the_command_with_2(
     said: str, ended_with: int, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    ending = [sys.executable, "-c", f"import sys; print({said!r}); sys.exit({ended_with})"]
-    monkeypatch.setattr("hpt.runs.pool.job_command", lambda module, arguments, options: ending)
+    monkeypatch.setattr("hpt.runs.pool._job_process", partial(stand_ins.ending, said, ended_with))
     monkeypatch.setattr(sys, "argv", ["hpt", "train", "--method", "pretrain", "--scale", "tiny"])
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setenv("PYTHONPATH", "")

@@ -14,6 +14,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
@@ -91,6 +92,7 @@ class Forked:
 def _job_process(spec: str, log: str, variables: dict[str, str], paths: list[str], core: int) -> None:
     """Make a forked process what a fresh one would be, and do the job."""
     end_with_parent()
+    threading.Thread(target=_end_with_command, daemon=True).start()
     os.setsid()  # a terminal's Ctrl-C would reach the job twice, directly and through the pool
     os.sched_setaffinity(0, {core})
     os.environ.clear()
@@ -102,6 +104,14 @@ def _job_process(spec: str, log: str, variables: dict[str, str], paths: list[str
     code = job_main([spec])
     atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]  # a forked process leaves without them
     sys.exit(code)
+
+
+def _end_with_command() -> None:
+    """End this process when the command that asked for it has ended: the process it was forked from lives on."""
+    command = multiprocessing.parent_process()
+    if command is not None:
+        command.join()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 @dataclass(frozen=True)
