@@ -37,6 +37,7 @@ def test_every_command_explains_itself(command: str, tmp_path: Path) -> None:
         (("train", "--set", "gate.count"), "--set = 'gate.count'"),
         (("train", "--data", "missing.jsonl"), "missing.jsonl"),
         (("train", "--method", "pretrain", "--set", "gate.count=2"), "a base is made by its recipe"),
+        (("train", "--method", "pretrain", "--run-gpus", "99"), "--run-gpus = '99'"),
         (("reproduce", "--only", "table9"), "only = 'table9'"),
         (("reproduce", "--seeds", "0,0"), "seeds = '0,0'"),
         (("runs", "show", "nothing"), "run = 'nothing'"),

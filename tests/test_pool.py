@@ -227,7 +227,7 @@ def test_a_machine_that_lacks_a_variable_has_it_from_the_job(tmp_path: Path) -> 
         ("3", None, "full", ["3"], False),
     ],
 )
-def test_runs_side_by_side_have_gpus_of_their_own(
+def test_runs_side_by_side_have_separate_gpus(
     visible: str, run_gpus: str | None, scale: str, groups: list[str], ranked: bool, fake: Pool, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip

@@ -1,4 +1,4 @@
-"""Independent runs side by side: one process each, on a core or GPUs of its own, with one bar for all and one per run.
+"""Independent runs side by side: a process, and a core or GPUs, for each; one bar for all and one per run.
 
 On CPU each is forked from a process that has imported PyTorch, transformers and vLLM once (`hpt.runs.preload`): the
 import takes longer than a short run. What a run computes is to the last bit what a process started from nothing does.
@@ -151,7 +151,7 @@ def run_jobs(
 
     Raises:
         HptError: jobs failed, or could not start because what they start from failed; the others are finished.
-        RunRefused: so did all that failed, for a mistake in what was asked for, which no second try mends.
+        RunRefused: all that failed found a mistake in what was asked for, which a second try would find again.
     """
     if launcher_options() is None and launched():
         raise ConfigError("RANK", os.environ["RANK"], "unset for hpt's own commands, which start the ranks themselves",
@@ -232,7 +232,9 @@ def _raise_failures(failed: Sequence[HptError], waiting: Sequence[Job]) -> None:
         return
     if len(failed) == 1 and not waiting:
         raise failed[0]
-    parts = [f"{len(failed)} runs failed; all others that could be made are finished", *map(str, failed)]
+    parts = [str(error) for error in failed]
+    if len(failed) > 1:
+        parts.insert(0, f"{len(failed)} runs failed; all others that could be made are finished")
     if waiting:
         lacking = ", ".join(
             f"{job.config.method} on {job.config.policy.name}, seed {job.config.seed}" for job in waiting
