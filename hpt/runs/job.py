@@ -1,13 +1,14 @@
 """One training job = one process: prepare, train (or continue), evaluate. Run as ``python -m hpt.runs.job JOB.json``.
 
-Several ranks run the same module under DeepSpeed's launcher. A job may be killed at any moment and started again.
+Several ranks run the same module under DeepSpeed's launcher, or torchrun. A job may be killed at any moment and
+started again.
 """
 
 import os
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,15 @@ from hpt.runs.resolve import FOLDER, HUB, resolve_run
 from hpt.support.errors import ConfigError, HptError, warn
 from hpt.support.files import read_json, write_json
 from hpt.support.plugins import check_unchanged, keep_sources
-from hpt.training.ranks import finish_watch, first_failure, launched_rank, launched_ranks, report_failure
+from hpt.training.ranks import (
+    finish_watch,
+    first_failure,
+    launched_rank,
+    launched_ranks,
+    passed_on,
+    report_failure,
+    start_watch,
+)
 
 NEVER_UPDATED = (
     "no update was made, the weights are those it started from: no step had a gradient that could be taken "
@@ -49,6 +58,30 @@ class Job:
     evaluations: tuple[str, ...] = ()
 
 
+def write_job(job: Job, folder: RunFolder, variables: Mapping[str, str]) -> Path:
+    """Write what a process is asked to do into the run's folder, where ranks on other machines find it.
+
+    Args:
+        job: what to do.
+        folder: of its run.
+        variables: its environment; what other machines need of it is written too.
+    """
+    path = folder.path / "job.json"
+    asked = {"config": job.config.model_dump(mode="json"), "root": str(job.root), "evaluations": list(job.evaluations)}
+    write_json(path, asked | {"environment": passed_on(variables)})
+    return path
+
+
+def _read_job(path: Path) -> Job:
+    """Read what `write_job` wrote and set the variables that this machine lacks, before PyTorch is imported."""
+    asked = read_json(path)
+    for name, value in asked.get("environment", {}).items():
+        os.environ.setdefault(name, value)
+    config = validate(asked["config"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(config.engine.threads))
+    return Job(config, Path(asked["root"]), tuple(asked["evaluations"]))
+
+
 def run_job(job: Job) -> RunFolder:
     """Do a job from wherever it stands to its end, in this process.
 
@@ -57,7 +90,6 @@ def run_job(job: Job) -> RunFolder:
     """
     config = resolve_run(job.config, job.root)
     folder = RunFolder.of(config, job.root)
-    os.environ.setdefault("OMP_NUM_THREADS", str(config.engine.threads))
     # rank 0 holds the run for all; the others meet it when they join the process group
     with folder.lock() if launched_rank() == 0 else nullcontext():
         if launched_rank() == 0:
@@ -221,9 +253,11 @@ def main(arguments: Sequence[str]) -> int:
 
     Of several ranks the one that fails first tells the others why, and all end with its error.
     """
-    spec = read_json(Path(arguments[0]))
-    job = Job(validate(spec["config"]), Path(spec["root"]), tuple(spec["evaluations"]))
     try:
+        try:
+            job = _read_job(Path(arguments[0]))
+        finally:
+            start_watch()  # from here on, the others end too when this rank does
         run_job(job)
     except HptError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)  # before the others end, and the launcher this one

@@ -5,6 +5,7 @@ process and lets go when that ends, however it ends, so no lock is ever stale: t
 behind still names it, and is free for the next one.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -19,7 +20,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
 from filelock import FileLock, Timeout
 
 from hpt.support.errors import HptError, RecordFault
@@ -200,32 +200,54 @@ def check_manifest(folder: Path) -> None:
 
 #: Name of a folder's lock file, and how often somebody who waits looks again, seconds.
 LOCK, LOOK_S = ".lock", 0.5
+#: What a file system without locks answers: NFS without its lock service, Lustre without ``-o flock``, some of FUSE.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a folder, or held it last; ``done``: and came to the end of what it did there."""
+    """Who holds a folder, or held it last; ``done``: and came to the end of what it did there.
+
+    ``started`` is when the process began, in the kernel's ticks: another process may have its number by now.
+    """
 
     pid: int
     machine: str
     command: str
     folder: str
     done: bool = False
+    started: str = ""
 
     @classmethod
     def this(cls) -> "Holder":
         """Return this process."""
         command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-        return cls(os.getpid(), os.uname().nodename, command, os.getcwd())
+        return cls(os.getpid(), os.uname().nodename, command, os.getcwd(), started=_start_of(os.getpid()))
 
     def __str__(self) -> str:
         elsewhere = "" if self.machine == os.uname().nodename else f" on {self.machine}"
         return f"process {self.pid}{elsewhere} ({self.command[:200]})"
 
     @property
+    def is_here(self) -> bool:
+        """Whether it is a process of this machine, of which can be told whether it has ended."""
+        return self.machine == os.uname().nodename
+
+    @property
     def at_work(self) -> bool:
         """Whether it may still hold the folder: it is not done, and not known to have ended."""
-        return not self.done and (self.machine != os.uname().nodename or psutil.pid_exists(self.pid))
+        if self.done or not self.is_here:
+            return not self.done
+        return _start_of(self.pid) == self.started if self.started else os.path.exists(f"/proc/{self.pid}")
+
+
+def _start_of(pid: int) -> str:
+    """When a process of this machine began; "" when there is none, or it is a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] == "Z" else fields[19]
 
 
 def holder(folder: Path) -> Holder | None:
@@ -244,12 +266,14 @@ def locked(folder: Path, wait: bool = True) -> Generator[bool]:
     until the first one was done.
 
     Raises:
-        HptError: another process holds it and ``wait`` is off, or the folder cannot be written to.
+        HptError: another process holds it and ``wait`` is off, the folder cannot be written to, or its file system has
+            no locks.
     """
     this, waited = Holder.this(), False
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock, said = FileLock(folder / LOCK), ""
+        # a lock that is a file's existence would outlive a killed process
+        lock, said = FileLock(folder / LOCK, fallback_to_soft=False), ""
         while not lock.is_locked:
             try:
                 lock.acquire(timeout=0)
@@ -263,15 +287,26 @@ def locked(folder: Path, wait: bool = True) -> Generator[bool]:
                     said = other
                 time.sleep(LOOK_S)
     except OSError as error:
+        if error.errno in _NO_LOCKS:
+            raise HptError(
+                f"{folder} cannot be locked: its file system has no locks ({error.strerror}), and two processes could "
+                "write the same files; use a folder elsewhere (--runs-dir, --reports-dir), or mount this one with "
+                "locks (NFS: with its lock service; Lustre: -o flock)"
+            ) from error
         message = f"cannot write {folder / LOCK}: {error.strerror or error}"
         raise HptError(f"{message}; make the folder writable, then run the same command again") from error
     try:
         before = holder(folder)
         _write(folder, this)
-        yield waited and before is not None and before == replace(this, pid=before.pid, done=True)
+        yield waited and before is not None and _same_command(before, this)
         _write(folder, replace(this, done=True))
     finally:
         lock.release()
+
+
+def _same_command(before: Holder, this: Holder) -> bool:
+    """Whether who held the folder before did all of what this process was asked to do."""
+    return before == replace(this, pid=before.pid, started=before.started, done=True)
 
 
 def _write(folder: Path, this: Holder) -> None:

@@ -247,10 +247,10 @@ def start_process_group() -> Any:
     # process leaves for ever: every later run would wait for it. gloo does the same sums without a compiler.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     if not torch.distributed.is_initialized():
+        start_watch()
         with _launched():
             backend = "nccl" if torch.cuda.is_available() else "gloo"
             deepspeed.init_distributed(dist_backend=backend, verbose=False, timeout=WAIT)
-        start_watch()
     return deepspeed
 
 

@@ -4,29 +4,33 @@ The processes of one job: who this one is, what share of the work is its own, an
 
 A rank that fails or vanishes would leave the others waiting in a collective operation until a time limit of half an
 hour. So every rank gives a sign of life every few seconds and looks for its neighbour's; whoever fails says so first,
-and all others end with that rank's error. A rank killed without a word is missed at once by those on its machine.
+and all others end with that rank's error. A rank killed without a word is missed at once by those on its machine. The
+watch starts before the process group does: a rank that never joins is missed too.
 """
 
 import ctypes
 import datetime
 import math
 import os
+import re
 import shlex
 import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hpt.support.errors import ConfigError
+from hpt.support.errors import ConfigError, HptError
 
 Item = TypeVar("Item")
 
 #: Seconds between two signs of life, and without any until a rank counts as lost.
 BEAT_S, LOST_S = 2.0, 40.0
+#: Seconds until a rank that gave no sign of life at all counts as lost: it imports PyTorch first, from a slow disk.
+JOIN_S = 600.0
 #: Seconds between two looks at the processes of the other ranks on this machine: DeepSpeed's launcher looks every
 #: second, and ends all without saying which rank was the first.
 LOOK_S = 0.25
@@ -183,8 +187,9 @@ class RankWatch(threading.Thread):
             return f"rank 0 was lost: its store does not answer ({type(error).__name__})"
         if beat != self.seen or beat == "finished":
             self.seen, self.seen_at = beat, now
-        elif now - self.seen_at > LOST_S:
-            return self.report(f"rank {self.neighbour} was lost: no sign of life for {LOST_S:.0f} s; its log says why")
+        limit, lost = (LOST_S, "was lost") if self.seen else (JOIN_S, "never joined")
+        if now - self.seen_at > limit:
+            return self.report(f"rank {self.neighbour} {lost}: no sign of life for {limit:.0f} s; its log says why")
         return None
 
     def gone(self, others: Iterable[int]) -> str | None:
@@ -243,14 +248,28 @@ _watch: RankWatch | None = None
 
 
 def start_watch() -> None:
-    """Watch over the ranks from here on; nothing to do when there is one, or when it is done already."""
+    """Watch over the ranks from here on; nothing to do when there is one, or when it is done already.
+
+    Rank 0 opens the store at the launcher's address, unless torchrun has, and the process group uses it too.
+
+    Raises:
+        HptError: rank 0 did not open it in time, or cannot.
+    """
     global _watch
     if _watch is not None or launched_ranks() == 1:
         return
     from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
     place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = TCPStore(*place, is_master=False, wait_for_workers=False, timeout=datetime.timedelta(seconds=LOST_S))
+    opens = launched_rank() == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    wait = datetime.timedelta(seconds=JOIN_S)
+    try:
+        store = TCPStore(*place, is_master=opens, multi_tenant=opens, wait_for_workers=False, timeout=wait)
+    except RuntimeError as error:
+        who = "this rank cannot open the store" if opens else f"rank 0 never joined: no store within {JOIN_S:.0f} s"
+        why = str(error).splitlines()[0]
+        raise HptError(f"{who} at {place[0]}:{place[1]} ({why}); its log, or the launcher's, says why") from error
+    store.set_timeout(datetime.timedelta(seconds=LOST_S))
     _watch = RankWatch(launched_rank(), launched_ranks(), store)
     _watch.start()
 
@@ -317,17 +336,35 @@ OPTIONS = "HPT_LAUNCHER_ARGS"
 _SIZES = ("--num_gpus", "--num_accelerators", "--num_nodes", "--include", "-i", "--exclude", "-e", "--hostfile", "-H")
 #: Options that this package gives itself.
 _OWN = ("--module", "--no_python", "--no_local_rank", "--autotuning")
+#: Number of GPUs of each run; `--run-gpus` sets it, and notebooks inherit it.
+RUN_GPUS = "HPT_RUN_GPUS"
+#: Beginnings of the variables that DeepSpeed's launcher hands to no other machine, or not on every accelerator.
+_PASSED_ON = ("DS_", "GLOO_", "HF_", "HPT_", "KMP_", "MKL_", "NCCL_", "OMP_", "PYTORCH_", "TOKENIZERS_", "TORCH_",
+              "TRANSFORMERS_", "VLLM_")  # fmt: skip
+
+
+def passed_on(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment variables that ranks on every machine are to have, none of them a secret.
+
+    Example:
+        >>> passed_on({"NCCL_SOCKET_IFNAME": "ib0", "HF_TOKEN": "hf_...", "VLLM_HOST_IP": "10.0.0.1", "HOME": "/root"})
+        {'NCCL_SOCKET_IFNAME': 'ib0'}
+    """
+    left_out = (PARENT, "VLLM_HOST_IP")  # true on this machine alone
+    return {
+        name: value for name, value in variables.items()
+        if name.startswith(_PASSED_ON) and name not in left_out and not name.endswith(("_TOKEN", "_KEY", "_SECRET"))
+    }  # fmt: skip
 
 
 def launcher_options(text: str | None = None) -> list[str] | None:
     """Return the options DeepSpeed's launcher is started with; None = a single process, without it.
 
     Args:
-        text: what the user wrote; None = what the environment says, and without that the launcher with no options
-            where there is more than one GPU.
+        text: what the user wrote; None = what the environment says.
 
     Raises:
-        ConfigError: not options, or one that the package gives itself.
+        ConfigError: not options, or one that the package gives itself, or that cannot work.
 
     Example:
         >>> launcher_options("--hostfile hosts --num_gpus 8")
@@ -335,7 +372,7 @@ def launcher_options(text: str | None = None) -> list[str] | None:
     """
     text = os.environ.get(OPTIONS) if text is None else text
     if text is None:
-        return [] if visible_gpus() > 1 else None
+        return None
     try:
         options = shlex.split(text)
     except ValueError as error:
@@ -347,18 +384,43 @@ def launcher_options(text: str | None = None) -> list[str] | None:
     if given := [name for name in names if name in _OWN]:
         raise ConfigError("--launcher-args", text, f"other options than {', '.join(given)}", "leave it out: hpt gives "
                           "what its module needs")  # fmt: skip
+    if re.search(r"--launcher[= ]+slurm\b", " ".join(options).lower()):
+        raise ConfigError("--launcher-args", text, "another --launcher: DeepSpeed's for slurm cannot start a module",
+                          "start the ranks with srun and torchrun, see docs/cluster.md")  # fmt: skip
     if not visible_gpus() and not set(names) & set(_SIZES):
         raise ConfigError("--launcher-args", text, "a number of processes, since there is no GPU to count",
                           "add --num_accelerators N")  # fmt: skip
     return options
 
 
-def visible_gpus() -> int:
-    """Return how many GPUs this process may use, without importing PyTorch."""
+def gpu_names() -> list[str]:
+    """Return the GPUs this process may use, as CUDA_VISIBLE_DEVICES names them, without importing PyTorch."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        return len([name for name in chosen.split(",") if name.strip() not in ("", "-1")])
-    return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    if chosen is None:
+        return [str(number) for number, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]
+    return [name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1")]
+
+
+def visible_gpus() -> int:
+    """Return how many GPUs this process may use."""
+    return len(gpu_names())
+
+
+def gpu_groups(default: int) -> list[str]:
+    """Return the groups of GPUs that runs side by side take, each as CUDA_VISIBLE_DEVICES names it; [] without GPUs.
+
+    Args:
+        default: GPUs of a run where `--run-gpus` does not say.
+
+    Raises:
+        ConfigError: more GPUs asked for than there are.
+    """
+    names, asked = gpu_names(), os.environ.get(RUN_GPUS)
+    if asked is not None and not (asked.isdecimal() and 0 < int(asked) <= len(names)):
+        raise ConfigError("--run-gpus", asked, f"a number up to {len(names)}, the GPUs visible here",
+                          "ask for fewer, or leave it out")  # fmt: skip
+    size = int(asked) if asked is not None else max(1, min(default, len(names)))
+    return [",".join(names[start : start + size]) for start in range(0, len(names) - size + 1, size)]
 
 
 def job_command(module: str, arguments: Sequence[str], options: Sequence[str] | None) -> list[str]:

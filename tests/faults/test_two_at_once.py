@@ -1,5 +1,7 @@
 """The same thing started twice: one process works, the other waits and says for whom; a dead one blocks nobody."""
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -7,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -115,6 +118,30 @@ def test_a_read_only_folder_is_named(tmp_path: Path) -> None:
             pass
     finally:
         tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS])
+def test_a_file_system_without_locks_is_named(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No lock of another kind takes its place: one that is a file's existence would outlive a killed process."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(HptError, match=r"its file system has no locks .* Lustre: -o flock") as caught, locked(tmp_path):
+        pass
+    assert str(tmp_path) in str(caught.value)
+    monkeypatch.undo()
+    with locked(tmp_path, wait=False):
+        pass
+
+
+def test_a_number_that_another_process_has_by_now_holds_nothing(tmp_path: Path) -> None:
+    with locked(tmp_path):
+        held = holder(tmp_path)
+    assert held is not None
+    assert replace(held, done=False).at_work
+    assert not replace(held, done=False, started="1").at_work
 
 
 def _said(process: subprocess.Popen[str], timeout_s: float) -> str:
