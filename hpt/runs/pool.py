@@ -63,7 +63,11 @@ class Forked:
         self._process: ForkServerProcess = context.Process(target=target, args=arguments)
         # libgomp reads this when it is loaded, once for all that are forked
         with without_main_script(), environment({"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}):
-            self._process.start()
+            try:
+                self._process.start()
+            except (EOFError, OSError) as error:
+                message = "the process that runs are forked from ended; what it said stands above"
+                raise HptError(f"{message}; `hpt doctor` says whether PyTorch and vLLM work") from error
         self.pid: int = self._process.pid or 0
 
     @property
@@ -138,6 +142,7 @@ class Running:
     waits_for: str = ""
     shown_at: float = 0.0
     step: int = 0
+    said_before: int = 0  # bytes of its log
 
 
 def run_jobs(
@@ -147,7 +152,7 @@ def run_jobs(
 
     ``on_finish`` is called with the folder of every job that ended well, as it ends.
 
-    Each process is pinned to a core: threads of two samplers that choose cores for themselves land on the same one.
+    On CPU each process is pinned to a core: threads of samplers that choose cores for themselves land on the same one.
 
     Raises:
         HptError: jobs failed, or could not start because what they start from failed; the others are finished.
@@ -275,7 +280,9 @@ def _stop(running: Sequence[Running]) -> None:
     finally:
         for job in running:
             if job.process.poll() is None:
-                os.killpg(job.process.pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # it has no session yet, or ended this moment
+                    os.killpg(job.process.pid, signal.SIGKILL)
+                job.process.send_signal(signal.SIGKILL)
                 job.process.wait()
             job.bar.close()
 
@@ -299,6 +306,7 @@ def _start(job: Job, place: Place, launcher: list[str] | None, shown: bool) -> R
     spec = str(write_job(replace(job, config=config), folder, variables))
     paths = folders(config.own_modules)  # they are found where this process found them
     with writing(log), open(log, "ab") as file:
+        said_before = file.tell()
         if launcher is None and threads == "1" and not visible_gpus():
             process = Forked(_job_process, (spec, str(log), variables, paths, place.core))
         else:
@@ -312,7 +320,8 @@ def _start(job: Job, place: Place, launcher: list[str] | None, shown: bool) -> R
         total=max(1, config.schedule.steps), desc=folder.path.name, unit="step", leave=False,
         disable=None if shown else True,
     )  # fmt: skip
-    return Running(job, config, folder, process, place, log, bar, time.monotonic(), launcher is not None)
+    return Running(job, config, folder, process, place, log, bar, time.monotonic(), launcher is not None,
+                   said_before=said_before)  # fmt: skip
 
 
 def _show(job: Running) -> None:
@@ -335,7 +344,7 @@ def _show(job: Running) -> None:
 
 def _finish(job: Running) -> None:
     """Repeat the warnings of a job, and raise what one said that is not finished."""
-    lines = job.log.read_text(errors="replace").splitlines()
+    lines = job.log.read_bytes()[job.said_before :].decode(errors="replace").splitlines()
     for line in lines:
         if line.startswith("warning: "):
             warn(line.removeprefix("warning: "))

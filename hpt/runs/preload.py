@@ -28,9 +28,11 @@ os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "error")
 logging.getLogger("vllm").setLevel(logging.ERROR)  # for what it says before it has read that
 gc.disable()  # modules stay: looking for garbage among them takes a fifth of the time
-for name in MODULES:
-    importlib.import_module(name)
-gc.enable()
+try:
+    for name in MODULES:
+        importlib.import_module(name)
+finally:
+    gc.enable()
 gc.collect()
 gc.freeze()  # what is shared stays shared: a collection in a job would write to every page
 atexit.register(gc.unfreeze)  # or nanobind takes what is frozen for leaks, and says so at length

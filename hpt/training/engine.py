@@ -1,20 +1,15 @@
-"""Do SFT and RL pull the policy in opposite directions? The cosine between their gradients, along a run.
-
-Section 2 says that the two "are not in conflict, and they can be optimized jointly within a single loss". At a step
-that learns from rollouts and from demonstrations, the gradient of Eq. 13 is the sum of the two; this module takes it
-apart. It reads the policy and changes nothing, neither weights nor accumulated gradients, so a run that measures ends
-with the bits of one that does not.
-
-DeepSpeed around the policy: forward, backward, one guarded optimiser step, at any ZeRO stage; the only engine.
+"""DeepSpeed around the policy: forward, backward, one guarded optimiser step, at any ZeRO stage; the only engine.
 
 Scaling, once. The loss of `hpt.upge` is already normalised over the whole optimiser step and all ranks, so the gradient
 wanted is the plain *sum* over micro-batches and ranks. DeepSpeed adds micro-batches up but *averages* ranks; `backward`
 therefore multiplies by the number of ranks. Nothing is divided by the number of micro-batches: gradient
 accumulation is 1 and ``managed_gradient_accumulation`` is off, so that `step` alone ends an accumulation.
 
-One optimiser step: from weighted trajectories to a gradient that depends on nothing but them.
+`Updater` takes an optimiser step: from weighted trajectories to a gradient that depends on nothing but them. It trains
+bases, runs methods and is measured by the invariance tests: there is one path to a gradient.
 
-The same class trains bases, runs methods and is measured by the invariance tests: there is one path to a gradient.
+`sft_rl_cosine` asks whether SFT and RL pull the policy in opposite directions (Section 2: they "are not in conflict,
+and they can be optimized jointly within a single loss"). It changes neither weights nor accumulated gradients.
 """
 
 import os

@@ -1,6 +1,4 @@
-"""From a training step to its rows: what `hpt.training.metrics` defines, computed once, alike for every method.
-
-Every number a run records, once: name, definition, unit; the logger, axis labels, tables and glossary read this.
+"""Every number a run records: name, definition and unit, and how a step's row is computed, alike for every method.
 
 Prefixes: ``rollout/`` all rollouts before the gate acts, ``gate/``, ``trained/`` what the update saw, ``loss/``,
 ``estimator/``, ``optim/``, ``check/``, ``time/``. A column marked as timing is the only kind that may differ between

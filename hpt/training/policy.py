@@ -29,7 +29,6 @@ def shared_prompt_attention(
     attention_mask: Tensor | None,
     sequences: Tensor | None = None,
     places: Tensor | None = None,
-    sliding_window: int | None = None,
     **settings: Any,
 ) -> tuple[Tensor, None]:
     """Return PyTorch's attention [rows, width, heads, D], over ``shared`` rows where ``sequences`` says what they hold.
@@ -42,7 +41,6 @@ def shared_prompt_attention(
         query, key, value: [rows, heads, width, D], positions encoded.
         attention_mask: as transformers makes it; not looked at with ``sequences``.
         sequences, places: see `hpt.training.batches.MicroBatch`.
-        sliding_window: of the layer.
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -56,12 +54,8 @@ def shared_prompt_attention(
         found = embedding(sequences, table.reshape(len(table), -1))
         return found.view(rows, longest, *table.shape[1:]).transpose(1, 2)
 
-    mask = None
-    if sliding_window is not None and sliding_window < longest:
-        behind = torch.arange(longest, device=query.device)[:, None] - torch.arange(longest, device=query.device)
-        mask = ((behind >= 0) & (behind < sliding_window))[None, None]
     query, key, value = gathered(query), gathered(key), gathered(value)
-    attended, _ = sdpa_attention_forward(module, query, key, value, mask, **settings)
+    attended, _ = sdpa_attention_forward(module, query, key, value, None, **settings)
     return embedding(places, attended.flatten(0, 1).flatten(1)).view(1, len(places), *attended.shape[2:]), None
 
 
@@ -107,15 +101,18 @@ class PolicyModule(nn.Module):
             remedy = "use a model of another family, Qwen2 or Llama for example"
             raise ConfigError("policy.path", type(model).__name__, "a model of a body and an output head", remedy)
         self.model = model
-        #: Whether `MicroBatch` may be ``shared``.
-        self.shares_prompts = model.config._attn_implementation == "sdpa"
-        if self.shares_prompts:
+        # a window or chunks of attention are in the mask alone for some families, and a shared row has no mask
+        windows = ("sliding_window", "attention_chunk_size")
+        if model.config._attn_implementation == "sdpa" and not any(getattr(model.config, name, 0) for name in windows):
             from transformers import AttentionInterface, AttentionMaskInterface
             from transformers.masking_utils import sdpa_mask
 
             AttentionInterface.register(ATTENTION, shared_prompt_attention)
             AttentionMaskInterface.register(ATTENTION, sdpa_mask)
-            model.set_attn_implementation(ATTENTION)
+            model.set_attn_implementation(ATTENTION)  # families without the interface only warn
+        #: Whether a `MicroBatch` may be ``shared``; `hpt.training.guards.check_own_forward` turns it off where layers
+        #: other than attention look at their neighbours.
+        self.shares_prompts = model.config._attn_implementation == ATTENTION
         model.set_output_embeddings(ChunkedHead(model.get_output_embeddings(), model.config))
 
     def forward(
@@ -143,7 +140,7 @@ class PolicyModule(nn.Module):
         """
         inputs = {"input_ids": input_ids, "position_ids": position_ids, "use_cache": False}
         if sequences is not None:  # a mask of four dimensions is handed on as it is, and none is made
-            no_mask = torch.empty(1, 1, 1, 1, dtype=torch.bool, device=input_ids.device)
+            no_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=input_ids.device)
             inputs |= {"sequences": sequences, "places": places, "attention_mask": no_mask}
         if whole_model:
             logits = self.model(**inputs).logits.flatten(0, 1).index_select(0, predictor)

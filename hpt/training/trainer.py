@@ -5,9 +5,8 @@ the gate are methods below it, the loss is `hpt.methods.mixture.assemble`, an op
 `hpt.training.engine.Updater`. One rollout batch is a step; it holds ``prompts_per_step`` questions and is followed by
 ``updates_per_step`` optimiser steps.
 
-Eq. 7 for a step's rollouts and demonstrations: every rank grades a share, and all get all verdicts.
-
-Grading is limited in time, so two ranks that graded the same answer could come to different rewards and drift apart.
+Every rank grades a share of the step's rollouts and demonstrations (Eq. 7), and all get all verdicts: grading is
+limited in time, so two ranks that graded the same answer could come to different rewards and drift apart.
 """
 
 import time

@@ -1,9 +1,4 @@
-"""Detached factors per trajectory that two of SRFT's three terms carry (Fu et al. 2025); every other row has 1.
-
-A coefficient is a function ``(streams, rewards) -> [T]``, detached, registered in `COEFFICIENTS`. H is the mean token
-entropy of the trajectory under the current policy, in nats.
-
-The scale of a trajectory's tokens in the loss: every sum, mean and divisor of every method, in one place.
+"""The scale of a trajectory's tokens in the loss: every sum, mean and divisor of every method, in one place.
 
 The estimator sums; whatever is a mean in a paper is a scale here. Scales come from counts over the *whole optimiser
 step*, all micro-batches and all ranks, taken before anything is skipped. So the step's gradient is
@@ -20,6 +15,10 @@ can choose over the rows' own rules have two each, one for rollouts and one for 
     per_prompt   1/(N n L)   1/(N L)         the default below the full scale
     paper        1/(N n)     1/(N length)    Eq. 11 to 13 as printed
     released     1/(W L)     m/T_D           what the authors' scripts do; W, m constants that stand for their machine
+
+Two of SRFT's three terms carry a detached factor per trajectory as well (Fu et al. 2025); every other row has 1. A
+coefficient is a function ``(streams, rewards) -> [T]``, registered in `COEFFICIENTS`; H is the mean token entropy of
+the trajectory under the current policy, in nats.
 """
 
 from __future__ import annotations
