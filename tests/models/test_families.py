@@ -192,6 +192,19 @@ def test_logprobs_entropies_and_their_gradients_are_the_models_own(family: str, 
         torch.testing.assert_close(ours, theirs, rtol=rounding, atol=rounding)
 
 
+def test_a_family_whose_layers_look_along_the_row_has_every_prompt_forwarded() -> None:
+    """Convolutions and states would run from one sequence of a shared row into the next."""
+    config = config_for("hpt")
+    trainer = make_trainer(config)
+    engine, prompts = trainer.engine, list(trainer.prompts.values())
+    check_own_forward(engine, prompts, config)
+    assert engine.layout == "shared"
+    layer = engine.module.model.model.layers[0]  # pyright: ignore
+    layer.register_forward_hook(lambda module, inputs, output: output + 0.5 * output.cumsum(1))
+    check_own_forward(engine, prompts, config)
+    assert engine.layout == "padded"
+
+
 def test_a_family_whose_logits_are_not_known_is_refused() -> None:
     """Here the other way round: a Qwen2 whose configuration names a scale that its own forward pass does not know."""
     prompts = list(make_trainer(config_for("hpt")).prompts.values())
