@@ -271,12 +271,9 @@ def _launched() -> Generator[None]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     alone = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    os.environ.update(alone, LOCAL_RANK="0")  # this one stays: ZeRO-3 reads it later too, and alone it means nothing
-    try:
+    os.environ["LOCAL_RANK"] = "0"  # this one stays: ZeRO-3 reads it later too, and alone it means nothing
+    with environment(alone):
         yield
-    finally:
-        for name in alone:
-            os.environ.pop(name, None)
 
 
 def _deepspeed_config(engine: EngineSettings, optimizer: OptimizerSettings, dtype: str) -> dict[str, Any]:
