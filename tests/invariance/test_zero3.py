@@ -1,11 +1,8 @@
 """ZeRO-3 with two real processes: a sampler each, or one that both share; a rank that fails; going on with one rank."""
 
 import json
-import os
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +17,7 @@ from hpt.runs.pool import run_jobs
 from hpt.runs.resolve import pretraining_config
 from hpt.support.errors import HptError
 from hpt.support.files import write_json
+from hpt.support.process import environment
 from hpt.training.metrics import timing_columns
 from hpt.training.ranks import OPTIONS
 from tests.digits import digits_config, write_digits
@@ -73,7 +71,7 @@ def fail(config: RunConfig, folder: Path, rank: int, at_call: int, way: str) -> 
     folder.mkdir()
     spec = folder / "job.json"
     write_json(spec, {"config": config.model_dump(mode="json"), "root": str(folder / "runs"), "evaluations": []})
-    with environment(FAIL, f"{rank}:{at_call}:{way}:{folder / 'failed'}"):
+    with environment({FAIL: f"{rank}:{at_call}:{way}:{folder / 'failed'}"}):
         processes = start_ranks(2, folder, "tests.invariance.failing", str(spec), str(folder))
     try:
         codes = {rank: processes[rank].wait(timeout=500)}
@@ -83,15 +81,6 @@ def fail(config: RunConfig, folder: Path, rank: int, at_call: int, way: str) -> 
         for process in processes:
             process.kill()
     return Failure(codes, {own: (folder / f"log-{own}.txt").read_text() for own in (0, 1)}, seconds)
-
-
-@contextmanager
-def environment(name: str, value: str) -> Iterator[None]:
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        del os.environ[name]
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +95,7 @@ def runs(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     told = json.loads((stopped.path / "checkpoints" / "step-000002" / "state.json").read_text())
     resumed = run_to_end(shared, folder / "shared" / "runs", [EVALUATION])
     one = run_to_end(config_for(world, 1), folder / "one", [EVALUATION])
-    with environment(OPTIONS, "--num_accelerators 2"):
+    with environment({OPTIONS: "--num_accelerators 2"}):
         run_jobs([Job(config_for(world, 1), folder / "two", (EVALUATION,))])
     return Runs(one, only_run(folder / "two"), resumed, failure, samplers, left, told)
 
@@ -179,8 +168,8 @@ def test_who_started_the_job_is_told_which_rank_failed(
 ) -> None:
     """Under the launcher, which ends the others at once."""
     with (
-        environment(OPTIONS, "--num_accelerators 2"),
-        environment(FAIL, f"1:2:{way}:{tmp_path / 'failed'}"),
+        environment({OPTIONS: "--num_accelerators 2"}),
+        environment({FAIL: f"1:2:{way}:{tmp_path / 'failed'}"}),
         pytest.raises(HptError, match="ended with exit code") as caught,
     ):
         run_jobs([Job(config_for(world, 1), tmp_path)])
@@ -214,7 +203,7 @@ def test_a_base_is_trained_by_two_ranks_as_by_one(tmp_path: Path) -> None:
     config = pretraining_config("tiny", "weak", "tiny")
     config = config.model_copy(update={"schedule": config.schedule.model_copy(update={"steps": 6})})
     one = run_to_end(config, tmp_path / "one")
-    with environment(OPTIONS, "--num_accelerators 2"):
+    with environment({OPTIONS: "--num_accelerators 2"}):
         run_jobs([Job(config, tmp_path / "two")])
     found, expected = metrics(only_run(tmp_path / "two")), metrics(one)
     pd.testing.assert_frame_equal(found, expected, rtol=1e-3, atol=1e-6)
