@@ -238,18 +238,18 @@ class RayExecutor:
         """Refuse machines on which a run would fail, or compute something else."""
         ray, mark = self._ray, self._root / f".seen-{uuid.uuid4().hex}"
         on = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-        ask = ray.remote(machine_facts).options(num_cpus=0, max_retries=0)
+        ask = ray.remote(num_cpus=0, max_retries=0)(machine_facts)
         with writing(mark):
             mark.parent.mkdir(parents=True, exist_ok=True)
             mark.touch()
         try:
-            answers = {node["NodeManagerHostname"]: ask.options(scheduling_strategy=on(node["NodeID"], soft=False))
-                       .remote(str(mark)) for node in machines}  # fmt: skip
-            for name, answer in answers.items():
+            answers = [ask.options(scheduling_strategy=on(node["NodeID"], soft=False)).remote(str(mark))
+                       for node in machines]  # fmt: skip
+            for node, answer in zip(machines, answers, strict=True):
                 try:
                     self._check_facts(ray.get(answer, timeout=ANSWER_S))
                 except ray.exceptions.RayError as error:
-                    why = str(error).strip().splitlines()[-1]
+                    name, why = node["NodeManagerHostname"], str(error).strip().splitlines()[-1]
                     raise ConfigError("machine", name, f"one with hpt's environment ({why})", "start Ray there with "
                                       "that environment's `ray start`, or take it out") from error  # fmt: skip
         finally:
