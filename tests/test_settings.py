@@ -481,6 +481,8 @@ MOVES: dict[str, Moves] = {
     "validation.samples_per_problem": Moves(5, validation_request("samples"), 2, 5, VALIDATED),
     "validation.temperature": Moves(0.3, validation_request("temperature"), 0.6, 0.3, VALIDATED),
     "validation.top_p": Moves(0.5, validation_request("top_p"), 0.95, 0.5, VALIDATED),
+    "validation.sets": Moves(["contest-b"], lambda config, place: list(curve_sets(config))[0], "contest-a", "contest-b"),
+    "validation.held_out": Moves(0.25, training_set, 7, 5, {"data.source": "rows.jsonl"}),
     "validation.sha256": Moves("00", fingerprint, True, False),
     "engine.zero_stage": Moves(2, deepspeed("zero_optimization", "stage"), 0, 2),
     "engine.micro_batch_tokens": Moves(1, micro_batches, (1, 6), (6, 1), EVERY_PROMPT, "grpo"),

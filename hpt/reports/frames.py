@@ -14,6 +14,8 @@ import pandas as pd
 from scipy import stats
 
 from hpt.config.run_config import MOVES_NO_NUMBER
+from hpt.data.public import DATASETS
+from hpt.data.sources import OWN_SET, OWN_TITLE, recorded_name
 from hpt.data.world.graded import world_named
 from hpt.data.world.sets import EvaluationSet
 from hpt.evaluation.intervals import (
@@ -85,7 +87,7 @@ def of_method(records: Records, method: str, policy: str) -> list[RunRecords]:
 
 
 def sets_of(records: Records) -> dict[str, EvaluationSet]:
-    """Return the evaluation sets of the world the runs lived in, in the order of the tables.
+    """Return the evaluation sets of the world the runs lived in, in the order of the tables; last, the user's of curves.
 
     Raises:
         RecordFault: no runs, or runs of different worlds.
@@ -93,12 +95,15 @@ def sets_of(records: Records) -> dict[str, EvaluationSet]:
     worlds = sorted({f"{run.config.data.evaluation} {run.config.data.world}" for run in records})
     if len(worlds) != 1:
         raise RecordFault(f"a table or figure needs runs of one world, got {', '.join(worlds) or 'none'}")
-    return records[0].sets
+    sets = records[0].sets
+    drawn = {name for run in records for name in run.validation["benchmark"].unique()} - sets.keys() - DATASETS.keys()
+    return sets | {name: EvaluationSet(name, OWN_TITLE, 1, OWN_SET, 0, tuple) for name in sorted(drawn)}
 
 
-def trained_sets(records: Records) -> list[str]:
-    """Return the names of the in-distribution sets; none without records."""
-    return [name for name, one in sets_of(records).items() if one.distribution == "in"] if records else []
+def drawn_sets(records: Records) -> list[str]:
+    """Return the names of the sets of validation curves: in-distribution, or the user's; none without records."""
+    sets = sets_of(records) if records else {}
+    return [name for name, one in sets.items() if one.distribution in ("in", OWN_SET)]
 
 
 # Text for cells of tables and captions
@@ -241,7 +246,11 @@ def settings(records: Records) -> pd.DataFrame:
 
 
 def scores(
-    records: Records, lines: Mapping[str, Sequence[str]], paper: str, distributions: Sequence[str] = ("in",)
+    records: Records,
+    lines: Mapping[str, Sequence[str]],
+    paper: str,
+    distributions: Sequence[str] = ("in",),
+    own: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Return the score of every method on every set, with the paper's value beside it.
 
@@ -250,6 +259,7 @@ def scores(
         lines: base -> names of arms, in order; `BASE` is the base itself.
         paper: the paper's table whose values stand beside; its rows that exist only as published numbers come last.
         distributions: ``in``, ``out`` or both: which sets, each group followed by its average.
+        own: further evaluations, such as files of the user's questions; they are in no average.
 
     Returns:
         One row per base, method and column: policy, method, column, stands_for, samples_per_problem, problems, seeds
@@ -267,7 +277,9 @@ def scores(
         for method in methods:
             printed = paper_row(paper, PAPER_METHOD.get(method, method), policy) or {}
             runs = of_method(records, method, policy)
-            for row in [row for distribution in distributions if runs for row in _scores(runs, distribution)]:
+            found = [row for distribution in distributions if runs for row in _scores(runs, distribution)]
+            found += [_of_set(runs, name)[0] for name in own if runs]
+            for row in found:
                 stands_for[row["column"]] = row["stands_for"]
                 rows.append({"policy": policy, "method": method} | row | _published(printed, row["stands_for"]))
         for row in _rows_of_others(paper, policy):
@@ -303,19 +315,26 @@ def _scores(runs: Records, distribution: str) -> list[dict[str, Any]]:
     means: list[Shares] = []  # per set, over seeds, [problems]
     for name, one in sets_of(runs).items():
         if one.distribution == distribution:
-            shares = np.array([run.shares(name) for run in runs])  # [seeds, problems]
-            drawn = int(runs[0].counts(name)["samples"].max())  # greedily one, whatever the set's number
-            means.append(shares.mean(axis=0))
-            interval = problem_interval(means[-1], one_answer=drawn == 1 and len(runs) == 1)
-            by_seed = dict(zip([run.seed for run in runs], 100 * shares.mean(axis=1), strict=True))
-            about = {"column": name, "stands_for": one.stands_for, "samples_per_problem": drawn}
-            rows.append(about | {"problems": shares.shape[1]} | _score(by_seed, interval))
+            row, mean = _of_set(runs, name, one.stands_for)
+            rows.append(row)
+            means.append(mean)
     cells = {run.seed: [row[f"seed_{run.seed}"] for row in rows] for run in runs}
     average, problems = average_column(distribution), sum(row["problems"] for row in rows)
     row = _score({seed: float(np.mean(values)) for seed, values in cells.items()}, average_interval(means))
     row["score"] = average_of_cells(row["score"] for row in rows)
     row |= {f"seed_{seed}": average_of_cells(values) for seed, values in cells.items()}
     return [*rows, {"column": average, "stands_for": average, "problems": problems} | row]
+
+
+def _of_set(runs: Records, name: str, stands_for: str = OWN_TITLE) -> tuple[dict[str, Any], Shares]:
+    """Return the row of an evaluation, and its share of correct answers to every problem, a mean over seeds."""
+    shares = np.array([run.shares(name) for run in runs])  # [seeds, problems]
+    drawn = int(runs[0].counts(name)["samples"].max())  # greedily one, whatever the set's number
+    mean = shares.mean(axis=0)
+    interval = problem_interval(mean, one_answer=drawn == 1 and len(runs) == 1)
+    by_seed = dict(zip([run.seed for run in runs], 100 * shares.mean(axis=1), strict=True))
+    about = {"column": recorded_name(runs[0].config, name), "stands_for": stands_for, "samples_per_problem": drawn}
+    return about | {"problems": shares.shape[1]} | _score(by_seed, interval), mean
 
 
 def _score(by_seed: Mapping[int, float], over_problems: Interval) -> dict[str, Any]:
@@ -527,7 +546,7 @@ def curves(
     Returns:
         policy, metric, method, and the columns of `over_seeds`; a method that does not record a metric has no rows.
     """
-    sets, found = trained_sets(records), {}
+    sets, found = drawn_sets(records), {}
     for policy in policies:
         for metric in metrics:
             for method in methods:
@@ -538,13 +557,13 @@ def curves(
 
 
 def validation(records: Records, methods: Sequence[str], policy: str = "weak") -> pd.DataFrame:
-    """Return the validation accuracy of every in-distribution set by training step, in percent.
+    """Return the validation accuracy of every set that has a curve by training step, in percent.
 
     Returns:
         panel (the set), method, and the columns of `over_seeds`.
     """
     found = {(name, method): validation_curve(of_method(records, method, policy), [name])
-             for name in trained_sets(records) for method in methods}  # fmt: skip
+             for name in drawn_sets(records) for method in methods}  # fmt: skip
     return _stacked(found, ["panel", "method"])
 
 

@@ -26,6 +26,7 @@ from pandas.io.formats.style import Styler
 
 from hpt.config.run_config import merge, nest, validate
 from hpt.config.scales import SCALES
+from hpt.data.sources import names_files
 from hpt.reports import style
 from hpt.reports.verdicts import Verdict, verdicts
 from hpt.runs.catalogue import ARTEFACTS, check_addressed, kept_note
@@ -75,6 +76,7 @@ class Study:
         output_dir: where tables and figures are written, or None.
         bases: of the arms, none = all.
         extra_methods: custom methods, further lines of the artefacts that take some.
+        evaluations: further sets, or files of the user's questions, that final policies are evaluated on.
         made: what it has shown so far, by name, as the report takes it.
         frames: the tidy frames behind them, by the name of their CSV.
     """
@@ -89,6 +91,7 @@ class Study:
     output_dir: Path | None
     bases: tuple[str, ...] = ()
     extra_methods: tuple[str, ...] = ()
+    evaluations: tuple[str, ...] = ()
     made: dict[str, dict[str, Any]] = field(default_factory=dict)
     frames: dict[str, pd.DataFrame] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
@@ -254,7 +257,8 @@ class Study:
     def _asked(self, artefacts: Sequence[str]) -> dict[str, Any]:
         custom = self.extra_methods if any(ARTEFACTS[name].extra_policy for name in artefacts) else ()
         return {"scale": self.scale, "artefacts": list(artefacts), "seeds": self.seeds, "root": self.runs_dir,
-                "settings": self.settings, "bases": self.bases, "own": custom}  # fmt: skip
+                "settings": self.settings, "bases": self.bases, "own": custom,
+                "evaluations": self.evaluations}  # fmt: skip
 
     def _title(self, name: str) -> str:
         return ARTEFACTS[name].title if name in ARTEFACTS else name
@@ -281,8 +285,8 @@ def begin(name: str, artefacts: Sequence[str] = (), given: Mapping[str, Any] | N
     Args:
         name: of the notebook.
         artefacts: tables and figures it makes; none = those that the catalogue says.
-        given: the parameters, where no notebook runs: any of `COMMON`, ``bases`` (of the artefacts' arms; none = all)
-            and ``extra_methods`` (``module:METHOD`` of custom ones).
+        given: the parameters, where no notebook runs: any of `COMMON`, ``bases`` (of the artefacts' arms; none = all),
+            ``extra_methods`` (``module:METHOD`` of custom ones) and ``evaluations`` (further sets or files).
 
     Raises:
         ConfigError: a parameter or a value that cannot be used.
@@ -322,6 +326,7 @@ def begin(name: str, artefacts: Sequence[str] = (), given: Mapping[str, Any] | N
         output_dir=project_path(values["output_dir"]) if values["output_dir"] else None,
         bases=bases,
         extra_methods=tuple(values.get("extra_methods") or ()),
+        evaluations=tuple(str(project_path(name)) if names_files(name) else name for name in values.get("evaluations") or ()),
     )
     if not study.planned():  # no run whose configuration would be refused: a misspelt setting is still named
         validate(merge(SCALES[study.scale], nest(study.settings)))

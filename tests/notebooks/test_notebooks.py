@@ -91,6 +91,18 @@ def test_every_parameter_has_a_comment_that_papermill_can_show(source: Path) -> 
     assert all(len(own["help"]) > 20 for own in found.values())
 
 
+@pytest.mark.parametrize("source", EVERY, ids=lambda path: path.stem)
+def test_every_parameter_is_read_and_nothing_waits_for_a_hand(source: Path) -> None:
+    """papermill sets whatever it is given; widgets and progress bars are lost, or hang, where it executes a notebook."""
+    cells = [cell for cell in nbformat.read(source, as_version=4).cells if cell.cell_type == "code"]
+    (given,) = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    code = "\n".join(cell.source for cell in cells if cell.source != given)
+    read_by_begin = {*COMMON, "bases"} if "reports.begin(" in code else set()
+    unread = {name for name in re.findall(r"^(\w+) =", given, flags=re.MULTILINE) if not re.search(rf"\b{name}\b", code)}
+    assert unread <= read_by_begin
+    assert not re.search(r"ipywidgets|\binteract\b|tqdm|\binput\(", code)
+
+
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_runs_alone_from_records(source: Path, work: Path, tmp_path: Path) -> None:
     made_here = {artefact.name: artefact for artefact in ARTEFACTS.values() if artefact.notebook == source.stem}
