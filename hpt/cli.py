@@ -580,7 +580,7 @@ def train(
                                                               "as --data, a tenth of it is held out")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     settings: Set = None,
-    evaluations: Annotated[str, typer.Option(help="Sets or files to evaluate the final policy on, comma-separated")] = "",
+    evaluations: Annotated[str, typer.Option(help="Final evaluation: sets or files, comma-separated")] = "",
     runs_dir: RunsDir = Path("runs"),
     launcher_args: LauncherArgs = None,
     run_gpus: RunGpus = None,

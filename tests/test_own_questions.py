@@ -1,4 +1,4 @@
-"""Questions of the user's as evaluation sets and curves: what is held out, what is checked, and what records call them."""
+"""The user's questions as evaluation sets and curves: what is held out, what is checked, what records call them."""
 
 import json
 from pathlib import Path
@@ -76,7 +76,7 @@ def test_a_set_is_known_by_its_name_and_the_hash_of_its_questions(tmp_path: Path
 
 @pytest.mark.parametrize("name", ["nothere.jsonl", "./nowhere", "held-out"])
 def test_questions_that_are_not_there_are_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match="evaluation = .*an existing file or folder of questions"):
+    with pytest.raises(ConfigError, match=r"evaluation = .*an existing file or folder of questions"):
         evaluation_set(build_config("sft", scale="tiny"), name)
 
 

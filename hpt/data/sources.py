@@ -7,8 +7,8 @@ and records keep it as its name with the hash of its questions.
 import json
 import math
 import re
-from hashlib import sha256
 from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 
 from hpt.config.run_config import RunConfig
@@ -19,7 +19,6 @@ from hpt.data.store import download, load_set
 from hpt.data.world.graded import MINI_WORLD, training_problems, validation_problems, world_named
 from hpt.data.world.sets import EvaluationSet, curve_problems, evaluation_sets
 from hpt.support.errors import ConfigError
-
 
 #: What tables say that a set of the user's questions stands for, and its distribution: in no average.
 OWN_TITLE, OWN_SET = "your questions", "own"

@@ -51,6 +51,7 @@ from hpt.runs.catalogue import (
 )
 from hpt.runs.records import RunRecords
 from hpt.support.errors import RecordFault
+from hpt.support.text import few
 
 Records = Sequence[RunRecords]
 NAN = float("nan")
@@ -87,7 +88,7 @@ def of_method(records: Records, method: str, policy: str) -> list[RunRecords]:
 
 
 def sets_of(records: Records) -> dict[str, EvaluationSet]:
-    """Return the evaluation sets of the world the runs lived in, in the order of the tables; last, the user's of curves.
+    """Return the evaluation sets of the world the runs lived in, in the order of the tables, and the user's of curves.
 
     Raises:
         RecordFault: no runs, or runs of different worlds.
@@ -178,7 +179,26 @@ def interval_note(frame: pd.DataFrame, of: str = "mean") -> str:
         return f"one seed, in brackets the 95 % interval {problems}"
     seeds = f"{counts[0]} to {counts[-1]}" if counts[1:] else str(counts[0])
     note = f"{of} over {seeds} seeds, in brackets the 95 % interval over seeds (Student's t)"
-    return note + (f"; of the base, which has one run, {problems}" if counts[0] == 1 or is_base.any() else "")
+    note += f"; of the base, which has one run, {problems}" if counts[0] == 1 or is_base.any() else ""
+    return note + _why_extreme(frame)
+
+
+def _why_extreme(frame: pd.DataFrame) -> str:
+    """Return why intervals over seeds of scores reach from 0 to 100 or have no width; empty where none do."""
+    if "column" not in frame:
+        return ""
+    several = frame[frame["seeds"] > 1]
+    wide = several[(several["seeds_low"] <= 0) & (several["seeds_high"] >= 100)]
+    cells = [
+        f"{label(row['method'])} on {row['column']} {', '.join(number_text(row.filter(like='seed_')))}"
+        for _, row in wide.iterrows()
+    ]
+    parts = [f"from 0 to 100 where few seeds differ much, some after a take-off ({few(cells, 4)})"] if cells else []
+    flat = several["score"][several["seeds_low"] == several["seeds_high"]]
+    for why, count in (("no answer of any seed is right", (flat == 0).sum()), ("every answer is", (flat == 100).sum()),
+                       ("all seeds have as many right", ((flat > 0) & (flat < 100)).sum())):  # fmt: skip
+        parts += [f"no width where {why} ({count} cell{'s' * (count > 1)})"] if count else []
+    return "".join(f"; {part}" for part in parts)
 
 
 def seeds_note(records: Records) -> str:

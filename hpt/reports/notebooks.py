@@ -315,6 +315,7 @@ def begin(name: str, artefacts: Sequence[str] = (), given: Mapping[str, Any] | N
         if base not in known:
             raise ConfigError("bases", base, "some of " + ", ".join(known), "correct the name")
     check_addressed(values["settings"], names, values["scale"])
+    more = values.get("evaluations") or ()
     study = Study(
         name=name,
         artefacts=names,
@@ -326,7 +327,7 @@ def begin(name: str, artefacts: Sequence[str] = (), given: Mapping[str, Any] | N
         output_dir=project_path(values["output_dir"]) if values["output_dir"] else None,
         bases=bases,
         extra_methods=tuple(values.get("extra_methods") or ()),
-        evaluations=tuple(str(project_path(name)) if names_files(name) else name for name in values.get("evaluations") or ()),
+        evaluations=tuple(str(project_path(name)) if names_files(name) else name for name in more),
     )
     if not study.planned():  # no run whose configuration would be refused: a misspelt setting is still named
         validate(merge(SCALES[study.scale], nest(study.settings)))

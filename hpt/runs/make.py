@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from hpt.config.run_config import RunConfig
-from hpt.data.models import check_model_folder
 from hpt.data.leakage import leaks
+from hpt.data.models import check_model_folder
 from hpt.data.problems import Problem, check_demonstrations
 from hpt.data.public import DATASETS
 from hpt.data.sources import (
@@ -268,14 +268,14 @@ def check_own_questions(config: RunConfig, names: Sequence[str]) -> None:
         return
     training = training_problems_of(config)
     if HELD_OUT in sets and (held := len(sets[HELD_OUT])):
-        warn(f"{held} of {held + len(training)} questions of {config.data.source} are held out for validation and never "
-             f"trained on (validation.held_out = {config.validation.held_out:g})")  # fmt: skip
+        warn(f"{held} of {held + len(training)} questions of {config.data.source} are held out for validation and "
+             f"never trained on (validation.held_out = {config.validation.held_out:g})")  # fmt: skip
     found = leaks(training, sets)
     for name, problems in sets.items():
         if of_set := [leak for leak in found if leak.benchmark == name]:
-            exact = sum(leak.kind == "exact" for leak in of_set)
+            exact, which = sum(leak.kind == "exact" for leak in of_set), few([leak.problem_id for leak in of_set], 5)
             warn(f"{len(of_set)} of {len(problems)} questions of {name} are trained on ({exact} word for word, the "
-                 f"others nearly), so its score says little: {few([leak.problem_id for leak in of_set], 5)}")  # fmt: skip
+                 f"others nearly), so its score says little: {which}")  # fmt: skip
 
 
 def run_with_base(config: RunConfig, root: Path, evaluations: Sequence[str] = ()) -> RunFolder:

@@ -486,8 +486,9 @@ def gap_of(logprobs: np.ndarray, others: np.ndarray) -> Gap:
 def sft_rl_gradients(updater: Updater, assembled: Assembled) -> dict[str, float]:
     """Return the norms of the gradients on the demonstrations and on the rollouts of a whole step, and their cosine.
 
-    They are the two terms of Eq. 13: which of them drives a step, and whether they pull apart. Both are taken at the weights before the step's first update, over all its updates, with the weights they are
-    trained with; the entropy bonus and a KL term belong to neither and are left out.
+    The two terms of Eq. 13: which of them drives the step, and whether they pull apart. Both are taken at the weights
+    before the step's first update, over all its updates, with the weights they are trained with; the entropy bonus and
+    a KL term belong to neither and are left out.
 
     Args:
         updater: on the engine that holds the policy, at ZeRO stage 0 to 2 (every rank must hold whole parameters).

@@ -93,13 +93,13 @@ def test_every_parameter_has_a_comment_that_papermill_can_show(source: Path) -> 
 
 @pytest.mark.parametrize("source", EVERY, ids=lambda path: path.stem)
 def test_every_parameter_is_read_and_nothing_waits_for_a_hand(source: Path) -> None:
-    """papermill sets whatever it is given; widgets and progress bars are lost, or hang, where it executes a notebook."""
+    """papermill sets whatever it is given, and loses widgets and progress bars, or hangs at them."""
     cells = [cell for cell in nbformat.read(source, as_version=4).cells if cell.cell_type == "code"]
     (given,) = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
     code = "\n".join(cell.source for cell in cells if cell.source != given)
     read_by_begin = {*COMMON, "bases"} if "reports.begin(" in code else set()
-    unread = {name for name in re.findall(r"^(\w+) =", given, flags=re.MULTILINE) if not re.search(rf"\b{name}\b", code)}
-    assert unread <= read_by_begin
+    names = re.findall(r"^(\w+) =", given, flags=re.MULTILINE)
+    assert {name for name in names if not re.search(rf"\b{name}\b", code)} <= read_by_begin
     assert not re.search(r"ipywidgets|\binteract\b|tqdm|\binput\(", code)
 
 
