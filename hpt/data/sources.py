@@ -6,6 +6,7 @@ and records keep it as its name with the hash of its questions.
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
@@ -186,7 +187,8 @@ def evaluation_set(config: RunConfig, name: str) -> EvaluationSet:
         sets["validation"] = EvaluationSet(*about, lambda: tuple(validation_problems(world)))
     if found := sets.get(name) or public.get(name):
         return found
-    if not names_files(name) or not Path(name).exists():
+    is_file = os.path.isfile(name) and Path(name).suffix in READERS
+    if not names_files(name) or not (is_file or os.path.isdir(name)):  # unlike Path's, these pass over a name too long
         allowed = f"one of {', '.join(sets)}, or an existing file or folder of questions (mine.jsonl, ./mine)"
         raise ConfigError("evaluation", name, allowed, "correct the name or the path")
     return _own_set(Path(name).stem, problems_from(name))

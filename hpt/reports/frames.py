@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from hpt.config.run_config import MOVES_NO_NUMBER
 from hpt.data.public import DATASETS
@@ -505,6 +504,8 @@ def over_seeds(values: Mapping[int, pd.Series]) -> pd.DataFrame:
         return pd.DataFrame(columns=["step", "mean", "low", "high"])
     frame = pd.DataFrame({f"seed_{seed}": values[seed] for seed in sorted(values)}).sort_index()
     seeds, mean = frame.notna().sum(axis=1), frame.mean(axis=1)
+    from scipy import stats
+
     factor = stats.t.ppf(0.975, np.maximum(seeds - 1, 1))
     half = frame.std(axis=1, ddof=1).mul(factor).div(np.sqrt(seeds)).where(seeds >= MIN_SEEDS)
     band = pd.DataFrame({"step": frame.index, "mean": mean, "low": mean - half, "high": mean + half}, index=frame.index)
