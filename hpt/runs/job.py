@@ -21,6 +21,8 @@ from hpt.data.sources import curve_sets, training_problems_of
 from hpt.methods.methods import names_used, stages_of
 from hpt.runs.evaluations import evaluate_run
 from hpt.runs.folder import (
+    FOLDER,
+    HUB,
     RunFolder,
     add_checksum,
     damaged_count,
@@ -29,7 +31,7 @@ from hpt.runs.folder import (
     set_aside_unreadable_config,
     write_checksums,
 )
-from hpt.runs.resolve import FOLDER, HUB, resolve_run
+from hpt.runs.resolve import resolve_run
 from hpt.support.errors import ConfigError, HptError, warn
 from hpt.support.files import read_json, write_json
 from hpt.support.plugins import check_unchanged, keep_sources
