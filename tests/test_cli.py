@@ -93,7 +93,7 @@ def test_a_run_that_refuses_what_was_asked_for_ends_the_command_with_2(
     said: str, ended_with: int, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("hpt.runs.pool._job_process", partial(stand_ins.ending, said, ended_with))
+    monkeypatch.setattr("hpt.runs.process._job_process", partial(stand_ins.ending, said, ended_with))
     monkeypatch.setattr(sys, "argv", ["hpt", "train", "--method", "pretrain", "--scale", "tiny"])
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setenv("PYTHONPATH", "")

@@ -17,11 +17,11 @@ from tests.jobs import Undisturbed
 #: The command line with a job of `tests.stand_ins`.
 _COMMAND = """
 import sys
-import hpt.runs.pool
+import hpt.runs.process
 from hpt.cli import main
 from tests import stand_ins
 
-hpt.runs.pool._job_process = getattr(stand_ins, sys.argv.pop())
+hpt.runs.process._job_process = getattr(stand_ins, sys.argv.pop())
 main()
 """
 

@@ -13,7 +13,8 @@ import pytest
 
 from hpt.runs.folder import RunFolder
 from hpt.runs.job import Job
-from hpt.runs.pool import Forked, run_jobs
+from hpt.runs.pool import run_jobs
+from hpt.runs.process import Forked
 from hpt.runs.resolve import base_config, build_config
 from hpt.support.errors import HptError
 from tests.jobs import assert_same_results, only_run
