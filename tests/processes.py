@@ -4,7 +4,10 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -35,3 +38,32 @@ def wait_for_ranks(processes: list[subprocess.Popen[bytes]], folder: Path, timeo
     for rank, process in enumerate(processes):
         code = process.wait(timeout=timeout_s)
         assert code == 0, (folder / f"log-{rank}.txt").read_text()[-4000:]
+
+
+@contextmanager
+def killed_at_the_end(processes: list[subprocess.Popen[bytes]]) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """The processes, of which none outlives the block."""
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def run_ranks(ranks: int, folder: Path, module: str, *arguments: str, timeout_s: float) -> Path:
+    """Start ranks, wait until all ended well, and return ``folder``."""
+    with killed_at_the_end(start_ranks(ranks, folder, module, *arguments)) as processes:
+        wait_for_ranks(processes, folder, timeout_s)
+    return folder
+
+
+def said_until(stream: IO[str] | None, part: str) -> str:
+    """The next line of a process that holds ``part``; it is an error if the process ends without it."""
+    assert stream is not None
+    said = ""
+    for line in stream:
+        said += line
+        if part in line:
+            return line
+    raise AssertionError(said)

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from tests.jobs import Undisturbed
+from tests.processes import said_until
 
 #: The command line with a job of `tests.stand_ins`.
 _COMMAND = """
@@ -52,17 +53,6 @@ def command(job: str, folder: Path) -> Iterator[tuple[subprocess.Popen[str], psu
         process.stderr.close()
 
 
-def said_until(process: subprocess.Popen[str], part: str) -> str:
-    """What it said up to the line that holds ``part``."""
-    assert process.stderr is not None
-    said = ""
-    for line in process.stderr:
-        said += line
-        if part in line:
-            break
-    return said
-
-
 def test_once_lets_a_job_finish_what_it_does_and_says_how_to_continue(tmp_path: Path) -> None:
     with command("willing", tmp_path) as (process, job):
         os.killpg(process.pid, signal.SIGINT)  # what a terminal does: every process of the group
@@ -78,7 +68,7 @@ def test_once_lets_a_job_finish_what_it_does_and_says_how_to_continue(tmp_path: 
 def test_twice_stops_at_once(tmp_path: Path) -> None:
     with command("deaf", tmp_path) as (process, job):
         os.killpg(process.pid, signal.SIGINT)
-        assert "again stops at once" in said_until(process, "stopping")
+        assert "again stops at once" in said_until(process.stderr, "stopping")
         time.sleep(0.5)
         assert process.poll() is None, "it waits for the job"
         asked = time.monotonic()
