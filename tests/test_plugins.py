@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpt.cli import main
 from hpt.methods.gate import feedback_coefficients
 from hpt.methods.methods import names_used
 from hpt.runs.folder import RunFolder
@@ -18,6 +17,7 @@ from hpt.runs.resolve import build_config, resolve_run
 from hpt.support.errors import ConfigError
 from hpt.support.files import read_json
 from hpt.support.plugins import check_unchanged, folders, keep_sources
+from tests.command_line import hpt
 
 RECORDS = Path(__file__).resolve().parent.parent / "reports" / "mini" / "records"
 GATE = "def gate(settings, correct, n):\n    return correct / n, 1 - correct / n\n"
@@ -124,18 +124,11 @@ def test_something_else_under_a_name_is_refused(write: Write) -> None:
         build_config("hpt", scale="tiny", settings={"estimator.online_row": "my_idea:gate"})
 
 
-def test_the_command_line_ends_with_2_and_one_sentence(
-    write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_the_command_line_ends_with_2_and_one_sentence(write: Write, tmp_path: Path) -> None:
     write(GATE)
-    monkeypatch.setattr(sys, "argv", ["hpt", "train", "--method", "my_idea:METHOD", "--scale", "tiny",
-                                      "--runs-dir", str(tmp_path / "runs")])  # fmt: skip
-    with pytest.raises(SystemExit) as leaving:
-        main()
-    assert leaving.value.code == 2
-    assert capsys.readouterr().err.startswith(
-        "error: method = 'my_idea:METHOD': allowed is module:attribute; my_idea has"
-    )
+    done = hpt("train", "--method", "my_idea:METHOD", "--scale", "tiny", folder=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: method = 'my_idea:METHOD': allowed is module:attribute; my_idea has")
     assert not (tmp_path / "runs").exists()
 
 

@@ -15,14 +15,17 @@ import pytest
 from tests.jobs import Undisturbed
 from tests.processes import said_until
 
-#: The command line with a job of `tests.stand_ins`.
+#: The command line with a job of `tests.stand_ins`, which needs no engine; it would wait an hour for a deaf one.
 _COMMAND = """
 import sys
+from multiprocessing.context import BaseContext
 import hpt.runs.pool
 from hpt.cli import main
 from tests import stand_ins
 
+BaseContext.set_forkserver_preload = lambda *_: None
 hpt.runs.pool._job_process = getattr(stand_ins, sys.argv.pop())
+hpt.runs.pool.STOP_S = 3600
 main()
 """
 
@@ -71,10 +74,8 @@ def test_twice_stops_at_once(tmp_path: Path) -> None:
         assert "again stops at once" in said_until(process.stderr, "stopping")
         time.sleep(0.5)
         assert process.poll() is None, "it waits for the job"
-        asked = time.monotonic()
         os.killpg(process.pid, signal.SIGINT)
         said = process.communicate(timeout=100)[1]
-        assert time.monotonic() - asked < 15, "it would have waited 20 s"
         assert process.returncode == 130
         assert "the same command continues" in said
         assert not job.is_running()
