@@ -17,8 +17,7 @@ import torch
 from benchmarks.recording import Bound, Result
 from benchmarks.world import cpu_seconds, make_trainer, mini_config
 from hpt.rewards.workers import Verifier
-from hpt.training.batches import MicroBatch
-from hpt.training.policy import load_model
+from hpt.training.policy import MicroBatch, load_model
 from hpt.training.sampler import NO_WEIGHTS, SamplingRequest
 
 METHODS = ("hpt", "grpo")

@@ -30,9 +30,17 @@ from hpt.config.settings import EngineSettings, OptimizerSettings
 from hpt.methods.mixture import Assembled, WeightedTrajectory
 from hpt.support.errors import HptError
 from hpt.support.process import environment
-from hpt.training.batches import MicroBatch, collate, split_into_micro_batches, split_over_ranks
-from hpt.training.batches import zero_weight_filler as filler
-from hpt.training.policy import PolicyModule, checkpoint_activations, forward_micro_batch, turn_off_dropout
+from hpt.training.policy import (
+    MicroBatch,
+    PolicyModule,
+    checkpoint_activations,
+    collate,
+    forward_micro_batch,
+    split_into_micro_batches,
+    split_over_ranks,
+    turn_off_dropout,
+)
+from hpt.training.policy import zero_weight_filler as filler
 from hpt.training.ranks import WAIT, Ranks, launched, launched_rank, launched_ranks, start_watch
 from hpt.training.shards import load_shards, save_shards
 from hpt.upge.estimator import Row, Term, upge_loss

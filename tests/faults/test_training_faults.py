@@ -17,7 +17,7 @@ from hpt.rewards.workers import Grade, Verdict, Verifier
 from hpt.runs.folder import run_folders
 from hpt.runs.job import Job, run_job
 from hpt.support.errors import TrainingFault
-from hpt.training.faults import FEWEST_TIMEOUTS, MOST_IN_A_ROW, FaultWatch
+from hpt.training.guards import FEWEST_TIMEOUTS, MOST_IN_A_ROW, FaultWatch
 from hpt.training.policy import load_model
 from hpt.training.sampler import Sampler, SamplingRequest
 from hpt.training.trainer import Trainer

@@ -13,8 +13,8 @@ import torch
 
 from hpt.config.settings import EngineSettings, OptimizerSettings
 from hpt.methods.mixture import QuestionBatch, WeightedTrajectory
-from hpt.training.batches import zero_weight_filler
 from hpt.training.engine import PolicyEngine, Updater
+from hpt.training.policy import zero_weight_filler
 from hpt.upge.estimator import Row
 from tests.invariance import world
 from tests.invariance.cases import BROKEN, BROKEN_ON_TWO_RANKS, CASES, STAGES, Case

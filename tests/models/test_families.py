@@ -22,10 +22,9 @@ from hpt.data.world.tokenizer import VOCABULARY
 from hpt.methods.mixture import DEMONSTRATION, Trajectory, WeightedTrajectory
 from hpt.runs.make import run_with_base
 from hpt.support.errors import ConfigError
-from hpt.training.batches import collate
 from hpt.training.engine import PolicyEngine
 from hpt.training.guards import check_own_forward
-from hpt.training.policy import PolicyModule, forward_micro_batch, load_model
+from hpt.training.policy import PolicyModule, collate, forward_micro_batch, load_model
 from hpt.training.sampler import CPU_HEAD_SIZES
 from tests.digits import digits_config, write_digits
 from tests.jobs import only_run, run_to_end, start_job
