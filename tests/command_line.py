@@ -6,6 +6,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -24,10 +25,9 @@ class Said:
 def hpt(*arguments: object, folder: Path | None = None) -> Said:
     """Type ``hpt ARGUMENTS`` in a folder."""
     out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, mock.patch.dict(os.environ):  # which it changes for its jobs
         patch.setattr(sys, "argv", ["hpt", *map(str, arguments)])
         patch.setattr(sys, "path", list(sys.path))
-        patch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
         if folder is not None:
             patch.chdir(folder)
         with (

@@ -2,15 +2,15 @@
 
 import os
 import runpy
-import signal
 import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import IO
 
-from hpt.runs.pool import Forked
+from tests.jobs import forked
 
 
 def free_port() -> str:
@@ -32,32 +32,38 @@ def _rank(module: str, arguments: tuple[str, ...], variables: dict[str, str], lo
     runpy.run_module(module, run_name="__main__")
 
 
-def start_ranks(ranks: int, folder: Path, module: str, *arguments: str) -> list[Forked]:
+def start_ranks(ranks: int, folder: Path, module: str, *arguments: str) -> list[ForkServerProcess]:
     """Start ``python -m module arguments`` once per rank; rank r writes ``folder/log-r.txt``."""
     group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": "1", "WORLD_SIZE": str(ranks)}
     return [
-        Forked(_rank, (module, arguments, os.environ | group | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-                       str(folder / f"log-{rank}.txt")))
+        forked(_rank, module, arguments, os.environ | group | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+               str(folder / f"log-{rank}.txt"))
         for rank in range(ranks)
     ]  # fmt: skip
 
 
-def wait_for_ranks(processes: list[Forked], folder: Path, timeout_s: float) -> None:
+def exit_code(process: ForkServerProcess, timeout_s: float) -> int:
+    """Wait for its end; negative = the signal that ended it."""
+    process.join(timeout_s)
+    assert process.exitcode is not None, f"still running after {timeout_s} s"
+    return process.exitcode
+
+
+def wait_for_ranks(processes: list[ForkServerProcess], folder: Path, timeout_s: float) -> None:
     """Wait until all ended well; show the log of one that did not."""
     for rank, process in enumerate(processes):
-        code = process.wait(timeout=timeout_s)
-        assert code == 0, (folder / f"log-{rank}.txt").read_text()[-4000:]
+        assert exit_code(process, timeout_s) == 0, (folder / f"log-{rank}.txt").read_text()[-4000:]
 
 
 @contextmanager
-def killed_at_the_end(processes: list[Forked]) -> Iterator[list[Forked]]:
+def killed_at_the_end(processes: list[ForkServerProcess]) -> Iterator[list[ForkServerProcess]]:
     """The processes, of which none outlives the block."""
     try:
         yield processes
     finally:
         for process in processes:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+            process.kill()
+            process.join()
 
 
 def run_ranks(ranks: int, folder: Path, module: str, *arguments: str, timeout_s: float) -> Path:
