@@ -151,19 +151,23 @@ class StartedJob:
         return json.loads(Path(f"{self.log}.moments.json").read_text())
 
 
+def forked(target: Callable[..., None], *arguments: Any) -> ForkServerProcess:
+    """Start a process from the server that has imported everything."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["hpt.runs.preload"])
+    # not a daemon: those may not have children, and the verifier's workers are children
+    process = context.Process(target=target, args=arguments)
+    process.start()
+    return process
+
+
 def start_job(
     config: RunConfig, root: Path, evaluations: Sequence[str] = (), kill: Kill | Fault | None = None
 ) -> StartedJob:
     """Start training ``config`` below ``root`` (or continue), in a process of its own."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["hpt.runs.preload"])
     root.mkdir(parents=True, exist_ok=True)
     log = root / "log.txt"
-    # not a daemon: those may not have children, and the verifier's workers are children
-    process = context.Process(
-        target=_work, args=(config.model_dump(mode="json"), str(root), tuple(evaluations), str(log), kill)
-    )
-    process.start()
+    process = forked(_work, config.model_dump(mode="json"), str(root), tuple(evaluations), str(log), kill)
     return StartedJob(process, log)
 
 

@@ -6,10 +6,10 @@ weights of a made-up step, what a job hands to its parts, the records of a step 
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import MagicMock
 
 import numpy as np
@@ -49,18 +49,16 @@ class Place:
 Seen = Callable[[RunConfig, Place], Any]
 
 
-@dataclass(frozen=True)
-class Moves:
-    """A value for a setting, what is looked at, and what that is with the value of ``beside`` and with this one.
-
-    ``beside``: settings under which it acts, on top of `SMALL`; ``method``: one for which it does.
-    """
+class Moves(NamedTuple):
+    """A value for a setting, what shows that it acts, and what that is without the value and with it."""
 
     value: Any
     seen: Seen
     before: Any
     after: Any
-    beside: dict[str, Any] = field(default_factory=dict)
+    #: Settings under which it acts, on top of `SMALL`.
+    beside: dict[str, Any] = {}
+    #: A method for which it acts.
     method: str = "hpt"
 
 

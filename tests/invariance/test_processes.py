@@ -3,7 +3,6 @@
 `tests.invariance.worker` computes them, all at once per number of ranks; the tests compare with float64 autograd.
 """
 
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 
 from tests.invariance import world
 from tests.invariance.cases import BROKEN, BROKEN_ON_TWO_RANKS, CASES, STAGES, Case
-from tests.processes import start_ranks, wait_for_ranks
+from tests.processes import killed_at_the_end, start_ranks, wait_for_ranks
 
 WORKER = "tests.invariance.worker"
 RANKS = (1, 2)
@@ -23,18 +22,14 @@ pytestmark = pytest.mark.timeout(900)  # the first test waits for all workers: o
 
 
 @pytest.fixture(scope="module")
-def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Shown:
     """What the workers found: (ranks, stage) -> arrays by ``case/quantity``."""
     folders = {ranks: tmp_path_factory.mktemp(f"ranks-{ranks}") for ranks in RANKS}
     running = {ranks: start_ranks(ranks, folder, WORKER, str(folder)) for ranks, folder in folders.items()}
-    everyone = [process for processes in running.values() for process in processes]
-    try:
+    with killed_at_the_end([process for processes in running.values() for process in processes]):
         for ranks, processes in running.items():
             wait_for_ranks(processes, folders[ranks], timeout_s=800)
-        yield {(ranks, stage): np.load(folders[ranks] / f"{stage}.npz") for ranks in RANKS for stage in STAGES}
-    finally:
-        for process in everyone:
-            process.kill()
+    return {(ranks, stage): np.load(folders[ranks] / f"{stage}.npz") for ranks in RANKS for stage in STAGES}
 
 
 @cache

@@ -63,7 +63,9 @@ REFUSED = {
     ("Cohere", "untied"): "step 0: sampler and trainer log-probs differ by",
 }
 EVERY = [(family, tied) for family in FAMILIES for tied in ("tied", "untied")]
-TRAINED = [own for own in EVERY if own not in REFUSED and own[0] != "Phi"]  # vLLM has no code for Phi
+#: vLLM has no code for Phi; a head that is the embedding is written the same way in what is built like Llama.
+TRAINED = [own for own in EVERY if own not in REFUSED and own[0] != "Phi"
+           and own not in (("Qwen3", "tied"), ("Llama", "tied"), ("Mistral", "tied"))]  # fmt: skip
 
 
 def new_model(family: str, tied: str) -> nn.Module:
