@@ -80,6 +80,24 @@ def test_captions_say_how_many_seeds_and_what_the_brackets_are(records: list[Run
     assert "1 to 3 seeds" in note([own for own in records if own.seed == 0 or own.method != "luffy"])
 
 
+def test_captions_say_why_an_interval_spans_everything_or_has_no_width() -> None:
+    def row(low: float, high: float, score: float, *seeds: float, column: str = "applied") -> dict[str, Any]:
+        values = {f"seed_{number}": value for number, value in enumerate(seeds)}
+        return {"method": "sft", "column": column, "seeds": len(seeds), "seeds_low": low, "seeds_high": high,
+                "score": score, **values}  # fmt: skip
+
+    ordinary = row(30, 40, 35, 34, 35, 36)
+    assert "; " not in interval_note(pd.DataFrame([ordinary]))
+    odd = [row(0, 100, 36.7, 9, 68.4, 32.6), row(0, 0, 0, 0, 0, 0), row(100, 100, 100, 100, 100, 100),
+           row(50, 50, 50, 50, 50, 50), row(0, 0, 0, 0, 0, 0)]  # fmt: skip
+    assert interval_note(pd.DataFrame([ordinary, *odd])).split("; ")[1:] == [
+        "from 0 to 100 where few seeds differ much, some after a take-off (SFT on applied 9.0, 68.4, 32.6)",
+        "no width where no answer of any seed is right (2 cells)",
+        "no width where every answer is (1 cell)",
+        "no width where all seeds have as many right (1 cell)",
+    ]
+
+
 def test_tables_5_and_6_take_the_papers_rows(records: list[RunRecords]) -> None:
     for table, methods, averages in (("table5", ("off_on", "mix_on", "hpt"), [38.1, 40.3, 41.9]),
                                      ("table6", GATES, [39.0, 38.7, 41.9])):  # fmt: skip

@@ -274,8 +274,8 @@ def check_own_questions(config: RunConfig, names: Sequence[str]) -> None:
     for name, problems in sets.items():
         if of_set := [leak for leak in found if leak.benchmark == name]:
             exact, which = sum(leak.kind == "exact" for leak in of_set), few([leak.problem_id for leak in of_set], 5)
-            warn(f"{len(of_set)} of {len(problems)} questions of {name} are trained on ({exact} word for word, the "
-                 f"others nearly), so its score says little: {which}")  # fmt: skip
+            warn(f"{len(of_set)} of {len(problems)} questions of {name} are trained on ({exact} word for word, "
+                 f"{len(of_set) - exact} nearly), so its score says little: {which}")  # fmt: skip
 
 
 def run_with_base(config: RunConfig, root: Path, evaluations: Sequence[str] = ()) -> RunFolder:
