@@ -229,9 +229,9 @@ def check_evaluations(config: RunConfig, names: Sequence[str]) -> None:
     if names and path is not None:
         check_context(path, rollout.max_model_tokens)
     fetch_evaluations(sampling_config(config), names)
+    found = {name: evaluation_key(config, name) for name in names}
     tokenizer = load_tokenizer(path) if names and path is not None else None
-    for name in names:
-        settings, problems, _ = evaluation_key(config, name)
+    for name, (settings, problems, _) in found.items():
         room = rollout.max_model_tokens - settings.max_response_tokens
         for problem in problems if tokenizer is not None else ():
             length = len(prompt_tokens(tokenizer, problem, settings.template))
@@ -293,7 +293,7 @@ def run_with_base(config: RunConfig, root: Path, evaluations: Sequence[str] = ()
     if config.method != "pretrain":
         fetch_sets(config)
         check_training_set(config)
-    check_evaluations(config, evaluations)
+    check_evaluations(config, [*own_validation(config), *evaluations])
     check_own_questions(config, evaluations)
     chain = [config]
     while (before := initial_run(chain[0])) is not None and not is_ready(chain[0], root):
