@@ -173,8 +173,8 @@ def test_200_generated_answers(grader: Grader) -> None:
 
 @pytest.mark.ci_slow
 @pytest.mark.timeout(1800)
-def test_2_000_generated_answers(grader: Grader) -> None:
-    grade_generated(grader, 2_000)
+def test_1_000_generated_answers(grader: Grader) -> None:
+    grade_generated(grader, 1_000)
 
 
 @pytest.mark.slow
