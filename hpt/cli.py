@@ -20,7 +20,7 @@ from rich.table import Table
 
 from hpt.support.errors import ConfigError, HptError
 from hpt.support.files import locked
-from hpt.training.ranks import OPTIONS, RUN_GPUS, launcher_options
+from hpt.training.ranks import ADDRESS, EXECUTOR, OPTIONS, RUN_GPUS, RUN_NODES, launcher_options
 
 if TYPE_CHECKING:
     from hpt.data.problems import Problem
@@ -49,19 +49,26 @@ LauncherArgs = Annotated[str | None, typer.Option(
     "--launcher-args", envvar=OPTIONS,
     help="Options for DeepSpeed's launcher, e.g. '--num_gpus 8' or '--hostfile hosts': one run after the other")]
 RunGpus = Annotated[int | None, typer.Option(
-    "--run-gpus", min=1, envvar=RUN_GPUS, help="GPUs of each run; default: 1, at scale full all there are")]
+    "--run-gpus", min=1, envvar=RUN_GPUS, help="GPUs of each run; default: 1, at scale full all of a machine")]
+RunNodes = Annotated[int | None, typer.Option(
+    "--run-nodes", min=1, envvar=RUN_NODES, help="With --executor ray: machines of each run")]
+Executor = Annotated[str | None, typer.Option(
+    "--executor", envvar=EXECUTOR, help="Where runs are made: local, or ray for a cluster (docs/cluster.md)")]
+Address = Annotated[str | None, typer.Option(
+    "--address", envvar=ADDRESS, help="With --executor ray: host:port of the cluster's head; default: auto")]
 DataDir = Annotated[Path, typer.Option("--data-dir", help="Folder of downloaded sets")]
 Names = Annotated[list[str] | None, typer.Argument(help="Sets by name; none = all of them")]
 # fmt: on
 
 
-def use_launcher(text: str | None, run_gpus: int | None = None) -> None:
-    """Have every run from here on, those of notebooks included, started with these options, on this many GPUs."""
-    if text is not None:
-        launcher_options(text)
-        os.environ[OPTIONS] = text
-    if run_gpus is not None:
-        os.environ[RUN_GPUS] = str(run_gpus)
+def use_executor(
+    executor: str | None, address: str | None, launcher: str | None, run_gpus: int | None, run_nodes: int | None
+) -> None:
+    """Have every run from here on, those of notebooks included, made there, and started with these options."""
+    if launcher is not None:
+        launcher_options(launcher)
+    given = {EXECUTOR: executor, ADDRESS: address, OPTIONS: launcher, RUN_GPUS: run_gpus, RUN_NODES: run_nodes}
+    os.environ.update({name: str(value) for name, value in given.items() if value is not None})
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -269,8 +276,9 @@ def prepare(
 def evaluate(
     run: Annotated[str | None, typer.Argument(help="Name of a finished run, or the start of it")] = None,
     model: Annotated[Path | None, typer.Option(help="Instead of a run: any model folder (Hugging Face format)")] = None,
-    benchmarks: Annotated[str, typer.Option(help="Sets, comma-separated, or all")] = "all",
-    scale: Annotated[str, typer.Option(help="With --model: whose sets, limits and sampling settings")] = "full",
+    benchmarks: Annotated[str, typer.Option(help="Sets, or files or folders of your questions, comma-separated, or "
+                                                 "all; mine.jsonl@8 draws eight answers to each")] = "all",
+    scale: Annotated[str, typer.Option(help="With --model: whose sets, limits and sampling settings")] = "mini",
     template: Annotated[str | None, typer.Option(help="With --model: how a question becomes a prompt")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="With --model: folder of downloaded sets")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="With --model: one setting, e.g. "
@@ -278,15 +286,18 @@ def evaluate(
     runs_dir: RunsDir = Path("runs"),
     launcher_args: LauncherArgs = None,
     run_gpus: RunGpus = None,
+    run_nodes: RunNodes = None,
+    executor: Executor = None,
+    address: Address = None,
 ) -> None:  # fmt: skip
     """Sample a finished run's policy, or any model, on evaluation sets and print its scores."""
-    from hpt.data.sources import evaluation_names
+    from hpt.data.sources import evaluation_names, recorded_name
     from hpt.runs.evaluations import evaluation_key, sampling_config
     from hpt.runs.make import run_with_base
     from hpt.runs.records import load_records
     from hpt.runs.resolve import given_base_config
 
-    use_launcher(launcher_args, run_gpus)
+    use_executor(executor, address, launcher_args, run_gpus, run_nodes)
     short = {"data.template": template, "data.folder": data_dir and str(data_dir)}
     given = parse_settings([f"{name}={json.dumps(value)}" for name, value in short.items() if value] + (settings or []))
     if model is not None and run is None:
@@ -306,7 +317,8 @@ def evaluate(
     for name in sets:
         solved = counts[counts["key"] == evaluation_key(config, name)[2]]  # not the same set under an earlier law
         share = 100 * (solved["correct"] / solved["samples"]).mean()
-        rows.append((name, len(solved), int(solved["samples"].sum()), f"{share:.1f}"))
+        called = recorded_name(folder.config, name)
+        rows.append((called, len(solved), int(solved["samples"].sum()), f"{share:.1f}"))
     print_table(("set", "problems", "samples", "accuracy (%)"), rows)
 
 
@@ -443,12 +455,17 @@ def fill_records(
     runs_dir: RunsDir = Path("runs"),
     reports_dir: ReportsDir = Path("reports"),
     why: Annotated[bool, typer.Option("--why", help="Say which runs have no record, and stop")] = False,
+    run_gpus: RunGpus = None,
+    run_nodes: RunNodes = None,
+    executor: Executor = None,
+    address: Address = None,
 ) -> None:
     """Make the runs that reports/<scale>/records/ lacks, exporting each as it ends; run again to continue."""
     from hpt.runs.fill import fill, lacking_runs
     from hpt.runs.make import planned_runs
     from hpt.runs.records import RecordStore
 
+    use_executor(executor, address, None, run_gpus, run_nodes)
     records, numbers = records_of(reports_dir, scale), parse_seeds(seeds)
     if why:
         planned = planned_runs(scale, only or [], numbers, runs_dir)
@@ -509,22 +526,23 @@ def reproduce(
                                                                       "computing; the report says so")] = False,
     launcher_args: LauncherArgs = None,
     run_gpus: RunGpus = None,
+    run_nodes: RunNodes = None,
+    executor: Executor = None,
+    address: Address = None,
 ) -> None:  # fmt: skip
     """Compute whatever is missing, execute the notebooks and write the report; run again to continue."""
     from hpt.config.scales import check_scale
     from hpt.runs.make import check_own, compute
 
-    use_launcher(launcher_args, run_gpus)
+    use_executor(executor, address, launcher_args, run_gpus, run_nodes)
     chosen, numbers, custom = only or [], parse_seeds(seeds), _spelled(extra)
     check_scale(scale)
     check_own(custom, chosen)  # before a lock is made and perhaps waited for
     if from_records:
         done = _make_report(scale, numbers, runs_dir, reports_dir, only, from_records=True, custom=custom)
     else:
-        with locked(runs_dir / scale) as done:
-            if not done:
-                compute(scale, chosen, numbers, runs_dir, jobs, own=custom)
-                _make_report(scale, numbers, runs_dir, reports_dir, only, custom=custom)
+        compute(scale, chosen, numbers, runs_dir, jobs, own=custom)
+        done = _make_report(scale, numbers, runs_dir, reports_dir, only, custom=custom)
     waited = " (made while this command waited)" if done else ""
     console.print(f"report: {reports_dir / scale / 'index.html'}{waited}", markup=False)
     if len(numbers) < 3:
@@ -574,20 +592,25 @@ def train(
     policy: Annotated[str, typer.Option(help="Base: weak, strong or llama; or a model folder")] = "weak",
     data: Annotated[str | None, typer.Option(help="Training problems: a public set (`hpt data check`), or a file or "
                                                    "folder (.jsonl, .json, .parquet)")] = None,
+    validation: Annotated[list[str] | None, typer.Option(help="Questions of the curves, as --data; none: with a file "
+                                                              "as --data, a tenth of it is held out")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     settings: Set = None,
-    evaluations: Annotated[str, typer.Option(help="Sets to evaluate the final policy on, comma-separated")] = "",
+    evaluations: Annotated[str, typer.Option(help="Final evaluation: sets or files, comma-separated")] = "",
     runs_dir: RunsDir = Path("runs"),
     launcher_args: LauncherArgs = None,
     run_gpus: RunGpus = None,
+    run_nodes: RunNodes = None,
+    executor: Executor = None,
+    address: Address = None,
 ) -> None:  # fmt: skip
     """Train one policy with one method (its base first, if it is missing); run again to continue."""
     import hpt
 
-    use_launcher(launcher_args, run_gpus)
+    use_executor(executor, address, launcher_args, run_gpus, run_nodes)
     folder = hpt.train(
-        method, scale=scale, recipe=recipe, policy=policy, data=data, seed=seed, settings=parse_settings(settings),
-        evaluations=tuple(filter(None, evaluations.split(","))), runs_dir=runs_dir,
+        method, scale=scale, recipe=recipe, policy=policy, data=data, validation=validation or (), seed=seed,
+        settings=parse_settings(settings), evaluations=tuple(filter(None, evaluations.split(","))), runs_dir=runs_dir,
     )  # fmt: skip
     console.print(f"finished: {folder.path}", markup=False)
     if message := folder.status.get("message"):

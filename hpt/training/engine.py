@@ -184,17 +184,20 @@ class PolicyEngine(Ranks):
         if self.rank == 0:
             self.module.model.save_pretrained(folder, state_dict=state)  # pyright: ignore[reportCallIssue]
 
-    def save_state(self, folder: Path) -> None:
+    def save_state(self, folder: Path) -> list[Path]:
         """Write weights, optimiser and everything the engine needs to go on, into ``folder/deepspeed``.
 
         Every rank writes a part. Whoever reads it may have another number of ranks: see `hpt.training.shards`; without
-        ZeRO every rank has everything.
+        ZeRO every rank has everything, and rank 0 writes it.
+
+        Returns:
+            The files this rank wrote.
         """
+        place = folder / "deepspeed"
         if self.settings.zero_stage:
-            zero = self._engine.optimizer
-            save_shards(self.module, self._inner, zero, folder / "deepspeed", self.rank, self.ranks)
-        else:
-            self._engine.save_checkpoint(str(folder), tag="deepspeed", save_latest=False)
+            return [save_shards(self.module, self._inner, self._engine.optimizer, place, self.rank, self.ranks)]
+        self._engine.save_checkpoint(str(folder), tag="deepspeed", save_latest=False)
+        return [path for path in place.rglob("*") if path.is_file()] if self.rank == 0 else []
 
     def load_state(self, folder: Path) -> None:
         """Read what `save_state` wrote.
@@ -205,7 +208,8 @@ class PolicyEngine(Ranks):
         from hpt.support.errors import RecordFault
 
         if self.settings.zero_stage:
-            load_shards(self.module, self._inner, self._engine.optimizer, folder / "deepspeed", self.rank)
+            zero = self._engine.optimizer
+            load_shards(self.module, self._inner, zero, folder / "deepspeed", self.rank, self.ranks)
             return
         try:
             with environment(NO_PICKLES):
@@ -491,22 +495,23 @@ def gap_of(logprobs: np.ndarray, others: np.ndarray) -> Gap:
     return float(gaps.max()), float(gaps.sum()), len(gaps)
 
 
-def sft_rl_cosine(updater: Updater, assembled: Assembled) -> float | None:
-    """Return the cosine between the gradients on the demonstrations and on the rollouts of a whole step (Eq. 13).
+def sft_rl_gradients(updater: Updater, assembled: Assembled) -> dict[str, float]:
+    """Return the norms of the gradients on the demonstrations and on the rollouts of a whole step, and their cosine.
 
-    Both are taken at the weights before the step's first update, over all its updates, with the weights they are
-    trained with; the entropy bonus and a KL term belong to neither and are left out.
+    The two terms of Eq. 13: which of them drives the step, and whether they pull apart. Both are taken at the weights
+    before the step's first update, over all its updates, with the weights they are trained with; the entropy bonus and
+    a KL term belong to neither and are left out.
 
     Args:
         updater: on the engine that holds the policy, at ZeRO stage 0 to 2 (every rank must hold whole parameters).
         assembled: the step's weighted trajectories, the same on every rank.
 
     Returns:
-        In -1 to 1; None where the step has no demonstration or no rollout to learn from, or one gradient is zero.
+        Metrics: the norms, 0 where there is nothing of that kind to learn from; the cosine where neither is.
 
     Example:
-        >>> sft_rl_cosine(trainer.updater, assembled)  # doctest: +SKIP
-        0.07
+        >>> sft_rl_gradients(trainer.updater, assembled)  # doctest: +SKIP
+        {'gradient/sft_norm': 1.3, 'gradient/rl_norm': 0.2, 'gradient/sft_rl_cosine': 0.07}
     """
     items = [
         replace(item, entropy_scale=0.0, kl_scale=0.0)
@@ -514,13 +519,11 @@ def sft_rl_cosine(updater: Updater, assembled: Assembled) -> float | None:
         for item in update
         if not all(part.is_zero for part in item.parts)
     ]
-    demonstrations = [item for item in items if item.trajectory.is_demonstration]
-    rollouts = [item for item in items if not item.trajectory.is_demonstration]
-    if not demonstrations or not rollouts:
-        return None
-    sft, rl = step_gradient(updater, demonstrations), step_gradient(updater, rollouts)
-    norms = float(sft.norm() * rl.norm())
-    return float(sft @ rl) / norms if norms > 0 else None
+    sft, rl = (step_gradient(updater, [item for item in items if item.trajectory.is_demonstration is is_demonstration])
+               for is_demonstration in (True, False))  # fmt: skip
+    found = {"gradient/sft_norm": float(sft.norm()), "gradient/rl_norm": float(rl.norm())}
+    norms = found["gradient/sft_norm"] * found["gradient/rl_norm"]
+    return found | ({"gradient/sft_rl_cosine": float(sft @ rl) / norms} if norms > 0 else {})
 
 
 def step_gradient(updater: Updater, items: list[WeightedTrajectory]) -> torch.Tensor:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from hpt.runs.job import Job
-from hpt.runs.pool import Forked, run_jobs
+from hpt.runs.pool import run_jobs
+from hpt.runs.process import Forked
 from hpt.support.errors import HptError
 from tests.digits import digits_config, write_digits
 from tests.jobs import Undisturbed, assert_same_results, only_run

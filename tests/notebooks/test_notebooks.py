@@ -1,6 +1,8 @@
 """The notebooks: tidy sources, strict parameters, papermill as a user types it; `tests/test_report.py` executes all."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,8 @@ import papermill
 import pytest
 
 from hpt.reports import Study, begin
-from hpt.reports.notebooks import COMMON, project_path, read_parameters
+from hpt.reports.notebooks import project_path
+from hpt.reports.parameters import COMMON, read_parameters
 from hpt.runs.catalogue import ARTEFACTS
 from hpt.runs.records import export_run
 from hpt.support.errors import ConfigError, RecordFault
@@ -82,6 +85,18 @@ def test_every_parameter_has_a_comment_that_papermill_can_show(source: Path) -> 
     assert all(len(own["help"]) > 20 for own in found.values())
 
 
+@pytest.mark.parametrize("source", EVERY, ids=lambda path: path.stem)
+def test_every_parameter_is_read_and_nothing_waits_for_a_hand(source: Path) -> None:
+    """papermill sets whatever it is given, and loses widgets and progress bars, or hangs at them."""
+    cells = [cell for cell in nbformat.read(source, as_version=4).cells if cell.cell_type == "code"]
+    (given,) = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    code = "\n".join(cell.source for cell in cells if cell.source != given)
+    read_by_begin = {*COMMON, "bases"} if "reports.begin(" in code else set()
+    names = re.findall(r"^(\w+) =", given, flags=re.MULTILINE)
+    assert {name for name in names if not re.search(rf"\b{name}\b", code)} <= read_by_begin
+    assert not re.search(r"ipywidgets|\binteract\b|tqdm|\binput\(", code)
+
+
 def test_every_artefact_has_its_visible_cells() -> None:
     """A table or figure is laid out where it is shown: its name, and 30 lines at most that a reader may edit."""
     shown: dict[str, str] = {}
@@ -147,6 +162,18 @@ def test_papermill_stops_at_a_wrong_parameter_before_anything_is_computed(
         execute(SOURCES[0], tmp_path / "out.ipynb", scale="tiny", runs_dir=str(tmp_path / "runs"), **given)
     assert error.value.ename == "ConfigError"
     assert not (tmp_path / "runs").exists()
+
+
+def test_parameters_are_checked_before_anything_slow_is_imported() -> None:
+    """A wrong name or type is refused at once: pandas, matplotlib and scipy take seconds."""
+    code = "import sys\nfrom hpt.reports import COMMON, begin, parameters\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"numpy", "pandas", "matplotlib", "scipy", "pydantic"} & set(done.stdout.split())
+    for source in EVERY:
+        cells = [cell for cell in nbformat.read(source, as_version=4).cells if cell.cell_type == "code"]
+        checks = next(cell.source for cell in cells if re.search(r"reports\.(begin|parameters)\(", cell.source))
+        imported = re.findall(r"^(?:from|import) .*", re.split(r"reports\.(?:begin|parameters)\(", checks)[0], re.M)
+        assert imported == ["from hpt import reports"], source.stem
 
 
 def cells(*sources: str, **names: Any) -> dict[str, Any]:
