@@ -5,7 +5,6 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
@@ -16,12 +15,7 @@ from hypothesis import strategies as st
 from hpt.rewards.verify import last_boxed
 from hpt.rewards.workers import MAX_ANSWER_CHARACTERS, Grade, Verdict, Verifier
 from hpt.support.errors import ConfigError
-
-
-@dataclass(frozen=True)
-class Gold:
-    answer: str
-    answer_kind: str = "math"
+from tests.gold import Gold
 
 
 @pytest.fixture(scope="module")

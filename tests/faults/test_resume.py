@@ -11,6 +11,7 @@ from hpt.runs.folder import RunFolder
 from hpt.runs.resolve import pretraining_config
 from hpt.support.files import read_json
 from hpt.training.checkpoint import checkpoints
+from tests.damage import flip_a_bit
 from tests.jobs import (
     Kill,
     StartedJob,
@@ -172,9 +173,7 @@ def test_a_damaged_checkpoint_is_counted_and_the_one_before_is_used(
     newest, before = checkpoints(folder.path / "checkpoints")
     assert (newest.name, before.name) == ("step-000004", "step-000002")
     (weights,) = newest.glob("deepspeed/*model_states.pt")
-    content = bytearray(weights.read_bytes())
-    content[len(content) // 2] ^= 1
-    weights.write_bytes(content)
+    flip_a_bit(weights)
     job = start_job(own.config, tmp_path, EVALUATIONS)
     assert job.wait() == 0, job.said()
     assert_same_results(folder, own.folder)
