@@ -40,11 +40,15 @@ _FILE_EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shuti
 
 @dataclass(frozen=True)
 class Kill:
-    """Kill the job ``delay_s`` after its moment number ``moment`` (from 0); or interrupt it there, as Ctrl-C does."""
+    """Kill the job ``delay_s`` after its moment number ``moment`` (from 0); or interrupt it there, as Ctrl-C does.
+
+    With a ``part`` only moments whose name holds it are counted.
+    """
 
     moment: int
     delay_s: float = 0.0
     interrupt: bool = False
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ def _watch(root: str, kill: Kill | Fault | None) -> list[str]:
         moments.append(name)
         if isinstance(kill, Fault):
             fail_from(name, raises=False)
-        if isinstance(kill, Kill) and len(moments) == kill.moment + 1:
+        if isinstance(kill, Kill) and kill.part in name and sum(kill.part in own for own in moments) == kill.moment + 1:
             if kill.interrupt:
                 signal.raise_signal(signal.SIGINT)
             elif kill.delay_s == 0:

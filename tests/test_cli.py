@@ -90,7 +90,7 @@ def test_questions_that_cannot_be_trained_on_are_named_before_a_base_is_trained(
 def test_a_run_that_refuses_what_was_asked_for_ends_the_command_with_2(
     said: str, ended_with: int, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hpt.runs.process._job_process", partial(stand_ins.ending, said, ended_with))
+    monkeypatch.setattr(stand_ins.JOB, partial(stand_ins.ending, said, ended_with))
     done = hpt("train", "--method", "pretrain", "--scale", "tiny", folder=tmp_path)
     assert done.returncode == expected
     assert said in " ".join(done.stderr.split())
@@ -145,7 +145,7 @@ def test_seeds_and_settings_are_read_strictly() -> None:
 
 
 def test_a_run_that_goes_on_says_where_it_had_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hpt.runs.pool._job_process", partial(stand_ins.ending, "error: enough", 1))
+    monkeypatch.setattr(stand_ins.JOB, partial(stand_ins.ending, "error: enough", 1))
     config = base_config(build_config("hpt", scale="tiny"))
     folder = RunFolder.of(config, tmp_path / "runs")
     folder.create(config)

@@ -64,7 +64,7 @@ def test_one_record_is_whole() -> None:
     assert load_records(record_folders(REPORT / "records")[0]).config.scale == "mini"
 
 
-#: Parts of the report that take about as long to make.
+#: Parts of the report that take minutes each, and may be made side by side (`conftest.py`).
 PARTS = ("bias_variance", "laboratory", "runs")
 
 
@@ -86,7 +86,7 @@ def csv_files(folder: Path, part: str) -> dict[str, bytes]:
 
 @pytest.mark.ci_slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("part", [pytest.param(part, marks=pytest.mark.xdist_group(part)) for part in PARTS])
+@pytest.mark.parametrize("part", PARTS)
 def test_the_records_give_every_committed_csv_byte_for_byte(part: str, tmp_path: Path) -> None:
     folder = tmp_path / "mini"
     folder.mkdir()

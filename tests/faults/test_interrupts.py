@@ -19,14 +19,14 @@ from tests.processes import said_until
 _COMMAND = """
 import sys
 from multiprocessing.context import BaseContext
-import hpt.runs.pool
-import hpt.runs.process
+import pytest
 from hpt.cli import main
+from hpt.runs import pool
 from tests import stand_ins
 
 BaseContext.set_forkserver_preload = lambda *_: None
-hpt.runs.process._job_process = getattr(stand_ins, sys.argv.pop())
-hpt.runs.pool.STOP_S = 3600
+pytest.MonkeyPatch().setattr(stand_ins.JOB, getattr(stand_ins, sys.argv.pop()))
+pool.STOP_S = 3600
 main()
 """
 
