@@ -361,11 +361,7 @@ def test_show_without_policy_prints_the_record(tmp_path: Path) -> None:
     output = shown(tmp_path, "--problem", "own-2")
     assert "answer: 3" in output
     assert f"system: {SYSTEM}" in output
-<<<<<<< HEAD
     assert "--problem = '7': allowed is an id of" in shown(tmp_path, "--problem", "7")
-=======
-    with pytest.raises(ConfigError, match="--problem = '7': allowed is an id of"):
-        shown(tmp_path, "--problem", "7")
 
 
 def test_questions_with_text_the_tokenizer_does_not_know_are_counted_and_named(
@@ -378,4 +374,3 @@ def test_questions_with_text_the_tokenizer_does_not_know_are_counted_and_named(
     assert "1 of 2 questions of graded hold text that the policy's tokenizer does not know" in capsys.readouterr().err
     warn_of_unknown(build_tokenizer(TINY_WORLD), {"known": np.array([5, 6])}, "mine")
     assert "mine" not in capsys.readouterr().err
->>>>>>> newuser
