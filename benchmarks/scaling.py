@@ -20,7 +20,6 @@ from benchmarks.against_trl import NEVER, with_correct
 from benchmarks.recording import Result
 from benchmarks.world import cpu_seconds, make_trainer, mini_config
 from hpt.rewards.workers import Verifier
-from hpt.runs.job import encoded_training
 
 FIGURE = Path(__file__).parent.parent / "docs" / "scaling.svg"
 PROMPTS, WARM_UP = 8, 1
@@ -61,7 +60,6 @@ def measure(folder: str, width: int, layers: int, steps: int) -> list[dict[str, 
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
-        encoded_training(config, tokenizer)
         trainer = make_trainer(config, tokenizer, verifier)
         parameters = sum(own.numel() for own in trainer.engine.module.parameters())
         seconds = {"sampling": 0.0, "training": 0.0}

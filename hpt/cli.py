@@ -570,14 +570,25 @@ def plan(
     gpu_tflops: Annotated[float, typer.Option(min=1, help="GPU scales: peak of a GPU in bfloat16, TFLOP/s")] = 989,
     utilisation: Annotated[Path | None, typer.Option(help="GPU scales: result of `python -m benchmarks.gpu`; "
                                                           "default: stated shares")] = None,
+    machines: Annotated[int | None, typer.Option(min=1, help="So many machines like this one, or with so many GPUs; "
+                                                             "default: 1, with --executor ray the cluster's")] = None,
+    run_gpus: RunGpus = None,
+    run_nodes: RunNodes = None,
+    executor: Executor = None,
+    address: Address = None,
 ) -> None:  # fmt: skip
     """Show what would run, why, and what it takes; nothing is computed."""
+    from hpt.runs.executor import cluster_room
     from hpt.runs.make import planned_runs
     from hpt.runs.plan import ON_GPUS, machine_of, make_plan, print_plan
 
     machine = machine_of(scale, gpus, gpu_memory, gpu_tflops, utilisation)
     runs = planned_runs(scale, only or [], parse_seeds(seeds), runs_dir, own=_spelled(extra))
-    jobs = 1 if scale in ON_GPUS else jobs or len(os.sched_getaffinity(0))
+    use_executor(executor, address, None, run_gpus, run_nodes)
+    if os.environ.get(EXECUTOR) == "ray" and machines is None:
+        jobs = min(jobs or sys.maxsize, cluster_room([run.config for run in runs]))
+    else:
+        jobs = (1 if scale in ON_GPUS else jobs or len(os.sched_getaffinity(0))) * (machines or 1)
     if nothing := no_runs(runs_dir):
         print_plain(nothing)
     print_plan(make_plan(scale, runs, runs_dir, machine, jobs), runs_dir, console)

@@ -96,6 +96,19 @@ def test_a_run_that_refuses_what_was_asked_for_ends_the_command_with_2(
     assert said in " ".join(done.stderr.split())
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--scale", "mini", "--jobs", "2", "--machines", "3"), "6 runs at a time on cores"),
+        (("--scale", "full", "--machines", "3"), "3 runs at a time, each on 8 GPUs"),
+    ],
+)
+def test_plan_says_how_long_it_takes_on_several_machines(options: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    done = hpt("plan", "--seeds", "0,1,2", *options, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert said in " ".join(done.stdout.split())
+
+
 def test_plan_says_what_would_run_and_why(tmp_path: Path) -> None:
     done = hpt("plan", "--scale", "tiny", "--seeds", "0,1", folder=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -196,7 +196,7 @@ def _why_extreme(frame: pd.DataFrame) -> str:
     flat = several["score"][several["seeds_low"] == several["seeds_high"]]
     for why, count in (("no answer of any seed is right", (flat == 0).sum()), ("every answer is", (flat == 100).sum()),
                        ("all seeds have as many right", ((flat > 0) & (flat < 100)).sum())):  # fmt: skip
-        parts += [f"no width where {why} ({count} cell{'s' * (count > 1)})"] if count else []
+        parts += [f"no width where {why} ({count} cell{'' if count == 1 else 's'})"] if count else []
     return "".join(f"; {part}" for part in parts)
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from hpt.config.run_config import RunConfig
 from hpt.runs.folder import package_versions
 from hpt.runs.job import Job
 from hpt.runs.process import Place, RunProcess
@@ -98,7 +99,7 @@ class LocalExecutor:
         self._options, cores = launcher_options(), sorted(os.sched_getaffinity(0))
         groups = list[str]()
         if self._options is None:
-            groups = gpu_groups(gpus_of_a_run(jobs, visible_gpus()))
+            groups = gpu_groups(gpus_of_a_run([job.config for job in jobs], visible_gpus()))
             places = [Place(cores[i % len(cores)], gpus) for i, gpus in enumerate(groups)]
             places = places or [Place(core) for core in cores]
             self._options = [] if groups and "," in groups[0] else None
@@ -124,9 +125,9 @@ class LocalExecutor:
     def close(self) -> None: ...
 
 
-def gpus_of_a_run(jobs: Sequence[Job], there: int) -> int:
+def gpus_of_a_run(configs: Sequence[RunConfig], there: int) -> int:
     """Return how many of a machine's GPUs a run takes where `--run-gpus` does not say."""
-    wanted = (there if job.config.scale == "full" else job.config.rollout.tensor_parallel for job in jobs)
+    wanted = (there if config.scale == "full" else config.rollout.tensor_parallel for config in configs)
     return max(wanted, default=1)
 
 
@@ -224,8 +225,8 @@ class RayExecutor:
         self._root = Path(jobs[0].root if jobs else ".").resolve()
         self._places, self._free = list[RayPlace](), list[RayPlace]()
         try:
-            machines = [node for node in self._ray.nodes() if node["Alive"]]
-            self._nodes, self._bundle, self.slots = room_for(jobs, machines)
+            machines = _alive(self._ray)
+            self._nodes, self._bundle, self.slots = room_for([job.config for job in jobs], machines)
             self._check([node for node in machines if _fitting(node["Resources"], self._bundle)])
             self.slots = min(parallel or self.slots, len(jobs))
             for _ in range(self.slots):
@@ -398,7 +399,7 @@ def connect() -> Any:
         remedy = "start one with `ray start --head` and `ray start --address HOST:6379`, see docs/cluster.md"
         why = str(error).strip().splitlines()[0]
         raise ConfigError("--address", address, f"{allowed} ({why})", remedy) from error
-    places = [node["NodeManagerAddress"] for node in ray.nodes()]
+    places = [node["NodeManagerAddress"] for node in _alive(ray)]
     if os.environ.get("RAY_AUTH_MODE") != "token" and any(ipaddress.ip_address(place).is_global for place in places):
         ray.shutdown()
         raise ConfigError("RAY_AUTH_MODE", os.environ.get("RAY_AUTH_MODE", ""), f"token where Ray listens on a public "
@@ -407,11 +408,11 @@ def connect() -> Any:
     return ray
 
 
-def room_for(jobs: Sequence[Job], machines: Sequence[Mapping[str, Any]]) -> tuple[int, dict[str, float], int]:
+def room_for(configs: Sequence[RunConfig], machines: Sequence[Mapping[str, Any]]) -> tuple[int, dict[str, float], int]:
     """Return how many machines a run takes, what it takes of each, and how many runs there is room for.
 
     Args:
-        jobs: the runs; without any, as for one of a thread.
+        configs: of the runs.
         machines: as Ray describes them.
 
     Raises:
@@ -422,9 +423,9 @@ def room_for(jobs: Sequence[Job], machines: Sequence[Mapping[str, Any]]) -> tupl
     if asked is not None and not (asked.isdecimal() and 0 < int(asked) <= max(gpus)):
         raise ConfigError("--run-gpus", asked, f"a number up to {max(gpus)}, the GPUs of the largest machine",
                           "ask for fewer, or more machines with --run-nodes")  # fmt: skip
-    size = {"CPU": float(max((job.config.engine.threads for job in jobs), default=1))}
+    size = {"CPU": float(max((config.engine.threads for config in configs), default=1))}
     if max(gpus):
-        size["GPU"] = float(asked or min(max(gpus), gpus_of_a_run(jobs, max(gpus))))
+        size["GPU"] = float(asked or min(max(gpus), gpus_of_a_run(configs, max(gpus))))
     fits = [_fitting(machine["Resources"], size) for machine in machines]
     # so many groups, each on different machines
     room = max(s for s in range(sum(fits) + 1) if sum(min(fit, s) for fit in fits) >= s * int(nodes))
@@ -433,6 +434,19 @@ def room_for(jobs: Sequence[Job], machines: Sequence[Mapping[str, Any]]) -> tupl
         raise ConfigError("--run-nodes", nodes, f"at most {sum(fit > 0 for fit in fits)}, the machines with {what}",
                           "ask for fewer")  # fmt: skip
     return int(nodes), size, room
+
+
+def cluster_room(configs: Sequence[RunConfig]) -> int:
+    """Return how many of these runs the cluster has room for at a time; see `connect` and `room_for`."""
+    ray = connect()
+    try:
+        return room_for(configs, _alive(ray))[2]
+    finally:
+        ray.shutdown()
+
+
+def _alive(ray: Any) -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]
 
 
 def _fitting(resources: Mapping[str, float], size: Mapping[str, float]) -> int:

@@ -10,7 +10,7 @@
         own_modules/      source of the custom modules that it used, where there are any
         checksums.json    SHA-256 of what the run left when it ended
         damaged/          files that were not what their checksum says, numbered
-        data.json         training problems used, and how many were dropped or cut for their length
+        data.json         training problems used, how many were dropped or cut for their length, and held out
         provenance.json   commit, versions, hardware, wall time
         checkpoints/      newest first; each holds the records up to its step, so they can never disagree with it
         model/            final weights in Hugging Face format

@@ -229,9 +229,9 @@ def check_evaluations(config: RunConfig, names: Sequence[str]) -> None:
     if names and path is not None:
         check_context(path, rollout.max_model_tokens)
     fetch_evaluations(sampling_config(config), names)
+    found = {name: evaluation_key(config, name) for name in names}
     tokenizer = load_tokenizer(path) if names and path is not None else None
-    for name in names:
-        settings, problems, _ = evaluation_key(config, name)
+    for name, (settings, problems, _) in found.items():
         room = rollout.max_model_tokens - settings.max_response_tokens
         for problem in problems if tokenizer is not None else ():
             length = len(prompt_tokens(tokenizer, problem, settings.template))
@@ -274,8 +274,8 @@ def check_own_questions(config: RunConfig, names: Sequence[str]) -> None:
     for name, problems in sets.items():
         if of_set := [leak for leak in found if leak.benchmark == name]:
             exact, which = sum(leak.kind == "exact" for leak in of_set), few([leak.problem_id for leak in of_set], 5)
-            warn(f"{len(of_set)} of {len(problems)} questions of {name} are trained on ({exact} word for word, the "
-                 f"others nearly), so its score says little: {which}")  # fmt: skip
+            warn(f"{len(of_set)} of {len(problems)} questions of {name} are trained on ({exact} word for word, "
+                 f"{len(of_set) - exact} nearly), so its score says little: {which}")  # fmt: skip
 
 
 def run_with_base(config: RunConfig, root: Path, evaluations: Sequence[str] = ()) -> RunFolder:
@@ -293,7 +293,7 @@ def run_with_base(config: RunConfig, root: Path, evaluations: Sequence[str] = ()
     if config.method != "pretrain":
         fetch_sets(config)
         check_training_set(config)
-    check_evaluations(config, evaluations)
+    check_evaluations(config, [*own_validation(config), *evaluations])
     check_own_questions(config, evaluations)
     chain = [config]
     while (before := initial_run(chain[0])) is not None and not is_ready(chain[0], root):
