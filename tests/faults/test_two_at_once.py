@@ -57,39 +57,43 @@ def let_go(process: subprocess.Popen[str]) -> None:
     assert process.wait(timeout=30) == 0
 
 
-def test_the_second_waits_says_for_whom_and_finds_nothing_left(tmp_path: Path) -> None:
-    with started("-c", _HOLD, str(tmp_path)) as first:
-        assert line(first) == "mine"
-        with started("-c", _HOLD, str(tmp_path)) as second:
-            said = line(second)
-            assert f"process {first.pid} " in said
-            assert str(tmp_path) in said
-            assert "waiting" in said
-            let_go(first)
-            assert line(second) == "nothing left"
-            let_go(second)
+@pytest.fixture
+def first(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds the folder."""
+    with started("-c", _HOLD, str(tmp_path)) as process:
+        assert line(process) == "mine"
+        yield process
+
+
+def test_the_second_waits_says_for_whom_and_finds_nothing_left(first: subprocess.Popen[str], tmp_path: Path) -> None:
+    with started("-c", _HOLD, str(tmp_path)) as second:
+        said = line(second)
+        assert f"process {first.pid} " in said
+        assert str(tmp_path) in said
+        assert "waiting" in said
+        let_go(first)
+        assert line(second) == "nothing left"
+        let_go(second)
     with started("-c", _HOLD, str(tmp_path)) as third:  # asked for afterwards, it is done again
         assert line(third) == "mine"
 
 
-def test_another_command_has_other_work_to_do(tmp_path: Path) -> None:
-    with started("-c", _HOLD, str(tmp_path)) as first:
-        assert line(first) == "mine"
-        with started("-c", _HOLD, str(tmp_path), "--more") as second:
-            assert "waiting" in line(second)
-            let_go(first)
-            assert line(second) == "mine"
+def test_another_command_has_other_work_to_do(first: subprocess.Popen[str], tmp_path: Path) -> None:
+    with started("-c", _HOLD, str(tmp_path), "--more") as second:
+        assert "waiting" in line(second)
+        let_go(first)
+        assert line(second) == "mine"
 
 
-def test_the_lock_of_a_killed_process_is_free_and_its_work_not_done(tmp_path: Path) -> None:
-    with started("-c", _HOLD, str(tmp_path)) as first:
-        assert line(first) == "mine"
-        with started("-c", _HOLD, str(tmp_path)) as second:
-            assert "waiting" in line(second)
-            first.kill()
-            assert line(second) == "mine"
-            second.kill()
-            second.wait()
+def test_the_lock_of_a_killed_process_is_free_and_its_work_not_done(
+    first: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    with started("-c", _HOLD, str(tmp_path)) as second:
+        assert "waiting" in line(second)
+        first.kill()
+        assert line(second) == "mine"
+        second.kill()
+        second.wait()
     left = holder(tmp_path)
     assert left is not None
     assert not left.at_work
@@ -97,11 +101,9 @@ def test_the_lock_of_a_killed_process_is_free_and_its_work_not_done(tmp_path: Pa
         assert not done
 
 
-def test_who_will_not_wait_reads_who_holds_it(tmp_path: Path) -> None:
-    with started("-c", _HOLD, str(tmp_path)) as first:
-        assert line(first) == "mine"
-        with pytest.raises(HptError, match=f"worked on by process {first.pid} "), locked(tmp_path, wait=False):
-            pass
+def test_who_will_not_wait_reads_who_holds_it(first: subprocess.Popen[str], tmp_path: Path) -> None:
+    with pytest.raises(HptError, match=f"worked on by process {first.pid} "), locked(tmp_path, wait=False):
+        pass
 
 
 def test_a_lock_file_that_says_nothing_is_no_obstacle(tmp_path: Path) -> None:
