@@ -59,6 +59,13 @@ def test_a_question_that_is_there_twice_is_on_one_side(tmp_path: Path) -> None:
     assert len({problem.question for problem in held}) == 1
 
 
+def test_one_question_alone_is_trained_on_and_holds_nothing_out(tmp_path: Path) -> None:
+    config = own_config(tmp_path, sums(0, 1), held_out=0.5)
+    assert len(training_problems_of(config)) == 1
+    with pytest.raises(ConfigError, match=r"validation\.held_out = 0\.5: .*one question alone"):
+        curve_sets(config)
+
+
 def test_a_set_is_known_by_its_name_and_the_hash_of_its_questions(tmp_path: Path) -> None:
     config = build_config("sft", scale="tiny")
     names = []
