@@ -20,7 +20,7 @@ from rich.table import Table
 
 from hpt.support.errors import ConfigError, HptError
 from hpt.support.files import locked
-from hpt.training.ranks import OPTIONS, RUN_GPUS, launcher_options
+from hpt.training.ranks import ADDRESS, EXECUTOR, OPTIONS, RUN_GPUS, RUN_NODES, launcher_options
 
 if TYPE_CHECKING:
     from hpt.data.problems import Problem
@@ -49,19 +49,26 @@ LauncherArgs = Annotated[str | None, typer.Option(
     "--launcher-args", envvar=OPTIONS,
     help="Options for DeepSpeed's launcher, e.g. '--num_gpus 8' or '--hostfile hosts': one run after the other")]
 RunGpus = Annotated[int | None, typer.Option(
-    "--run-gpus", min=1, envvar=RUN_GPUS, help="GPUs of each run; default: 1, at scale full all there are")]
+    "--run-gpus", min=1, envvar=RUN_GPUS, help="GPUs of each run; default: 1, at scale full all of a machine")]
+RunNodes = Annotated[int | None, typer.Option(
+    "--run-nodes", min=1, envvar=RUN_NODES, help="With --executor ray: machines of each run")]
+Executor = Annotated[str | None, typer.Option(
+    "--executor", envvar=EXECUTOR, help="Where runs are made: local, or ray for a cluster (docs/cluster.md)")]
+Address = Annotated[str | None, typer.Option(
+    "--address", envvar=ADDRESS, help="With --executor ray: host:port of the cluster's head; default: auto")]
 DataDir = Annotated[Path, typer.Option("--data-dir", help="Folder of downloaded sets")]
 Names = Annotated[list[str] | None, typer.Argument(help="Sets by name; none = all of them")]
 # fmt: on
 
 
-def use_launcher(text: str | None, run_gpus: int | None = None) -> None:
-    """Have every run from here on, those of notebooks included, started with these options, on this many GPUs."""
-    if text is not None:
-        launcher_options(text)
-        os.environ[OPTIONS] = text
-    if run_gpus is not None:
-        os.environ[RUN_GPUS] = str(run_gpus)
+def use_executor(
+    executor: str | None, address: str | None, launcher: str | None, run_gpus: int | None, run_nodes: int | None
+) -> None:
+    """Have every run from here on, those of notebooks included, made there, and started with these options."""
+    if launcher is not None:
+        launcher_options(launcher)
+    given = {EXECUTOR: executor, ADDRESS: address, OPTIONS: launcher, RUN_GPUS: run_gpus, RUN_NODES: run_nodes}
+    os.environ.update({name: str(value) for name, value in given.items() if value is not None})
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -279,6 +286,9 @@ def evaluate(
     runs_dir: RunsDir = Path("runs"),
     launcher_args: LauncherArgs = None,
     run_gpus: RunGpus = None,
+    run_nodes: RunNodes = None,
+    executor: Executor = None,
+    address: Address = None,
 ) -> None:  # fmt: skip
     """Sample a finished run's policy, or any model, on evaluation sets and print its scores."""
     from hpt.data.sources import evaluation_names, recorded_name
@@ -287,7 +297,7 @@ def evaluate(
     from hpt.runs.records import load_records
     from hpt.runs.resolve import given_base_config
 
-    use_launcher(launcher_args, run_gpus)
+    use_executor(executor, address, launcher_args, run_gpus, run_nodes)
     short = {"data.template": template, "data.folder": data_dir and str(data_dir)}
     given = parse_settings([f"{name}={json.dumps(value)}" for name, value in short.items() if value] + (settings or []))
     if model is not None and run is None:
@@ -445,12 +455,17 @@ def fill_records(
     runs_dir: RunsDir = Path("runs"),
     reports_dir: ReportsDir = Path("reports"),
     why: Annotated[bool, typer.Option("--why", help="Say which runs have no record, and stop")] = False,
+    run_gpus: RunGpus = None,
+    run_nodes: RunNodes = None,
+    executor: Executor = None,
+    address: Address = None,
 ) -> None:
     """Make the runs that reports/<scale>/records/ lacks, exporting each as it ends; run again to continue."""
     from hpt.runs.fill import fill, lacking_runs
     from hpt.runs.make import planned_runs
     from hpt.runs.records import RecordStore
 
+    use_executor(executor, address, None, run_gpus, run_nodes)
     records, numbers = records_of(reports_dir, scale), parse_seeds(seeds)
     if why:
         planned = planned_runs(scale, only or [], numbers, runs_dir)
@@ -511,22 +526,23 @@ def reproduce(
                                                                       "computing; the report says so")] = False,
     launcher_args: LauncherArgs = None,
     run_gpus: RunGpus = None,
+    run_nodes: RunNodes = None,
+    executor: Executor = None,
+    address: Address = None,
 ) -> None:  # fmt: skip
     """Compute whatever is missing, execute the notebooks and write the report; run again to continue."""
     from hpt.config.scales import check_scale
     from hpt.runs.make import check_own, compute
 
-    use_launcher(launcher_args, run_gpus)
+    use_executor(executor, address, launcher_args, run_gpus, run_nodes)
     chosen, numbers, custom = only or [], parse_seeds(seeds), _spelled(extra)
     check_scale(scale)
     check_own(custom, chosen)  # before a lock is made and perhaps waited for
     if from_records:
         done = _make_report(scale, numbers, runs_dir, reports_dir, only, from_records=True, custom=custom)
     else:
-        with locked(runs_dir / scale) as done:
-            if not done:
-                compute(scale, chosen, numbers, runs_dir, jobs, own=custom)
-                _make_report(scale, numbers, runs_dir, reports_dir, only, custom=custom)
+        compute(scale, chosen, numbers, runs_dir, jobs, own=custom)
+        done = _make_report(scale, numbers, runs_dir, reports_dir, only, custom=custom)
     waited = " (made while this command waited)" if done else ""
     console.print(f"report: {reports_dir / scale / 'index.html'}{waited}", markup=False)
     if len(numbers) < 3:
@@ -554,14 +570,25 @@ def plan(
     gpu_tflops: Annotated[float, typer.Option(min=1, help="GPU scales: peak of a GPU in bfloat16, TFLOP/s")] = 989,
     utilisation: Annotated[Path | None, typer.Option(help="GPU scales: result of `python -m benchmarks.gpu`; "
                                                           "default: stated shares")] = None,
+    machines: Annotated[int | None, typer.Option(min=1, help="So many machines like this one, or with so many GPUs; "
+                                                             "default: 1, with --executor ray the cluster's")] = None,
+    run_gpus: RunGpus = None,
+    run_nodes: RunNodes = None,
+    executor: Executor = None,
+    address: Address = None,
 ) -> None:  # fmt: skip
     """Show what would run, why, and what it takes; nothing is computed."""
+    from hpt.runs.executor import cluster_room
     from hpt.runs.make import planned_runs
     from hpt.runs.plan import ON_GPUS, machine_of, make_plan, print_plan
 
     machine = machine_of(scale, gpus, gpu_memory, gpu_tflops, utilisation)
     runs = planned_runs(scale, only or [], parse_seeds(seeds), runs_dir, own=_spelled(extra))
-    jobs = 1 if scale in ON_GPUS else jobs or len(os.sched_getaffinity(0))
+    use_executor(executor, address, None, run_gpus, run_nodes)
+    if os.environ.get(EXECUTOR) == "ray" and machines is None:
+        jobs = min(jobs or sys.maxsize, cluster_room([run.config for run in runs]))
+    else:
+        jobs = (1 if scale in ON_GPUS else jobs or len(os.sched_getaffinity(0))) * (machines or 1)
     if nothing := no_runs(runs_dir):
         print_plain(nothing)
     print_plan(make_plan(scale, runs, runs_dir, machine, jobs), runs_dir, console)
@@ -584,11 +611,14 @@ def train(
     runs_dir: RunsDir = Path("runs"),
     launcher_args: LauncherArgs = None,
     run_gpus: RunGpus = None,
+    run_nodes: RunNodes = None,
+    executor: Executor = None,
+    address: Address = None,
 ) -> None:  # fmt: skip
     """Train one policy with one method (its base first, if it is missing); run again to continue."""
     import hpt
 
-    use_launcher(launcher_args, run_gpus)
+    use_executor(executor, address, launcher_args, run_gpus, run_nodes)
     folder = hpt.train(
         method, scale=scale, recipe=recipe, policy=policy, data=data, validation=validation or (), seed=seed,
         settings=parse_settings(settings), evaluations=tuple(filter(None, evaluations.split(","))), runs_dir=runs_dir,

@@ -1,4 +1,4 @@
-"""What a forked job may do instead of training; each takes the place of `hpt.runs.pool._job_process`."""
+"""What a forked job may do instead of training; each takes the place of `JOB`."""
 
 import os
 import signal
@@ -6,7 +6,10 @@ import sys
 import time
 from typing import Any
 
-from hpt.runs import pool
+from hpt.runs import process
+
+#: What their place is.
+JOB = "hpt.runs.process._job_process"
 
 
 def willing(*arguments: Any) -> None:
@@ -46,5 +49,5 @@ def ending(said: str, code: int, *arguments: Any) -> None:
 
 
 def _work(main: Any, arguments: tuple[Any, ...]) -> None:
-    pool.job_main = main
-    pool._job_process(*arguments)
+    process.job_main = main
+    process._job_process(*arguments)

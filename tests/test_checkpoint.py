@@ -1,32 +1,36 @@
 """Checkpoints: whole or not there, the newest sound one is used, damage is counted, nothing piles up."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from hpt.runs.folder import RunFolder
 from hpt.support.errors import HptError
-from hpt.support.files import check_manifest
+from hpt.support.files import check_manifest, sha256_file
 from hpt.training.checkpoint import Records, TrainingState, checkpoints, load_newest, save_checkpoint
+from hpt.training.ranks import Ranks
+from tests.damage import flip_a_bit
 
 METRICS = pd.DataFrame({"step": [0, 1], "loss/total": [0.1 + 0.2, float("nan")], "name": ["a", None]})
 
 
-class Engine:
+class Engine(Ranks):
     """What saving needs of an engine; ``fail`` makes writing the state stop half-way."""
 
-    rank, ranks = 0, 1
     fail = False
 
-    def save_state(self, folder: Path) -> None:
-        (folder / "deepspeed").mkdir()
-        (folder / "deepspeed" / "weights.pt").write_bytes(b"half" if self.fail else b"whole weights")
+    def save_state(self, folder: Path) -> list[Path]:
+        (folder / "deepspeed").mkdir(exist_ok=True)
+        file = folder / "deepspeed" / "weights.pt"
+        file.write_bytes(b"half" if self.fail else b"whole weights")
         if self.fail:
             raise HptError("disk full")
-
-    def barrier(self) -> None:
-        pass
+        return [file]
 
 
 def save(folder: Path, step: int, keep: int = 2, engine: Any = None, **state: Any) -> None:
@@ -77,12 +81,6 @@ def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
     save(tmp_path, 2, version=2)
     assert load_newest(tmp_path)[1].version == 2
     assert names(tmp_path) == ["step-000002"]
-
-
-def flip_a_bit(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 FILES = ["deepspeed/weights.pt", "metrics.parquet", "rollouts.parquet", "state.json", "manifest.json"]
@@ -138,12 +136,72 @@ def test_a_checkpoint_of_another_version_of_the_package_is_not_half_read(tmp_pat
     assert load_newest(tmp_path)[1] == TrainingState(damaged_checkpoints=1)
 
 
-def test_other_ranks_write_their_state_and_leave_the_rest_to_rank_0(tmp_path: Path) -> None:
-    class OtherRank(Engine):
-        rank, ranks = 1, 2
+class Together(Ranks):
+    """One of several ranks in threads; what it gathers goes round."""
 
-        def save_state(self, folder: Path) -> None:
-            pass
+    def __init__(self, rank: int, round_table: Barrier, said: list[list[Any]]) -> None:
+        super().__init__(rank, len(said))
+        self.round_table, self.said = round_table, said
 
-    save(tmp_path, 2, engine=OtherRank())
-    assert list(tmp_path.iterdir()) == []
+    def gather(self, own: list[Any]) -> list[Any]:
+        self.said[self.rank] = own
+        self.round_table.wait()
+        everything = [item for part in self.said for item in part]
+        self.round_table.wait()
+        return everything
+
+    def barrier(self) -> None:
+        self.round_table.wait()
+
+    def save_state(self, folder: Path) -> list[Path]:
+        file = folder / "deepspeed" / f"shard-{self.rank}"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f"of {self.rank}")
+        return [file]
+
+
+def on_ranks(count: int, work: Callable[[Any], Any]) -> list[Any]:
+    """What ``work`` returns on each of the ranks."""
+    table, said = Barrier(count, timeout=20), list[list[Any]]([[] for _ in range(count)])
+    with ThreadPoolExecutor(count) as threads:
+        return list(threads.map(work, [Together(rank, table, said) for rank in range(count)]))
+
+
+@pytest.mark.parametrize("readers", [1, 2, 3])
+def test_every_rank_hashes_what_it_wrote_and_a_share_of_what_is_read(
+    readers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[str] = []
+    hash_of = sha256_file
+
+    def note(path: Path) -> str:
+        hashed.append(path.name)
+        return hash_of(path)
+
+    monkeypatch.setattr("hpt.training.checkpoint.sha256_file", note)
+    monkeypatch.setattr("hpt.support.files.sha256_file", note)
+    on_ranks(2, lambda rank: save(tmp_path, 2, engine=rank))
+    check_manifest(tmp_path / "step-000002")
+    written = ["metrics.parquet", "rollouts.parquet", "shard-0", "shard-1", "state.json"]
+    assert sorted(hashed[:5]) == written, "each once"
+    hashed.clear()
+    answers = on_ranks(readers, lambda rank: load_newest(tmp_path, rank))
+    assert sorted(hashed) == written, "each once"
+    assert {(path, state.step) for path, state, _ in answers} == {(tmp_path / "step-000002", 2)}
+    on_ranks(2, lambda rank: save(tmp_path, 4, engine=rank))
+    flip_a_bit(tmp_path / "step-000004" / "deepspeed" / "shard-1")
+    answers = on_ranks(readers, lambda rank: load_newest(tmp_path, rank))
+    assert {(path, state.damaged_checkpoints) for path, state, _ in answers} == {(tmp_path / "step-000002", 1)}
+    assert names(tmp_path) == ["step-000002"]
+
+
+def test_a_checkpoint_says_on_which_kinds_of_processor_it_was_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder(tmp_path)
+    assert run.processors == []
+    for step, kind in enumerate(["first", "first", "second", "second", "first"]):
+        monkeypatch.setattr("hpt.training.checkpoint.processor", lambda kind=kind: kind)
+        _, state, _ = load_newest(run.path / "checkpoints")
+        save(run.path / "checkpoints", step, processors=state.processors)
+    assert run.processors == ["first", "second", "first"]

@@ -54,6 +54,7 @@ from hpt.support.files import (
     write_parquet,
     writing,
 )
+from hpt.support.process import processor
 
 #: How the data source of a base begins that is fetched, or a model folder of the user's.
 HUB, FOLDER = "hub:", "folder:"
@@ -172,6 +173,15 @@ class RunFolder:
         return self.status["state"] == "finished"
 
     @property
+    def processors(self) -> list[str]:
+        """The kinds of processor that the newest checkpoint was computed on, in order; another one rounds otherwise."""
+        newest = max((self.path / "checkpoints").glob("step-*"), default=None)
+        try:
+            return read_json(newest / "state.json").get("processors", []) if newest else []
+        except (RecordFault, AttributeError):  # the run's process will notice, too
+            return []
+
+    @property
     def model(self) -> Path:
         """The final weights."""
         return self.path / "model"
@@ -213,23 +223,30 @@ def provenance(wall_s: float | None = None) -> dict[str, Any]:
 
     None of it is part of a fingerprint: it is shown where it differs and never a silent reason to compute again.
     """
-    versions = {}
-    for name in PACKAGES:
-        with suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
     commit, dirty = source_commit()
+    versions = package_versions()
+    python = versions.pop("python")
     return {
         "commit": commit,
         "dirty": dirty,
         "numerics_version": NUMERICS_VERSION,
-        "python": platform.python_version(),
+        "python": python,
         "packages": versions,
         "machine": platform.machine(),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "wall_s": None if wall_s is None else round(wall_s, 1),
     }
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of what computes a run, as far as it is installed."""
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
 
 
 def source_commit() -> tuple[str, bool]:
@@ -249,16 +266,6 @@ def git(*arguments: str) -> str | None:
     except OSError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor()
 
 
 CHECKSUMS = "checksums.json"

@@ -145,14 +145,20 @@ def _train(config: RunConfig, folder: RunFolder) -> Any:
         # there already: the run had ended, and only what was damaged of it is made again, from its own checkpoint
         made = read_json(path) if path.exists() else provenance(time.perf_counter() - started)
         damaged = damaged_checkpoints(folder.path / "checkpoints"), damaged_count(folder)
-        write_json(path, made | {"damaged_checkpoints": damaged[0], "damaged_files": damaged[1]})
+        made |= {"damaged_checkpoints": damaged[0], "damaged_files": damaged[1]}
+        messages = list[str]()
+        if len(kinds := folder.processors) > 1:
+            made["processors"] = kinds
+            messages.append(f"it went from one kind of processor to another ({'; '.join(kinds)}), which rounds "
+                            "otherwise: its bits are not those of a run on one kind")  # fmt: skip
+        write_json(path, made)
         write_checksums(folder)
         trained = config.method != "pretrain" and config.schedule.steps > 0
         if trained and not folder.table("metrics")["optim/updates"].any():
-            warn(f"{folder.path.name}: {NEVER_UPDATED}")
-            folder.set_status("finished", config.schedule.steps, message=NEVER_UPDATED)
-        else:
-            folder.set_status("finished", config.schedule.steps)
+            messages.append(NEVER_UPDATED)
+        for message in messages:
+            warn(f"{folder.path.name}: {message}")
+        folder.set_status("finished", config.schedule.steps, **({"message": "; ".join(messages)} if messages else {}))
     return sampler
 
 
@@ -213,8 +219,7 @@ def _post_train(config: RunConfig, folder: RunFolder) -> Any:
     with Verifier(timeout_s=config.rollout.verifier_timeout_s) as verifier:
         engine = PolicyEngine(load_model(base, dtype, attention), chosen, config.optimizer, config.policy.dtype)
         check_own_forward(engine, spread_sample(list(data.prompts.values()), 4)[:4], config)
-        # rank 0 looks for all: it sets damaged checkpoints aside, and two ranks must not disagree on where to continue
-        ((path, state, records),) = engine.gather([load_newest(checkpoints)] if engine.rank == 0 else [])
+        path, state, records = load_newest(checkpoints, engine)
         sampler = Sampler(base, config.rollout, config.policy.dtype, engine.ranks)
         reference = None
         if any(stage.config.estimator.kl_coefficient for stage in stages_of(config)):

@@ -24,7 +24,7 @@ from hpt.runs.evaluations import missing_evaluations
 from hpt.runs.folder import run_folders
 from hpt.runs.make import PlannedRun
 from hpt.runs.records import record_folders, recorded_config
-from hpt.runs.resolve import build_config
+from hpt.runs.resolve import build_config, initial_run
 from hpt.support.errors import ConfigError, RecordFault
 from hpt.support.files import read_json, read_parquet
 from hpt.support.text import duration
@@ -331,8 +331,14 @@ class Plan:
 
     @property
     def wall_s(self) -> float:
-        """Seconds until all is done; no run is shorter for others beside it."""
-        longest = max((costs.device_s for costs in self.costs), default=0.0)
+        """Seconds until all is done; no run is shorter for others beside it, or starts before its base is there."""
+        ends: dict[tuple[str, str, int], float] = {}
+        longest = 0.0
+        for run, costs in zip(self.runs, self.costs, strict=True):  # what others start from comes first
+            before = initial_run(run.config)
+            start = 0.0 if before is None else ends.get((before.method, before.policy.name, before.seed), 0.0)
+            longest = max(longest, start + costs.device_s)
+            ends.setdefault((run.method, run.policy, run.seed), start + costs.device_s)
         return max(self.total.device_s / self.jobs, longest) / self.machine.gpus
 
 
@@ -504,9 +510,10 @@ def assumptions(plan: Plan) -> str:
             f"{whole}, {plan.jobs} run{'s' * (plan.jobs > 1)} at a time on cores that do nothing else, "
             f"judging by {plan.basis or 'nothing: no run is left'}"
         )
+    at_once = f"{plan.jobs} runs at a time, each" if plan.jobs > 1 else "one run after the other,"
     how = "measured" if machine.measured else "stated, not measured"
     return (
-        f"{whole}, one run after the other, on {machine.gpus} GPU{'s' * (machine.gpus > 1)} of "
+        f"{whole}, {at_once} on {machine.gpus} GPU{'s' * (machine.gpus > 1)} of "
         f"{machine.memory_gib:.0f} GiB and {machine.peak_tflops:.0f} TFLOP/s; utilisation ({how}): training "
         f"{machine.training_utilisation:.0%}, sampling {machine.sampling_utilisation:.0%}; a sampler draws at most "
         f"{machine.engine_tokens_per_s:,.0f} tokens/s, a run takes {machine.start_s:.0f} s to start; a response has "

@@ -1,25 +1,20 @@
-"""Independent runs side by side: a process, and a core or GPUs, for each; one bar for all and one per run.
+"""Independent runs side by side, each a process with a core or GPUs; one bar for all and one per run.
 
-On CPU each is forked from a process that has imported PyTorch, transformers and vLLM once (`hpt.runs.preload`): the
-import takes longer than a short run. What a run computes is to the last bit what a process started from nothing does.
-A run on several GPUs is started by DeepSpeed's launcher; with options for it, runs come one after the other.
+Where they are computed is an executor's matter (`hpt.runs.executor`): on this machine, or on those of a Ray cluster.
+Commands that share a folder share its runs: whoever claims one makes it, the others take what is left.
 
 A run that fails stops no other: the rest are made, and at the end all failures are reported. What a run's process says
-with its exit code proves nothing, its folder alone says that it is finished.
+with its exit code proves nothing, its folder alone says that it is finished. A run whose machine is lost goes on
+elsewhere from its newest checkpoint.
 """
 
-import atexit
-import multiprocessing
 import os
-import signal
-import subprocess
 import sys
-import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -27,118 +22,59 @@ from tqdm.auto import tqdm
 
 from hpt.config.run_config import RunConfig
 from hpt.runs.evaluations import missing_evaluations
+from hpt.runs.executor import Executor, Work, executor_for
 from hpt.runs.folder import RunFolder, damaged_files
 from hpt.runs.job import Job, write_job
-from hpt.runs.job import main as job_main
+from hpt.runs.process import run_variables
 from hpt.runs.resolve import is_ready, resolve_run
 from hpt.support.errors import ConfigError, HptError, RunRefused, warn
-from hpt.support.files import holder, writing
+from hpt.support.files import CLAIM, Held, holder, locked, writing
 from hpt.support.plugins import folders
-from hpt.support.process import environment, without_main_script
 from hpt.support.text import duration
-from hpt.training.ranks import (
-    LAUNCHED,
-    PARENT,
-    RUN_GPUS,
-    end_with_parent,
-    gpu_groups,
-    job_command,
-    launched,
-    launcher_options,
-    visible_gpus,
-)
+from hpt.training.ranks import LAUNCHED, launched, launcher_options
 
 #: Seconds between two looks at a run's status; until runs that were interrupted are killed, all together.
 LOOK_S, STOP_S = 1.0, 20.0
 #: More runs at a time than this are shown in one line.
 SHOWN = 10
-
-
-class Forked:
-    """A process forked from the one that has imported everything, with what the pool calls of `subprocess.Popen`."""
-
-    def __init__(self, target: Callable[..., None], arguments: tuple[object, ...]) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["hpt.runs.preload"])
-        self._process: ForkServerProcess = context.Process(target=target, args=arguments)
-        # libgomp reads this when it is loaded, once for all that are forked
-        with without_main_script(), environment({"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}):
-            try:
-                self._process.start()
-            except (EOFError, OSError) as error:
-                message = "the process that runs are forked from ended; what it said stands above"
-                raise HptError(f"{message}; `hpt doctor` says whether PyTorch and vLLM work") from error
-        self.pid: int = self._process.pid or 0
-
-    @property
-    def returncode(self) -> int | None:
-        return self._process.exitcode
-
-    def poll(self) -> int | None:
-        return self._process.exitcode
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end.
-
-        Raises:
-            subprocess.TimeoutExpired: it is not over.
-        """
-        self._process.join(timeout)
-        if self._process.exitcode is None:
-            raise subprocess.TimeoutExpired(self._process.name, timeout or 0.0)
-        return self._process.exitcode
-
-    def send_signal(self, number: int) -> None:
-        if self._process.exitcode is None:
-            os.kill(self.pid, number)
-
-
-def _job_process(spec: str, log: str, variables: dict[str, str], paths: list[str], core: int) -> None:
-    """Make a forked process what a fresh one would be, and do the job."""
-    end_with_parent()
-    threading.Thread(target=_end_with_command, daemon=True).start()
-    os.setsid()  # a terminal's Ctrl-C would reach the job twice, directly and through the pool
-    os.sched_setaffinity(0, {core})
-    os.environ.clear()
-    os.environ.update(variables)
-    sys.path[:0] = paths
-    with open(log, "ab") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    code = job_main([spec])
-    atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]  # a forked process leaves without them
-    sys.exit(code)
-
-
-def _end_with_command() -> None:
-    """End this process when the command that asked for it has ended: the process it was forked from lives on."""
-    command = multiprocessing.parent_process()
-    if command is not None:
-        command.join()
-        os.kill(os.getpid(), signal.SIGTERM)
+#: How often a run is started again after its machine was lost.
+RETRIES = 3
 
 
 @dataclass(frozen=True)
-class Place:
-    """What a run has for itself: a core, or GPUs as CUDA_VISIBLE_DEVICES names them ("" = all there are, or none)."""
-
-    core: int
-    gpus: str = ""
-
-
-@dataclass
-class Running:
-    """A job at work: its process, place, log, bar and start; ``ranked``: the process is a launcher."""
+class Run:
+    """A job whose initial weights are there, with the run it is."""
 
     job: Job
     config: RunConfig
     folder: RunFolder
-    process: "subprocess.Popen[bytes] | Forked"
-    place: Place
+
+    @classmethod
+    def of(cls, job: Job) -> "Run":
+        config = resolve_run(job.config, job.root)
+        return cls(job, config, RunFolder.of(config, job.root))
+
+    @property
+    def name(self) -> str:
+        return self.folder.path.name
+
+    @property
+    def like(self) -> str:
+        """The kind of processor it was computed on so far."""
+        return (self.folder.processors or [""])[-1]
+
+
+@dataclass
+class Running:
+    """A run at work: its process, place, claim, log, bar and start."""
+
+    run: Run
+    process: Work
+    place: Any
+    claim: ExitStack
     log: Path
     bar: Any
     started: float
-    ranked: bool = False
     waits_for: str = ""
     shown_at: float = 0.0
     step: int = 0
@@ -150,9 +86,7 @@ def run_jobs(
 ) -> None:
     """Run jobs in processes of their own, at most ``parallel`` at once (default: one per core, or per group of GPUs).
 
-    ``on_finish`` is called with the folder of every job that ended well, as it ends.
-
-    On CPU each process is pinned to a core: threads of samplers that choose cores for themselves land on the same one.
+    ``on_finish`` is called with the folder of every job that is done, as it ends.
 
     Raises:
         HptError: jobs failed, or could not start because what they start from failed; the others are finished.
@@ -161,64 +95,113 @@ def run_jobs(
     if launcher_options() is None and launched():
         raise ConfigError("RANK", os.environ["RANK"], "unset for hpt's own commands, which start the ranks themselves",
                           f"type `unset {' '.join(LAUNCHED)}`; --launcher-args says on how many devices")  # fmt: skip
-    launcher, places = _places(jobs)
-    at_most = len(jobs) if launcher is None else len(places)  # a single process may share a core or GPU, if asked to
-    parallel = min(parallel or len(places), at_most)
-    waiting, running, failed = list(jobs), list[Running](), list[HptError]()
-    free = [places[i % len(places)] for i in range(parallel)]
+    executor = executor_for(jobs, parallel)
+    pool = _Pool(jobs, executor, on_finish)
     try:
-        with tqdm(total=len(jobs), desc="all", unit="run", disable=None) as whole:
-            changed = True
-            while waiting or running:
-                while changed and free and (following := _first_ready(waiting)) is not None:
-                    waiting.remove(following)
-                    with _noting(failed):
-                        running.append(_start(following, free[-1], launcher, shown=parallel <= SHOWN))
-                        free.pop()
-                        _say(_started(running[-1].folder))
-                if waiting and not running:
-                    break
-                changed = False  # nothing else becomes ready before a run ends
+        with tqdm(total=len(jobs), desc="all", unit="run", disable=None) as pool.done:
+            while pool.look():
                 time.sleep(0.2)
-                for job in list(running):
-                    if job.process.poll() is None:
-                        if time.monotonic() - job.shown_at >= LOOK_S:
-                            _show(job)
-                        continue
-                    running.remove(job)
-                    changed = True
-                    free.append(job.place)
-                    job.bar.close()
-                    with _noting(failed):
-                        _finish(job)
-                        on_finish(job.folder)
-                        _say(f"finished {job.folder.path.name} in {duration(time.monotonic() - job.started)}")
-                    whole.update()
-                if parallel > SHOWN:
-                    done = sum(job.step for job in running), sum(job.config.schedule.steps for job in running)
-                    whole.set_postfix_str(f"{len(running)} at work, step {done[0]} of {done[1]} in all")
-        _raise_failures(failed, waiting)
+        _raise_failures(pool.failed, pool.waiting)
     except KeyboardInterrupt:
         print("stopping; Ctrl-C again stops at once", file=sys.stderr, flush=True)
         raise
     finally:
-        _stop(running)
+        try:
+            _stop(pool.running)
+        finally:
+            executor.close()
 
 
-def _places(jobs: Sequence[Job]) -> tuple[list[str] | None, list[Place]]:
-    """The launcher's options, None without it, and what runs side by side have for themselves."""
-    launcher, cores = launcher_options(), sorted(os.sched_getaffinity(0))
-    if launcher is not None:
-        if RUN_GPUS in os.environ:
-            raise ConfigError("--run-gpus", os.environ[RUN_GPUS], "nothing beside --launcher-args, which says where a "
-                              "run's processes are", "leave one of the two out")  # fmt: skip
-        return launcher, [Place(cores[0])]
-    wanted = [visible_gpus() if job.config.scale == "full" else job.config.rollout.tensor_parallel for job in jobs]
-    groups = gpu_groups(max(wanted, default=1))
-    if not groups:
-        return None, [Place(core) for core in cores]
-    places = [Place(cores[i % len(cores)], gpus) for i, gpus in enumerate(groups)]
-    return ([] if "," in groups[0] else None), places
+class _Pool:
+    """The runs of one command: those that wait, those at work, those that another command makes."""
+
+    done: Any  # the bar of all runs
+
+    def __init__(self, jobs: Sequence[Job], executor: Executor, on_finish: Callable[[RunFolder], None]) -> None:
+        self.executor, self.on_finish = executor, on_finish
+        self.waiting, self.running, self.elsewhere = list(jobs), list[Running](), list[Run]()
+        self.failed, self.lost = list[HptError](), Counter[str]()
+        self.following: Run | None = None
+        self.changed, self.looked_at = True, 0.0
+
+    def look(self) -> bool:
+        """See which runs have ended, and start others; returns whether there is anything to wait for."""
+        for running in list(self.running):
+            if running.process.poll() is not None:
+                self._end(running)
+            elif time.monotonic() - running.shown_at >= LOOK_S:
+                _show(running)
+        if self.executor.slots > SHOWN:
+            steps = sum(one.step for one in self.running), sum(one.run.config.schedule.steps for one in self.running)
+            self.done.set_postfix_str(f"{len(self.running)} at work, step {steps[0]} of {steps[1]} in all")
+        if self.elsewhere and time.monotonic() - self.looked_at >= LOOK_S:
+            self._look_elsewhere()
+        while self._start_one():
+            pass
+        return bool(self.running or self.elsewhere or self.following)
+
+    def _start_one(self) -> bool:
+        """Start the first run that can be; returns whether another one may follow at once."""
+        if self.following is None and self.changed:  # nothing else becomes ready before a run ends
+            job = _first_ready(self.waiting)
+            self.changed = job is not None
+            if job is not None:
+                self.waiting.remove(job)
+                with _noting(self.failed):
+                    self.following = Run.of(job)
+                return True
+        run = self.following
+        if run is None or (place := self.executor.take(run.like)) is None:
+            return False
+        self.following, claim = None, ExitStack()
+        try:
+            with _noting(self.failed):
+                claim.enter_context(locked(run.folder.path, wait=False, name=CLAIM))
+                if not _lacking(run, damaged=True):  # another command has made it meanwhile
+                    self._finished(run, "by another command")
+                else:
+                    self.running.append(_start(run, place, claim, self.executor))
+                    place, claim = None, ExitStack()
+                    _say(_started(run.folder))
+        except Held:
+            _say(f"{run.name} is made by {holder(run.folder.path, CLAIM) or 'another command'}: its turn comes again")
+            self.elsewhere.append(run)
+        finally:
+            claim.close()
+            if place is not None:
+                self.executor.give_back(place, lost=False)
+        return True
+
+    def _look_elsewhere(self) -> None:
+        """Take back the runs that no other command holds any more."""
+        self.looked_at = time.monotonic()
+        for run in list(self.elsewhere):
+            with suppress(Held), locked(run.folder.path, wait=False, name=CLAIM):
+                self.elsewhere.remove(run)
+                self.waiting.insert(0, run.job)
+                self.changed = True
+
+    def _end(self, running: Running) -> None:
+        run, self.changed = running.run, True
+        self.running.remove(running)
+        running.bar.close()
+        try:
+            with _noting(self.failed):
+                if running.process.lost and _lacking(run) and self.lost[run.name] < RETRIES:
+                    self.lost[run.name] += 1
+                    self.waiting.insert(0, run.job)
+                    _say(f"{run.name} lost its machine at step {run.folder.status['step']}; it goes on elsewhere")
+                    return
+                _finish(running)
+                self._finished(run, f"in {duration(time.monotonic() - running.started)}")
+        finally:
+            running.claim.close()
+            self.executor.give_back(running.place, running.process.lost)
+
+    def _finished(self, run: Run, how: str) -> None:
+        self.on_finish(run.folder)
+        _say(f"finished {run.name} {how}")
+        self.done.update()
 
 
 @contextmanager
@@ -226,6 +209,8 @@ def _noting(failed: list[HptError]) -> Generator[None]:
     """Say how a run failed, and go on."""
     try:
         yield
+    except Held:
+        raise
     except HptError as error:
         failed.append(error)
         _say(f"failed: {str(error).splitlines()[0]}")
@@ -266,113 +251,81 @@ def _first_ready(waiting: Sequence[Job]) -> Job | None:
 
 
 def _stop(running: Sequence[Running]) -> None:
-    """Interrupt jobs and wait for their end; those at work after `STOP_S`, or a second Ctrl-C, are killed."""
+    """Interrupt runs and wait for their end; those at work after `STOP_S`, or a second Ctrl-C, are killed."""
     try:
-        for job in running:
-            if job.ranked:  # the launcher does not pass it on to its session
-                os.killpg(job.process.pid, signal.SIGINT)
-            else:
-                job.process.send_signal(signal.SIGINT)
+        for one in running:
+            one.process.interrupt()
         end = time.monotonic() + STOP_S
-        for job in running:
-            with suppress(subprocess.TimeoutExpired):
-                job.process.wait(timeout=max(0.0, end - time.monotonic()))
+        for one in running:
+            one.process.wait(max(0.0, end - time.monotonic()))
     finally:
-        for job in running:
-            if job.process.poll() is None:
-                with suppress(ProcessLookupError):  # it has no session yet, or ended this moment
-                    os.killpg(job.process.pid, signal.SIGKILL)
-                job.process.send_signal(signal.SIGKILL)
-                job.process.wait()
-            job.bar.close()
+        for one in running:
+            one.process.kill()
+            one.bar.close()
+            one.claim.close()
 
 
-def _start(job: Job, place: Place, launcher: list[str] | None, shown: bool) -> Running:
-    config = resolve_run(job.config, job.root)
-    folder = RunFolder.of(config, job.root)
-    with writing(folder.path):
-        folder.path.mkdir(parents=True, exist_ok=True)
-    log = folder.path / "log.txt"
-    threads = str(config.engine.threads)
-    variables = {
-        **os.environ,
-        "OMP_NUM_THREADS": threads,
-        "MKL_NUM_THREADS": threads,
-        "TOKENIZERS_PARALLELISM": "false",
-        PARENT: f"{os.getpid()}@{os.uname().nodename}",
-    }
-    if place.gpus:
-        variables["CUDA_VISIBLE_DEVICES"] = place.gpus
-    spec = str(write_job(replace(job, config=config), folder, variables))
-    paths = folders(config.own_modules)  # they are found where this process found them
+def _start(run: Run, place: Any, claim: ExitStack, executor: Executor) -> Running:
+    config, folder = run.config, run.folder
+    log, threads = folder.path / "log.txt", config.engine.threads
+    spec = str(write_job(replace(run.job, config=config), folder, run_variables(threads)))
     with writing(log), open(log, "ab") as file:
         said_before = file.tell()
-        if launcher is None and threads == "1" and not visible_gpus():
-            process = Forked(_job_process, (spec, str(log), variables, paths, place.core))
-        else:
-            inherited = os.environ.get("PYTHONPATH", "")
-            variables["PYTHONPATH"] = os.pathsep.join(filter(None, [*paths, inherited]))
-            process = subprocess.Popen(
-                job_command("hpt.runs.job", [spec], launcher), stdout=file, stderr=subprocess.STDOUT,
-                env=variables, preexec_fn=end_with_parent, start_new_session=True,
-            )  # fmt: skip
-    bar = tqdm(
-        total=max(1, config.schedule.steps), desc=folder.path.name, unit="step", leave=False,
-        disable=None if shown else True,
-    )  # fmt: skip
-    return Running(job, config, folder, process, place, log, bar, time.monotonic(), launcher is not None,
-                   said_before=said_before)  # fmt: skip
+    # the run's own modules are found where this process found them
+    process = executor.start(place, spec, log, threads, folders(config.own_modules))
+    bar = tqdm(total=max(1, config.schedule.steps), desc=run.name, unit="step", leave=False,
+               disable=None if executor.slots <= SHOWN else True)  # fmt: skip
+    return Running(run, process, place, claim, log, bar, time.monotonic(), said_before=said_before)
 
 
-def _show(job: Running) -> None:
-    """Move a job's bar to where the job stands, and say whom it waits for."""
-    job.shown_at = time.monotonic()
-    status, parts = job.folder.status, list[str]()
-    other = holder(job.folder.path)
-    if other is not None and other.at_work and other.pid != job.process.pid and not job.ranked:
-        if str(other) != job.waits_for:
-            _say(f"{job.folder.path.name} waits for {other}")
-        job.waits_for = str(other)
+def _show(running: Running) -> None:
+    """Move a run's bar to where the run stands, and say whom it waits for."""
+    running.shown_at = time.monotonic()
+    status, parts = running.run.folder.status, list[str]()
+    other = holder(running.run.folder.path)
+    if other is not None and other.at_work and other.pid != running.process.pid and not running.process.ranked:
+        if str(other) != running.waits_for:
+            _say(f"{running.run.name} waits for {other}")
+        running.waits_for = str(other)
     if status.get("reward") is not None:
         parts.append(f"reward {status['reward']:.2f}")
     if status.get("offline_ratio") is not None:
         parts.append(f"offline {status['offline_ratio']:.2f}")
-    job.bar.set_postfix_str(", ".join(parts), refresh=False)
-    job.step = status["step"]
-    job.bar.update(job.step - job.bar.n)
+    running.bar.set_postfix_str(", ".join(parts), refresh=False)
+    running.step = status["step"]
+    running.bar.update(running.step - running.bar.n)
 
 
-def _finish(job: Running) -> None:
-    """Repeat the warnings of a job, and raise what one said that is not finished."""
-    lines = job.log.read_bytes()[job.said_before :].decode(errors="replace").splitlines()
+def _finish(running: Running) -> None:
+    """Repeat the warnings of a run, and raise what one said that is not finished."""
+    lines = running.log.read_bytes()[running.said_before :].decode(errors="replace").splitlines()
     for line in lines:
         if line.startswith("warning: "):
             warn(line.removeprefix("warning: "))
-    code, name = job.process.returncode, job.folder.path.name
-    lacking = _lacking(job)
+    code, name = running.process.returncode, running.run.name
+    # one that had finished before may have been started because of damage, and have failed before it saw to that
+    lacking = _lacking(running.run, damaged=bool(code))
     if not lacking:
         if code:
             warn(f"run {name} ended with exit code {code} after it was finished")
         return
-    if job.ranked:  # its launcher may have been killed, and ranks would hold the run for ever
-        with suppress(ProcessLookupError):
-            os.killpg(job.process.pid, signal.SIGKILL)
+    if running.process.ranked:  # its launcher may have been killed, and ranks would hold the run for ever
+        running.process.kill()
     tail = lines[-15:]
     said = [line for line in lines[-200:] if line.startswith("error: ")]
-    if job.ranked and said and said[-1] not in tail:  # the launcher and the other ranks may have said much since
+    if running.process.ranked and said and said[-1] not in tail:  # launcher and other ranks may have said much since
         tail.insert(0, said[-1])
-    message = f"run {name} ended with exit code {code}, {lacking}; its log is {job.log}:"
+    message = f"run {name} ended with exit code {code}, {lacking}; its log is {running.log}:"
     # 2 is the exit code of `hpt.runs.job.main` for a mistake in what was asked for
     raise (RunRefused if code == 2 and said else HptError)("\n".join([message, *tail]))
 
 
-def _lacking(job: Running) -> str:
-    """What of a job is not done, as its folder says; "" when it is."""
-    status = job.folder.status
+def _lacking(run: Run, damaged: bool = False) -> str:
+    """What of a run is not done, as its folder says, with ``damaged`` also which files are; "" when it is."""
+    status = run.folder.status
     if status["state"] != "finished":
         return f"not finished ({status['state']} at step {status['step']})"
-    if missing := missing_evaluations(job.folder, job.config, job.job.evaluations):
+    if missing := missing_evaluations(run.folder, run.config, run.job.evaluations):
         return f"not evaluated on {', '.join(missing)}"
-    # one that had finished before may have been started because of damage, and have failed before it saw to that
-    damaged = damaged_files(job.folder) if job.process.returncode else []
-    return f"damaged: {', '.join(damaged)}" if damaged else ""
+    files = damaged_files(run.folder) if damaged else []
+    return f"damaged: {', '.join(files)}" if files else ""

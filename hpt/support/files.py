@@ -14,7 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -189,17 +189,18 @@ def write_manifest(folder: Path) -> None:
     write_json(folder / MANIFEST, {str(path.relative_to(folder)): sha256_file(path) for path in files})
 
 
-def check_manifest(folder: Path) -> None:
-    """Compare every file of ``folder`` with its manifest."""
+def check_manifest(folder: Path, share: Callable[[Sequence[str]], Sequence[str]] = list) -> None:
+    """Compare every file of ``folder``, or of those its manifest names the ``share`` of them, with the manifest."""
     manifest: Mapping[str, str] = read_json(folder / MANIFEST)
-    for name, expected in manifest.items():
+    for name in share(sorted(manifest)):
         path = folder / name
-        if not path.is_file() or sha256_file(path) != expected:
+        if not path.is_file() or sha256_file(path) != manifest[name]:
             raise RecordFault(f"{path} is missing or damaged: it is not what its manifest says was written")
 
 
-#: Name of a folder's lock file, and how often somebody who waits looks again, seconds.
-LOCK, LOOK_S = ".lock", 0.5
+#: Names of a folder's lock files (of the process at work in it, of the command that makes it), and how often somebody
+#: who waits looks again, seconds.
+LOCK, CLAIM, LOOK_S = ".lock", ".claim", 0.5
 #: What a file system without locks answers: NFS without its lock service, Lustre without ``-o flock``, some of FUSE.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
@@ -250,37 +251,43 @@ def _start_of(pid: int) -> str:
     return "" if fields[0] == "Z" else fields[19]
 
 
-def holder(folder: Path) -> Holder | None:
+class Held(HptError):
+    """Another process holds a folder."""
+
+
+def holder(folder: Path, name: str = LOCK) -> Holder | None:
     """Return who holds a folder, or held it last; None where nobody ever did."""
     try:
-        return Holder(**json.loads((folder / LOCK).read_text()))
+        return Holder(**json.loads((folder / name).read_text()))
     except (OSError, ValueError, TypeError):  # being written this moment, or by a package of another version
         return None
 
 
 @contextmanager
-def locked(folder: Path, wait: bool = True) -> Generator[bool]:
+def locked(folder: Path, wait: bool = True, name: str = LOCK) -> Generator[bool]:
     """Hold ``folder``, made if it is not there, against other processes; says on standard error whom it waits for.
+
+    Each ``name`` is a lock of its own.
 
     Yields whether nothing is left to do: this very command, typed in the same place a second time, has waited here
     until the first one was done.
 
     Raises:
-        HptError: another process holds it and ``wait`` is off, the folder cannot be written to, or its file system has
-            no locks.
+        Held: another process holds it, and ``wait`` is off.
+        HptError: the folder cannot be written to, or its file system has no locks.
     """
     this, waited = Holder.this(), False
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # a lock that is a file's existence would outlive a killed process
-        lock, said = FileLock(folder / LOCK, fallback_to_soft=False), ""
+        lock, said = FileLock(folder / name, fallback_to_soft=False), ""
         while not lock.is_locked:
             try:
                 lock.acquire(timeout=0)
             except Timeout:
-                waited, other = True, str(holder(folder) or "another process")
+                waited, other = True, str(holder(folder, name) or "another process")
                 if not wait:
-                    raise HptError(f"{folder} is being worked on by {other}; wait for it or stop it") from None
+                    raise Held(f"{folder} is being worked on by {other}; wait for it or stop it") from None
                 if other != said:
                     message = f"{folder} is being worked on by {other}: waiting for it to end; Ctrl-C stops waiting"
                     print(message, file=sys.stderr, flush=True)
@@ -293,13 +300,13 @@ def locked(folder: Path, wait: bool = True) -> Generator[bool]:
                 "write the same files; use a folder elsewhere (--runs-dir, --reports-dir), or mount this one with "
                 "locks (NFS: with its lock service; Lustre: -o flock)"
             ) from error
-        message = f"cannot write {folder / LOCK}: {error.strerror or error}"
+        message = f"cannot write {folder / name}: {error.strerror or error}"
         raise HptError(f"{message}; make the folder writable, then run the same command again") from error
     try:
-        before = holder(folder)
-        _write(folder, this)
+        before = holder(folder, name)
+        _write(folder / name, this)
         yield waited and before is not None and _same_command(before, this)
-        _write(folder, replace(this, done=True))
+        _write(folder / name, replace(this, done=True))
     finally:
         lock.release()
 
@@ -309,6 +316,6 @@ def _same_command(before: Holder, this: Holder) -> bool:
     return before == replace(this, pid=before.pid, started=before.started, done=True)
 
 
-def _write(folder: Path, this: Holder) -> None:
+def _write(file: Path, this: Holder) -> None:
     with suppress(OSError):  # a full disk costs the name alone; the folder may be gone, too: `hpt runs remove`
-        (folder / LOCK).write_text(json.dumps(asdict(this)) + "\n")
+        file.write_text(json.dumps(asdict(this)) + "\n")

@@ -32,7 +32,7 @@ from hpt.data.world.tokenizer import build_tokenizer
 from hpt.methods.mixture import DEMONSTRATION, Part, Trajectory, WeightedTrajectory
 from hpt.training.checkpoint import load_newest, save_checkpoint
 from hpt.training.engine import PolicyEngine, Updater, join, sums_over_ranks
-from hpt.training.faults import FaultWatch
+from hpt.training.guards import FaultWatch
 from hpt.training.metrics import rows_of
 from hpt.training.policy import load_model
 from hpt.upge.estimator import ROWS
@@ -120,8 +120,7 @@ def pretrain(config: RunConfig, folder: Path, note: Callable[[int], None] = lamb
     tokenizer = build_tokenizer(world)
     checkpoints = folder / "checkpoints"
     ranks, initial = join(), folder / "initial"
-    # rank 0 looks for all, as it writes for all: it sets damaged checkpoints aside
-    ((path, state, records),) = ranks.gather([load_newest(checkpoints)] if ranks.rank == 0 else [])
+    path, state, records = load_newest(checkpoints, ranks)
     if ranks.rank == 0:
         new_model(world, recipe, initial, config.seed)
     ranks.barrier()  # the others are not to read a model that is half there

@@ -30,9 +30,17 @@ from hpt.config.settings import EngineSettings, OptimizerSettings
 from hpt.methods.mixture import Assembled, WeightedTrajectory
 from hpt.support.errors import HptError
 from hpt.support.process import environment
-from hpt.training.batches import MicroBatch, collate, split_into_micro_batches, split_over_ranks
-from hpt.training.batches import zero_weight_filler as filler
-from hpt.training.policy import PolicyModule, checkpoint_activations, forward_micro_batch, turn_off_dropout
+from hpt.training.policy import (
+    MicroBatch,
+    PolicyModule,
+    checkpoint_activations,
+    collate,
+    forward_micro_batch,
+    split_into_micro_batches,
+    split_over_ranks,
+    turn_off_dropout,
+)
+from hpt.training.policy import zero_weight_filler as filler
 from hpt.training.ranks import WAIT, Ranks, launched, launched_rank, launched_ranks, start_watch
 from hpt.training.shards import load_shards, save_shards
 from hpt.upge.estimator import Row, Term, upge_loss
@@ -176,17 +184,20 @@ class PolicyEngine(Ranks):
         if self.rank == 0:
             self.module.model.save_pretrained(folder, state_dict=state)  # pyright: ignore[reportCallIssue]
 
-    def save_state(self, folder: Path) -> None:
+    def save_state(self, folder: Path) -> list[Path]:
         """Write weights, optimiser and everything the engine needs to go on, into ``folder/deepspeed``.
 
         Every rank writes a part. Whoever reads it may have another number of ranks: see `hpt.training.shards`; without
-        ZeRO every rank has everything.
+        ZeRO every rank has everything, and rank 0 writes it.
+
+        Returns:
+            The files this rank wrote.
         """
+        place = folder / "deepspeed"
         if self.settings.zero_stage:
-            zero = self._engine.optimizer
-            save_shards(self.module, self._inner, zero, folder / "deepspeed", self.rank, self.ranks)
-        else:
-            self._engine.save_checkpoint(str(folder), tag="deepspeed", save_latest=False)
+            return [save_shards(self.module, self._inner, self._engine.optimizer, place, self.rank, self.ranks)]
+        self._engine.save_checkpoint(str(folder), tag="deepspeed", save_latest=False)
+        return [path for path in place.rglob("*") if path.is_file()] if self.rank == 0 else []
 
     def load_state(self, folder: Path) -> None:
         """Read what `save_state` wrote.
@@ -197,7 +208,8 @@ class PolicyEngine(Ranks):
         from hpt.support.errors import RecordFault
 
         if self.settings.zero_stage:
-            load_shards(self.module, self._inner, self._engine.optimizer, folder / "deepspeed", self.rank)
+            zero = self._engine.optimizer
+            load_shards(self.module, self._inner, zero, folder / "deepspeed", self.rank, self.ranks)
             return
         try:
             with environment(NO_PICKLES):

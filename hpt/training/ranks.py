@@ -307,8 +307,12 @@ def first_failure(own: str) -> str:
     return own
 
 
+#: Parent of this process where torchrun started it, whose ranks have sessions of their own and outlive it.
+_TORCHRUN = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
+
+
 def _parent_is_gone() -> bool:
-    return not _is_running(os.environ.get(PARENT, ""))
+    return not _is_running(os.environ.get(PARENT, "")) or _TORCHRUN not in (None, os.getppid())
 
 
 def _is_running(place: str) -> bool:
@@ -336,8 +340,8 @@ OPTIONS = "HPT_LAUNCHER_ARGS"
 _SIZES = ("--num_gpus", "--num_accelerators", "--num_nodes", "--include", "-i", "--exclude", "-e", "--hostfile", "-H")
 #: Options that this package gives itself.
 _OWN = ("--module", "--no_python", "--no_local_rank", "--autotuning")
-#: Number of GPUs of each run; `--run-gpus` sets it, and notebooks inherit it.
-RUN_GPUS = "HPT_RUN_GPUS"
+#: Likewise GPUs and machines of each run, the executor (`hpt.runs.executor`), and the cluster's address, as Ray has it.
+RUN_GPUS, RUN_NODES, EXECUTOR, ADDRESS = "HPT_RUN_GPUS", "HPT_RUN_NODES", "HPT_EXECUTOR", "RAY_ADDRESS"
 #: Beginnings of the variables that DeepSpeed's launcher hands to no other machine, or not on every accelerator.
 _PASSED_ON = ("DS_", "GLOO_", "HF_", "HPT_", "KMP_", "MKL_", "NCCL_", "OMP_", "PYTORCH_", "TOKENIZERS_", "TORCH_",
               "TRANSFORMERS_", "VLLM_")  # fmt: skip
@@ -437,11 +441,12 @@ def job_command(module: str, arguments: Sequence[str], options: Sequence[str] | 
     if not any(option.startswith(("--master_port", "--hostfile", "-H")) for option in options):
         # the launcher always takes 29500, on which a job may still be ending; which port is free on the first of
         # several machines is not known here
-        launcher += ["--master_port", str(_free_port())]
+        launcher += ["--master_port", str(free_port())]
     return [*launcher, "--no_local_rank", "--module", module, *arguments]
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

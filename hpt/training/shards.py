@@ -3,8 +3,9 @@
 DeepSpeed's own checkpoints hold what each rank happened to keep and can be read by the same number of ranks alone. Here
 every parameter is gathered for a moment and written, with its optimiser state, by the rank whose turn it is: as many
 files as ranks, no rank ever holds more than one parameter besides its share of the file, and nothing in a file depends
-on how many ranks wrote it. All of it is 32-bit, also where the model computes in bfloat16, so that going on with the
-same number of ranks changes no bit.
+on how many ranks wrote it. On the way back a rank reads its own files alone and hands every parameter to the others.
+All of it is 32-bit, also where the model computes in bfloat16, so that going on with the same number of ranks changes
+no bit.
 """
 
 from pathlib import Path
@@ -18,8 +19,8 @@ from hpt.support.errors import RecordFault
 _WEIGHT = "weight"
 
 
-def save_shards(module: nn.Module, optimizer: Any, zero_optimizer: Any, folder: Path, rank: int, ranks: int) -> None:
-    """Write this rank's share of weights and optimiser state; all ranks call it.
+def save_shards(module: nn.Module, optimizer: Any, zero_optimizer: Any, folder: Path, rank: int, ranks: int) -> Path:
+    """Write this rank's share of weights and optimiser state, and return its file; all ranks call it.
 
     Args:
         module: under ZeRO 1, 2 or 3.
@@ -49,13 +50,14 @@ def save_shards(module: nn.Module, optimizer: Any, zero_optimizer: Any, folder: 
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"shard-{rank:03d}-of-{ranks:03d}.safetensors"
     save_file(own, file, metadata={"updates": repr(_updates(optimizer))})
+    return file
 
 
-def load_shards(module: nn.Module, optimizer: Any, zero_optimizer: Any, folder: Path, rank: int) -> None:
+def load_shards(module: nn.Module, optimizer: Any, zero_optimizer: Any, folder: Path, rank: int, ranks: int) -> None:
     """Read what `save_shards` wrote on any number of ranks; all ranks call it.
 
     Args:
-        module, optimizer, zero_optimizer, folder, rank: as for `save_shards`.
+        module, optimizer, zero_optimizer, folder, rank, ranks: as for `save_shards`.
 
     Raises:
         RecordFault: no files, or some of them missing.
@@ -67,19 +69,23 @@ def load_shards(module: nn.Module, optimizer: Any, zero_optimizer: Any, folder: 
     if not files or len(files) != int(files[0].stem.rpartition("-")[2]):
         raise RecordFault(f"{folder}: {len(files)} shards, not all of them; remove this checkpoint and the one before "
                           "is used")  # fmt: skip
-    handles = [safe_open(file, "pt") for file in files]
-    place = {key: handle for handle in handles for key in handle.keys()}  # noqa: SIM118, a handle is no mapping
-    moments = sorted({key.partition(":")[0] for key in place} - {_WEIGHT})
+    first = safe_open(files[0], "pt")  # its header alone, unless it is this rank's
+    moments = sorted({key.partition(":")[0] for key in first.keys()} - {_WEIGHT})  # noqa: SIM118, it is no mapping
+    own_files = {number: safe_open(file, "pt") for number, file in enumerate(files) if number % ranks == rank}
     partitioned = _is_partitioned(module)
     # what the optimiser works on: flat 32-bit tensors, a part of each on every rank; at ZeRO-3 only within a step
     groups = [own for group in optimizer.param_groups for own in group["params"]]
     flat = zero_optimizer.fp32_partitioned_groups_flat if partitioned else groups
     if moments:
-        _make_room(optimizer, flat, moments, float(handles[0].metadata()["updates"]))
+        _make_room(optimizer, flat, moments, float(first.metadata()["updates"]))
     if not partitioned:
         zero_optimizer._lazy_init_hp_params_optimizer_state()
-    for name, parameter in module.named_parameters():
-        values = {kind: place[f"{kind}:{name}"].get_tensor(f"{kind}:{name}") for kind in (_WEIGHT, *moments)}
+    for index, (name, parameter) in enumerate(module.named_parameters()):
+        number = index % len(files)  # of its file, as it was written
+        values = {
+            kind: _from(number % ranks, own_files.get(number), f"{kind}:{name}", parameter, ranks)
+            for kind in (_WEIGHT, *moments)
+        }
         for kind, whole in values.items():
             if partitioned:
                 own = _partition(whole, parameter, rank)
@@ -95,6 +101,17 @@ def load_shards(module: nn.Module, optimizer: Any, zero_optimizer: Any, folder: 
         with zero.GatheredParameters([parameter], modifier_rank=0, enabled=partitioned):
             if rank == 0 or not partitioned:
                 parameter.data.copy_(values[_WEIGHT])
+
+
+def _from(reader: int, file: Any, key: str, parameter: Any, ranks: int) -> Tensor:
+    """A whole tensor that rank ``reader`` reads for all, ``file`` being open there alone."""
+    if ranks == 1:
+        return file.get_tensor(key)
+    # NCCL moves what lies on a GPU; at ZeRO-3 the parameter itself is a part
+    shape, device = getattr(parameter, "ds_shape", parameter.shape), parameter.device
+    whole = torch.empty(shape, device=device) if file is None else file.get_tensor(key).to(device)
+    torch.distributed.broadcast(whole, reader)
+    return whole.cpu()
 
 
 def _is_partitioned(module: nn.Module) -> bool:

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from hpt.rewards.verify import WORKER_MEMORY_BYTES, math_verify_equal
 from hpt.rewards.workers import MAX_ANSWER_CHARACTERS, WORKER_START_S, Verdict, Verifier
 from tests.faults.hostile import CONTENTS, GOLDS, HARD, RESPONSES, hostile_responses
+from tests.gold import Gold
 
 TIMEOUT_S = 1.0
 BATCH = 25
@@ -38,12 +39,6 @@ HARMLESS = re.compile(
 #: makes a sum per kind of coefficients), never with a piece of an answer: what sympy imports at first use, and e^(x^2).
 OWN_TEMPLATES = frozenset({"dataclasses", "typing", "collections", "mpmath.libmp.libhyper"})
 _compiled: list[str] = []
-
-
-@dataclass(frozen=True)
-class Gold:
-    answer: str
-    answer_kind: str = "math"
 
 
 def _note_compiled(event: str, arguments: tuple[Any, ...]) -> None:
@@ -173,8 +168,8 @@ def test_200_generated_answers(grader: Grader) -> None:
 
 @pytest.mark.ci_slow
 @pytest.mark.timeout(1800)
-def test_2_000_generated_answers(grader: Grader) -> None:
-    grade_generated(grader, 2_000)
+def test_1_000_generated_answers(grader: Grader) -> None:
+    grade_generated(grader, 1_000)
 
 
 @pytest.mark.slow

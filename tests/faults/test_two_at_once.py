@@ -18,6 +18,7 @@ import pytest
 from hpt.runs.folder import run_folders
 from hpt.support.errors import HptError
 from hpt.support.files import LOCK, holder, locked
+from tests.processes import said_until
 
 _HOLD = """
 import sys
@@ -160,17 +161,6 @@ def stopped(pid: int) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
-def said_until(process: subprocess.Popen[str], part: str) -> str:
-    """The line that holds ``part``; it is an error if the process ends without it."""
-    assert process.stdout is not None
-    said = ""
-    for line in process.stdout:
-        said += line
-        if part in line:
-            return line
-    raise AssertionError(said)
-
-
 @pytest.mark.ci_slow
 @pytest.mark.timeout(900)
 def test_one_training_is_done_once_for_two_commands(tmp_path: Path) -> None:
@@ -182,7 +172,7 @@ def test_one_training_is_done_once_for_two_commands(tmp_path: Path) -> None:
             time.sleep(0.1)
         with started(*command, stderr=subprocess.STDOUT) as second:
             with stopped(held[0].pid):  # or it might be done before the second command has come so far
-                said = said_until(second, f"waits for process {held[0].pid} ")
+                said = said_until(second.stdout, f"waits for process {held[0].pid} ")
             _said(second, 600)
         assert said
         _said(first, 60)
@@ -207,7 +197,7 @@ def test_one_report_is_made_once_for_two_reproductions(tmp_path: Path) -> None:
             time.sleep(0.1)
         with started(*command, stderr=subprocess.STDOUT) as second:
             with stopped(first.pid):
-                said_until(second, f"worked on by process {first.pid} ")
+                said_until(second.stdout, f"worked on by process {first.pid} ")
             assert "made while this command waited" in _said(second, 600)
         assert "made while this command waited" not in _said(first, 60)
     assert (report / "index.html").is_file()

@@ -14,7 +14,7 @@ from hpt.runs.folder import RunFolder
 from hpt.support.files import write_json
 from hpt.training.metrics import timing_columns
 from tests.digits import digits_config, write_digits
-from tests.processes import start_ranks, wait_for_ranks
+from tests.processes import run_ranks
 
 pytestmark = [pytest.mark.ci_slow, pytest.mark.timeout(1100)]
 
@@ -32,12 +32,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
         spec = folder / "job.json"
         job = {"config": config.model_dump(mode="json"), "root": str(folder / "runs"), "evaluations": []}
         write_json(spec, job)
-        processes = start_ranks(ranks, folder, "tests.invariance.rank", str(spec), str(folder))
-        try:
-            wait_for_ranks(processes, folder, timeout_s=500)
-        finally:
-            for process in processes:
-                process.kill()
+        run_ranks(ranks, folder, "tests.invariance.rank", str(spec), str(folder), timeout_s=500)
     return folders
 
 
