@@ -11,9 +11,18 @@ from pathlib import Path
 
 from benchmarks.recording import Result, finish
 
-NAMES = ("logprob_memory", "mini_step", "against_trl", "peers", "tiny_reproduce")
+NAMES = (
+    "logprob_memory",
+    "where_time_goes",
+    "mini_step",
+    "against_trl",
+    "sft_step",
+    "scaling",
+    "peers",
+    "tiny_reproduce",
+)
 #: Those that train on the mini world's weak base.
-ON_THE_BASE = ("mini_step", "against_trl")
+ON_THE_BASE = ("where_time_goes", "mini_step", "against_trl", "sft_step", "scaling")
 
 
 def main() -> None:

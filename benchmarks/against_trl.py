@@ -103,7 +103,7 @@ def measure(folder: str, counts: np.ndarray) -> pd.DataFrame:
         def verify_and_replace(questions: Any, rollouts: Any) -> Any:
             graded = verify(questions, rollouts)
             lengths["ours"] += [rollout.length for group in rollouts for rollout in group]
-            return [_with_correct(own, counts[len(rows), i]) for i, own in enumerate(graded)]
+            return [with_correct(own, counts[len(rows), i]) for i, own in enumerate(graded)]
 
         ours.verify = verify_and_replace  # type: ignore[method-assign]
 
@@ -146,8 +146,8 @@ def measure(folder: str, counts: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(rows[WARM_UP:])
 
 
-def _with_correct(graded: Any, correct: int) -> Any:
-    verdicts = tuple(Verdict.correct if i < correct else Verdict.wrong for i in range(ROLLOUTS))
+def with_correct(graded: Any, correct: int) -> Any:
+    verdicts = tuple(Verdict.correct if i < correct else Verdict.wrong for i in range(len(graded.lengths)))
     return type(graded)(graded.lengths, graded.negative_logprobs, graded.truncated, verdicts)
 
 

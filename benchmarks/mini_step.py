@@ -17,8 +17,7 @@ import torch
 from benchmarks.recording import Bound, Result
 from benchmarks.world import cpu_seconds, make_trainer, mini_config
 from hpt.rewards.workers import Verifier
-from hpt.training.batches import MicroBatch
-from hpt.training.policy import load_model
+from hpt.training.policy import MicroBatch, collate, load_model
 from hpt.training.sampler import NO_WEIGHTS, SamplingRequest
 
 METHODS = ("hpt", "grpo")
@@ -27,8 +26,9 @@ WARM_UP = 2
 
 def bare_forward_backward(model: torch.nn.Module, batches: list[MicroBatch]) -> float:
     """Return the CPU seconds a plain forward and backward over these micro-batches takes."""
+    padded = [collate(batch.members, 0, "padded") for batch in batches]  # a plain model knows no shared prompts
     start = cpu_seconds()
-    for batch in batches:
+    for batch in padded:
         logits = model(input_ids=batch.input_ids, use_cache=False).logits.flatten(0, 1)
         torch.nn.functional.cross_entropy(logits[batch.predictor], batch.targets).backward()
     return cpu_seconds() - start

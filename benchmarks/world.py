@@ -1,6 +1,10 @@
 """What the benchmarks of the training step share: the mini world's weak base and a trainer on it."""
 
+import multiprocessing
+import os
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,7 @@ from hpt.runs.make import run_with_base
 from hpt.runs.resolve import base_config, build_config
 from hpt.training.engine import PolicyEngine
 from hpt.training.policy import load_model
+from hpt.training.ranks import LAUNCHED
 from hpt.training.sampler import Sampler
 from hpt.training.trainer import Trainer
 
@@ -43,6 +48,8 @@ def mini_config(method: str, model: str, **settings: Any) -> RunConfig:
 def make_trainer(config: RunConfig, tokenizer: Any, verifier: Verifier) -> Trainer:
     """Return a trainer with everything real, as `hpt.runs.job` builds it; one thread."""
     torch.set_num_threads(1)
+    for name in LAUNCHED:  # accelerate, which TRL trains with, leaves some behind
+        os.environ.pop(name, None)
     folder, data = str(config.policy.path), encoded_training(config, tokenizer)
     engine, sampler = PolicyEngine(load_model(folder), config.engine, config.optimizer), Sampler(folder, config.rollout)
     curves = curve_sets(config)
@@ -50,3 +57,9 @@ def make_trainer(config: RunConfig, tokenizer: Any, verifier: Verifier) -> Train
         config, data.problems, data.prompts, data.demonstrations, tokenizer, engine, sampler, verifier,
         validate=lambda step: validation_rows(sampler, verifier, tokenizer, curves, config, step, engine),
     )  # fmt: skip
+
+
+def in_a_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a function returns in a process of its own: one holds a single vLLM and DeepSpeed for long."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()

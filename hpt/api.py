@@ -47,6 +47,8 @@ _COUNTED_IN_A_BATCH = {row.aggregation for row in ROWS.values()}
 _NORMALIZATIONS = ("paper", "per_prompt", "released", "row")
 #: A log-prob above this is a probability, or not a number; rounding stays far below it.
 _LARGEST_LOGPROB = 1e-3
+#: Share of the questions of `train`'s ``data`` that is held out where no validation set is named.
+HELD_OUT_SHARE = 0.1
 #: Models whose logits `token_logprobs` was compared with.
 _compared: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
@@ -480,9 +482,10 @@ def train(
     recipe: str = "released",
     policy: str | Path = "weak",
     data: str | Path | None = None,
+    validation: Sequence[str | Path] = (),
     seed: int = 0,
     settings: Mapping[str, Any] | None = None,
-    evaluations: Sequence[str] = (),
+    evaluations: Sequence[str | Path] = (),
     runs_dir: str | Path = "runs",
 ) -> RunFolder:
     """Train one policy with one method, its base first where that is missing, and return the run.
@@ -494,9 +497,13 @@ def train(
         method: of `hpt.methods.methods.METHODS`, or module:METHOD of a custom one.
         scale, recipe, seed: of the run; `hpt.config.scales` says what the first two bring along.
         policy: a base of the scale (weak, strong, llama) or a model folder.
-        data: a public set, or a file or folder of questions; None = those of the scale.
+        data: a public set, or a file or folder of questions; None = those of the scale. Of a file or folder without
+            ``validation``, a tenth of the questions, chosen by their hash, is held out: never trained on, and the curve
+            ``held-out`` (``settings={"validation.held_out": 0.0}`` trains on all and draws the scale's curves).
+        validation: sets, files or folders of questions that the curves are drawn of; none = those of the scale.
         settings: dotted names to values, such as ``{"gate.count": 2}`` (`hpt.config.settings`).
-        evaluations: sets that the final policy is evaluated on.
+        evaluations: sets, files or folders of questions that the final policy is evaluated on, ``mine.jsonl@8`` with
+            eight answers to each.
         runs_dir: folder of run folders.
 
     Returns:
@@ -513,16 +520,21 @@ def train(
         >>> run = hpt.train("hpt", scale="tiny", settings={"gate.count": 1})  # doctest: +SKIP
         >>> run.metrics.plot(x="step", y="rollout/reward")  # doctest: +SKIP
     """
+    from hpt.data.public import DATASETS
     from hpt.runs.make import run_with_base
     from hpt.runs.resolve import base_config, build_config
 
     given = dict(settings or {})
     if data is not None:
         given["data.source"] = str(data)
+    if validation:
+        given["validation.sets"] = [str(one) for one in validation]
     if method == "pretrain" and given:
         asked = ", ".join(f"{name}={value}" for name, value in given.items())
         allowed, remedy = f"no {asked}: a base is made by its recipe", "leave it out, or name the method it is for"
         raise ConfigError("method", "pretrain", allowed, remedy)
+    if data is not None and str(data) not in ("graded", *DATASETS) and "validation.sets" not in given:
+        given.setdefault("validation.held_out", HELD_OUT_SHARE)
     if Path(policy).is_dir():
         given["policy.path"], policy = str(Path(policy).resolve()), Path(policy).name
     names: dict[str, Any] = {"scale": scale, "policy": str(policy)}
@@ -530,7 +542,7 @@ def train(
         config = base_config(build_config("hpt", **names))
     else:
         config = build_config(method, recipe=recipe, seed=seed, settings=given, **names)
-    return run_with_base(config, Path(runs_dir), tuple(evaluations))
+    return run_with_base(config, Path(runs_dir), tuple(map(str, evaluations)))
 
 
 def _shape(values: Any) -> list[int]:

@@ -276,8 +276,9 @@ def prepare(
 def evaluate(
     run: Annotated[str | None, typer.Argument(help="Name of a finished run, or the start of it")] = None,
     model: Annotated[Path | None, typer.Option(help="Instead of a run: any model folder (Hugging Face format)")] = None,
-    benchmarks: Annotated[str, typer.Option(help="Sets, comma-separated, or all")] = "all",
-    scale: Annotated[str, typer.Option(help="With --model: whose sets, limits and sampling settings")] = "full",
+    benchmarks: Annotated[str, typer.Option(help="Sets, or files or folders of your questions, comma-separated, or "
+                                                 "all; mine.jsonl@8 draws eight answers to each")] = "all",
+    scale: Annotated[str, typer.Option(help="With --model: whose sets, limits and sampling settings")] = "mini",
     template: Annotated[str | None, typer.Option(help="With --model: how a question becomes a prompt")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="With --model: folder of downloaded sets")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="With --model: one setting, e.g. "
@@ -290,7 +291,7 @@ def evaluate(
     address: Address = None,
 ) -> None:  # fmt: skip
     """Sample a finished run's policy, or any model, on evaluation sets and print its scores."""
-    from hpt.data.sources import evaluation_names
+    from hpt.data.sources import evaluation_names, recorded_name
     from hpt.runs.evaluations import evaluation_key, sampling_config
     from hpt.runs.make import run_with_base
     from hpt.runs.records import load_records
@@ -316,7 +317,8 @@ def evaluate(
     for name in sets:
         solved = counts[counts["key"] == evaluation_key(config, name)[2]]  # not the same set under an earlier law
         share = 100 * (solved["correct"] / solved["samples"]).mean()
-        rows.append((name, len(solved), int(solved["samples"].sum()), f"{share:.1f}"))
+        called = recorded_name(folder.config, name)
+        rows.append((called, len(solved), int(solved["samples"].sum()), f"{share:.1f}"))
     print_table(("set", "problems", "samples", "accuracy (%)"), rows)
 
 
@@ -601,9 +603,11 @@ def train(
     policy: Annotated[str, typer.Option(help="Base: weak, strong or llama; or a model folder")] = "weak",
     data: Annotated[str | None, typer.Option(help="Training problems: a public set (`hpt data check`), or a file or "
                                                    "folder (.jsonl, .json, .parquet)")] = None,
+    validation: Annotated[list[str] | None, typer.Option(help="Questions of the curves, as --data; none: with a file "
+                                                              "as --data, a tenth of it is held out")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     settings: Set = None,
-    evaluations: Annotated[str, typer.Option(help="Sets to evaluate the final policy on, comma-separated")] = "",
+    evaluations: Annotated[str, typer.Option(help="Final evaluation: sets or files, comma-separated")] = "",
     runs_dir: RunsDir = Path("runs"),
     launcher_args: LauncherArgs = None,
     run_gpus: RunGpus = None,
@@ -616,8 +620,8 @@ def train(
 
     use_executor(executor, address, launcher_args, run_gpus, run_nodes)
     folder = hpt.train(
-        method, scale=scale, recipe=recipe, policy=policy, data=data, seed=seed, settings=parse_settings(settings),
-        evaluations=tuple(filter(None, evaluations.split(","))), runs_dir=runs_dir,
+        method, scale=scale, recipe=recipe, policy=policy, data=data, validation=validation or (), seed=seed,
+        settings=parse_settings(settings), evaluations=tuple(filter(None, evaluations.split(","))), runs_dir=runs_dir,
     )  # fmt: skip
     console.print(f"finished: {folder.path}", markup=False)
     if message := folder.status.get("message"):

@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
@@ -30,6 +30,45 @@ hypothesis.settings.register_profile(
     "same everywhere", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("same everywhere")
+
+
+#: Files whose tests share runs that take long to make: one worker has them all.
+TOGETHER = (
+    "tests/faults/test_resume.py", "tests/faults/test_broken_files.py", "tests/invariance/test_warm_start.py",
+    "tests/test_golden.py", "tests/faults/test_interrupts.py", "tests/test_plan.py",
+)  # fmt: skip
+#: Those that take longest, which come first: a long one at the end would leave a worker with nothing to do.
+FIRST = (
+    "tests/test_reproduce_tiny.py", "tests/test_committed_report.py", "tests/invariance/test_zero3.py",
+    "tests/models/test_families.py", "tests/faults/test_lost_machines.py", "tests/test_gpu_scale.py", "tests/test_report.py",
+    *TOGETHER, "tests/invariance/test_ranks.py", "tests/invariance/test_processes.py", "tests/test_sampler.py",
+    "tests/faults/test_hostile_answers.py", "tests/notebooks/test_notebooks.py",
+)  # fmt: skip
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first."""
+    places = {name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(FIRST)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep a file's tests together as `--dist loadfile` does, in the order of collection; see `TOGETHER`."""
+    from xdist.scheduler.loadfile import LoadFileScheduling
+
+    if config.option.dist != "loadfile":
+        return None
+
+    class Together(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            name = super()._split_scope(nodeid)
+            apart = name == "tests/test_committed_report.py" and "[" in nodeid  # parts that each take minutes
+            return TOGETHER[0] if name in TOGETHER else nodeid if apart else name
+
+    config.option.loadscopereorder = False
+    return Together(config, log)
 
 
 @pytest.fixture(scope="session")

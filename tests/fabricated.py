@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from hpt.config.run_config import RunConfig
-from hpt.data.sources import curve_sets, training_problems_of
+from hpt.data.sources import curve_sets, recorded_name, training_problems_of
 from hpt.methods.methods import method_named
 from hpt.runs.evaluations import evaluation_key
 from hpt.runs.folder import RunFolder, add_checksum, write_checksums
@@ -24,11 +24,12 @@ SKILL = {"pretrain": 0.1, "sft": 0.45, "grpo": 0.4, "luffy": 0.5, "hpt": 0.8}
 
 
 def fabricate(
-    root: Path, artefacts: Sequence[str] = (), seeds: Sequence[int] = (0,), scale: str = "tiny", **settings: object
-) -> list[PlannedRun]:
+    root: Path, artefacts: Sequence[str] = (), seeds: Sequence[int] = (0,), scale: str = "tiny",
+    evaluations: Sequence[str] = (), **settings: object,
+) -> list[PlannedRun]:  # fmt: skip
     """Write finished run folders for everything the artefacts need, bases first, and return the finished plan."""
     with mock.patch("os.fsync"):  # hundreds of small files; nothing here has to outlive a power cut
-        return _fabricate(root, artefacts, seeds, scale, settings)
+        return _fabricate(root, artefacts, seeds, scale, evaluations, settings)
 
 
 def fabricated_records(root: Path, artefact: str, seeds: Sequence[int] = (0,)) -> list[RunRecords]:
@@ -38,14 +39,16 @@ def fabricated_records(root: Path, artefact: str, seeds: Sequence[int] = (0,)) -
 
 
 def _fabricate(
-    root: Path, artefacts: Sequence[str], seeds: Sequence[int], scale: str, settings: Mapping[str, object]
-) -> list[PlannedRun]:
+    root: Path, artefacts: Sequence[str], seeds: Sequence[int], scale: str, evaluations: Sequence[str],
+    settings: Mapping[str, object],
+) -> list[PlannedRun]:  # fmt: skip
     dotted = {name.replace("__", "."): value for name, value in settings.items()}
-    while left := [run for run in planned_runs(scale, artefacts, seeds, root, dotted) if not run.done]:
+    asked = {"scale": scale, "artefacts": artefacts, "seeds": seeds, "root": root, "evaluations": evaluations}
+    while left := [run for run in planned_runs(**asked, settings=dotted) if not run.done]:
         for run in left:
             if run.folder is not None:  # the others start from one of these
                 write_run(run.folder, run.config, run.evaluations)
-    plan = planned_runs(scale, artefacts, seeds, root, dotted)
+    plan = planned_runs(**asked, settings=dotted)
     assert all(run.done for run in plan)
     return plan
 
@@ -68,7 +71,7 @@ def write_run(folder: RunFolder, config: RunConfig, evaluations: Sequence[str]) 
         solved = generator.random((len(problems), samples)) < skill
         answers = pd.DataFrame(
             {
-                "benchmark": name,
+                "benchmark": recorded_name(config, name),
                 "problem_id": np.repeat([problem.id for problem in problems], samples),
                 "level": np.repeat([problem.level for problem in problems], samples),
                 "sample": np.tile(np.arange(samples), len(problems)),
@@ -79,7 +82,7 @@ def write_run(folder: RunFolder, config: RunConfig, evaluations: Sequence[str]) 
                 "mean_logprob": -0.1,
             }
         )
-        write_parquet(folder.evaluation_path(name, key), answers)
+        write_parquet(folder.evaluation_path(recorded_name(config, name), key), answers)
     provenance = {
         "commit": COMMIT, "dirty": False, "numerics_version": 1, "python": "3.11", "packages": {"torch": "2.13.0"},
         "machine": "x86_64", "processor": "made up", "finished": "2026-01-01T00:00:00+00:00", "wall_s": 12.5,

@@ -40,11 +40,15 @@ _FILE_EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shuti
 
 @dataclass(frozen=True)
 class Kill:
-    """Kill the job ``delay_s`` after its moment number ``moment`` (from 0); or interrupt it there, as Ctrl-C does."""
+    """Kill the job ``delay_s`` after its moment number ``moment`` (from 0); or interrupt it there, as Ctrl-C does.
+
+    With a ``part`` only moments whose name holds it are counted.
+    """
 
     moment: int
     delay_s: float = 0.0
     interrupt: bool = False
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ def _watch(root: str, kill: Kill | Fault | None) -> list[str]:
         moments.append(name)
         if isinstance(kill, Fault):
             fail_from(name, raises=False)
-        if isinstance(kill, Kill) and len(moments) == kill.moment + 1:
+        if isinstance(kill, Kill) and kill.part in name and sum(kill.part in own for own in moments) == kill.moment + 1:
             if kill.interrupt:
                 signal.raise_signal(signal.SIGINT)
             elif kill.delay_s == 0:
@@ -151,19 +155,23 @@ class StartedJob:
         return json.loads(Path(f"{self.log}.moments.json").read_text())
 
 
+def forked(target: Callable[..., None], *arguments: Any) -> ForkServerProcess:
+    """Start a process from the server that has imported everything."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["hpt.runs.preload"])
+    # not a daemon: those may not have children, and the verifier's workers are children
+    process = context.Process(target=target, args=arguments)
+    process.start()
+    return process
+
+
 def start_job(
     config: RunConfig, root: Path, evaluations: Sequence[str] = (), kill: Kill | Fault | None = None
 ) -> StartedJob:
     """Start training ``config`` below ``root`` (or continue), in a process of its own."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["hpt.runs.preload"])
     root.mkdir(parents=True, exist_ok=True)
     log = root / "log.txt"
-    # not a daemon: those may not have children, and the verifier's workers are children
-    process = context.Process(
-        target=_work, args=(config.model_dump(mode="json"), str(root), tuple(evaluations), str(log), kill)
-    )
-    process.start()
+    process = forked(_work, config.model_dump(mode="json"), str(root), tuple(evaluations), str(log), kill)
     return StartedJob(process, log)
 
 

@@ -1,12 +1,16 @@
-"""Real processes, as a launcher would start them."""
+"""Real processes, with the variables of a launcher and forked from a server that has imported PyTorch and vLLM."""
 
 import os
+import runpy
 import socket
-import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import IO
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.jobs import forked
 
 
 def free_port() -> str:
@@ -16,22 +20,65 @@ def free_port() -> str:
         return str(probe.getsockname()[1])
 
 
-def start_ranks(ranks: int, folder: Path, module: str, *arguments: str) -> list[subprocess.Popen[bytes]]:
+def _rank(module: str, arguments: tuple[str, ...], variables: dict[str, str], log: str) -> None:
+    """Be ``python -m module arguments`` under these variables."""
+    os.environ.clear()
+    os.environ.update(variables)
+    sys.path[:0] = [*variables.get("PYTHONPATH", "").split(os.pathsep)]
+    with open(log, "wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__")
+
+
+def start_ranks(ranks: int, folder: Path, module: str, *arguments: str) -> list[ForkServerProcess]:
     """Start ``python -m module arguments`` once per rank; rank r writes ``folder/log-r.txt``."""
-    port = free_port()
-    processes = []
-    for rank in range(ranks):
-        place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
-        group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-W", "ignore", "-m", module, *arguments]
-        with open(folder / f"log-{rank}.txt", "wb") as log:
-            environment = {**os.environ, **place, **group}
-            processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log))
-    return processes
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": "1", "WORLD_SIZE": str(ranks)}
+    return [
+        forked(_rank, module, arguments, os.environ | group | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+               str(folder / f"log-{rank}.txt"))
+        for rank in range(ranks)
+    ]  # fmt: skip
 
 
-def wait_for_ranks(processes: list[subprocess.Popen[bytes]], folder: Path, timeout_s: float) -> None:
+def exit_code(process: ForkServerProcess, timeout_s: float) -> int:
+    """Wait for its end; negative = the signal that ended it."""
+    process.join(timeout_s)
+    assert process.exitcode is not None, f"still running after {timeout_s} s"
+    return process.exitcode
+
+
+def wait_for_ranks(processes: list[ForkServerProcess], folder: Path, timeout_s: float) -> None:
     """Wait until all ended well; show the log of one that did not."""
     for rank, process in enumerate(processes):
-        code = process.wait(timeout=timeout_s)
-        assert code == 0, (folder / f"log-{rank}.txt").read_text()[-4000:]
+        assert exit_code(process, timeout_s) == 0, (folder / f"log-{rank}.txt").read_text()[-4000:]
+
+
+@contextmanager
+def killed_at_the_end(processes: list[ForkServerProcess]) -> Iterator[list[ForkServerProcess]]:
+    """The processes, of which none outlives the block."""
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+
+
+def run_ranks(ranks: int, folder: Path, module: str, *arguments: str, timeout_s: float) -> Path:
+    """Start ranks, wait until all ended well, and return ``folder``."""
+    with killed_at_the_end(start_ranks(ranks, folder, module, *arguments)) as processes:
+        wait_for_ranks(processes, folder, timeout_s)
+    return folder
+
+
+def said_until(stream: IO[str] | None, part: str) -> str:
+    """The next line of a process that holds ``part``; it is an error if the process ends without it."""
+    assert stream is not None
+    said = ""
+    for line in stream:
+        said += line
+        if part in line:
+            return line
+    raise AssertionError(said)

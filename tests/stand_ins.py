@@ -1,4 +1,4 @@
-"""What a forked job may do instead of training; each takes the place of `hpt.runs.process._job_process`."""
+"""What a forked job may do instead of training; each takes the place of `JOB`."""
 
 import os
 import signal
@@ -7,6 +7,9 @@ import time
 from typing import Any
 
 from hpt.runs import process
+
+#: What their place is.
+JOB = "hpt.runs.process._job_process"
 
 
 def willing(*arguments: Any) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpt.methods.mixture import DEMONSTRATION, Part, Trajectory, WeightedTrajectory
-from hpt.training.batches import MicroBatch, collate, split_into_micro_batches, split_over_ranks, zero_weight_filler
+from hpt.training.policy import MicroBatch, collate, split_into_micro_batches, split_over_ranks, zero_weight_filler
 
 LAYOUTS = ("padded", "packed", "shared")
 

@@ -14,6 +14,7 @@ from hpt.support.errors import HptError
 from hpt.support.files import check_manifest, sha256_file
 from hpt.training.checkpoint import Records, TrainingState, checkpoints, load_newest, save_checkpoint
 from hpt.training.ranks import Ranks
+from tests.damage import flip_a_bit
 
 METRICS = pd.DataFrame({"step": [0, 1], "loss/total": [0.1 + 0.2, float("nan")], "name": ["a", None]})
 
@@ -80,12 +81,6 @@ def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
     save(tmp_path, 2, version=2)
     assert load_newest(tmp_path)[1].version == 2
     assert names(tmp_path) == ["step-000002"]
-
-
-def flip_a_bit(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 FILES = ["deepspeed/weights.pt", "metrics.parquet", "rollouts.parquet", "state.json", "manifest.json"]

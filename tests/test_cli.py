@@ -1,7 +1,6 @@
 """The command line: help that helps, mistakes named before any compute, exit codes that scripts can rely on."""
 
 import json
-import signal
 import subprocess
 import sys
 from functools import partial
@@ -9,17 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from hpt import __version__, cli
+from hpt import __version__
 from hpt.cli import parse_seeds, parse_settings
 from hpt.runs.folder import RunFolder
 from hpt.runs.resolve import base_config, build_config
 from hpt.support.errors import ConfigError
 from tests import stand_ins
-
-
-def hpt(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "hpt.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False, timeout=120)
+from tests.command_line import hpt
 
 
 @pytest.mark.parametrize("command", ["reproduce", "train", "evaluate", "plan", "runs", "report", "doctor"])
@@ -30,7 +25,10 @@ def test_every_command_explains_itself(command: str, tmp_path: Path) -> None:
 
 
 def test_the_version_is_the_packages(tmp_path: Path) -> None:
-    assert hpt("--version", folder=tmp_path).stdout == f"{__version__}\n"
+    command = [sys.executable, "-m", "hpt.cli", "--version"]
+    assert (
+        subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True).stdout == f"{__version__}\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -90,18 +88,12 @@ def test_questions_that_cannot_be_trained_on_are_named_before_a_base_is_trained(
     ],
 )
 def test_a_run_that_refuses_what_was_asked_for_ends_the_command_with_2(
-    said: str, ended_with: int, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    monkeypatch.setattr("hpt.runs.process._job_process", partial(stand_ins.ending, said, ended_with))
-    monkeypatch.setattr(sys, "argv", ["hpt", "train", "--method", "pretrain", "--scale", "tiny"])
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setenv("PYTHONPATH", "")
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as leaving:
-        cli.main()
-    assert leaving.value.code == expected
-    assert said in " ".join(capfd.readouterr().err.split())
+    said: str, ended_with: int, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stand_ins.JOB, partial(stand_ins.ending, said, ended_with))
+    done = hpt("train", "--method", "pretrain", "--scale", "tiny", folder=tmp_path)
+    assert done.returncode == expected
+    assert said in " ".join(done.stderr.split())
 
 
 @pytest.mark.parametrize(
@@ -152,24 +144,8 @@ def test_seeds_and_settings_are_read_strictly() -> None:
         parse_settings(["a=1", "a=2"])
 
 
-def test_ctrl_c_stops_and_says_how_to_continue(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "hpt.cli", "train", "--method", "pretrain", "--scale", "tiny"]
-
-    def listen() -> None:  # a shell starts background jobs, and so whole test runs, with Ctrl-C ignored
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    with subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, cwd=tmp_path, preexec_fn=listen
-    ) as process:  # fmt: skip
-        assert process.stderr is not None
-        assert "started pretrain" in process.stderr.readline()
-        process.send_signal(signal.SIGINT)
-        said = process.stderr.read()
-        assert process.wait(timeout=60) == 130
-    assert "the same command continues" in said
-
-
-def test_a_run_that_goes_on_says_where_it_had_stopped(tmp_path: Path) -> None:
+def test_a_run_that_goes_on_says_where_it_had_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stand_ins.JOB, partial(stand_ins.ending, "error: enough", 1))
     config = base_config(build_config("hpt", scale="tiny"))
     folder = RunFolder.of(config, tmp_path / "runs")
     folder.create(config)

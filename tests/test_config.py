@@ -255,7 +255,7 @@ def another(field: FieldInfo, value: Any) -> Any:
 
 NOT_HASHED = {
     "checkpoint.every", "checkpoint.keep", "diagnostics.gradient_cosine_every", "diagnostics.max_mean_logprob_gap",
-    "diagnostics.rollouts_over_gap", "policy.path", "data.folder",
+    "diagnostics.rollouts_over_gap", "policy.path", "data.folder", "validation.sets",
 }  # fmt: skip
 
 

@@ -33,6 +33,7 @@ from hpt.rewards.verify import last_boxed
 from hpt.runs.make import run_with_base
 from hpt.runs.resolve import build_config, given_base_config, resolve_run
 from hpt.support.errors import ConfigError
+from tests.command_line import Said, hpt
 from tests.digits import write_digits
 from tests.public_rows import HUB, SYSTEM, rows_of, write
 
@@ -606,7 +607,7 @@ def test_a_models_evaluation_fetches_its_sets_and_checks_them_first(
 
 
 @pytest.mark.usefixtures("nothing_runs")
-@pytest.mark.parametrize("name", ["contst-a", "contest-a@0", "aime24"])
+@pytest.mark.parametrize("name", ["contst-a", "contest-a@0", "aime26"])
 def test_an_evaluation_that_does_not_exist_is_named_before_anything_is_trained(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="evaluation = "):
         run_with_base(build_config("sft", scale="tiny"), tmp_path, ["contest-a", name])
@@ -727,37 +728,26 @@ def test_the_released_files_load_and_are_known(name: str, tmp_path: Path) -> Non
 # --- the command line -------------------------------------------------------------------------------------------------
 
 
-def hpt(*arguments: object) -> tuple[int, str]:
-    from typer.testing import CliRunner
-
-    from hpt.cli import app
-
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if isinstance(result.exception, ConfigError):
-        return 2, str(result.exception)
-    return result.exit_code, result.output
-
-
 def test_check_lists_every_set_and_fails_on_a_wrong_one(everything: Path) -> None:
-    code, shown = hpt("data", "check", "--data-dir", everything)
-    assert code == 0
-    assert "olympiad" in shown
+    done = hpt("data", "check", "--data-dir", everything)
+    assert done.returncode == 0
+    assert "olympiad" in done.stdout
     (everything / "amc" / "manifest.json").unlink()
-    code, shown = hpt("data", "check", "amc", "--data-dir", everything)
-    assert code == 1
-    assert "complete" in shown
+    done = hpt("data", "check", "amc", "--data-dir", everything)
+    assert done.returncode == 1
+    assert "complete" in done.stdout
 
 
 def test_leakage_is_reported(everything: Path, tmp_path: Path) -> None:
     asked = load_set("arc-c", everything)[7].question
     save_problems(tmp_path / "own.jsonl", [Problem("mine", asked, "A", "\\boxed{A}")])
-    code, shown = hpt("data", "check", "arc-c", "--leakage", tmp_path / "own.jsonl", "--data-dir", everything)
-    assert code == 0
-    assert "arc-c ARC_7: exact (100%), mine" in shown
+    done = hpt("data", "check", "arc-c", "--leakage", tmp_path / "own.jsonl", "--data-dir", everything)
+    assert done.returncode == 0
+    assert "arc-c ARC_7: exact (100%), mine" in done.stdout
 
 
 def test_one_file_is_one_set(tmp_path: Path) -> None:
     path = write(tmp_path / "amc.json", rows_of("amc"))
-    assert hpt("data", "download", "--from", path, "--data-dir", tmp_path)[0] == 2
-    assert hpt("data", "download", "amc", "--from", path, "--data-dir", tmp_path) == (0, "amc: 83 problems\n")
-    assert hpt("data", "download", "amc12", "--data-dir", tmp_path)[0] == 2
+    assert hpt("data", "download", "--from", path, "--data-dir", tmp_path).returncode == 2
+    assert hpt("data", "download", "amc", "--from", path, "--data-dir", tmp_path) == Said(0, "amc: 83 problems\n", "")
+    assert hpt("data", "download", "amc12", "--data-dir", tmp_path).returncode == 2

@@ -78,7 +78,8 @@ def few_steps(model: Path) -> RunConfig:
         "policy.path": str(model),
         "policy.dtype": "float32",
         "schedule.steps": 2,
-        "schedule.prompts_per_step": 4,
+        "schedule.prompts_per_step": 2,
+        "rollout.rollouts_per_prompt": 4,
         "validation.every": 2,
         "validation.problems_per_set": 1,
         "validation.samples_per_problem": 1,
@@ -107,7 +108,7 @@ def test_a_base_and_a_run_go_their_whole_way_on_a_cpu(tmp_path: Path, monkeypatc
     run = run_to_end(config, tmp_path / "runs", ["contest-b@1"])
     metrics = run.table("metrics")
     assert list(metrics["step"]) == [0, 1]
-    assert len(run.table("rollouts")) == 2 * 4
+    assert len(run.table("rollouts")) == 2 * 2
     assert metrics["rollout/tokens"].gt(0).all()
     assert metrics["check/logprob_gap"].max() < 1e-3, "the old log-probs are the trainer's, and the sampler's the same"
     assert metrics["optim/gradient_norm"].gt(0).all()

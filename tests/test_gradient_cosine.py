@@ -1,4 +1,4 @@
-"""The cosine of the SFT and the RL gradient: the right number, and nothing else moves."""
+"""Norms and cosine of the SFT and the RL gradient: the right numbers, and nothing else moves."""
 
 import pandas as pd
 import pytest
@@ -6,7 +6,7 @@ import torch
 
 from hpt.config.run_config import MOVES_NO_NUMBER
 from hpt.support.errors import ConfigError
-from hpt.training.engine import sft_rl_cosine, step_gradient
+from hpt.training.engine import sft_rl_gradients, step_gradient
 from tests.scripted import Script, config_for, make_trainer, mixed, right, same_weights, weights_of, wrong
 
 
@@ -33,14 +33,20 @@ def test_the_two_gradients_add_up_to_the_one_that_is_trained_on() -> None:
     trained = torch.cat([own.grad.flatten() for own in trainer.engine.module.parameters()])
     torch.testing.assert_close((sft + rl).float(), trained, rtol=1e-4, atol=1e-7)
     expected = float(torch.nn.functional.cosine_similarity(sft, rl, dim=0))
-    assert sft_rl_cosine(trainer.updater, assembled_once(trainer)) == pytest.approx(expected, abs=1e-9)
+    found = sft_rl_gradients(trainer.updater, assembled_once(trainer))
+    assert found["gradient/sft_rl_cosine"] == pytest.approx(expected, abs=1e-9)
+    assert found["gradient/sft_norm"] == pytest.approx(float(sft.norm()), rel=1e-9)
+    assert found["gradient/rl_norm"] == pytest.approx(float(rl.norm()), rel=1e-9)
+    assert found["gradient/sft_norm"] != pytest.approx(found["gradient/rl_norm"], rel=0.01)
     assert abs(expected) < 0.999  # an RL gradient mistaken for the SFT one would give 1
 
 
-@pytest.mark.parametrize("script", [right, wrong])
-def test_a_step_without_one_of_the_two_has_no_cosine(script: Script) -> None:
+@pytest.mark.parametrize(("script", "sft"), [(right, False), (wrong, True)])
+def test_a_step_without_one_of_the_two_has_a_norm_of_0_and_no_cosine(script: Script, sft: bool) -> None:
+    """All right: no demonstration, and no rollout with an advantage either."""
     trainer = make_trainer(config_for("hpt"), script)
-    assert sft_rl_cosine(trainer.updater, assembled_once(trainer)) is None
+    found = sft_rl_gradients(trainer.updater, assembled_once(trainer, script))
+    assert {name: value > 0 for name, value in found.items()} == {"gradient/sft_norm": sft, "gradient/rl_norm": False}
 
 
 @pytest.mark.parametrize("method", ["hpt", "luffy"])

@@ -11,9 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from hpt.cli import app, parse_settings
+from hpt.cli import parse_settings
 from hpt.config.run_config import RunConfig
 from hpt.runs.folder import RunFolder
 from hpt.runs.make import PlannedRun, planned_runs
@@ -43,6 +42,7 @@ from hpt.runs.records import record_folders
 from hpt.runs.resolve import base_config, build_config
 from hpt.support.errors import ConfigError
 from hpt.training.policy import PolicyModule, checkpoint_activations
+from tests.command_line import hpt
 from tests.fabricated import fabricate
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -217,12 +217,10 @@ def test_every_command_makes_the_run_it_stands_for(tmp_path: Path) -> None:
 
 
 def test_plan_prints_costs_memory_and_commands(tmp_path: Path) -> None:
-    result = CliRunner().invoke(
-        app, ["plan", "--scale", "full", "--only", "table3", "--runs-dir", str(tmp_path), "--gpu-memory", "8"]
-    )
-    assert result.exit_code == 0, result.output
+    result = hpt("plan", "--scale", "full", "--only", "table3", "--runs-dir", tmp_path, "--gpu-memory", 8)
+    assert result.returncode == 0, result.stderr
     for text in ("hpt-weak s0", "GPU time", "does not fit", "stated, not measured", "hpt train --method hpt"):
-        assert text in result.output
+        assert text in result.stdout
 
 
 def test_measured_utilisation_is_taken_and_named(tmp_path: Path) -> None:

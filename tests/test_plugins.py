@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpt.cli import main
 from hpt.methods.gate import feedback_coefficients
 from hpt.methods.methods import names_used
 from hpt.runs.folder import RunFolder
@@ -18,6 +17,7 @@ from hpt.runs.resolve import build_config, resolve_run
 from hpt.support.errors import ConfigError
 from hpt.support.files import read_json
 from hpt.support.plugins import check_unchanged, folders, keep_sources
+from tests.command_line import hpt
 
 RECORDS = Path(__file__).resolve().parent.parent / "reports" / "mini" / "records"
 GATE = "def gate(settings, correct, n):\n    return correct / n, 1 - correct / n\n"
@@ -62,54 +62,56 @@ def test_a_custom_gate_is_called(write: Write) -> None:
     assert (alpha.tolist(), beta.tolist()) == ([0.0, 0.5], [1.0, 0.5])
 
 
-@pytest.mark.parametrize(
-    ("text", "name", "message"),
-    [
-        (None, "my_none:gate", r"gate\.kind = 'my_none:gate': .*a module that exists; put my_none\.py where"),
-        ("def other(): ...", "my_idea:gate", r"my_idea has other; correct the attribute"),
-        ("import nowhere_at_all", "my_idea:gate", r"correct my_idea: .*: ModuleNotFoundError: .*'nowhere_at_all'"),
-        ("def gate(:", "my_idea:gate", r"correct my_idea\.py: invalid syntax"),
-        ("x = 1\ny = 1 / 0", "my_idea:gate", r"correct my_idea: /.*/my_idea\.py:2: ZeroDivisionError"),
-        ("def gate(s, c, n):\n    return missing", "my_idea:gate", r"correct it: /.*/my_idea\.py:2: NameError"),
-        ("gate = 3", "my_idea:gate", r"allowed is a function of 3 arguments; .*'int' object is not callable"),
-        ("def gate(settings): ...", "my_idea:gate", r"correct it: TypeError: gate\(\) takes 1 positional"),
-        ("def gate(s, c, n): return c / n", "my_idea:gate", r"a list or tuple of 2; .*it returned a ndarray"),
-        ("def gate(s, c, n): return c / n, (c / n)[:1]", "my_idea:gate", r"of shape \(9,\), .*returned shape \(1,\)"),
-        ("def gate(s, c, n): return c / n, c > 1", "my_idea:gate", r"float64, finite.*it returned bool"),
-        ("def gate(s, c, n): return c / n, c / n - 1", "my_idea:gate", r"at least 0; it returned -1"),
-        ("def gate(s, c, n): return c / n, c / n + float('nan')", "my_idea:gate", r"returned infinite or missing"),
-    ],
-)  # fmt: skip
-def test_what_is_wrong_with_a_gate_is_said_before_anything_runs(
-    text: str | None, name: str, message: str, write: Write
-) -> None:
-    if text is not None:
-        write(text)
-    with pytest.raises(ConfigError, match=message):
-        build_config("hpt", scale="tiny", settings={"gate.kind": name})
+#: What is custom -> a module's text, and the sentence it is refused with.
+WRONG: dict[str, dict[str, str]] = {
+    "gate": {
+        "def other(): ...": r"my_idea has other; correct the attribute",
+        "import nowhere_at_all": r"correct my_idea: .*: ModuleNotFoundError: .*'nowhere_at_all'",
+        "def gate(:": r"correct my_idea\.py: invalid syntax",
+        "x = 1\ny = 1 / 0": r"correct my_idea: /.*/my_idea\.py:2: ZeroDivisionError",
+        "def gate(s, c, n):\n    return missing": r"correct it: /.*/my_idea\.py:2: NameError",
+        "gate = 3": r"allowed is a function of 3 arguments; .*'int' object is not callable",
+        "def gate(settings): ...": r"correct it: TypeError: gate\(\) takes 1 positional",
+        "def gate(s, c, n): return c / n": r"a list or tuple of 2; .*it returned a ndarray",
+        "def gate(s, c, n): return c / n, (c / n)[:1]": r"of shape \(9,\), .*returned shape \(1,\)",
+        "def gate(s, c, n): return c / n, c > 1": r"float64, finite.*it returned bool",
+        "def gate(s, c, n): return c / n, c / n - 1": r"at least 0; it returned -1",
+        "def gate(s, c, n): return c / n, c / n + float('nan')": r"returned infinite or missing",
+    },
+    "mask": {
+        "def part(row, streams, advantages): return (advantages > 0)": r"row mine: mask = .*torch\.bool",
+        "def part(row, streams, advantages): return streams.logprobs.mean()": r"returned shape \(\)",
+        "def part(row, streams, advantages): return streams.logprobs": r"a gradient: use \.detach",
+    },
+    "denominator": {
+        "def part(row, streams, advantages): return [0.0]": r"row mine: denominator.*returned a list",
+        "def part(row, streams, advantages): return streams.old_logprobs - float('inf')":
+            r"row mine: denominator = 'my_idea:part'.*returned infinite or missing",
+    },
+    "advantage": {
+        "def part(row, groups): return groups.rewards": r"a list or tuple of 2; .*returned a ndarray",
+        "def part(row, groups): return [groups.rewards] * 2": r"of shape \(1,\), .*shape \(2,\)",
+    },
+    "aggregation": {"def part(lengths, counts): return lengths[:1] / 2": r"row mine: aggregation.*shape \(1,\)"},
+    "trajectory_coefficient": {"def part(streams, rewards): return 1.0": r"trajectory_coefficient.*a float"},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("part", "text", "message"),
-    [
-        ("mask", "def part(row, streams, advantages): return (advantages > 0)", r"row mine: mask = .*torch\.bool"),
-        ("mask", "def part(row, streams, advantages): return streams.logprobs.mean()", r"returned shape \(\)"),
-        ("mask", "def part(row, streams, advantages): return streams.logprobs", r"a gradient: use \.detach"),
-        ("denominator", "def part(row, streams, advantages): return [0.0]", r"row mine: denominator.*returned a list"),
-        ("denominator", "def part(row, streams, advantages): return streams.old_logprobs - float('inf')",
-         r"row mine: denominator = 'my_idea:part'.*returned infinite or missing"),
-        ("advantage", "def part(row, groups): return groups.rewards", r"a list or tuple of 2; .*returned a ndarray"),
-        ("advantage", "def part(row, groups): return [groups.rewards] * 2", r"of shape \(1,\), .*shape \(2,\)"),
-        ("aggregation", "def part(lengths, counts): return lengths[:1] / 2", r"row mine: aggregation.*shape \(1,\)"),
-        ("trajectory_coefficient", "def part(streams, rewards): return 1.0", r"trajectory_coefficient.*a float"),
-    ],
-)  # fmt: skip
-def test_what_is_wrong_with_a_part_of_a_row_is_said_before_anything_runs(
+    ("part", "text", "message"), [(part, *own) for part, cases in WRONG.items() for own in cases.items()]
+)
+def test_what_is_wrong_with_a_part_is_said_before_anything_runs(
     part: str, text: str, message: str, write: Write
 ) -> None:
-    write(HEAD.format(part=part) + text)
+    write(text if part == "gate" else HEAD.format(part=part) + text)
+    method, settings = ("hpt", gated()) if part == "gate" else ("my_idea:METHOD", {})
     with pytest.raises(ConfigError, match=message):
-        build_config("my_idea:METHOD", scale="tiny")
+        build_config(method, scale="tiny", settings=settings)
+
+
+def test_a_module_that_is_not_there_is_named(write: Write) -> None:
+    with pytest.raises(ConfigError, match=r"gate\.kind = 'my_none:gate': .*module that exists; put my_none\.py where"):
+        build_config("hpt", scale="tiny", settings={"gate.kind": "my_none:gate"})
 
 
 def test_something_else_under_a_name_is_refused(write: Write) -> None:
@@ -122,18 +124,11 @@ def test_something_else_under_a_name_is_refused(write: Write) -> None:
         build_config("hpt", scale="tiny", settings={"estimator.online_row": "my_idea:gate"})
 
 
-def test_the_command_line_ends_with_2_and_one_sentence(
-    write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_the_command_line_ends_with_2_and_one_sentence(write: Write, tmp_path: Path) -> None:
     write(GATE)
-    monkeypatch.setattr(sys, "argv", ["hpt", "train", "--method", "my_idea:METHOD", "--scale", "tiny",
-                                      "--runs-dir", str(tmp_path / "runs")])  # fmt: skip
-    with pytest.raises(SystemExit) as leaving:
-        main()
-    assert leaving.value.code == 2
-    assert capsys.readouterr().err.startswith(
-        "error: method = 'my_idea:METHOD': allowed is module:attribute; my_idea has"
-    )
+    done = hpt("train", "--method", "my_idea:METHOD", "--scale", "tiny", folder=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: method = 'my_idea:METHOD': allowed is module:attribute; my_idea has")
     assert not (tmp_path / "runs").exists()
 
 

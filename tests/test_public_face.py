@@ -316,9 +316,8 @@ def test_a_change_only_the_models_forward_makes_is_refused() -> None:
 @pytest.mark.parametrize("everything", [True, False], ids=["whole", "without what weighs nothing"])
 def test_hpt_loss_has_the_trainers_gradient(normalization: str, everything: bool) -> None:
     """`assemble`, `collate` and `micro_batch_loss` on one side, padded tensors on the other, on one mixed batch."""
-    from hpt.training.batches import collate
     from hpt.training.engine import micro_batch_loss
-    from hpt.training.policy import PolicyModule, forward_micro_batch
+    from hpt.training.policy import PolicyModule, collate, forward_micro_batch
 
     questions = mixed.make_questions()
     settings: dict[str, Any] = {"estimator.entropy_coefficient": 0.0, "estimator.released_ranks": 8,

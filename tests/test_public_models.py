@@ -17,6 +17,7 @@ from hpt.runs.make import planned_runs
 from hpt.runs.resolve import base_config, build_config, given_base_config, public_base_config, resolve_run
 from hpt.support.errors import ConfigError
 from hpt.training.policy import attention_and_layout
+from tests.command_line import hpt
 from tests.tokenizers_like import like_qwen
 
 #: Keys and values as published by their makers, the architecture's part.
@@ -126,15 +127,10 @@ def test_a_missing_token_is_a_sentence_with_what_to_do(monkeypatch: pytest.Monke
 
 
 def test_the_command_makes_the_base_of_the_full_scale(tmp_path: Path) -> None:
-    from typer.testing import CliRunner
-
-    from hpt.cli import app
-
     source = copy_of("weak", tmp_path / "published")
-    arguments = ["models", "prepare", "weak", "--from", str(source), "--runs-dir", str(tmp_path / "runs")]
-    result = CliRunner().invoke(app, arguments)
-    assert result.exit_code == 0, result.output
-    assert "rope_theta: 10000 -> 40000" in result.output
+    result = hpt("models", "prepare", "weak", "--from", source, "--runs-dir", tmp_path / "runs")
+    assert result.returncode == 0, result.stderr
+    assert "rope_theta: 10000 -> 40000" in result.stdout
     folder = RunFolder.of(base_config(build_config("hpt", scale="full")), tmp_path / "runs")
     assert folder.finished
     assert (folder.model / "config.json").is_file()

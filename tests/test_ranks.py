@@ -24,7 +24,7 @@ from hpt.training import ranks as launch
 from hpt.training.engine import join
 from hpt.training.ranks import Ranks, RankWatch, job_command, launcher_options, sampler_width
 from hpt.training.sampler import NO_WEIGHTS, Sampler
-from tests.processes import start_ranks
+from tests.processes import exit_code, killed_at_the_end, start_ranks
 
 #: What a launcher sets for the second of two ranks.
 LAUNCHED = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
@@ -149,13 +149,9 @@ def test_a_rank_that_ends_before_it_joins_ends_the_others(rank: int, way: str, s
     (tmp_path / "joining.py").write_text(_JOIN)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
-        processes = start_ranks(2, tmp_path, "joining", str(rank), way)
-    try:
-        assert processes[1 - rank].wait(timeout=100) == 1
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+        started = start_ranks(2, tmp_path, "joining", str(rank), way)
+    with killed_at_the_end(started) as processes:
+        assert exit_code(processes[1 - rank], 100) == 1
     assert said in (tmp_path / f"log-{1 - rank}.txt").read_text()
 
 

@@ -2,20 +2,14 @@ r"""Where this grader parts from the released ones, and what it makes of math-ve
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from hpt.rewards.workers import Verdict, Verifier
+from tests.gold import Gold
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reliability.md"
-
-
-@dataclass(frozen=True)
-class Gold:
-    answer: str
-    answer_kind: str = "math"
 
 
 #: (response, gold answer, its kind, our verdict); the page says what the released graders make of each.

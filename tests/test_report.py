@@ -2,11 +2,16 @@
 
 import html
 import json
+import os
 import re
 from pathlib import Path
 
+import nbformat
+import pandas as pd
 import pytest
 
+from hpt.laboratory.errors import DIALS, SITUATIONS
+from hpt.paper.paper import claims
 from hpt.reports.build import build_report, with_earlier
 from hpt.reports.pages import render
 from hpt.runs.catalogue import ARTEFACTS, artefacts_named
@@ -14,41 +19,166 @@ from hpt.runs.folder import add_checksum
 from hpt.runs.records import export_run
 from hpt.support.errors import ConfigError, HptError
 from hpt.support.files import read_json, write_json
+from hpt.upge.estimator import ROWS
 from tests.fabricated import COMMIT, fabricate
 
 SEEDS = (0, 1, 2)
 
-#: Those of the paper; the appendix is asked for by name. This one notebook reads no run, and takes most of a minute;
-#: `tests/notebooks` executes it.
-NAMES = [own.name for own in artefacts_named([]) if own.notebook != "bias_variance"]
-#: The first of its tests executes all the others: two minutes on two idle cores.
-pytestmark = pytest.mark.timeout(900)
+NAMES = [own.name for own in artefacts_named([])]
+NOTEBOOKS = list(dict.fromkeys(own.notebook for own in ARTEFACTS.values()))
+#: How many compute in their kernel, as they are meant to: Table 1, the derivation, three on bias and variance.
+LABORATORY = 5
+#: The first of its tests executes every notebook: four minutes on an idle core.
+pytestmark = pytest.mark.timeout(1500)
 DOCS = ("../../docs/world.md", "../../docs/metrics.md")
+#: Imported first by every kernel: writes down which of them looks for an engine, and in which cell.
+WATCH = """
+import os, sys
+
+class Watch:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name in ("torch", "vllm", "deepspeed") and "ipykernel" in sys.modules:
+            cell = sys.modules["IPython"].get_ipython().user_ns["In"][-1]
+            with open(os.environ["HPT_TEST_IMPORTS"], "a") as file:
+                file.write(f"{os.getpid()} {name} in {cell[:500]!r}\\n")
+
+sys.meta_path.insert(0, Watch)
+"""
 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Finished runs (``runs``) and their records; the appendix has many arms, and one seed executes its notebooks."""
     folder = tmp_path_factory.mktemp("work")
-    for run in fabricate(folder / "runs", seeds=SEEDS):
-        assert run.folder is not None
-        export_run(run.folder, folder / "reports" / "tiny" / "records")
+    for names, seeds, reports in ((), SEEDS, "reports"), (("appendix",), (0,), "appendix"):
+        for run in fabricate(folder / "runs", names, seeds):
+            assert run.folder is not None
+            export_run(run.folder, folder / reports / "tiny" / "records")
     return folder
 
 
 @pytest.fixture(scope="module")
 def report(work: Path) -> Path:
-    """The folder of a report that every notebook of the paper's artefacts was executed for, one apart.
+    """The folder of a report from records, for which every notebook of the paper was executed, with no run there.
 
-    A kernel named python3 is another interpreter, which might hold another copy of the package: it must not be started.
+    The appendix is made beside it. A kernel named python3 is another interpreter, which might hold another copy of the
+    package: it must not be started.
     """
-    named, other = work / "jupyter" / "kernels" / "python3", work / "other-python"
-    named.mkdir(parents=True)
+    named, other, watch = work / "jupyter" / "kernels" / "python3", work / "other-python", work / "watch"
+    for folder in (named, watch):
+        folder.mkdir(parents=True)
     other.write_text(f"#!/bin/sh\ntouch {other}-was-started\nexit 1\n")
     other.chmod(0o755)
     write_json(named / "kernel.json", {"argv": [str(other), "{connection_file}"], "display_name": "", "language": ""})
+    (watch / "sitecustomize.py").write_text(WATCH)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JUPYTER_PATH", str(work / "jupyter"))
-        return build_report("tiny", SEEDS, work / "runs", work / "reports", only=NAMES).parent
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(watch), os.environ.get("PYTHONPATH", "")]))
+        patch.setenv("HPT_TEST_IMPORTS", str(work / "imports.txt"))
+        build_report("tiny", [0], work / "none", work / "appendix", only=["appendix"], from_records=True)
+        return build_report("tiny", SEEDS, work / "none", work / "reports", only=NAMES, from_records=True).parent
+
+
+def csv(folder: Path, name: str) -> pd.DataFrame:
+    return pd.read_csv(folder / "tables" / f"{name}.csv")
+
+
+def check_bias_variance(folder: Path) -> None:
+    plane, errors = csv(folder, "bias_variance"), csv(folder, "estimator_error")
+    assert set(zip(plane["situation"], plane["row"], strict=True)) == {(s, r) for s in SITUATIONS for r in ROWS}
+    found = set(zip(errors["dial"], errors["value"], errors["row"], strict=True))
+    assert found == {(name, value, row) for name, dial in DIALS.items() for value in dial.values for row in ROWS}
+    gates, weights = csv(folder, "gates_as_estimators"), csv(folder, "best_gate")
+    assert (gates["low"] <= gates["high"]).all()
+    for _, own in gates.groupby("objective"):
+        own = own.set_index("gate")["error"]
+        assert own["least error"] <= own.min() + 1e-6
+    assert (weights[["alpha", "beta"]] >= 0).all().all()
+    assert csv(folder, "gradient_conflict")["cosine"].between(-1, 1).all()
+
+
+def check_derivation(folder: Path) -> None:
+    data = csv(folder, "derivation")
+    identities, ends = data[data["identity"]], data[~data["identity"]]
+    assert identities["same"].all()
+    assert identities["largest"].isna().all()
+    assert ends["same"].isna().all()
+    assert (ends["smallest"] > 0.01).all()
+    shown = (folder / "tables" / "derivation.md").read_text()
+    assert (shown.count("| yes |"), shown.count("| ends here |")) == (len(identities), len(ends))
+
+
+def check_table1(folder: Path) -> None:
+    rows, choices, tokens = (csv(folder, name) for name in ("table1", "figure1", "figure1_tokens"))
+    assert rows["row"].tolist() == list(ROWS)
+    assert rows["same"].all()
+    for _, own in choices.groupby("part"):  # every row makes one choice of every part
+        assert sorted(", ".join(own["rows"]).split(", ")) == sorted(ROWS)
+    acts = tokens[tokens["mask"].notna()]
+    assert (acts["mask"].isin([0, 1])).all()
+    sft = tokens[tokens["row"] == "sft"]
+    assert (sft["weight"] - 1).abs().max() < 1e-5
+    assert sft["trajectory"].nunique() == 1  # the demonstration alone
+
+
+def check_checkpoints(folder: Path) -> None:
+    errors, questions = csv(folder, "checkpoint_error"), csv(folder, "checkpoint_error_questions")
+    assert len(errors) == errors["step"].nunique() * errors["row"].nunique()
+    assert (errors["error_low"] <= errors["error"] + 1e-6).all()
+    assert questions["question"].nunique() == len(questions[["step", "problem"]].drop_duplicates())
+    own = questions[(questions["step"] == 0) & (questions["row"] == "grpo")]
+    truth = own["size"].sum() / own["truth_square"].sum()
+    assert errors[errors["step"] == 0]["truth_cosine"].unique() == pytest.approx([truth], rel=1e-4)
+
+
+def check_audit(folder: Path) -> None:
+    checks, shown = csv(folder, "audit"), (folder / "tables" / "audit.md").read_text()
+    assert {"GPQA, k of 198", "Table 2, SRFT, strong base", "gate 1/8"} <= {*checks["what"], *checks["group"].str[11:]}
+    # nothing inconsistent is hidden, but for the size that is only supposed
+    hidden = checks[(checks["verdict"] == "inconsistent") & ~checks["group"].str.contains("674")]
+    assert all(what in shown for what in hidden["what"])
+
+
+CHECKS = {"bias_variance": check_bias_variance, "derivation": check_derivation, "table1_estimator": check_table1,
+          "checkpoint_error": check_checkpoints, "audit": check_audit}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_makes_its_artefacts_and_judges_its_claims(name: str, report: Path, work: Path) -> None:
+    paper = (report / "notebooks" / f"{name}.json").exists()
+    folder = report if paper else work / "appendix" / "tiny"
+    group = [own.name for own in ARTEFACTS.values() if own.notebook == name and (own.group == "paper") is paper]
+    executed = nbformat.read(folder / ".executed" / f"{name}.ipynb", as_version=4)
+    shown = "\n".join(
+        output.get("data", {}).get("text/html", output.get("text", ""))
+        for cell in executed.cells
+        for output in cell.get("outputs", [])
+    )
+    status = read_json(folder / "notebooks" / f"{name}.json")
+    assert status["from_records"] is True
+    tested = [claim for claim in claims() if claim.artefact in group]
+    assert [row["claim"] for row in status["verdicts"]] == [claim.id for claim in tested]
+    # scale tiny; what needs no run is judged there too
+    assert ("not testable here" in shown) == any(claim.methods for claim in tested)
+    assert {made["name"] for made in status["artefacts"]} == set(group)
+    for made in status["artefacts"]:
+        assert (folder / "tables" / f"{made['name']}.csv").stat().st_size > 100
+        assert made["title"] in shown
+    assert all(row["run"] in shown for row in status["runs"])
+    assert "<script" not in shown
+    if check := CHECKS.get(name):
+        check(folder)
+
+
+def test_no_run_is_made_for_a_report(report: Path, work: Path) -> None:
+    assert not (work / "none").exists()
+
+
+def test_a_kernel_that_reads_runs_imports_neither_torch_nor_vllm(report: Path, work: Path) -> None:
+    """Both cost seconds and hundreds of megabytes in every open notebook, for training that happens elsewhere."""
+    imports = {line.partition(" ")[0]: line for line in (work / "imports.txt").read_text().splitlines()}
+    assert len(imports) == LABORATORY, "\n".join(imports.values())
 
 
 def test_notebooks_run_in_the_interpreter_that_runs_the_report(report: Path, work: Path) -> None:
@@ -135,15 +265,14 @@ def test_pages_name_no_folder_of_this_machine(report: Path) -> None:
         assert not re.search(r"(?<![\w./])/(?:home|root|tmp|work|Users)/", page.read_text()), page.name
 
 
-def test_from_records_gives_the_same_tables_and_figures_and_says_so(report: Path, work: Path) -> None:
+def test_runs_give_the_same_tables_and_figures_as_their_records(report: Path, work: Path) -> None:
     artefacts = {path: path.read_bytes() for name in ("tables", "figures") for path in (report / name).iterdir()}
     assert len(artefacts) >= 14
-    assert "committed records" not in (report / "index.html").read_text()
-    build_report("tiny", SEEDS, work / "no-runs", work / "reports", only=["table3"], from_records=True)
+    assert "Training results are read from committed records" in (report / "index.html").read_text()
+    build_report("tiny", SEEDS, work / "runs", work / "reports", only=["table3"])
     assert {path: path.read_bytes() for path in artefacts} == artefacts
-    page = (report / "index.html").read_text()
-    assert "Training results are read from committed records" in page
-    assert "Figure 7" in page  # made earlier, and still shown
+    assert read_json(report / "notebooks" / "table3_main_results.json")["from_records"] is False
+    assert "Figure 7" in (report / "index.html").read_text()  # made earlier, and still shown
 
 
 def test_one_figure_made_again_leaves_the_others_of_its_notebook_on_the_page(report: Path, work: Path) -> None:

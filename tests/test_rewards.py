@@ -5,7 +5,6 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
@@ -16,12 +15,7 @@ from hypothesis import strategies as st
 from hpt.rewards.verify import last_boxed
 from hpt.rewards.workers import MAX_ANSWER_CHARACTERS, Grade, Verdict, Verifier
 from hpt.support.errors import ConfigError
-
-
-@dataclass(frozen=True)
-class Gold:
-    answer: str
-    answer_kind: str = "math"
+from tests.gold import Gold
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +61,7 @@ def test_last_boxed_takes_the_last_balanced_box(text: str, content: str | None) 
     assert last_boxed(text) == content
 
 
-@given(st.text(alphabet=st.sampled_from("ab{}\\ "), max_size=40), st.from_regex(r"[a-z0-9+ ]{0,20}", fullmatch=True))
+@given(st.text(alphabet=st.sampled_from("ab{}\\ "), max_size=40), st.text(alphabet="axyz0189+ ", max_size=20))
 def test_a_box_appended_to_any_text_without_boxes_is_found(before: str, content: str) -> None:
     assert last_boxed(before + " \\boxed{" + content + "}") == content
 
@@ -95,51 +89,47 @@ def test_a_megabyte_is_read_in_linear_time(text: str, content: str | None) -> No
 # ----------------------------------------------------------------------------------------------------------------------
 # The verdicts
 
-TRAPS = [
-    # (response, gold answer, kind, verdict); math-verify alone would call several of the wrong ones correct
-    ("398*9=712", "712", "digits", Verdict.no_answer),
-    ("398*9=712", "712", "math", Verdict.no_answer),
-    (r"\boxed{712", "712", "digits", Verdict.no_answer),
-    (r"\boxed{712}", "712", "digits", Verdict.correct),
-    (r"\boxed{713}", "712", "digits", Verdict.wrong),
-    (r"\boxed{712} so \boxed{713}", "712", "digits", Verdict.wrong),
-    (r"\boxed{7} \boxed{12}", "712", "digits", Verdict.wrong),
-    (r"\boxed{1} \boxed{2}", r"\{1,2\}", "math", Verdict.wrong),
-    (r"\boxed{713} so \boxed{712}", "712", "digits", Verdict.correct),
-    (r"\boxed{024}", "24", "digits", Verdict.correct),
-    (r"\boxed{24}", "0024", "digits", Verdict.correct),
-    (r"\boxed{245+1}", "246", "math", Verdict.correct),
-    (r"\boxed{245+1}", "246", "digits", Verdict.wrong),
-    (r"\boxed{246.0}", "246", "digits", Verdict.wrong),
-    (r"\boxed{-246}", "246", "digits", Verdict.wrong),
-    (r"\boxed{2 46}", "246", "digits", Verdict.wrong),
-    (r"\boxed{246 }", "246", "digits", Verdict.wrong),
-    (r"\boxed{}", "246", "digits", Verdict.wrong),
-    (r"\boxed{}", "246", "math", Verdict.wrong),
-    ("\\boxed{\u0662\u0664\u0666}", "246", "digits", Verdict.wrong),  # Arabic-Indic
-    ("\\boxed{\u0662\u0664\u0666}", "\u0662\u0664\u0666", "digits", Verdict.wrong),
-    ("\\boxed{\uff12\uff14\uff16}", "246", "digits", Verdict.wrong),  # full width
-    ("\\boxed{24\u00b2}", "242", "digits", Verdict.wrong),  # str.isdigit is true for a superscript
-    (r"\boxed{0.5}", r"\frac{1}{2}", "math", Verdict.correct),
-    (r"\boxed{0.5}", r"\boxed{\frac{1}{2}}", "math", Verdict.correct),  # some files box the gold answer
-    (r"\boxed{x=\boxed{5}}", "5", "math", Verdict.correct),
-    (r"\boxed{(2, 1)}", "(1, 2)", "math", Verdict.wrong),
-    (r"\boxed{A}", "A", "choice", Verdict.correct),
-    (r"\boxed{A}", r"\boxed{A}", "choice", Verdict.correct),
-    (r"\boxed{a}", "A", "choice", Verdict.wrong),
-    (r"\boxed{B}", "A", "choice", Verdict.wrong),
-    (r"\boxed{A. mercury}", "A", "choice", Verdict.wrong),
-    (r"\boxed{K}", "K", "choice", Verdict.wrong),
-    ("A", "A", "choice", Verdict.no_answer),
-]
+#: Gold answer, its kind -> responses by the verdict they deserve; math-verify alone would call several of the wrong
+#: ones correct.
+TRAPS: dict[tuple[str, str], dict[Verdict, list[str]]] = {
+    ("712", "digits"): {
+        Verdict.correct: [r"\boxed{712}", r"\boxed{713} so \boxed{712}"],
+        Verdict.wrong: [r"\boxed{713}", r"\boxed{712} so \boxed{713}", r"\boxed{7} \boxed{12}"],
+        Verdict.no_answer: ["398*9=712", r"\boxed{712"],
+    },
+    ("712", "math"): {Verdict.no_answer: ["398*9=712"]},
+    (r"\{1,2\}", "math"): {Verdict.wrong: [r"\boxed{1} \boxed{2}"]},
+    ("24", "digits"): {Verdict.correct: [r"\boxed{024}"]},
+    ("0024", "digits"): {Verdict.correct: [r"\boxed{24}"]},
+    ("246", "math"): {Verdict.correct: [r"\boxed{245+1}"], Verdict.wrong: [r"\boxed{}"]},
+    ("246", "digits"): {
+        Verdict.wrong: [
+            *(f"\\boxed{{{answer}}}" for answer in ("245+1", "246.0", "-246", "2 46", "246 ", "")),
+            "\\boxed{\u0662\u0664\u0666}",  # Arabic-Indic
+            "\\boxed{\uff12\uff14\uff16}",  # full width
+        ],
+    },
+    ("\u0662\u0664\u0666", "digits"): {Verdict.wrong: ["\\boxed{\u0662\u0664\u0666}"]},
+    ("242", "digits"): {Verdict.wrong: ["\\boxed{24\u00b2}"]},  # str.isdigit is true for a superscript
+    (r"\frac{1}{2}", "math"): {Verdict.correct: [r"\boxed{0.5}"]},
+    (r"\boxed{\frac{1}{2}}", "math"): {Verdict.correct: [r"\boxed{0.5}"]},  # some files box the gold answer
+    ("5", "math"): {Verdict.correct: [r"\boxed{x=\boxed{5}}"]},
+    ("(1, 2)", "math"): {Verdict.wrong: [r"\boxed{(2, 1)}"]},
+    ("A", "choice"): {
+        Verdict.correct: [r"\boxed{A}"],
+        Verdict.wrong: [f"\\boxed{{{answer}}}" for answer in ("a", "B", "A. mercury", "K")],
+        Verdict.no_answer: ["A"],
+    },
+    (r"\boxed{A}", "choice"): {Verdict.correct: [r"\boxed{A}"]},
+}
 
 
 def test_the_traps(verifier: Verifier) -> None:
-    responses = [response for response, _, _, _ in TRAPS]
-    golds = [Gold(answer, kind) for _, answer, kind, _ in TRAPS]
-    grades = verifier.grade(responses, golds)
-    seen = [(*trap[:3], grade.verdict) for trap, grade in zip(TRAPS, grades, strict=True)]
-    assert seen == TRAPS
+    traps = [(gold, verdict, response) for gold, by_verdict in TRAPS.items()
+             for verdict, responses in by_verdict.items() for response in responses]  # fmt: skip
+    grades = verifier.grade([response for *_, response in traps], [Gold(*gold) for gold, *_ in traps])
+    seen = [(gold, own.verdict, response) for (gold, _, response), own in zip(traps, grades, strict=True)]
+    assert seen == traps
 
 
 DRESSED = (

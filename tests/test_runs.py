@@ -11,6 +11,7 @@ from hpt.runs.folder import RunFolder, run_name, source_commit
 from hpt.runs.resolve import build_config
 from hpt.support.errors import ConfigError
 from hpt.support.files import write_json
+from tests.command_line import hpt
 from tests.digits import write_digits
 
 
@@ -49,22 +50,18 @@ def test_the_commit_is_the_packages_whatever_repository_a_hook_points_git_at(
 
 def test_a_run_that_never_updated_says_so(tmp_path: Path) -> None:
     """A new model solves nothing, so GRPO has no signal; the command passes on what its job said."""
-    from typer.testing import CliRunner
-
-    from hpt.cli import app
-
     world, given = write_digits(tmp_path), ("rollout.max_response_tokens=16", "schedule.steps=2", "validation.every=0")
-    arguments = ["train", "--method", "grpo", "--scale", "tiny", "--policy", str(world / "model"), "--data",
-                 str(world / "problems.jsonl"), "--runs-dir", str(tmp_path / "runs")]  # fmt: skip
-    result = CliRunner().invoke(app, [*arguments, *(part for own in given for part in ("--set", own))])
-    assert result.exit_code == 0, result.output
+    arguments = ["train", "--method", "grpo", "--scale", "tiny", "--policy", world / "model", "--data",
+                 world / "problems.jsonl", "--runs-dir", tmp_path / "runs"]  # fmt: skip
+    result = hpt(*arguments, *(part for own in given for part in ("--set", own)))
+    assert result.returncode == 0, result.stderr
     (config,) = (tmp_path / "runs").glob("tiny/*/config.json")
     folder = RunFolder(config.parent)
     assert folder.finished
     assert "no update was made" in folder.status["message"]
     assert f"warning: {folder.path.name}: no update was made" in result.stderr
     assert "no update was made" in result.stdout
-    listed = CliRunner().invoke(app, ["runs", "list", "--runs-dir", str(tmp_path / "runs")])
+    listed = hpt("runs", "list", "--runs-dir", tmp_path / "runs")
     assert f"{folder.path.name}: no update was made" in " ".join(listed.stdout.split())
 
 
@@ -84,10 +81,6 @@ def test_a_run_that_never_updated_says_so(tmp_path: Path) -> None:
 def test_a_listed_state_is_what_can_be_proved(
     status: str | None, pid: int, machine: str, silent_s: int, expected: str, tmp_path: Path
 ) -> None:
-    from typer.testing import CliRunner
-
-    from hpt.cli import app
-
     folder = RunFolder(tmp_path / "tiny" / "hpt-weak-s0-0123456789abcdef")
     write_json(folder.path / "config.json", {})
     if status is not None:
@@ -102,5 +95,5 @@ def test_a_listed_state_is_what_can_be_proved(
     write_json(folder.path / ".lock", held)
     for path in folder.path.iterdir():
         os.utime(path, (time.time() - silent_s, time.time() - silent_s))
-    listed = CliRunner().invoke(app, ["runs", "list", "--runs-dir", str(tmp_path)])
+    listed = hpt("runs", "list", "--runs-dir", tmp_path)
     assert expected in listed.stdout

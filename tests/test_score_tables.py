@@ -70,7 +70,7 @@ def test_table3_keeps_its_bases_apart(records: list[RunRecords]) -> None:
 
 def test_captions_say_how_many_seeds_and_what_the_brackets_are(records: list[RunRecords]) -> None:
     def note(runs: Sequence[RunRecords], methods: Sequence[str] = WEAK) -> str:
-        return interval_note(scores(runs, {"weak": methods}, "table3"))
+        return interval_note(scores(runs, {"weak": methods}, "table3").drop(columns="column"))
 
     assert note(of_seeds(records, 0)) == "one seed, in brackets the 95 % interval over the problems for fixed weights"
     assert note(of_seeds(records, 0, 1)).startswith("mean over 2 seeds")
@@ -78,6 +78,24 @@ def test_captions_say_how_many_seeds_and_what_the_brackets_are(records: list[Run
     assert note(records, GATES) == three
     assert note(records) == f"{three}; of the base, which has one run, over the problems for fixed weights"
     assert "1 to 3 seeds" in note([own for own in records if own.seed == 0 or own.method != "luffy"])
+
+
+def test_captions_say_why_an_interval_spans_everything_or_has_no_width() -> None:
+    def row(low: float, high: float, score: float, *seeds: float, column: str = "applied") -> dict[str, Any]:
+        values = {f"seed_{number}": value for number, value in enumerate(seeds)}
+        return {"method": "sft", "column": column, "seeds": len(seeds), "seeds_low": low, "seeds_high": high,
+                "score": score, **values}  # fmt: skip
+
+    ordinary = row(30, 40, 35, 34, 35, 36)
+    assert "; " not in interval_note(pd.DataFrame([ordinary]))
+    odd = [row(0, 100, 36.7, 9, 68.4, 32.6), row(0, 0, 0, 0, 0, 0), row(100, 100, 100, 100, 100, 100),
+           row(50, 50, 50, 50, 50, 50), row(0, 0, 0, 0, 0, 0)]  # fmt: skip
+    assert interval_note(pd.DataFrame([ordinary, *odd])).split("; ")[1:] == [
+        "from 0 to 100 where few seeds differ much, some after a take-off (SFT on applied 9.0, 68.4, 32.6)",
+        "no width where no answer of any seed is right (2 cells)",
+        "no width where every answer is (1 cell)",
+        "no width where all seeds have as many right (1 cell)",
+    ]
 
 
 def test_tables_5_and_6_take_the_papers_rows(records: list[RunRecords]) -> None:

@@ -4,13 +4,12 @@ What is looked at is the nearest thing a setting reaches: arguments of vLLM and 
 weights of a made-up step, what a job hands to its parts, the records of a step of training on the real engine.
 """
 
-import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import MagicMock
 
 import numpy as np
@@ -50,18 +49,16 @@ class Place:
 Seen = Callable[[RunConfig, Place], Any]
 
 
-@dataclass(frozen=True)
-class Moves:
-    """A value for a setting, what is looked at, and what that is with the value of ``beside`` and with this one.
-
-    ``beside``: settings under which it acts, on top of `SMALL`; ``method``: one for which it does.
-    """
+class Moves(NamedTuple):
+    """A value for a setting, what shows that it acts, and what that is without the value and with it."""
 
     value: Any
     seen: Seen
     before: Any
     after: Any
-    beside: dict[str, Any] = field(default_factory=dict)
+    #: Settings under which it acts, on top of `SMALL`.
+    beside: dict[str, Any] = {}
+    #: A method for which it acts.
     method: str = "hpt"
 
 
@@ -160,10 +157,9 @@ def vllm_argument(name: str, ranks: int = 1, gpu: bool = False) -> Seen:
         place.patch.setitem(sys.modules, "vllm", vllm)
         place.patch.setitem(sys.modules, "vllm.sampling_params", parameters)
         place.patch.setattr(torch.cuda, "is_available", lambda: gpu)
-        place.patch.setenv("VLLM_CPU_KVCACHE_SPACE", "7")  # whatever was set before, by another run's sampler perhaps
         Sampler(str(write_digits(place.folder) / "model"), config.rollout, config.policy.dtype, ranks)
         given = vllm.LLM.call_args.kwargs  # pyright: ignore[reportAttributeAccessIssue]
-        return given.get(name, os.environ.get(name))
+        return given.get(name)
 
     return seen
 
@@ -417,7 +413,8 @@ MOVES: dict[str, Moves] = {
     "rollout.max_response_tokens": Moves(6, request("max_tokens"), 64, 6),
     "rollout.max_model_tokens": Moves(120, vllm_argument("max_model_len"), 96, 120),
     "rollout.max_parallel_sequences": Moves(4, vllm_argument("max_num_seqs"), 256, 4),
-    "rollout.cache_gib": Moves(3, vllm_argument("VLLM_CPU_KVCACHE_SPACE"), "1", "3"),
+    "rollout.cache_gib": Moves(3, vllm_argument("kv_cache_memory_bytes"), 1 << 30, 3 << 30,
+                               {"rollout.max_parallel_sequences": 10**7}),
     "rollout.gpu_memory_share": Moves(0.25, vllm_argument("gpu_memory_utilization"), 0.5, 0.25),
     "rollout.tensor_parallel": Moves(2, vllm_argument("tensor_parallel_size", ranks=2), 1, 2),
     "rollout.sleep_while_training": Moves(True, vllm_argument("enable_sleep_mode", gpu=True), None, True),
@@ -481,6 +478,9 @@ MOVES: dict[str, Moves] = {
     "validation.samples_per_problem": Moves(5, validation_request("samples"), 2, 5, VALIDATED),
     "validation.temperature": Moves(0.3, validation_request("temperature"), 0.6, 0.3, VALIDATED),
     "validation.top_p": Moves(0.5, validation_request("top_p"), 0.95, 0.5, VALIDATED),
+    "validation.sets": Moves(["contest-b"], lambda config, place: next(iter(curve_sets(config))), "contest-a",
+                             "contest-b"),
+    "validation.held_out": Moves(0.25, training_set, 7, 5, {"data.source": "rows.jsonl"}),
     "validation.sha256": Moves("00", fingerprint, True, False),
     "engine.zero_stage": Moves(2, deepspeed("zero_optimization", "stage"), 0, 2),
     "engine.micro_batch_tokens": Moves(1, micro_batches, (1, 6), (6, 1), EVERY_PROMPT, "grpo"),

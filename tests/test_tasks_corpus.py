@@ -2,16 +2,8 @@
 
 import pytest
 
-from hpt.data.world.corpus import (
-    BASES,
-    Document,
-    base_recipe,
-    document_tokens,
-    documents,
-    learning_rate_factor,
-    model_config,
-    phase_at,
-)
+from hpt.data.world import corpus
+from hpt.data.world.corpus import BASES, Document, base_recipe, document_tokens, documents
 from hpt.data.world.graded import MINI_WORLD, WORLDS, training_problems
 from hpt.data.world.sets import evaluation_sets
 from hpt.data.world.tokenizer import build_tokenizer
@@ -54,8 +46,8 @@ def test_only_random_question_tokens_have_a_small_weight(tokenizer):
 @pytest.mark.parametrize(("world", "base"), ALL_BASES)
 def test_schedule_begins_above_zero_and_restarts_in_each_phase(world, base):
     recipe = base_recipe(world, base)
-    factors = [learning_rate_factor(recipe, update) for update in range(recipe.updates)]
-    phases = [phase_at(recipe, update)[0] for update in range(recipe.updates)]
+    factors = [corpus.learning_rate_factor(recipe, update) for update in range(recipe.updates)]
+    phases = [corpus.phase_at(recipe, update)[0] for update in range(recipe.updates)]
     second, third = phases.index(2), phases.index(3)
     assert factors[0] == pytest.approx(1 / recipe.warmup_updates)
     one_update = 1 / recipe.updates  # a phase may begin between two updates
@@ -93,7 +85,7 @@ def test_documents_differ_between_updates_seeds_and_bases_but_not_between_calls(
 
 @pytest.mark.parametrize(("world", "base"), ALL_BASES)
 def test_models_have_heads_the_sampler_supports(world, base):
-    config = model_config(WORLDS[world], base_recipe(world, base))
+    config = corpus.model_config(WORLDS[world], base_recipe(world, base))
     assert config.hidden_size % config.num_attention_heads == 0
     assert (config.hidden_size // config.num_attention_heads) % 32 == 0
     assert not config.tie_word_embeddings

@@ -20,9 +20,14 @@ from hpt.data.prompts import (
     prompt_text,
     prompt_tokens,
     template_named,
+    warn_of_unknown,
 )
+from hpt.data.world.graded import TINY_WORLD
+from hpt.data.world.tokenizer import build_tokenizer
 from hpt.evaluation.evaluate import EvaluationSettings
+from hpt.runs.resolve import build_config
 from hpt.support.errors import ConfigError
+from tests.command_line import hpt
 from tests.public_rows import SYSTEM, openr1, write
 from tests.tokenizers_like import like_llama, like_qwen, saved
 
@@ -330,15 +335,9 @@ def test_a_template_of_its_own_gives_an_evaluation_a_key_of_its_own() -> None:
 
 
 def shown(tmp_path: Path, *arguments: str) -> str:
-    from typer.testing import CliRunner
-
-    from hpt.cli import app
-
     source = write(tmp_path / "own.parquet", [openr1(number) for number in range(3)])
-    result = CliRunner().invoke(app, ["data", "show", str(source), *arguments])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.output
+    done = hpt("data", "show", source, *arguments)
+    return done.stdout + done.stderr
 
 
 def test_show_prints_every_token_the_model_sees(qwen: Any, tmp_path: Path) -> None:
@@ -362,5 +361,16 @@ def test_show_without_policy_prints_the_record(tmp_path: Path) -> None:
     output = shown(tmp_path, "--problem", "own-2")
     assert "answer: 3" in output
     assert f"system: {SYSTEM}" in output
-    with pytest.raises(ConfigError, match="--problem = '7': allowed is an id of"):
-        shown(tmp_path, "--problem", "7")
+    assert "--problem = '7': allowed is an id of" in shown(tmp_path, "--problem", "7")
+
+
+def test_questions_with_text_the_tokenizer_does_not_know_are_counted_and_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The mini world's has no letters of ours: a policy would be asked something else, and nothing would look wrong."""
+    problems = [Problem("known", "1+2?", "3"), Problem("words", "How much is 1 plus 2?", "3")]
+    config = build_config("grpo", scale="tiny", settings={"schedule.prompts_per_step": 2})
+    encode_training(build_tokenizer(TINY_WORLD), problems, config, False)
+    assert "1 of 2 questions of graded hold text that the policy's tokenizer does not know" in capsys.readouterr().err
+    warn_of_unknown(build_tokenizer(TINY_WORLD), {"known": np.array([5, 6])}, "mine")
+    assert "mine" not in capsys.readouterr().err

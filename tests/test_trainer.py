@@ -133,6 +133,18 @@ def test_a_step_without_any_signal_takes_no_update(script: Any, monkeypatch: pyt
     assert trainer.state.version == 0
 
 
+def test_a_step_of_demonstrations_alone_is_sfts() -> None:
+    """Where every rollout is wrong, HPT's gate chooses every demonstration: the update is SFT's to the last bit."""
+    ends = []
+    for method in ("hpt", "sft"):
+        trainer = make_trainer(config_for(method, estimator__entropy_coefficient=0.0), wrong)
+        before = weights_of(trainer.engine)
+        trainer.train(1)
+        ends.append(weights_of(trainer.engine))
+        assert not same_weights(before, ends[-1])
+    assert same_weights(*ends)
+
+
 def test_micro_batches_of_one_kind_are_nothing_special() -> None:
     """With a trajectory each, none holds both kinds; the released code takes the mean of an empty set there."""
     found = []
@@ -499,6 +511,10 @@ def test_stale_weights_stop_the_run() -> None:
             trainer.train(2)
         assert same_weights(weights_of(trainer.engine), before)
         assert trainer.state.step == len(metrics(trainer)) == 1
+        if how == "skips":  # whoever continues, with the weights moved again, goes on
+            setattr(trainer.sampler, how, False)
+            trainer.train(3)
+            assert len(metrics(trainer)) == 3
 
 
 @pytest.mark.parametrize("method", ["sft", "grpo", "hpt"])

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from hpt.paper.paper import claim_named, claims
-from hpt.reports.verdicts import claim_records, paper_evidence, verdicts
+from hpt.reports.verdicts import WITHOUT_RUNS, claim_records, headlines, paper_evidence, verdicts
 from hpt.runs.catalogue import ARTEFACTS, Arm
 from hpt.runs.evaluations import evaluation_key
 from hpt.runs.records import RunRecords
@@ -94,3 +94,31 @@ def test_a_base_is_named_where_there_are_two() -> None:
     subjects = {row.claim: row.subject for row in verdicts([], ["table6", "figure6"], "tiny")}
     assert subjects["figure6-weaker-stays-on-sft-longer"] == "HPT, weak base against HPT, strong base"
     assert subjects["table6-gate-0-best"] == "HPT against HPT, gate 1/8, HPT, gate 2/8"
+
+
+def test_what_was_found_is_said_in_sentences_of_the_verdicts() -> None:
+    def row(claim: str, verdict: str, ours: str = "", interval: str = "", subject: str = "") -> dict[str, str]:
+        return {"claim": claim, "verdict": verdict, "ours": ours, "interval": interval, "subject": subject}
+
+    rows = [
+        row("table3-weak-hpt-above-sft", "holds in this world", "+7.5 points", "[+4.3, +10.6]"),
+        row("table3-weak-hpt-above-grpo", "does not hold", "-2.3 points", "[-4.1, -0.5]"),
+        row("table3-weak-hpt-above-luffy", "undecided", "-1.4 points", "[-3.7, +0.9]"),
+        row("table2-hpt-above-sft", "not testable here"),
+        row("section2-sft-effective-on-weak", "holds in this world", "+9.0 points", "[+8.0, +10.0]"),
+        row("table2-ood-hpt-above-sft", "undecided", "+1.0 points", "[-8.0, +10.0]"),
+        row("derivation", "does not hold", subject=WITHOUT_RUNS),
+    ]
+    assert headlines(rows, [0, 1, 2]) == [
+        "Points of the in-distribution average, of 3 seeds, with 95 % intervals:",
+        "On the weak base HPT is better than SFT (+7.5 [+4.3, +10.6]); worse than GRPO (-2.3 [-4.1, -0.5]); "
+        "not told apart from LUFFY (-1.4 [-3.7, +0.9]).",
+        "Of 6 claims on training 2 hold in this world, 2 are undecided, 1 do not hold, 1 are not testable here.",
+        "Of 1 claims on the estimator 1 do not hold.",
+    ]
+    one_seed = headlines([row("table3-weak-hpt-above-sft", "undecided (one seed)", "+7.5 points")], [0])
+    assert one_seed[:2] == [
+        "Points of the in-distribution average, of one seed, which decides nothing:",
+        "On the weak base HPT is not told apart from SFT (+7.5).",
+    ]
+    assert headlines([], [0]) == []

@@ -117,6 +117,7 @@ class RunConfig(Settings):
         content = self.telling()
         content["policy"].pop("path")  # where things lie does not matter, their hashes do
         content["data"].pop("folder")
+        content["validation"].pop("sets", None)
         return digest({"config": content, "numerics": NUMERICS_VERSION})
 
 

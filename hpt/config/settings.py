@@ -206,8 +206,17 @@ class ValidationSettings(Settings):
     samples_per_problem: int = Field(default=4, ge=1)
     temperature: float = Field(default=0.6, ge=0, description="0 = greedy: one answer per problem, whatever is asked")
     top_p: float = Field(default=0.95, gt=0, le=1)
+    sets: list[str] = neutral(
+        [], "evaluation sets of the curves: of the scale, public, or a file or folder of rows; none = the scale's"
+    )
+    held_out: float = neutral(
+        0.0,
+        "share of data.source's questions that is never trained on and is a curve; `hpt train --data` alone sets 0.1",
+        ge=0,
+        lt=1,
+    )
     sha256: str = neutral(
-        "", "hash of the curves' problems where they are public sets, filled in when the run is resolved"
+        "", "hash of the curves' problems where the world does not make them, filled in when the run is resolved"
     )
 
 

@@ -10,7 +10,7 @@ What the model sees: a question as prompt tokens, a demonstration as response to
 """
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from hpt.data.models import end_texts, vocabulary_size
 from hpt.data.problems import Problem, check_demonstrations
 from hpt.data.public import DATASETS
 from hpt.support.errors import ConfigError, warn
+from hpt.support.text import few
 
 THINK = "<think>\n"
 #: What Qwen2.5-Math's own template says where no system message is given, and the release appends for LLaMA.
@@ -214,9 +215,13 @@ def encode_training(
             encoded.demonstrations[problem.id] = response
         encoded.prompts[problem.id] = prompt
         encoded.problems.append(problem)
+    warn_of_unknown(tokenizer, encoded.prompts, config.data.source)
     if len(encoded.problems) < config.schedule.prompts_per_step:
         allowed = f"at least schedule.prompts_per_step = {config.schedule.prompts_per_step} questions"
-        raise ConfigError("data", f"{len(encoded.problems)} usable questions", allowed, "lower it or add questions")
+        remedy = "lower it, add questions" + ", or hold out fewer (validation.held_out)" * (
+            config.validation.held_out > 0
+        )
+        raise ConfigError("data", f"{len(encoded.problems)} usable questions", allowed, remedy)
     if needs_demonstrations and config.data.source != "graded":  # the world's own are tested
         check_demonstrations(encoded.problems, config.data.source)
     return encoded
@@ -262,6 +267,16 @@ def _check_round_trip(tokenizer: Any, problem_id: str, text: str, tokens: list[i
         taught, given = (own[part].encode("ascii", "backslashreplace").decode() for own in (taught, given))
         remedy = "use the tokenizer the model was trained with, and check that it knows every character"
         raise ConfigError(f"demonstration of {problem_id}", taught, f"what the text says there: {given!r}", remedy)
+
+
+def warn_of_unknown(tokenizer: Any, prompts: Mapping[str, np.ndarray], where: str) -> None:
+    """Warn of prompts, by id, with text that the tokenizer has no token for: the policy sees its unknown token."""
+    unknown = tokenizer.unk_token_id
+    if unknown in (None, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id):  # stands for itself
+        return
+    if lost := [name for name, tokens in prompts.items() if (tokens == unknown).any()]:
+        warn(f"{len(lost)} of {len(prompts)} questions of {where} hold text that the policy's tokenizer does not know, "
+             f"and are asked with {tokenizer.unk_token} in its place: {few(lost, 5)}")  # fmt: skip
 
 
 def _check_known(tokenizer: Any, what: str, tokens: np.ndarray, vocabulary: int | None) -> None:

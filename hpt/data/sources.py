@@ -1,25 +1,54 @@
-"""What a run asks and is asked: training problems, evaluation sets and curves, of a graded world or of public sets."""
+"""What a run asks and is asked: training problems, evaluation sets and curves.
+
+They are of a graded world, public sets, or the user's: a file or folder of questions is an evaluation set by its path,
+and records keep it as its name with the hash of its questions.
+"""
 
 import json
-from collections.abc import Iterable, Sequence
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 
 from hpt.config.run_config import RunConfig
-from hpt.data.files import ANY_SHAPE, OWN, local_rows, problems_of, shape_of
-from hpt.data.problems import Problem, check_answerable, load_problems
+from hpt.data.files import ANY_SHAPE, OWN, READERS, local_rows, problems_of, shape_of
+from hpt.data.problems import Problem, check_answerable, load_problems, problems_hash
 from hpt.data.public import BENCHMARKS, CURVES, DATASETS
 from hpt.data.store import download, load_set
 from hpt.data.world.graded import MINI_WORLD, training_problems, validation_problems, world_named
 from hpt.data.world.sets import EvaluationSet, curve_problems, evaluation_sets
 from hpt.support.errors import ConfigError
 
+#: What tables say that a set of the user's questions stands for, and its distribution: in no average.
+OWN_TITLE, OWN_SET = "your questions", "own"
+#: The evaluation set of the questions that ``validation.held_out`` keeps from training.
+HELD_OUT = "held-out"
+
 
 def training_problems_of(config: RunConfig) -> list[Problem]:
-    """Return the training questions of a run.
+    """Return the training questions of a run, without those that are held out.
 
     Raises:
         ConfigError: unknown world, set not downloaded, unreadable file, malformed row.
     """
+    data, problems = config.data, _trained_and_held_out(config)[0]
+    if data.questions_per_level is not None:
+        problems = _of_levels(problems, data.questions_per_level)
+    return problems[: data.questions]
+
+
+def held_out_problems(config: RunConfig) -> list[Problem]:
+    """Return the questions of ``data.source`` that are never trained on: the share ``validation.held_out`` of them.
+
+    The hashes of the questions' texts choose, so neither order nor seed matters, and a question that is there twice is
+    on one side.
+    """
+    return _trained_and_held_out(config)[1]
+
+
+def _trained_and_held_out(config: RunConfig) -> tuple[list[Problem], list[Problem]]:
     data = config.data
     if data.source == "graded":
         problems = training_problems(world_named(data.world))
@@ -27,9 +56,15 @@ def training_problems_of(config: RunConfig) -> list[Problem]:
         problems = load_set(data.source, data.folder)
     else:
         problems = problems_from(data.source)
-    if data.questions_per_level is not None:
-        problems = _of_levels(problems, data.questions_per_level)
-    return problems[: data.questions]
+    if not config.validation.held_out:
+        return problems, []
+    hashes = [sha256(problem.question.encode()).digest() for problem in problems]
+    ordered = sorted(set(hashes))
+    held = set(ordered[: min(math.ceil(config.validation.held_out * len(ordered)), len(ordered) - 1)])
+    sides: tuple[list[Problem], list[Problem]] = ([], [])
+    for problem, own in zip(problems, hashes, strict=True):
+        sides[own in held].append(problem)
+    return sides
 
 
 def _of_levels(problems: list[Problem], counts: Sequence[int]) -> list[Problem]:
@@ -71,6 +106,28 @@ def _in_package_form(path: Path) -> bool:
     return shape is not None and shape.name == OWN
 
 
+def names_files(name: str) -> bool:
+    """Return whether an evaluation's name is the path of the user's file or folder of questions.
+
+    Example:
+        >>> names_files("mine.jsonl@8"), names_files("./questions"), names_files("contest-a@256")
+        (True, True, False)
+    """
+    of_set, _ = with_samples(name)
+    return "/" in of_set or Path(of_set).suffix in READERS
+
+
+def with_samples(name: str) -> tuple[str, str | None]:
+    """Return the set that an evaluation's name, ``set`` or ``set@samples``, is of, and its samples; None = the set's.
+
+    Example:
+        >>> with_samples("contest-a@256"), with_samples("/data@lab/mine.jsonl")
+        (('contest-a', '256'), ('/data@lab/mine.jsonl', None))
+    """
+    of_set, at, samples = name.rpartition("@")
+    return (of_set, samples) if at and "/" not in samples else (name, None)
+
+
 #: Samples per problem of Figure 2, small world and paper (Section 4.1: 2,048).
 _PASS_AT_K = {"256": "2048"}
 
@@ -86,7 +143,7 @@ def evaluation_at(config: RunConfig, name: str) -> str:
         >>> evaluation_at(build_config("hpt", scale="full"), "contest-b@256")
         'aime25@2048'
     """
-    if config.data.evaluation != "public":
+    if config.data.evaluation != "public" or names_files(name):
         return name
     of_set, at, samples = name.partition("@")
     titles = {constants.name: constants.stands_for for constants in MINI_WORLD.evaluation}
@@ -101,23 +158,51 @@ def evaluation_names(config: RunConfig) -> tuple[str, ...]:
     return tuple(constants.name for constants in world_named(config.data.world).evaluation)
 
 
+def recorded_name(config: RunConfig, name: str) -> str:
+    """Return what records call an evaluation, ``set`` or ``set@samples``: of the user's questions also their hash."""
+    of_set, samples = with_samples(name)
+    if of_set != HELD_OUT and not names_files(name):
+        return name
+    return evaluation_set(config, of_set).name + ("" if samples is None else f"@{samples}")
+
+
 def evaluation_set(config: RunConfig, name: str) -> EvaluationSet:
-    """Return an evaluation set of a run; ``validation`` is the one on which settings are chosen, and no table reports.
+    """Return an evaluation set of a run: of its world, a public one, `HELD_OUT`, or the user's file or folder.
+
+    ``validation`` is the world's set on which settings are chosen, and no table reports. The name of what is the user's
+    ends in the hash of its questions.
 
     Raises:
-        ConfigError: no such set; when its problems are asked for, that it is not downloaded.
+        ConfigError: no such set, or unusable questions; when its problems are asked for, that it is not downloaded.
     """
     data = config.data
-    if data.evaluation == "public":
-        sets = {key: _public_set(key, data.folder) for key, dataset in DATASETS.items() if dataset.use == "evaluation"}
-    else:
+    if name == HELD_OUT and config.validation.held_out:
+        if not (held := held_out_problems(config)):
+            allowed = f"0 where {config.data.source} holds one question alone"
+            raise ConfigError(
+                "validation.held_out", config.validation.held_out, allowed, "add questions, or set it to 0"
+            )
+        return _own_set(HELD_OUT, held)
+    public = {key: _public_set(key, data.folder) for key, dataset in DATASETS.items() if dataset.use == "evaluation"}
+    sets = public
+    if data.evaluation != "public":
         world = world_named(data.world)
         sets = evaluation_sets(world)
         about = ("validation", "", world.curve_samples, "in", 0)
         sets["validation"] = EvaluationSet(*about, lambda: tuple(validation_problems(world)))
-    if name not in sets:
-        raise ConfigError("evaluation", name, "one of " + ", ".join(sets), "correct the name")
-    return sets[name]
+    if found := sets.get(name) or public.get(name):
+        return found
+    is_file = os.path.isfile(name) and Path(name).suffix in READERS
+    if not names_files(name) or not (is_file or os.path.isdir(name)):  # unlike Path's, these pass over a name too long
+        allowed = f"one of {', '.join(sets)}, or an existing file or folder of questions (mine.jsonl, ./mine)"
+        raise ConfigError("evaluation", name, allowed, "correct the name or the path")
+    return _own_set(Path(name).stem, problems_from(name))
+
+
+def _own_set(called: str, problems: Sequence[Problem]) -> EvaluationSet:
+    """Return the user's questions as a set that is known by its name and its content: names of files come again."""
+    called = re.sub(r"[^A-Za-z0-9_.-]+", "_", called)[:40]
+    return EvaluationSet(f"{called}-{problems_hash(problems)[:12]}", OWN_TITLE, 1, OWN_SET, 0, lambda: tuple(problems))
 
 
 def _public_set(name: str, folder: str) -> EvaluationSet:
@@ -129,17 +214,26 @@ def _public_set(name: str, folder: str) -> EvaluationSet:
 
 def curve_sets(config: RunConfig) -> dict[str, list[Problem]]:
     """Return the problems of the validation curves: a fixed part of every set that is drawn while training."""
-    if config.data.evaluation == "public":
+    sets: Mapping[str, Sequence[Problem]]
+    if names := own_validation(config):
+        sets = {one.name: one.problems for one in (evaluation_set(config, name) for name in names)}
+    elif config.data.evaluation == "public":
         sets = {name: evaluation_set(config, name).problems for name in CURVES}
     else:
         sets = curve_problems(world_named(config.data.world))
     return {name: list(problems)[: config.validation.problems_per_set] for name, problems in sets.items()}
 
 
+def own_validation(config: RunConfig) -> list[str]:
+    """Return the names of the curves' sets where they are not the scale's."""
+    return [*config.validation.sets, *([HELD_OUT] if config.validation.held_out else [])]
+
+
 def lacking_sets(config: RunConfig) -> list[str]:
     """Return the public sets a run needs that are not on this machine; a glance, nothing is read."""
     training = [config.data.source] if config.data.source in DATASETS else []
     evaluation = [*BENCHMARKS, *CURVES] if config.data.evaluation == "public" else []
+    evaluation += [name for name in config.validation.sets if name in DATASETS and name not in evaluation]
     return _lacking(config, [*training, *evaluation])
 
 
@@ -156,7 +250,6 @@ def fetch_sets(config: RunConfig) -> None:
 
 def fetch_evaluations(config: RunConfig, names: Sequence[str]) -> None:
     """Download the public sets that are lacking among the names of evaluations."""
-    if config.data.evaluation == "public":
-        asked = (name.partition("@")[0] for name in names)
-        for name in _lacking(config, (name for name in asked if name in DATASETS)):
-            download(name, config.data.folder)
+    asked = (with_samples(name)[0] for name in names)
+    for name in _lacking(config, (name for name in asked if name in DATASETS)):
+        download(name, config.data.folder)

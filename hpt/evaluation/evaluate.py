@@ -15,7 +15,7 @@ from pydantic import Field
 from hpt.config.run_config import RunConfig, digest
 from hpt.config.settings import Settings
 from hpt.data.problems import Problem, problems_hash
-from hpt.data.prompts import prompt_tokens
+from hpt.data.prompts import prompt_tokens, warn_of_unknown
 from hpt.rewards.workers import Verdict, Verifier
 from hpt.support.errors import warn
 from hpt.training.metrics import rows_of
@@ -96,9 +96,13 @@ def sample_answers(
         response_tokens, finish_reason, mean_logprob (nats/token, of the law sampled from).
     """
     asked = [(name, problem) for name, problems in sets.items() for problem in problems]
+    prompts = {name: {one.id: prompt_tokens(tokenizer, one, settings.template) for one in problems}
+               for name, problems in sets.items()}  # fmt: skip
+    for name, of_set in prompts.items():
+        warn_of_unknown(tokenizer, of_set, name)
     requests = [
         SamplingRequest(
-            prompt_tokens(tokenizer, problem, settings.template),
+            prompts[name][problem.id],
             request_seed(settings.seed, f"evaluate:{name.partition('@')[0]}", 0, problem.id),
             settings.samples_per_problem,
             settings.temperature,

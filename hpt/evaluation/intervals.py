@@ -7,6 +7,7 @@ whether one training method beats another; only it can carry a claim about metho
 Every random function takes a numpy generator or a seed for one, so that two calls agree.
 """
 
+# scipy takes a second to import, and a refused setting should not wait for it
 import math
 import warnings
 from collections.abc import Sequence
@@ -15,7 +16,6 @@ from enum import StrEnum
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, stats
 
 #: Of the bootstraps, which are seeded: the same records give the same interval.
 RESAMPLES = 9_999
@@ -94,6 +94,8 @@ def wilson_interval(correct: int, problems: int, level: float = 0.95) -> Interva
         >>> round(interval.low, 3), round(interval.high, 3)
         (0.49, 0.943)
     """
+    from scipy import stats
+
     low, high = stats.binomtest(int(correct), int(problems)).proportion_ci(level, method="wilson")
     return Interval(float(low), float(high), level, "Wilson over problems, fixed weights")
 
@@ -121,6 +123,8 @@ def bca_interval(
         >>> round(interval.low, 1), round(interval.high, 1)
         (0.3, 0.6)
     """
+    from scipy import stats
+
     shares = np.asarray(values, dtype=np.float64)
     if shares.ndim != 1 or not shares.size:
         raise ValueError(f"values must be [problems] and not empty, got shape {shares.shape}")
@@ -174,6 +178,8 @@ def average_interval(shares: Sequence[NDArray[np.float64]], level: float = 0.95)
         >>> interval.low < 0.5 < interval.high
         True
     """
+    from scipy import stats
+
     kind = "BCa over problems of each set, fixed weights"
     if all(np.ptp(one) == 0 for one in shares):
         return Interval(math.nan, math.nan, level, "unknown: no spread over problems")
@@ -241,6 +247,8 @@ def seed_mean(values: ArrayLike, level: float = 0.95, power: float = 0.8) -> See
 
 def _in_errors(seeds: int, level: float, power: float) -> tuple[float, float]:
     """Return, in standard errors, half the interval of a t test, and the difference it finds with the given power."""
+    from scipy import optimize, stats
+
     freedom = seeds - 1
     critical = float(stats.t.ppf((1 + level) / 2, freedom))
 

@@ -12,8 +12,6 @@ from math import ceil
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import gammaln
-from scipy.stats import binomtest
 
 from hpt.rewards.workers import Verdict
 from hpt.support.errors import RecordFault
@@ -44,6 +42,8 @@ def pass_at_k(correct_counts: ArrayLike, samples: ArrayLike, k: int) -> Shares:
     counts, total = _counts(correct_counts, samples)
     if k < 1 or (k > total).any():
         raise ValueError(f"pass@k needs 1 <= k <= samples, got k = {k} with {total.min():.0f} samples")
+    from scipy.special import gammaln
+
     wrong = total - counts
     with np.errstate(invalid="ignore"):  # inf - inf where fewer than k answers are wrong: replaced below
         log_all_wrong = gammaln(wrong + 1) - gammaln(wrong - k + 1) - gammaln(total + 1) + gammaln(total - k + 1)
@@ -133,6 +133,8 @@ def exclusive_solves(a: ArrayLike, b: ArrayLike, levels: ArrayLike) -> pd.DataFr
 
 
 def _exclusive_row(level: object, a: Shares, b: Shares) -> dict[str, object]:
+    from scipy.stats import binomtest
+
     a_only, b_only, problems = float((a * (1 - b)).sum()), float((b * (1 - a)).sum()), len(a)
     a_better, b_better = int((a > b).sum()), int((b > a).sum())
     return {

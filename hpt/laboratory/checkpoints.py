@@ -37,8 +37,7 @@ from hpt.runs.folder import RunFolder, check, source_commit
 from hpt.runs.job import encoded_training
 from hpt.support.errors import HptError
 from hpt.support.files import read_json
-from hpt.training.batches import collate
-from hpt.training.policy import forward_micro_batch, load_model
+from hpt.training.policy import collate, forward_micro_batch, load_model
 from hpt.training.trainer import grade_demonstrations
 from hpt.upge.estimator import ROWS, unified_weights
 from hpt.upge.row import TokenStreams

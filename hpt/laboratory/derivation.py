@@ -37,8 +37,8 @@ from hpt.methods.gate import feedback_coefficients
 from hpt.methods.methods import method_named, resolved_row
 from hpt.methods.mixture import DEMONSTRATION, QuestionBatch, Trajectory, assemble
 from hpt.runs.resolve import build_config
-from hpt.training.batches import collate
 from hpt.training.engine import micro_batch_loss
+from hpt.training.policy import collate
 from hpt.upge.estimator import ROWS, unified_weights
 from hpt.upge.row import TokenStreams
 

@@ -272,7 +272,8 @@ def method_gradients(config: RunConfig, experiment: Experiment, draws: Draws) ->
 def _advantages_and_scales(use: Component, row: Row, experiment: Experiment, draws: Draws) -> tuple[Tensor, Tensor]:
     """Return per-token advantages [S, a, L] and scales [S, a] of the a trajectories the row acts on in every draw.
 
-    Draws share few *patterns* of rewards and lengths; the package's functions are called once for each.
+    Draws share few *patterns* of rewards and lengths, whatever the order of their rollouts; the package's functions are
+    called once for each.
     """
     space, reward = experiment.policy.space, experiment.question.reward.numpy()
     pooled, on_rollouts = use.group == "rollouts_and_demonstration", use.data == "rollouts"
@@ -288,9 +289,12 @@ def _advantages_and_scales(use: Component, row: Row, experiment: Experiment, dra
     critic, lengths = "gae_gamma" in row.parameters, space.lengths.numpy()
     # without a critic only rewards and lengths matter; with one, which trajectory it is
     label = np.arange(len(space)) if critic else lengths * 2 + (reward > 0)
-    _, first, pattern = np.unique(label[compared], axis=0, return_index=True, return_inverse=True)
+    seen = label[compared]
+    order = np.lexsort((seen, np.broadcast_to(is_demonstration, seen.shape)))  # a demonstration stays the last
+    in_order = np.take_along_axis(compared, order, 1)
+    _, first, pattern = np.unique(label[in_order], axis=0, return_index=True, return_inverse=True)
     tables, factors = np.zeros((len(first), members, space.length)), np.zeros((len(first), members))
-    for index, group in enumerate(compared[first]):
+    for index, group in enumerate(in_order[first]):
         values = [experiment.values[space.state[i, : lengths[i]]].numpy() for i in group] if critic else None
         per_token, factors[index] = group_terms(
             row, reward[group], lengths[group], is_demonstration, acting, experiment.rollouts, space.length,
@@ -298,8 +302,10 @@ def _advantages_and_scales(use: Component, row: Row, experiment: Experiment, dra
         )  # fmt: skip
         for member, of_member in enumerate(per_token):
             tables[index, member, : len(of_member)] = of_member
-    pattern = pattern.ravel()
-    return torch.from_numpy(tables[pattern][:, acting]), torch.from_numpy(factors[pattern][:, acting])
+    pattern, back = pattern.ravel(), np.argsort(order, axis=1)
+    tables = np.take_along_axis(tables[pattern], back[:, :, None], 1)
+    factors = np.take_along_axis(factors[pattern], back, 1)
+    return torch.from_numpy(tables[:, acting]), torch.from_numpy(factors[:, acting])
 
 
 def group_terms(

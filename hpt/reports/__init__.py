@@ -1,13 +1,54 @@
 """Reports: tidy data frames from records, notebooks that draw them, and the pages made of executed notebooks.
 
 It owns what stands between a record and a reader: `frames` turns records into tidy pandas frames; a notebook's visible
-cells lay out a table or draw a figure of them, `notebooks` checks its parameters, computes or loads the runs it asks
-for and keeps what it shows; `verdicts` judges the paper's claims; `build` executes the notebooks of a report and
-`pages` renders ``index.html`` and ``README.md`` from what they left. It never computes a score that
+cells lay out a table or draw a figure of them, `parameters` checks its parameters, `notebooks` computes or loads the
+runs it asks for and keeps what it shows; `verdicts` judges the paper's claims; `build` executes the notebooks of a
+report and `pages` renders ``index.html`` and ``README.md`` from what they left. It never computes a score that
 `hpt.evaluation.scores` or `hpt.evaluation.intervals` does not define, and trains nothing itself. Start with a notebook,
-then `notebooks.begin`.
+then `begin`.
 """
 
-from hpt.reports.notebooks import Study, begin, parameters
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hpt.reports.parameters import COMMON, parameters
+
+if TYPE_CHECKING:
+    from hpt.reports.notebooks import Study
 
 __all__ = ["Study", "begin", "parameters"]
+
+
+def begin(name: str, artefacts: Sequence[str] = (), given: Mapping[str, Any] | None = None) -> Study:
+    """Check a notebook's parameters and return what it does with them; nothing is computed.
+
+    The parameters are those of the notebook's parameters cell, over which papermill lays what it is given: an unknown
+    name, or a value of another type than the cell's, is refused. Figures are drawn in the package's style from here on.
+
+    Args:
+        name: of the notebook.
+        artefacts: tables and figures it makes; none = those that the catalogue says.
+        given: the parameters, where no notebook runs: any of `COMMON`, ``bases`` (of the artefacts' arms; none = all),
+            ``extra_methods`` (``module:METHOD`` of custom ones) and ``evaluations`` (further sets or files).
+
+    Raises:
+        ConfigError: a parameter or a value that cannot be used.
+
+    Example:
+        >>> len(begin("table3_main_results", given={"scale": "tiny"}).planned())
+        10
+    """
+    given = parameters(COMMON) if given is None else given
+    from hpt.reports.notebooks import begin_study  # pandas, matplotlib: not for a parameter that is refused
+
+    return begin_study(name, artefacts, given)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Study":
+        from hpt.reports.notebooks import Study
+
+        return Study
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,9 +14,11 @@ The page is a function of that folder: with ``only``, what an earlier call made 
 """
 
 import datetime
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,10 +32,13 @@ from hpt.runs.make import PlannedRun, planned_runs
 from hpt.runs.records import ABSENT, RecordStore, record_folders
 from hpt.support.errors import ConfigError, HptError
 from hpt.support.files import read_json, write_json, write_text, writing
+from hpt.support.process import environment
 from hpt.support.text import few
 
 #: Source notebooks; the package is used from its folder, as everything that edits and reruns is.
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+#: Notebooks executed at the same time, at most; each needs up to 1 GB.
+MOST_KERNELS = 4
 
 
 def build_report(
@@ -75,10 +80,16 @@ def build_report(
         "output_dir": shown_path(folder),
         "from_records": shown_path(folder / "records") if from_records else "",
     }
-    failed = []
-    for task in tasks:
-        status = execute(task, folder, parameters | task.parameters())
-        failed += [task.notebook] if status["state"] != "ok" else []
+    # a kernel's threads would wait for each other while another kernel has their cores
+    one_thread = environment({"OMP_NUM_THREADS": "1"})
+    with one_thread, ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), MOST_KERNELS)) as pool:
+        try:  # those that compute, instead of reading runs, take longest: first
+            ordered = sorted(tasks, key=lambda task: any(ARTEFACTS[name].arms for name in task.artefacts))
+            done = list(pool.map(lambda task: execute(task, folder, parameters | task.parameters()), ordered))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    failed = [status["notebook"] for status in done if status["state"] != "ok"]
     index = render(folder, scale)
     if failed:
         raise HptError(f"failed: {', '.join(failed)}; {index} says why, and holds everything else")
@@ -120,7 +131,7 @@ def execute(task: "NotebookTask", folder: Path, parameters: dict[str, Any]) -> d
         with writing(executed):
             papermill.execute_notebook(
                 source, executed, parameters, kernel_name="python3", kernel_manager_class=ThisInterpreter,
-                progress_bar=sys.stderr.isatty(),
+                progress_bar=sys.stderr.isatty(), extra_arguments=["--log-level=ERROR"],
             )  # fmt: skip
         status = with_earlier(read_json(status_file), before, folder)
     except (papermill.PapermillExecutionError, RuntimeError) as error:

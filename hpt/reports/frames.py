@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from hpt.config.run_config import MOVES_NO_NUMBER
+from hpt.data.public import DATASETS
+from hpt.data.sources import OWN_SET, OWN_TITLE, recorded_name
 from hpt.data.world.graded import world_named
 from hpt.data.world.sets import EvaluationSet
 from hpt.evaluation.intervals import (
@@ -49,6 +50,7 @@ from hpt.runs.catalogue import (
 )
 from hpt.runs.records import RunRecords
 from hpt.support.errors import RecordFault
+from hpt.support.text import few
 
 Records = Sequence[RunRecords]
 NAN = float("nan")
@@ -85,7 +87,7 @@ def of_method(records: Records, method: str, policy: str) -> list[RunRecords]:
 
 
 def sets_of(records: Records) -> dict[str, EvaluationSet]:
-    """Return the evaluation sets of the world the runs lived in, in the order of the tables.
+    """Return the evaluation sets of the world the runs lived in, in the order of the tables, and the user's of curves.
 
     Raises:
         RecordFault: no runs, or runs of different worlds.
@@ -93,12 +95,15 @@ def sets_of(records: Records) -> dict[str, EvaluationSet]:
     worlds = sorted({f"{run.config.data.evaluation} {run.config.data.world}" for run in records})
     if len(worlds) != 1:
         raise RecordFault(f"a table or figure needs runs of one world, got {', '.join(worlds) or 'none'}")
-    return records[0].sets
+    sets = records[0].sets
+    drawn = {name for run in records for name in run.validation["benchmark"].unique()} - sets.keys() - DATASETS.keys()
+    return sets | {name: EvaluationSet(name, OWN_TITLE, 1, OWN_SET, 0, tuple) for name in sorted(drawn)}
 
 
-def trained_sets(records: Records) -> list[str]:
-    """Return the names of the in-distribution sets; none without records."""
-    return [name for name, one in sets_of(records).items() if one.distribution == "in"] if records else []
+def drawn_sets(records: Records) -> list[str]:
+    """Return the names of the sets of validation curves: in-distribution, or the user's; none without records."""
+    sets = sets_of(records) if records else {}
+    return [name for name, one in sets.items() if one.distribution in ("in", OWN_SET)]
 
 
 # Text for cells of tables and captions
@@ -173,7 +178,26 @@ def interval_note(frame: pd.DataFrame, of: str = "mean") -> str:
         return f"one seed, in brackets the 95 % interval {problems}"
     seeds = f"{counts[0]} to {counts[-1]}" if counts[1:] else str(counts[0])
     note = f"{of} over {seeds} seeds, in brackets the 95 % interval over seeds (Student's t)"
-    return note + (f"; of the base, which has one run, {problems}" if counts[0] == 1 or is_base.any() else "")
+    note += f"; of the base, which has one run, {problems}" if counts[0] == 1 or is_base.any() else ""
+    return note + _why_extreme(frame)
+
+
+def _why_extreme(frame: pd.DataFrame) -> str:
+    """Return why intervals over seeds of scores reach from 0 to 100 or have no width; empty where none do."""
+    if "column" not in frame:
+        return ""
+    several = frame[frame["seeds"] > 1]
+    wide = several[(several["seeds_low"] <= 0) & (several["seeds_high"] >= 100)]
+    cells = [
+        f"{label(row['method'])} on {row['column']} {', '.join(number_text(row.filter(like='seed_')))}"
+        for _, row in wide.iterrows()
+    ]
+    parts = [f"from 0 to 100 where few seeds differ much, some after a take-off ({few(cells, 4)})"] if cells else []
+    flat = several["score"][several["seeds_low"] == several["seeds_high"]]
+    for why, count in (("no answer of any seed is right", (flat == 0).sum()), ("every answer is", (flat == 100).sum()),
+                       ("all seeds have as many right", ((flat > 0) & (flat < 100)).sum())):  # fmt: skip
+        parts += [f"no width where {why} ({count} cell{'' if count == 1 else 's'})"] if count else []
+    return "".join(f"; {part}" for part in parts)
 
 
 def seeds_note(records: Records) -> str:
@@ -241,7 +265,11 @@ def settings(records: Records) -> pd.DataFrame:
 
 
 def scores(
-    records: Records, lines: Mapping[str, Sequence[str]], paper: str, distributions: Sequence[str] = ("in",)
+    records: Records,
+    lines: Mapping[str, Sequence[str]],
+    paper: str,
+    distributions: Sequence[str] = ("in",),
+    own: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Return the score of every method on every set, with the paper's value beside it.
 
@@ -250,6 +278,7 @@ def scores(
         lines: base -> names of arms, in order; `BASE` is the base itself.
         paper: the paper's table whose values stand beside; its rows that exist only as published numbers come last.
         distributions: ``in``, ``out`` or both: which sets, each group followed by its average.
+        own: further evaluations, such as files of the user's questions; they are in no average.
 
     Returns:
         One row per base, method and column: policy, method, column, stands_for, samples_per_problem, problems, seeds
@@ -267,7 +296,9 @@ def scores(
         for method in methods:
             printed = paper_row(paper, PAPER_METHOD.get(method, method), policy) or {}
             runs = of_method(records, method, policy)
-            for row in [row for distribution in distributions if runs for row in _scores(runs, distribution)]:
+            found = [row for distribution in distributions if runs for row in _scores(runs, distribution)]
+            found += [_of_set(runs, name)[0] for name in own if runs]
+            for row in found:
                 stands_for[row["column"]] = row["stands_for"]
                 rows.append({"policy": policy, "method": method} | row | _published(printed, row["stands_for"]))
         for row in _rows_of_others(paper, policy):
@@ -303,19 +334,26 @@ def _scores(runs: Records, distribution: str) -> list[dict[str, Any]]:
     means: list[Shares] = []  # per set, over seeds, [problems]
     for name, one in sets_of(runs).items():
         if one.distribution == distribution:
-            shares = np.array([run.shares(name) for run in runs])  # [seeds, problems]
-            drawn = int(runs[0].counts(name)["samples"].max())  # greedily one, whatever the set's number
-            means.append(shares.mean(axis=0))
-            interval = problem_interval(means[-1], one_answer=drawn == 1 and len(runs) == 1)
-            by_seed = dict(zip([run.seed for run in runs], 100 * shares.mean(axis=1), strict=True))
-            about = {"column": name, "stands_for": one.stands_for, "samples_per_problem": drawn}
-            rows.append(about | {"problems": shares.shape[1]} | _score(by_seed, interval))
+            row, mean = _of_set(runs, name, one.stands_for)
+            rows.append(row)
+            means.append(mean)
     cells = {run.seed: [row[f"seed_{run.seed}"] for row in rows] for run in runs}
     average, problems = average_column(distribution), sum(row["problems"] for row in rows)
     row = _score({seed: float(np.mean(values)) for seed, values in cells.items()}, average_interval(means))
     row["score"] = average_of_cells(row["score"] for row in rows)
     row |= {f"seed_{seed}": average_of_cells(values) for seed, values in cells.items()}
     return [*rows, {"column": average, "stands_for": average, "problems": problems} | row]
+
+
+def _of_set(runs: Records, name: str, stands_for: str = OWN_TITLE) -> tuple[dict[str, Any], Shares]:
+    """Return the row of an evaluation, and its share of correct answers to every problem, a mean over seeds."""
+    shares = np.array([run.shares(name) for run in runs])  # [seeds, problems]
+    drawn = int(runs[0].counts(name)["samples"].max())  # greedily one, whatever the set's number
+    mean = shares.mean(axis=0)
+    interval = problem_interval(mean, one_answer=drawn == 1 and len(runs) == 1)
+    by_seed = dict(zip([run.seed for run in runs], 100 * shares.mean(axis=1), strict=True))
+    about = {"column": recorded_name(runs[0].config, name), "stands_for": stands_for, "samples_per_problem": drawn}
+    return about | {"problems": shares.shape[1]} | _score(by_seed, interval), mean
 
 
 def _score(by_seed: Mapping[int, float], over_problems: Interval) -> dict[str, Any]:
@@ -466,6 +504,8 @@ def over_seeds(values: Mapping[int, pd.Series]) -> pd.DataFrame:
         return pd.DataFrame(columns=["step", "mean", "low", "high"])
     frame = pd.DataFrame({f"seed_{seed}": values[seed] for seed in sorted(values)}).sort_index()
     seeds, mean = frame.notna().sum(axis=1), frame.mean(axis=1)
+    from scipy import stats
+
     factor = stats.t.ppf(0.975, np.maximum(seeds - 1, 1))
     half = frame.std(axis=1, ddof=1).mul(factor).div(np.sqrt(seeds)).where(seeds >= MIN_SEEDS)
     band = pd.DataFrame({"step": frame.index, "mean": mean, "low": mean - half, "high": mean + half}, index=frame.index)
@@ -527,7 +567,7 @@ def curves(
     Returns:
         policy, metric, method, and the columns of `over_seeds`; a method that does not record a metric has no rows.
     """
-    sets, found = trained_sets(records), {}
+    sets, found = drawn_sets(records), {}
     for policy in policies:
         for metric in metrics:
             for method in methods:
@@ -538,13 +578,13 @@ def curves(
 
 
 def validation(records: Records, methods: Sequence[str], policy: str = "weak") -> pd.DataFrame:
-    """Return the validation accuracy of every in-distribution set by training step, in percent.
+    """Return the validation accuracy of every set that has a curve by training step, in percent.
 
     Returns:
         panel (the set), method, and the columns of `over_seeds`.
     """
     found = {(name, method): validation_curve(of_method(records, method, policy), [name])
-             for name in trained_sets(records) for method in methods}  # fmt: skip
+             for name in drawn_sets(records) for method in methods}  # fmt: skip
     return _stacked(found, ["panel", "method"])
 
 

@@ -1,4 +1,4 @@
-"""What the notebooks call: check parameters, say what will run, compute or load runs, keep tables and figures, judge.
+"""What the notebooks call: say what will run, compute or load runs, keep tables and figures, judge.
 
 A notebook begins with ``study = reports.begin("its_name")``, asks for the runs of each table or figure with
 ``study.runs``, lays it out in visible cells from a frame of `hpt.reports.frames`, and hands the result to
@@ -6,9 +6,7 @@ A notebook begins with ``study = reports.begin("its_name")``, asks for the runs 
 vLLM; nothing here catches an exception around a run.
 """
 
-import ast
 import html
-import json
 import os
 import re
 import time
@@ -26,6 +24,7 @@ from pandas.io.formats.style import Styler
 
 from hpt.config.run_config import merge, nest, validate
 from hpt.config.scales import SCALES
+from hpt.data.sources import names_files
 from hpt.reports import style
 from hpt.reports.verdicts import Verdict, verdicts
 from hpt.runs.catalogue import ARTEFACTS, check_addressed, kept_note
@@ -37,13 +36,6 @@ from hpt.support.errors import ConfigError
 from hpt.support.files import write_json, write_text
 from hpt.support.text import duration
 
-KINDS = {str: "text", int: "a whole number", float: "a number", bool: "True or False", list: "a list", dict: "a dict"}
-#: Parameters that every notebook has, with their types; further ones have the type of their default.
-COMMON: dict[str, type] = {
-    "scale": str, "seeds": list, "settings": dict, "runs_dir": str, "from_records": str, "output_dir": str,
-}  # fmt: skip
-#: How a notebook's parameters cell begins, and how papermill begins the cell it injects after it.
-PARAMETERS_CELL, INJECTED_CELL = "# Parameters:", "# Parameters\n"
 #: Counts of a run's damaged checkpoints and files; named where there were any.
 DAMAGE = ("damaged_checkpoints", "damaged_files")
 
@@ -75,6 +67,7 @@ class Study:
         output_dir: where tables and figures are written, or None.
         bases: of the arms, none = all.
         extra_methods: custom methods, further lines of the artefacts that take some.
+        evaluations: further sets, or files of the user's questions, that final policies are evaluated on.
         made: what it has shown so far, by name, as the report takes it.
         frames: the tidy frames behind them, by the name of their CSV.
     """
@@ -89,6 +82,7 @@ class Study:
     output_dir: Path | None
     bases: tuple[str, ...] = ()
     extra_methods: tuple[str, ...] = ()
+    evaluations: tuple[str, ...] = ()
     made: dict[str, dict[str, Any]] = field(default_factory=dict)
     frames: dict[str, pd.DataFrame] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
@@ -254,7 +248,8 @@ class Study:
     def _asked(self, artefacts: Sequence[str]) -> dict[str, Any]:
         custom = self.extra_methods if any(ARTEFACTS[name].extra_policy for name in artefacts) else ()
         return {"scale": self.scale, "artefacts": list(artefacts), "seeds": self.seeds, "root": self.runs_dir,
-                "settings": self.settings, "bases": self.bases, "own": custom}  # fmt: skip
+                "settings": self.settings, "bases": self.bases, "own": custom,
+                "evaluations": self.evaluations}  # fmt: skip
 
     def _title(self, name: str) -> str:
         return ARTEFACTS[name].title if name in ARTEFACTS else name
@@ -272,26 +267,8 @@ class Study:
         write_json(folder / f"{name}.provenance.json", sources)
 
 
-def begin(name: str, artefacts: Sequence[str] = (), given: Mapping[str, Any] | None = None) -> Study:
-    """Check a notebook's parameters and return what it does with them; nothing is computed.
-
-    The parameters are those of the notebook's parameters cell, over which papermill lays what it is given: an unknown
-    name, or a value of another type than the cell's, is refused. Figures are drawn in the package's style from here on.
-
-    Args:
-        name: of the notebook.
-        artefacts: tables and figures it makes; none = those that the catalogue says.
-        given: the parameters, where no notebook runs: any of `COMMON`, ``bases`` (of the artefacts' arms; none = all)
-            and ``extra_methods`` (``module:METHOD`` of custom ones).
-
-    Raises:
-        ConfigError: a parameter or a value that cannot be used.
-
-    Example:
-        >>> len(begin("table3_main_results", given={"scale": "tiny"}).planned())
-        10
-    """
-    given = parameters(COMMON) if given is None else given
+def begin_study(name: str, artefacts: Sequence[str], given: Mapping[str, Any]) -> Study:
+    """Return what a notebook does with its parameters, once their values are checked (`hpt.reports.begin`)."""
     defaults = {"scale": "mini", "seeds": [0], "settings": {}, "runs_dir": "runs", "from_records": "", "output_dir": ""}
     values: dict[str, Any] = {**defaults, **given}
     if values["scale"] not in SCALES:
@@ -311,6 +288,7 @@ def begin(name: str, artefacts: Sequence[str] = (), given: Mapping[str, Any] | N
         if base not in known:
             raise ConfigError("bases", base, "some of " + ", ".join(known), "correct the name")
     check_addressed(values["settings"], names, values["scale"])
+    more = values.get("evaluations") or ()
     study = Study(
         name=name,
         artefacts=names,
@@ -322,104 +300,12 @@ def begin(name: str, artefacts: Sequence[str] = (), given: Mapping[str, Any] | N
         output_dir=project_path(values["output_dir"]) if values["output_dir"] else None,
         bases=bases,
         extra_methods=tuple(values.get("extra_methods") or ()),
+        evaluations=tuple(str(project_path(name)) if names_files(name) else name for name in more),
     )
     if not study.planned():  # no run whose configuration would be refused: a misspelt setting is still named
         validate(merge(SCALES[study.scale], nest(study.settings)))
     style.use()
     return study
-
-
-def parameters(needed: Iterable[str] = ()) -> dict[str, Any]:
-    """Check the parameters of the notebook this is called from; see `read_parameters`.
-
-    Raises:
-        ConfigError: one cannot be used, or this is no notebook.
-    """
-    from IPython.core.getipython import get_ipython
-
-    shell = get_ipython()
-    if shell is None:
-        raise ConfigError("given", None, "parameters, outside a notebook", "pass given={'scale': 'mini'}")
-    given = read_parameters(shell.user_ns, needed)
-    shell.user_ns.update(given)  # lists that papermill passed as text
-    return given
-
-
-def read_parameters(namespace: Mapping[str, Any], needed: Iterable[str] = COMMON) -> dict[str, Any]:
-    """Return a notebook's parameters, checked against its parameters cell.
-
-    papermill only warns of a name that the notebook does not know, and the run would then be another than was asked
-    for. A list or dict may be given as JSON text, which is how ``papermill -p seeds "[0]"`` passes it.
-
-    Args:
-        namespace: of the kernel; ``In`` holds the executed cells.
-        needed: names that its parameters cell must have.
-
-    Raises:
-        ConfigError: no parameters cell was run, one of ``needed`` is missing from it, papermill passed a name that it
-            does not have, or a value is of another type.
-
-    Example:
-        >>> cell = "# Parameters:\\n" + "".join(f"{name} = {kind()!r}\\n" for name, kind in COMMON.items())
-        >>> values = {name: kind() for name, kind in COMMON.items()} | {"seeds": "[0, 1]"}
-        >>> read_parameters({"In": [cell], **values})["seeds"]
-        [0, 1]
-    """
-    cells = list(namespace.get("In", []))
-    # the last time that cell ran: a name refused earlier stays in the history after its correction
-    start = max((number for number, cell in enumerate(cells) if cell.startswith(PARAMETERS_CELL)), default=None)
-    if start is None:
-        raise ConfigError(
-            "parameters", None, f"a cell that begins with {PARAMETERS_CELL!r}", "run the parameters cell first"
-        )
-    defaults = _assigned(cells[start])
-    injected = [name for cell in cells[start + 1 :] if cell.startswith(INJECTED_CELL) for name in _assigned(cell)]
-    for name in injected:
-        if name not in defaults:
-            allowed = f"a parameter of this notebook: {', '.join(defaults)}"
-            raise ConfigError(name, namespace.get(name), allowed, "correct the name")
-    if missing := [name for name in needed if name not in defaults]:
-        raise ConfigError(missing[0], None, "a line of the parameters cell", "write it there again")
-    kinds = {name: COMMON.get(name) or type(default) for name, default in defaults.items()}
-    return {name: _typed(name, namespace.get(name), kind) for name, kind in kinds.items()}
-
-
-def _assigned(cell: str) -> dict[str, Any]:
-    """Return the names a cell assigns, with their values where those are literals."""
-    found: dict[str, Any] = {}
-    for statement in ast.parse(cell).body:
-        if isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
-            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-            value = ast.literal_eval(statement.value)
-            found |= {target.id: value for target in targets if isinstance(target, ast.Name)}
-    return found
-
-
-def _typed(name: str, value: Any, kind: type) -> Any:
-    if kind in (list, dict) and isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            raise ConfigError(
-                name, value, f"{KINDS[kind]}, as JSON where it is text", _form(name, value, kind)
-            ) from None
-    fits = isinstance(value, (int, float) if kind is float else kind)
-    if not fits or (isinstance(value, bool) and kind is not bool):
-        raise ConfigError(name, value, KINDS[kind], _form(name, value, kind))
-    return value
-
-
-def _form(name: str, value: Any, kind: type) -> str:
-    """Return how to write a list or dict, in the cell and for papermill."""
-    if kind not in (list, dict):
-        return "correct the value"
-    form = '{"gate.count": 2}'
-    if kind is list:
-        try:
-            form = json.dumps(json.loads(f"[{value}]"))
-        except ValueError:
-            form = json.dumps([value])
-    return f"write {name} = {form}, with papermill -p {name} '{form}'"
 
 
 def project_path(text: str) -> Path:

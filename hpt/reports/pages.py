@@ -13,7 +13,7 @@ from hpt.evaluation.intervals import MIN_SEEDS
 from hpt.paper.paper import claims
 from hpt.reports.frames import trainings
 from hpt.reports.notebooks import DAMAGE, markdown_text, short_commit, verdict_badge
-from hpt.reports.verdicts import by_topic, chance_text
+from hpt.reports.verdicts import by_topic, chance_text, headlines
 from hpt.runs.catalogue import ARTEFACTS
 from hpt.support.files import read_json, write_text
 from hpt.support.text import duration, few
@@ -55,6 +55,11 @@ def compact(page: str) -> str:
     return "".join(parts)
 
 
+def report_headlines(folder: Path) -> list[str]:
+    """Return the sentences that the report in ``folder`` opens with (`hpt.reports.verdicts.headlines`)."""
+    return _report(folder, folder.name)["headlines"]
+
+
 def _report(folder: Path, scale: str) -> dict[str, Any]:
     """Return everything the page says."""
     order = list(dict.fromkeys(artefact.notebook for artefact in ARTEFACTS.values()))
@@ -68,6 +73,7 @@ def _report(folder: Path, scale: str) -> dict[str, Any]:
     return {
         "scale": scale,
         "about": _ABOUT,
+        "headlines": headlines(verdicts, seeds),
         "seeds_text": f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'} ({', '.join(map(str, seeds))})",
         "notes": notes(scale, seeds, statuses, list(runs.values())),
         "failures": [status for status in statuses if status["state"] != "ok"],

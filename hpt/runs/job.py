@@ -17,10 +17,12 @@ from typing import Any
 from hpt.config.run_config import RunConfig, validate
 from hpt.data.models import load_tokenizer, save_model_folder
 from hpt.data.prompts import EncodedTraining, encode_training
-from hpt.data.sources import curve_sets, training_problems_of
+from hpt.data.sources import curve_sets, held_out_problems, training_problems_of
 from hpt.methods.methods import names_used, stages_of
 from hpt.runs.evaluations import evaluate_run
 from hpt.runs.folder import (
+    FOLDER,
+    HUB,
     RunFolder,
     add_checksum,
     damaged_count,
@@ -29,7 +31,7 @@ from hpt.runs.folder import (
     set_aside_unreadable_config,
     write_checksums,
 )
-from hpt.runs.resolve import FOLDER, HUB, resolve_run
+from hpt.runs.resolve import resolve_run
 from hpt.support.errors import ConfigError, HptError, warn
 from hpt.support.files import read_json, write_json
 from hpt.support.plugins import check_unchanged, keep_sources
@@ -207,7 +209,8 @@ def _post_train(config: RunConfig, folder: RunFolder) -> Any:
     tokenizer = load_tokenizer(base)
     data = encoded_training(config, tokenizer)
     if launched_rank() == 0:
-        write_json(folder.path / "data.json", {"problems": len(data.problems), **data.counts})
+        counts = {"problems": len(data.problems), **data.counts, "held_out": len(held_out_problems(config))}
+        write_json(folder.path / "data.json", counts)
     dtype = getattr(torch, config.policy.dtype)
 
     attention, layout = attention_and_layout(config.engine.attention, config.engine.layout, config.policy.dtype)

@@ -12,16 +12,31 @@ from pathlib import Path
 from typing import Any
 
 from hpt.config.run_config import RunConfig
+from hpt.data.leakage import leaks
 from hpt.data.models import check_model_folder
-from hpt.data.sources import evaluation_at, fetch_evaluations, fetch_sets, lacking_sets, training_problems_of
+from hpt.data.problems import Problem, check_demonstrations
+from hpt.data.public import DATASETS
+from hpt.data.sources import (
+    HELD_OUT,
+    evaluation_at,
+    evaluation_set,
+    fetch_evaluations,
+    fetch_sets,
+    lacking_sets,
+    names_files,
+    own_validation,
+    training_problems_of,
+    with_samples,
+)
 from hpt.methods.methods import METHODS, method_named
 from hpt.runs.catalogue import ARTEFACTS, arm_label, artefacts_named
 from hpt.runs.evaluations import evaluation_key, missing_evaluations, sampling_config
 from hpt.runs.folder import OfRun, RunFolder, damaged_files
 from hpt.runs.job import Job, encoded_training
 from hpt.runs.resolve import initial_run, is_ready, resolve_run
-from hpt.support.errors import ConfigError
+from hpt.support.errors import ConfigError, warn
 from hpt.support.plugins import refresh
+from hpt.support.text import few
 from hpt.training.sampler import check_samplable
 
 #: Bases in the order their runs are made: the weak one first, for Figure 5.
@@ -64,6 +79,7 @@ def planned_runs(
     settings: Mapping[str, Any] | None = None,
     bases: Sequence[str] = (),
     own: Sequence[str] = (),
+    evaluations: Sequence[str] = (),
 ) -> list[PlannedRun]:
     """Return every run the artefacts need, in the order they are made, with why it is not done (if it is not).
 
@@ -75,6 +91,7 @@ def planned_runs(
         settings: dotted settings laid over every method's run, below those an arm is defined by.
         bases: of the arms; empty = all of the artefact's.
         own: custom methods (``module:METHOD``), further lines of the artefacts that take some.
+        evaluations: further sets, or files of questions, for the runs of artefacts that evaluate final policies.
     """
     check_own(own, artefacts)
     configs: dict[str, RunConfig] = {}  # by fingerprint, in the order they are needed
@@ -97,7 +114,8 @@ def planned_runs(
         for arm in (arm for arm in artefact.with_own(own).arms if not bases or arm.policy in bases):
             for seed in seeds:
                 config = arm.config(scale, seed, settings)
-                need(config, [evaluation_at(config, name) for name in artefact.evaluations], arm.key)
+                more = evaluations if artefact.evaluations else ()
+                need(config, [evaluation_at(config, name) for name in (*artefact.evaluations, *more)], arm.key)
     planned = [
         replace(_planned(config, tuple(sets[key]), root, key in starts), arms=tuple(arms[key]))
         for key, config in configs.items()
@@ -133,6 +151,8 @@ def _planned(config: RunConfig, names: tuple[str, ...], root: Path, others_start
         return PlannedRun(config, None, names, f"{what} is not trained" if before else "")
     if lacking := lacking_sets(config):
         return PlannedRun(config, None, names, "not downloaded: " + ", ".join(lacking))
+    if config.policy.path is not None:
+        check_samplable(config.policy.path)
     config = resolve_run(config, root)
     folder = RunFolder.of(config, root)
     status = folder.status
@@ -160,6 +180,7 @@ def compute(
     settings: Mapping[str, Any] | None = None,
     bases: Sequence[str] = (),
     own: Sequence[str] = (),
+    evaluations: Sequence[str] = (),
 ) -> list[PlannedRun]:
     """Make whatever the artefacts need and is missing, a process each, and return the finished runs.
 
@@ -167,13 +188,14 @@ def compute(
     """
     from hpt.runs.pool import run_jobs
 
-    seeds = list(seeds)
-    planned = planned_runs(scale, artefacts, seeds, root, settings, bases, own)
+    asked = (scale, artefacts, list(seeds), root, settings, bases, own, evaluations)
+    planned = planned_runs(*asked)
     if left := [Job(run.config, root, run.evaluations) for run in planned if not run.done]:
         for job in left:
             fetch_sets(job.config)
+            check_own_questions(job.config, job.evaluations)
         run_jobs(left, jobs)
-        planned = planned_runs(scale, artefacts, seeds, root, settings, bases, own)
+        planned = planned_runs(*asked)
     return planned
 
 
@@ -207,9 +229,9 @@ def check_evaluations(config: RunConfig, names: Sequence[str]) -> None:
     if names and path is not None:
         check_context(path, rollout.max_model_tokens)
     fetch_evaluations(sampling_config(config), names)
+    found = {name: evaluation_key(config, name) for name in names}
     tokenizer = load_tokenizer(path) if names and path is not None else None
-    for name in names:
-        settings, problems, _ = evaluation_key(config, name)
+    for name, (settings, problems, _) in found.items():
         room = rollout.max_model_tokens - settings.max_response_tokens
         for problem in problems if tokenizer is not None else ():
             length = len(prompt_tokens(tokenizer, problem, settings.template))
@@ -219,6 +241,41 @@ def check_evaluations(config: RunConfig, names: Sequence[str]) -> None:
                 )
                 remedy = "leave the set out, or raise rollout.max_model_tokens where the model's positions allow it"
                 raise ConfigError(f"prompt of {problem.id} ({name})", f"{length} tokens", allowed, remedy)
+
+
+def check_own_questions(config: RunConfig, names: Sequence[str]) -> None:
+    """Check the user's evaluation questions as training data is checked, and say what is held out and what leaks.
+
+    Warned of are reference answers that contradict the demonstration beside them, and questions that are also trained
+    on, word for word or nearly (`hpt.data.leakage`).
+
+    Args:
+        config: of the run.
+        names: of its final evaluations.
+
+    Raises:
+        ConfigError: unusable questions, or reference answers that all contradict their demonstrations.
+    """
+    is_trained = config.method != "pretrain"  # a base's documents are no questions
+    all_of_them = is_trained and config.data.source not in ("graded", *DATASETS)
+    sets: dict[str, Sequence[Problem]] = {}
+    for name in dict.fromkeys([*own_validation(config), *(with_samples(name)[0] for name in names)]):
+        if all_of_them or names_files(name) or name == HELD_OUT:
+            sets[name] = evaluation_set(sampling_config(config), name).problems
+        if names_files(name):
+            check_demonstrations(sets[name], name)
+    if not sets or not is_trained:
+        return
+    training = training_problems_of(config)
+    if HELD_OUT in sets and (held := len(sets[HELD_OUT])):
+        warn(f"{held} of {held + len(training)} questions of {config.data.source} are held out for validation and "
+             f"never trained on (validation.held_out = {config.validation.held_out:g})")  # fmt: skip
+    found = leaks(training, sets)
+    for name, problems in sets.items():
+        if of_set := [leak for leak in found if leak.benchmark == name]:
+            exact, which = sum(leak.kind == "exact" for leak in of_set), few([leak.problem_id for leak in of_set], 5)
+            warn(f"{len(of_set)} of {len(problems)} questions of {name} are trained on ({exact} word for word, "
+                 f"{len(of_set) - exact} nearly), so its score says little: {which}")  # fmt: skip
 
 
 def run_with_base(config: RunConfig, root: Path, evaluations: Sequence[str] = ()) -> RunFolder:
@@ -236,7 +293,8 @@ def run_with_base(config: RunConfig, root: Path, evaluations: Sequence[str] = ()
     if config.method != "pretrain":
         fetch_sets(config)
         check_training_set(config)
-    check_evaluations(config, evaluations)
+    check_evaluations(config, [*own_validation(config), *evaluations])
+    check_own_questions(config, evaluations)
     chain = [config]
     while (before := initial_run(chain[0])) is not None and not is_ready(chain[0], root):
         chain.insert(0, before)

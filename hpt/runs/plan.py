@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from hpt.config.run_config import RunConfig, flat
-from hpt.data.public import dataset_named
-from hpt.data.sources import evaluation_set
+from hpt.data.public import DATASETS
+from hpt.data.sources import evaluation_set, with_samples
 from hpt.evaluation.evaluate import evaluation_law
 from hpt.methods.methods import stages_of
 from hpt.runs.evaluations import missing_evaluations
@@ -250,9 +250,9 @@ def answers(config: RunConfig, evaluations: Iterable[str]) -> int:
     """Return how many answers the evaluations of a final policy sample, from the sizes the sets must have."""
     total = 0
     for name in evaluations:
-        of_set, _, samples = name.partition("@")
-        if config.data.evaluation == "public":
-            dataset = dataset_named(of_set)
+        of_set, samples = with_samples(name)
+        if config.data.evaluation == "public" and of_set in DATASETS:
+            dataset = DATASETS[of_set]
             problems, usual = dataset.rows[1], dataset.samples_per_problem
         else:
             problem_set = evaluation_set(config, of_set)

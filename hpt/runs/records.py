@@ -29,7 +29,14 @@ import pandas as pd
 
 from hpt.config.run_config import MOVES_NO_NUMBER, RunConfig, digest, validate_recorded
 from hpt.data.problems import problems_hash
-from hpt.data.sources import evaluation_at, evaluation_names, evaluation_set, training_problems_of
+from hpt.data.sources import (
+    evaluation_at,
+    evaluation_names,
+    evaluation_set,
+    recorded_name,
+    training_problems_of,
+    with_samples,
+)
 from hpt.data.world.sets import EvaluationSet
 from hpt.evaluation.evaluate import evaluation_law
 from hpt.evaluation.scores import Shares, counts_per_problem
@@ -111,15 +118,17 @@ class RunRecords(OfRun):
         """Return the counts of an evaluation, one row per problem in the set's order, under the run's sampling law.
 
         Args:
-            evaluation: a set of the mini world, or ``set@samples``; elsewhere, the set that stands in its place.
+            evaluation: a set of the mini world, or ``set@samples``; elsewhere, the set that stands in its place; or the
+                path of the user's questions.
 
         Raises:
             RecordFault: the run was not evaluated on it, or only on other problems or with another law.
         """
-        name = evaluation_at(self.config, evaluation)
+        asked = evaluation_at(self.config, evaluation)
+        name = recorded_name(self.config, asked)
         if name not in self._counts:
             on_set = self.evaluations[self.evaluations["benchmark"] == name]
-            key = _key(self.config, name, self.problem_hashes)
+            key = _key(self.config, asked, self.problem_hashes)
             counts = on_set[on_set["key"] == key]
             if not len(counts):
                 found = f"only as {', '.join(sorted(set(on_set['key'])))}" if len(on_set) else "not at all"
@@ -177,10 +186,10 @@ def load_records(path: Path) -> RunRecords:
 
 def _key(config: RunConfig, name: str, hashes: Mapping[str, str]) -> str:
     """Return the key of an evaluation under a run's sampling law, of problems with known hashes where there are any."""
-    of_set, at, samples = name.partition("@")
+    of_set, samples = with_samples(name)
     if of_set not in hashes:
         return evaluation_key(config, name)[2]
-    drawn = int(samples) if at else evaluation_set(config, of_set).samples_per_problem
+    drawn = int(samples or evaluation_set(config, of_set).samples_per_problem)
     return evaluation_law(sampling_config(config), drawn).key(hashes[of_set])
 
 
@@ -358,7 +367,8 @@ class RecordStore:
             return ABSENT
         there = recorded_evaluations(path)
         hashes = _hashes_of_world(self.folder, run.config)
-        missing = [name for name in run.evaluations if (name, _key(run.config, name, hashes)) not in there]
+        keys = {name: (recorded_name(run.config, name), _key(run.config, name, hashes)) for name in run.evaluations}
+        missing = [name for name, key in keys.items() if key not in there]
         return f"not evaluated on {', '.join(missing)}" if missing else ""
 
     def load(self, run: "PlannedRun") -> RunRecords:

@@ -17,15 +17,14 @@ from hpt.config.scales import BY_POLICY, RECIPES, SCALES, TUNED, check_scale
 from hpt.config.settings import GateSettings
 from hpt.data.models import MODELS, check_context, check_model_folder, model_hashes
 from hpt.data.problems import problems_hash
-from hpt.data.sources import curve_sets, training_problems_of
+from hpt.data.sources import curve_sets, own_validation, training_problems_of
 from hpt.data.world.corpus import BASES, base_recipe
 from hpt.data.world.graded import world_named
 from hpt.methods.gate import FEEDBACK
 from hpt.methods.methods import METHODS, compares_with_rollouts, method_named, names_used, resolved_row, stages_of
-from hpt.runs.folder import RunFolder, check, damaged_files
+from hpt.runs.folder import FOLDER, HUB, RunFolder, check, damaged_files
 from hpt.support.errors import ConfigError, HptError, warn
 from hpt.support.plugins import checked, custom_modules, module_hashes, refresh, resolve, spelled
-from hpt.training.sampler import check_samplable
 from hpt.upge.advantage import RolloutGroups, advantages
 from hpt.upge.aggregation import StepCounts
 from hpt.upge.estimator import ROWS
@@ -235,7 +234,6 @@ def resolve_run(config: RunConfig, root: Path) -> RunConfig:
         path = str(folder.model)
     else:
         check_model_folder(path)
-        check_samplable(path)
     check_context(path, config.rollout.max_model_tokens)
     hashes = model_hashes(path)
     of_the_world = config.data.evaluation == "graded" and config.policy.name in BASES.get(config.data.world, {})
@@ -245,7 +243,8 @@ def resolve_run(config: RunConfig, root: Path) -> RunConfig:
     policy = config.policy.model_copy(update={"path": path, **hashes})
     data = config.data.model_copy(update={"sha256": problems_hash(problems)})
     validation = config.validation
-    if config.data.evaluation == "public" and validation.every:  # a graded world's sets are the package's
+    # a graded world's sets are the package's
+    if validation.every and (config.data.evaluation == "public" or own_validation(config)):
         curves = [problem for of_set in curve_sets(config).values() for problem in of_set]
         validation = validation.model_copy(update={"sha256": problems_hash(curves)})
     modules = config.own_modules or module_hashes(names_used(config))
@@ -283,10 +282,6 @@ def pretraining_config(scale: str, base: str, world: str) -> RunConfig:
             "checkpoint": {"every": 200, "keep": 1},
         }
     )
-
-
-#: How the data source of a base's run begins that is not trained here.
-HUB, FOLDER = "hub:", "folder:"
 
 
 def public_base_config(scale: str, role: str, data_folder: str) -> RunConfig:

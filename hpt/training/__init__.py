@@ -3,10 +3,8 @@
     trainer.py         Algorithm 1                       start reading at `Trainer.train`
     sampler.py         vLLM: draws every response        the only module that imports it
     engine.py          DeepSpeed: forward, backward, one guarded step
-    policy.py          the model with a chunked output head
-    batches.py         trajectories laid into micro-batches
-    guards.py          sampler against trainer log-probs
-    faults.py          steps that went wrong: skipped, counted, or the end
+    policy.py          trajectories laid into micro-batches, the model with a chunked output head
+    guards.py          sampler against trainer log-probs; steps that went wrong: skipped, counted, or the end
     checkpoint.py      everything a run needs to continue to identical records
     shards.py          an optimiser's state written by some ranks and read by others
     ranks.py           several processes: launching, joining, watching each other

@@ -32,7 +32,7 @@ from hpt.data.world.tokenizer import build_tokenizer
 from hpt.methods.mixture import DEMONSTRATION, Part, Trajectory, WeightedTrajectory
 from hpt.training.checkpoint import load_newest, save_checkpoint
 from hpt.training.engine import PolicyEngine, Updater, join, sums_over_ranks
-from hpt.training.faults import FaultWatch
+from hpt.training.guards import FaultWatch
 from hpt.training.metrics import rows_of
 from hpt.training.policy import load_model
 from hpt.upge.estimator import ROWS

@@ -30,9 +30,17 @@ from hpt.config.settings import EngineSettings, OptimizerSettings
 from hpt.methods.mixture import Assembled, WeightedTrajectory
 from hpt.support.errors import HptError
 from hpt.support.process import environment
-from hpt.training.batches import MicroBatch, collate, split_into_micro_batches, split_over_ranks
-from hpt.training.batches import zero_weight_filler as filler
-from hpt.training.policy import PolicyModule, checkpoint_activations, forward_micro_batch, turn_off_dropout
+from hpt.training.policy import (
+    MicroBatch,
+    PolicyModule,
+    checkpoint_activations,
+    collate,
+    forward_micro_batch,
+    split_into_micro_batches,
+    split_over_ranks,
+    turn_off_dropout,
+)
+from hpt.training.policy import zero_weight_filler as filler
 from hpt.training.ranks import WAIT, Ranks, launched, launched_rank, launched_ranks, start_watch
 from hpt.training.shards import load_shards, save_shards
 from hpt.upge.estimator import Row, Term, upge_loss
@@ -487,22 +495,23 @@ def gap_of(logprobs: np.ndarray, others: np.ndarray) -> Gap:
     return float(gaps.max()), float(gaps.sum()), len(gaps)
 
 
-def sft_rl_cosine(updater: Updater, assembled: Assembled) -> float | None:
-    """Return the cosine between the gradients on the demonstrations and on the rollouts of a whole step (Eq. 13).
+def sft_rl_gradients(updater: Updater, assembled: Assembled) -> dict[str, float]:
+    """Return the norms of the gradients on the demonstrations and on the rollouts of a whole step, and their cosine.
 
-    Both are taken at the weights before the step's first update, over all its updates, with the weights they are
-    trained with; the entropy bonus and a KL term belong to neither and are left out.
+    The two terms of Eq. 13: which of them drives the step, and whether they pull apart. Both are taken at the weights
+    before the step's first update, over all its updates, with the weights they are trained with; the entropy bonus and
+    a KL term belong to neither and are left out.
 
     Args:
         updater: on the engine that holds the policy, at ZeRO stage 0 to 2 (every rank must hold whole parameters).
         assembled: the step's weighted trajectories, the same on every rank.
 
     Returns:
-        In -1 to 1; None where the step has no demonstration or no rollout to learn from, or one gradient is zero.
+        Metrics: the norms, 0 where there is nothing of that kind to learn from; the cosine where neither is.
 
     Example:
-        >>> sft_rl_cosine(trainer.updater, assembled)  # doctest: +SKIP
-        0.07
+        >>> sft_rl_gradients(trainer.updater, assembled)  # doctest: +SKIP
+        {'gradient/sft_norm': 1.3, 'gradient/rl_norm': 0.2, 'gradient/sft_rl_cosine': 0.07}
     """
     items = [
         replace(item, entropy_scale=0.0, kl_scale=0.0)
@@ -510,13 +519,11 @@ def sft_rl_cosine(updater: Updater, assembled: Assembled) -> float | None:
         for item in update
         if not all(part.is_zero for part in item.parts)
     ]
-    demonstrations = [item for item in items if item.trajectory.is_demonstration]
-    rollouts = [item for item in items if not item.trajectory.is_demonstration]
-    if not demonstrations or not rollouts:
-        return None
-    sft, rl = step_gradient(updater, demonstrations), step_gradient(updater, rollouts)
-    norms = float(sft.norm() * rl.norm())
-    return float(sft @ rl) / norms if norms > 0 else None
+    sft, rl = (step_gradient(updater, [item for item in items if item.trajectory.is_demonstration is is_demonstration])
+               for is_demonstration in (True, False))  # fmt: skip
+    found = {"gradient/sft_norm": float(sft.norm()), "gradient/rl_norm": float(rl.norm())}
+    norms = found["gradient/sft_norm"] * found["gradient/rl_norm"]
+    return found | ({"gradient/sft_rl_cosine": float(sft @ rl) / norms} if norms > 0 else {})
 
 
 def step_gradient(updater: Updater, items: list[WeightedTrajectory]) -> torch.Tensor:

@@ -112,6 +112,13 @@ _ALL = (
     Metric("estimator/approx_kl", "KL to sampling policy", "nats/token",
            "Mean of r - 1 - log r on trained rollouts.",
            "sum over T_on of (r - 1 - log r) / T_on, r = pi / pi_s"),
+    Metric("gradient/sft_norm", "Norm of the SFT gradient", "",
+           "Of the gradient of Eq. 13 on demonstrations, before clipping, every "
+           "diagnostics.gradient_cosine_every steps; 0 where the step learns from none.",
+           "|g_off|"),
+    Metric("gradient/rl_norm", "Norm of the RL gradient", "",
+           "The same on rollouts: which of the two drives the step.",
+           "|g_on|"),
     Metric("gradient/sft_rl_cosine", "Cosine of SFT and RL gradient", "",
            "Between the gradients of Eq. 13 on demonstrations and on rollouts, every "
            "diagnostics.gradient_cosine_every steps, where both are there.",

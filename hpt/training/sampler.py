@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -112,6 +113,25 @@ def check_samplable(folder: str | os.PathLike[str]) -> None:
         raise ConfigError(f"{file}: size of a head", size, allowed, remedy)
 
 
+def _cache_bytes(folder: str, settings: RolloutSettings, dtype: str) -> float:
+    """Size of a cache that all parallel sequences fit in: filling a larger one with zeros takes longer than a tiny run.
+
+    Infinite where the config does not say how large a token's keys and values are.
+    """
+    config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    heads = config.get("num_attention_heads", config.get("n_head"))
+    width, layers = (
+        config.get(a, config.get(b)) for a, b in (("hidden_size", "n_embd"), ("num_hidden_layers", "n_layer"))
+    )
+    if not (heads and width and layers) or config.get("kv_lora_rank"):
+        return math.inf
+    size = (config.get("num_key_value_heads") or heads) * (config.get("head_dim") or width // heads)
+    blocks = 1 + settings.max_parallel_sequences * math.ceil(
+        settings.max_model_tokens / CPU_BLOCK_TOKENS
+    )  # 1 is vLLM's
+    return blocks * CPU_BLOCK_TOKENS * 2 * layers * size * (4 if dtype == "float32" else 2)
+
+
 @cache
 def _architectures() -> frozenset[str]:
     """What vLLM has code of its own for, read from its source: importing it takes longer than all other checks."""
@@ -139,7 +159,7 @@ class Sampler:
 
     def __init__(self, folder: str, settings: RolloutSettings, dtype: str = "float32", ranks: int = 1) -> None:
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the engine must share this process's weights and group
-        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(settings.cache_gib)
+        os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)  # it would go before the setting
         # "auto" pins each process to cores of its own choosing, and two runs side by side choose the same one
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
@@ -162,6 +182,7 @@ class Sampler:
         self._asleep = False
         if not torch.cuda.is_available():
             options["block_size"] = CPU_BLOCK_TOKENS
+            options["kv_cache_memory_bytes"] = min(settings.cache_gib << 30, _cache_bytes(folder, settings, dtype))
         try:
             self._engine = vllm.LLM(
                 model=folder,

@@ -26,10 +26,10 @@ from hpt.methods.mixture import DEMONSTRATION, Assembled, QuestionBatch, Traject
 from hpt.rewards.workers import Verdict, Verifier
 from hpt.support.errors import TrainingFault
 from hpt.training.checkpoint import Records, TrainingState
-from hpt.training.engine import PolicyEngine, StepOutcome, Updater, sft_rl_cosine, sums_over_ranks
-from hpt.training.faults import FaultWatch
+from hpt.training.engine import PolicyEngine, StepOutcome, Updater, sft_rl_gradients, sums_over_ranks
 from hpt.training.guards import (
     PROBE_TOKENS,
+    FaultWatch,
     LogprobGap,
     check_untrained,
     compare,
@@ -171,7 +171,7 @@ class Trainer:
             after_step: called after every step: checkpoints, progress.
 
         Raises:
-            TrainingFault: stale weights, a sampler that fails, or what `hpt.training.faults` finds hopeless.
+            TrainingFault: stale weights, a sampler that fails, or what `hpt.training.guards` finds hopeless.
         """
         while self.state.step < until:  # for t = 1 to T do
             if self.state.step == self.stage.end:
@@ -284,8 +284,7 @@ class Trainer:
         every = self.config.diagnostics.gradient_cosine_every
         with self.clock("time/measure_s"):
             due = every and self.state.step % every == 0
-            cosine = sft_rl_cosine(self.updater, assembled) if due else None
-        return {} if cosine is None else {"gradient/sft_rl_cosine": cosine}
+            return sft_rl_gradients(self.updater, assembled) if due else {}
 
     def update(
         self, batch: list[QuestionBatch], assembled: Assembled, gap: LogprobGap

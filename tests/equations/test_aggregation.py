@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
+import hpt
 from hpt.support.errors import ConfigError
 from hpt.upge.aggregation import AGGREGATIONS, StepCounts, trajectory_scales
 
@@ -55,6 +57,25 @@ def test_a_rank_or_micro_batch_gets_the_same_scales(rule: str) -> None:
 )
 def test_what_a_loss_of_one_per_token_adds_up_to(rule: str, total: float) -> None:
     assert (trajectory_scales(rule, LENGTHS, COUNTS) * LENGTHS).sum() == pytest.approx(total, rel=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"), [("grpo", 0.0), ("dapo", 2 / 4), ("dr_grpo", 2 / 6), ("reinforce", 2 / 2)]
+)
+def test_lengths_1_and_3_with_advantages_of_1_and_minus_1_do_not_depend_on_the_split(row: str, expected: float) -> None:
+    """A mean over sequences cancels, a mean over tokens does not: each rule has its name, none changes with the batch.
+
+    d loss / d theta where theta is every token's log-prob: minus the sum over tokens of scale * advantage.
+    """
+    mask = torch.tensor([[0, 1, 0, 0], [0, 1, 1, 1]])
+    counts = StepCounts(0, 0, 3, sequences=2, tokens=4)
+    for parts in ([[0, 1]], [[0], [1]]):
+        theta = torch.zeros((), requires_grad=True)
+        for part in parts:
+            logprobs, advantages = (theta - 1).expand(len(part), 4), torch.tensor([1.0, -1.0])[part]
+            hpt.upge_loss(hpt.ROWS[row], logprobs, None, advantages, mask[part], counts=counts).backward()
+        assert theta.grad is not None
+        assert float(theta.grad) == pytest.approx(expected, abs=1e-7)
 
 
 def test_two_pretend_ranks_average_to_the_whole_after_multiplying_by_the_world_size() -> None:

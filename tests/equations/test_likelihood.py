@@ -47,9 +47,9 @@ LOSSES = {
 
 @pytest.mark.parametrize("asked", sorted(LOSSES))
 @pytest.mark.parametrize("with_bias", [True, False])
-@pytest.mark.parametrize("temperature", [1.0, 0.6, 2.0])
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
 @pytest.mark.parametrize("cap", [None, 1.5])
-@pytest.mark.parametrize("chunk", [1, 4, TOKENS, 1000, None])
+@pytest.mark.parametrize("chunk", [1, 4, 1000, None])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 def test_values_and_gradients_are_those_of_full_logits(
     asked: str, with_bias: bool, temperature: float, cap: float | None, chunk: int | None, dtype: torch.dtype,

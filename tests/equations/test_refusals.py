@@ -1,5 +1,7 @@
 """What the estimator refuses it names in full: the field, the value, what is allowed and the remedy."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,14 @@ from hpt.upge.advantage import RolloutGroups, advantages
 from hpt.upge.aggregation import StepCounts, trajectory_scales
 from hpt.upge.estimator import ROWS, Row
 from hpt.upge.stabilization import clip_cov_keep
+
+
+def assert_refused(refusals: dict[str, Callable[[], object]]) -> None:
+    """Each call ends with exactly its message."""
+    for message, call in refusals.items():
+        with pytest.raises(ConfigError) as refusal:
+            call()
+        assert str(refusal.value) == message
 
 
 def test_rows_refuse_constants_they_do_not_have_or_cannot_use() -> None:
@@ -33,10 +43,7 @@ def test_rows_refuse_constants_they_do_not_have_or_cannot_use() -> None:
         "row mine: std = 'none': allowed is a constant of this row (clip_eps_low); leave it out or choose another row":
             lambda: bounded.with_parameters(std="none"),
     }  # fmt: skip
-    for message, call in refusals.items():
-        with pytest.raises(ConfigError) as refusal:
-            call()
-        assert str(refusal.value) == message
+    assert_refused(refusals)
 
 
 def test_batches_without_what_a_row_needs_are_refused() -> None:
@@ -54,10 +61,7 @@ def test_batches_without_what_a_row_needs_are_refused() -> None:
         "count the tokens of rollouts and demonstrations of the step together":
             lambda: trajectory_scales("pooled_token_mean", np.ones(2, int), counts),
     }  # fmt: skip
-    for message, call in refusals.items():
-        with pytest.raises(ConfigError) as refusal:
-            call()
-        assert str(refusal.value) == message
+    assert_refused(refusals)
 
 
 def test_values_that_are_not_one_per_trajectory_are_refused() -> None:

@@ -179,43 +179,45 @@ def halved(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *arguments: function(*arguments) * 0.5
 
 
-BREAKS: list[tuple[str, dict[str, Any], str, Any]] = [
-    ("mask", stabilization.MASKS, "clip", stabilization.none),
-    ("mask", stabilization.MASKS, "clip", symmetric_indicator),
-    ("mask", stabilization.MASKS, "clip", other_side),
-    ("mask", stabilization.MASKS, "clip", one_bound_only),
-    ("mask", stabilization.MASKS, "sequence_clip", stabilization.none),
-    ("mask", stabilization.MASKS, "sequence_clip", stabilization.clip),
-    ("mask", stabilization.MASKS, "clip_cov", stabilization.none),
-    ("denominator", reference.DENOMINATORS, "current", reference.unit),
-    ("denominator", reference.DENOMINATORS, "old", reference.current),
-    ("denominator", reference.DENOMINATORS, "unit", reference.current),
-    ("denominator", reference.DENOMINATORS, "unit_shaped", reference.unit),
-    ("denominator", reference.DENOMINATORS, "unit_shaped", shape_not_its_slope),
-    ("denominator", reference.DENOMINATORS, "clipped_ratio", unclipped),
-    ("denominator", reference.DENOMINATORS, "clipped_ratio", reference.current),
-    ("denominator", reference.DENOMINATORS, "sequence_ratio", reference.old),
-    ("denominator", reference.DENOMINATORS, "sequence_ratio", sum_not_mean),
-    ("advantage", advantage.ADVANTAGES, "one", advantage.own_reward),
-    ("advantage", advantage.ADVANTAGES, "group", advantage.own_reward),
-    ("advantage", advantage.ADVANTAGES, "group", other_std),
-    ("advantage", advantage.ADVANTAGES, "signed", advantage.own_reward),
-    ("advantage", advantage.ADVANTAGES, "running_baseline", forgotten_baseline),
-    ("advantage", advantage.ADVANTAGES, "leave_one_out", all_of_them),
-    ("advantage", advantage.ADVANTAGES, "batch_normalised", each_group_apart),
-    ("advantage", advantage.ADVANTAGES, "gae", without_values),
-    ("aggregation", aggregation.AGGREGATIONS, "token_mean", aggregation.sequence_mean),
-    ("aggregation", aggregation.AGGREGATIONS, "sequence_mean", aggregation.token_mean),
-    ("aggregation", aggregation.AGGREGATIONS, "sequence_sum", aggregation.constant_length),
-    ("aggregation", aggregation.AGGREGATIONS, "constant_length", aggregation.sequence_sum),
-    ("aggregation", aggregation.AGGREGATIONS, "pooled_token_mean", aggregation.token_mean),
-    ("trajectory_coefficient", coefficient.COEFFICIENTS, "one", halved(coefficient.one)),
-    ("trajectory_coefficient", coefficient.COEFFICIENTS, "half_exp_minus_entropy", coefficient.one),
-    ("trajectory_coefficient", coefficient.COEFFICIENTS, "tenth_exp_entropy_if_correct", coefficient.one),
-]
+#: Part of a row -> the registry of its entries, and by entry what takes its place: each must be noticed.
+BREAKS: dict[str, tuple[dict[str, Any], dict[str, list[Any]]]] = {
+    "mask": (stabilization.MASKS, {
+        "clip": [stabilization.none, symmetric_indicator, other_side, one_bound_only],
+        "sequence_clip": [stabilization.none, stabilization.clip],
+        "clip_cov": [stabilization.none],
+    }),
+    "denominator": (reference.DENOMINATORS, {
+        "current": [reference.unit],
+        "old": [reference.current],
+        "unit": [reference.current],
+        "unit_shaped": [reference.unit, shape_not_its_slope],
+        "clipped_ratio": [unclipped, reference.current],
+        "sequence_ratio": [reference.old, sum_not_mean],
+    }),
+    "advantage": (advantage.ADVANTAGES, {
+        **{name: [advantage.own_reward] for name in ("one", "signed")},
+        "group": [advantage.own_reward, other_std],
+        "running_baseline": [forgotten_baseline],
+        "leave_one_out": [all_of_them],
+        "batch_normalised": [each_group_apart],
+        "gae": [without_values],
+    }),
+    "aggregation": (aggregation.AGGREGATIONS, {
+        **{name: [aggregation.token_mean] for name in ("sequence_mean", "pooled_token_mean")},
+        "token_mean": [aggregation.sequence_mean],
+        "sequence_sum": [aggregation.constant_length],
+        "constant_length": [aggregation.sequence_sum],
+    }),
+    "trajectory_coefficient": (coefficient.COEFFICIENTS, {
+        **{name: [coefficient.one] for name in ("half_exp_minus_entropy", "tenth_exp_entropy_if_correct")},
+        "one": [halved(coefficient.one)],
+    }),
+}  # fmt: skip
 MUTANTS = [
     pytest.param(c.values[0], c.values[1], registry, key, broken, id=f"{c.id}|{key}->{broken.__name__}")
-    for choice, registry, key, broken in BREAKS
+    for choice, (registry, entries) in BREAKS.items()
+    for key, instead in entries.items()
+    for broken in instead
     for c in CASES
     # without bounds there is no side to break
     if getattr(c.values[0], choice) == key and not (choice == "mask" and c.values[0].parameters["clip_eps_low"] is None)
@@ -234,9 +236,9 @@ def test_a_broken_ingredient_is_noticed(
 
 def test_every_entry_of_the_registries_is_broken_at_least_once() -> None:
     """An entry that no row uses, or that no break above touches, is not covered by the mutation test."""
-    broken = {(choice, key) for choice, _, key, _ in BREAKS}
+    broken = {(choice, key) for choice, (_, entries) in BREAKS.items() for key in entries}
     used = {(choice, getattr(row, choice)) for row in ROWS.values()
-            for choice in ("mask", "denominator", "advantage", "aggregation", "trajectory_coefficient")}  # fmt: skip
+            for choice in BREAKS}  # fmt: skip
     assert used - {("mask", "none")} <= broken
 
 

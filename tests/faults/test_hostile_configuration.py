@@ -13,7 +13,6 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from hpt.cli import main
 from hpt.config.run_config import RunConfig, validate
 from hpt.data.models import check_model_folder
 from hpt.data.problems import load_problems, problems_hash
@@ -22,6 +21,7 @@ from hpt.runs.resolve import build_config
 from hpt.support.errors import ConfigError, HptError, RecordFault
 from hpt.training.ranks import job_command
 from hpt.training.sampler import request_seed
+from tests.command_line import hpt
 from tests.scripted import config_for, make_trainer
 
 #: What a name may hold that wants out of its folder, into a shell, a page or a terminal.
@@ -65,16 +65,12 @@ def test_two_names_that_read_alike_are_two_runs(tmp_path: Path) -> None:
 
 
 @hostile
-def test_a_scale_is_a_name_and_no_path(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scale_is_a_name_and_no_path(text: str, tmp_path: Path) -> None:
     if text not in ("con", "-rf", "--help"):  # plain names; the first test of a scale's existence refuses them
         with pytest.raises(ConfigError, match="scale = "):
             validate({"scale": text})
-    monkeypatch.chdir(tmp_path)
-    command = ["hpt", "runs", "import", str(tmp_path), f"--scale={text}", "--reports-dir", "reports"]
-    monkeypatch.setattr("sys.argv", command)
-    with pytest.raises(SystemExit) as left:
-        main()
-    assert left.value.code == 2
+    done = hpt("runs", "import", tmp_path, f"--scale={text}", "--reports-dir", "reports", folder=tmp_path)
+    assert done.returncode == 2
     assert list(tmp_path.iterdir()) == []
 
 

@@ -11,6 +11,7 @@ from hpt.runs.folder import RunFolder
 from hpt.runs.resolve import pretraining_config
 from hpt.support.files import read_json
 from hpt.training.checkpoint import checkpoints
+from tests.damage import flip_a_bit
 from tests.jobs import (
     Kill,
     StartedJob,
@@ -96,17 +97,17 @@ def test_killed_while_writing_a_checkpoint_in_backward_and_while_evaluating(
     assert leftovers(folder) == []
 
 
-@pytest.mark.parametrize("part", ["PolicyEngine.backward", "Sampler.sample", ".step-000004/"])
 def test_interrupted_in_a_step_or_a_checkpoint_it_says_how_to_continue_and_does(
-    part: str, digits_runs: dict[str, Undisturbed], tmp_path: Path
+    digits_runs: dict[str, Undisturbed], tmp_path: Path
 ) -> None:
     own = digits_runs["hpt"]
-    at = moment(own.moments, part, 2)
-    job = start_job(own.config, tmp_path, EVALUATIONS, Kill(at, interrupt=True))
-    assert job.wait() == 130, job.said()
-    assert wait_until_gone(session_of(job)) == []
-    assert "interrupted; the same command continues from the last checkpoint" in job.said()
-    assert only_run(tmp_path).status["state"] == "stopped"
+    for part in ("PolicyEngine.backward", ".step-000004/", "Sampler.sample"):
+        job = start_job(own.config, tmp_path, EVALUATIONS, Kill(2, interrupt=True, part=part))
+        assert job.wait() == 130, job.said()
+        assert wait_until_gone(session_of(job)) == []
+        assert "interrupted; the same command continues from the last checkpoint" in job.said()
+        job.log.unlink()
+        assert only_run(tmp_path).status["state"] == "stopped"
     job = start_job(own.config, tmp_path, EVALUATIONS)
     assert job.wait() == 0, job.said()
     assert_same_results(only_run(tmp_path), own.folder)
@@ -172,9 +173,7 @@ def test_a_damaged_checkpoint_is_counted_and_the_one_before_is_used(
     newest, before = checkpoints(folder.path / "checkpoints")
     assert (newest.name, before.name) == ("step-000004", "step-000002")
     (weights,) = newest.glob("deepspeed/*model_states.pt")
-    content = bytearray(weights.read_bytes())
-    content[len(content) // 2] ^= 1
-    weights.write_bytes(content)
+    flip_a_bit(weights)
     job = start_job(own.config, tmp_path, EVALUATIONS)
     assert job.wait() == 0, job.said()
     assert_same_results(folder, own.folder)

@@ -18,6 +18,7 @@ import pytest
 from hpt.runs.folder import run_folders
 from hpt.support.errors import HptError
 from hpt.support.files import LOCK, holder, locked
+from tests.processes import said_until
 
 _HOLD = """
 import sys
@@ -56,39 +57,43 @@ def let_go(process: subprocess.Popen[str]) -> None:
     assert process.wait(timeout=30) == 0
 
 
-def test_the_second_waits_says_for_whom_and_finds_nothing_left(tmp_path: Path) -> None:
-    with started("-c", _HOLD, str(tmp_path)) as first:
-        assert line(first) == "mine"
-        with started("-c", _HOLD, str(tmp_path)) as second:
-            said = line(second)
-            assert f"process {first.pid} " in said
-            assert str(tmp_path) in said
-            assert "waiting" in said
-            let_go(first)
-            assert line(second) == "nothing left"
-            let_go(second)
+@pytest.fixture
+def first(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds the folder."""
+    with started("-c", _HOLD, str(tmp_path)) as process:
+        assert line(process) == "mine"
+        yield process
+
+
+def test_the_second_waits_says_for_whom_and_finds_nothing_left(first: subprocess.Popen[str], tmp_path: Path) -> None:
+    with started("-c", _HOLD, str(tmp_path)) as second:
+        said = line(second)
+        assert f"process {first.pid} " in said
+        assert str(tmp_path) in said
+        assert "waiting" in said
+        let_go(first)
+        assert line(second) == "nothing left"
+        let_go(second)
     with started("-c", _HOLD, str(tmp_path)) as third:  # asked for afterwards, it is done again
         assert line(third) == "mine"
 
 
-def test_another_command_has_other_work_to_do(tmp_path: Path) -> None:
-    with started("-c", _HOLD, str(tmp_path)) as first:
-        assert line(first) == "mine"
-        with started("-c", _HOLD, str(tmp_path), "--more") as second:
-            assert "waiting" in line(second)
-            let_go(first)
-            assert line(second) == "mine"
+def test_another_command_has_other_work_to_do(first: subprocess.Popen[str], tmp_path: Path) -> None:
+    with started("-c", _HOLD, str(tmp_path), "--more") as second:
+        assert "waiting" in line(second)
+        let_go(first)
+        assert line(second) == "mine"
 
 
-def test_the_lock_of_a_killed_process_is_free_and_its_work_not_done(tmp_path: Path) -> None:
-    with started("-c", _HOLD, str(tmp_path)) as first:
-        assert line(first) == "mine"
-        with started("-c", _HOLD, str(tmp_path)) as second:
-            assert "waiting" in line(second)
-            first.kill()
-            assert line(second) == "mine"
-            second.kill()
-            second.wait()
+def test_the_lock_of_a_killed_process_is_free_and_its_work_not_done(
+    first: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    with started("-c", _HOLD, str(tmp_path)) as second:
+        assert "waiting" in line(second)
+        first.kill()
+        assert line(second) == "mine"
+        second.kill()
+        second.wait()
     left = holder(tmp_path)
     assert left is not None
     assert not left.at_work
@@ -96,11 +101,9 @@ def test_the_lock_of_a_killed_process_is_free_and_its_work_not_done(tmp_path: Pa
         assert not done
 
 
-def test_who_will_not_wait_reads_who_holds_it(tmp_path: Path) -> None:
-    with started("-c", _HOLD, str(tmp_path)) as first:
-        assert line(first) == "mine"
-        with pytest.raises(HptError, match=f"worked on by process {first.pid} "), locked(tmp_path, wait=False):
-            pass
+def test_who_will_not_wait_reads_who_holds_it(first: subprocess.Popen[str], tmp_path: Path) -> None:
+    with pytest.raises(HptError, match=f"worked on by process {first.pid} "), locked(tmp_path, wait=False):
+        pass
 
 
 def test_a_lock_file_that_says_nothing_is_no_obstacle(tmp_path: Path) -> None:
@@ -160,17 +163,6 @@ def stopped(pid: int) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
-def said_until(process: subprocess.Popen[str], part: str) -> str:
-    """The line that holds ``part``; it is an error if the process ends without it."""
-    assert process.stdout is not None
-    said = ""
-    for line in process.stdout:
-        said += line
-        if part in line:
-            return line
-    raise AssertionError(said)
-
-
 @pytest.mark.ci_slow
 @pytest.mark.timeout(900)
 def test_one_training_is_done_once_for_two_commands(tmp_path: Path) -> None:
@@ -182,7 +174,7 @@ def test_one_training_is_done_once_for_two_commands(tmp_path: Path) -> None:
             time.sleep(0.1)
         with started(*command, stderr=subprocess.STDOUT) as second:
             with stopped(held[0].pid):  # or it might be done before the second command has come so far
-                said_until(second, f"is made by process {first.pid} ")
+                said_until(second.stdout, f"is made by process {first.pid} ")
             assert "by another command" in _said(second, 600)
         _said(first, 60)
     (folder,) = run_folders(tmp_path)
@@ -206,7 +198,7 @@ def test_one_report_is_made_once_for_two_reproductions(tmp_path: Path) -> None:
             time.sleep(0.1)
         with started(*command, stderr=subprocess.STDOUT) as second:
             with stopped(first.pid):
-                said_until(second, f"worked on by process {first.pid} ")
+                said_until(second.stdout, f"worked on by process {first.pid} ")
             assert "made while this command waited" in _said(second, 600)
         assert "made while this command waited" not in _said(first, 60)
     assert (report / "index.html").is_file()

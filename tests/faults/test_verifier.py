@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -18,15 +17,10 @@ import pytest
 from hpt.rewards.verify import WORKER_MEMORY_BYTES, Pair
 from hpt.rewards.workers import Verdict, Verifier
 from hpt.support.errors import HptError
+from tests.gold import Gold
 
 HANGS_S = 60.0
 TIMEOUT_S = 1.0  # a comparison here takes microseconds; a loaded machine may pause it for half a second
-
-
-@dataclass(frozen=True)
-class Gold:
-    answer: str
-    answer_kind: str = "math"
 
 
 def text_equal_unless_told_to_fail(answer: str, gold: str) -> bool:
@@ -191,7 +185,8 @@ def test_workers_that_cannot_start_are_an_error_not_a_hang(monkeypatch: pytest.M
 
 SCRIPT = """
 print("once")
-from tests.faults.test_verifier import Gold, no_engine_in_worker
+from tests.faults.test_verifier import no_engine_in_worker
+from tests.gold import Gold
 from hpt.rewards.workers import Verifier
 with Verifier(compare=no_engine_in_worker) as verifier:
     print(verifier.grade([r"\\boxed{1}"], [Gold("1")])[0].verdict.value)

@@ -19,9 +19,8 @@ from hpt.methods.methods import METHODS, resolved_row
 from hpt.methods.mixture import Part, QuestionBatch, Trajectory, WeightedTrajectory, assemble
 from hpt.runs.resolve import build_config
 from hpt.training import engine as update
-from hpt.training.batches import MicroBatch, collate, zero_weight_filler
 from hpt.training.engine import StepOutcome, Updater
-from hpt.training.policy import PolicyModule
+from hpt.training.policy import MicroBatch, PolicyModule, collate, zero_weight_filler
 from hpt.upge.estimator import Row
 from tests.invariance import world
 

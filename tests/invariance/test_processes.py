@@ -3,7 +3,6 @@
 `tests.invariance.worker` computes them, all at once per number of ranks; the tests compare with float64 autograd.
 """
 
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -12,8 +11,8 @@ import pytest
 import torch
 
 from tests.invariance import world
-from tests.invariance.cases import BROKEN, BROKEN_ON_TWO_RANKS, CASES, STAGES, Case
-from tests.processes import start_ranks, wait_for_ranks
+from tests.invariance.cases import BROKEN, BROKEN_ON_TWO_RANKS, CASES, STAGES, Case, cases_of
+from tests.processes import killed_at_the_end, start_ranks, wait_for_ranks
 
 WORKER = "tests.invariance.worker"
 RANKS = (1, 2)
@@ -23,18 +22,14 @@ pytestmark = pytest.mark.timeout(900)  # the first test waits for all workers: o
 
 
 @pytest.fixture(scope="module")
-def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Shown:
     """What the workers found: (ranks, stage) -> arrays by ``case/quantity``."""
     folders = {ranks: tmp_path_factory.mktemp(f"ranks-{ranks}") for ranks in RANKS}
     running = {ranks: start_ranks(ranks, folder, WORKER, str(folder)) for ranks, folder in folders.items()}
-    everyone = [process for processes in running.values() for process in processes]
-    try:
+    with killed_at_the_end([process for processes in running.values() for process in processes]):
         for ranks, processes in running.items():
             wait_for_ranks(processes, folders[ranks], timeout_s=800)
-        yield {(ranks, stage): np.load(folders[ranks] / f"{stage}.npz") for ranks in RANKS for stage in STAGES}
-    finally:
-        for process in everyone:
-            process.kill()
+    return {(ranks, stage): np.load(folders[ranks] / f"{stage}.npz") for ranks in RANKS for stage in STAGES}
 
 
 @cache
@@ -47,8 +42,7 @@ def error(shown: Shown, ranks: int, stage: int, case: Case) -> float:
     return world.measure(gradient, reference(case.normalization, case.questions))
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(("stage", "case"), [(stage, case) for stage in STAGES for case in cases_of(stage)], ids=str)
 @pytest.mark.parametrize("ranks", RANKS)
 def test_gradient_is_that_of_the_whole_batch(shown: Shown, ranks: int, stage: int, case: Case) -> None:
     assert error(shown, ranks, stage, case) <= world.FLOAT32_BOUND
@@ -58,7 +52,7 @@ def test_gradient_is_that_of_the_whole_batch(shown: Shown, ranks: int, stage: in
 @pytest.mark.parametrize("ranks", RANKS)
 def test_reported_norm_is_that_of_the_global_gradient(shown: Shown, ranks: int, stage: int) -> None:
     """The skip rule and the clip decide by it, so it must not be a rank's own."""
-    for case in CASES:
+    for case in cases_of(stage):
         expected = float(reference(case.normalization, case.questions)[0].norm())
         assert float(shown[ranks, stage][f"{case.name}/norm"]) == pytest.approx(expected, rel=1e-5)
 
@@ -66,12 +60,12 @@ def test_reported_norm_is_that_of_the_global_gradient(shown: Shown, ranks: int, 
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_splits_are_what_they_claim_to_be(shown: Shown, stage: int) -> None:
     for ranks in RANKS:
-        for case in CASES:
+        for case in cases_of(stage):
             counts = shown[ranks, stage][f"{case.name}/micro_batches"]
             assert len(counts) == ranks
             assert len(set(counts.tolist())) == 1, "a rank runs fewer forwards than another: ZeRO 2 and 3 would hang"
             assert case.split in (None, counts[0])
-    lonely = [case for case in CASES if case.questions == "lonely"]
+    lonely = [case for case in cases_of(stage) if case.questions == "lonely"]
     for case in lonely:
         assert shown[2, stage][f"{case.name}/demonstrations_only"].tolist() == [True, False]
 

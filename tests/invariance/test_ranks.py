@@ -23,7 +23,7 @@ from hpt.training.ranks import RUN_NODES
 from tests.clusters import two_machines
 from tests.digits import digits_config, write_digits
 from tests.jobs import assert_same_results, only_run
-from tests.processes import free_port, start_ranks, wait_for_ranks
+from tests.processes import free_port, run_ranks
 
 pytestmark = [pytest.mark.ci_slow, pytest.mark.timeout(1100)]
 
@@ -41,12 +41,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
         spec = folder / "job.json"
         job = {"config": config.model_dump(mode="json"), "root": str(folder / "runs"), "evaluations": []}
         write_json(spec, job)
-        processes = start_ranks(ranks, folder, "tests.invariance.rank", str(spec), str(folder))
-        try:
-            wait_for_ranks(processes, folder, timeout_s=500)
-        finally:
-            for process in processes:
-                process.kill()
+        run_ranks(ranks, folder, "tests.invariance.rank", str(spec), str(folder), timeout_s=500)
     return folders
 
 
@@ -61,7 +56,8 @@ def test_two_torchruns_are_two_ranks(runs: dict[int, Path], tmp_path: Path) -> N
         with open(tmp_path / f"log-{number}.txt", "wb") as log:
             agents.append(subprocess.Popen(command, stdout=log, stderr=log))
     try:
-        wait_for_ranks(agents, tmp_path, timeout_s=500)
+        for number, agent in enumerate(agents):
+            assert agent.wait(timeout=500) == 0, (tmp_path / f"log-{number}.txt").read_text()[-4000:]
     finally:
         for agent in agents:
             agent.terminate()  # not killed: it ends its rank

@@ -7,20 +7,14 @@ import torch
 
 from hpt.support.errors import RecordFault
 from tests.invariance import world
-from tests.invariance.resharding import STAGES, engine_at, update
-from tests.processes import start_ranks, wait_for_ranks
+from tests.invariance.resharding import STAGES, PolicyEngine, engine_at, update
+from tests.processes import run_ranks
 
 
 @pytest.fixture(scope="module")
 def written_by_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two-ranks")
-    processes = start_ranks(2, folder, "tests.invariance.resharding", str(folder))
-    try:
-        wait_for_ranks(processes, folder, timeout_s=250)
-    finally:
-        for process in processes:
-            process.kill()
-    return folder
+    return run_ranks(2, folder, "tests.invariance.resharding", str(folder), timeout_s=250)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -37,16 +31,21 @@ def test_one_rank_goes_on_where_two_stopped(stage: int, written_by_two: Path) ->
     engine.close()
 
 
+def assert_goes_on_bit_by_bit(engine: PolicyEngine, stage: int, folder: Path) -> None:
+    """From its checkpoint another engine takes the same update."""
+    engine.save_state(folder)
+    expected = update(engine)
+    again = engine_at(stage)
+    again.load_state(folder)
+    assert torch.equal(update(again), expected)
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_same_number_of_ranks_goes_on_bit_by_bit(stage: int, tmp_path: Path) -> None:
     engine = engine_at(stage)
     update(engine)
     update(engine)
-    engine.save_state(tmp_path)
-    expected = update(engine)
-    again = engine_at(stage)
-    again.load_state(tmp_path)
-    assert torch.equal(update(again), expected)
+    assert_goes_on_bit_by_bit(engine, stage, tmp_path)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -58,11 +57,7 @@ def test_a_run_whose_first_update_was_skipped_can_be_saved(stage: int, tmp_path:
     assert torch.equal(world.flat(engine.named_weights()), before)
     engine.optimizer_settings = engine.optimizer_settings.model_copy(update={"skip_above_norm": 0.0})
     update(engine)
-    engine.save_state(tmp_path)
-    expected = update(engine)
-    again = engine_at(stage)
-    again.load_state(tmp_path)
-    assert torch.equal(update(again), expected)
+    assert_goes_on_bit_by_bit(engine, stage, tmp_path)
 
 
 def test_shards_are_shared_evenly_and_named_after_their_ranks(written_by_two: Path) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -11,35 +10,34 @@ from pathlib import Path
 
 import pytest
 
-from hpt.runs.folder import RunFolder
 from hpt.runs.job import Job
 from hpt.runs.pool import run_jobs
 from hpt.runs.process import Forked
-from hpt.runs.resolve import base_config, build_config
 from hpt.support.errors import HptError
-from tests.jobs import assert_same_results, only_run
+from tests.digits import digits_config, write_digits
+from tests.jobs import Undisturbed, assert_same_results, only_run
 
 
 def _exit_with(code: int) -> None:
     sys.exit(code)
 
 
-def test_a_forked_job_equals_a_fresh_one(tiny_runs: dict[str, RunFolder], tmp_path: Path) -> None:
-    forked = tiny_runs["hpt"]
-    base = tiny_runs["pretrain"].path
-    shutil.copytree(base, tmp_path / "runs" / base.parent.name / base.name)
+def test_a_forked_job_equals_a_fresh_one(digits_runs: dict[str, Undisturbed], tmp_path: Path) -> None:
+    """The pool's, and those of these tests."""
+    own = digits_runs["hpt"]
+    run_jobs([Job(own.config, tmp_path / "forked", own.evaluations)])
+    assert_same_results(only_run(tmp_path / "forked"), own.folder)
     job = {
-        "config": forked.config.model_dump(mode="json"),
-        "root": str(tmp_path / "runs"),
-        "evaluations": ["contest-a"],
+        "config": own.config.model_dump(mode="json"),
+        "root": str(tmp_path / "fresh"),
+        "evaluations": own.evaluations,
     }
     (tmp_path / "job.json").write_text(json.dumps(job))
     alone = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     subprocess.run(
         [sys.executable, "-m", "hpt.runs.job", str(tmp_path / "job.json")], env=os.environ | alone, check=True
     )
-    fresh = RunFolder(tmp_path / "runs" / forked.path.parent.name / forked.path.name)
-    assert_same_results(fresh, forked)
+    assert_same_results(only_run(tmp_path / "fresh"), own.folder)
 
 
 def test_exit_codes_are_told() -> None:
@@ -48,7 +46,7 @@ def test_exit_codes_are_told() -> None:
 
 
 def test_a_lost_server_loses_its_jobs_alone_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    config = base_config(build_config("hpt", scale="tiny"))
+    config = digits_config("hpt", write_digits(tmp_path / "world"), schedule__steps=2, validation__every=0)
     Forked(_exit_with, (0,)).wait(60)
     server = _forkserver._forkserver_pid  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -58,6 +56,6 @@ def test_a_lost_server_loses_its_jobs_alone_and_the_same_command_goes_on(tmp_pat
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hpt.runs.pool._show", lose)
         with pytest.raises(HptError, match="ended with exit code"):
-            run_jobs([Job(config, tmp_path)])
-    run_jobs([Job(config, tmp_path)])
-    assert only_run(tmp_path).finished
+            run_jobs([Job(config, tmp_path / "runs")])
+    run_jobs([Job(config, tmp_path / "runs")])
+    assert only_run(tmp_path / "runs").finished

@@ -23,7 +23,7 @@ from hpt.training.ranks import OPTIONS
 from tests.digits import digits_config, write_digits
 from tests.invariance.failing import FAIL
 from tests.jobs import only_run, run_to_end
-from tests.processes import start_ranks
+from tests.processes import exit_code, killed_at_the_end, start_ranks
 
 pytestmark = [pytest.mark.ci_slow, pytest.mark.timeout(1100)]
 
@@ -72,14 +72,10 @@ def fail(config: RunConfig, folder: Path, rank: int, at_call: int, way: str) -> 
     spec = folder / "job.json"
     write_json(spec, {"config": config.model_dump(mode="json"), "root": str(folder / "runs"), "evaluations": []})
     with environment({FAIL: f"{rank}:{at_call}:{way}:{folder / 'failed'}"}):
-        processes = start_ranks(2, folder, "tests.invariance.failing", str(spec), str(folder))
-    try:
-        codes = {rank: processes[rank].wait(timeout=500)}
-        codes[1 - rank] = processes[1 - rank].wait(timeout=500)
+        started = start_ranks(2, folder, "tests.invariance.failing", str(spec), str(folder))
+    with killed_at_the_end(started) as processes:
+        codes = {own: exit_code(processes[own], 500) for own in (rank, 1 - rank)}
         seconds = time.time() - float((folder / "failed").read_text())
-    finally:
-        for process in processes:
-            process.kill()
     return Failure(codes, {own: (folder / f"log-{own}.txt").read_text() for own in (0, 1)}, seconds)
 
 

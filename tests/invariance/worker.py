@@ -13,11 +13,11 @@ import torch
 
 from hpt.config.settings import EngineSettings, OptimizerSettings
 from hpt.methods.mixture import QuestionBatch, WeightedTrajectory
-from hpt.training.batches import zero_weight_filler
 from hpt.training.engine import PolicyEngine, Updater
+from hpt.training.policy import zero_weight_filler
 from hpt.upge.estimator import Row
 from tests.invariance import world
-from tests.invariance.cases import BROKEN, BROKEN_ON_TWO_RANKS, CASES, STAGES, Case
+from tests.invariance.cases import BROKEN, BROKEN_ON_TWO_RANKS, STAGES, Case, cases_of
 
 
 class ShownGradient(torch.optim.Optimizer):
@@ -100,7 +100,7 @@ def main(folder: Path) -> None:
         settings = OptimizerSettings(gradient_clip=0.0, skip_above_norm=0.0)
         engine = PolicyEngine(world.tiny_model(), EngineSettings(zero_stage=stage), settings, make_optimizer=make)
         before = world.flat(engine.named_weights())
-        cases = CASES + BROKEN + (BROKEN_ON_TWO_RANKS if engine.ranks > 1 else [])
+        cases = cases_of(stage) + BROKEN + (BROKEN_ON_TWO_RANKS if engine.ranks > 1 else [])
         shown: dict[str, np.ndarray] = {}
         for case in cases:
             found = gradient_of(case, engine, optimizers[0])

@@ -16,7 +16,7 @@ from hpt.config.run_config import RunConfig
 from hpt.methods.methods import method_named, resolved_row
 from hpt.methods.mixture import DEMONSTRATION, Part, QuestionBatch, Trajectory, WeightedTrajectory, assemble
 from hpt.runs.resolve import build_config
-from hpt.training.batches import split_into_micro_batches, split_over_ranks
+from hpt.training.policy import split_into_micro_batches, split_over_ranks
 from hpt.upge.estimator import Row
 
 VOCABULARY = 23

@@ -22,10 +22,9 @@ from hpt.data.world.tokenizer import VOCABULARY
 from hpt.methods.mixture import DEMONSTRATION, Trajectory, WeightedTrajectory
 from hpt.runs.make import run_with_base
 from hpt.support.errors import ConfigError
-from hpt.training.batches import collate
 from hpt.training.engine import PolicyEngine
 from hpt.training.guards import check_own_forward
-from hpt.training.policy import PolicyModule, forward_micro_batch, load_model
+from hpt.training.policy import PolicyModule, collate, forward_micro_batch, load_model
 from hpt.training.sampler import CPU_HEAD_SIZES
 from tests.digits import digits_config, write_digits
 from tests.jobs import only_run, run_to_end, start_job
@@ -64,7 +63,9 @@ REFUSED = {
     ("Cohere", "untied"): "step 0: sampler and trainer log-probs differ by",
 }
 EVERY = [(family, tied) for family in FAMILIES for tied in ("tied", "untied")]
-TRAINED = [own for own in EVERY if own not in REFUSED and own[0] != "Phi"]  # vLLM has no code for Phi
+#: vLLM has no code for Phi; a head that is the embedding is written the same way in what is built like Llama.
+TRAINED = [own for own in EVERY if own not in REFUSED and own[0] != "Phi"
+           and own not in (("Qwen3", "tied"), ("Llama", "tied"), ("Mistral", "tied"))]  # fmt: skip
 
 
 def new_model(family: str, tied: str) -> nn.Module:

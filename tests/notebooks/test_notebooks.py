@@ -1,7 +1,5 @@
-"""The notebooks: tidy sources, strict parameters, and each executed by papermill as a user would."""
+"""The notebooks: tidy sources, strict parameters, papermill as a user types it; `tests/test_report.py` executes all."""
 
-import json
-import os
 import re
 import subprocess
 import sys
@@ -9,18 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-import pandas as pd
 import papermill
 import pytest
 
-from hpt.laboratory.errors import DIALS, SITUATIONS
-from hpt.paper.paper import claims
 from hpt.reports import Study, begin
-from hpt.reports.notebooks import COMMON, project_path, read_parameters
+from hpt.reports.notebooks import project_path
+from hpt.reports.parameters import COMMON, read_parameters
 from hpt.runs.catalogue import ARTEFACTS
 from hpt.runs.records import export_run
 from hpt.support.errors import ConfigError, RecordFault
-from hpt.upge.estimator import ROWS
 from tests.digits import write_digits
 from tests.fabricated import fabricate
 
@@ -36,10 +31,9 @@ PARTS = ("# ", "## Parameters", "## What will run, and how long", "## The result
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with finished runs (``runs``) and their records (``records``), three seeds."""
+    """A folder with Table 3's finished runs (``runs``) and their records (``records``), three seeds."""
     folder = tmp_path_factory.mktemp("work")
-    # the appendix has many arms, and its notebooks need no more than one seed to be executed
-    for run in (*fabricate(folder / "runs", seeds=(0, 1, 2)), *fabricate(folder / "runs", ("appendix",), seeds=(0,))):
+    for run in fabricate(folder / "runs", ("table3",), seeds=(0, 1, 2)):
         assert run.folder is not None
         export_run(run.folder, folder / "records")
     return folder
@@ -91,30 +85,16 @@ def test_every_parameter_has_a_comment_that_papermill_can_show(source: Path) -> 
     assert all(len(own["help"]) > 20 for own in found.values())
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
-def test_runs_alone_from_records(source: Path, work: Path, tmp_path: Path) -> None:
-    made_here = {artefact.name: artefact for artefact in ARTEFACTS.values() if artefact.notebook == source.stem}
-    seeds = [0, 1, 2] if any(artefact.group == "paper" for artefact in made_here.values()) else [0]
-    notebook = execute(
-        source, tmp_path / "out.ipynb", scale="tiny", seeds=seeds, from_records=str(work / "records"),
-        runs_dir=str(tmp_path / "none"), output_dir=str(tmp_path / "out"),
-    )  # fmt: skip
-    shown = printed(notebook)
-    status = json.loads((tmp_path / "out" / "notebooks" / f"{source.stem}.json").read_text())
-    assert status["from_records"] is True
-    tested = [claim for claim in claims() if claim.artefact in made_here]
-    assert [row["claim"] for row in status["verdicts"]] == [claim.id for claim in tested]
-    # scale tiny; what needs no run is judged there too
-    assert ("not testable here" in shown) == any(claim.methods for claim in tested)
-    assert {made["name"] for made in status["artefacts"]} == set(made_here)
-    assert not (tmp_path / "none").exists()
-    for made in status["artefacts"]:
-        assert (tmp_path / "out" / "tables" / f"{made['name']}.csv").stat().st_size > 100
-        assert made["title"] in shown
-    assert all(row["run"] in shown for row in status["runs"])
-    assert "<script" not in shown
-    if check := CHECKS.get(source.stem):
-        check(tmp_path / "out")
+@pytest.mark.parametrize("source", EVERY, ids=lambda path: path.stem)
+def test_every_parameter_is_read_and_nothing_waits_for_a_hand(source: Path) -> None:
+    """papermill sets whatever it is given, and loses widgets and progress bars, or hangs at them."""
+    cells = [cell for cell in nbformat.read(source, as_version=4).cells if cell.cell_type == "code"]
+    (given,) = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    code = "\n".join(cell.source for cell in cells if cell.source != given)
+    read_by_begin = {*COMMON, "bases"} if "reports.begin(" in code else set()
+    names = re.findall(r"^(\w+) =", given, flags=re.MULTILINE)
+    assert {name for name in names if not re.search(rf"\b{name}\b", code)} <= read_by_begin
+    assert not re.search(r"ipywidgets|\binteract\b|tqdm|\binput\(", code)
 
 
 def test_every_artefact_has_its_visible_cells() -> None:
@@ -130,96 +110,20 @@ def test_every_artefact_has_its_visible_cells() -> None:
     assert set(shown) == set(ARTEFACTS)
 
 
-def csv(folder: Path, name: str) -> pd.DataFrame:
-    return pd.read_csv(folder / "tables" / f"{name}.csv")
-
-
-def check_bias_variance(folder: Path) -> None:
-    plane, errors = csv(folder, "bias_variance"), csv(folder, "estimator_error")
-    assert set(zip(plane["situation"], plane["row"], strict=True)) == {(s, r) for s in SITUATIONS for r in ROWS}
-    found = set(zip(errors["dial"], errors["value"], errors["row"], strict=True))
-    assert found == {(name, value, row) for name, dial in DIALS.items() for value in dial.values for row in ROWS}
-    gates, weights = csv(folder, "gates_as_estimators"), csv(folder, "best_gate")
-    assert (gates["low"] <= gates["high"]).all()
-    for _, own in gates.groupby("objective"):
-        own = own.set_index("gate")["error"]
-        assert own["least error"] <= own.min() + 1e-6
-    assert (weights[["alpha", "beta"]] >= 0).all().all()
-    assert csv(folder, "gradient_conflict")["cosine"].between(-1, 1).all()
-
-
-def check_derivation(folder: Path) -> None:
-    data = csv(folder, "derivation")
-    identities, ends = data[data["identity"]], data[~data["identity"]]
-    assert identities["same"].all()
-    assert identities["largest"].isna().all()
-    assert ends["same"].isna().all()
-    assert (ends["smallest"] > 0.01).all()
-    shown = (folder / "tables" / "derivation.md").read_text()
-    assert (shown.count("| yes |"), shown.count("| ends here |")) == (len(identities), len(ends))
-
-
-def check_table1(folder: Path) -> None:
-    rows, choices, tokens = (csv(folder, name) for name in ("table1", "figure1", "figure1_tokens"))
-    assert rows["row"].tolist() == list(ROWS)
-    assert rows["same"].all()
-    for _, own in choices.groupby("part"):  # every row makes one choice of every part
-        assert sorted(", ".join(own["rows"]).split(", ")) == sorted(ROWS)
-    acts = tokens[tokens["mask"].notna()]
-    assert (acts["mask"].isin([0, 1])).all()
-    sft = tokens[tokens["row"] == "sft"]
-    assert (sft["weight"] - 1).abs().max() < 1e-5
-    assert sft["trajectory"].nunique() == 1  # the demonstration alone
-
-
-def check_checkpoints(folder: Path) -> None:
-    errors, questions = csv(folder, "checkpoint_error"), csv(folder, "checkpoint_error_questions")
-    assert len(errors) == errors["step"].nunique() * errors["row"].nunique()
-    assert (errors["error_low"] <= errors["error"] + 1e-6).all()
-    assert questions["question"].nunique() == len(questions[["step", "problem"]].drop_duplicates())
-    own = questions[(questions["step"] == 0) & (questions["row"] == "grpo")]
-    truth = own["size"].sum() / own["truth_square"].sum()
-    assert errors[errors["step"] == 0]["truth_cosine"].unique() == pytest.approx([truth], rel=1e-4)
-
-
-def check_audit(folder: Path) -> None:
-    checks, shown = csv(folder, "audit"), (folder / "tables" / "audit.md").read_text()
-    assert {"GPQA, k of 198", "Table 2, SRFT, strong base", "gate 1/8"} <= {*checks["what"], *checks["group"].str[11:]}
-    # nothing inconsistent is hidden, but for the size that is only supposed
-    hidden = checks[(checks["verdict"] == "inconsistent") & ~checks["group"].str.contains("674")]
-    assert all(what in shown for what in hidden["what"])
-
-
-CHECKS = {"bias_variance": check_bias_variance, "derivation": check_derivation, "table1_estimator": check_table1,
-          "checkpoint_error": check_checkpoints, "audit": check_audit}  # fmt: skip
-
-
 def test_table3_shows_the_papers_value_beside_ours_with_an_interval(work: Path, tmp_path: Path) -> None:
+    """With parameters as the command line passes them, as text; of two bases the one that is asked for."""
     (source,) = [own for own in SOURCES if own.stem == "table3_main_results"]
-    # as the command line passes them: text
-    notebook = execute(source, tmp_path / "out.ipynb", scale="tiny", seeds="[0, 1, 2]", runs_dir=str(work / "runs"))
+    notebook = execute(
+        source, tmp_path / "out.ipynb", scale="tiny", seeds="[0, 1, 2]", bases='["weak"]', runs_dir=str(work / "runs")
+    )
     shown = printed(notebook)
     assert "Nothing is left to compute." in shown
     assert re.search(r">\d+\.\d \[\d+\.\d, \d+\.\d\]</td>", shown)
     assert ">41.9</td>" in shown
     assert "AIME 24</th>" in shown
+    assert "hpt-weak-s0" in shown
+    assert "hpt-llama-s0" not in shown
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.ipynb"]  # nothing is written unasked
-
-
-def test_a_method_more_is_a_row_more(work: Path, tmp_path: Path) -> None:
-    """A changed parameter changes what is shown; here the half that is asked for."""
-    (source,) = [own for own in SOURCES if own.stem == "table3_main_results"]
-    halves = {}
-    for bases in (["weak"], ["llama"]):
-        given = {
-            "scale": "tiny",
-            "bases": bases,
-            "runs_dir": str(work / "runs"),
-            "output_dir": str(tmp_path / bases[0]),
-        }
-        execute(source, tmp_path / "out.ipynb", **given)
-        halves[bases[0]] = csv(tmp_path / bases[0], "table3")
-    assert {name: set(own["policy"]) for name, own in halves.items()} == {"weak": {"weak"}, "llama": {"llama"}}
 
 
 def test_own_loop_learns_and_leaves_sft_for_rl(tmp_path: Path) -> None:
@@ -244,39 +148,24 @@ def test_own_loop_takes_a_model_folder(tmp_path: Path, monkeypatch: pytest.Monke
     assert any("image/png" in output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", []))
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"sedes": [0]}, r"sedes = \[0\]: allowed is a parameter of this notebook: scale, seeds"),
-        ({"settings": {"gate.cuont": 2}}, r"gate\.cuont = 2: .*did you mean count"),
-    ],
-)
-def test_papermill_stops_at_a_wrong_parameter_before_anything_is_computed(
-    tmp_path: Path, given: dict[str, Any], message: str
-) -> None:
+def test_papermill_stops_at_a_wrong_parameter_before_anything_is_computed(tmp_path: Path) -> None:
+    message = r"sedes = \[0\]: allowed is a parameter of this notebook: scale, seeds"
     with pytest.raises(papermill.PapermillExecutionError, match=message) as error:
-        execute(SOURCES[0], tmp_path / "out.ipynb", scale="tiny", runs_dir=str(tmp_path / "runs"), **given)
+        execute(SOURCES[0], tmp_path / "out.ipynb", scale="tiny", runs_dir=str(tmp_path / "runs"), sedes=[0])
     assert error.value.ename == "ConfigError"
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_kernel_imports_neither_torch_nor_vllm(work: Path) -> None:
-    """Both cost seconds and hundreds of megabytes in every open notebook, for training that happens elsewhere.
-
-    Every notebook that reads runs, and the audit; the laboratory's compute in the kernel, as they are meant to.
-    """
-    laboratory = {"table1_estimator", "derivation", "bias_variance", "checkpoint_error", "own_algorithm"}
-    code = "import sys, json\nfrom matplotlib import use\nuse('agg')\nIn = []\n"
-    for source in (own for own in SOURCES if own.stem not in laboratory):
-        cells = [own.source for own in nbformat.read(source, as_version=4).cells if own.cell_type == "code"]
-        given = {"scale": "tiny", "runs_dir": str(work / "runs")}
-        code += "\n".join(cells).replace(f'begin("{source.stem}")', f'begin("{source.stem}", given={given})') + "\n"
-    code += "print(json.dumps([name for name in ('torch', 'vllm', 'deepspeed') if name in sys.modules]))\n"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert json.loads(done.stdout.splitlines()[-1]) == []
+def test_parameters_are_checked_before_anything_slow_is_imported() -> None:
+    """A wrong name or type is refused at once: pandas, matplotlib and scipy take seconds."""
+    code = "import sys\nfrom hpt.reports import COMMON, begin, parameters\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"numpy", "pandas", "matplotlib", "scipy", "pydantic"} & set(done.stdout.split())
+    for source in EVERY:
+        cells = [cell for cell in nbformat.read(source, as_version=4).cells if cell.cell_type == "code"]
+        checks = next(cell.source for cell in cells if re.search(r"reports\.(begin|parameters)\(", cell.source))
+        imported = re.findall(r"^(?:from|import) .*", re.split(r"reports\.(?:begin|parameters)\(", checks)[0], re.M)
+        assert imported == ["from hpt import reports"], source.stem
 
 
 def cells(*sources: str, **names: Any) -> dict[str, Any]:
@@ -346,6 +235,7 @@ def table3(folder: Path, **given: Any) -> Study:
         ({"bases": ["strong"]}, "bases = 'strong': allowed is some of llama, weak"),
         ({"from_records": "no-such-folder"}, "from_records = .*allowed is a folder of records"),
         ({"settings": {"gate.count": 99}}, "gate.count = 99"),
+        ({"settings": {"gate.cuont": 2}}, r"gate\.cuont = 2: .*did you mean count"),
     ],
 )
 def test_wrong_values_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:

@@ -1,0 +1,127 @@
+"""Where the seconds of a mini training step go, part by part, those of vLLM among them.
+
+    python -m benchmarks where_time_goes --steps 8
+
+The functions of a part are wrapped by a clock that stops while another part is at work, so that the parts add up; what
+no part claims is "everything else". CPU seconds of this process's one thread; the verifier's workers are counted where
+this process waits for them, by their own clock.
+"""
+
+import time
+from collections import defaultdict
+from importlib import import_module
+from typing import Any
+
+from benchmarks.recording import Result
+from benchmarks.world import cpu_seconds, in_a_process, make_trainer, mini_config
+from hpt.rewards.workers import Verifier
+
+METHODS, WARM_UP = ("hpt", "grpo", "sft"), 2
+#: Functions, as module:Class.name, by the part of a step they are.
+PARTS = {
+    "sampling: requests": ("vllm.v1.engine.llm_engine:LLMEngine.add_request",),
+    "sampling: scheduler": (
+        "vllm.v1.core.sched.scheduler:Scheduler.schedule",
+        "vllm.v1.core.sched.scheduler:Scheduler.update_from_output",
+    ),
+    "sampling: input preparation": tuple(
+        f"vllm.v1.worker.gpu_model_runner:GPUModelRunner.{name}"
+        for name in ("_update_states", "_prepare_inputs", "_build_attention_metadata", "_preprocess")
+    ),
+    "sampling: model": (
+        "vllm.v1.worker.gpu_model_runner:GPUModelRunner._model_forward",
+        "vllm.model_executor.models.qwen2:Qwen2ForCausalLM.compute_logits",
+    ),
+    "sampling: tokens and their log-probs": (
+        "vllm.v1.worker.gpu_model_runner:GPUModelRunner._sample",
+        "vllm.v1.worker.gpu_model_runner:GPUModelRunner._bookkeeping_sync",
+    ),
+    "sampling: output processing": ("vllm.v1.engine.output_processor:OutputProcessor.process_outputs",),
+    "sampling: the rest of vLLM": ("hpt.training.sampler:Sampler.sample",),
+    "verifier": ("hpt.training.trainer:Trainer.verify",),
+    "advantages and weights": ("hpt.training.trainer:Trainer.weigh_questions", "hpt.training.trainer:assemble"),
+    "log-prob check": ("hpt.training.trainer:check_untrained",),
+    "training: micro-batches": ("hpt.training.engine:Updater.micro_batches",),
+    "training: forward": ("hpt.training.engine:Updater.forward",),
+    "training: loss": ("hpt.training.engine:micro_batch_loss",),
+    "training: backward": ("hpt.training.engine:PolicyEngine.backward",),
+    "training: optimiser": ("hpt.training.engine:PolicyEngine.step",),
+    "weight transfer": ("hpt.training.trainer:Trainer.move_weights",),
+    "records": ("hpt.training.trainer:Trainer.record",),
+}
+REST = "everything else"
+
+
+class Clock:
+    """CPU seconds by part; of parts inside each other the inner one's clock runs."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.active, self.since = [REST], time.process_time()
+
+    def turn(self) -> None:
+        """Book the time since the last turn on the part at work."""
+        now = time.process_time()
+        self.seconds[self.active[-1]] += now - self.since
+        self.since = now
+
+    def wrap(self, part: str, place: str) -> None:
+        """Have a function start the clock of its part."""
+        module, _, path = place.partition(":")
+        owner: Any = import_module(module)
+        *classes, name = path.split(".")
+        for one in classes:
+            owner = getattr(owner, one)
+        function = getattr(owner, name)
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            self.turn()
+            self.active.append(part)
+            before = cpu_seconds() if part == "verifier" else 0.0
+            try:
+                return function(*arguments, **named)
+            finally:
+                if part == "verifier":  # its workers' time, which this process only waits for
+                    self.seconds[part] += cpu_seconds() - before - (time.process_time() - self.since)
+                self.turn()
+                self.active.pop()
+
+        setattr(owner, name, call)
+
+
+def measure(method: str, folder: str, steps: int) -> dict[str, float]:
+    """Return CPU seconds per step by part."""
+    from transformers import AutoTokenizer
+
+    clock = Clock()
+    for part, places in PARTS.items():
+        for place in places:
+            clock.wrap(part, place)
+    config = mini_config(method, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    with Verifier() as verifier:
+        trainer = make_trainer(config, tokenizer, verifier)
+        trainer.train(WARM_UP)
+        clock.turn()
+        clock.seconds.clear()
+        trainer.train(WARM_UP + steps)
+        clock.turn()
+        found = {part: seconds / steps for part, seconds in clock.seconds.items()}
+        trainer.engine.close()
+    return found
+
+
+def run(folder: str, steps: int) -> Result:
+    """Measure every method."""
+    found = {method: in_a_process(measure, method, folder, steps) for method in METHODS}
+    whole = {method: sum(parts.values()) for method, parts in found.items()}
+    rows = tuple(
+        (part, *(f"{1000 * parts.get(part, 0.0):.0f} ms, {100 * parts.get(part, 0.0) / whole[method]:.0f} %"
+                 for method, parts in found.items()))
+        for part in (*PARTS, REST)
+    ) + (("whole step", *(f"{1000 * seconds:.0f} ms" for seconds in whole.values())),)  # fmt: skip
+    how = (
+        "CPU time of a training step of the mini world by part, each without the parts inside it; the first steps of a "
+        "run, one thread."
+    )
+    return Result("where_time_goes", how, (), ("part", *METHODS), rows)

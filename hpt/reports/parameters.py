@@ -1,0 +1,109 @@
+"""A notebook's parameters, checked by name and type before anything that takes long is imported."""
+
+import ast
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from hpt.support.errors import ConfigError
+
+KINDS = {str: "text", int: "a whole number", float: "a number", bool: "True or False", list: "a list", dict: "a dict"}
+#: Parameters that every notebook has, with their types; further ones have the type of their default.
+COMMON: dict[str, type] = {
+    "scale": str, "seeds": list, "settings": dict, "runs_dir": str, "from_records": str, "output_dir": str,
+}  # fmt: skip
+#: How a notebook's parameters cell begins, and how papermill begins the cell it injects after it.
+PARAMETERS_CELL, INJECTED_CELL = "# Parameters:", "# Parameters\n"
+
+
+def parameters(needed: Iterable[str] = ()) -> dict[str, Any]:
+    """Check the parameters of the notebook this is called from; see `read_parameters`.
+
+    Raises:
+        ConfigError: one cannot be used, or this is no notebook.
+    """
+    from IPython.core.getipython import get_ipython
+
+    shell = get_ipython()
+    if shell is None:
+        raise ConfigError("given", None, "parameters, outside a notebook", "pass given={'scale': 'mini'}")
+    given = read_parameters(shell.user_ns, needed)
+    shell.user_ns.update(given)  # lists that papermill passed as text
+    return given
+
+
+def read_parameters(namespace: Mapping[str, Any], needed: Iterable[str] = COMMON) -> dict[str, Any]:
+    """Return a notebook's parameters, checked against its parameters cell.
+
+    papermill only warns of a name that the notebook does not know, and the run would then be another than was asked
+    for. A list or dict may be given as JSON text, which is how ``papermill -p seeds "[0]"`` passes it.
+
+    Args:
+        namespace: of the kernel; ``In`` holds the executed cells.
+        needed: names that its parameters cell must have.
+
+    Raises:
+        ConfigError: no parameters cell was run, one of ``needed`` is missing from it, papermill passed a name that it
+            does not have, or a value is of another type.
+
+    Example:
+        >>> cell = "# Parameters:\\n" + "".join(f"{name} = {kind()!r}\\n" for name, kind in COMMON.items())
+        >>> values = {name: kind() for name, kind in COMMON.items()} | {"seeds": "[0, 1]"}
+        >>> read_parameters({"In": [cell], **values})["seeds"]
+        [0, 1]
+    """
+    cells = list(namespace.get("In", []))
+    # the last time that cell ran: a name refused earlier stays in the history after its correction
+    start = max((number for number, cell in enumerate(cells) if cell.startswith(PARAMETERS_CELL)), default=None)
+    if start is None:
+        raise ConfigError(
+            "parameters", None, f"a cell that begins with {PARAMETERS_CELL!r}", "run the parameters cell first"
+        )
+    defaults = _assigned(cells[start])
+    injected = [name for cell in cells[start + 1 :] if cell.startswith(INJECTED_CELL) for name in _assigned(cell)]
+    for name in injected:
+        if name not in defaults:
+            allowed = f"a parameter of this notebook: {', '.join(defaults)}"
+            raise ConfigError(name, namespace.get(name), allowed, "correct the name")
+    if missing := [name for name in needed if name not in defaults]:
+        raise ConfigError(missing[0], None, "a line of the parameters cell", "write it there again")
+    kinds = {name: COMMON.get(name) or type(default) for name, default in defaults.items()}
+    return {name: _typed(name, namespace.get(name), kind) for name, kind in kinds.items()}
+
+
+def _assigned(cell: str) -> dict[str, Any]:
+    """Return the names a cell assigns, with their values where those are literals."""
+    found: dict[str, Any] = {}
+    for statement in ast.parse(cell).body:
+        if isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
+            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            value = ast.literal_eval(statement.value)
+            found |= {target.id: value for target in targets if isinstance(target, ast.Name)}
+    return found
+
+
+def _typed(name: str, value: Any, kind: type) -> Any:
+    if kind in (list, dict) and isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise ConfigError(
+                name, value, f"{KINDS[kind]}, as JSON where it is text", _form(name, value, kind)
+            ) from None
+    fits = isinstance(value, (int, float) if kind is float else kind)
+    if not fits or (isinstance(value, bool) and kind is not bool):
+        raise ConfigError(name, value, KINDS[kind], _form(name, value, kind))
+    return value
+
+
+def _form(name: str, value: Any, kind: type) -> str:
+    """Return how to write a list or dict, in the cell and for papermill."""
+    if kind not in (list, dict):
+        return "correct the value"
+    form = '{"gate.count": 2}'
+    if kind is list:
+        try:
+            form = json.dumps(json.loads(f"[{value}]"))
+        except ValueError:
+            form = json.dumps([value])
+    return f"write {name} = {form}, with papermill -p {name} '{form}'"
