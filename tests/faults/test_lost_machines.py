@@ -25,7 +25,7 @@ from tests.clusters import raylet_of, two_machines
 from tests.digits import digits_config, write_digits
 from tests.jobs import assert_same_results
 
-pytestmark = [pytest.mark.ci_slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ci_slow, pytest.mark.timeout(1100)]
 
 _COMMAND = """
 import sys

@@ -1,11 +1,14 @@
 """Two updates, a checkpoint, a third update, at every ZeRO stage: ``python -m tests.invariance.resharding FOLDER``.
 
-Run on two ranks by `test_resharding`, which reads the checkpoints on one.
+Run on two ranks by `test_resharding`, which reads the checkpoints on one; here they are read on two.
 """
 
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
+import safetensors
 import torch
 
 from hpt.config.settings import EngineSettings, OptimizerSettings
@@ -40,9 +43,31 @@ def step():
     return questions, *world.weighted(questions, world.config_for("per_prompt"))
 
 
+class Noting:
+    """An open file of tensors; ``read`` has the names of those a tensor was read from."""
+
+    read: set[str] = set()
+    open = safetensors.safe_open
+
+    def __init__(self, file: Path, framework: str) -> None:
+        self.name, self.file = file.name, Noting.open(file, framework)  # type: ignore[arg-type]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def get_tensor(self, key: str) -> torch.Tensor:
+        self.read.add(self.name)
+        return self.file.get_tensor(key)
+
+
 def main(folder: Path) -> None:
-    """Write ``FOLDER/<stage>/deepspeed`` after two updates and ``FOLDER/<stage>.pt`` with the weights after three."""
+    """Write ``FOLDER/<stage>/deepspeed`` after two updates and ``FOLDER/<stage>.pt`` with the weights after three.
+
+    Those of the third update are there twice, of an engine that went on and of one that read the checkpoint; which
+    files a rank read for it is in ``FOLDER/<stage>-<rank>.json``.
+    """
     torch.set_num_threads(1)
+    safetensors.safe_open = Noting  # type: ignore[misc]
     for stage in STAGES:
         engine = engine_at(stage)
         update(engine)
@@ -50,8 +75,14 @@ def main(folder: Path) -> None:
         (folder / str(stage)).mkdir(exist_ok=True)
         engine.save_state(folder / str(stage))
         after = update(engine)
+        engine.barrier()
+        again = engine_at(stage)
+        Noting.read = set()
+        again.load_state(folder / str(stage))
+        (folder / f"{stage}-{engine.rank}.json").write_text(json.dumps(sorted(Noting.read)))
+        read = update(again)
         if engine.rank == 0:
-            torch.save({"before": before, "after": after}, folder / f"{stage}.pt")
+            torch.save({"before": before, "after": after, "read": read}, folder / f"{stage}.pt")
         engine.barrier()
         engine.close()
 

@@ -1,5 +1,6 @@
 """Checkpoints written by two ranks and read by one, at every ZeRO stage, and by as many as wrote them."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,14 @@ def test_one_rank_goes_on_where_two_stopped(stage: int, written_by_two: Path) ->
     # Adam without its moments would move by the whole rate in another direction
     assert (after - expected["after"]).abs().max() < 1e-3 * moved
     engine.close()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_two_ranks_go_on_bit_by_bit_and_read_a_file_each(stage: int, written_by_two: Path) -> None:
+    found = torch.load(written_by_two / f"{stage}.pt", weights_only=True)
+    assert torch.equal(found["read"], found["after"])
+    read = [json.loads((written_by_two / f"{stage}-{rank}.json").read_text()) for rank in (0, 1)]
+    assert read == [[f"shard-00{rank}-of-002.safetensors"] if stage else [] for rank in (0, 1)]
 
 
 def assert_goes_on_bit_by_bit(engine: PolicyEngine, stage: int, folder: Path) -> None:
