@@ -1,41 +1,17 @@
-"""Where runs are computed: on this machine, or on those of a Ray cluster (`hpt.runs.cluster`).
+"""Runs on this machine; on those of a Ray cluster: `hpt.runs.cluster`.
 
 An executor has ``slots`` places, as many as runs go side by side.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hpt.config.run_config import RunConfig
 from hpt.runs.job import Job
 from hpt.runs.process import Place, RunProcess
 from hpt.support.errors import ConfigError
-from hpt.training.ranks import EXECUTOR, RUN_GPUS, RUN_NODES, gpu_groups, job_command, launcher_options, visible_gpus
-
-if TYPE_CHECKING:
-    from hpt.runs.cluster import RayExecutor
-
-
-def executor_for(jobs: Sequence[Job], parallel: int | None) -> LocalExecutor | RayExecutor:
-    """Return what `--executor` names, for at most ``parallel`` runs at a time (None = as many as there is room for).
-
-    Raises:
-        ConfigError: it cannot be had, or has no room for one of the runs.
-    """
-    name = os.environ.get(EXECUTOR, "local")
-    if name == "ray":
-        from hpt.runs.cluster import RayExecutor
-
-        return RayExecutor(jobs, parallel)
-    if name != "local":
-        raise ConfigError("--executor", name, "local or ray", "leave it out for this machine")
-    if os.environ.get(RUN_NODES, "1") != "1":
-        raise ConfigError("--run-nodes", os.environ[RUN_NODES], "1 on this machine", "add --executor ray")
-    return LocalExecutor(jobs, parallel)
+from hpt.training.ranks import RUN_GPUS, gpu_groups, job_command, launcher_options, visible_gpus
 
 
 class LocalExecutor:

@@ -16,30 +16,25 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tqdm.auto import tqdm
 
 from hpt.config.run_config import RunConfig
+from hpt.runs.cluster import RayExecutor, RayWork
 from hpt.runs.evaluations import missing_evaluations
-from hpt.runs.executor import executor_for
+from hpt.runs.executor import LocalExecutor
 from hpt.runs.folder import RunFolder, damaged_files
 from hpt.runs.job import Job, write_job
-from hpt.runs.process import run_variables
+from hpt.runs.process import RunProcess, run_variables
 from hpt.runs.resolve import is_ready, resolve_run
 from hpt.support.errors import ConfigError, HptError, RunRefused, warn
 from hpt.support.files import CLAIM, Held, holder, locked, writing
 from hpt.support.plugins import folders
 from hpt.support.text import duration
-from hpt.training.ranks import LAUNCHED, launched, launcher_options
+from hpt.training.ranks import EXECUTOR, LAUNCHED, RUN_NODES, launched, launcher_options
 
-if TYPE_CHECKING:
-    from hpt.runs.cluster import RayExecutor, RayWork
-    from hpt.runs.executor import LocalExecutor
-    from hpt.runs.process import RunProcess
-
-    Executor = LocalExecutor | RayExecutor
-    Work = RunProcess | RayWork
+Executor = LocalExecutor | RayExecutor
 
 #: Seconds between two looks at a run's status; until runs that were interrupted are killed, all together.
 LOOK_S, STOP_S = 1.0, 20.0
@@ -77,7 +72,7 @@ class Running:
     """A run at work: its process, place, claim, log, bar and start."""
 
     run: Run
-    process: "Work"
+    process: RunProcess | RayWork
     place: Any
     claim: ExitStack
     log: Path
@@ -120,12 +115,28 @@ def run_jobs(
             executor.close()
 
 
+def executor_for(jobs: Sequence[Job], parallel: int | None) -> Executor:
+    """Return what `--executor` names, for at most ``parallel`` runs at a time (None = as many as there is room for).
+
+    Raises:
+        ConfigError: it cannot be had, or has no room for one of the runs.
+    """
+    name = os.environ.get(EXECUTOR, "local")
+    if name == "ray":
+        return RayExecutor(jobs, parallel)
+    if name != "local":
+        raise ConfigError("--executor", name, "local or ray", "leave it out for this machine")
+    if os.environ.get(RUN_NODES, "1") != "1":
+        raise ConfigError("--run-nodes", os.environ[RUN_NODES], "1 on this machine", "add --executor ray")
+    return LocalExecutor(jobs, parallel)
+
+
 class _Pool:
     """The runs of one command: those that wait, those at work, those that another command makes."""
 
     done: Any  # the bar of all runs
 
-    def __init__(self, jobs: Sequence[Job], executor: "Executor", on_finish: Callable[[RunFolder], None]) -> None:
+    def __init__(self, jobs: Sequence[Job], executor: Executor, on_finish: Callable[[RunFolder], None]) -> None:
         self.executor, self.on_finish = executor, on_finish
         self.waiting, self.running, self.elsewhere = list(jobs), list[Running](), list[Run]()
         self.failed, self.lost = list[HptError](), Counter[str]()
@@ -274,7 +285,7 @@ def _stop(running: Sequence[Running]) -> None:
             one.claim.close()
 
 
-def _start(run: Run, place: Any, claim: ExitStack, executor: "Executor") -> Running:
+def _start(run: Run, place: Any, claim: ExitStack, executor: Executor) -> Running:
     config, folder = run.config, run.folder
     log, threads = folder.path / "log.txt", config.engine.threads
     spec = str(write_job(replace(run.job, config=config), folder, run_variables(threads)))
