@@ -529,12 +529,12 @@ def train(
         given["data.source"] = str(data)
     if validation:
         given["validation.sets"] = [str(one) for one in validation]
-    elif data is not None and str(data) not in ("graded", *DATASETS) and "validation.sets" not in given:
-        given.setdefault("validation.held_out", HELD_OUT_SHARE)
     if method == "pretrain" and given:
         asked = ", ".join(f"{name}={value}" for name, value in given.items())
         allowed, remedy = f"no {asked}: a base is made by its recipe", "leave it out, or name the method it is for"
         raise ConfigError("method", "pretrain", allowed, remedy)
+    if data is not None and str(data) not in ("graded", *DATASETS) and "validation.sets" not in given:
+        given.setdefault("validation.held_out", HELD_OUT_SHARE)
     if Path(policy).is_dir():
         given["policy.path"], policy = str(Path(policy).resolve()), Path(policy).name
     names: dict[str, Any] = {"scale": scale, "policy": str(policy)}

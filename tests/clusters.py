@@ -41,7 +41,9 @@ def two_machines() -> Iterator[Any]:
     folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))  # the names of its sockets must be short
     (folder / f"{_SLOW}.py").write_text("raise ImportError\n")
     found = [path for path in sys.path if path]
-    with environment({"PYTHONPATH": ":".join([str(folder), *found]), "RAY_USAGE_STATS_ENABLED": "0"}):
+    with environment(
+        {"PYTHONPATH": ":".join([str(folder), *found]), "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+    ):
         from ray.cluster_utils import Cluster
 
         node = {"num_cpus": 1, "object_store_memory": 80_000_000}

@@ -208,6 +208,7 @@ def test_a_base_that_nobody_trained_here_has_records_of_its_evaluations(tmp_path
     given = {"data.template": "plain", "data.evaluation": "graded", "data.folder": "data"}
     config = given_base_config("tiny", model, given)
     folder = RunFolder.of(config, tmp_path / "runs")
+    assert folder.path.name.startswith("model-model-s0-"), "nothing was trained before"
     folder.create(config)
     write_json(folder.path / "provenance.json", {})
     folder.set_status("finished", 0)

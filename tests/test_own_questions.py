@@ -10,12 +10,10 @@ from hpt.data.problems import Problem, save_problems
 from hpt.data.sources import curve_sets, evaluation_set, held_out_problems, training_problems_of
 from hpt.reports.frames import scores, validation
 from hpt.runs.evaluations import evaluation_key
-from hpt.runs.folder import run_name
 from hpt.runs.make import check_own_questions, planned_runs
 from hpt.runs.records import load_runs
-from hpt.runs.resolve import build_config, given_base_config
+from hpt.runs.resolve import build_config
 from hpt.support.errors import ConfigError
-from tests.digits import write_digits
 from tests.fabricated import fabricate
 
 
@@ -57,6 +55,13 @@ def test_a_question_that_is_there_twice_is_on_one_side(tmp_path: Path) -> None:
     held = held_out_problems(own_config(tmp_path, twice, held_out=0.01))
     assert len(held) == 2
     assert len({problem.question for problem in held}) == 1
+
+
+def test_one_question_alone_is_trained_on_and_holds_nothing_out(tmp_path: Path) -> None:
+    config = own_config(tmp_path, sums(0, 1), held_out=0.5)
+    assert len(training_problems_of(config)) == 1
+    with pytest.raises(ConfigError, match=r"validation\.held_out = 0\.5: .*one question alone"):
+        curve_sets(config)
 
 
 def test_a_set_is_known_by_its_name_and_the_hash_of_its_questions(tmp_path: Path) -> None:
@@ -111,11 +116,6 @@ def test_named_sets_take_the_place_of_the_scales_curves(tmp_path: Path) -> None:
     sets = [str(tmp_path / "test.jsonl"), "contest-b"]
     own, world = curve_sets(own_config(tmp_path, sums(0, 10), sets=sets))
     assert (own[:5], world) == ("test-", "contest-b")
-
-
-def test_an_evaluated_model_is_no_pretraining(tmp_path: Path) -> None:
-    config = given_base_config("tiny", write_digits(tmp_path) / "model", {})
-    assert run_name(config).startswith("model-model-s0-")
 
 
 def test_a_table_shows_the_users_questions_as_a_column_in_no_average(tmp_path: Path) -> None:

@@ -218,7 +218,10 @@ def encode_training(
     warn_of_unknown(tokenizer, encoded.prompts, config.data.source)
     if len(encoded.problems) < config.schedule.prompts_per_step:
         allowed = f"at least schedule.prompts_per_step = {config.schedule.prompts_per_step} questions"
-        raise ConfigError("data", f"{len(encoded.problems)} usable questions", allowed, "lower it or add questions")
+        remedy = "lower it, add questions" + ", or hold out fewer (validation.held_out)" * (
+            config.validation.held_out > 0
+        )
+        raise ConfigError("data", f"{len(encoded.problems)} usable questions", allowed, remedy)
     if needs_demonstrations and config.data.source != "graded":  # the world's own are tested
         check_demonstrations(encoded.problems, config.data.source)
     return encoded

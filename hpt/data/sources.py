@@ -60,7 +60,7 @@ def _trained_and_held_out(config: RunConfig) -> tuple[list[Problem], list[Proble
         return problems, []
     hashes = [sha256(problem.question.encode()).digest() for problem in problems]
     ordered = sorted(set(hashes))
-    held = set(ordered[: math.ceil(config.validation.held_out * len(ordered))])
+    held = set(ordered[: min(math.ceil(config.validation.held_out * len(ordered)), len(ordered) - 1)])
     sides: tuple[list[Problem], list[Problem]] = ([], [])
     for problem, own in zip(problems, hashes, strict=True):
         sides[own in held].append(problem)
@@ -177,7 +177,12 @@ def evaluation_set(config: RunConfig, name: str) -> EvaluationSet:
     """
     data = config.data
     if name == HELD_OUT and config.validation.held_out:
-        return _own_set(HELD_OUT, held_out_problems(config))
+        if not (held := held_out_problems(config)):
+            allowed = f"0 where {config.data.source} holds one question alone"
+            raise ConfigError(
+                "validation.held_out", config.validation.held_out, allowed, "add questions, or set it to 0"
+            )
+        return _own_set(HELD_OUT, held)
     public = {key: _public_set(key, data.folder) for key, dataset in DATASETS.items() if dataset.use == "evaluation"}
     sets = public
     if data.evaluation != "public":

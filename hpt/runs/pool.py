@@ -16,13 +16,13 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
 from hpt.config.run_config import RunConfig
 from hpt.runs.evaluations import missing_evaluations
-from hpt.runs.executor import Executor, Work, executor_for
+from hpt.runs.executor import executor_for
 from hpt.runs.folder import RunFolder, damaged_files
 from hpt.runs.job import Job, write_job
 from hpt.runs.process import run_variables
@@ -32,6 +32,14 @@ from hpt.support.files import CLAIM, Held, holder, locked, writing
 from hpt.support.plugins import folders
 from hpt.support.text import duration
 from hpt.training.ranks import LAUNCHED, launched, launcher_options
+
+if TYPE_CHECKING:
+    from hpt.runs.cluster import RayExecutor, RayWork
+    from hpt.runs.executor import LocalExecutor
+    from hpt.runs.process import RunProcess
+
+    Executor = LocalExecutor | RayExecutor
+    Work = RunProcess | RayWork
 
 #: Seconds between two looks at a run's status; until runs that were interrupted are killed, all together.
 LOOK_S, STOP_S = 1.0, 20.0
@@ -69,7 +77,7 @@ class Running:
     """A run at work: its process, place, claim, log, bar and start."""
 
     run: Run
-    process: Work
+    process: "Work"
     place: Any
     claim: ExitStack
     log: Path
@@ -117,7 +125,7 @@ class _Pool:
 
     done: Any  # the bar of all runs
 
-    def __init__(self, jobs: Sequence[Job], executor: Executor, on_finish: Callable[[RunFolder], None]) -> None:
+    def __init__(self, jobs: Sequence[Job], executor: "Executor", on_finish: Callable[[RunFolder], None]) -> None:
         self.executor, self.on_finish = executor, on_finish
         self.waiting, self.running, self.elsewhere = list(jobs), list[Running](), list[Run]()
         self.failed, self.lost = list[HptError](), Counter[str]()
@@ -151,7 +159,8 @@ class _Pool:
                     self.following = Run.of(job)
                 return True
         run = self.following
-        if run is None or (place := self.executor.take(run.like)) is None:
+        place: Any = self.executor.take(run.like) if run is not None else None
+        if run is None or place is None:
             return False
         self.following, claim = None, ExitStack()
         try:
@@ -265,7 +274,7 @@ def _stop(running: Sequence[Running]) -> None:
             one.claim.close()
 
 
-def _start(run: Run, place: Any, claim: ExitStack, executor: Executor) -> Running:
+def _start(run: Run, place: Any, claim: ExitStack, executor: "Executor") -> Running:
     config, folder = run.config, run.folder
     log, threads = folder.path / "log.txt", config.engine.threads
     spec = str(write_job(replace(run.job, config=config), folder, run_variables(threads)))
