@@ -75,8 +75,9 @@ def test_captions_say_how_many_seeds_and_what_the_brackets_are(records: list[Run
     assert note(of_seeds(records, 0)) == "one seed, in brackets the 95 % interval over the problems for fixed weights"
     assert note(of_seeds(records, 0, 1)).startswith("mean over 2 seeds")
     three = "mean over 3 seeds, in brackets the 95 % interval over seeds (Student's t)"
-    assert note(records, GATES) == three
-    assert note(records) == f"{three}; of the base, which has one run, over the problems for fixed weights"
+    cut = "; in parentheses the seeds, where it would reach beyond 0 or 100"
+    assert note(records, GATES) == three + cut
+    assert note(records) == f"{three}; of the base, which has one run, over the problems for fixed weights{cut}"
     assert "1 to 3 seeds" in note([own for own in records if own.seed == 0 or own.method != "luffy"])
 
 
