@@ -111,8 +111,8 @@ def test_what_was_found_is_said_in_sentences_of_the_verdicts() -> None:
     ]
     assert headlines(rows, [0, 1, 2]) == [
         "Points of the average, over 3 seeds, with 95 % intervals:",
-        "In distribution HPT is better than SFT on the weak base (+7.5 [+4.3, +10.6]); worse than GRPO on the weak base "
-        "(-2.3 [-4.1, -0.5]); undecided in 1 of 3 comparisons.",
+        "In distribution HPT is better than SFT on the weak base (+7.5 [+4.3, +10.6]); worse than GRPO on the weak "
+        "base (-2.3 [-4.1, -0.5]); undecided in 1 of 3 comparisons.",
         "Out of distribution HPT is undecided in 1 of 1 comparisons.",
         "Of 6 claims on training 2 hold in this world, 2 are undecided, 1 does not hold, 1 is not testable here.",
         "Of 1 claim on the estimator 1 does not hold.",
