@@ -147,7 +147,7 @@ def measure(folder: str, counts: np.ndarray) -> pd.DataFrame:
 
 
 def with_correct(graded: Any, correct: int) -> Any:
-    verdicts = tuple(Verdict.correct if i < correct else Verdict.wrong for i in range(ROLLOUTS))
+    verdicts = tuple(Verdict.correct if i < correct else Verdict.wrong for i in range(len(graded.lengths)))
     return type(graded)(graded.lengths, graded.negative_logprobs, graded.truncated, verdicts)
 
 

@@ -7,7 +7,6 @@ training are measured apart, in CPU seconds of one thread. Slopes are those of a
 twice the seconds for twice as much.
 """
 
-import multiprocessing
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import torch
 
 from benchmarks.against_trl import NEVER, with_correct
 from benchmarks.recording import Result
-from benchmarks.world import cpu_seconds, make_trainer, mini_config
+from benchmarks.world import cpu_seconds, in_a_process, make_trainer, mini_config
 from hpt.rewards.workers import Verifier
 
 FIGURE = Path(__file__).parent.parent / "docs" / "scaling.svg"
@@ -125,12 +124,8 @@ def draw(series: dict[str, pd.DataFrame]) -> None:
 
 
 def run(folder: str, steps: int) -> Result:
-    """Measure all sizes, each in a process of its own, and draw."""
-    spawn, rows = multiprocessing.get_context("spawn"), []
-    for width, layers in SIZES:
-        with spawn.Pool(1) as pool:
-            rows += pool.apply(measure, (folder, width, layers, steps))
-    found = pd.DataFrame(rows)
+    """Measure all sizes, and draw."""
+    found = pd.DataFrame([row for size in SIZES for row in in_a_process(measure, folder, *size, steps)])
     near = {name: found[name] == value for name, value in MIDDLE.items()}
     series = {
         "rollouts": found[near["width"] & near["tokens"]].sort_values("rollouts"),

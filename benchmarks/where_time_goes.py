@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import Any
 
 from benchmarks.recording import Result
-from benchmarks.world import cpu_seconds, make_trainer, mini_config
+from benchmarks.world import cpu_seconds, in_a_process, make_trainer, mini_config
 from hpt.rewards.workers import Verifier
 
 METHODS, WARM_UP = ("hpt", "grpo", "sft"), 2
@@ -89,10 +89,14 @@ class Clock:
         setattr(owner, name, call)
 
 
-def measure(method: str, folder: str, steps: int, clock: Clock) -> dict[str, float]:
+def measure(method: str, folder: str, steps: int) -> dict[str, float]:
     """Return CPU seconds per step by part."""
     from transformers import AutoTokenizer
 
+    clock = Clock()
+    for part, places in PARTS.items():
+        for place in places:
+            clock.wrap(part, place)
     config = mini_config(method, folder)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     with Verifier() as verifier:
@@ -109,11 +113,7 @@ def measure(method: str, folder: str, steps: int, clock: Clock) -> dict[str, flo
 
 def run(folder: str, steps: int) -> Result:
     """Measure every method."""
-    clock = Clock()
-    for part, places in PARTS.items():
-        for place in places:
-            clock.wrap(part, place)
-    found = {method: measure(method, folder, steps, clock) for method in METHODS}
+    found = {method: in_a_process(measure, method, folder, steps) for method in METHODS}
     whole = {method: sum(parts.values()) for method, parts in found.items()}
     rows = tuple(
         (part, *(f"{1000 * parts.get(part, 0.0):.0f} ms, {100 * parts.get(part, 0.0) / whole[method]:.0f} %"

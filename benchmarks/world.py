@@ -1,7 +1,10 @@
 """What the benchmarks of the training step share: the mini world's weak base and a trainer on it."""
 
+import multiprocessing
 import os
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +57,9 @@ def make_trainer(config: RunConfig, tokenizer: Any, verifier: Verifier) -> Train
         config, data.problems, data.prompts, data.demonstrations, tokenizer, engine, sampler, verifier,
         validate=lambda step: validation_rows(sampler, verifier, tokenizer, curves, config, step, engine),
     )  # fmt: skip
+
+
+def in_a_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a function returns in a process of its own: one holds a single vLLM and DeepSpeed for long."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()

@@ -578,7 +578,7 @@ def plan(
     address: Address = None,
 ) -> None:  # fmt: skip
     """Show what would run, why, and what it takes; nothing is computed."""
-    from hpt.runs.executor import cluster_room
+    from hpt.runs.cluster import cluster_room
     from hpt.runs.make import planned_runs
     from hpt.runs.plan import ON_GPUS, machine_of, make_plan, print_plan
 

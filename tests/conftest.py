@@ -40,9 +40,9 @@ TOGETHER = (
 #: Those that take longest, which come first: a long one at the end would leave a worker with nothing to do.
 FIRST = (
     "tests/test_reproduce_tiny.py", "tests/test_committed_report.py", "tests/invariance/test_zero3.py",
-    "tests/models/test_families.py", "tests/test_gpu_scale.py", "tests/test_report.py", *TOGETHER,
-    "tests/invariance/test_ranks.py", "tests/invariance/test_processes.py", "tests/test_sampler.py",
-    "tests/faults/test_hostile_answers.py", "tests/notebooks/test_notebooks.py",
+    "tests/models/test_families.py", "tests/faults/test_lost_machines.py", "tests/test_gpu_scale.py",
+    "tests/test_report.py", *TOGETHER, "tests/invariance/test_ranks.py", "tests/invariance/test_processes.py",
+    "tests/test_sampler.py", "tests/faults/test_hostile_answers.py", "tests/notebooks/test_notebooks.py",
 )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ import pandas as pd
 
 from hpt.config.run_config import RunConfig
 from hpt.runs.folder import CHECKSUMS, TABLES, RunFolder
-from hpt.support.files import read_json, sha256_file
+from hpt.support.files import CLAIM, LOCK, read_json, sha256_file
 from hpt.training.metrics import timing_columns
 
 #: (module, class, method): the phases of a step and of what surrounds it.
@@ -248,4 +248,4 @@ def assert_same_results(left: RunFolder, right: RunFolder) -> None:
 
 def leftovers(folder: RunFolder) -> list[str]:
     """Half-written files and folders in a finished run's folder."""
-    return [str(path.relative_to(folder.path)) for path in folder.path.rglob(".*") if path.name != ".lock"]
+    return [str(path.relative_to(folder.path)) for path in folder.path.rglob(".*") if path.name not in (LOCK, CLAIM)]

@@ -6,7 +6,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,18 @@ class FakeProcess:
 def finish(folder: RunFolder) -> int:
     folder.set_status("finished", 0)
     write_checksums(folder)
+    return 0
+
+
+def evaluate(folder: RunFolder) -> int:
+    """Finish, evaluated on what was asked for."""
+    finish(folder)
+    (config,) = bases("weak")
+    for name in json.loads((folder.path / "job.json").read_text())["evaluations"]:
+        path = folder.evaluation_path(name, evaluation_key(config, name)[2])
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+        add_checksum(folder, path)
     return 0
 
 
@@ -131,15 +145,6 @@ def test_only_the_folder_says_that_a_run_is_finished(code: int, fake: Pool, tmp_
 
 
 def test_an_evaluation_that_was_asked_for_is_part_of_it(fake: Pool, tmp_path: Path) -> None:
-    def evaluate(folder: RunFolder) -> int:
-        finish(folder)
-        (config,) = bases("weak")
-        path = folder.evaluation_path("contest-a", evaluation_key(config, "contest-a")[2])
-        path.parent.mkdir()
-        path.touch()
-        add_checksum(folder, path)
-        return 0
-
     with pytest.raises(HptError, match="not evaluated on contest-a"):
         run(tmp_path, bases("weak"), evaluations=("contest-a",))
     fake.fates["weak"] = evaluate
@@ -180,6 +185,40 @@ def test_mistakes_alone_are_a_refusal(fake: Pool, tmp_path: Path) -> None:
     fake.fates |= dict.fromkeys(("weak", "strong"), end(2, "error: gate.count = 9\n"))
     with pytest.raises(RunRefused, match="2 runs failed"):
         run(tmp_path, bases("weak", "strong"))
+
+
+# --- two commands in one folder ---------------------------------------------------------------------------------------
+
+
+def both(*commands: Callable[[], object]) -> None:
+    """Two commands at once."""
+    with ThreadPoolExecutor(len(commands)) as threads:
+        for done in [threads.submit(command) for command in commands]:
+            done.result(timeout=60)
+
+
+def test_two_commands_share_the_runs_of_a_folder(fake: Pool, tmp_path: Path) -> None:
+    fake.lasts_s = 0.5
+    finished: dict[int, list[str]] = {0: [], 1: []}
+    jobs = [Job(config, tmp_path) for config in seeds(4)]
+
+    def command(number: int) -> Callable[[], None]:
+        return lambda: pool.run_jobs(jobs, 1, lambda folder: finished[number].append(folder.path.name))
+
+    both(command(0), command(1))
+    assert len(fake.started) == 4, "each once"
+    assert fake.started[1].started - fake.started[0].started < fake.lasts_s, "both at once"
+    for names in finished.values():
+        assert sorted(names) == sorted(path.name for path in tmp_path.glob("tiny/*"))
+
+
+def test_two_commands_that_ask_different_things_of_a_run_ask_one_after_the_other(fake: Pool, tmp_path: Path) -> None:
+    """Its process finds what its own command wrote into the run's folder."""
+    fake.lasts_s, fake.fates["weak"] = 0.5, evaluate
+    both(*(partial(run, tmp_path, bases("weak"), evaluations=(name,)) for name in ("contest-a", "contest-b")))
+    first, second = fake.started
+    assert {*first.asked["evaluations"], *second.asked["evaluations"]} == {"contest-a", "contest-b"}
+    assert second.started >= first.started + fake.lasts_s
 
 
 # --- what a process is asked to do, and where ------------------------------------------------------------------------

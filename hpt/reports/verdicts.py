@@ -265,7 +265,7 @@ def headlines(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> list[s
     found: dict[tuple[str, str], dict[str, list[str]]] = {}
     for claim in (claim for claim in claims() if claim.id in judged and _is_main_comparison(claim)):
         row, (method, other) = judged[claim.id], (label_in_claim(name, claim.policy) for name in claim.methods)
-        words = _COMPARED.get(ClaimVerdict(row["verdict"]), _NOT_TOLD_APART)
+        words = _COMPARED.get(row["verdict"], _NOT_TOLD_APART)
         by_words = found.setdefault(
             (method, claim.policy), {said: [] for said in (*_COMPARED.values(), _NOT_TOLD_APART)}
         )
@@ -282,7 +282,7 @@ def headlines(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> list[s
     of_theory = Counter(row["verdict"] for row in rows if row["subject"] == WITHOUT_RUNS)
     for what, tally in (("training", of_runs), ("the estimator", of_theory)):
         if tally:
-            counts = ", ".join(f"{count} {_PLURAL[ClaimVerdict(verdict)]}" for verdict, count in tally.most_common())
+            counts = ", ".join(f"{count} {_PLURAL.get(verdict, verdict)}" for verdict, count in tally.most_common())
             sentences.append(f"Of {tally.total()} claims on {what} {counts}.")
     return sentences
 

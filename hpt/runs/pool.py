@@ -21,17 +21,20 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from hpt.config.run_config import RunConfig
+from hpt.runs.cluster import RayExecutor, RayWork
 from hpt.runs.evaluations import missing_evaluations
-from hpt.runs.executor import Executor, Work, executor_for
+from hpt.runs.executor import LocalExecutor
 from hpt.runs.folder import RunFolder, damaged_files
 from hpt.runs.job import Job, write_job
-from hpt.runs.process import run_variables
+from hpt.runs.process import RunProcess, run_variables
 from hpt.runs.resolve import is_ready, resolve_run
 from hpt.support.errors import ConfigError, HptError, RunRefused, warn
 from hpt.support.files import CLAIM, Held, holder, locked, writing
 from hpt.support.plugins import folders
 from hpt.support.text import duration
-from hpt.training.ranks import LAUNCHED, launched, launcher_options
+from hpt.training.ranks import EXECUTOR, LAUNCHED, RUN_NODES, launched, launcher_options
+
+Executor = LocalExecutor | RayExecutor
 
 #: Seconds between two looks at a run's status; until runs that were interrupted are killed, all together.
 LOOK_S, STOP_S = 1.0, 20.0
@@ -69,7 +72,7 @@ class Running:
     """A run at work: its process, place, claim, log, bar and start."""
 
     run: Run
-    process: Work
+    process: RunProcess | RayWork
     place: Any
     claim: ExitStack
     log: Path
@@ -112,6 +115,22 @@ def run_jobs(
             executor.close()
 
 
+def executor_for(jobs: Sequence[Job], parallel: int | None) -> Executor:
+    """Return what `--executor` names, for at most ``parallel`` runs at a time (None = as many as there is room for).
+
+    Raises:
+        ConfigError: it cannot be had, or has no room for one of the runs.
+    """
+    name = os.environ.get(EXECUTOR, "local")
+    if name == "ray":
+        return RayExecutor(jobs, parallel)
+    if name != "local":
+        raise ConfigError("--executor", name, "local or ray", "leave it out for this machine")
+    if os.environ.get(RUN_NODES, "1") != "1":
+        raise ConfigError("--run-nodes", os.environ[RUN_NODES], "1 on this machine", "add --executor ray")
+    return LocalExecutor(jobs, parallel)
+
+
 class _Pool:
     """The runs of one command: those that wait, those at work, those that another command makes."""
 
@@ -151,7 +170,8 @@ class _Pool:
                     self.following = Run.of(job)
                 return True
         run = self.following
-        if run is None or (place := self.executor.take(run.like)) is None:
+        place: Any = self.executor.take(run.like) if run is not None else None
+        if run is None or place is None:
             return False
         self.following, claim = None, ExitStack()
         try:

@@ -452,9 +452,9 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def end_with_parent() -> None:
-    """Have this process ended when its parent is, however that ends; called between fork and exec.
+def end_with_parent(number: int = signal.SIGTERM) -> None:
+    """Have this process ended, by the signal ``number``, when the thread that started it ends, however that does.
 
     A parent that is killed outright cannot stop what it started: without this it would run on, unseen.
     """
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    ctypes.CDLL(None).prctl(1, number)  # PR_SET_PDEATHSIG

@@ -132,22 +132,6 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def grade_generated(grader: Grader, answers: int) -> None:
-    """Grade so many generated answers, the same ones every time."""
-    batches = st.lists(hostile_responses(), min_size=BATCH, max_size=BATCH)
-
-    @settings(
-        max_examples=answers // BATCH, deadline=None, database=None, derandomize=True, phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )  # fmt: skip
-    @given(batches, st.lists(st.sampled_from(GOLDS), min_size=BATCH, max_size=BATCH))
-    def grade(responses: list[str], golds: list[str]) -> None:
-        grader.grade(responses, [Gold(gold) for gold in golds])
-
-    grade()
-    assert grader.answers >= answers
-
-
 @pytest.mark.ci_slow
 @pytest.mark.timeout(1800)
 def test_known_troubles(grader: Grader) -> None:
@@ -161,21 +145,24 @@ def test_known_troubles(grader: Grader) -> None:
     assert verdicts[Verdict.wrong] + verdicts[Verdict.timed_out] > 200  # the rest has no answer
 
 
-@pytest.mark.timeout(600)
-def test_200_generated_answers(grader: Grader) -> None:
-    grade_generated(grader, 200)
-
-
-@pytest.mark.ci_slow
-@pytest.mark.timeout(1800)
-def test_1_000_generated_answers(grader: Grader) -> None:
-    grade_generated(grader, 1_000)
-
-
-@pytest.mark.slow
 @pytest.mark.timeout(7200)
-def test_20_000_generated_answers(grader: Grader) -> None:
-    grade_generated(grader, 20_000)
+@pytest.mark.parametrize(
+    "answers", [200, pytest.param(1_000, marks=pytest.mark.ci_slow), pytest.param(20_000, marks=pytest.mark.slow)]
+)
+def test_generated_answers(answers: int, grader: Grader) -> None:
+    """The same ones every time."""
+    batches = st.lists(hostile_responses(), min_size=BATCH, max_size=BATCH)
+
+    @settings(
+        max_examples=answers // BATCH, deadline=None, database=None, derandomize=True, phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @given(batches, st.lists(st.sampled_from(GOLDS), min_size=BATCH, max_size=BATCH))
+    def grade(responses: list[str], golds: list[str]) -> None:
+        grader.grade(responses, [Gold(gold) for gold in golds])
+
+    grade()
+    assert grader.answers >= answers
 
 
 @pytest.mark.parametrize("code", ["__import__('os')", "open('x','w')", "[1 for _ in 'ab']", "x.y", "def f(A): return A",

@@ -4,17 +4,26 @@ Every rank has a sampler and a share of the questions; rank 0 keeps the records.
 """
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from hpt.config.run_config import validate
 from hpt.runs.folder import RunFolder
+from hpt.runs.job import Job
+from hpt.runs.pool import run_jobs
 from hpt.support.files import write_json
+from hpt.support.process import environment
 from hpt.training.metrics import timing_columns
+from hpt.training.ranks import RUN_NODES
+from tests.clusters import two_machines
 from tests.digits import digits_config, write_digits
-from tests.processes import run_ranks
+from tests.jobs import assert_same_results, only_run
+from tests.processes import free_port, run_ranks
 
 pytestmark = [pytest.mark.ci_slow, pytest.mark.timeout(1100)]
 
@@ -34,6 +43,32 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
         write_json(spec, job)
         run_ranks(ranks, folder, "tests.invariance.rank", str(spec), str(folder), timeout_s=500)
     return folders
+
+
+def test_two_torchruns_are_two_ranks(runs: dict[int, Path], tmp_path: Path) -> None:
+    """One on each of two machines, as under Slurm."""
+    spec, port = tmp_path / "job.json", free_port()
+    write_json(spec, json.loads((runs[2] / "job.json").read_text()) | {"root": str(tmp_path / "runs")})
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--rdzv-id=run",
+               "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "-m", "hpt.runs.job", str(spec)]  # fmt: skip
+    agents = []
+    for number in (0, 1):
+        with open(tmp_path / f"log-{number}.txt", "wb") as log:
+            agents.append(subprocess.Popen(command, stdout=log, stderr=log))
+    try:
+        for number, agent in enumerate(agents):
+            assert agent.wait(timeout=500) == 0, (tmp_path / f"log-{number}.txt").read_text()[-4000:]
+    finally:
+        for agent in agents:
+            agent.terminate()  # not killed: it ends its rank
+    assert_same_results(only_run(tmp_path / "runs"), only_run(runs[2] / "runs"))
+
+
+def test_a_placement_group_over_two_machines_is_two_ranks(runs: dict[int, Path], tmp_path: Path) -> None:
+    config = validate(json.loads((runs[2] / "job.json").read_text())["config"])
+    with two_machines(), environment({RUN_NODES: "2"}):
+        run_jobs([Job(config, tmp_path)])
+    assert_same_results(only_run(tmp_path), only_run(runs[2] / "runs"))
 
 
 def samples(folder: Path, rank: int) -> list[Any]:

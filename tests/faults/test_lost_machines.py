@@ -50,7 +50,7 @@ def configs(tmp_path_factory: pytest.TempPathFactory) -> list[RunConfig]:
     return [digits_config("hpt", world, schedule__steps=40, validation__every=0, seed=seed) for seed in range(4)]
 
 
-def wait_for(what: Any, timeout_s: float = 150) -> Any:
+def wait_for(what: Any, timeout_s: float = 400) -> Any:
     end = time.monotonic() + timeout_s
     while not (found := what()):
         assert time.monotonic() < end

@@ -1,0 +1,213 @@
+"""A Ray cluster's mistakes, each a sentence before a run starts, and which machine a run is given; Ray is made up."""
+
+import os
+import socket
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from hpt.config.run_config import RunConfig
+from hpt.runs import cluster, pool
+from hpt.runs.job import Job
+from hpt.runs.resolve import base_config, build_config
+from hpt.support.errors import ConfigError
+from hpt.training.ranks import ADDRESS, EXECUTOR, OPTIONS, RUN_GPUS, RUN_NODES
+
+
+class RayError(Exception):
+    """What Ray raises."""
+
+
+class RayActorError(RayError):
+    """An agent, or its machine, is gone."""
+
+
+class FakeRay:
+    """Machines that answer at once, in this process."""
+
+    def __init__(self, machines: list[dict[str, Any]]) -> None:
+        self.machines, self.facts = machines, dict[str, Any]()
+        self.util = SimpleNamespace(
+            scheduling_strategies=SimpleNamespace(
+                NodeAffinitySchedulingStrategy=lambda node, soft: node,
+                PlacementGroupSchedulingStrategy=lambda group, placement_group_bundle_index: group,
+            ),
+            placement_group=lambda bundles, strategy: bundles,
+            remove_placement_group=lambda group: None,
+        )
+        self.exceptions = SimpleNamespace(RayError=RayError, RayActorError=RayActorError)
+        self.connected = False
+
+    def init(self, address: str, **_: Any) -> None:
+        self.connected = True
+
+    def shutdown(self) -> None:
+        self.connected = False
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return self.machines
+
+    def remote(self, *given: Any, **_: Any) -> Any:
+        def ask(mark: str) -> Any:
+            return cluster.machine_facts(mark) | self.facts
+
+        task = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=ask))
+        return task if given else lambda function: task
+
+    def get(self, answer: Any, timeout: float = 0) -> Any:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def machine(cpus: int, gpus: int = 0, address: str = "10.0.0.1") -> dict[str, Any]:
+    resources = {"CPU": float(cpus)} | ({"GPU": float(gpus)} if gpus else {})
+    return {"Alive": True, "NodeID": "1", "NodeManagerHostname": "node-1", "NodeManagerAddress": address,
+            "Resources": resources}  # fmt: skip
+
+
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
+    made_up = FakeRay([machine(4), machine(2)])
+    monkeypatch.setitem(sys.modules, "ray", made_up)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "ray.util.scheduling_strategies", made_up.util)  # type: ignore[arg-type]
+    for name in (ADDRESS, OPTIONS, RUN_GPUS, RUN_NODES, "RAY_AUTH_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(EXECUTOR, "ray")
+    return made_up
+
+
+def run(root: Path) -> None:
+    pool.run_jobs([Job(base_config(build_config("hpt", scale="tiny")), root)])
+
+
+def refused(root: Path, expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        run(root)
+    assert not list(root.glob("tiny/*")), "nothing was started"
+    assert not list(root.glob(".seen*"))
+
+
+def test_without_ray_it_says_what_to_install(ray: FakeRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)  # type: ignore[arg-type]
+    refused(tmp_path, r"--executor = 'ray'.*pip install --no-deps ray==")
+
+
+def test_an_address_where_nobody_listens(ray: FakeRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    for wrong in (address, "ray://somewhere", "6379"):
+        monkeypatch.setenv(ADDRESS, wrong)
+        refused(tmp_path, rf"--address = '{wrong}'.*host:port of its head.*ray start --head")
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ({"versions": cluster.package_versions() | {"torch": "1.0"}}, r"packages of .*torch 1\.0 \(here 2"),
+        ({"versions": {}}, r"packages of .*python missing \(here 3"),
+        ({"shared": False}, r"--runs-dir.*does not see what is written here"),
+    ],
+)
+def test_a_machine_that_would_compute_something_else(
+    facts: dict[str, Any], expected: str, ray: FakeRay, tmp_path: Path
+) -> None:
+    ray.facts = facts
+    refused(tmp_path, expected)
+    assert not ray.connected
+
+
+def test_a_machine_without_the_environment(ray: FakeRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    error = RayError("ray::machine_facts() (pid=1)\nModuleNotFoundError: No module named 'hpt'")
+    monkeypatch.setattr(ray, "get", lambda *_, **__: ray.__class__.get(ray, error))
+    refused(tmp_path, r"machine = 'node-1': allowed is one with hpt's environment \(ModuleNotFoundError")
+
+
+@pytest.mark.parametrize(("mode", "refuses"), [(None, True), ("disabled", True), ("token", False)])
+def test_a_public_address_needs_a_token(
+    mode: str | None, refuses: bool, ray: FakeRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray.machines.append(machine(4, address="8.8.8.8"))
+    if mode is not None:
+        monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    if refuses:
+        with pytest.raises(ConfigError, match=r"RAY_AUTH_MODE.*8\.8\.8\.8"):
+            cluster.connect()
+        assert not ray.connected
+    else:
+        cluster.connect()
+
+
+def configs(scale: str = "tiny", threads: int = 1) -> list[RunConfig]:
+    return [build_config("hpt", scale=scale, settings={"engine.threads": threads})]
+
+
+@pytest.mark.parametrize(
+    ("machines", "variables", "expected"),
+    [
+        ([machine(4), machine(2)], {}, (1, {"CPU": 1.0}, 6)),
+        ([machine(4, 2), machine(4)], {}, (1, {"CPU": 1.0, "GPU": 1.0}, 2)),
+        ([machine(9, 8), machine(9, 5)], {RUN_GPUS: "4"}, (1, {"CPU": 1.0, "GPU": 4.0}, 3)),
+        ([machine(3), machine(1), machine(1)], {RUN_NODES: "2"}, (2, {"CPU": 1.0}, 2)),
+        ([machine(3), machine(1), machine(1)], {RUN_NODES: "3"}, (3, {"CPU": 1.0}, 1)),
+    ],
+)
+def test_room_for_runs(
+    machines: list[dict[str, Any]], variables: dict[str, str], expected: Any, ray: FakeRay,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert cluster.room_for(configs(), machines) == expected
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({RUN_GPUS: "5"}, "--run-gpus = '5': allowed is a number up to 4, the GPUs of the largest machine"),
+        ({RUN_NODES: "3"}, "--run-nodes = '3': allowed is at most 2, the machines with 1 CPU and 1 GPU"),
+        ({OPTIONS: "--num_gpus 8"}, "--launcher-args = '--num_gpus 8': allowed is nothing beside --executor ray"),
+    ],
+)
+def test_more_than_any_machine_has(
+    variables: dict[str, str], expected: str, ray: FakeRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray.machines = [machine(8, 4), machine(8, 2), machine(8)]
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    refused(tmp_path, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [(EXECUTOR, "slurm", "--executor = 'slurm': allowed is local or ray"), (RUN_NODES, "2", "add --executor ray")],
+)
+def test_executors_by_name(
+    name: str, value: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(EXECUTOR, raising=False)
+    monkeypatch.setenv(name, value)
+    refused(tmp_path, expected)
+
+
+def test_a_machine_like_the_one_before_is_preferred() -> None:
+    executor = object.__new__(cluster.RayExecutor)
+    places = [cluster.RayPlace(None, [], [], [{"processor": kind}]) for kind in ("first", "second", "second")]
+    executor._places, executor._free, executor._ray = list(places), list(places), None
+    assert executor.take("second") is places[1]
+    assert executor.take("third") is places[0]
+    assert executor.take("") is places[2]
+    assert executor.take("") is None
+
+
+def test_options_reach_notebooks(monkeypatch: pytest.MonkeyPatch) -> None:
+    from hpt.cli import use_executor
+
+    for name in (EXECUTOR, ADDRESS, RUN_GPUS, RUN_NODES):
+        monkeypatch.setenv(name, "before")
+    use_executor("ray", None, None, 2, None)
+    assert [os.environ[name] for name in (EXECUTOR, ADDRESS, RUN_GPUS, RUN_NODES)] == ["ray", "before", "2", "before"]
