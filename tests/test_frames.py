@@ -94,6 +94,14 @@ def test_one_seed_has_an_interval_over_problems_alone(records: list[RunRecords])
     assert shown.partition(" ")[2] == f"[{100 * wilson.low:.1f}, {100 * wilson.high:.1f}]"
 
 
+def test_seeds_stand_where_an_interval_over_them_says_less() -> None:
+    rows = [(50.0, 40.0, 60.0, 49.0, 51.0), (5.0, 0.0, 60.0, 0.0, 10.0), (0.0, 0.0, 0.0, 0.0, 0.0)]
+    frame = pd.DataFrame(rows, columns=["score", "seeds_low", "seeds_high", "seed_0", "seed_1"])
+    frame = frame.assign(seeds=2, problems_low=1.0, problems_high=2.0)
+    assert with_interval(frame).tolist() == ["50.0 [40.0, 60.0]", "5.0 (0.0, 10.0)", "all seeds 0.0"]
+    assert with_interval(frame, sign="+").iloc[1] == "+5.0 [0.0, 60.0]"  # a difference may well reach 0
+
+
 def test_averages_are_taken_from_the_printed_cells(records: list[RunRecords]) -> None:
     data = table3(records)
     for method in ("pretrain", "sft", "grpo", "luffy", "hpt"):

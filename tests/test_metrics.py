@@ -43,5 +43,5 @@ def test_runs_record_what_the_registry_defines_and_all_of_it() -> None:
 
 def test_the_glossary_is_linked() -> None:
     assert "docs/metrics.md" in (ROOT / "README.md").read_text()
-    for name in ("index.html.jinja", "README.md.jinja"):
+    for name in ("provenance.html.jinja", "README.md.jinja"):
         assert "../../docs/metrics.md" in (ROOT / "hpt" / "reports" / "templates" / name).read_text()

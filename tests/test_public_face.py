@@ -21,6 +21,7 @@ import hpt.api
 from docs.reference import PAGE, page
 from hpt.laboratory import random_batch as world
 from hpt.laboratory import textbook
+from hpt.runs.records import load_records
 from hpt.support.errors import ConfigError
 from hpt.upge import likelihood
 from hpt.upge.aggregation import StepCounts
@@ -612,8 +613,10 @@ def test_train_takes_a_model_folder_and_a_file_of_questions(tmp_path: Path) -> N
                 "rollout.rollouts_per_prompt": 2, "rollout.max_response_tokens": 16, "validation.every": 0}  # fmt: skip
     run = hpt.train(
         "hpt", scale="tiny", policy=tmp_path / "model", data=tmp_path / "problems.jsonl", settings=settings,
-        runs_dir=tmp_path / "runs",
+        evaluations=["held-out", tmp_path / "problems.jsonl"], runs_dir=tmp_path / "runs",
     )  # fmt: skip
+    evaluated = load_records(run.path).evaluations.groupby("benchmark").size()
+    assert {name.rpartition("-")[0]: count for name, count in evaluated.items()} == {"held-out": 1, "problems": 10}
     assert run.metrics["step"].tolist() == [0, 1]
     assert {"rollout/reward", "gate/offline_ratio_prompts", "loss/total"} <= set(run.metrics)
     assert (run.model / "model.safetensors").is_file()

@@ -188,31 +188,11 @@ def test_whatever_moves_a_prompt_or_an_end_makes_another_run(name: str, tmp_path
     assert all(new != old for new, old in zip(names(), before, strict=True))
 
 
-def test_changed_weights_are_noticed(tmp_path: Path) -> None:
-    folder = copy_of("weak", tmp_path / "a")
-    before = model_hashes(folder)["weights_sha256"]
-    path = folder / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
-    assert model_hashes(folder)["weights_sha256"] != before
-
-
 def test_the_record_spares_reading_a_prepared_models_weights(tmp_path: Path) -> None:
     record = prepare_model(MODELS["weak"], tmp_path / "model", copy_of("weak", tmp_path / "published"))
     assert model_hashes(tmp_path / "model")["weights_sha256"] == record["weights_sha256"]
     (tmp_path / "model" / RECORD).unlink()
     assert model_hashes(tmp_path / "model")["weights_sha256"] == record["weights_sha256"]
-
-
-def test_two_rotary_bases_are_two_runs(tmp_path: Path) -> None:
-    settings = {"data.source": "graded", "data.world": "tiny", "rollout.max_model_tokens": 4096,
-                "rollout.max_response_tokens": 1024, "validation.every": 0}  # fmt: skip
-    fingerprints = {
-        resolve_run(
-            build_config("hpt", scale="full", policy="own", settings={**settings, "policy.path": str(folder)}), tmp_path
-        ).fingerprint()
-        for folder in (copy_of("weak", tmp_path / "a"), copy_of("weak", tmp_path / "b", rope_theta=40000))
-    }
-    assert len(fingerprints) == 2
 
 
 def test_a_context_too_short_for_prompt_and_response_is_refused(tmp_path: Path) -> None:

@@ -228,12 +228,6 @@ def test_an_error_of_ones_own_is_told_at_once_where_nobody_can_be_gone_unseen(
     assert said[0] == said[2] == ["rank 1: ValueError: no"]
 
 
-def test_a_process_of_another_machine_cannot_be_seen() -> None:
-    assert ranks._is_running("999999999@another-machine")
-    assert ranks._is_running("")
-    assert ranks._is_running(f"{os.getpid()}@{os.uname().nodename}")
-
-
 def test_ranks_that_are_done_are_not_missed(store: TCPStore) -> None:
     made, said = watches(store)
     made[2].finish()

@@ -14,6 +14,7 @@ from hpt.laboratory.errors import DIALS, SITUATIONS
 from hpt.paper.paper import claims
 from hpt.reports.build import build_report, with_earlier
 from hpt.reports.pages import render
+from hpt.reports.verdicts import SECTIONS, section_of
 from hpt.runs.catalogue import ARTEFACTS, artefacts_named
 from hpt.runs.folder import add_checksum
 from hpt.runs.records import export_run
@@ -82,6 +83,10 @@ def report(work: Path) -> Path:
 
 def csv(folder: Path, name: str) -> pd.DataFrame:
     return pd.read_csv(folder / "tables" / f"{name}.csv")
+
+
+def text_of(report: Path, page: str) -> str:
+    return html.unescape((report / f"{page}.html").read_text())
 
 
 def check_bias_variance(folder: Path) -> None:
@@ -198,9 +203,8 @@ def test_everything_is_there(report: Path) -> None:
     assert {"figure1", "figure5"} <= set(figures)
     assert {"table1", "table2", "audit"} <= set(tables)
     expected = {
-        "index.html",
-        "README.md",
-        "style.css",
+        *("index.html", "claims.html", "provenance.html", "README.md", "claims.md", "style.css"),
+        *(f"{section_of(name).name}.html" for name in NAMES),
         *(f"notebooks/{name}.{end}" for name in notebooks for end in ("html", "json")),
     }
     expected |= {f"figures/{name}.{end}" for name in figures for end in ("png", "svg")}
@@ -210,44 +214,54 @@ def test_everything_is_there(report: Path) -> None:
     assert (report / ".executed" / ".gitignore").read_text() == "*\n"
     # every figure stands in its notebook as lines; one with a path per question would show
     assert max(path.stat().st_size for path in (report / "notebooks").glob("*.html")) < 500_000
-    assert (report / "index.html").stat().st_size < 500_000
+    assert max(path.stat().st_size for path in report.glob("*.html")) < 500_000
+    for page in (text_of(report, "index"), (report / "README.md").read_text()):
+        assert len(re.sub(r"<[^>]+>", " ", page).split()) < 3000  # five minutes of reading
 
 
 def test_the_page_says_what_was_found_and_where_it_came_from(report: Path) -> None:
-    page = html.unescape((report / "index.html").read_text())
-    for text in (
-        "its numbers mean nothing", "3 seeds (0, 1, 2)", "not testable here", "+5.0 points (HPT 41.9, SFT 36.9)",
-        "HPT maintains higher entropy than GRPO", "../../docs/world.md", COMMIT[:12],
-    ):  # fmt: skip
-        assert text in page, text
+    for page, texts in {
+        "index": ("its numbers mean nothing", "3 seeds (0, 1, 2)", "not testable here", "HPT beats LUFFY, strong base"),
+        "claims": ("+5.0 points (HPT 41.9, SFT 36.9)", "HPT maintains higher entropy than GRPO", "cited from Yue"),
+        "provenance": ("../../docs/world.md", COMMIT[:12]),
+    }.items():
+        for text in texts:
+            assert text in text_of(report, page), text
     for run in read_json(report / "notebooks" / "table3_main_results.json")["runs"]:
-        assert run["fingerprint"] in page
+        assert run["fingerprint"] in text_of(report, "provenance")
     readme = (report / "README.md").read_text()
     assert "prefers-color-scheme: dark" in (report / "style.css").read_text()
-    assert "| paper | 16.6 | 17.8 | 51.0 | 81.0 | 37.5 | 47.3 | 41.9 |" in readme
+    assert "(tables/table3.md)" in readme
     assert "(figures/figure5.svg)" in readme
+    (row,) = re.findall(r"\| HPT \|(.*)", (report / "tables" / "table3.md").read_text())[1:]
+    assert [cell.strip() for cell in row.split("|")][1::2] == "16.6 17.8 51.0 81.0 37.5 47.3 41.9".split()
 
 
-def test_artefacts_stand_in_the_papers_order(report: Path) -> None:
-    page = (report / "index.html").read_text()
-    found = re.findall(r'<section id="(\w+)">', page)
-    numbered = ["table2", "table3", "table4", "table5", "table6", "figure8", *(f"figure{n}" for n in range(2, 8))]
-    assert found == numbered + [name for name in found if name not in numbered]
+def test_every_artefact_stands_once_on_the_page_of_its_subject(report: Path) -> None:
+    for section in SECTIONS:
+        expected = [name for name in section.artefacts if name in NAMES]
+        assert (report / f"{section.name}.html").exists() is bool(expected)
+        if expected:
+            assert re.findall(r'<section id="(\w+)">', text_of(report, section.name)) == expected
+            assert f'href="{section.name}.html"' in (report / "index.html").read_text()
 
 
 def test_links_lead_somewhere(report: Path) -> None:
-    for page in (report / "index.html", *(report / "notebooks").glob("*.html")):
-        for target in re.findall(r"""href=["']([^"'#][^"']*)["']""", page.read_text()):
+    for page in (*report.glob("*.html"), *(report / "notebooks").glob("*.html")):
+        for target in re.findall(r"""href=["']([^"']+)["']""", page.read_text()):
             if target.startswith("https://arxiv.org/") or target in DOCS:
                 continue
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
-    readme = (report / "README.md").read_text()
-    for target in re.findall(r"\]\(([^)#]+)\)", readme):
-        assert target in DOCS or (report / target).exists(), target
+            file, _, anchor = target.partition("#")
+            there = page.parent / file if file else page
+            assert there.exists(), f"{page.name}: {target}"
+            assert not anchor or f'id="{anchor}"' in there.read_text(), f"{page.name}: {target}"
+    for page in report.glob("*.md"):
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            assert target in DOCS or (report / target).exists(), target
 
 
 def test_pages_load_nothing_from_elsewhere(report: Path) -> None:
-    for page in (report / "index.html", *(report / "notebooks").glob("*.html")):
+    for page in (*report.glob("*.html"), *(report / "notebooks").glob("*.html")):
         text = page.read_text()
         sources = re.findall(r"""(?:src|srcset|poster|data)=["']([^"']+)["']""", text) + re.findall(
             r"url\(([^)]+)\)", text
@@ -261,18 +275,18 @@ def test_pages_load_nothing_from_elsewhere(report: Path) -> None:
 
 
 def test_pages_name_no_folder_of_this_machine(report: Path) -> None:
-    for page in (report / "index.html", report / "README.md", *(report / "notebooks").glob("*")):
+    for page in (*report.glob("*.html"), *report.glob("*.md"), *(report / "notebooks").glob("*")):
         assert not re.search(r"(?<![\w./])/(?:home|root|tmp|work|Users)/", page.read_text()), page.name
 
 
 def test_runs_give_the_same_tables_and_figures_as_their_records(report: Path, work: Path) -> None:
     artefacts = {path: path.read_bytes() for name in ("tables", "figures") for path in (report / name).iterdir()}
     assert len(artefacts) >= 14
-    assert "Training results are read from committed records" in (report / "index.html").read_text()
+    assert "Training results are read from committed records" in text_of(report, "provenance")
     build_report("tiny", SEEDS, work / "runs", work / "reports", only=["table3"])
     assert {path: path.read_bytes() for path in artefacts} == artefacts
     assert read_json(report / "notebooks" / "table3_main_results.json")["from_records"] is False
-    assert "Figure 7" in (report / "index.html").read_text()  # made earlier, and still shown
+    assert "Figure 7" in text_of(report, "dynamics")  # made earlier, and still shown
 
 
 def test_one_figure_made_again_leaves_the_others_of_its_notebook_on_the_page(report: Path, work: Path) -> None:
@@ -296,30 +310,33 @@ def test_one_figure_made_again_leaves_the_others_of_its_notebook_on_the_page(rep
 
 
 def test_verdicts_stand_under_their_topics_with_counts(report: Path) -> None:
-    page = html.unescape((report / "index.html").read_text())
-    bodies = page.partition('id="verdicts"')[2].partition('id="artefacts"')[0].split("<tbody>")[1:]
-    rows = {re.findall(r'scope="colgroup">([^:<]+(?:: one[^:<]+)?):', body)[0]: body.count("<tr>") for body in bodies}
-    assert next(iter(rows)) == "Main results"
+    blocks = re.findall(r'<details class="block" id="(\w+)"><summary>(.*?)</summary>(.*?)</table>',
+                        text_of(report, "claims"), re.DOTALL)  # fmt: skip
+    assert blocks[0][0] == "main_results"
     judged = [row for path in (report / "notebooks").glob("*.json") for row in read_json(path)["verdicts"]]
-    assert sum(rows.values()) == len(judged)
-    for topic, body in zip(rows, bodies, strict=True):
-        counts = re.findall(r"(\d+) [a-z]", body.partition("</th>")[0].partition('colgroup">')[2])
-        assert sum(map(int, counts)) == rows[topic]
+    for name, summary, body in blocks:
+        its = [row["claim"] for row in judged if section_of(row["artefact"]).name == name]
+        assert sorted(re.findall(r'<tr id="claim-([^"]+)">', body)) == sorted(its)
+        assert sum(map(int, re.findall(r"(\d+) (?:is|are) ", summary))) == len(its)
+    assert sum(body.count("<tr id=") for *_, body in blocks) == len(judged)
 
 
 def test_every_artefact_is_one_click_from_its_runs_and_they_from_their_settings(report: Path) -> None:
-    page = (report / "index.html").read_text()
-    assert set(re.findall(r'href="#(run-[^"]+)"', page)) == set(re.findall(r'<tr id="(run-[^"]+)"', page))
+    listed = (report / "provenance.html").read_text()
     for path in (report / "tables").glob("*.provenance.json"):
-        section = page.partition(f'<section id="{path.name.partition(".")[0]}">')[2].partition("</section>")[0]
-        assert [f"run-{row['run']}" for row in read_json(path)["runs"]] == re.findall(r'href="#(run-[^"]+)"', section)
-    assert len(re.findall(r'href="records/[^"]+/config.json"', page)) == page.count('<tr id="run-')
+        name = path.name.partition(".")[0]
+        page = (report / f"{section_of(name).name}.html").read_text()
+        section = page.partition(f'<section id="{name}">')[2].partition("</section>")[0]
+        runs = [f"run-{row['run']}" for row in read_json(path)["runs"]]
+        assert runs == re.findall(r'href="provenance.html#(run-[^"]+)"', section)
+        assert all(f'<tr id="{run}"' in listed for run in runs)
+    assert len(re.findall(r'href="records/[^"]+/config.json"', listed)) == listed.count('<tr id="run-')
 
 
 def test_rendering_again_changes_nothing(report: Path) -> None:
-    before = (report / "index.html").read_bytes(), (report / "README.md").read_bytes()
+    before = {path: path.read_bytes() for path in report.iterdir() if path.is_file()}
     render(report, "tiny")
-    assert ((report / "index.html").read_bytes(), (report / "README.md").read_bytes()) == before
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_missing_runs_are_not_computed_by_a_report(work: Path, tmp_path: Path) -> None:
@@ -373,7 +390,8 @@ def test_text_of_models_and_users_is_escaped(report: Path, tmp_path: Path) -> No
         (folder / name).mkdir()
         for path in (report / name).iterdir():
             (folder / name / path.name).write_bytes(path.read_bytes())
-    page = render(folder, "tiny").read_text()
-    assert page.count("<script") == 1  # the one that sorts
-    assert page.count("&lt;script&gt;") > 20
-    assert "<script" not in (folder / "README.md").read_text()
+    render(folder, "tiny")
+    pages = [page.read_text() for page in folder.glob("*.html")]
+    assert {page.count("<script") for page in pages} == {1}  # the one that sorts
+    assert sum(page.count("&lt;script&gt;") for page in pages) > 20
+    assert not any("<script" in page.read_text() for page in folder.glob("*.md"))

@@ -28,7 +28,7 @@ def test_everything_of_the_paper_from_nothing_and_then_nothing_is_left_to_do(tmp
     said = hpt(tmp_path, "reproduce")
     assert "started pretrain-weak-s0" in said
     report = tmp_path / "reports" / "tiny"
-    page = (report / "index.html").read_text()
+    page = "".join(path.read_text() for path in report.glob("*.html"))
     for artefact in artefacts_named([]):
         assert f'<section id="{artefact.name}">' in page, artefact.name
     states = {path.stem: json.loads(path.read_text())["state"] for path in (report / "notebooks").glob("*.json")}

@@ -40,10 +40,6 @@ def test_the_same_gives_the_same_wherever_the_model_lies(given: Path) -> None:
     assert fingerprint(given, policy__path=str(given / "moved")) == before
 
 
-def test_a_setting_moves_the_fingerprint(given: Path) -> None:
-    assert fingerprint(given, optimizer__learning_rate=0.002) != fingerprint(given)
-
-
 @pytest.mark.parametrize("field", ROW)
 def test_a_letter_of_the_data_moves_the_fingerprint(field: str, given: Path) -> None:
     before = fingerprint(given)

@@ -110,15 +110,16 @@ def test_what_was_found_is_said_in_sentences_of_the_verdicts() -> None:
         row("derivation", "does not hold", subject=WITHOUT_RUNS),
     ]
     assert headlines(rows, [0, 1, 2]) == [
-        "Points of the in-distribution average, of 3 seeds, with 95 % intervals:",
-        "On the weak base HPT is better than SFT (+7.5 [+4.3, +10.6]); worse than GRPO (-2.3 [-4.1, -0.5]); "
-        "not told apart from LUFFY (-1.4 [-3.7, +0.9]).",
-        "Of 6 claims on training 2 hold in this world, 2 are undecided, 1 do not hold, 1 are not testable here.",
-        "Of 1 claims on the estimator 1 do not hold.",
+        "Points of the average, over 3 seeds, with 95 % intervals:",
+        "In distribution HPT is better than SFT on the weak base (+7.5 [+4.3, +10.6]); worse than GRPO on the weak "
+        "base (-2.3 [-4.1, -0.5]); undecided in 1 of 3 comparisons.",
+        "Out of distribution HPT is undecided in 1 of 1 comparisons.",
+        "Of 6 claims on training 2 hold in this world, 2 are undecided, 1 does not hold, 1 is not testable here.",
+        "Of 1 claim on the estimator 1 does not hold.",
     ]
     one_seed = headlines([row("table3-weak-hpt-above-sft", "undecided (one seed)", "+7.5 points")], [0])
     assert one_seed[:2] == [
-        "Points of the in-distribution average, of one seed, which decides nothing:",
-        "On the weak base HPT is not told apart from SFT (+7.5).",
+        "Points of the average, of one seed, which decides nothing:",
+        "In distribution HPT is undecided in 1 of 1 comparisons.",
     ]
     assert headlines([], [0]) == []

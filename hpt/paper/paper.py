@@ -29,6 +29,7 @@ class Claim(BaseModel, frozen=True):
         test: key of `hpt.paper.claim_tests.TESTS`.
         parameters: keyword arguments of the test, thresholds among them.
         evidence: (table, row) whose printed values are the paper's evidence, where the test's arms do not name them.
+        cites: whose result the paper reports with it; empty = its own.
     """
 
     id: str
@@ -42,11 +43,12 @@ class Claim(BaseModel, frozen=True):
     test: str
     parameters: dict[str, Any]
     evidence: tuple[tuple[str, str], ...] = ()
+    cites: str = ""
 
 
 @cache
 def paper_data() -> dict[str, Any]:
-    """Return the whole file: source, benchmarks, averages, tables, figures, claims. Not to be changed by the caller."""
+    """Return the whole file: source, benchmarks, averages, tables, figures, headlines, claims. Not to be changed."""
     return json.loads(resources.files("hpt.paper").joinpath("paper.json").read_text(encoding="utf-8"))
 
 
@@ -139,6 +141,11 @@ def claims() -> tuple[Claim, ...]:
                 filled = filled.replace(f"{{{name}}}", json.dumps(word)[1:-1])
             found.append(Claim.model_validate_json(filled))
     return tuple(found)
+
+
+def headline_claims() -> dict[str, str]:
+    """Return id -> short wording of the claims of the abstract and the takeaways, which a report shows first."""
+    return paper_data()["headlines"]
 
 
 def claim_named(claim_id: str) -> Claim:

@@ -1,7 +1,7 @@
 """Making a report: which notebooks, of which seeds, from finished runs or from records; and executing them.
 
     reports/<scale>/
-        index.html, README.md      what `hpt.reports.pages` renders; regenerated, never edited
+        index.html, README.md      what `hpt.reports.pages` renders, with a page per subject; regenerated, never edited
         style.css                  of all its pages
         tables/, figures/          written by the notebooks (`hpt.reports.Study`)
         missing.json               with records: the artefacts they do not allow, and the runs that are missing

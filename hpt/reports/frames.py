@@ -50,7 +50,6 @@ from hpt.runs.catalogue import (
 )
 from hpt.runs.records import RunRecords
 from hpt.support.errors import RecordFault
-from hpt.support.text import few
 
 Records = Sequence[RunRecords]
 NAN = float("nan")
@@ -143,8 +142,10 @@ def number_text(values: pd.Series, sign: str = "") -> pd.Series:
 def with_interval(frame: pd.DataFrame, value: str = "score", sign: str = "") -> pd.Series:
     """Return a column as text with its 95 % interval: over seeds where there are several, else over problems.
 
+    Where all seeds are alike, or an interval of scores would leave 0 to 100, the seeds themselves say more.
+
     Args:
-        frame: the column ``value``, seeds, and seeds_low to problems_high.
+        frame: the column ``value``, seeds, and seeds_low to problems_high; with ``seed_<n>`` for the seeds themselves.
         value: name of the column.
         sign: ``+`` for differences.
 
@@ -156,8 +157,16 @@ def with_interval(frame: pd.DataFrame, value: str = "score", sign: str = "") -> 
     """
     several = frame["seeds"] > 1
     low, high = (frame[f"seeds_{end}"].where(several, frame[f"problems_{end}"]) for end in ("low", "high"))
-    brackets = " [" + number_text(low) + ", " + number_text(high) + "]"
-    return number_text(frame[value], sign) + brackets.where(low.notna() & high.notna(), "")
+    number, brackets = number_text(frame[value], sign), " [" + number_text(low) + ", " + number_text(high) + "]"
+    text = number + brackets.where(low.notna() & high.notna(), "")
+    seeds = frame.filter(like="seed_").apply(lambda row: f" ({', '.join(number_text(row.dropna(), sign))})", axis=1)
+    text = text.mask(_cut_off(frame), number + seeds) if len(frame) and not sign else text
+    return text.mask(several & (low == high), "all seeds " + number)
+
+
+def _cut_off(frame: pd.DataFrame) -> pd.Series:
+    """Return which intervals over seeds were cut at 0 or 100, where no accuracy can be."""
+    return (frame["seeds"] > 1) & ((frame["seeds_low"] <= 0) | (frame["seeds_high"] >= 100))
 
 
 def interval_note(frame: pd.DataFrame, of: str = "mean") -> str:
@@ -179,25 +188,13 @@ def interval_note(frame: pd.DataFrame, of: str = "mean") -> str:
     seeds = f"{counts[0]} to {counts[-1]}" if counts[1:] else str(counts[0])
     note = f"{of} over {seeds} seeds, in brackets the 95 % interval over seeds (Student's t)"
     note += f"; of the base, which has one run, {problems}" if counts[0] == 1 or is_base.any() else ""
-    return note + _why_extreme(frame)
-
-
-def _why_extreme(frame: pd.DataFrame) -> str:
-    """Return why intervals over seeds of scores reach from 0 to 100 or have no width; empty where none do."""
     if "column" not in frame:
-        return ""
-    several = frame[frame["seeds"] > 1]
-    wide = several[(several["seeds_low"] <= 0) & (several["seeds_high"] >= 100)]
-    cells = [
-        f"{label(row['method'])} on {row['column']} {', '.join(number_text(row.filter(like='seed_')))}"
-        for _, row in wide.iterrows()
-    ]
-    parts = [f"from 0 to 100 where few seeds differ much, some after a take-off ({few(cells, 4)})"] if cells else []
-    flat = several["score"][several["seeds_low"] == several["seeds_high"]]
-    for why, count in (("no answer of any seed is right", (flat == 0).sum()), ("every answer is", (flat == 100).sum()),
-                       ("all seeds have as many right", ((flat > 0) & (flat < 100)).sum())):  # fmt: skip
-        parts += [f"no width where {why} ({count} cell{'' if count == 1 else 's'})"] if count else []
-    return "".join(f"; {part}" for part in parts)
+        return note
+    if _cut_off(frame).any():
+        note += "; in parentheses the seeds, where it would reach beyond 0 or 100: they differ much, some took off"
+    if ((frame["seeds"] > 1) & (frame["seeds_low"] == frame["seeds_high"])).any():
+        note += '; "all seeds" where they are equal'
+    return note
 
 
 def seeds_note(records: Records) -> str:

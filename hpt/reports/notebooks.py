@@ -195,7 +195,7 @@ class Study:
             target = self.output_dir / "figures" if self.output_dir else Path(folder)
             _, png = style.save(figure, target / name, {"Title": title, **metadata})
             # not the SVG, which the report links: inside a page it takes three times the room
-            picture = Markup("<img alt='{}' src='{}'>").format(title, style.png_source(png))
+            picture = Markup("<img class='{}' alt='{}' src='{}'>").format(name, title, style.png_source(png))
         pyplot.close(figure)  # else the notebook draws it a second time
         if self.output_dir is not None:
             self._write(name, {name: data, **frames}, runs)
@@ -393,7 +393,10 @@ def csv_text(frame: pd.DataFrame) -> str:
 def html_table(table: pd.DataFrame | Styler, name: str) -> Markup:
     """Return a laid out table as HTML; of a Styler with its colours."""
     styler: Any = table if isinstance(table, Styler) else table.style  # its methods are half typed
-    styler = styler.format(str, escape="html", na_rep="")
+    # an interval stays on one line, below its number where a table is wide
+    styler = styler.format(lambda cell: re.sub(r"(?<=\d), (?=[-+\d])", ",&nbsp;", html.escape(str(cell))), na_rep="")
+    if styler.index.is_unique and styler.columns.is_unique:  # sentences are read from the left
+        styler = styler.set_td_classes(styler.data.map(lambda cell: "text" * bool(re.search(r"[a-z]{3} ", str(cell)))))
     for axis in (0, 1):
         styler = styler.format_index(str, escape="html", axis=axis)
         styler = styler.format_index_names(lambda label: html.escape(str(label)), axis=axis)

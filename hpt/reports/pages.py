@@ -1,29 +1,43 @@
-"""The report's pages: ``index.html`` and ``README.md`` rendered from what the executed notebooks left, and theirs."""
+"""The report's pages, rendered from what executed notebooks left: the first says what was found, the others show it.
+
+``index.html`` and ``README.md`` hold the answer; a page per `hpt.reports.verdicts.Section` its tables and figures,
+``claims.html`` and ``claims.md`` every claim, ``provenance.html`` notebooks and runs.
+"""
 
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
+import pandas as pd
 from markupsafe import Markup
 
 from hpt.config.run_config import NUMERICS_VERSION
 from hpt.evaluation.intervals import MIN_SEEDS
-from hpt.paper.paper import claims
+from hpt.paper.paper import claims, headline_claims
 from hpt.reports.frames import trainings
 from hpt.reports.notebooks import DAMAGE, markdown_text, short_commit, verdict_badge
-from hpt.reports.verdicts import by_topic, chance_text, headlines
+from hpt.reports.verdicts import (
+    SECTIONS,
+    by_kind,
+    by_section,
+    chance_text,
+    counted,
+    forest,
+    headlines,
+    section_of,
+)
 from hpt.runs.catalogue import ARTEFACTS
 from hpt.support.files import read_json, write_text
 from hpt.support.text import duration, few
 
-#: The figure at the top of the page.
-MAIN_FIGURE = "figure5"
-
-_ABOUT = (
-    "Every table and figure with our value and its interval beside the paper's, a verdict on each claim of the paper, "
-    "and where every number came from."
+#: Pages that every report has: file, title, what is on it.
+_OTHER_PAGES = (
+    ("claims", "All claims", "What was tested of the paper's sentences, and the verdicts"),
+    ("provenance", "Provenance", "Notebooks, runs, their settings, commits and times"),
 )
 _SMALL = (
     "This is a small world made by this package. It says nothing about the level a model of 1.5 or 7 billion "
@@ -32,12 +46,21 @@ _SMALL = (
 
 
 def render(folder: Path, scale: str) -> Path:
-    """Render ``index.html`` and ``README.md`` of a report from the files its notebooks left; return the page."""
+    """Render the pages of a report from the files its notebooks left; return the first, ``index.html``."""
     report = _report(folder, scale)
+    pages = page_environment()
     write_text(folder / "style.css", style_sheet())
-    index, readme = (page_environment().get_template(f"{name}.jinja") for name in ("index.html", "README.md"))
-    write_text(folder / "index.html", compact(index.render(report=report)))
-    write_text(folder / "README.md", readme.render(report=report))
+    for name in ("index.html", "claims.html", "provenance.html"):
+        write_text(folder / name, compact(pages.get_template(f"{name}.jinja").render(report=report)))
+    for name in ("README.md", "claims.md"):
+        write_text(folder / name, pages.get_template(f"{name}.jinja").render(report=report))
+    for section in SECTIONS:
+        shown = next((own for own in report["sections"] if own["name"] == section.name), None)
+        file = folder / f"{section.name}.html"
+        if shown:
+            write_text(file, compact(pages.get_template("section.html.jinja").render(report=report, section=shown)))
+        else:  # of an earlier report
+            file.unlink(missing_ok=True)
     return folder / "index.html"
 
 
@@ -61,33 +84,120 @@ def report_headlines(folder: Path) -> list[str]:
 
 
 def _report(folder: Path, scale: str) -> dict[str, Any]:
-    """Return everything the page says."""
-    order = list(dict.fromkeys(artefact.notebook for artefact in ARTEFACTS.values()))
-    files = {path.stem: path for path in (folder / "notebooks").glob("*.json")}
-    statuses = [read_json(files[name]) for name in order if name in files]
+    """Return everything the pages say."""
+    statuses = _statuses(folder)
     made = {one["name"]: _shown(folder, one, status) for status in statuses for one in status["artefacts"]}
-    judged = {row["claim"]: row | {"notebook": status["notebook"]} for status in statuses for row in status["verdicts"]}
-    verdicts = [judged[claim.id] for claim in claims() if claim.id in judged]
+    verdicts = _verdicts(statuses)
     runs = {row["run"]: row for status in statuses for row in status["runs"]}
     seeds = sorted({seed for status in statuses for seed in status["seeds"]})
+    sections = _sections([made[name] for name in dict.fromkeys([*ARTEFACTS, *made]) if name in made], verdicts, seeds)
+    chapters = [(f"{section['name']}.html", section["title"], section["question"]) for section in sections]
+    chapters += [(f"{name}.html", title, about) for name, title, about in _OTHER_PAGES]
+    others = [other for other in sorted(folder.parent.glob("*/")) if other != folder and (other / "notebooks").is_dir()]
+    lines = [*forest(verdicts, scale), *(row for own in others for row in forest(_verdicts(_statuses(own)), own.name))]
     return {
         "scale": scale,
-        "about": _ABOUT,
         "headlines": headlines(verdicts, seeds),
+        "tiles": _tiles(verdicts, folder / "tables" / "audit.csv"),
+        "forest": _drawn(lines),
+        "headline_rows": [row | {"short": short} for key, short in headline_claims().items()
+                          for row in verdicts if row["claim"] == key],
         "seeds_text": f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'} ({', '.join(map(str, seeds))})",
         "notes": notes(scale, seeds, statuses, list(runs.values())),
         "failures": [status for status in statuses if status["state"] != "ok"],
-        "main": made.get(MAIN_FIGURE),
-        "artefacts": [made[name] for name in dict.fromkeys([*ARTEFACTS, *made]) if name in made],
+        "sections": sections,
+        "chapters": chapters,
         "verdicts": verdicts,
-        "topics": by_topic(verdicts),
-        "chance_text": chance_text(judged.values()),
+        "topics": [{"name": section.name, "title": section.title, "verdicts": rows, "counted": counted(rows)}
+                   for section, rows in by_section(verdicts)],
+        "chance_text": chance_text(verdicts),
         "missing": [_missing_row(row) for row in missing_artefacts(folder)],
-        "tally": Counter(row["verdict"] for row in judged.values()).most_common(),
         "notebooks": statuses,
         "runs": [runs[name] for name in sorted(runs)],
         "with_config": {name for name in runs if (folder / "records" / name / "config.json").exists()},
-    }
+    }  # fmt: skip
+
+
+def _statuses(folder: Path) -> list[dict[str, Any]]:
+    """Return what the notebooks of a report left, in the catalogue's order."""
+    files = {path.stem: path for path in (folder / "notebooks").glob("*.json")}
+    order = dict.fromkeys(artefact.notebook for artefact in ARTEFACTS.values())
+    return [read_json(files[name]) for name in order if name in files]
+
+
+def _verdicts(statuses: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the verdicts of notebooks in the paper's order, with whose results the paper cites."""
+    judged = {row["claim"]: row | {"notebook": status["notebook"]} for status in statuses for row in status["verdicts"]}
+    return [judged[claim.id] | {"cites": claim.cites, "page": section_of(claim.artefact).name}
+            for claim in claims() if claim.id in judged]  # fmt: skip
+
+
+def _sections(
+    artefacts: list[dict[str, Any]], verdicts: list[dict[str, Any]], seeds: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Return the pages of tables and figures, each with what it shows and the answer it opens with."""
+    found = []
+    for section in SECTIONS:
+        order = {name: place for place, name in enumerate(section.artefacts)}
+        its = [own for own in artefacts if section_of(own["name"]) is section]
+        shown = sorted(its, key=lambda own: order.get(own["name"], len(order)))
+        for own in shown:
+            own["verdicts"] = [row for row in verdicts if row["artefact"] == own["name"]]
+        if shown:
+            rows = [row for own in shown for row in own["verdicts"]]
+            found.append(asdict(section) | {"artefacts": shown, "answer": answer(rows, shown, seeds)})
+    return found
+
+
+def answer(verdicts: Sequence[Mapping[str, Any]], artefacts: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> str:
+    """Return what a page found, in its first words: comparisons, else claims that are decided; else the first caption.
+
+    Example:
+        >>> row = {"claim": "", "subject": "HPT", "sentence": "It rises.", "ours": "+5 points", "interval": "[+1, +9]"}
+        >>> answer([{**row, "verdict": "does not hold"}], [], [0, 1, 2])
+        'Of 1 claim on training 1 does not hold. Does not hold: “It rises.” (+5 points [+1, +9]).'
+    """
+    if not verdicts:
+        return artefacts[0]["caption"].partition(". ")[0].removesuffix(".") + "." if artefacts else ""
+    sentences = headlines(verdicts, seeds)
+    for words in ("reproduced", "holds in this world", "does not hold") if len(sentences) <= 2 else ():
+        quoted = ((shorten(row["sentence"], 90, placeholder=" ..."), f"{row['ours']} {row['interval']}".strip())
+                  for row in verdicts if row["verdict"] == words)  # fmt: skip
+        decided = [f"“{sentence}” ({numbers})" for sentence, numbers in quoted]
+        sentences += [f"{words.capitalize()}: {few(decided, 3)}."] if decided else []
+    return " ".join(sentences)
+
+
+def _tiles(verdicts: Sequence[Mapping[str, Any]], audit: Path) -> list[dict[str, Any]]:
+    """Return the three counts of the first page: claims on theory, on training, and checks of printed numbers."""
+    rows = {what: [row["verdict"] for row in own] for what, own in by_kind(verdicts).items()}
+    printed = pd.read_csv(audit)["verdict"].tolist() if audit.exists() else []
+    tiles = (
+        ("Theory claims", "claims.html#theory", rows["the estimator"]),
+        ("Training claims", "claims.html", rows["training"]),
+        ("The paper's printed numbers, against each other", "audit.html", printed),
+    )
+    return [{"title": title, "href": href, "tally": Counter(found).most_common()}
+            for title, href, found in tiles if found]  # fmt: skip
+
+
+def _drawn(lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the forest plot's lines with places in percent of its width, and its ticks."""
+    values = [value for line in lines for value in (*line["dots"], line["low"], line["high"], line["paper"])]
+    known = [0.0, 1.0, *(value for value in values if value is not None)]
+    low, high = max(min(known), -60.0) - 1, min(max(known), 60.0) + 1  # an interval of two seeds can be endless
+
+    def place(value: float | None) -> float | None:
+        return None if value is None else round(100 * min(1.0, max(0.0, (value - low) / (high - low))), 1)
+
+    for line in lines:
+        start, end = place(line["low"]), place(line["high"])
+        line["at"] = {name: place(line[name]) for name in ("mean", "paper", "low", "high")}
+        line["at"] |= {"dots": [place(value) for value in line["dots"]]}
+        line["at"] |= {"width": None if start is None or end is None else round(end - start, 1)}
+    step = next(step for step in (2, 5, 10, 20) if (high - low) / step <= 7)
+    ticks = {value: place(value) for value in range(-60, 61, step) if low <= value <= high}
+    return {"lines": lines, "ticks": ticks, "zero": place(0.0)}
 
 
 def _shown(folder: Path, made: dict[str, Any], status: dict[str, Any]) -> dict[str, Any]:
@@ -97,14 +207,12 @@ def _shown(folder: Path, made: dict[str, Any], status: dict[str, Any]) -> dict[s
     files += [f"tables/{name}.{ending}" for ending in ("csv", *(("md", "tex") if is_table else ()), "provenance.json")]
     links = [{"text": file.partition(f"/{name}.")[2], "href": file} for file in files]
     links += [{"text": f"{more}.csv", "href": f"tables/{more}.csv"} for more in made.get("more", ())]
+    links += [{"text": "notebook", "href": f"notebooks/{status['notebook']}.html"}]
     provenance = folder / "tables" / f"{name}.provenance.json"
     runs = [row["run"] for row in read_json(provenance)["runs"]] if provenance.exists() else []
     shown = made | {"notebook": status["notebook"], "runs": runs, "links": links}
     if is_table:
         shown["html"] = Markup(made["html"])  # escaped when it was made (`hpt.reports.notebooks.html_table`)
-        shown["markdown"] = Markup((folder / "tables" / f"{name}.md").read_text(encoding="utf-8"))
-    else:
-        shown["source"] = f"figures/{name}.svg"  # not inside the page: twenty figures would make it megabytes
     return shown
 
 
@@ -119,12 +227,34 @@ def _missing_row(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def notebook_page(notebook: Any, status: dict[str, Any]) -> str:
-    """Return an executed notebook as a page of its report."""
+    """Return an executed notebook as a page: its question, the answer, what it shows, and then how it was made."""
     from nbconvert import HTMLExporter
+    from nbformat import from_dict
 
-    body, _ = HTMLExporter(template_name="basic").from_notebook_node(notebook)
+    first, *rest = notebook.cells
+    results = [output for cell in rest for output in cell.get("outputs", ()) if _is_result(output)]
+    for cell in rest:
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if not _is_result(output)]
+    folded = (
+        "{% extends 'basic/index.html.j2' %}{% block input_group %}<details><summary>code</summary>{{ super() }}"
+        "</details>{% endblock input_group %}"
+    )
+    exporter = HTMLExporter(raw_template=folded)
+    head, body = (exporter.from_notebook_node(from_dict({**notebook, "cells": cells}))[0] for cells in ([first], rest))
     # nbconvert escapes what cells printed; what they display is HTML of `hpt.reports`
-    return compact(page_environment().get_template("notebook.html.jinja").render(status=status, body=Markup(body)))
+    shown = [Markup(output.data["text/html"]) for output in results]
+    said = answer(status["verdicts"], status["artefacts"], status["seeds"])
+    return compact(
+        page_environment()
+        .get_template("notebook.html.jinja")
+        .render(status=status, head=Markup(head), answer=said, results=shown, body=Markup(body))
+    )
+
+
+def _is_result(output: Any) -> bool:
+    """Whether a cell's output is a table or figure of the study, with its caption."""
+    return "<p class='caption'>" in output.get("data", {}).get("text/html", "")
 
 
 def style_sheet() -> str:
@@ -193,6 +323,9 @@ def notes(scale: str, seeds: Sequence[int], statuses: list[dict[str, Any]], runs
         found.append("Scale tiny exists for tests: its numbers mean nothing.")
     elif scale != "full":
         found.append(_SMALL)
+    changed = {f"{key} = {value}" for status in statuses for key, value in status.get("settings", {}).items()}
+    if changed:
+        found.append("Changed settings: " + ", ".join(sorted(changed)) + ".")
     if 0 < len(seeds) < MIN_SEEDS:
         count = "One seed decides" if len(seeds) == 1 else f"{len(seeds)} seeds decide"
         found.append(f"{count} nothing about methods; {MIN_SEEDS} or more do.")
@@ -203,9 +336,6 @@ def notes(scale: str, seeds: Sequence[int], statuses: list[dict[str, Any]], runs
             "but for what was measured once on runs that the captions name: the gradients at checkpoints, and the "
             "tokens of Figure 1's group."
         )
-    changed = {f"{key} = {value}" for status in statuses for key, value in status.get("settings", {}).items()}
-    if changed:
-        found.append("Changed settings: " + ", ".join(sorted(changed)) + ".")
     made_at = sorted({commit_of(row) for row in runs})
     if len(made_at) > 1:
         changed_files = " (+: with changed files)" if any("+" in commit for commit in made_at) else ""

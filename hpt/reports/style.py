@@ -1,8 +1,8 @@
 """One look for all figures: ``hpt.mplstyle``, a colour and a marker per method, and files whose bytes repeat.
 
 Colours are those of Okabe and Ito (2008), told apart by readers with any common colour blindness; the marker and the
-label at a line's end carry the same information in print. Figures have a white background, so they read on dark
-pages.
+label at a line's end carry the same information in print. Figures have a white background; pages
+invert it in dark mode.
 """
 
 import base64
@@ -80,19 +80,45 @@ def label_lines(axes: Axes, size: float = 8.5) -> None:
             pixel = axes.transData.transform((x[known[-1]], y[known[-1]]))
             ends.append((pixel[1], x[known[-1]], y[known[-1]], line))
     ends.sort(key=lambda end: end[0])
-    places = [end[0] for end in ends]
-    for i in range(1, len(places)):
-        places[i] = max(places[i], places[i - 1] + height)
-    if places:  # back down, so that the top label stays within the panel
-        over = max(0.0, places[-1] - axes.bbox.y1)
-        places[-1] -= over
-        for i in range(len(places) - 2, -1, -1):
-            places[i] = min(places[i], places[i + 1] - height)
-    for place, (pixel, x, y, line) in zip(places, ends, strict=True):
+    for place, (pixel, x, y, line) in zip(_apart(axes, [end[0] for end in ends], height), ends, strict=True):
         axes.annotate(
             str(line.get_label()), (x, y), xytext=(6, (place - pixel) * 72 / axes.figure.dpi), annotation_clip=False,
             textcoords="offset points", color=line.get_color(), fontsize=size, va="center",
         )  # fmt: skip
+
+
+def label_points(axes: Axes, points: Mapping[str, tuple[float, float, Any]], size: float = 8.5) -> None:
+    """Write the names of points in a column right of the panel, a thin line from each, moved apart where two overlap.
+
+    Call it when limits and scales are set.
+
+    Args:
+        axes: the panel.
+        points: name -> x, y and colour.
+        size: of the text, in points.
+    """
+    axes.figure.canvas.draw()
+    at = {name: axes.transData.transform((x, y)) for name, (x, y, _) in points.items()}
+    names = sorted(points, key=lambda name: at[name][1])
+    places = _apart(axes, [at[name][1] for name in names], 1.25 * size * axes.figure.dpi / 72)
+    for name, place in zip(names, places, strict=True):
+        x, y, colour = points[name]
+        axes.annotate(
+            name, (x, y), xytext=(1.02, (place - axes.bbox.y0) / axes.bbox.height), textcoords="axes fraction",
+            color=colour, fontsize=size, va="center", annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "alpha": 0.6},
+        )  # fmt: skip
+
+
+def _apart(axes: Axes, places: list[float], height: float) -> list[float]:
+    """Return ascending places in pixels moved apart to ``height`` at least, the last within the panel."""
+    for i in range(1, len(places)):
+        places[i] = max(places[i], places[i - 1] + height)
+    if places:  # back down, so that the top label stays within the panel
+        places[-1] -= max(0.0, places[-1] - axes.bbox.y1)
+        for i in range(len(places) - 2, -1, -1):
+            places[i] = min(places[i], places[i + 1] - height)
+    return places
 
 
 def legend_below(figure: Figure) -> None:
@@ -103,8 +129,9 @@ def legend_below(figure: Figure) -> None:
             if not isinstance(handle, Line2D) or np.isfinite(np.asarray(handle.get_ydata(), float)).any():
                 handles.setdefault(str(label), handle)
     # long enough that a dashed line is seen to be one
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(8, len(handles) or 1),
-                  handlelength=3.6)  # fmt: skip
+    longest = 60 + 6 * max(map(len, handles), default=0)  # points, with its line
+    columns = max(1, min(len(handles), int(72 * figure.get_figwidth() / longest)))
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns, handlelength=3.6)
 
 
 def save(figure: Figure, stem: Path, metadata: Mapping[str, str]) -> list[Path]:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -11,8 +11,8 @@ from hpt.evaluation.intervals import Interval
 from hpt.evaluation.scores import round_half_up
 from hpt.paper.claim_tests.laboratory import OVER_QUESTIONS
 from hpt.paper.claims import ClaimRecords, ClaimResult, ClaimVerdict, RunFrames, judge
-from hpt.paper.paper import Claim, claims, paper_columns, paper_data, paper_value
-from hpt.reports.frames import BASE, PAPER_METHOD, label, of_method
+from hpt.paper.paper import Claim, base_title, claims, paper_columns, paper_data, paper_value
+from hpt.reports.frames import BASE, PAPER_METHOD, average_column, label, of_method
 from hpt.runs.records import RunRecords
 
 #: Subject of a claim that is decided on tables made without a run of the report.
@@ -20,35 +20,63 @@ WITHOUT_RUNS = "Estimators"
 #: Units of effects that are no differences, so that a plus sign would mislead and nothing lies below 0.
 NO_DIFFERENCE = ("times", "% of lines", "% of questions", "sets")
 
-#: What the claims are about, in the order of the page, by the artefacts that decide them.
-_TOPICS: dict[str, tuple[str, ...]] = {
-    "Main results": ("table2", "table3", "grpo_gains", "costs"),
-    "What is solved and what is lost": ("figure2", "table4", "figure3", "figure4", "costs_few_questions"),
-    "Training dynamics": ("figure5", "figure6", "figure7", "hpt_runs"),
-    "Use of the demonstrations; the gate": ("table5", "table6", "figure8"),
-}
+
+@dataclass(frozen=True)
+class Section:
+    """One page of a report: the question it answers, and the tables and figures it shows, whose claims it judges."""
+
+    name: str
+    title: str
+    question: str
+    artefacts: tuple[str, ...]
+
+
+#: The pages of a report in order; what is in none of them stands on the last.
+SECTIONS = (
+    Section("main_results", "Main results", "Does HPT beat its baselines?",
+            ("table2", "table3", "figure5", "grpo_gains")),
+    Section("exploration", "Exploration", "What does a method solve in many tries, and what does it forget?",
+            ("figure2", "table4")),
+    Section("dynamics", "Dynamics", "What happens while HPT trains, and what does the gate do?",
+            ("figure3", "figure4", "figure6", "figure7", "hpt_runs", "figure8", "table6")),
+    Section("off_policy", "Off-policy", "SFT or an off-policy term on the demonstrations?", ("table5",)),
+    Section("theory", "Theory", "Is Table 1 one estimator, with which bias and noise, and do SFT and RL conflict?",
+            ("table1", "table1_readings", "figure1", "figure1_tokens", "derivation", "bias_variance", "estimators",
+             "estimator_error", "checkpoint_error", "gates_as_estimators", "best_gate", "gradient_conflict")),
+    Section("audit", "Audit of printed numbers", "Do the paper's printed numbers agree with each other?", ("audit",)),
+    Section("discrepancies", "Price of discrepancies", "What does each difference between paper and code cost?",
+            ("discrepancies",)),
+    Section("costs", "Costs", "What does training cost?", ("costs", "costs_few_questions")),
+    Section("world", "How the worlds were chosen", "Which learning rates and coefficients were tried?", ("search",)),
+    Section("custom", "Custom algorithms", "What do changed algorithms do beside HPT?", ()),
+)  # fmt: skip
+
+
+def section_of(artefact: str) -> Section:
+    """Return the page that shows a table or figure."""
+    return next((section for section in SECTIONS if artefact in section.artefacts), SECTIONS[-1])
+
+
 #: What a verdict on "A is above B" says of A.
 _COMPARED = {
     ClaimVerdict.holds: "better than",
     ClaimVerdict.reproduced: "better than",
     ClaimVerdict.fails: "worse than",
 }
-_NOT_TOLD_APART = "not told apart from"
+_UNDECIDED = "undecided"
 _PLURAL = {
-    ClaimVerdict.holds: "hold in this world",
-    ClaimVerdict.reproduced: "are reproduced",
-    ClaimVerdict.fails: "do not hold",
-    ClaimVerdict.undecided: "are undecided",
-    ClaimVerdict.one_seed: "are undecided (one seed)",
-    ClaimVerdict.not_testable: "are not testable here",
+    ClaimVerdict.holds: ("holds in this world", "hold in this world"),
+    ClaimVerdict.reproduced: ("is reproduced", "are reproduced"),
+    ClaimVerdict.fails: ("does not hold", "do not hold"),
+    ClaimVerdict.undecided: ("is undecided", "are undecided"),
+    ClaimVerdict.one_seed: ("is undecided (one seed)", "are undecided (one seed)"),
+    ClaimVerdict.not_testable: ("is not testable here", "are not testable here"),
 }
-#: Those of all other artefacts.
-_OTHER_TOPIC = "Theory: one estimator"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One claim with its verdict, every field text.
+    """One claim with its verdict, as text and as numbers.
 
     Attributes:
         claim: id.
@@ -62,6 +90,7 @@ class Verdict:
         interval: 95 %, over seeds unless it says otherwise; empty where there is none.
         verdict: one of `hpt.paper.claims.ClaimVerdict`.
         explanation: the numbers behind it, or what is missing.
+        numbers: ``effect``, ``low`` and ``high`` (None where there is none) and ``per_seed``, its values seed by seed.
     """
 
     claim: str
@@ -75,6 +104,7 @@ class Verdict:
     interval: str
     verdict: str
     explanation: str
+    numbers: dict[str, Any] = field(default_factory=dict)
 
 
 def verdicts(
@@ -210,6 +240,12 @@ def _verdict(claim: Claim, result: ClaimResult) -> Verdict:
         interval=_interval(result.interval, result.unit),
         verdict=result.verdict.value,
         explanation=result.explanation,
+        numbers={
+            "effect": result.effect,
+            "low": result.interval.low if result.interval else None,
+            "high": result.interval.high if result.interval else None,
+            "per_seed": list(result.per_seed.values()),
+        },
     )
 
 
@@ -241,57 +277,104 @@ def _interval(interval: Interval | None, unit: str) -> str:
     return f"[{_number(low, unit)}, {_number(interval.high, unit)}]{over}"
 
 
-def by_topic(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return topics with their verdicts and how many there are of each kind."""
-    topic_of = {artefact: topic for topic, artefacts in _TOPICS.items() for artefact in artefacts}
-    topics: dict[str, list[dict[str, Any]]] = {topic: [] for topic in (*_TOPICS, _OTHER_TOPIC)}
-    for row in rows:
-        topics[topic_of.get(row["artefact"], _OTHER_TOPIC)].append(row)
-    return [{"name": topic, "verdicts": found, "tally": Counter(row["verdict"] for row in found).most_common()}
-            for topic, found in topics.items() if found]  # fmt: skip
+def by_section(rows: Sequence[dict[str, Any]]) -> list[tuple[Section, list[dict[str, Any]]]]:
+    """Return the pages that judge claims, each with its verdicts."""
+    found = ((section, [row for row in rows if section_of(row["artefact"]) is section]) for section in SECTIONS)
+    return [(section, own) for section, own in found if own]
 
 
 def headlines(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> list[str]:
-    """Return what was found as sentences: whom a method beats on each base, by how much, how sure, and the counts.
+    """Return what was found as sentences: whom a method beats on which base, by how much, how sure, and the counts.
 
-    Of the comparisons, those of two methods' in-distribution averages in the main results; an interval over seeds
-    decides, and one that holds 0 tells nobody apart.
+    Of the comparisons, those of two methods' averages in the main results; an interval over seeds decides, and one that
+    holds 0 tells nobody apart.
 
     Args:
         rows: verdicts, as the report keeps them (the fields of `Verdict`).
         seeds: that they were decided over.
     """
-    judged = {row["claim"]: row for row in rows if row["ours"]}
-    found: dict[tuple[str, str], dict[str, list[str]]] = {}
-    for claim in (claim for claim in claims() if claim.id in judged and _is_main_comparison(claim)):
-        row, (method, other) = judged[claim.id], (label_in_claim(name, claim.policy) for name in claim.methods)
-        words = _COMPARED.get(ClaimVerdict(row["verdict"]), _NOT_TOLD_APART)
-        by_words = found.setdefault(
-            (method, claim.policy), {said: [] for said in (*_COMPARED.values(), _NOT_TOLD_APART)}
-        )
-        numbers = f"{row['ours'].removesuffix(' points')} {row['interval']}".strip()
-        by_words[words].append(f"{other} ({numbers})")
     sentences = []
-    if found:
-        over = f"of {len(seeds)} seeds, with 95 % intervals" if len(seeds) > 1 else "of one seed, which decides nothing"
-        sentences.append(f"Points of the in-distribution average, {over}:")
-    for (method, policy), by_words in found.items():
-        parts = [f"{words} {', '.join(others)}" for words, others in by_words.items() if others]
-        sentences.append(f"On the {policy} base {method} is {'; '.join(parts)}.")
-    of_runs = Counter(row["verdict"] for row in rows if row["subject"] != WITHOUT_RUNS)
-    of_theory = Counter(row["verdict"] for row in rows if row["subject"] == WITHOUT_RUNS)
-    for what, tally in (("training", of_runs), ("the estimator", of_theory)):
-        if tally:
-            counts = ", ".join(f"{count} {_PLURAL[ClaimVerdict(verdict)]}" for verdict, count in tally.most_common())
-            sentences.append(f"Of {tally.total()} claims on {what} {counts}.")
-    return sentences
+    for distribution, where in (("in", "In distribution"), ("out", "Out of distribution")):
+        # method -> what is said of it -> of whom
+        found: dict[str, dict[str, list[str]]] = {}
+        for claim, row in comparisons(rows, distribution):
+            method, other = (label_in_claim(name, claim.policy) for name in claim.methods)
+            words = _COMPARED.get(row["verdict"], _UNDECIDED)
+            numbers = f"{row['ours'].removesuffix(' points')} {row['interval']}".strip()
+            text = f"{other} on the {claim.policy} base ({numbers})"
+            found.setdefault(method, {}).setdefault(words, []).append(text)
+        for method, said in found.items():
+            count, open_ones = sum(map(len, said.values())), said.pop(_UNDECIDED, [])
+            parts = [f"{words} {', '.join(others)}" for words, others in sorted(said.items())]  # better, worse
+            parts += [f"{_UNDECIDED} in {len(open_ones)} of {count} comparisons"] if open_ones else []
+            sentences.append(f"{where} {method} is {'; '.join(parts)}.")
+    if sentences:
+        several = f"over {len(seeds)} seeds, with 95 % intervals"
+        over = several if len(seeds) > 1 else "of one seed, which decides nothing"
+        sentences.insert(0, f"Points of the average, {over}:")
+    return sentences + [counted(own, what) for what, own in by_kind(rows).items() if own]
 
 
-def _is_main_comparison(claim: Claim) -> bool:
-    """Whether a claim compares the in-distribution averages of two trained methods, in the main results."""
-    of_averages = claim.test == "average_above" and claim.artefact in _TOPICS["Main results"]
-    whole = of_averages and claim.parameters["distribution"] == "in" and "benchmark" not in claim.parameters
-    return whole and claim.parameters["baseline"] != BASE
+def by_kind(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """Return the verdicts on claims that need runs, and on those that need none."""
+    return {
+        "training": [row for row in rows if row["subject"] != WITHOUT_RUNS],
+        "the estimator": [row for row in rows if row["subject"] == WITHOUT_RUNS],
+    }
+
+
+def counted(rows: Sequence[Mapping[str, Any]], what: str = "") -> str:
+    """Return how many claims have which verdict, as a sentence."""
+    tally = Counter(row["verdict"] for row in rows)
+    counts = ", ".join(
+        f"{count} {_PLURAL.get(verdict, (verdict, verdict))[count > 1]}" for verdict, count in tally.most_common()
+    )
+    return f"Of {len(rows)} claim{'' if len(rows) == 1 else 's'}{f' on {what}' if what else ''} {counts}."
+
+
+def comparisons(rows: Sequence[Mapping[str, Any]], distribution: str) -> list[tuple[Claim, Mapping[str, Any]]]:
+    """Return the claims that compare the averages of two trained methods in the main results, with their verdicts.
+
+    Args:
+        rows: verdicts, as the report keeps them; what could not be tested is left out.
+        distribution: ``in`` or ``out``: which average.
+    """
+    judged = {row["claim"]: row for row in rows if row["ours"]}
+    of_averages = (claim for claim in claims() if claim.id in judged and claim.test == "average_above")
+    return [(claim, judged[claim.id]) for claim in of_averages if claim.artefact in ("table2", "table3")
+            and claim.parameters["distribution"] == distribution and "benchmark" not in claim.parameters
+            and claim.parameters["baseline"] != BASE]  # fmt: skip
+
+
+def forest(rows: Sequence[Mapping[str, Any]], world: str) -> list[dict[str, Any]]:
+    """Return HPT minus each baseline on each base as lines of a forest plot, in points of the in-distribution average.
+
+    Args:
+        rows: verdicts, as the report keeps them.
+        world: key of the scale they are of, said with the base.
+
+    Returns:
+        Per comparison: group (world and base), other, text, mean, low, high (None = no interval), dots (one per seed),
+        paper (its printed difference, or None).
+    """
+    lines = []
+    for claim, row in comparisons(rows, "in"):
+        if not (numbers := row.get("numbers")):
+            continue  # judged by an earlier version of this package
+        ours, others = (_printed_value(claim, name, average_column("in")) for name in claim.methods)
+        lines.append(
+            {
+                "group": f"{world}: {base_title(claim.policy)}",
+                "other": label_in_claim(claim.methods[1], claim.policy),
+                "text": f"{row['ours'].removesuffix(' points')} {row['interval']}".strip(),
+                "mean": numbers["effect"],
+                "low": numbers["low"],
+                "high": numbers["high"],
+                "dots": numbers["per_seed"],
+                "paper": None if ours is None or others is None else round(ours - others, 1),
+            }
+        )
+    return lines
 
 
 def chance_text(rows: Iterable[Mapping[str, Any]]) -> str:

@@ -86,6 +86,7 @@ def test_a_file_that_does_not_fit_leaves_what_was_there(tmp_path: Path) -> None:
 FAULTS = [(errno.ENOSPC, ".step-000004"), (errno.EROFS, "PolicyEngine.save_model"), (errno.EACCES, "evaluations")]
 
 
+@pytest.mark.ci_slow
 def test_a_run_whose_disk_is_full_says_so_and_goes_on_later(
     digits_runs: dict[str, Undisturbed], tmp_path: Path
 ) -> None:

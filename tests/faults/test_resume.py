@@ -80,7 +80,7 @@ def test_undisturbed_runs_pass_through_everything(digits_runs: dict[str, Undistu
     assert len(digits_runs["hpt"].moments) > 200
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["hpt", pytest.param("sft_then_grpo", marks=pytest.mark.ci_slow)])
 def test_killed_while_writing_a_checkpoint_in_backward_and_while_evaluating(
     method: str, digits_runs: dict[str, Undisturbed], tmp_path: Path
 ) -> None:
@@ -114,6 +114,7 @@ def test_interrupted_in_a_step_or_a_checkpoint_it_says_how_to_continue_and_does(
     assert leftovers(only_run(tmp_path)) == []
 
 
+@pytest.mark.ci_slow
 def test_a_base_killed_between_two_checkpoints_ends_with_the_same_bits(tmp_path: Path) -> None:
     """Its optimiser is another than that of all other runs (Muon and AdamW)."""
     config = pretraining_config("tiny", "weak", "tiny")

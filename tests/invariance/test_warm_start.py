@@ -45,6 +45,7 @@ def test_exit_codes_are_told() -> None:
     assert [process.wait(60) for process in processes] == [0, 2]
 
 
+@pytest.mark.ci_slow
 def test_a_lost_server_loses_its_jobs_alone_and_the_same_command_goes_on(tmp_path: Path) -> None:
     config = digits_config("hpt", write_digits(tmp_path / "world"), schedule__steps=2, validation__every=0)
     Forked(_exit_with, (0,)).wait(60)

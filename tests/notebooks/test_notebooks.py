@@ -126,6 +126,7 @@ def test_table3_shows_the_papers_value_beside_ours_with_an_interval(work: Path, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.ipynb"]  # nothing is written unasked
 
 
+@pytest.mark.ci_slow
 def test_own_loop_learns_and_leaves_sft_for_rl(tmp_path: Path) -> None:
     """A new model that solves nothing learns from demonstrations first, and then from its rollouts."""
     shown = printed(execute(OWN_LOOP, tmp_path / "out.ipynb", steps=60))
@@ -138,7 +139,6 @@ def test_own_loop_learns_and_leaves_sft_for_rl(tmp_path: Path) -> None:
     assert float(sft[1]) > 0.8 > 0.5 > float(sft[2])
 
 
-@pytest.mark.ci_slow
 def test_own_loop_takes_a_model_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MPLBACKEND")  # a kernel then shows figures in the notebook, as a reader's does
     notebook = execute(
