@@ -242,6 +242,9 @@ class RankWatch(threading.Thread):
             self.store.get(f"beat/{self.rank}")
         except Exception:  # rank 0 may be done and gone
             return
+        end = time.monotonic() + LOST_S  # the store ends with rank 0, and others may still look at it
+        while self.rank == 0 and time.monotonic() < end and not all(map(self._said_something, range(1, self.ranks))):
+            time.sleep(BEAT_S / 20)
 
 
 _watch: RankWatch | None = None
