@@ -361,7 +361,7 @@ def forest(rows: Sequence[Mapping[str, Any]], world: str) -> list[dict[str, Any]
     for claim, row in comparisons(rows, "in"):
         if not (numbers := row.get("numbers")):
             continue  # judged by an earlier version of this package
-        printed = [_printed_value(claim, name, average_column("in")) for name in claim.methods]
+        mine, theirs = (_printed_value(claim, name, average_column("in")) for name in claim.methods)
         lines.append(
             {
                 "group": f"{world}: {base_title(claim.policy)}",
@@ -371,7 +371,7 @@ def forest(rows: Sequence[Mapping[str, Any]], world: str) -> list[dict[str, Any]
                 "low": numbers["low"],
                 "high": numbers["high"],
                 "dots": numbers["per_seed"],
-                "paper": None if None in printed else round(printed[0] - printed[1], 1),
+                "paper": None if mine is None or theirs is None else round(mine - theirs, 1),
             }
         )
     return lines
