@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from hpt.paper.paper import claim_named, claims
-from hpt.reports.verdicts import claim_records, paper_evidence, verdicts
+from hpt.paper.paper import claim_named, claims, headline_claims
+from hpt.reports.verdicts import claim_records, forest, headlines, paper_evidence, verdicts
 from hpt.runs.catalogue import ARTEFACTS, Arm
 from hpt.runs.evaluations import evaluation_key
 from hpt.runs.records import RunRecords
@@ -94,3 +94,29 @@ def test_a_base_is_named_where_there_are_two() -> None:
     subjects = {row.claim: row.subject for row in verdicts([], ["table6", "figure6"], "tiny")}
     assert subjects["figure6-weaker-stays-on-sft-longer"] == "HPT, weak base against HPT, strong base"
     assert subjects["table6-gate-0-best"] == "HPT against HPT, gate 1/8, HPT, gate 2/8"
+
+
+def test_a_report_opens_with_whom_a_method_beats_and_draws_every_seed() -> None:
+    numbers = {"effect": 7.5, "low": 4.3, "high": 10.6, "per_seed": [6.0, 7.5, 9.0]}
+    rows = [
+        {"claim": f"table3-weak-hpt-above-{other}", "subject": "HPT against another", "verdict": verdict,
+         "ours": "+7.5 points", "interval": "[+4.3, +10.6]", "numbers": numbers}
+        for other, verdict in (("sft", "holds in this world"), ("grpo", "undecided"))
+    ]  # fmt: skip
+    assert headlines(rows, [0, 1, 2]) == [
+        "Points of the average, over 3 seeds, with 95 % intervals:",
+        "In distribution HPT is better than SFT on the weak base (+7.5 [+4.3, +10.6]); undecided in 1 of 2 comparisons.",
+        "Of 2 claims on training 1 holds in this world, 1 is undecided.",
+    ]
+    lines = forest(rows, "mini")
+    assert [(line["group"], line["other"], line["paper"]) for line in lines] == [
+        ("mini: weak base (stands for Qwen2.5-Math-1.5B)", "SFT", 5.0),
+        ("mini: weak base (stands for Qwen2.5-Math-1.5B)", "GRPO", 7.9),
+    ]
+    assert lines[0]["dots"] == [6.0, 7.5, 9.0]
+    del rows[0]["numbers"]  # of an earlier report
+    assert len(forest(rows, "mini")) == 1
+
+
+def test_headline_claims_are_claims() -> None:
+    assert set(headline_claims()) <= {claim.id for claim in claims()}

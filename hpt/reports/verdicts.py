@@ -352,10 +352,6 @@ def forest(rows: Sequence[Mapping[str, Any]], world: str) -> list[dict[str, Any]
     Args:
         rows: verdicts, as the report keeps them.
         world: key of the scale they are of, said with the base.
-
-    Returns:
-        Per comparison: group (world and base), other, text, mean, low, high (None = no interval), dots (one per seed),
-        paper (its printed difference, or None).
     """
     lines = []
     for claim, row in comparisons(rows, "in"):
