@@ -105,7 +105,8 @@ def test_a_report_opens_with_whom_a_method_beats_and_draws_every_seed() -> None:
     ]  # fmt: skip
     assert headlines(rows, [0, 1, 2]) == [
         "Points of the average, over 3 seeds, with 95 % intervals:",
-        "In distribution HPT is better than SFT on the weak base (+7.5 [+4.3, +10.6]); undecided in 1 of 2 comparisons.",
+        "In distribution HPT is better than SFT on the weak base (+7.5 [+4.3, +10.6]); "
+        "undecided in 1 of 2 comparisons.",
         "Of 2 claims on training 1 holds in this world, 1 is undecided.",
     ]
     lines = forest(rows, "mini")
