@@ -261,7 +261,7 @@ def style_sheet() -> str:
     """Return the one style sheet of every page the package writes."""
     from pygments.formatters import HtmlFormatter
 
-    light, dark = (HtmlFormatter(style=name).get_style_defs(".highlight") for name in ("friendly", "github-dark"))
+    light, dark = (HtmlFormatter(style=name).get_style_defs(".highlight") for name in ("vs", "github-dark"))
     text = page_environment().get_template("style.css.jinja").render()
     return f"{text}{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n"
 
