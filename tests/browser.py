@@ -5,7 +5,7 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,10 @@ class Browser:
         """Return visible text whose contrast is below WCAG's level AA."""
         return self.run(_FAINT)
 
+    def close(self) -> None:
+        """End the session, and the browser with it."""
+        urlopen(Request(self._at, method="DELETE"), timeout=60).close()
+
     def picture(self, file: Path) -> None:
         """Write what the window shows as a PNG file."""
         shot = self._ask("/goog/cdp/execute", cmd="Page.captureScreenshot", params={})
@@ -103,7 +107,7 @@ def missing() -> str:
 
 
 @contextmanager
-def browser(dark: bool = False) -> Iterator[Browser]:
+def browser(dark: bool = False) -> Generator[Browser]:
     """Start a browser and end it."""
     driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=subprocess.PIPE, text=True)
     try:
@@ -114,8 +118,7 @@ def browser(dark: bool = False) -> Iterator[Browser]:
         try:
             yield own
         finally:
-            with urlopen(Request(own._at, method="DELETE"), timeout=60):
-                pass
+            own.close()
     finally:
         driver.terminate()
         driver.wait(timeout=30)

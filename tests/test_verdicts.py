@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from hpt.paper.paper import claim_named, claims
-from hpt.reports.verdicts import WITHOUT_RUNS, claim_records, headlines, paper_evidence, verdicts
+from hpt.paper.paper import claim_named, claims, headline_claims
+from hpt.reports.verdicts import claim_records, forest, headlines, paper_evidence, verdicts
 from hpt.runs.catalogue import ARTEFACTS, Arm
 from hpt.runs.evaluations import evaluation_key
 from hpt.runs.records import RunRecords
@@ -96,30 +96,28 @@ def test_a_base_is_named_where_there_are_two() -> None:
     assert subjects["table6-gate-0-best"] == "HPT against HPT, gate 1/8, HPT, gate 2/8"
 
 
-def test_what_was_found_is_said_in_sentences_of_the_verdicts() -> None:
-    def row(claim: str, verdict: str, ours: str = "", interval: str = "", subject: str = "") -> dict[str, str]:
-        return {"claim": claim, "verdict": verdict, "ours": ours, "interval": interval, "subject": subject}
-
+def test_a_report_opens_with_whom_a_method_beats_and_draws_every_seed() -> None:
+    numbers = {"effect": 7.5, "low": 4.3, "high": 10.6, "per_seed": [6.0, 7.5, 9.0]}
     rows = [
-        row("table3-weak-hpt-above-sft", "holds in this world", "+7.5 points", "[+4.3, +10.6]"),
-        row("table3-weak-hpt-above-grpo", "does not hold", "-2.3 points", "[-4.1, -0.5]"),
-        row("table3-weak-hpt-above-luffy", "undecided", "-1.4 points", "[-3.7, +0.9]"),
-        row("table2-hpt-above-sft", "not testable here"),
-        row("section2-sft-effective-on-weak", "holds in this world", "+9.0 points", "[+8.0, +10.0]"),
-        row("table2-ood-hpt-above-sft", "undecided", "+1.0 points", "[-8.0, +10.0]"),
-        row("derivation", "does not hold", subject=WITHOUT_RUNS),
-    ]
+        {"claim": f"table3-weak-hpt-above-{other}", "subject": "HPT against another", "verdict": verdict,
+         "ours": "+7.5 points", "interval": "[+4.3, +10.6]", "numbers": numbers}
+        for other, verdict in (("sft", "holds in this world"), ("grpo", "undecided"))
+    ]  # fmt: skip
     assert headlines(rows, [0, 1, 2]) == [
         "Points of the average, over 3 seeds, with 95 % intervals:",
-        "In distribution HPT is better than SFT on the weak base (+7.5 [+4.3, +10.6]); worse than GRPO on the weak "
-        "base (-2.3 [-4.1, -0.5]); undecided in 1 of 3 comparisons.",
-        "Out of distribution HPT is undecided in 1 of 1 comparisons.",
-        "Of 6 claims on training 2 hold in this world, 2 are undecided, 1 does not hold, 1 is not testable here.",
-        "Of 1 claim on the estimator 1 does not hold.",
+        "In distribution HPT is better than SFT on the weak base (+7.5 [+4.3, +10.6]); "
+        "undecided in 1 of 2 comparisons.",
+        "Of 2 claims on training 1 holds in this world, 1 is undecided.",
     ]
-    one_seed = headlines([row("table3-weak-hpt-above-sft", "undecided (one seed)", "+7.5 points")], [0])
-    assert one_seed[:2] == [
-        "Points of the average, of one seed, which decides nothing:",
-        "In distribution HPT is undecided in 1 of 1 comparisons.",
+    lines = forest(rows, "mini")
+    assert [(line["group"], line["other"], line["paper"]) for line in lines] == [
+        ("mini: weak base (stands for Qwen2.5-Math-1.5B)", "SFT", 5.0),
+        ("mini: weak base (stands for Qwen2.5-Math-1.5B)", "GRPO", 7.9),
     ]
-    assert headlines([], [0]) == []
+    assert lines[0]["dots"] == [6.0, 7.5, 9.0]
+    del rows[0]["numbers"]  # of an earlier report
+    assert len(forest(rows, "mini")) == 1
+
+
+def test_headline_claims_are_claims() -> None:
+    assert set(headline_claims()) <= {claim.id for claim in claims()}

@@ -158,7 +158,7 @@ def answer(verdicts: Sequence[Mapping[str, Any]], artefacts: Sequence[Mapping[st
         'Of 1 claim on training 1 does not hold. Does not hold: “It rises.” (+5 points [+1, +9]).'
     """
     if not verdicts:
-        return artefacts[0]["caption"].partition(". ")[0].removesuffix(".") + "." if artefacts else ""
+        return re.split(r"(?<=\.)\s(?=[A-Z])", artefacts[0]["caption"])[0] if artefacts else ""
     sentences = headlines(verdicts, seeds)
     for words in ("reproduced", "holds in this world", "does not hold") if len(sentences) <= 2 else ():
         quoted = ((shorten(row["sentence"], 90, placeholder=" ..."), f"{row['ours']} {row['interval']}".strip())
@@ -191,10 +191,10 @@ def _drawn(lines: list[dict[str, Any]]) -> dict[str, Any]:
         return None if value is None else round(100 * min(1.0, max(0.0, (value - low) / (high - low))), 1)
 
     for line in lines:
-        start, end = place(line["low"]), place(line["high"])
+        left, right = place(line["low"]), place(line["high"])
         line["at"] = {name: place(line[name]) for name in ("mean", "paper", "low", "high")}
         line["at"] |= {"dots": [place(value) for value in line["dots"]]}
-        line["at"] |= {"width": None if start is None or end is None else round(end - start, 1)}
+        line["at"] |= {"width": None if left is None or right is None else round(right - left, 1)}
     step = next(step for step in (2, 5, 10, 20) if (high - low) / step <= 7)
     ticks = {value: place(value) for value in range(-60, 61, step) if low <= value <= high}
     return {"lines": lines, "ticks": ticks, "zero": place(0.0)}
@@ -261,7 +261,7 @@ def style_sheet() -> str:
     """Return the one style sheet of every page the package writes."""
     from pygments.formatters import HtmlFormatter
 
-    light, dark = (HtmlFormatter(style=name).get_style_defs(".highlight") for name in ("friendly", "github-dark"))
+    light, dark = (HtmlFormatter(style=name).get_style_defs(".highlight") for name in ("vs", "github-dark"))
     text = page_environment().get_template("style.css.jinja").render()
     return f"{text}{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n"
 

@@ -88,14 +88,9 @@ def label_lines(axes: Axes, size: float = 8.5) -> None:
 
 
 def label_points(axes: Axes, points: Mapping[str, tuple[float, float, Any]], size: float = 8.5) -> None:
-    """Write the names of points in a column right of the panel, a thin line from each, moved apart where two overlap.
+    """Write the names of points (name -> x, y, colour) in a column right of the panel, a thin line to each.
 
     Call it when limits and scales are set.
-
-    Args:
-        axes: the panel.
-        points: name -> x, y and colour.
-        size: of the text, in points.
     """
     axes.figure.canvas.draw()
     at = {name: axes.transData.transform((x, y)) for name, (x, y, _) in points.items()}

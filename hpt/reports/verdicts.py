@@ -352,16 +352,12 @@ def forest(rows: Sequence[Mapping[str, Any]], world: str) -> list[dict[str, Any]
     Args:
         rows: verdicts, as the report keeps them.
         world: key of the scale they are of, said with the base.
-
-    Returns:
-        Per comparison: group (world and base), other, text, mean, low, high (None = no interval), dots (one per seed),
-        paper (its printed difference, or None).
     """
     lines = []
     for claim, row in comparisons(rows, "in"):
         if not (numbers := row.get("numbers")):
             continue  # judged by an earlier version of this package
-        ours, others = (_printed_value(claim, name, average_column("in")) for name in claim.methods)
+        mine, theirs = (_printed_value(claim, name, average_column("in")) for name in claim.methods)
         lines.append(
             {
                 "group": f"{world}: {base_title(claim.policy)}",
@@ -371,7 +367,7 @@ def forest(rows: Sequence[Mapping[str, Any]], world: str) -> list[dict[str, Any]
                 "low": numbers["low"],
                 "high": numbers["high"],
                 "dots": numbers["per_seed"],
-                "paper": None if ours is None or others is None else round(ours - others, 1),
+                "paper": None if mine is None or theirs is None else round(mine - theirs, 1),
             }
         )
     return lines
