@@ -131,7 +131,7 @@ def execute(task: "NotebookTask", folder: Path, parameters: dict[str, Any]) -> d
         with writing(executed):
             papermill.execute_notebook(
                 source, executed, parameters, kernel_name="python3", kernel_manager_class=ThisInterpreter,
-                progress_bar=sys.stderr.isatty(), extra_arguments=["--log-level=ERROR"],
+                progress_bar=sys.stderr.isatty(), extra_arguments=["--log-level=CRITICAL"],
             )  # fmt: skip
         status = with_earlier(read_json(status_file), before, folder)
     except (papermill.PapermillExecutionError, RuntimeError) as error:
