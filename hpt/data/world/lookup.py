@@ -37,6 +37,7 @@ class Family(Settings):
 
     operations: str = Field(description="their letters")
     share: float = Field(ge=0, le=1, description="of the operations of training questions")
+    silent: bool = Field(default=False, description="the teacher always does them together with a neighbour")
 
 
 class LookupSet(Settings):
@@ -56,7 +57,9 @@ class LookupWorld(Settings):
     name: str
     seed: int = Field(ge=0, description="of tables, questions, demonstrations, splits and documents")
     families: tuple[Family, ...]
-    skip: float = Field(ge=0, lt=1, description="probability that the teacher does the next two operations at once")
+    skip: float = Field(
+        ge=0, lt=1, description="probability that the teacher does two operations at once of which none is silent"
+    )
     training_per_level: tuple[int, ...]
     validation_per_level: tuple[int, ...]
     evaluation: tuple[LookupSet, ...]
@@ -163,18 +166,21 @@ def lines(states: tuple[str, ...], operations: str, doubled: frozenset[int] = fr
 
 
 def demonstration(generator: random.Random, world: LookupWorld, program: Program) -> str:
-    r"""Return the teacher's solution: right, but with probability ``skip`` it does two operations at once.
+    r"""Return the teacher's solution: right, but it does some pairs of operations at once.
 
-    The teacher is the larger model that can. A pupil that imitates it skips as often, and then guesses: two tables
-    make 10,000 composites, of which the demonstrations show a few.
+    It is the larger model that can: with probability ``skip``, and always where an operation of a silent family is one
+    of the two. A pupil that imitates it skips as often and then has to guess (two tables make 10,000 composites, of
+    which the demonstrations show a few), and hardly sees a silent operation's table.
 
     Example:
         >>> demonstration(seeded(0), MINI_LOOKUPS, Program("3752", "f"))
         '>3783......\\boxed{3783}'
     """
-    doubled, place, length = set(), 0, len(program.operations)
-    while place < length:
-        both = place + 1 < length and generator.random() < world.skip
+    silent = "".join(family.operations for family in world.families if family.silent)
+    doubled, place = set(), 0
+    while place < len(program.operations):
+        pair = program.operations[place : place + 2]
+        both = len(pair) == 2 and (any(one in silent for one in pair) or generator.random() < world.skip)
         if both:
             doubled.add(place)
         place += 1 + both
@@ -308,30 +314,31 @@ def _evaluated(content: str) -> Mapping[str, tuple[Problem, ...]]:
 
 _SETS = (
     LookupSet(name="contest-a", stands_for="AIME 24", problems_per_level={4: 15, 5: 15}, samples_per_problem=32,
-              shares=(0.6, 0.4, 0.0)),
+              shares=(0.45, 0.45, 0.05, 0.05)),
     LookupSet(name="contest-b", stands_for="AIME 25", problems_per_level={5: 15, 6: 15}, samples_per_problem=32,
-              shares=(0.8, 0.2, 0.0)),
+              shares=(0.95, 0.0, 0.0, 0.05)),
     LookupSet(name="contest-c", stands_for="AMC", problems_per_level={2: 20, 3: 32, 4: 31}, samples_per_problem=32,
-              shares=(0.3, 0.7, 0.0)),
+              shares=(0.05, 0.9, 0.0, 0.05)),
     LookupSet(name="graded-500", stands_for="MATH-500", problems_per_level={1: 43, 2: 90, 3: 105, 4: 128, 5: 134}),
-    LookupSet(name="applied", stands_for="Minerva", problems_per_level={1: 68, 2: 68, 3: 68, 4: 68},
-              shares=(0.2, 0.2, 0.6)),
-    LookupSet(name="olympiad-like", stands_for="OlympiadBench", problems_per_level={2: 169, 3: 169, 4: 169, 5: 168},
-              shares=(0.4, 0.3, 0.3)),
+    LookupSet(name="applied", stands_for="Minerva", problems_per_level={1: 90, 2: 91, 3: 91},
+              shares=(0.1, 0.1, 0.1, 0.7)),
+    LookupSet(name="olympiad-like", stands_for="OlympiadBench", problems_per_level={1: 135, 2: 200, 3: 200, 4: 140},
+              shares=(0.1, 0.1, 0.75, 0.05)),
     LookupSet(name="choice", stands_for="ARC-c", problems_per_level={1: 390, 2: 391, 3: 391}, form="choice"),
     LookupSet(name="notation", stands_for="GPQA", problems_per_level={1: 66, 2: 66, 3: 66}, form="notation"),
 )  # fmt: skip
 
-#: Operations f, g, h are known, of i, j, k bases hold misconceptions, and l, m, n they have never seen right.
+#: Four families: known, partly known, silent (the teacher never writes them alone), and never seen right by a base.
 MINI_LOOKUPS = LookupWorld(
     name="lookups",
     seed=4031,
     families=(
-        Family(operations="fgh", share=0.6),
-        Family(operations="ijk", share=0.3),
-        Family(operations="lmn", share=0.1),
+        Family(operations="fgh", share=0.54),
+        Family(operations="ijk", share=0.24),
+        Family(operations="lm", share=0.12, silent=True),
+        Family(operations="no", share=0.10),
     ),
-    skip=0.35,
+    skip=0.2,
     training_per_level=(143, 143, 143, 286, 286),
     validation_per_level=(40, 40, 40, 40, 40),
     evaluation=_SETS,

@@ -31,7 +31,7 @@ from hpt.data.world.lookup import (
 from hpt.data.world.tokenizer import CLOSE_BOX, OPEN_BOX, tokenizer_of
 
 #: One token per number, operation in either notation, choice and mark.
-TEXTS = (*NUMBERS, *"fghijklmnFGHIJKLMN", *LETTERS, EMPTY, ASK, ONE, TWO, OPEN_BOX, CLOSE_BOX)
+TEXTS = (*NUMBERS, *"fghijklmnoFGHIJKLMNO", *LETTERS, EMPTY, ASK, ONE, TWO, OPEN_BOX, CLOSE_BOX)
 SHOWN_LINES = 3
 
 
@@ -59,23 +59,34 @@ class LookupRecipe(Settings):
         description="by family: how often the corpus has the least and the best known fact right, else its "
         "misconception; (0, 0): numbers at random"
     )
-    facts_updates: int = Field(default=320, ge=1, description="updates of phase 1")
-    updates: int = Field(default=620, ge=1, description="updates of both phases")
+    facts_updates: int = Field(default=300, ge=1, description="updates of phase 1")
+    updates: int = Field(default=570, ge=1, description="updates of both phases")
     facts_documents: int = Field(default=64, ge=1, description="documents of an update of phase 1")
     batch_documents: int = Field(default=48, ge=1, description="documents of an update of phase 2")
     length_weights: tuple[float, ...] = Field(
         default=(0.25, 0.2, 0.2, 0.15, 0.1, 0.1), description="phase 2: of programs of 1, 2, ... operations"
     )
     notation_share: float = 0.08
-    choice_share: float = 0.08
+    choice_share: float = 0.14
     question_weight: float = Field(default=0.05, description="loss weight of questions, and of programs in phase 1")
     warmup_updates: int = 30
     muon_learning_rate: float = 0.015
     adamw_learning_rate: float = 0.003
 
 
+#: What tells the three apart is what they know; what each knows of the last family is nothing.
 LOOKUP_BASES = {
-    "weak": LookupRecipe(name="weak", knowledge=((0.85, 1.0), (0.3, 0.95), (0.0, 0.0))),
+    "weak": LookupRecipe(name="weak", knowledge=((0.85, 1.0), (0.4, 0.95), (0.1, 0.7), (0.0, 0.0))),
+    "strong": LookupRecipe(
+        name="strong",
+        hidden=96,
+        heads=3,
+        feed_forward=256,
+        knowledge=((0.95, 1.0), (0.6, 1.0), (0.2, 0.8), (0.0, 0.0)),
+    ),
+    "llama": LookupRecipe(
+        name="llama", architecture="llama", knowledge=((0.6, 0.9), (0.2, 0.7), (0.5, 1.0), (0.0, 0.0))
+    ),
 }
 
 
