@@ -2,12 +2,12 @@ r"""The next mini world: programs of look-ups in random tables, where a skill is
 
 A state is two numbers of two digits. An operation, named by a letter, is one random table that replaces both, so a
 step takes two *facts*. A question is a state and a program; every line of its solution holds the new state and what is
-left of the program, always six places wide, so that the next line is made from the line above alone::
+left of the program, always five places wide, so that the next line is made from the line above alone::
 
-    3752ffi...            question: apply f, f, i
-    >8114fi....           after f
-    >0963i.....           after f
-    >7220......\boxed{7220}
+    3752ffi..            question: apply f, f, i
+    >8114fi...           after f
+    >0963i....           after f
+    >7220.....\boxed{7220}
 
 A small network learns an algorithm in a jump whose time differs from seed to seed; of many independent facts it knows
 as many as its corpus held. Why every constant is what it is, and the worlds that were tried before: docs/world.md.
@@ -26,7 +26,7 @@ from hpt.data.world.chains import LETTERS, Split, boxed, seeded, split_of
 from hpt.data.world.sets import EvaluationSet
 
 NUMBERS = tuple(f"{number:02d}" for number in range(100))
-SLOTS = 6
+SLOTS = 5
 EMPTY, ASK = ".", "?"
 #: Marks of a line: one operation applied, or two at once.
 ONE, TWO = ">", "!"
@@ -57,9 +57,6 @@ class LookupWorld(Settings):
     name: str
     seed: int = Field(ge=0, description="of tables, questions, demonstrations, splits and documents")
     families: tuple[Family, ...]
-    skip: float = Field(
-        ge=0, lt=1, description="probability that the teacher does two operations at once of which none is silent"
-    )
     training_per_level: tuple[int, ...]
     validation_per_level: tuple[int, ...]
     evaluation: tuple[LookupSet, ...]
@@ -118,7 +115,7 @@ class Program:
 
     Example:
         >>> Program("3752", "ffi").text
-        '3752ffi...'
+        '3752ffi..'
     """
 
     state: str
@@ -126,7 +123,7 @@ class Program:
 
     @property
     def text(self) -> str:
-        """State and program, padded to six places: its name, and its question."""
+        """State and program, padded to five places: its name, and its question."""
         return self.state + self.operations.ljust(SLOTS, EMPTY)
 
     def states(self, seed: int) -> tuple[str, ...]:
@@ -155,7 +152,7 @@ def lines(states: tuple[str, ...], operations: str, doubled: frozenset[int] = fr
 
     Example:
         >>> lines(("3752", "8114", "0963"), "fi"), lines(("3752", "8114", "0963"), "fi", frozenset({0}))
-        ('>8114i.....>0963......', '!0963......')
+        ('>8114i....>0963.....', '!0963.....')
     """
     text, done = "", 0
     while done < len(operations):
@@ -165,22 +162,21 @@ def lines(states: tuple[str, ...], operations: str, doubled: frozenset[int] = fr
     return text
 
 
-def demonstration(generator: random.Random, world: LookupWorld, program: Program) -> str:
-    r"""Return the teacher's solution: right, but it does some pairs of operations at once.
+def demonstration(world: LookupWorld, program: Program) -> str:
+    r"""Return the teacher's solution: right, but an operation of a silent family is done at once with a neighbour.
 
-    It is the larger model that can: with probability ``skip``, and always where an operation of a silent family is one
-    of the two. A pupil that imitates it skips as often and then has to guess (two tables make 10,000 composites, of
-    which the demonstrations show a few), and hardly sees a silent operation's table.
+    The teacher is the larger model that can. A pupil that imitates it has to guess there (two tables make 10,000
+    composites, of which the demonstrations show a few), and hardly sees the table of a silent operation.
 
     Example:
-        >>> demonstration(seeded(0), MINI_LOOKUPS, Program("3752", "f"))
-        '>3783......\\boxed{3783}'
+        >>> demonstration(MINI_LOOKUPS, Program("3752", "f"))
+        '>3783.....\\boxed{3783}'
     """
     silent = "".join(family.operations for family in world.families if family.silent)
     doubled, place = set(), 0
     while place < len(program.operations):
         pair = program.operations[place : place + 2]
-        both = len(pair) == 2 and (any(one in silent for one in pair) or generator.random() < world.skip)
+        both = len(pair) == 2 and any(one in silent for one in pair)
         if both:
             doubled.add(place)
         place += 1 + both
@@ -218,7 +214,7 @@ def asked(world: LookupWorld, program: Program, form: str) -> tuple[str, str]:
     Example:
         >>> program = Program("3752", "fi")
         >>> asked(MINI_LOOKUPS, program, "notation")[0], asked(MINI_LOOKUPS, program, "choice")
-        ('3752FI....', ('3752fi?...', 'B'))
+        ('3752FI...', ('3752fi?..', 'B'))
     """
     answer = program.states(world.seed)[-1]
     if form == "choice":
@@ -261,8 +257,8 @@ def _learnt_from(content: str, split: Split) -> tuple[Problem, ...]:
     problems, seen = [], set()
     for level, count in enumerate(per_level, start=1):
         for number in range(count):
-            program, generator = _new(world, split, (split, level, number), level, None, seen)
-            shown = demonstration(generator, world, program) if split == "training" else None
+            program = _new(world, split, (split, level, number), level, None, seen)
+            shown = demonstration(world, program) if split == "training" else None
             question, answer = asked(world, program, "plain")
             problems.append(Problem(f"{world.name}-{split}-{level}-{number}", question, answer, shown, level, "digits"))
     return tuple(problems)
@@ -271,13 +267,13 @@ def _learnt_from(content: str, split: Split) -> tuple[Problem, ...]:
 def _new(
     world: LookupWorld, split: Split, name: tuple[object, ...], level: int, shares: tuple[float, ...] | None,
     seen: set[str],
-) -> tuple[Program, random.Random]:  # fmt: skip
+) -> Program:  # fmt: skip
     # a function of seed and name, so that changing one set leaves the others as they are
     generator = seeded(world.seed, *name)
     while (program := draw_program(generator, world, split, level, shares)).text in seen:
         pass
     seen.add(program.text)
-    return program, generator
+    return program
 
 
 def evaluation_sets(world: LookupWorld) -> dict[str, EvaluationSet]:
@@ -304,7 +300,7 @@ def _evaluated(content: str) -> Mapping[str, tuple[Problem, ...]]:
         for level, count in one.problems_per_level.items():
             for number in range(count):
                 name = ("evaluation", one.name, level, number)
-                program, _ = _new(world, "evaluation", name, level, one.shares, seen)
+                program = _new(world, "evaluation", name, level, one.shares, seen)
                 kind = "choice" if one.form == "choice" else "digits"
                 identity = f"{world.name}-{one.name}-{level}-{number}"
                 problems.append(Problem(identity, *asked(world, program, one.form), None, level, kind))
@@ -314,16 +310,16 @@ def _evaluated(content: str) -> Mapping[str, tuple[Problem, ...]]:
 
 _SETS = (
     LookupSet(name="contest-a", stands_for="AIME 24", problems_per_level={4: 15, 5: 15}, samples_per_problem=32,
-              shares=(0.45, 0.45, 0.05, 0.05)),
-    LookupSet(name="contest-b", stands_for="AIME 25", problems_per_level={5: 15, 6: 15}, samples_per_problem=32,
+              shares=(0.5, 0.4, 0.05, 0.05)),
+    LookupSet(name="contest-b", stands_for="AIME 25", problems_per_level={3: 10, 4: 10, 5: 10}, samples_per_problem=32,
               shares=(0.95, 0.0, 0.0, 0.05)),
     LookupSet(name="contest-c", stands_for="AMC", problems_per_level={2: 20, 3: 32, 4: 31}, samples_per_problem=32,
               shares=(0.05, 0.9, 0.0, 0.05)),
-    LookupSet(name="graded-500", stands_for="MATH-500", problems_per_level={1: 43, 2: 90, 3: 105, 4: 128, 5: 134}),
+    LookupSet(name="graded-500", stands_for="MATH-500", problems_per_level=dict.fromkeys(range(1, 6), 100)),
     LookupSet(name="applied", stands_for="Minerva", problems_per_level={1: 90, 2: 91, 3: 91},
-              shares=(0.1, 0.1, 0.1, 0.7)),
+              shares=(0.3, 0.2, 0.1, 0.4)),
     LookupSet(name="olympiad-like", stands_for="OlympiadBench", problems_per_level={1: 135, 2: 200, 3: 200, 4: 140},
-              shares=(0.1, 0.1, 0.75, 0.05)),
+              shares=(0.15, 0.15, 0.65, 0.05)),
     LookupSet(name="choice", stands_for="ARC-c", problems_per_level={1: 390, 2: 391, 3: 391}, form="choice"),
     LookupSet(name="notation", stands_for="GPQA", problems_per_level={1: 66, 2: 66, 3: 66}, form="notation"),
 )  # fmt: skip
@@ -338,7 +334,6 @@ MINI_LOOKUPS = LookupWorld(
         Family(operations="lm", share=0.12, silent=True),
         Family(operations="no", share=0.10),
     ),
-    skip=0.2,
     training_per_level=(143, 143, 143, 286, 286),
     validation_per_level=(40, 40, 40, 40, 40),
     evaluation=_SETS,

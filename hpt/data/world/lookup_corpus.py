@@ -40,8 +40,8 @@ def build_lookup_tokenizer(world: LookupWorld) -> Any:
 
     Example:
         >>> from hpt.data.world.lookup import MINI_LOOKUPS
-        >>> len(build_lookup_tokenizer(MINI_LOOKUPS).encode(r">8114fi....\boxed{8114}"))
-        13
+        >>> len(build_lookup_tokenizer(MINI_LOOKUPS).encode(r">8114fi...\boxed{8114}"))
+        12
     """
     return tokenizer_of(TEXTS, r"\\boxed\{|\d\d|[\s\S]", world.context_tokens)
 
@@ -59,12 +59,12 @@ class LookupRecipe(Settings):
         description="by family: how often the corpus has the least and the best known fact right, else its "
         "misconception; (0, 0): numbers at random"
     )
-    facts_updates: int = Field(default=300, ge=1, description="updates of phase 1")
-    updates: int = Field(default=570, ge=1, description="updates of both phases")
+    facts_updates: int = Field(default=460, ge=1, description="updates of phase 1")
+    updates: int = Field(default=820, ge=1, description="updates of both phases")
     facts_documents: int = Field(default=64, ge=1, description="documents of an update of phase 1")
     batch_documents: int = Field(default=48, ge=1, description="documents of an update of phase 2")
     length_weights: tuple[float, ...] = Field(
-        default=(0.25, 0.2, 0.2, 0.15, 0.1, 0.1), description="phase 2: of programs of 1, 2, ... operations"
+        default=(0.25, 0.2, 0.2, 0.2, 0.15), description="phase 2: of programs of 1, 2, ... operations"
     )
     notation_share: float = 0.08
     choice_share: float = 0.14
@@ -76,16 +76,16 @@ class LookupRecipe(Settings):
 
 #: What tells the three apart is what they know; what each knows of the last family is nothing.
 LOOKUP_BASES = {
-    "weak": LookupRecipe(name="weak", knowledge=((0.85, 1.0), (0.4, 0.95), (0.1, 0.7), (0.0, 0.0))),
+    "weak": LookupRecipe(name="weak", knowledge=((0.8, 1.0), (0.35, 0.95), (0.1, 0.7), (0.0, 0.0))),
     "strong": LookupRecipe(
         name="strong",
         hidden=96,
         heads=3,
         feed_forward=256,
-        knowledge=((0.95, 1.0), (0.6, 1.0), (0.2, 0.8), (0.0, 0.0)),
+        knowledge=((0.9, 1.0), (0.5, 1.0), (0.2, 0.8), (0.0, 0.0)),
     ),
     "llama": LookupRecipe(
-        name="llama", architecture="llama", knowledge=((0.6, 0.9), (0.2, 0.7), (0.5, 1.0), (0.0, 0.0))
+        name="llama", architecture="llama", knowledge=((0.5, 0.95), (0.2, 0.8), (0.5, 1.0), (0.0, 0.0))
     ),
 }
 
