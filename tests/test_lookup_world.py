@@ -32,11 +32,13 @@ def program_in(question: str) -> Program:
 
 
 def lines_in(solution: str) -> list[tuple[str, Program]]:
-    """Read (mark, state and rest of the program) off every line; the box is cut."""
-    body = solution.split("\\boxed")[0]
+    """Read (mark, state and rest of the program) off every line; the box is the last."""
+    body, answer = solution.removesuffix("}").split("\\boxed{")
     width = 1 + 4 + SLOTS
-    assert len(body) % width == 0
-    return [(body[i], program_in(body[i + 1 : i + width])) for i in range(0, len(body), width)]
+    written = [(body[i], program_in(body[i + 1 : i + width])) for i in range(0, len(body) - width + 1, width)]
+    rest = body[len(written) * width :]
+    assert rest in ("", "!")
+    return [*written, (rest or ">", Program(answer, ""))]
 
 
 def held_out() -> list[str]:
@@ -147,7 +149,7 @@ def test_a_number_is_one_token_under_the_generic_loader(tmp_path):
     encoded = tokenizer(texts, add_special_tokens=False).input_ids
     assert tokenizer.batch_decode(encoded) == texts
     assert tokenizer.unk_token_id not in {token for tokens in encoded for token in tokens}
-    assert len(encoded[0]) == (3 + SLOTS) * len(lines_in(texts[0])) + 4
+    assert len(tokenizer.encode(r">8114fi...!\boxed{0963}", add_special_tokens=False)) == 3 + SLOTS + 1 + 4
 
 
 def test_data_is_the_same_in_another_process():

@@ -2,12 +2,13 @@ r"""The next mini world: programs of look-ups in random tables, where a skill is
 
 A state is two numbers of two digits. An operation, named by a letter, is one random table that replaces both, so a
 step takes two *facts*. A question is a state and a program; every line of its solution holds the new state and what is
-left of the program, always five places wide, so that the next line is made from the line above alone::
+left of the program, always five places wide, so that the next line is made from the line above alone. The last state
+stands in the box::
 
-    3752ffi..            question: apply f, f, i
-    >8114fi...           after f
-    >0963i....           after f
-    >7220.....\boxed{7220}
+    3752ffi..        question: apply f, f, i
+    >8114fi...       after f
+    >0963i....       after f
+    \boxed{7220}     after i
 
 A small network learns an algorithm in a jump whose time differs from seed to seed; of many independent facts it knows
 as many as its corpus held. Why every constant is what it is, and the worlds that were tried before: docs/world.md.
@@ -141,25 +142,28 @@ def holds_a_part_of(seed: int, states: tuple[str, ...], operations: str) -> bool
     return any(split_of(seed, part) in ("validation", "evaluation") for part in parts)
 
 
-def lines(states: tuple[str, ...], operations: str, doubled: frozenset[int] = frozenset(), after: str = "") -> str:
-    """Return the lines of a solution.
+def solution(states: tuple[str, ...], operations: str, doubled: frozenset[int] = frozenset()) -> str:
+    r"""Return the lines of a solution and its box.
 
     Args:
         states: from the start on; one more than operations.
         operations: all of them.
         doubled: operations (0-based) that are done together with the next, on one line.
-        after: what stands behind the last operation in the program.
 
     Example:
-        >>> lines(("3752", "8114", "0963"), "fi"), lines(("3752", "8114", "0963"), "fi", frozenset({0}))
-        ('>8114i....>0963.....', '!0963.....')
+        >>> states = ("3752", "8114", "0963", "7220")
+        >>> solution(states, "ffi")
+        '>8114fi...>0963i....\\boxed{7220}'
+        >>> solution(states, "ffi", frozenset({0})), solution(states, "ffi", frozenset({1}))
+        ('!0963i....\\boxed{7220}', '>8114fi...!\\boxed{7220}')
     """
     text, done = "", 0
-    while done < len(operations):
-        mark, width = (TWO, 2) if done in doubled else (ONE, 1)
-        done += width
-        text += mark + states[done] + (operations[done:] + after).ljust(SLOTS, EMPTY)
-    return text
+    while True:
+        both = done in doubled
+        done += 1 + both
+        if done == len(operations):
+            return text + TWO * both + boxed(states[done])
+        text += (TWO if both else ONE) + Program(states[done], operations[done:]).text
 
 
 def demonstration(world: LookupWorld, program: Program) -> str:
@@ -170,7 +174,7 @@ def demonstration(world: LookupWorld, program: Program) -> str:
 
     Example:
         >>> demonstration(MINI_LOOKUPS, Program("3752", "f"))
-        '>3783.....\\boxed{3783}'
+        '\\boxed{3783}'
     """
     silent = "".join(family.operations for family in world.families if family.silent)
     doubled, place = set(), 0
@@ -180,8 +184,7 @@ def demonstration(world: LookupWorld, program: Program) -> str:
         if both:
             doubled.add(place)
         place += 1 + both
-    states = program.states(world.seed)
-    return lines(states, program.operations, frozenset(doubled)) + boxed(states[-1])
+    return solution(program.states(world.seed), program.operations, frozenset(doubled))
 
 
 def draw_program(

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from hpt.config.settings import Settings
-from hpt.data.world.chains import LETTERS, boxed, seeded
+from hpt.data.world.chains import LETTERS, seeded
 from hpt.data.world.corpus import Document
 from hpt.data.world.lookup import (
     ASK,
@@ -25,8 +25,8 @@ from hpt.data.world.lookup import (
     draw_program,
     facts,
     holds_a_part_of,
-    lines,
     quarter,
+    solution,
 )
 from hpt.data.world.tokenizer import CLOSE_BOX, OPEN_BOX, tokenizer_of
 
@@ -122,8 +122,9 @@ def _three_lines(world: LookupWorld, recipe: LookupRecipe, generator: random.Ran
     pieces = []
     for place in range(SHOWN_LINES):
         line = Program(states[place], program.operations[place:]).text
-        pieces += [(line if place == 0 else line[4:]) + ONE, states[place + 1]]
-    return Document(tuple(pieces))
+        mark = OPEN_BOX if place + 1 == len(program.operations) else ONE
+        pieces += [(line if place == 0 else line[4:]) + mark, states[place + 1]]
+    return Document(tuple(pieces), ended=False)
 
 
 def _whole(world: LookupWorld, recipe: LookupRecipe, generator: random.Random) -> Document:
@@ -131,13 +132,12 @@ def _whole(world: LookupWorld, recipe: LookupRecipe, generator: random.Random) -
     form = generator.random()
     choice = form < recipe.choice_share
     program, states = _believed(world, recipe, generator, min(length, SLOTS - 1) if choice else length)
-    after = ASK if choice else ""
-    question = Program(program.state, program.operations + after).text
-    answer = lines(states, program.operations, after=after)
-    end = boxed(quarter(states[-1]) if choice else states[-1])
+    if choice:  # as if the question mark were one more operation, whose result is the letter
+        program, states = Program(program.state, program.operations + ASK), (*states, quarter(states[-1]))
+    question, answer = program.text, solution(states, program.operations)
     if not choice and form < recipe.choice_share + recipe.notation_share:
-        question, answer = question.upper(), answer.upper()
-    return Document((question, answer + end))
+        question, answer = question.upper(), answer.upper().replace(OPEN_BOX.upper(), OPEN_BOX)
+    return Document((question, answer))
 
 
 def _believed(
