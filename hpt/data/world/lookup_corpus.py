@@ -60,7 +60,8 @@ class LookupRecipe(Settings):
         "misconception; (0, 0): numbers at random"
     )
     facts_updates: int = Field(default=460, ge=1, description="updates of phase 1")
-    updates: int = Field(default=820, ge=1, description="updates of both phases")
+    updates: int = Field(default=1000, ge=1, description="updates of both phases")
+    decay_updates: int = Field(default=200, ge=1, description="updates at the end in which the rate falls")
     facts_documents: int = Field(default=64, ge=1, description="documents of an update of phase 1")
     batch_documents: int = Field(default=48, ge=1, description="documents of an update of phase 2")
     length_weights: tuple[float, ...] = Field(
@@ -91,12 +92,17 @@ LOOKUP_BASES = {
 
 
 def learning_rate_factor(recipe: LookupRecipe, update: int) -> float:
-    """Return what multiplies both learning rates: linear in each phase, after a warm-up that starts above zero."""
+    """Return what multiplies both learning rates: falling in phase 1, level in phase 2, and falling at its end.
+
+    Example:
+        >>> recipe = LOOKUP_BASES["weak"]
+        >>> [round(learning_rate_factor(recipe, update), 2) for update in (0, 100, 500, 900, 999)]
+        [0.03, 0.87, 0.6, 0.31, 0.02]
+    """
     if update < recipe.facts_updates:
-        within, start, end = update / recipe.facts_updates, 1.0, 0.4
-    else:
-        within, start, end = (update - recipe.facts_updates) / (recipe.updates - recipe.facts_updates), 0.4, 0.012
-    return (start + (end - start) * within) * min(1.0, (update + 1) / recipe.warmup_updates)
+        return (1 - 0.6 * update / recipe.facts_updates) * min(1.0, (update + 1) / recipe.warmup_updates)
+    into_decay = max(0, update - (recipe.updates - recipe.decay_updates)) / recipe.decay_updates
+    return 0.6 * (1 - 0.97 * into_decay)
 
 
 def documents(world: LookupWorld, recipe: LookupRecipe, seed: int, update: int) -> list[Document]:
