@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -138,7 +139,7 @@ def test_documents_hold_each_family_right_as_often_as_the_recipe_says():
         assert right[family] / seen[family] == pytest.approx(expected, abs=slack), family
 
 
-def test_a_number_is_one_token_under_the_generic_loader(tmp_path):
+def test_a_number_is_one_token_under_the_generic_loader(tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
     build_lookup_tokenizer(MINI_LOOKUPS).save_pretrained(tmp_path)
