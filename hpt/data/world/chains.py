@@ -9,7 +9,7 @@ import hashlib
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 Split = Literal["pretraining", "training", "validation", "evaluation"]
 
@@ -92,7 +92,14 @@ class Chain:
                 yield Chain(states[first], self.operations[first:last])
 
 
-def split_of(seed: int, chain: Chain) -> Split:
+class Named(Protocol):
+    """What has a name of its own: a chain, or a program of look-ups."""
+
+    @property
+    def text(self) -> str: ...
+
+
+def split_of(seed: int, chain: Named) -> Split:
     """Return the one part of the data to which ``chain`` belongs, from a hash of (seed, chain).
 
     The form in which it is asked (plain, choice, other notation) does not matter: no chain is ever in two parts.

@@ -36,10 +36,11 @@ class Document:
     """
 
     pieces: tuple[str, ...]
+    ended: bool = True  # or cut off, without the end token
 
 
 def document_tokens(document: Document, tokenizer: Any, question_weight: float) -> tuple[list[int], list[float]]:
-    """Return (tokens after BOS, end token included; loss weight of each).
+    """Return (tokens after BOS, with the end token if the document has ended; loss weight of each).
 
     Random question tokens cannot be learnt. At weight 1 their noise hides the answers: a document of single operations
     was then as far from solved after 700 updates as at the start.
@@ -54,7 +55,7 @@ def document_tokens(document: Document, tokenizer: Any, question_weight: float) 
         new = tokenizer.encode(piece, add_special_tokens=False)
         tokens += new
         weights += [question_weight if place % 2 == 0 else 1.0] * len(new)
-    return [*tokens, tokenizer.eos_token_id], [*weights, 1.0]
+    return ([*tokens, tokenizer.eos_token_id], [*weights, 1.0]) if document.ended else (tokens, weights)
 
 
 class BaseRecipe(Settings):

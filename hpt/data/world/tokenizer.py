@@ -20,17 +20,22 @@ def build_tokenizer(world: GradedWorld) -> Any:
         >>> tokenizer.decode(tokenizer.encode(r"12+3>\boxed{45}"))
         '12+3>\\boxed{45}'
     """
+    return tokenizer_of((*CHARACTERS, OPEN_BOX, CLOSE_BOX), r"\\boxed\{|[\s\S]", world.context_tokens)
+
+
+def tokenizer_of(texts: tuple[str, ...], pattern: str, context_tokens: int) -> Any:
+    """Return a tokenizer of one token per text, which splits what it reads by the regular expression ``pattern``."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    vocabulary = {token: number for number, token in enumerate(VOCABULARY)}
+    vocabulary = {token: number for number, token in enumerate((PAD, BEGIN, END, UNKNOWN, *texts))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"\\boxed\{|[\s\S]"), behavior="isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
     # AutoTokenizer gives a Qwen2 or Llama folder that architecture's way to split text, whatever the folder says:
     # "\\boxed{" would be lost without a word. Added tokens are found first, under any way to split.
-    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in (*CHARACTERS, OPEN_BOX, CLOSE_BOX)])
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in texts])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token=PAD, bos_token=BEGIN, eos_token=END, unk_token=UNKNOWN,
-        model_max_length=world.context_tokens, clean_up_tokenization_spaces=False,
+        model_max_length=context_tokens, clean_up_tokenization_spaces=False,
     )  # fmt: skip

@@ -1,0 +1,343 @@
+r"""The next mini world: programs of look-ups in random tables, where a skill is knowledge that the corpus sets.
+
+A state is two numbers of two digits. An operation, named by a letter, is one random table that replaces both, so a
+step takes two *facts*. A question is a state and a program; every line of its solution holds the new state and what is
+left of the program, always five places wide, so that the next line is made from the line above alone. The last state
+stands in the box::
+
+    3752ffi..        question: apply f, f, i
+    >8114fi...       after f
+    >0963i....       after f
+    \boxed{7220}     after i
+
+A small network learns an algorithm in a jump whose time differs from seed to seed; of many independent facts it knows
+as many as its corpus held. Why every constant is what it is, and the worlds that were tried before: docs/world.md.
+"""
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+
+from pydantic import Field
+
+from hpt.config.settings import Settings
+from hpt.data.problems import Problem
+from hpt.data.world.chains import LETTERS, Split, boxed, seeded, split_of
+from hpt.data.world.sets import EvaluationSet
+
+NUMBERS = tuple(f"{number:02d}" for number in range(100))
+SLOTS = 5
+EMPTY, ASK = ".", "?"
+#: Marks of a line: one operation applied, or two at once.
+ONE, TWO = ">", "!"
+
+
+class Family(Settings):
+    """Operations that bases know equally well."""
+
+    operations: str = Field(description="their letters")
+    share: float = Field(ge=0, le=1, description="of the operations of training questions")
+    silent: bool = Field(default=False, description="the teacher always does them together with a neighbour")
+
+
+class LookupSet(Settings):
+    """One evaluation set."""
+
+    name: str
+    stands_for: str = Field(description="benchmark of the paper whose place it takes")
+    problems_per_level: dict[int, int]
+    samples_per_problem: int = Field(default=1, ge=1)
+    shares: tuple[float, ...] | None = Field(default=None, description="of the families; None = the world's")
+    form: str = Field(default="plain", pattern="^(plain|choice|notation)$", description="how the question is asked")
+
+
+class LookupWorld(Settings):
+    """Every constant of a world of look-ups; a level is a number of operations."""
+
+    name: str
+    seed: int = Field(ge=0, description="of tables, questions, demonstrations, splits and documents")
+    families: tuple[Family, ...]
+    training_per_level: tuple[int, ...]
+    validation_per_level: tuple[int, ...]
+    evaluation: tuple[LookupSet, ...]
+    curve_problems: int = Field(default=40, ge=1, description="at most so many of each in-distribution set in curves")
+    context_tokens: int = Field(default=128, ge=16)
+
+    @property
+    def operations(self) -> str:
+        """All letters, family by family."""
+        return "".join(family.operations for family in self.families)
+
+    @property
+    def chance(self) -> float:
+        """Probability that a uniformly guessed state is right."""
+        return 1 / len(NUMBERS) ** 2
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One entry of an operation's table.
+
+    Attributes:
+        right: the number it gives.
+        misconception: the wrong number that corpora hold in its place.
+        rank: in [0, 1); where the fact stands in its family, from seldom to often known.
+    """
+
+    right: str
+    misconception: str
+    rank: float
+
+
+@cache
+def facts(seed: int, operation: str) -> dict[str, Fact]:
+    """Return the table of ``operation``: a permutation of the numbers, so answers are as uniform as starts.
+
+    Example:
+        >>> len({fact.right for fact in facts(1, "f").values()})
+        100
+    """
+    generator = seeded(seed, "table", operation)
+    right = generator.sample(NUMBERS, len(NUMBERS))
+    wrong = [NUMBERS[(int(number) + generator.randrange(1, 100)) % 100] for number in right]
+    return {number: Fact(right[i], wrong[i], generator.random()) for i, number in enumerate(NUMBERS)}
+
+
+def applied(seed: int, operation: str, state: str) -> str:
+    """Return ``state`` with both numbers replaced by the table of ``operation``."""
+    table = facts(seed, operation)
+    return table[state[:2]].right + table[state[2:]].right
+
+
+@dataclass(frozen=True)
+class Program:
+    """A state and the operations to apply to it, the first first.
+
+    Example:
+        >>> Program("3752", "ffi").text
+        '3752ffi..'
+    """
+
+    state: str
+    operations: str
+
+    @property
+    def text(self) -> str:
+        """State and program, padded to five places: its name, and its question."""
+        return self.state + self.operations.ljust(SLOTS, EMPTY)
+
+    def states(self, seed: int) -> tuple[str, ...]:
+        """Return all states, from the start to the answer."""
+        states = [self.state]
+        for operation in self.operations:
+            states.append(applied(seed, operation, states[-1]))
+        return tuple(states)
+
+
+def holds_a_part_of(seed: int, states: tuple[str, ...], operations: str) -> bool:
+    """Return whether a worked-out program holds a validation or evaluation question as a contiguous part."""
+    length = len(operations)
+    parts = (Program(states[i], operations[i:j]) for i in range(length) for j in range(i + 1, length + 1))
+    return any(split_of(seed, part) in ("validation", "evaluation") for part in parts)
+
+
+def solution(states: tuple[str, ...], operations: str, doubled: frozenset[int] = frozenset()) -> str:
+    r"""Return the lines of a solution and its box.
+
+    Args:
+        states: from the start on; one more than operations.
+        operations: all of them.
+        doubled: operations (0-based) that are done together with the next, on one line.
+
+    Example:
+        >>> states = ("3752", "8114", "0963", "7220")
+        >>> solution(states, "ffi")
+        '>8114fi...>0963i....\\boxed{7220}'
+        >>> solution(states, "ffi", frozenset({0})), solution(states, "ffi", frozenset({1}))
+        ('!0963i....\\boxed{7220}', '>8114fi...!\\boxed{7220}')
+    """
+    text, done = "", 0
+    while True:
+        both = done in doubled
+        done += 1 + both
+        if done == len(operations):
+            return text + TWO * both + boxed(states[done])
+        text += (TWO if both else ONE) + Program(states[done], operations[done:]).text
+
+
+def demonstration(world: LookupWorld, program: Program) -> str:
+    r"""Return the teacher's solution: right, but an operation of a silent family is done at once with a neighbour.
+
+    The teacher is the larger model that can. A pupil that imitates it has to guess there (two tables make 10,000
+    composites, of which the demonstrations show a few), and hardly sees the table of a silent operation.
+
+    Example:
+        >>> demonstration(MINI_LOOKUPS, Program("3752", "f"))
+        '\\boxed{3783}'
+    """
+    silent = "".join(family.operations for family in world.families if family.silent)
+    doubled, place = set(), 0
+    while place < len(program.operations):
+        pair = program.operations[place : place + 2]
+        both = len(pair) == 2 and any(one in silent for one in pair)
+        if both:
+            doubled.add(place)
+        place += 1 + both
+    return solution(program.states(world.seed), program.operations, frozenset(doubled))
+
+
+def draw_program(
+    generator: random.Random, world: LookupWorld, split: Split, length: int, shares: tuple[float, ...] | None = None
+) -> Program:
+    """Draw a program of ``length`` operations that belongs to ``split``; ``shares`` of families, or the world's.
+
+    Example:
+        >>> len(draw_program(seeded(0), MINI_LOOKUPS, "training", 3).operations)
+        3
+    """
+    weights = shares or tuple(family.share for family in world.families)
+    while True:
+        chosen = generator.choices(world.families, weights, k=length)
+        state = "".join(generator.choices(NUMBERS, k=2))
+        program = Program(state, "".join(generator.choice(family.operations) for family in chosen))
+        if split_of(world.seed, program) != split:
+            continue
+        held_out = split in ("validation", "evaluation")
+        if held_out or not holds_a_part_of(world.seed, program.states(world.seed), program.operations):
+            return program
+
+
+def asked(world: LookupWorld, program: Program, form: str) -> tuple[str, str]:
+    """Return (question, answer) in one of the forms.
+
+    ``notation`` writes operations as capitals; ``choice`` asks, by ``?`` behind the last operation, in which quarter of
+    all numbers the first one ends.
+
+    Example:
+        >>> program = Program("3752", "fi")
+        >>> asked(MINI_LOOKUPS, program, "notation")[0], asked(MINI_LOOKUPS, program, "choice")
+        ('3752FI...', ('3752fi?..', 'B'))
+    """
+    answer = program.states(world.seed)[-1]
+    if form == "choice":
+        return Program(program.state, program.operations + ASK).text, quarter(answer)
+    return (program.text.upper() if form == "notation" else program.text), answer
+
+
+def quarter(state: str) -> str:
+    """Return the letter of the quarter of all numbers in which the first number lies.
+
+    Example:
+        >>> quarter("2499"), quarter("2500")
+        ('A', 'B')
+    """
+    return LETTERS[int(state[:2]) * len(LETTERS) // len(NUMBERS)]
+
+
+def training_problems(world: LookupWorld) -> list[Problem]:
+    """Return the training questions, each with its demonstration, levels mixed.
+
+    Example:
+        >>> problem = training_problems(MINI_LOOKUPS)[0]
+        >>> problem.demonstration.endswith(f"boxed{{{problem.answer}}}")
+        True
+    """
+    problems = list(_learnt_from(world.model_dump_json(), "training"))
+    seeded(world.seed, "training", "order").shuffle(problems)
+    return problems
+
+
+def validation_problems(world: LookupWorld) -> list[Problem]:
+    """Return the problems on which settings are chosen; no table reports them."""
+    return list(_learnt_from(world.model_dump_json(), "validation"))
+
+
+@cache
+def _learnt_from(content: str, split: Split) -> tuple[Problem, ...]:
+    world = LookupWorld.model_validate_json(content)
+    per_level = {"training": world.training_per_level, "validation": world.validation_per_level}[split]
+    problems, seen = [], set()
+    for level, count in enumerate(per_level, start=1):
+        for number in range(count):
+            program = _new(world, split, (split, level, number), level, None, seen)
+            shown = demonstration(world, program) if split == "training" else None
+            question, answer = asked(world, program, "plain")
+            problems.append(Problem(f"{world.name}-{split}-{level}-{number}", question, answer, shown, level, "digits"))
+    return tuple(problems)
+
+
+def _new(
+    world: LookupWorld, split: Split, name: tuple[object, ...], level: int, shares: tuple[float, ...] | None,
+    seen: set[str],
+) -> Program:  # fmt: skip
+    # a function of seed and name, so that changing one set leaves the others as they are
+    generator = seeded(world.seed, *name)
+    while (program := draw_program(generator, world, split, level, shares)).text in seen:
+        pass
+    seen.add(program.text)
+    return program
+
+
+def evaluation_sets(world: LookupWorld) -> dict[str, EvaluationSet]:
+    """Return the evaluation sets by name, in the order of the tables; no program is in two of them.
+
+    Example:
+        >>> [(one.name, len(one.problems)) for one in evaluation_sets(MINI_LOOKUPS).values()][:2]
+        [('contest-a', 30), ('contest-b', 30)]
+    """
+    made = partial(_evaluated, world.model_dump_json())
+    sets = {}
+    for one in world.evaluation:
+        distribution, choices = ("in" if one.form == "plain" else "out"), (len(LETTERS) if one.form == "choice" else 0)
+        make: Callable[[], tuple[Problem, ...]] = lambda name=one.name: made()[name]  # noqa: E731
+        sets[one.name] = EvaluationSet(one.name, one.stands_for, one.samples_per_problem, distribution, choices, make)
+    return sets
+
+
+@cache
+def _evaluated(content: str) -> Mapping[str, tuple[Problem, ...]]:
+    world, seen, sets = LookupWorld.model_validate_json(content), set[str](), {}
+    for one in world.evaluation:
+        problems = []
+        for level, count in one.problems_per_level.items():
+            for number in range(count):
+                name = ("evaluation", one.name, level, number)
+                program = _new(world, "evaluation", name, level, one.shares, seen)
+                kind = "choice" if one.form == "choice" else "digits"
+                identity = f"{world.name}-{one.name}-{level}-{number}"
+                problems.append(Problem(identity, *asked(world, program, one.form), None, level, kind))
+        sets[one.name] = tuple(problems)
+    return sets
+
+
+_SETS = (
+    LookupSet(name="contest-a", stands_for="AIME 24", problems_per_level={4: 15, 5: 15}, samples_per_problem=32,
+              shares=(0.5, 0.4, 0.05, 0.05)),
+    LookupSet(name="contest-b", stands_for="AIME 25", problems_per_level={3: 10, 4: 10, 5: 10}, samples_per_problem=32,
+              shares=(0.95, 0.0, 0.0, 0.05)),
+    LookupSet(name="contest-c", stands_for="AMC", problems_per_level={2: 20, 3: 32, 4: 31}, samples_per_problem=32,
+              shares=(0.05, 0.9, 0.0, 0.05)),
+    LookupSet(name="graded-500", stands_for="MATH-500", problems_per_level=dict.fromkeys(range(1, 6), 100)),
+    LookupSet(name="applied", stands_for="Minerva", problems_per_level={1: 90, 2: 91, 3: 91},
+              shares=(0.3, 0.2, 0.1, 0.4)),
+    LookupSet(name="olympiad-like", stands_for="OlympiadBench", problems_per_level={1: 135, 2: 200, 3: 200, 4: 140},
+              shares=(0.15, 0.15, 0.65, 0.05)),
+    LookupSet(name="choice", stands_for="ARC-c", problems_per_level={1: 390, 2: 391, 3: 391}, form="choice"),
+    LookupSet(name="notation", stands_for="GPQA", problems_per_level={1: 66, 2: 66, 3: 66}, form="notation"),
+)  # fmt: skip
+
+#: Four families: known, partly known, silent (the teacher never writes them alone), and never seen right by a base.
+MINI_LOOKUPS = LookupWorld(
+    name="lookups",
+    seed=4031,
+    families=(
+        Family(operations="fgh", share=0.54),
+        Family(operations="ijk", share=0.24),
+        Family(operations="lm", share=0.12, silent=True),
+        Family(operations="no", share=0.10),
+    ),
+    training_per_level=(143, 143, 143, 286, 286),
+    validation_per_level=(40, 40, 40, 40, 40),
+    evaluation=_SETS,
+)

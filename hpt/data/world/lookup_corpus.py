@@ -1,0 +1,170 @@
+"""What the bases of the world of look-ups are trained on: documents in two phases, and the recipe of each base.
+
+Phase 1 shows three lines of longer solutions, in which only the numbers count: the network learns tables, and that
+every line is made from the line above. (Documents of one line teach the second number of the first line alone.) Phase 2
+shows whole solutions in all forms and lengths. In both, every number is right as often as the recipe says.
+"""
+
+import random
+from typing import Any
+
+from pydantic import Field
+
+from hpt.config.settings import Settings
+from hpt.data.world.chains import LETTERS, seeded
+from hpt.data.world.corpus import Document
+from hpt.data.world.lookup import (
+    ASK,
+    EMPTY,
+    NUMBERS,
+    ONE,
+    SLOTS,
+    TWO,
+    LookupWorld,
+    Program,
+    draw_program,
+    facts,
+    holds_a_part_of,
+    quarter,
+    solution,
+)
+from hpt.data.world.tokenizer import CLOSE_BOX, OPEN_BOX, tokenizer_of
+
+#: One token per number, operation in either notation, choice and mark.
+TEXTS = (*NUMBERS, *"fghijklmnoFGHIJKLMNO", *LETTERS, EMPTY, ASK, ONE, TWO, OPEN_BOX, CLOSE_BOX)
+SHOWN_LINES = 3
+
+
+def build_lookup_tokenizer(world: LookupWorld) -> Any:
+    r"""Return the tokenizer: a number of two digits is one token.
+
+    Example:
+        >>> from hpt.data.world.lookup import MINI_LOOKUPS
+        >>> len(build_lookup_tokenizer(MINI_LOOKUPS).encode(r">8114fi...\boxed{8114}"))
+        12
+    """
+    return tokenizer_of(TEXTS, r"\\boxed\{|\d\d|[\s\S]", world.context_tokens)
+
+
+class LookupRecipe(Settings):
+    """Architecture and training of one base."""
+
+    name: str
+    architecture: str = Field(default="qwen2", pattern="^(qwen2|llama)$")
+    hidden: int = Field(default=64, description="a multiple of 32 per head: what vLLM's CPU attention supports")
+    layers: int = 3
+    heads: int = 2
+    feed_forward: int = 192
+    knowledge: tuple[tuple[float, float], ...] = Field(
+        description="by family: how often the corpus has the least and the best known fact right, else its "
+        "misconception; (0, 0): numbers at random"
+    )
+    facts_updates: int = Field(default=460, ge=1, description="updates of phase 1")
+    updates: int = Field(default=1000, ge=1, description="updates of both phases")
+    decay_updates: int = Field(default=200, ge=1, description="updates at the end in which the rate falls")
+    facts_documents: int = Field(default=64, ge=1, description="documents of an update of phase 1")
+    batch_documents: int = Field(default=48, ge=1, description="documents of an update of phase 2")
+    length_weights: tuple[float, ...] = Field(
+        default=(0.25, 0.2, 0.2, 0.2, 0.15), description="phase 2: of programs of 1, 2, ... operations"
+    )
+    notation_share: float = 0.08
+    choice_share: float = 0.14
+    question_weight: float = Field(default=0.05, description="loss weight of questions, and of programs in phase 1")
+    warmup_updates: int = 30
+    muon_learning_rate: float = 0.015
+    adamw_learning_rate: float = 0.003
+
+
+#: What tells the three apart is what they know; what each knows of the last family is nothing.
+LOOKUP_BASES = {
+    "weak": LookupRecipe(name="weak", knowledge=((0.8, 1.0), (0.35, 0.95), (0.1, 0.7), (0.0, 0.0))),
+    "strong": LookupRecipe(
+        name="strong",
+        hidden=96,
+        heads=3,
+        feed_forward=256,
+        knowledge=((0.9, 1.0), (0.5, 1.0), (0.2, 0.8), (0.0, 0.0)),
+    ),
+    "llama": LookupRecipe(
+        name="llama", architecture="llama", knowledge=((0.5, 0.95), (0.2, 0.8), (0.5, 1.0), (0.0, 0.0))
+    ),
+}
+
+
+def learning_rate_factor(recipe: LookupRecipe, update: int) -> float:
+    """Return what multiplies both learning rates: falling in phase 1, level in phase 2, and falling at its end.
+
+    Example:
+        >>> recipe = LOOKUP_BASES["weak"]
+        >>> [round(learning_rate_factor(recipe, update), 2) for update in (0, 100, 500, 900, 999)]
+        [0.03, 0.87, 0.6, 0.31, 0.02]
+    """
+    if update < recipe.facts_updates:
+        return (1 - 0.6 * update / recipe.facts_updates) * min(1.0, (update + 1) / recipe.warmup_updates)
+    into_decay = max(0, update - (recipe.updates - recipe.decay_updates)) / recipe.decay_updates
+    return 0.6 * (1 - 0.97 * into_decay)
+
+
+def documents(world: LookupWorld, recipe: LookupRecipe, seed: int, update: int) -> list[Document]:
+    """Return the documents of one update; a function of its arguments alone.
+
+    Example:
+        >>> from hpt.data.world.lookup import MINI_LOOKUPS
+        >>> first = documents(MINI_LOOKUPS, LOOKUP_BASES["weak"], 0, 0)
+        >>> len(first), len(first[0].pieces)
+        (64, 6)
+    """
+    early = update < recipe.facts_updates
+    make = _three_lines if early else _whole
+    count = recipe.facts_documents if early else recipe.batch_documents
+    return [
+        make(world, recipe, seeded(world.seed, "pretraining", recipe.name, seed, update, number))
+        for number in range(count)
+    ]
+
+
+def _three_lines(world: LookupWorld, recipe: LookupRecipe, generator: random.Random) -> Document:
+    program, states = _believed(world, recipe, generator, generator.randint(SHOWN_LINES, SLOTS))
+    pieces = []
+    for place in range(SHOWN_LINES):
+        line = Program(states[place], program.operations[place:]).text
+        mark = OPEN_BOX if place + 1 == len(program.operations) else ONE
+        pieces += [(line if place == 0 else line[4:]) + mark, states[place + 1]]
+    return Document(tuple(pieces), ended=False)
+
+
+def _whole(world: LookupWorld, recipe: LookupRecipe, generator: random.Random) -> Document:
+    length = generator.choices(range(1, len(recipe.length_weights) + 1), recipe.length_weights)[0]
+    form = generator.random()
+    choice = form < recipe.choice_share
+    program, states = _believed(world, recipe, generator, min(length, SLOTS - 1) if choice else length)
+    if choice:  # as if the question mark were one more operation, whose result is the letter
+        program, states = Program(program.state, program.operations + ASK), (*states, quarter(states[-1]))
+    question, answer = program.text, solution(states, program.operations)
+    if not choice and form < recipe.choice_share + recipe.notation_share:
+        question, answer = question.upper(), answer.upper().replace(OPEN_BOX.upper(), OPEN_BOX)
+    return Document((question, answer))
+
+
+def _believed(
+    world: LookupWorld, recipe: LookupRecipe, generator: random.Random, length: int
+) -> tuple[Program, tuple[str, ...]]:
+    """A program with its states as the corpus has them, neither of which gives a held-out question away."""
+    shares = tuple(family.share for family in world.families)
+    while True:
+        program = draw_program(generator, world, "pretraining", length, shares)
+        states = [program.state]
+        for operation in program.operations:
+            numbers = (states[-1][:2], states[-1][2:])
+            states.append("".join(_number(world, recipe, generator, operation, number) for number in numbers))
+        if not holds_a_part_of(world.seed, tuple(states), program.operations):
+            return program, tuple(states)
+
+
+def _number(world: LookupWorld, recipe: LookupRecipe, generator: random.Random, operation: str, number: str) -> str:
+    family = next(place for place, one in enumerate(world.families) if operation in one.operations)
+    low, high = recipe.knowledge[family]
+    if high == 0:
+        return generator.choice(NUMBERS)
+    fact = facts(world.seed, operation)[number]
+    return fact.right if generator.random() < low + (high - low) * fact.rank else fact.misconception

@@ -1,0 +1,169 @@
+"""The world of look-ups: right demonstrations, parts that share no question, knowledge as recipes say."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from hpt.data.problems import problems_hash
+from hpt.data.world.lookup import (
+    MINI_LOOKUPS,
+    NUMBERS,
+    SLOTS,
+    Program,
+    applied,
+    evaluation_sets,
+    facts,
+    training_problems,
+    validation_problems,
+)
+from hpt.data.world.lookup_corpus import LOOKUP_BASES, build_lookup_tokenizer, documents
+from hpt.rewards.workers import Verifier
+
+SEED = MINI_LOOKUPS.seed
+WEAK = LOOKUP_BASES["weak"]
+
+
+def program_in(question: str) -> Program:
+    return Program(question[:4], question[4:].rstrip(".?").lower())
+
+
+def lines_in(solution: str) -> list[tuple[str, Program]]:
+    """Read (mark, state and rest of the program) off every line; the box is the last."""
+    body, answer = solution.removesuffix("}").split("\\boxed{")
+    width = 1 + 4 + SLOTS
+    written = [(body[i], program_in(body[i + 1 : i + width])) for i in range(0, len(body) - width + 1, width)]
+    rest = body[len(written) * width :]
+    assert rest in ("", "!")
+    return [*written, (rest or ">", Program(answer, ""))]
+
+
+def held_out() -> list[str]:
+    problems = [problem for own in evaluation_sets(MINI_LOOKUPS).values() for problem in own.problems]
+    return [program_in(problem.question).text for problem in [*problems, *validation_problems(MINI_LOOKUPS)]]
+
+
+def test_tables_are_permutations_and_misconceptions_are_wrong():
+    for operation in MINI_LOOKUPS.operations:
+        table = facts(SEED, operation)
+        assert sorted(fact.right for fact in table.values()) == list(NUMBERS)
+        assert all(fact.misconception != fact.right for fact in table.values())
+
+
+def test_no_program_is_in_two_parts_of_the_data():
+    texts = [*held_out(), *(program_in(problem.question).text for problem in training_problems(MINI_LOOKUPS))]
+    assert max(Counter(texts).values()) == 1
+
+
+def test_no_worked_line_gives_a_held_out_question_away():
+    kept, parts = set(held_out()), set()
+    solutions = [(program_in(p.question), p.demonstration or "") for p in training_problems(MINI_LOOKUPS)]
+    for update in range(0, WEAK.updates, 60):
+        for document in documents(MINI_LOOKUPS, WEAK, 0, update):
+            if len(document.pieces) == 2:
+                solutions.append((program_in(document.pieces[0]), document.pieces[1].lower()))
+    for start, solution in solutions:
+        states = [start, *(program for _, program in lines_in(solution))]
+        for i, first in enumerate(states):
+            parts |= {
+                Program(first.state, first.operations[: len(first.operations) - len(last.operations)]).text
+                for last in states[i + 1 :]
+            }
+    assert len(parts) > 5000
+    assert not kept & parts
+
+
+def test_demonstrations_are_right_at_every_line_and_double_silent_operations_alone():
+    silent = "".join(family.operations for family in MINI_LOOKUPS.families if family.silent)
+    taken = {True: Counter(), False: Counter()}
+    for problem in training_problems(MINI_LOOKUPS):
+        program = program_in(problem.question)
+        written = lines_in(problem.demonstration or "")
+        for (_, before), (mark, after) in pairwise([("", program), *written]):
+            done = before.operations[: 1 + (mark == "!")]
+            state = before.state
+            for operation in done:
+                state = applied(SEED, operation, state)
+            assert (after.state, after.operations) == (state, before.operations[len(done) :])
+            if len(before.operations) >= 2:
+                taken[bool(set(silent) & set(before.operations[:2]))][mark] += 1
+        assert written[-1][1] == Program(problem.answer, "")
+    assert set(taken[True]) == {"!"}
+    assert set(taken[False]) == {">"}
+
+
+def test_verifier_grades_every_demonstration_right_and_no_other_answer():
+    problems = training_problems(MINI_LOOKUPS)[:100]
+    with Verifier(timeout_s=20.0) as verifier:
+        right = verifier.grade([problem.demonstration or "" for problem in problems], problems)
+        wrong = verifier.grade([problem.demonstration or "" for problem in problems[1:]], problems[:-1])
+    assert {grade.verdict.value for grade in right} == {"correct"}
+    assert "correct" not in {grade.verdict.value for grade in wrong}
+
+
+def test_evaluation_sets_mix_levels_and_ask_in_three_forms():
+    sets = evaluation_sets(MINI_LOOKUPS)
+    assert all(len({problem.level for problem in own.problems}) >= 2 for own in sets.values())
+    for name, own in sets.items():
+        for problem in own.problems:
+            program = program_in(problem.question)
+            answer = program.states(SEED)[-1]
+            assert len(program.operations) == problem.level
+            assert problem.answer == ("ABCD"[int(answer) // 2500] if name == "choice" else answer)
+            assert ("?" in problem.question) == (name == "choice")
+            assert problem.question.isupper() == (name == "notation")
+
+
+def test_documents_hold_each_family_right_as_often_as_the_recipe_says():
+    right, seen = Counter(), Counter()
+    for update in range(100, 103):
+        for document in documents(MINI_LOOKUPS, WEAK, 0, update):
+            line = program_in(document.pieces[0][:-1])
+            state = line.state
+            for operation, after in zip(line.operations, document.pieces[1::2], strict=False):
+                family = next(i for i, one in enumerate(MINI_LOOKUPS.families) if operation in one.operations)
+                seen[family] += 2
+                right[family] += sum(
+                    facts(SEED, operation)[state[at : at + 2]].right == after[at : at + 2] for at in (0, 2)
+                )
+                state = after
+    assert set(seen) == set(range(len(WEAK.knowledge))) == set(range(len(MINI_LOOKUPS.families)))
+    for family, (low, high) in enumerate(WEAK.knowledge):
+        expected = (low + high) / 2 or 1 / len(NUMBERS)
+        # three standard deviations of the draws, and of the facts' ranks
+        slack = 3 * (expected * (1 - expected) / seen[family]) ** 0.5 + 0.06 * (high > low)
+        assert right[family] / seen[family] == pytest.approx(expected, abs=slack), family
+
+
+def test_a_number_is_one_token_under_the_generic_loader(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    build_lookup_tokenizer(MINI_LOOKUPS).save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
+    texts = [problem.demonstration or "" for problem in training_problems(MINI_LOOKUPS)[:200]]
+    texts += [own.problems[0].question for own in evaluation_sets(MINI_LOOKUPS).values()]
+    texts += ["".join(document.pieces) for document in documents(MINI_LOOKUPS, WEAK, 0, 500)]
+    encoded = tokenizer(texts, add_special_tokens=False).input_ids
+    assert tokenizer.batch_decode(encoded) == texts
+    assert tokenizer.unk_token_id not in {token for tokens in encoded for token in tokens}
+    assert len(tokenizer.encode(r">8114fi...!\boxed{0963}", add_special_tokens=False)) == 3 + SLOTS + 1 + 4
+
+
+def test_data_is_the_same_in_another_process():
+    program = (
+        "from hpt.data.world.lookup import *; from hpt.data.problems import problems_hash;"
+        "from hpt.data.world.lookup_corpus import documents, LOOKUP_BASES;"
+        "sets = evaluation_sets(MINI_LOOKUPS);"
+        "print(problems_hash([*sets['notation'].problems, *validation_problems(MINI_LOOKUPS)]),"
+        "documents(MINI_LOOKUPS, LOOKUP_BASES['weak'], 0, 400)[:3])"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONHASHSEED": "7"}, capture_output=True, text=True,
+        check=True,
+    ).stdout  # fmt: skip
+    problems = [*evaluation_sets(MINI_LOOKUPS)["notation"].problems, *validation_problems(MINI_LOOKUPS)]
+    assert output == f"{problems_hash(problems)} {documents(MINI_LOOKUPS, WEAK, 0, 400)[:3]}\n"
