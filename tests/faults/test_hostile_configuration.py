@@ -284,8 +284,8 @@ def page_that_shows(texts: Sequence[str]) -> str:
     ]
     cell = nbformat.v4.new_code_cell(f"answers = {texts!r}", outputs=outputs)
     status = {"notebook": "own", "when": "2026-01-01T00:00+00:00", "dirty": False}
-    status |= {"error": texts[0], "scale": texts[0], "commit": texts[0]}
-    return notebook_page(nbformat.v4.new_notebook(cells=[cell]), status)
+    status |= {"error": texts[0], "scale": texts[0], "commit": texts[0], "verdicts": [], "artefacts": [], "seeds": [0]}
+    return notebook_page(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A"), cell]), status)
 
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -318,8 +318,8 @@ def test_what_a_model_said_is_text_on_a_notebooks_page() -> None:
     from hpt.reports.pages import notebook_page
 
     status = {"notebook": "own", "when": "2026-01-01T00:00+00:00", "dirty": False}
-    harmless = status | {"error": None, "scale": "tiny", "commit": "0"}
-    plain = parsed(notebook_page(nbformat.v4.new_notebook(cells=[]), harmless))
+    harmless = status | {"error": None, "scale": "tiny", "commit": "0", "verdicts": [], "artefacts": [], "seeds": [0]}
+    plain = parsed(notebook_page(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A")]), harmless))
     found = parsed(page_that_shows(MARKUP))
     assert (found.scripts, found.handlers) == (plain.scripts, plain.handlers)
     assert not {"img", "svg"} & set(found.tags)

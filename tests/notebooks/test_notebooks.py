@@ -118,7 +118,7 @@ def test_table3_shows_the_papers_value_beside_ours_with_an_interval(work: Path, 
     )
     shown = printed(notebook)
     assert "Nothing is left to compute." in shown
-    assert re.search(r">\d+\.\d \[\d+\.\d, \d+\.\d\]</td>", shown)
+    assert re.search(r">\d+\.\d \[\d+\.\d,&nbsp;\d+\.\d\]</td>", shown)
     assert ">41.9</td>" in shown
     assert "AIME 24</th>" in shown
     assert "hpt-weak-s0" in shown
