@@ -95,7 +95,7 @@ def sets_of(records: Records) -> dict[str, EvaluationSet]:
     if len(worlds) != 1:
         raise RecordFault(f"a table or figure needs runs of one world, got {', '.join(worlds) or 'none'}")
     sets = records[0].sets
-    drawn = {name for run in records for name in run.validation["benchmark"].unique()} - sets.keys() - DATASETS.keys()
+    drawn = {name for run in records for name in run.validation.get("benchmark", ())} - sets.keys() - DATASETS.keys()
     return sets | {name: EvaluationSet(name, OWN_TITLE, 1, OWN_SET, 0, tuple) for name in sorted(drawn)}
 
 
