@@ -191,11 +191,12 @@ def show_problem(
     source: Annotated[str, typer.Argument(help="A set, or your file or folder")],
     problem: Annotated[str, typer.Option(help="Id of a problem, or its number in the set")] = "0",
     policy: Annotated[Path | None, typer.Option(help="Model folder whose tokenizer is used")] = None,
-    template: Annotated[str, typer.Option(help="How the question becomes a prompt; see `hpt.data.prompts`")] = "qwen",
+    template: Annotated[str | None, typer.Option(help="How the question becomes a prompt; default: qwen, "
+                                                      "or plain where the tokenizer has no chat template")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Longest response, tokens: longer demonstrations are cut")] = 8192,
     whole: Annotated[bool, typer.Option("--all", help="Show every token of a long demonstration")] = False,
     folder: DataDir = Path("data"),
-) -> None:
+) -> None:  # fmt: skip
     """Print a problem, and with --policy exactly what the model sees of it, token by token."""
     problems = _problems(source, folder)
     by_id = {one.id: one for one in problems}
@@ -210,11 +211,12 @@ def show_problem(
     _print_tokens(policy, chosen, template, limit, whole)
 
 
-def _print_tokens(policy: Path, chosen: Problem, template: str, limit: int, whole: bool) -> None:
+def _print_tokens(policy: Path, chosen: Problem, template: str | None, limit: int, whole: bool) -> None:
     from hpt.data.models import load_tokenizer
     from hpt.data.prompts import shown_problem
 
     tokenizer = load_tokenizer(policy)
+    template = template or ("qwen" if getattr(tokenizer, "chat_template", None) else "plain")
     prompt, response, is_cut = shown_problem(tokenizer, chosen, template, limit)
     console.print(f"prompt in template {template}: {len(prompt)} tokens")
     _print_list(prompt, whole=True)

@@ -28,6 +28,7 @@ from hpt.evaluation.evaluate import EvaluationSettings
 from hpt.runs.resolve import build_config
 from hpt.support.errors import ConfigError
 from tests.command_line import hpt
+from tests.digits import write_digits
 from tests.public_rows import SYSTEM, openr1, write
 from tests.tokenizers_like import like_llama, like_qwen, saved
 
@@ -338,6 +339,10 @@ def shown(tmp_path: Path, *arguments: str) -> str:
     source = write(tmp_path / "own.parquet", [openr1(number) for number in range(3)])
     done = hpt("data", "show", source, *arguments)
     return done.stdout + done.stderr
+
+
+def test_show_takes_plain_where_there_is_no_chat_template(tmp_path: Path) -> None:
+    assert "prompt in template plain: " in shown(tmp_path, "--policy", str(write_digits(tmp_path) / "model"))
 
 
 def test_show_prints_every_token_the_model_sees(qwen: Any, tmp_path: Path) -> None:
