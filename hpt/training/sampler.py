@@ -103,14 +103,20 @@ def check_samplable(folder: str | os.PathLike[str]) -> None:
     if quantised := config.get("quantization_config"):
         allowed, remedy = "none: what is trained has float32 or bfloat16 weights", "use the model's unquantised weights"
         raise ConfigError(f"{file}: quantization_config", quantised, allowed, remedy)
-    width = config.get("hidden_size", config.get("n_embd"))
-    heads = config.get("num_attention_heads", config.get("n_head"))
-    size = config.get("head_dim") or (width // heads if width and heads else None)
-    latent = config.get("kv_lora_rank")  # its heads have other sizes
-    if size is not None and latent is None and size not in CPU_HEAD_SIZES and not visible_gpus():
+    _, size = _heads(config)
+    if size is not None and size not in CPU_HEAD_SIZES and not visible_gpus():
         allowed = f"one of {', '.join(map(str, CPU_HEAD_SIZES))}, which vLLM's attention has on CPU"
         remedy = "use a model with such heads (head_dim, or hidden_size / num_attention_heads), or a GPU"
         raise ConfigError(f"{file}: size of a head", size, allowed, remedy)
+
+
+def _heads(config: dict[str, Any]) -> tuple[int | None, int | None]:
+    """Number and size of the attention heads that a config.json names; None = it does not, or latent attention."""
+    width = config.get("hidden_size", config.get("n_embd"))
+    heads = config.get("num_attention_heads", config.get("n_head"))
+    if config.get("kv_lora_rank") is not None:  # its heads have other sizes
+        return heads, None
+    return heads, config.get("head_dim") or (width // heads if width and heads else None)
 
 
 def _cache_bytes(folder: str, settings: RolloutSettings, dtype: str) -> float:
@@ -119,17 +125,13 @@ def _cache_bytes(folder: str, settings: RolloutSettings, dtype: str) -> float:
     Infinite where the config does not say how large a token's keys and values are.
     """
     config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
-    heads = config.get("num_attention_heads", config.get("n_head"))
-    width, layers = (
-        config.get(a, config.get(b)) for a, b in (("hidden_size", "n_embd"), ("num_hidden_layers", "n_layer"))
-    )
-    if not (heads and width and layers) or config.get("kv_lora_rank"):
+    heads, size = _heads(config)
+    layers = config.get("num_hidden_layers", config.get("n_layer"))
+    if not (heads and size and layers):
         return math.inf
-    size = (config.get("num_key_value_heads") or heads) * (config.get("head_dim") or width // heads)
-    blocks = 1 + settings.max_parallel_sequences * math.ceil(
-        settings.max_model_tokens / CPU_BLOCK_TOKENS
-    )  # 1 is vLLM's
-    return blocks * CPU_BLOCK_TOKENS * 2 * layers * size * (4 if dtype == "float32" else 2)
+    of_a_token = 2 * layers * size * (config.get("num_key_value_heads") or heads) * (4 if dtype == "float32" else 2)
+    blocks = settings.max_parallel_sequences * math.ceil(settings.max_model_tokens / CPU_BLOCK_TOKENS)
+    return (blocks + 1) * CPU_BLOCK_TOKENS * of_a_token  # one block is vLLM's
 
 
 @cache
