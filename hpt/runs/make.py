@@ -205,8 +205,7 @@ def check_training_set(config: RunConfig) -> None:
     Lengths are left to the run itself where the tokenizer is not there yet: that of a public model not fetched so far.
     """
     from hpt.data.models import load_tokenizer
-    from hpt.data.world.graded import world_named
-    from hpt.data.world.tokenizer import build_tokenizer
+    from hpt.data.world.worlds import build_tokenizer, world_named
 
     if config.policy.path is not None:
         encoded_training(config, load_tokenizer(config.policy.path))

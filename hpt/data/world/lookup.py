@@ -62,6 +62,7 @@ class LookupWorld(Settings):
     validation_per_level: tuple[int, ...]
     evaluation: tuple[LookupSet, ...]
     curve_problems: int = Field(default=40, ge=1, description="at most so many of each in-distribution set in curves")
+    curve_samples: int = Field(default=4, ge=1, description="answers sampled per problem in curves")
     context_tokens: int = Field(default=128, ge=16)
 
     @property
