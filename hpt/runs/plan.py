@@ -444,10 +444,23 @@ def command(run: PlannedRun, root: Path, machine: Machine) -> str:
     Settings that an arm adds to its method's are given one by one, so that the run is found again by its fingerprint.
     """
     config = run.config
-    words = ["hpt", "train", "--method", config.method, "--scale", config.scale, "--policy", config.policy.name]
+    words = [
+        "hpt",
+        "train",
+        "--method",
+        config.method,
+        "--scale",
+        config.scale_key,
+        "--policy",
+        config.policy.name,
+    ]
     if config.method != "pretrain":
         plain = build_config(
-            config.method, scale=config.scale, recipe=config.recipe, policy=config.policy.name, seed=config.seed
+            config.method,
+            scale=config.scale_key,
+            recipe=config.recipe,
+            policy=config.policy.name,
+            seed=config.seed,
         )
         words += ["--recipe", config.recipe] if config.recipe != "released" else []
         words += ["--seed", str(config.seed)]

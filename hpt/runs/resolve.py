@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from hpt.config.run_config import RunConfig, digest, flat, merge, nest, validate
+from hpt.config.run_config import NEXT_MINI, RunConfig, digest, flat, merge, nest, validate
 from hpt.config.scales import BY_POLICY, RECIPES, SCALES, TUNED, check_scale
 from hpt.config.settings import GateSettings
 from hpt.data.models import MODELS, check_context, check_model_folder, model_hashes
@@ -66,7 +66,7 @@ def build_config(
     method = spelled(method, "methods", METHODS)
     names: dict[str, Any] = {
         "method": method,
-        "scale": scale,
+        "scale": "mini" if scale == NEXT_MINI else scale,
         "recipe": recipe,
         "seed": seed,
         "policy": {"name": policy},
@@ -179,7 +179,7 @@ def check_custom_parts(row: Row) -> None:
 
 
 def base_config(config: RunConfig) -> RunConfig:
-    """Return the configuration of the base of ``config``'s policy, trained or fetched; with seed 0 where all share it."""
+    """Return the configuration of the base of ``config``'s policy, trained or fetched; seed 0 where all share it."""
     if config.data.evaluation == "public":
         return public_base_config(config.scale, config.policy.name, config.data.folder)
     seed = config.seed if bases_by_seed(config.data.world) else 0
@@ -196,8 +196,9 @@ def initial_run(config: RunConfig) -> RunConfig | None:
     if config.policy.after is None:
         return base_config(config)
     return build_config(
-        config.policy.after, scale=config.scale, recipe=config.recipe, policy=config.policy.name, seed=config.seed
-    )
+        config.policy.after, scale=config.scale_key, recipe=config.recipe,
+        policy=config.policy.name, seed=config.seed,
+    )  # fmt: skip
 
 
 def is_ready(config: RunConfig, root: Path) -> bool:

@@ -31,7 +31,7 @@ from hpt.data.world.lookup import (
 from hpt.data.world.tokenizer import BEGIN, CLOSE_BOX, END, OPEN_BOX, PAD, UNKNOWN, tokenizer_of
 
 #: One token per number, operation in either notation, choice and mark.
-TEXTS = (*NUMBERS, *"fghijklmnoFGHIJKLMNO", *LETTERS, EMPTY, ASK, ONE, TWO, OPEN_BOX, CLOSE_BOX)
+TEXTS = (*NUMBERS, *"fghijklmnFGHIJKLMN", *LETTERS, EMPTY, ASK, ONE, TWO, OPEN_BOX, CLOSE_BOX)
 VOCABULARY = (PAD, BEGIN, END, UNKNOWN, *TEXTS)
 SHOWN_LINES = 3
 
