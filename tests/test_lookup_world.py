@@ -134,7 +134,7 @@ def test_documents_hold_each_family_right_as_often_as_the_recipe_says():
                 state = after
     assert set(seen) == set(range(len(WEAK.knowledge))) == set(range(len(MINI_LOOKUPS.families)))
     for family, (low, high) in enumerate(WEAK.knowledge):
-        expected = (low + high) / 2 or 1 / len(NUMBERS)
+        expected = (low + high) / 2
         # three standard deviations of the draws, and of the facts' ranks
         slack = 3 * (expected * (1 - expected) / seen[family]) ** 0.5 + 0.06 * (high > low)
         assert right[family] / seen[family] == pytest.approx(expected, abs=slack), family

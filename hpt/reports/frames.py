@@ -173,14 +173,14 @@ def interval_note(frame: pd.DataFrame, of: str = "mean") -> str:
     """Return what the brackets of `with_interval` are, in words, for a caption.
 
     Args:
-        frame: as for `with_interval`; a base, which has one run whatever the seeds, is told apart where it is there.
+        frame: as for `with_interval`; a base that has one run whatever the seeds is told apart.
         of: ``mean``, or ``paired differences``.
 
     Example:
         >>> interval_note(pd.DataFrame({"method": ["hpt"], "seeds": [3]}))
         "mean over 3 seeds, in brackets the 95 % interval over seeds (Student's t)"
     """
-    is_base = frame["method"] == BASE if "method" in frame else pd.Series(False, frame.index)
+    is_base = (frame["method"] == BASE) & (frame["seeds"] == 1) if "method" in frame else pd.Series(False, frame.index)
     counts = sorted({int(seeds) for seeds in frame["seeds"][(frame["seeds"] > 0) & ~is_base]})
     problems = "over the problems for fixed weights"
     if max(counts, default=1) == 1:
@@ -443,7 +443,7 @@ def effects(records: Records, methods: Sequence[str], other: str, policy: str) -
     Args:
         records: runs.
         methods: names of arms.
-        other: of the arm they are compared with; `BASE` has one run, which all seeds share.
+        other: of the arm they are compared with; `BASE` may have one run, which all seeds share.
         policy: base.
 
     Returns:
@@ -460,7 +460,7 @@ def effects(records: Records, methods: Sequence[str], other: str, policy: str) -
     for name in methods:
         mine, theirs = shares[name], shares[other]
         if name != other and mine and theirs:
-            if other == BASE:
+            if other == BASE and len(theirs) == 1:
                 theirs = dict.fromkeys(mine, next(iter(theirs.values())))
             averages = [float(np.mean([average_of_sets(one) for one in side.values()])) for side in (mine, theirs)]
             numbers, difference = effect(mine, theirs)

@@ -328,7 +328,7 @@ _SETS = (
     LookupSet(name="notation", stands_for="GPQA", problems_per_level={1: 66, 2: 66, 3: 66}, form="notation"),
 )  # fmt: skip
 
-#: Four families: known, partly known, silent (the teacher never writes them alone), and never seen right by a base.
+#: Four families: known, partly known, silent (the teacher never writes them alone), and one that bases have wrong.
 MINI_LOOKUPS = LookupWorld(
     name="lookups",
     seed=4031,
