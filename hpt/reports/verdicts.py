@@ -47,7 +47,8 @@ SECTIONS = (
     Section("discrepancies", "Price of discrepancies", "What does each difference between paper and code cost?",
             ("discrepancies",)),
     Section("costs", "Costs", "What does training cost?", ("costs", "costs_few_questions")),
-    Section("world", "How the worlds were chosen", "Which learning rates and coefficients were tried?", ("search",)),
+    Section("world", "How the worlds were chosen", "Which learning rates and coefficients were tried?",
+            ("world", "search")),
     Section("custom", "Custom algorithms", "What do changed algorithms do beside HPT?", ()),
 )  # fmt: skip
 

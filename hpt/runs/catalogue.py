@@ -300,6 +300,23 @@ TRIES = Artefact(
     tuple(arm for policy, methods in SEARCHED.items() for method in methods for arm in tries_of(policy, method)),
     ("validation",), "search", "next",
 )  # fmt: skip
+#: The methods that the world was chosen with, searched before any other is run in it.
+FIRST_TRIES = Artefact(
+    "first_tries",
+    "Search of settings on the world of look-ups: SFT and GRPO",
+    tuple(arm for arm in TRIES.arms if arm.method in ("sft", "grpo")),
+    ("validation",),
+    "search",
+    "next",
+)
+WORLD = Artefact(
+    "world",
+    "What the small world had to satisfy",
+    tuple(arm for policy in SEARCHED for arm in arms(policy, "sft", "grpo")),
+    IN_DISTRIBUTION + OUT_OF_DISTRIBUTION,
+    "world",
+    "next",
+)
 
 
 # --- The price of each discrepancy between paper and code -------------------------------------------------------------
@@ -488,6 +505,8 @@ ARTEFACTS: dict[str, Artefact] = {
         SEARCH,
         PRICE,
         TRIES,
+        FIRST_TRIES,
+        WORLD,
     )
 }  # fmt: skip
 
