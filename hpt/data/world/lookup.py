@@ -1,9 +1,9 @@
 r"""The next mini world: programs of look-ups in random tables, where a skill is knowledge that the corpus sets.
 
-A state is two numbers of two digits. An operation, named by a letter, is one random table that replaces both, so a
-step takes two *facts*. A question is a state and a program; every line of its solution holds the new state and what is
-left of the program, always five places wide, so that the next line is made from the line above alone. The last state
-stands in the box::
+A state is two numbers of two digits (or one). An operation, named by a letter, is one random table that replaces both,
+so a step takes two *facts*. A question is a state and a program; every line of its solution holds the new state and
+what is left of the program, always five places wide, so that the next line is made from the line above alone. The last
+state stands in the box::
 
     3752ffi..        question: apply f, f, i
     >8114fi...       after f
@@ -26,7 +26,6 @@ from hpt.data.problems import Problem
 from hpt.data.world.chains import LETTERS, Split, boxed, seeded, split_of
 from hpt.data.world.sets import EvaluationSet
 
-NUMBERS = tuple(f"{number:02d}" for number in range(100))
 SLOTS = 5
 EMPTY, ASK = ".", "?"
 #: Marks of a line: one operation applied, or two at once.
@@ -57,6 +56,7 @@ class LookupWorld(Settings):
 
     name: str
     seed: int = Field(ge=0, description="of tables, questions, demonstrations, splits and documents")
+    digits: int = Field(default=2, ge=1, description="of a number; a table has 10**digits of them")
     families: tuple[Family, ...]
     training_per_level: tuple[int, ...]
     validation_per_level: tuple[int, ...]
@@ -73,7 +73,7 @@ class LookupWorld(Settings):
     @property
     def chance(self) -> float:
         """Probability that a uniformly guessed state is right."""
-        return 1 / len(NUMBERS) ** 2
+        return 1 / 10 ** (2 * self.digits)
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,13 @@ class Fact:
     rank: float
 
 
+def numbers(digits: int) -> list[str]:
+    """Return all numbers of so many digits, leading zeros kept."""
+    return [f"{number:0{digits}d}" for number in range(10**digits)]
+
+
 @cache
-def facts(seed: int, operation: str) -> dict[str, Fact]:
+def facts(seed: int, operation: str, digits: int = 2) -> dict[str, Fact]:
     """Return the table of ``operation``: a permutation of the numbers, so answers are as uniform as starts.
 
     Example:
@@ -100,15 +105,23 @@ def facts(seed: int, operation: str) -> dict[str, Fact]:
         100
     """
     generator = seeded(seed, "table", operation)
-    right = generator.sample(NUMBERS, len(NUMBERS))
-    wrong = [NUMBERS[(int(number) + generator.randrange(1, 100)) % 100] for number in right]
-    return {number: Fact(right[i], wrong[i], generator.random()) for i, number in enumerate(NUMBERS)}
+    all_of_them = numbers(digits)
+    count = len(all_of_them)
+    right = generator.sample(all_of_them, count)
+    wrong = [all_of_them[(int(number) + generator.randrange(1, count)) % count] for number in right]
+    return {number: Fact(right[i], wrong[i], generator.random()) for i, number in enumerate(all_of_them)}
+
+
+def halves(state: str) -> tuple[str, str]:
+    """Return the two numbers of a state."""
+    return state[: len(state) // 2], state[len(state) // 2 :]
 
 
 def applied(seed: int, operation: str, state: str) -> str:
     """Return ``state`` with both numbers replaced by the table of ``operation``."""
-    table = facts(seed, operation)
-    return table[state[:2]].right + table[state[2:]].right
+    first, second = halves(state)
+    table = facts(seed, operation, len(first))
+    return table[first].right + table[second].right
 
 
 @dataclass(frozen=True)
@@ -200,7 +213,7 @@ def draw_program(
     weights = shares or tuple(family.share for family in world.families)
     while True:
         chosen = generator.choices(world.families, weights, k=length)
-        state = "".join(generator.choices(NUMBERS, k=2))
+        state = "".join(generator.choices(numbers(world.digits), k=2))
         program = Program(state, "".join(generator.choice(family.operations) for family in chosen))
         if split_of(world.seed, program) != split:
             continue
@@ -233,7 +246,8 @@ def quarter(state: str) -> str:
         >>> quarter("2499"), quarter("2500")
         ('A', 'B')
     """
-    return LETTERS[int(state[:2]) * len(LETTERS) // len(NUMBERS)]
+    first, _ = halves(state)
+    return LETTERS[int(first) * len(LETTERS) // 10 ** len(first)]
 
 
 def training_problems(world: LookupWorld) -> list[Problem]:

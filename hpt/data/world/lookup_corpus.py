@@ -16,7 +16,6 @@ from hpt.data.world.chains import LETTERS, seeded
 from hpt.data.world.lookup import (
     ASK,
     EMPTY,
-    NUMBERS,
     ONE,
     SLOTS,
     TWO,
@@ -24,15 +23,21 @@ from hpt.data.world.lookup import (
     Program,
     draw_program,
     facts,
+    halves,
     holds_a_part_of,
+    numbers,
     quarter,
     solution,
 )
-from hpt.data.world.tokenizer import BEGIN, CLOSE_BOX, END, OPEN_BOX, PAD, UNKNOWN, tokenizer_of
+from hpt.data.world.tokenizer import BEGIN, CLOSE_BOX, END, OPEN_BOX, PAD, SPECIAL, tokenizer_of
 
-#: One token per number, operation in either notation, choice and mark.
-TEXTS = (*NUMBERS, *"fghijklmnFGHIJKLMN", *LETTERS, EMPTY, ASK, ONE, TWO, OPEN_BOX, CLOSE_BOX)
-VOCABULARY = (PAD, BEGIN, END, UNKNOWN, *TEXTS)
+
+def texts(world: LookupWorld) -> tuple[str, ...]:
+    """Return what the tokenizer of a world knows."""
+    operations = world.operations + world.operations.upper()
+    return (*numbers(world.digits), *operations, *LETTERS, EMPTY, ASK, ONE, TWO, OPEN_BOX, CLOSE_BOX)
+
+
 SHOWN_LINES = 3
 
 
@@ -44,7 +49,7 @@ def build_lookup_tokenizer(world: LookupWorld) -> Any:
         >>> len(build_lookup_tokenizer(MINI_LOOKUPS).encode(r">8114fi...\boxed{8114}"))
         12
     """
-    return tokenizer_of(TEXTS, r"\\boxed\{|\d\d|[\s\S]", world.context_tokens)
+    return tokenizer_of(texts(world), rf"\\boxed\{{|\d{{{world.digits}}}|[\s\S]", world.context_tokens)
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,7 @@ def model_config(recipe: LookupRecipe, world: LookupWorld) -> Any:
 
     shape = {"qwen2": Qwen2Config, "llama": LlamaConfig}[recipe.architecture]
     return shape(
-        vocab_size=len(VOCABULARY),
+        vocab_size=len(SPECIAL) + len(texts(world)),
         hidden_size=recipe.hidden,
         intermediate_size=recipe.feed_forward,
         num_hidden_layers=recipe.layers,
@@ -145,9 +150,9 @@ def model_config(recipe: LookupRecipe, world: LookupWorld) -> Any:
         max_position_embeddings=world.context_tokens,
         rope_parameters={"rope_type": "default", "rope_theta": recipe.rope_theta},
         tie_word_embeddings=False,
-        pad_token_id=VOCABULARY.index(PAD),
-        bos_token_id=VOCABULARY.index(BEGIN),
-        eos_token_id=VOCABULARY.index(END),
+        pad_token_id=SPECIAL.index(PAD),
+        bos_token_id=SPECIAL.index(BEGIN),
+        eos_token_id=SPECIAL.index(END),
     )
 
 
@@ -202,8 +207,7 @@ def _believed(
         program = draw_program(generator, world, "pretraining", length, shares)
         states = [program.state]
         for operation in program.operations:
-            numbers = (states[-1][:2], states[-1][2:])
-            states.append("".join(_number(world, recipe, generator, operation, number) for number in numbers))
+            states.append("".join(_number(world, recipe, generator, operation, one) for one in halves(states[-1])))
         if not holds_a_part_of(world.seed, tuple(states), program.operations):
             return program, tuple(states)
 
@@ -211,5 +215,5 @@ def _believed(
 def _number(world: LookupWorld, recipe: LookupRecipe, generator: random.Random, operation: str, number: str) -> str:
     family = next(place for place, one in enumerate(world.families) if operation in one.operations)
     low, high = recipe.knowledge[family]
-    fact = facts(world.seed, operation)[number]
+    fact = facts(world.seed, operation, world.digits)[number]
     return fact.right if generator.random() < low + (high - low) * fact.rank else fact.misconception

@@ -85,7 +85,9 @@ def build_tokenizer(world: World) -> Any:
 
 def vocabulary_size(world: World) -> int:
     """Return the number of a world's tokens."""
-    return len(lookup_corpus.VOCABULARY if isinstance(world, LookupWorld) else tokenizer.VOCABULARY)
+    if isinstance(world, LookupWorld):
+        return len(tokenizer.SPECIAL) + len(lookup_corpus.texts(world))
+    return len(tokenizer.VOCABULARY)
 
 
 def model_config(world: World, recipe: Recipe) -> Any:
