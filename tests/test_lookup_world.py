@@ -25,7 +25,7 @@ from hpt.data.world.lookup_corpus import LOOKUP_BASES, build_lookup_tokenizer, d
 from hpt.rewards.workers import Verifier
 
 SEED = MINI_LOOKUPS.seed
-WEAK = LOOKUP_BASES["weak"]
+WEAK = LOOKUP_BASES["lookups"]["weak"]
 
 
 def program_in(question: str) -> Program:

@@ -254,7 +254,7 @@ def resolve_run(config: RunConfig, root: Path) -> RunConfig:
 
 
 #: How base training is computed where it is not as on two cores.
-PRETRAINING_ENGINE = {"gpu": {"micro_batch_tokens": 32_768, "threads": 8}}
+PRETRAINING_ENGINE = {"lookups-gpu": {"micro_batch_tokens": 32_768, "threads": 8}}
 
 
 def pretraining_config(scale: str, base: str, world: str, seed: int = 0) -> RunConfig:

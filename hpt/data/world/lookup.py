@@ -342,6 +342,18 @@ _SETS = (
     LookupSet(name="notation", stands_for="GPQA", problems_per_level={1: 66, 2: 66, 3: 66}, form="notation"),
 )  # fmt: skip
 
+
+def _few(sets: tuple[LookupSet, ...]) -> tuple[LookupSet, ...]:
+    """Return the sets with one or two problems of a level, and two answers to each at most."""
+    return tuple(
+        one.model_copy(update={
+            "problems_per_level": {level: 2 if count > 100 else 1 for level, count in one.problems_per_level.items()},
+            "samples_per_problem": min(one.samples_per_problem, 2),
+        })
+        for one in sets
+    )  # fmt: skip
+
+
 #: Four families: known, partly known, silent (the teacher never writes them alone), and one that bases have wrong.
 MINI_LOOKUPS = LookupWorld(
     name="lookups",
@@ -355,4 +367,33 @@ MINI_LOOKUPS = LookupWorld(
     training_per_level=(143, 143, 143, 286, 286),
     validation_per_level=(40, 40, 40, 40, 40),
     evaluation=_SETS,
+)
+
+#: The smallest world with the same parts; its numbers mean nothing.
+TINY_LOOKUPS = LookupWorld(
+    name="lookups-tiny",
+    seed=4032,
+    digits=1,
+    families=MINI_LOOKUPS.families,
+    training_per_level=(16, 8, 8, 8, 8),
+    validation_per_level=(2, 2, 2, 2, 2),
+    evaluation=_few(_SETS),
+    curve_problems=4,
+    curve_samples=2,
+)
+
+#: The mini world grown for one GPU: twice the operations and the questions. Nobody has trained on it yet.
+GPU_LOOKUPS = LookupWorld(
+    name="lookups-gpu",
+    seed=4033,
+    families=(
+        Family(operations="efghij", share=0.52),
+        Family(operations="klmnop", share=0.24),
+        Family(operations="qrst", share=0.15, silent=True),
+        Family(operations="uv", share=0.09),
+    ),
+    training_per_level=(286, 286, 286, 572, 572),
+    validation_per_level=(80, 80, 80, 80, 80),
+    evaluation=_SETS,
+    curve_problems=100,
 )

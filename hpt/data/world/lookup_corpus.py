@@ -92,26 +92,46 @@ class LookupRecipe(Settings):
 
 
 #: What tells the three apart is what they know; of the last family each knows next to nothing.
-LOOKUP_BASES = {
-    "weak": LookupRecipe(name="weak", knowledge=((0.8, 1.0), (0.35, 0.95), (0.1, 0.7), (0.02, 0.12))),
-    "strong": LookupRecipe(
-        name="strong",
-        hidden=96,
-        heads=3,
-        feed_forward=256,
-        knowledge=((0.9, 1.0), (0.5, 1.0), (0.2, 0.8), (0.02, 0.12)),
-    ),
-    "llama": LookupRecipe(
-        name="llama", architecture="llama", knowledge=((0.5, 0.95), (0.2, 0.8), (0.5, 1.0), (0.02, 0.12))
-    ),
+_KNOWLEDGE = {
+    "weak": ((0.8, 1.0), (0.35, 0.95), (0.1, 0.7), (0.02, 0.12)),
+    "strong": ((0.9, 1.0), (0.5, 1.0), (0.2, 0.8), (0.02, 0.12)),
+    "llama": ((0.5, 0.95), (0.2, 0.8), (0.5, 1.0), (0.02, 0.12)),
 }
+#: By world what all its recipes have, and what the strong base has besides.
+_SIZES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "lookups": ({}, {"hidden": 96, "heads": 3, "feed_forward": 256}),
+    # learns to write two numbers into a box: now and then the right ones
+    "lookups-tiny": (
+        {"hidden": 32, "layers": 2, "heads": 1, "feed_forward": 64, "facts_updates": 1, "updates": 160,
+         "decay_updates": 40, "facts_documents": 16, "batch_documents": 32, "length_weights": (1.0,),
+         "notation_share": 0.03, "choice_share": 0.03, "warmup_updates": 5, "adamw_learning_rate": 0.02},
+        {},
+    ),
+    # 26 and 61 million weights; rates a fifth of the mini world's, as the width is five to eight times it
+    "lookups-gpu": (
+        {"hidden": 512, "layers": 8, "heads": 8, "feed_forward": 1408, "facts_documents": 192, "batch_documents": 192,
+         "muon_learning_rate": 0.003, "adamw_learning_rate": 0.0006},
+        {"hidden": 640, "layers": 12, "heads": 10, "feed_forward": 1792},
+    ),
+}  # fmt: skip
+#: World -> base -> recipe; how the values were chosen is told in docs/world.md.
+LOOKUP_BASES: dict[str, dict[str, LookupRecipe]] = {
+    world: {
+        name: LookupRecipe.model_validate({
+            "name": name, "architecture": "llama" if name == "llama" else "qwen2", "knowledge": knowledge,
+            **common, **(of_strong if name == "strong" else {}),
+        })
+        for name, knowledge in _KNOWLEDGE.items()
+    }
+    for world, (common, of_strong) in _SIZES.items()
+}  # fmt: skip
 
 
 def learning_rate_factor(recipe: LookupRecipe, update: int) -> float:
     """Return what multiplies both learning rates: falling in phase 1, level in phase 2, and falling at its end.
 
     Example:
-        >>> recipe = LOOKUP_BASES["weak"]
+        >>> recipe = LOOKUP_BASES["lookups"]["weak"]
         >>> [round(learning_rate_factor(recipe, update), 2) for update in (0, 100, 600, 1100, 1249)]
         [0.03, 0.88, 0.6, 0.37, 0.02]
     """
@@ -161,7 +181,7 @@ def documents(world: LookupWorld, recipe: LookupRecipe, seed: int, update: int) 
 
     Example:
         >>> from hpt.data.world.lookup import MINI_LOOKUPS
-        >>> first = documents(MINI_LOOKUPS, LOOKUP_BASES["weak"], 0, 0)
+        >>> first = documents(MINI_LOOKUPS, LOOKUP_BASES["lookups"]["weak"], 0, 0)
         >>> len(first), len(first[0].pieces)
         (64, 8)
     """

@@ -7,7 +7,7 @@ from hpt.data.problems import Problem
 from hpt.data.world import corpus, graded, lookup, lookup_corpus, sets, tokenizer
 from hpt.data.world.corpus import BaseRecipe
 from hpt.data.world.graded import GradedWorld
-from hpt.data.world.lookup import MINI_LOOKUPS, LookupWorld
+from hpt.data.world.lookup import GPU_LOOKUPS, MINI_LOOKUPS, TINY_LOOKUPS, LookupWorld
 from hpt.data.world.lookup_corpus import LOOKUP_BASES, LookupRecipe
 from hpt.data.world.sets import EvaluationSet
 from hpt.support.errors import ConfigError
@@ -15,8 +15,11 @@ from hpt.support.errors import ConfigError
 World = GradedWorld | LookupWorld
 Recipe = BaseRecipe | LookupRecipe
 
-WORLDS: dict[str, World] = {**graded.WORLDS, MINI_LOOKUPS.name: MINI_LOOKUPS}
-BASES: dict[str, Mapping[str, Recipe]] = {**corpus.BASES, MINI_LOOKUPS.name: LOOKUP_BASES}
+WORLDS: dict[str, World] = {
+    **graded.WORLDS,
+    **{world.name: world for world in (MINI_LOOKUPS, TINY_LOOKUPS, GPU_LOOKUPS)},
+}
+BASES: dict[str, Mapping[str, Recipe]] = {**corpus.BASES, **LOOKUP_BASES}
 
 
 def world_named(name: str) -> World:
