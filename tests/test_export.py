@@ -1,4 +1,4 @@
-"""Records must travel whole: the same tables on both sides, no answers, and nothing damaged is ever read."""
+"""Records must travel whole: the same tables on both sides, few answers, and nothing damaged is ever read."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hpt.runs.folder import RunFolder, write_checksums
+import hpt
+from hpt.evaluation.evaluate import KEPT_ANSWERS, answer_hash
+from hpt.runs.folder import RunFolder, add_checksum, write_checksums
 from hpt.runs.make import PlannedRun
 from hpt.runs.records import RECORD_FILES, export_run, import_runs, load_records, record_folders, recorded_config
 from hpt.runs.resolve import given_base_config
@@ -42,7 +44,7 @@ def test_an_exported_run_reads_as_the_run_itself(plan: list[PlannedRun], tmp_pat
     assert exported.config.model_copy(update={"policy": policy}) == original.config
     assert len(original.metrics)
     assert len(original.evaluations)
-    for name in ("metrics", "rollouts", "validation", "evaluations"):
+    for name in ("metrics", "rollouts", "validation", "evaluations", "answers"):
         own, same = getattr(original, name), getattr(exported, name)
         if name == "rollouts" and len(own):
             assert ((own["entropy"] - same["entropy"]).abs() <= 1 / 8192).all()
@@ -70,15 +72,34 @@ def test_an_exported_run_is_read_without_making_the_problems_again(
         exported.counts("choice")
 
 
-def test_an_export_holds_counts_and_no_answers(plan: list[PlannedRun], tmp_path: Path) -> None:
+def test_an_export_holds_counts_and_the_answers_chosen_by_hash(plan: list[PlannedRun], tmp_path: Path) -> None:
     folder = export_run(folder_of(plan, "hpt"), tmp_path)
-    assert sorted(path.name for path in folder.iterdir()) == sorted((*RECORD_FILES, MANIFEST))
+    assert sorted(path.name for path in folder.iterdir()) == sorted((*RECORD_FILES, "answers.parquet", MANIFEST))
     answers = pd.concat(map(pd.read_parquet, (folder_of(plan, "hpt").path / "evaluations").iterdir()))
-    evaluations = load_records(folder).evaluations
+    evaluations, kept = load_records(folder).evaluations, load_records(folder).answers
     assert "answer" not in evaluations
     assert evaluations["correct"].sum() == (answers["verdict"] == "correct").sum() > 0
     assert evaluations["no_answer"].sum() == (answers["verdict"] == "no_answer").sum() > 0
     assert evaluations["samples"].sum() == len(answers)
+    all_hashes = [answer_hash(*row) for row in answers[["benchmark", "problem_id", "sample"]].itertuples(index=False)]
+    for evaluation, hashes in answers.assign(hash=all_hashes).groupby("benchmark")["hash"]:
+        of_set = kept[kept["benchmark"] == evaluation]
+        assert sorted(of_set["hash"]) == sorted(hashes)[:KEPT_ANSWERS]
+        assert (of_set["text"] == "<b>" + of_set["problem_id"]).all()
+    pd.testing.assert_frame_equal(hpt.load_answers(tmp_path)[list(kept.columns.drop("key"))], kept.drop(columns="key"))
+
+
+def test_runs_made_before_answers_were_kept_still_travel(tmp_path: Path) -> None:
+    folder = folder_of(fabricate(tmp_path / "runs", ["table3"]), "hpt")
+    for file in (folder.path / "evaluations").iterdir():
+        write_parquet(file, read_parquet(file).drop(columns="text"))
+    write_checksums(folder)
+    for file in (folder.path / "evaluations").iterdir():
+        add_checksum(folder, file)
+    record = export_run(folder, tmp_path / "records")
+    assert sorted(path.name for path in record.iterdir()) == sorted((*RECORD_FILES, MANIFEST))
+    assert len(hpt.load_answers(tmp_path / "records")) == len(load_records(record).answers) == 0
+    assert import_runs(record, tmp_path / "taken")
 
 
 @pytest.mark.parametrize("at", [0, 1])
@@ -139,7 +160,7 @@ def test_evaluations_exported_before_are_kept(tmp_path: Path, kept: int) -> None
     assert bytes_below(record) == whole
 
 
-@pytest.mark.parametrize("name", RECORD_FILES)
+@pytest.mark.parametrize("name", [*RECORD_FILES, "answers.parquet"])
 @pytest.mark.parametrize("damage", ["cut", "removed"])
 def test_a_damaged_record_folder_is_refused(plan: list[PlannedRun], tmp_path: Path, name: str, damage: str) -> None:
     file = export_run(folder_of(plan, "hpt"), tmp_path) / name
