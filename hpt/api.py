@@ -470,7 +470,7 @@ def load_scores(folder: str | Path) -> pd.DataFrame:
 
 
 def load_answers(folder: str | Path) -> pd.DataFrame:
-    """Return the answers kept word for word in a folder of records: up to 32 per run and final evaluation.
+    """Return the answers kept word for word in a folder of records: up to 24 per run and final evaluation.
 
     Args:
         folder: as for `load_scores`.

@@ -2,19 +2,21 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import hpt
-from hpt.evaluation.evaluate import KEPT_ANSWERS, answer_hash
+from hpt.evaluation.evaluate import KEPT_ANSWERS, EvaluationSettings, answer_hash, kept_answers, sample_answers
 from hpt.runs.folder import RunFolder, add_checksum, write_checksums
 from hpt.runs.make import PlannedRun
 from hpt.runs.records import RECORD_FILES, export_run, import_runs, load_records, record_folders, recorded_config
 from hpt.runs.resolve import given_base_config
 from hpt.support.errors import HptError, RecordFault
 from hpt.support.files import LOCK, MANIFEST, read_json, read_parquet, write_json, write_manifest, write_parquet
+from tests import scripted
 from tests.digits import write_digits
 from tests.fabricated import fabricate
 
@@ -87,6 +89,19 @@ def test_an_export_holds_counts_and_the_answers_chosen_by_hash(plan: list[Planne
         assert sorted(of_set["hash"]) == sorted(hashes)[:KEPT_ANSWERS]
         assert (of_set["text"] == "<b>" + of_set["problem_id"]).all()
     pd.testing.assert_frame_equal(hpt.load_answers(tmp_path)[list(kept.columns.drop("key"))], kept.drop(columns="key"))
+
+
+def test_a_chosen_answer_is_kept_as_it_was_sampled_and_a_long_one_by_its_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hpt.evaluation.evaluate.KEPT_CHARACTERS", 4)
+    asked, law = scripted.problems(20), EvaluationSettings(samples_per_problem=3)
+    keep = kept_answers("contest-a", asked, 3)
+    assert len(keep) == KEPT_ANSWERS < 20 * 3
+    sampler: Any = scripted.ScriptedSampler(scripted.small_model(), scripted.wrong)
+    verifier: Any = scripted.ScriptedVerifier()
+    answers = sample_answers(sampler, verifier, scripted.tokenizer(), {"contest-a": asked}, law, keep)
+    for row in answers.itertuples():
+        chosen = (row.problem_id, row.sample) in keep
+        assert row.text == (f"{row.sample}\\bo [...] {{99}}" if chosen else None)
 
 
 def test_runs_made_before_answers_were_kept_still_travel(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def evaluation_law(config: RunConfig, samples: int) -> EvaluationSettings:
 
 
 #: Answers of each final evaluation kept word for word, and the characters kept of each end of a longer one.
-KEPT_ANSWERS, KEPT_CHARACTERS = 32, 2_000
+KEPT_ANSWERS, KEPT_CHARACTERS = 24, 2_000
 
 
 def answer_hash(evaluation: str, problem_id: str, sample: int) -> int:
@@ -162,8 +162,10 @@ def sample_answers(
             "response_tokens": [len(sample.tokens) for *_, sample in flat],
             "finish_reason": [sample.finish_reason for *_, sample in flat],
             "mean_logprob": [float(np.mean(sample.logprobs)) for *_, sample in flat],
-            "text": [_both_ends(text) if (problem.id, i) in keep else None
-                     for text, (_, problem, i, _) in zip(texts, flat, strict=True)],
+            "text": [
+                _both_ends(text) if (problem.id, i) in keep else None
+                for text, (_, problem, i, _) in zip(texts, flat, strict=True)
+            ],
         }
     )
 

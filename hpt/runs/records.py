@@ -77,7 +77,8 @@ _ANSWERS = "answers.parquet"
 #: Fraction of a nat to which an exported question's entropy is rounded: its last bits were half of a record folder, no
 #: table or figure reads them (`rollout/entropy` of the metrics is whole), and of decimals the bits would not get fewer.
 _ENTROPY_STEPS = 4096
-#: A record folder holds these, its manifest and, of newer runs, answers; nothing else. What else a manifest names is never read or copied.
+#: A record folder holds these, its manifest and, of newer runs, answers; what else a manifest names is never read or
+#: copied.
 RECORD_FILES = ("config.json", "provenance.json", *(f"{name}.parquet" for name in TABLES), _EVALUATIONS)
 
 
@@ -350,7 +351,8 @@ def _evaluations(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         parts.append(counts)
         if "text" in answers:  # earlier versions kept none
             texts = answers[answers["text"].notna()]
-            hashes = [answer_hash(*row) for row in zip(texts["benchmark"], texts["problem_id"], texts["sample"])]
+            names = texts[["benchmark", "problem_id", "sample"]]
+            hashes = [answer_hash(*row) for row in names.itertuples(index=False, name=None)]
             kept.append(texts.assign(key=key, hash=np.array(hashes, np.uint32))[list(COLUMNS["answers"])])
     return _stacked(parts, "evaluations"), _stacked(kept, "answers")
 
