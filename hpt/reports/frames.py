@@ -14,7 +14,7 @@ import pandas as pd
 
 from hpt.config.run_config import MOVES_NO_NUMBER
 from hpt.data.public import DATASETS
-from hpt.data.sources import OWN_SET, OWN_TITLE, recorded_name
+from hpt.data.sources import OWN_SET, OWN_TITLE, evaluation_set, recorded_name, training_problems_of
 from hpt.data.world.graded import world_named
 from hpt.data.world.sets import EvaluationSet
 from hpt.evaluation.intervals import (
@@ -39,6 +39,7 @@ from hpt.evaluation.scores import (
     round_half_up,
 )
 from hpt.evaluation.scores import pass_at_k as unbiased_pass_at_k
+from hpt.methods.methods import method_named, resolved_row
 from hpt.paper.paper import base_title, paper_data, paper_row, paper_table, paper_value
 from hpt.runs.catalogue import (
     DEFAULT,
@@ -50,6 +51,7 @@ from hpt.runs.catalogue import (
 )
 from hpt.runs.records import RunRecords
 from hpt.support.errors import RecordFault
+from hpt.upge.advantage import RolloutGroups, advantages
 
 Records = Sequence[RunRecords]
 NAN = float("nan")
@@ -796,6 +798,55 @@ def shares_by_quarter(differences: Grids) -> pd.DataFrame:
     over = over_seeds({seed: share.reset_index(drop=True) for seed, share in long.items()}).drop(columns="step")
     over = pd.concat([next(iter(long.values())).index.to_frame(index=False), over], axis=1)
     return over.sort_values(keys[:2], kind="stable").reset_index(drop=True)
+
+
+# Single answers, and a single step
+
+
+def transcripts(records: Records, evaluations: Sequence[str], questions: int = 1) -> pd.DataFrame:
+    """Return answers kept word for word: every run's to the same questions, those of lowest hash.
+
+    Returns:
+        One row per evaluation, question and run: set, question, right (its answer), method, base, seed, answer (as it
+        was sampled), verdict; none of runs made before answers were kept.
+    """
+    rows = []
+    for name in evaluations:
+        for run in records:
+            asked = {problem.id: problem for problem in evaluation_set(run.config, name).problems}
+            kept = run.answers[run.answers["benchmark"] == recorded_name(run.config, name)].sort_values("hash")
+            rows += [(name, asked[row.problem_id].question, asked[row.problem_id].answer, label(run.method), run.policy,
+                      run.seed, row.text, row.verdict) for row in kept.head(questions).itertuples()]  # fmt: skip
+    columns = ["set", "question", "right", "method", "base", "seed", "answer", "verdict"]
+    return pd.DataFrame(rows, columns=columns).sort_values(["set", "question"], kind="stable", ignore_index=True)
+
+
+def algorithm_step(run: RunRecords, step: int) -> pd.DataFrame:
+    """Return what Algorithm 1 did with every question of a step of HPT, before the normalisation of a batch.
+
+    Returns:
+        One row per question, in its order: problem_id, level, question, rollouts, correct, no_answer, P (Eq. 8), alpha
+        and beta (Eq. 9, 10), branch, and the factors of grad log pi: weight_right, weight_wrong (of a rollout's tokens,
+        coefficient x alpha x advantage) and weight_demonstration (coefficient x beta).
+    """
+    rows = run.rollouts[run.rollouts["step"] == step].reset_index(drop=True)
+    parts = {component.data: component for component in method_named(run.method).components}
+    row, estimator = resolved_row(parts["rollouts"], run.config), run.config.estimator
+    found = rows[["problem_id", "level", "rollouts", "correct", "no_answer", "alpha", "beta", "branch"]].copy()
+    asked = {problem.id: problem.question for problem in training_problems_of(run.config)}
+    found.insert(2, "question", found["problem_id"].map(asked))
+    found.insert(6, "P", found["correct"] / found["rollouts"])
+    for at, question in found.iterrows():
+        correct, n = int(question["correct"]), int(question["rollouts"])
+        group = RolloutGroups(np.repeat([1.0, 0.0], [correct, n - correct]), np.zeros(n, int), np.zeros(n, bool),
+                              np.ones(n, int))  # fmt: skip
+        weights = (
+            getattr(estimator, parts["rollouts"].coefficient) * question["alpha"] * np.hstack(advantages(row, group))
+        )
+        found.loc[at, "weight_right"] = weights[0] if correct else NAN
+        found.loc[at, "weight_wrong"] = weights[-1] if correct < n else NAN
+    demonstration = getattr(estimator, parts["demonstration"].coefficient)
+    return found.assign(weight_demonstration=demonstration * found["beta"])
 
 
 # Appendix: the search, and the price of each discrepancy between paper and code

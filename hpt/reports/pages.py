@@ -235,7 +235,9 @@ def notebook_page(notebook: Any, status: dict[str, Any]) -> str:
     results = [output for cell in rest for output in cell.get("outputs", ()) if _is_result(output)]
     for cell in rest:
         if "outputs" in cell:
-            cell.outputs = [output for output in cell.outputs if not _is_result(output)]
+            cell.outputs = [output for output in cell.outputs if not _is_result(output) and not _is_live(output)]
+            for output in cell.outputs:
+                output.get("data", {}).pop(_WIDGET, None)  # what stands in for it is shown
     folded = (
         "{% extends 'basic/index.html.j2' %}{% block input_group %}<details><summary>code</summary>{{ super() }}"
         "</details>{% endblock input_group %}"
@@ -250,6 +252,15 @@ def notebook_page(notebook: Any, status: dict[str, Any]) -> str:
         .get_template("notebook.html.jinja")
         .render(status=status, head=Markup(head), answer=said, results=shown, body=Markup(body))
     )
+
+
+#: What a front end draws as controls or a progress bar.
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def _is_live(output: Any) -> bool:
+    """Whether an output is nothing without a front end, such as a progress bar."""
+    return _WIDGET in output.get("data", {}) and "text/html" not in output["data"]
 
 
 def _is_result(output: Any) -> bool:
