@@ -141,6 +141,45 @@ def number_text(values: pd.Series, sign: str = "") -> pd.Series:
     return values.map(lambda value: "" if pd.isna(value) else f"{round_half_up(value):{sign}.1f}").astype(object)
 
 
+class Cell(str):
+    """The text of a cell, with what a page draws beside it: the seeds' values, and whether it is marked as the best."""
+
+    seeds: tuple[float, ...] = ()
+    best: bool = False
+
+
+def _cells(text: pd.Series, frame: pd.DataFrame) -> pd.Series:
+    """Return texts of scores with their seeds, and the best marked where the seeds allow it."""
+    found = []
+    for own, seeds, best in zip(text, frame.filter(like="seed_").to_numpy(float), best_of(frame), strict=True):
+        cell = Cell(own)
+        cell.seeds, cell.best = tuple(seeds[np.isfinite(seeds)]), bool(best)
+        found.append(cell)
+    return pd.Series(found, frame.index, dtype=object)
+
+
+def best_of(frame: pd.DataFrame) -> pd.Series:
+    """Return which scores are the best of their base and column: above every other one by the paired seeds' interval.
+
+    Example:
+        >>> rows = pd.DataFrame({"policy": "weak", "column": "choice", "method": ["a", "b"], "seeds": 3,
+        ...                      "seed_0": [9.0, 1.0], "seed_1": [8.0, 1.0], "seed_2": [9.0, 2.0]})
+        >>> best_of(rows).tolist(), best_of(rows.assign(seed_2=[9.0, 8.0])).tolist()
+        ([True, False], [False, False])
+    """
+    best = pd.Series(False, frame.index)
+    for _, rows in frame[frame["seeds"] > 0].groupby(["policy", "column"], sort=False):
+        values = rows.filter(like="seed_").T.ffill().T.to_numpy(float)  # a base has one run, which all seeds share
+        top = int(np.nanargmax(np.nanmean(values, axis=1)))
+        others = [paired_difference(values[top], one) for at, one in enumerate(values) if at != top]
+        best[rows.index[top]] = (
+            rows["seeds"].iloc[top] >= MIN_SEEDS
+            and bool(others)
+            and all(difference.interval.low > 0 for difference in others)
+        )
+    return best
+
+
 def with_interval(frame: pd.DataFrame, value: str = "score", sign: str = "") -> pd.Series:
     """Return a column as text with its 95 % interval: over seeds where there are several, else over problems.
 
@@ -163,7 +202,8 @@ def with_interval(frame: pd.DataFrame, value: str = "score", sign: str = "") -> 
     text = number + brackets.where(low.notna() & high.notna(), "")
     seeds = frame.filter(like="seed_").apply(lambda row: f" ({', '.join(number_text(row.dropna(), sign))})", axis=1)
     text = text.mask(_cut_off(frame), number + seeds) if len(frame) and not sign else text
-    return text.mask(several & (low == high), "all seeds " + number)
+    text = text.mask(several & (low == high), "all seeds " + number)
+    return _cells(text, frame) if {"policy", "column"} <= set(frame) and several.any() else text
 
 
 def _cut_off(frame: pd.DataFrame) -> pd.Series:
@@ -194,6 +234,8 @@ def interval_note(frame: pd.DataFrame, of: str = "mean") -> str:
         return note
     if _cut_off(frame).any():
         note += "; in parentheses the seeds, where it would reach beyond 0 or 100: they differ much, some took off"
+    if {"policy", "column"} <= set(frame) and (frame["seeds"] > 1).any():
+        note += "; a dot per seed, from 0 to 100" + ("; bold: above every other" if best_of(frame).any() else "")
     if ((frame["seeds"] > 1) & (frame["seeds_low"] == frame["seeds_high"])).any():
         note += '; "all seeds" where they are equal'
     return note

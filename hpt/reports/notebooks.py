@@ -462,15 +462,22 @@ def csv_text(frame: pd.DataFrame) -> str:
 def html_table(table: pd.DataFrame | Styler, name: str) -> Markup:
     """Return a laid out table as HTML; of a Styler with its colours."""
     styler: Any = table if isinstance(table, Styler) else table.style  # its methods are half typed
-    # an interval stays on one line, below its number where a table is wide
-    styler = styler.format(lambda cell: re.sub(r"(?<=\d), (?=[-+\d])", ",&nbsp;", html.escape(str(cell))), na_rep="")
+    styler = styler.format(_cell_html, na_rep="")
     if styler.index.is_unique and styler.columns.is_unique:  # sentences are read from the left
-        styler = styler.set_td_classes(styler.data.map(lambda cell: "text" * bool(re.search(r"[a-z]{3} ", str(cell)))))
+        styler = styler.set_td_classes(styler.data.map(lambda cell: "best" if getattr(cell, "best", False) else
+                                                       "text" * bool(re.search(r"[a-z]{3} ", str(cell)))))  # fmt: skip
     for axis in (0, 1):
         styler = styler.format_index(str, escape="html", axis=axis)
         styler = styler.format_index_names(lambda label: html.escape(str(label)), axis=axis)
     text = styler.set_uuid(name).set_table_attributes('class="scores"').to_html()
     return Markup("<div class='wide'>{}</div>").format(Markup(text))
+
+
+def _cell_html(cell: object) -> str:
+    """Return a cell's text, its interval on one line, after a dot for each of its seeds on a line from 0 to 100."""
+    dots = "".join(f"<i style='left:{seed:.0f}%'></i>" for seed in getattr(cell, "seeds", ()))
+    text = re.sub(r"(?<=\d), (?=[-+\d])", ",&nbsp;", html.escape(str(cell)))
+    return (f"<span class='seeds'>{dots}</span>" if dots else "") + text
 
 
 def markdown_table(frame: pd.DataFrame) -> str:

@@ -100,8 +100,7 @@ def _report(folder: Path, scale: str) -> dict[str, Any]:
         "headlines": headlines(verdicts, seeds),
         "tiles": _tiles(verdicts, folder / "tables" / "audit.csv"),
         "forest": _drawn(lines),
-        "headline_rows": [row | {"short": short} for key, short in headline_claims().items()
-                          for row in verdicts if row["claim"] == key],
+        "headline_rows": _headline_rows(verdicts),
         "seeds_text": f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'} ({', '.join(map(str, seeds))})",
         "notes": notes(scale, seeds, statuses, list(runs.values())),
         "failures": [status for status in statuses if status["state"] != "ok"],
@@ -116,6 +115,21 @@ def _report(folder: Path, scale: str) -> dict[str, Any]:
         "runs": [runs[name] for name in sorted(runs)],
         "with_config": {name for name in runs if (folder / "records" / name / "config.json").exists()},
     }  # fmt: skip
+
+
+def _headline_rows(verdicts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the verdicts of the first page: the headline claims, and every contrast in which HPT is worse."""
+    judged, listed = {row["claim"]: row for row in verdicts}, headline_claims()
+    worse = {}
+    for claim in claims():
+        row = judged.get(claim.id, {})
+        is_contrast = row.get("subject", "").startswith("HPT against")
+        if is_contrast and claim.id not in listed and ((row.get("numbers") or {}).get("high") or 0.0) < 0:
+            out = ", out of distribution" * (claim.parameters.get("distribution") == "out")
+            where = ARTEFACTS[claim.artefact].title.partition(":")[0]
+            worse[claim.id] = f"{row['subject']}, {claim.policy} base{out} ({where})"
+    shown = [judged[key] | {"short": short} for key, short in listed.items() if key in judged]
+    return shown + [judged[key] | {"short": short} for key, short in worse.items()]
 
 
 def _statuses(folder: Path) -> list[dict[str, Any]]:
