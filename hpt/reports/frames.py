@@ -211,6 +211,21 @@ def _cut_off(frame: pd.DataFrame) -> pd.Series:
     return (frame["seeds"] > 1) & ((frame["seeds_low"] <= 0) | (frame["seeds_high"] >= 100))
 
 
+def beside_the_papers(cells: pd.DataFrame) -> pd.DataFrame:
+    """Lay out a score table: a row per base and method; of every set, ours and the paper's in adjacent columns.
+
+    Args:
+        cells: the frame of `scores` with columns of texts ``base``, ``method``, ``ours`` and ``paper``.
+    """
+    keys = ["column", "stands_for"]
+    # not melted first, which would make plain texts of the cells
+    table = cells.pivot_table(["ours", "paper"], ["base", "method"], keys, "first", sort=False)
+    table.columns = pd.MultiIndex.from_tuples([name[1:] + name[:1] for name in table], names=["set", "stands for", ""])
+    sets = cells[keys].drop_duplicates().itertuples(index=False, name=None)
+    table = table[[(*name, whose) for name in sets for whose in ("ours", "paper")]]
+    return table.loc[:, (table != "").any()]
+
+
 def interval_note(frame: pd.DataFrame, of: str = "mean") -> str:
     """Return what the brackets of `with_interval` are, in words, for a caption.
 
@@ -235,7 +250,9 @@ def interval_note(frame: pd.DataFrame, of: str = "mean") -> str:
     if _cut_off(frame).any():
         note += "; in parentheses the seeds, where it would reach beyond 0 or 100: they differ much, some took off"
     if {"policy", "column"} <= set(frame) and (frame["seeds"] > 1).any():
-        note += "; a dot per seed, from 0 to 100" + ("; bold: above every other" if best_of(frame).any() else "")
+        note += "; on the page a dot per seed, from 0 to 100" + (
+            ", bold: above every other" if best_of(frame).any() else ""
+        )
     if ((frame["seeds"] > 1) & (frame["seeds_low"] == frame["seeds_high"])).any():
         note += '; "all seeds" where they are equal'
     return note
