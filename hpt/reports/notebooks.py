@@ -464,8 +464,7 @@ def html_table(table: pd.DataFrame | Styler, name: str) -> Markup:
     styler: Any = table if isinstance(table, Styler) else table.style  # its methods are half typed
     styler = styler.format(_cell_html, na_rep="")
     if styler.index.is_unique and styler.columns.is_unique:  # sentences are read from the left
-        styler = styler.set_td_classes(styler.data.map(lambda cell: "best" if getattr(cell, "best", False) else
-                                                       "text" * bool(re.search(r"[a-z]{3} ", str(cell)))))  # fmt: skip
+        styler = styler.set_td_classes(styler.data.map(_cell_class))
     for axis in (0, 1):
         styler = styler.format_index(str, escape="html", axis=axis)
         styler = styler.format_index_names(lambda label: html.escape(str(label)), axis=axis)
@@ -473,8 +472,14 @@ def html_table(table: pd.DataFrame | Styler, name: str) -> Markup:
     return Markup("<div class='wide'>{}</div>").format(Markup(text))
 
 
+def _cell_class(cell: object) -> str:
+    if getattr(cell, "seeds", ()):
+        return "best" if getattr(cell, "best", False) else ""
+    return "text" if re.search(r"[a-z]{3} ", str(cell)) else ""
+
+
 def _cell_html(cell: object) -> str:
-    """Return a cell's text, its interval on one line, after a dot for each of its seeds on a line from 0 to 100."""
+    """Return a cell's text, its interval on one line, with a dot for each of its seeds on a line from 0 to 100."""
     dots = "".join(f"<i style='left:{seed:.0f}%'></i>" for seed in getattr(cell, "seeds", ()))
     text = re.sub(r"(?<=\d), (?=[-+\d])", ",&nbsp;", html.escape(str(cell)))
     return (f"<span class='seeds'>{dots}</span>" if dots else "") + text
