@@ -481,6 +481,8 @@ ARTEFACTS: dict[str, Artefact] = {
                  (*arms("weak", "sft"), *PER_QUESTION), (), "figures3_4_per_question"),
         Artefact("hpt_runs", "HPT while it trains: reward, and whether SFT and RL conflict",
                  (*arms("weak", "hpt"), *arms("strong", "hpt")), (), "training_dynamics"),
+        Artefact("algorithm1", "Algorithm 1 step by step, on a real step", arms("weak", "hpt"), (),
+                 "training_dynamics"),
         Artefact("own_algorithms", "Your own algorithm: three ideas against HPT", EXAMPLES_AND_OTHERS,
                  IN_DISTRIBUTION, "own_algorithm", "appendix", extra_policy="weak"),
         Artefact("own_algorithms_curves", "Your own algorithm: three ideas while they train",
