@@ -230,6 +230,10 @@ TUNED: dict[str, dict[str, dict[str, dict[str, Any]]]] = {
     "full": FULL_TUNED,
 }
 
+#: Scale -> confirmatory contrast (claim) -> standard deviation of its paired difference on the search's seeds, points
+#: (`hpt.reports.contrasts.search_spread`). The mini world's search had one seed, which has none.
+SEARCH_SPREAD: dict[str, dict[str, float]] = {}
+
 
 def check_scale(scale: str) -> None:
     """Refuse a name that is no scale's, before a folder is named by it."""

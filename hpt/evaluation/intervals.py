@@ -10,6 +10,7 @@ Every random function takes a numpy generator or a seed for one, so that two cal
 # scipy takes a second to import, and a refused setting should not wait for it
 import math
 import warnings
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -55,15 +56,24 @@ class SeedDifference:
         mean: their mean.
         interval: Student's t; unknown for one seed.
         smallest_detectable: true difference that this many seeds of this spread would have shown with the chosen power.
+        p_value: of the paired t test of 0, two-sided; NaN for one seed.
     """
 
     differences: tuple[float, ...]
     mean: float
     interval: Interval
     smallest_detectable: float
+    p_value: float
 
-    def decide(self, threshold: float = 0.0) -> Decision:
+    @property
+    def sd(self) -> float:
+        """Standard deviation of the differences over seeds; NaN for one."""
+        return float(np.std(self.differences, ddof=1)) if len(self.differences) > 1 else math.nan
+
+    def decide(self, threshold: float = 0.0, inclusive: bool = False) -> Decision:
         """Say on which side of a threshold the difference is; never with fewer than three seeds.
+
+        ``inclusive``: an interval that begins at the threshold is above it, as "at least" asks.
 
         Example:
             >>> paired_difference([3, 4, 5], [1, 1, 1]).decide().value, paired_difference([3], [1]).decide().value
@@ -73,7 +83,7 @@ class SeedDifference:
             return Decision.one_seed
         if len(self.differences) < MIN_SEEDS:
             return Decision.undecided
-        if self.interval.low > threshold:
+        if self.interval.low > threshold or (inclusive and self.interval.low == threshold):
             return Decision.above
         return Decision.below if self.interval.high < threshold else Decision.undecided
 
@@ -233,16 +243,96 @@ def seed_mean(values: ArrayLike, level: float = 0.95, power: float = 0.8) -> See
         raise ValueError(f"values must be [seeds], finite and not empty, got {values!r}")
     seeds, mean = len(differences), float(differences.mean())
     if seeds == 1:
-        return SeedDifference((mean,), mean, Interval(math.nan, math.nan, level, "unknown: one seed"), math.nan)
+        unknown = Interval(math.nan, math.nan, level, "unknown: one seed")
+        return SeedDifference((mean,), mean, unknown, math.nan, math.nan)
     error = float(differences.std(ddof=1)) / math.sqrt(seeds)
     if error <= 1e-12 * max(1.0, abs(mean)):  # rounding is not a spread, nor a difference
         mean = 0.0 if abs(mean) <= 1e-12 else mean
-        half, smallest, kind = 0.0, 0.0, f"a point: all {seeds} seeds equal"
+        half, smallest, p_value, kind = 0.0, 0.0, float(mean == 0), f"a point: all {seeds} seeds equal"
     else:
+        from scipy import stats
+
         half, smallest = (factor * error for factor in _in_errors(seeds, level, power))
-        kind = f"Student's t over {seeds} seeds"
+        p_value, kind = float(stats.ttest_1samp(differences, 0.0).pvalue), f"Student's t over {seeds} seeds"
     interval = Interval(mean - half, mean + half, level, kind)
-    return SeedDifference(tuple(map(float, differences)), mean, interval, smallest)
+    return SeedDifference(tuple(map(float, differences)), mean, interval, smallest, p_value)
+
+
+def holm(p_values: ArrayLike) -> NDArray[np.float64]:
+    """Return p-values corrected for their number (Holm 1979): below alpha, all of them err together with alpha at most.
+
+    Args:
+        p_values: [tests]; NaN, a test that could not be made, counts as 1.
+
+    Example:
+        >>> holm([0.01, 0.04, float("nan")]).round(2).tolist()
+        [0.03, 0.08, 1.0]
+    """
+    values = np.nan_to_num(np.asarray(p_values, np.float64), nan=1.0)
+    order, corrected = np.argsort(values), np.empty_like(values)
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)))
+    return corrected
+
+
+def sign_flip_p(differences: ArrayLike) -> float:
+    """Return the two-sided p of the exact sign-flip test: the share of all 2^n signs with as large a mean.
+
+    It assumes that differences are symmetric about 0, not that they are normal.
+
+    Args:
+        differences: [seeds], at least two.
+
+    Example:
+        >>> sign_flip_p([1.0, 2.0, 3.0, 4.0])
+        0.125
+    """
+    from scipy import stats
+
+    values = np.asarray(differences, np.float64)
+    result = stats.permutation_test((values,), np.mean, permutation_type="samples", n_resamples=2 ** len(values))
+    return float(result.pvalue)
+
+
+def exact_share(count: int, total: int, level: float = 0.95) -> Interval:
+    """Return the exact interval of a share (Clopper and Pearson 1934), for counts of few runs.
+
+    Example:
+        >>> round(exact_share(0, 10).high, 3)
+        0.308
+    """
+    from scipy import stats
+
+    low, high = stats.binomtest(int(count), int(total)).proportion_ci(level, method="exact")
+    return Interval(float(low), float(high), level, "Clopper-Pearson over runs")
+
+
+def detectable(seeds: int, level: float = 0.95, power: float = 0.8) -> float:
+    """Return the smallest true difference that so many seeds show, in standard deviations of the paired difference.
+
+    Args:
+        seeds: at least 2.
+        level: of the two-sided t test; of one test of thirteen, 1 - 0.05 / 13.
+        power: chance to show it.
+
+    Example:
+        >>> round(detectable(10), 2), round(detectable(10, 1 - 0.05 / 13), 2)
+        (1.0, 1.54)
+    """
+    return _in_errors(seeds, level, power)[1] / math.sqrt(seeds)
+
+
+def seeds_needed(difference: float, sd: float, level: float = 0.95, power: float = 0.8) -> float:
+    """Return how many seeds show a true difference of this size; infinite beyond 10,000. See `detectable`.
+
+    Example:
+        >>> seeds_needed(1.0, 1.0), seeds_needed(0.0, 1.0)
+        (10, inf)
+    """
+    if sd == 0:
+        return MIN_SEEDS if difference else math.inf
+    most = 10_000
+    needed = bisect_left(range(most), True, MIN_SEEDS, key=lambda n: detectable(n, level, power) <= difference / sd)
+    return needed if needed < most else math.inf
 
 
 def _in_errors(seeds: int, level: float, power: float) -> tuple[float, float]:
