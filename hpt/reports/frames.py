@@ -638,8 +638,9 @@ def equal_costs(records: Records, methods: Sequence[str], policy: str) -> pd.Dat
     """
     units = {"tokens": COSTS["sampled"], "seconds": (("time/step_s",), 1.0)}
     least: dict[tuple[str, int], float] = {}  # of each cost and seed
+    named = [(name, run) for name in methods for run in of_method(records, name, policy)]
     made = []
-    for name, run in ((name, run) for name in methods for run in of_method(records, name, policy)):
+    for method, run in named:
         curve = validation_curve([run], drawn_sets(records))
         if not len(curve):
             continue
@@ -651,7 +652,7 @@ def equal_costs(records: Records, methods: Sequence[str], policy: str) -> pd.Dat
             spent[cost] = np.concatenate([[0.0], by_step.cumsum()])[steps]
             if total := spent[cost][-1]:
                 least[cost, run.seed] = min(total, least.get((cost, run.seed), np.inf))
-        about = {"policy": policy, "method": name, "seed": run.seed, "end": height[-1], "area": area}
+        about = {"policy": policy, "method": method, "seed": run.seed, "end": height[-1], "area": area}
         made.append((about, height, spent))
     rows = []
     for about, height, spent in made:

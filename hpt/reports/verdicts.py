@@ -421,6 +421,6 @@ def chance_text(rows: Iterable[Mapping[str, Any]]) -> str:
     return (
         f"Confirmatory are {len(confirmatory_claims())} contrasts of HPT with a baseline: paired t over seeds with "
         "Holm's correction over all of them, and simultaneous intervals. All other claims on training are exploratory, "
-        f"each decided by its own 95 % interval over at least three seeds: of {count}, up to {expected} would hold, and "
-        "as many fail, by chance alone if nothing differed."
+        f"each decided by its own 95 % interval over at least three seeds: of {count}, up to {expected} would hold, "
+        "and as many fail, by chance alone if nothing differed."
     )
