@@ -135,7 +135,8 @@ def falling(early: float, late: float, speed: float = 8.0) -> Curve:
     [
         (falling(0.9, 0.05), "holds", "holds", "holds"),
         (falling(0.9, 0.4), "holds", "holds", "holds"),
-        (lambda seed: 0.8 - (0.6 + 0.01 * seed) * TIME, "holds", "undecided", "holds"),  # as fast in the end as before
+        # as fast in the end as before, a little more or less
+        (lambda seed: 0.8 - 0.6 * TIME ** (0.9 + 0.1 * seed), "holds", "undecided", "holds"),
         (lambda seed: 0.2 + (0.6 + 0.01 * seed) * TIME**2, "does not hold", "holds", "holds"),
         (lambda seed: 0.8 - (0.6 + 0.01 * seed) * TIME**3, "holds", "does not hold", "holds"),  # faster and faster
         (lambda seed: np.full(STEPS, 0.6 + 0.01 * seed), "undecided", "undecided", "holds"),
@@ -218,12 +219,13 @@ def rising(start: float, end: float, by: float, back_to: float | None = None) ->
 @pytest.mark.parametrize(
     ("curve", "words"),
     [
-        (rising(23, 45, 0.25), ("holds", "holds", "holds", "holds")),
-        (rising(23, 45, 0.95), ("holds", "undecided", "holds", "holds")),  # as fast before as after
+        (lambda seed: 23 + (20 + seed) * TIME**0.5, ("holds", "holds", "holds", "holds")),
+        (lambda seed: 23 + 20 * TIME ** (0.9 + 0.1 * seed), ("holds", "undecided", "holds", "holds")),
         (lambda seed: 23 + (20 + seed) * TIME**3, ("holds", "does not hold", "holds", "holds")),  # slowly at first
+        (rising(23, 45, 0.2), ("holds", "holds", "holds", "undecided")),  # level: neither higher nor lower
         (rising(23, 45, 0.2, back_to=30), ("holds", "holds", "holds", "does not hold")),  # falls back
-        (rising(23, 100, 0.2, back_to=99), ("holds", "holds", "does not hold", "does not hold")),
-        (rising(45, 23, 0.2), ("does not hold", "does not hold", "holds", "holds")),
+        (rising(23, 105, 0.2), ("holds", "holds", "does not hold", "undecided")),  # a ceiling of 100
+        (rising(45, 23, 0.2), ("does not hold", "does not hold", "holds", "undecided")),
     ],
 )
 def test_response_length(curve: Curve, words: tuple[str, ...]) -> None:

@@ -10,12 +10,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from hpt.config.scales import SEARCH_SPREAD
 from hpt.evaluation.intervals import (
     detectable,
     exact_share,
     holm,
-    paired_difference,
     seed_mean,
     seeds_needed,
     sign_flip_p,
@@ -24,11 +22,11 @@ from hpt.paper.claim_tests import ClaimRecords, RunFrames
 from hpt.paper.claims import confirmed, judge_together
 from hpt.paper.paper import claims, confirmatory_claims
 from hpt.reports import begin
-from hpt.reports.contrasts import contrasts, search_spread
+from hpt.reports.contrasts import contrasts
 from hpt.reports.frames import base_of_seed, equal_costs
 from hpt.reports.verdicts import claim_records, printed_difference, verdicts
 from hpt.runs.records import RunRecords, load_runs
-from tests.fabricated import fabricate, fabricated_records
+from tests.fabricated import fabricate
 
 FAMILY = [claim.id for claim in confirmatory_claims()]
 PRINTED = {claim.id: printed_difference(claim) for claim in confirmatory_claims()}
@@ -164,7 +162,7 @@ def test_ceiling_size_and_seeds() -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# From records: the table, bases of a seed, equal costs, the search's spread
+# From records: the table, bases of a seed, equal costs
 
 SEEDS = (0, 1, 2, 3)
 
@@ -172,13 +170,13 @@ SEEDS = (0, 1, 2, 3)
 @pytest.fixture(scope="module")
 def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("runs")
-    fabricate(root, ("table2", "table5"), SEEDS)
+    fabricate(root, ("table5",), SEEDS)
     return root
 
 
 @pytest.fixture(scope="module")
 def records(runs_dir: Path) -> list[RunRecords]:
-    return load_runs(fabricate(runs_dir, ("table2", "table5"), SEEDS))
+    return load_runs(fabricate(runs_dir, ("table5",), SEEDS))
 
 
 def by_claim(frame: pd.DataFrame) -> pd.DataFrame:
@@ -186,24 +184,24 @@ def by_claim(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def test_the_table_of_contrasts(records: list[RunRecords]) -> None:
-    row = by_claim(contrasts(records, "mini")).loc["table2-hpt-above-sft"]
+    name = "table5-hpt-above-off_on"
+    row = by_claim(contrasts(records, "mini")).loc[name]
     differences = row[[f"seed_{seed}" for seed in SEEDS]].to_numpy(float)
-    judged = {own.claim: own for own in verdicts(records, ["table2", "table5"], "mini")}
-    numbers = judged["table2-hpt-above-sft"].numbers
+    judged = {own.claim: own for own in verdicts(records, ["table5"], "mini")}
+    numbers = judged[name].numbers
     assert differences == pytest.approx(numbers["per_seed"])
-    assert [row[name] for name in ("effect", "low", "high", "p_corrected")] == pytest.approx(
-        [numbers[name] for name in ("effect", "low", "high", "p_corrected")]
-    )
-    assert judged["table2-hpt-above-sft"].kind == "confirmatory"
-    assert judged["table2-ood-hpt-above-sft"].kind == "exploratory"
+    for column in ("effect", "low", "high", "p_corrected"):
+        assert row[column] == pytest.approx(numbers[column]), column
+    assert judged[name].kind == "confirmatory"
+    assert judged["table5-mix_on-above-off_on"].kind == "exploratory"
     assert row["p_value"] == pytest.approx(stats.ttest_1samp(differences, 0.0).pvalue)
-    assert row["p_sign_flip"] == pytest.approx(2 / 16)  # all four above
-    means = [np.delete(differences, place).mean() for place in range(4)]
+    assert (differences > 0).all()
+    assert row["p_sign_flip"] == pytest.approx(2 / 16)
+    left = [np.delete(differences, place) for place in range(4)]
+    means = [values.mean() for values in left]
     assert (row["without_low"], row["without_high"]) == pytest.approx((min(means), max(means)))
-    assert row["without_p"] == pytest.approx(
-        max(stats.ttest_1samp(np.delete(differences, place), 0.0).pvalue for place in range(4))
-    )
-    assert row["detects_10"] == pytest.approx(row["sd"] * detectable(10, 1 - 0.05 / 13))
+    assert row["without_p"] == pytest.approx(max(stats.ttest_1samp(values, 0.0).pvalue for values in left))
+    assert row["detects_10"] == pytest.approx(np.std(differences, ddof=1) * detectable(10, 1 - 0.05 / 13))
     missing = by_claim(contrasts(records, "mini")).loc["table3-llama-hpt-above-sft"]
     assert (missing["seeds"], missing["other_runs"], missing["verdict"]) == (0, 0, "not testable here")
 
@@ -213,47 +211,46 @@ def solved(run: RunRecords, share: float) -> RunRecords:
 
 
 def test_a_run_that_ends_below_its_base_is_a_collapse(records: list[RunRecords]) -> None:
-    """Two of SRFT's four runs on the strong base end at nothing; they stay in the mean."""
-    runs = [solved(run, 0.0) if run.method == "srft" and run.seed in (1, 3) else run for run in records]
-    row, before = (by_claim(contrasts(own, "mini")).loc["table2-hpt-above-srft"] for own in (runs, records))
+    """Two of Mix/ON's four runs end at nothing; they stay in the mean."""
+    runs = [solved(run, 0.0) if run.method == "mix_on" and run.seed in (1, 3) else run for run in records]
+    row, before = (by_claim(contrasts(own, "mini")).loc["table5-hpt-above-mix_on"] for own in (runs, records))
     assert (before["other_collapsed"], row["other_collapsed"], row["other_runs"]) == (0, 2, 4)
     assert (row["hpt_collapsed"], row["hpt_runs"]) == (0, 4)
     expected = stats.binomtest(2, 4).proportion_ci(method="exact")
-    assert (row["other_collapsed_low"], row["other_collapsed_high"]) == pytest.approx(
-        (100 * expected.low, 100 * expected.high)
-    )
+    for end in ("low", "high"):
+        assert row[f"other_collapsed_{end}"] == pytest.approx(100 * getattr(expected, end))
     assert row["effect"] > before["effect"]
 
 
 def test_every_seed_is_held_against_its_own_base(records: list[RunRecords]) -> None:
-    shared = next(run for run in records if (run.policy, run.method) == ("strong", "pretrain"))
-    own = [replace(solved(shared, 0.1 * seed), config=shared.config.model_copy(update={"seed": seed}))
-           for seed in SEEDS[:3]]  # fmt: skip
+    shared = next(run for run in records if run.method == "pretrain")
+    own = [replace(shared, config=shared.config.model_copy(update={"seed": seed})) for seed in SEEDS[:3]]
     assert base_of_seed([shared], SEEDS) == dict.fromkeys(SEEDS, shared)
     assert base_of_seed(own, SEEDS) == dict(zip(SEEDS[:3], own, strict=True))  # the fourth has none
-    (claim,) = (claim for claim in claims() if claim.id == "figure2-rl-raises-pass-at-1")
-    others = [run for run in records if run is not shared]
-    given = claim_records([*own, *others], claim, "mini")
-    assert {seed for seed, runs in given.seeds.items() if "pretrain" in runs} == set(SEEDS[:3])
+    claim = next(claim for claim in claims() if claim.id == "section2-sft-effective-on-weak")
+    sft = [replace(run, arms=("sft-weak",)) for run in records if run.method == "hpt"]
+    for bases, seeds in (([shared], SEEDS), (own, SEEDS[:3])):
+        given = claim_records([*bases, *sft], claim, "mini")
+        assert {seed for seed, runs in given.seeds.items() if "pretrain" in runs} == set(seeds)
 
 
 def test_accuracy_at_equal_steps_tokens_and_seconds(records: list[RunRecords]) -> None:
-    """GRPO's steps cost twice as much: at HPT's tokens it has made half of them."""
-    runs = [run for run in records if run.method in ("hpt", "grpo") and run.policy == "strong"]
+    """Mix/ON's steps cost twice as much: at HPT's tokens it has made half of them."""
+    runs = [run for run in records if run.method in ("hpt", "mix_on")]
     steps = runs[0].config.schedule.steps
     points = np.array([0, steps])
     made = []
     for run in runs:
-        cost = 20.0 if run.method == "grpo" else 10.0
+        cost = 20.0 if run.method == "mix_on" else 10.0
         rows = [(step, name, "p", 1, int(0.8 * 100 * step / steps), 100, 1.0) for step in points
                 for name in ("contest-a", "applied")]  # fmt: skip
         columns = ["step", "benchmark", "problem_id", "level", "correct", "samples", "response_tokens_mean"]
         metrics = pd.DataFrame({"step": range(steps), "rollout/tokens": 1000 * cost, "time/step_s": 1.0})
         made.append(replace(run, metrics=metrics, validation=pd.DataFrame(rows, columns=columns)))
-    frame = equal_costs(made, ["grpo", "hpt"], "strong").groupby("method").mean(numeric_only=True)
+    frame = equal_costs(made, ["mix_on", "hpt"], "weak").groupby("method").mean(numeric_only=True)
     assert frame["end"].tolist() == pytest.approx([80.0, 80.0])
     assert frame["area"].tolist() == pytest.approx([40.0, 40.0])
-    assert frame["at_tokens"].tolist() == pytest.approx([40.0, 80.0])
+    assert frame["at_tokens"].tolist() == pytest.approx([80.0, 40.0])  # of HPT, and of Mix/ON
     assert frame["at_seconds"].tolist() == pytest.approx([80.0, 80.0])
     assert frame["tokens"].tolist() == pytest.approx([10.0 * steps] * 2)
 
@@ -261,35 +258,6 @@ def test_accuracy_at_equal_steps_tokens_and_seconds(records: list[RunRecords]) -
 def test_a_study_judges_with_the_runs_of_the_family_that_are_there(runs_dir: Path) -> None:
     study = begin("table3_main_results", given={"scale": "tiny", "runs_dir": str(runs_dir), "seeds": [0, 1]})
     there = study.family()
-    assert {(run.policy, run.method, run.seed) for run in there} >= {("strong", "srft", 1), ("weak", "off_on", 0)}
+    assert {(run.method, run.seed) for run in there if run.policy == "weak"} >= {("hpt", 1), ("off_on", 0)}
+    assert {run.seed for run in there} == {0, 1}
     assert not [run for run in there if run.policy == "llama"]  # not made, and none is made for it
-
-
-def test_the_spread_of_the_search_is_over_its_seeds(tmp_path: Path) -> None:
-    first = fabricated_records(tmp_path, "search")
-    assert search_spread(first) == {}  # one seed has none
-    second = [replace(solved(run, 0.25), config=run.config.model_copy(update={"seed": 1001})) for run in first]
-    found = search_spread([*first, *second])
-    name = "table2-hpt-above-grpo"
-    assert set(found) < set(FAMILY)
-    picked = {}
-    for run in [*first, *second]:
-        picked.setdefault((run.policy, run.method, run.seed), []).append(100 * run.shares("validation").mean())
-    assert 0 < found[name] < 100
-    # of the second seed every try has the same accuracy, so of the first the best counts
-    best = {method: max(picked["strong", method, 1000]) for method in ("hpt", "grpo")}
-    both = paired_difference([best["hpt"], 0.0], [best["grpo"], 0.0])
-    assert found[name] == pytest.approx(both.sd)
-
-
-def test_the_recorded_spread_is_that_of_the_committed_search() -> None:
-    from hpt.runs.catalogue import SEARCH
-    from hpt.runs.make import planned_runs
-    from hpt.runs.records import RecordStore
-
-    folder = Path(__file__).resolve().parent.parent / "reports" / "mini" / "records"
-    store = RecordStore(folder)
-    planned = planned_runs("mini", [SEARCH.name], [0], Path("/nonexistent"))
-    runs = [store.load(run) for run in planned if not store.lacking(run)]
-    assert runs
-    assert search_spread(runs) == pytest.approx(SEARCH_SPREAD.get("mini", {}))
