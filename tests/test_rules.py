@@ -20,11 +20,12 @@ from hpt.evaluation.intervals import (
 )
 from hpt.paper.claim_tests import ClaimRecords, RunFrames
 from hpt.paper.claims import confirmed, judge_together
-from hpt.paper.paper import claims, confirmatory_claims
+from hpt.paper.paper import confirmatory_claims
 from hpt.reports import begin
 from hpt.reports.contrasts import contrasts
-from hpt.reports.frames import base_of_seed, equal_costs
-from hpt.reports.verdicts import claim_records, printed_difference, verdicts
+from hpt.reports.frames import equal_costs
+from hpt.reports.verdicts import printed_difference, verdicts, world_spread
+from hpt.runs.catalogue import IN_DISTRIBUTION
 from hpt.runs.records import RunRecords, load_runs
 from tests.fabricated import fabricate
 
@@ -78,13 +79,13 @@ def test_what_seeds_detect_and_how_many_are_needed() -> None:
 @pytest.mark.parametrize(
     ("mean", "sd", "p", "printed", "spread", "expected"),
     [
-        (5.0, 2.0, 0.01, 5.0, 0.0, "holds"),
-        (5.0, 2.0, 0.01, 9.0, 0.0, "smaller than the paper's"),
-        (5.0, 2.0, 0.06, 5.0, 0.0, "undecided"),  # not after correction
-        (-5.0, 2.0, 0.01, 5.0, 0.0, "does not hold"),
-        (0.5, 1.0, 0.9, 5.0, 0.0, "does not hold (level)"),
-        (0.5, 3.0, 0.9, 5.0, 0.0, "undecided"),  # the 90 % interval reaches beyond 2 points
-        (1.9, 0.1, 0.01, 1.6, 0.0, "holds"),  # above 0 comes before level
+        (5.0, 2.0, 0.01, 5.0, math.nan, "holds"),
+        (5.0, 2.0, 0.01, 9.0, math.nan, "smaller than the paper's"),
+        (5.0, 2.0, 0.06, 5.0, math.nan, "undecided"),  # not after correction
+        (-5.0, 2.0, 0.01, 5.0, math.nan, "does not hold"),
+        (0.5, 1.0, 0.9, 5.0, math.nan, "does not hold (level)"),
+        (0.5, 3.0, 0.9, 5.0, math.nan, "undecided"),  # the 90 % interval reaches beyond 2 points
+        (1.9, 0.1, 0.01, 1.6, math.nan, "holds"),  # above 0 comes before level
         (0.0, 9.0, 1.0, 1.6, 3.0, "not testable at this size"),
         (0.0, 9.0, 1.0, 4.6, 3.0, "undecided"),  # 1.5 times 3 is less than 4.6
         (9.0, 2.0, 0.01, 1.6, 3.0, "holds"),  # what is found all the same counts
@@ -223,15 +224,31 @@ def test_a_run_that_ends_below_its_base_is_a_collapse(records: list[RunRecords])
 
 
 def test_every_seed_is_held_against_its_own_base(records: list[RunRecords]) -> None:
+    """Bases of three seeds: the second and third solve everything, so their runs end below them."""
     shared = next(run for run in records if run.method == "pretrain")
-    own = [replace(shared, config=shared.config.model_copy(update={"seed": seed})) for seed in SEEDS[:3]]
-    assert base_of_seed([shared], SEEDS) == dict.fromkeys(SEEDS, shared)
-    assert base_of_seed(own, SEEDS) == dict(zip(SEEDS[:3], own, strict=True))  # the fourth has none
-    claim = next(claim for claim in claims() if claim.id == "section2-sft-effective-on-weak")
-    sft = [replace(run, arms=("sft-weak",)) for run in records if run.method == "hpt"]
-    for bases, seeds in (([shared], SEEDS), (own, SEEDS[:3])):
-        given = claim_records([*bases, *sft], claim, "mini")
-        assert {seed for seed, runs in given.seeds.items() if "pretrain" in runs} == set(seeds)
+    own = [replace(solved(shared, 0.0 if seed == 0 else 1.0), config=shared.config.model_copy(update={"seed": seed}))
+           for seed in SEEDS[:3]]  # fmt: skip
+    trained = [run for run in records if run.method != "pretrain"]
+    row = by_claim(contrasts([*own, *trained], "mini")).loc["table5-hpt-above-mix_on"]
+    assert (row["other_collapsed"], row["other_runs"]) == (2, 3)  # the fourth seed has no base
+
+
+def test_the_spread_that_was_measured_before_hpt(records: list[RunRecords]) -> None:
+    """SFT minus GRPO over seeds 0 to 4: two methods stand in for them, with a fifth seed made up."""
+    stand_in = {"mix_on": "sft", "off_on": "grpo"}
+    runs = [replace(run, arms=(f"{stand_in[run.method]}-weak",)) for run in records if run.method in stand_in]
+    assert math.isnan(world_spread(runs, "weak"))  # four seeds
+    runs += [replace(run, config=run.config.model_copy(update={"seed": 4})) for run in runs if run.seed == 0]
+    averages = {arm: [average(run) for run in sorted(runs, key=lambda run: run.seed) if run.arms == (f"{arm}-weak",)]
+                for arm in ("sft", "grpo")}  # fmt: skip
+    expected = np.std(np.subtract(averages["sft"], averages["grpo"]), ddof=1)
+    assert world_spread(runs, "weak") == pytest.approx(expected)
+    assert expected > 0
+
+
+def average(run: RunRecords) -> float:
+    sets = run.evaluations[run.evaluations["benchmark"].isin(IN_DISTRIBUTION)]
+    return 100 * float((sets["correct"] / sets["samples"]).groupby(sets["benchmark"]).mean().mean())
 
 
 def test_accuracy_at_equal_steps_tokens_and_seconds(records: list[RunRecords]) -> None:

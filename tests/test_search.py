@@ -1,15 +1,12 @@
 """The search: every method alike, the choice as the rule says, and `TUNED` what the committed records chose."""
 
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from hpt.config.run_config import RunConfig
-from hpt.config.scales import SEARCH_SPREAD, TUNED
-from hpt.reports.contrasts import search_spread
+from hpt.config.scales import TUNED
 from hpt.reports.frames import chosen, search
 from hpt.runs.catalogue import (
     ARTEFACTS,
@@ -22,7 +19,6 @@ from hpt.runs.catalogue import (
     choice_text,
     search_arms,
 )
-from hpt.runs.evaluations import evaluation_key
 from hpt.runs.make import planned_runs
 from hpt.runs.records import RecordStore, RunRecords
 from hpt.runs.resolve import build_config
@@ -130,31 +126,3 @@ def check_tuned(policy: str, choice: pd.DataFrame) -> None:
 def test_nothing_is_tuned_without_a_search() -> None:
     for policy, methods in TUNED["mini"].items():
         assert set(methods) <= {*GRID.get(policy, GRID["weak"]), "sft_then_grpo"}
-
-
-def test_the_spread_is_over_the_searchs_seeds(records: list[RunRecords]) -> None:
-    """Of each confirmatory contrast; a second seed is made up in which every try is at 0, so the first one chooses."""
-    assert search_spread(records) == {}  # one seed has none
-    second = []
-    for run in records:
-        config = run.config.model_copy(update={"seed": SEED + 1})
-        key = evaluation_key(config, "validation")[2]
-        second.append(replace(run, config=config, evaluations=run.evaluations.assign(key=key, correct=0)))
-    best = {}
-    for method in ("hpt", "grpo"):
-        tries = [run for run in records if (run.policy, run.method) == ("strong", method)]
-        longest = max(run.config.schedule.steps for run in tries)
-        best[method] = max(
-            100 * run.shares("validation").mean() for run in tries if run.config.schedule.steps == longest
-        )
-    found = search_spread([*records, *second])
-    assert found["table2-hpt-above-grpo"] == pytest.approx(abs(best["hpt"] - best["grpo"]) / np.sqrt(2))
-    assert "table2-hpt-above-sft_then_grpo" not in found  # not searched
-
-
-def test_the_recorded_spread_is_that_of_the_committed_search() -> None:
-    store = RecordStore(RECORDS)
-    planned = planned_runs("mini", ["search"], [0], RECORDS)
-    runs = [store.load(run) for run in planned if not store.lacking(run)]
-    assert runs
-    assert search_spread(runs) == pytest.approx(SEARCH_SPREAD.get("mini", {}))

@@ -163,6 +163,16 @@ SCALES: dict[str, dict[str, Any]] = {
         "engine": {"micro_batch_tokens": 1536},
         "diagnostics": {"gradient_cosine_every": 10},
     },
+    # The mini world's successor (docs/world.md, "The next world").
+    "lookups": {
+        "data": {"world": "lookups", "max_prompt_tokens": 16},
+        # at most 37: four lines of eight tokens, the box and the end
+        "rollout": {"max_response_tokens": 48, "max_model_tokens": 64},
+        "schedule": {"steps": 240},
+        "validation": {"every": 24},
+        "engine": {"micro_batch_tokens": 1536},
+        "diagnostics": {"gradient_cosine_every": 10},
+    },
     "gpu": GPU,
     "full": FULL,
 }
@@ -229,10 +239,6 @@ TUNED: dict[str, dict[str, dict[str, dict[str, Any]]]] = {
     "gpu": dict.fromkeys(("weak", "strong", "llama"), gpu_tuned(_WEAK)),
     "full": FULL_TUNED,
 }
-
-#: Scale -> confirmatory contrast (claim) -> standard deviation of its paired difference on the search's seeds, points
-#: (`hpt.reports.contrasts.search_spread`). The mini world's search had one seed, which has none.
-SEARCH_SPREAD: dict[str, dict[str, float]] = {}
 
 
 def check_scale(scale: str) -> None:

@@ -17,8 +17,15 @@ from hpt.data.files import ANY_SHAPE, OWN, READERS, local_rows, problems_of, sha
 from hpt.data.problems import Problem, check_answerable, load_problems, problems_hash
 from hpt.data.public import BENCHMARKS, CURVES, DATASETS
 from hpt.data.store import download, load_set
-from hpt.data.world.graded import MINI_WORLD, training_problems, validation_problems, world_named
-from hpt.data.world.sets import EvaluationSet, curve_problems, evaluation_sets
+from hpt.data.world.graded import MINI_WORLD
+from hpt.data.world.sets import EvaluationSet
+from hpt.data.world.worlds import (
+    curve_problems,
+    evaluation_sets,
+    training_problems,
+    validation_problems,
+    world_named,
+)
 from hpt.support.errors import ConfigError
 
 #: What tables say that a set of the user's questions stands for, and its distribution: in no average.

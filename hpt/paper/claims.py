@@ -124,8 +124,7 @@ def judge_together(
     Args:
         records: claim -> records of its base.
         printed: claim -> the paper's difference, in points.
-        spread: claim -> standard deviation of the paired difference on the search's seeds, where it is known; said
-            before the seeds of the tables are looked at.
+        spread: claim -> standard deviation of a paired difference on its base, measured before HPT is run; NaN = not.
 
     Example:
         >>> {result.verdict.value for result in judge_together({}, {}, {}).values()}
@@ -138,7 +137,7 @@ def judge_together(
     corrected = holm([testable[name].p_value if name in testable else math.nan for name in claims])
     for name, p in zip(claims, corrected, strict=True):
         if name in testable:
-            verdict = confirmed(testable[name], p, printed[name], spread.get(name, 0.0))
+            verdict = confirmed(testable[name], p, printed[name], spread.get(name, math.nan))
             text = f"Corrected p {p:.2g} over {len(claims)} contrasts; the paper {printed[name]:+.1f}."
             found[name] = replace(
                 found[name], verdict=_at_scale(verdict, records[name].scale), interval=testable[name].interval,
@@ -154,11 +153,11 @@ def confirmed(difference: SeedDifference, p_corrected: float, printed: float, sp
         difference: over at least three seeds, with its simultaneous interval, in points.
         p_corrected: by Holm over the family, two-sided.
         printed: the paper's difference, above 0.
-        spread: standard deviation on the search's seeds; 0 where it was not measured.
+        spread: standard deviation of a paired difference, measured before HPT is run; NaN where it was not.
 
     Example:
         >>> from hpt.evaluation.intervals import paired_difference
-        >>> confirmed(paired_difference([3, 4, 5, 4], [1, 1, 1, 1]), 0.01, 9.0, 0.0).value
+        >>> confirmed(paired_difference([3, 4, 5, 4], [1, 1, 1, 1]), 0.01, 9.0, math.nan).value
         "smaller than the paper's"
     """
     if p_corrected < ALPHA and difference.mean > 0:

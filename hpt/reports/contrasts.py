@@ -13,14 +13,10 @@ from hpt.paper.paper import confirmatory_claims
 from hpt.reports.frames import (
     BASE,
     average_of_sets,
-    base_of_seed,
-    chosen,
     in_distribution_shares,
-    of_arm,
     of_method,
-    search,
 )
-from hpt.reports.verdicts import SEARCH_SPREAD, confirmatory, printed_difference
+from hpt.reports.verdicts import confirmatory, printed_difference, world_spread
 from hpt.runs.records import RunRecords
 
 
@@ -37,7 +33,7 @@ def contrasts(records: Sequence[RunRecords], scale: str) -> pd.DataFrame:
         the family), p_sign_flip (exact); with the one seed left out that moves it most, without_low and without_high
         (the effect) and without_p (the largest p of the t test); runs that end below their base: collapsed of
         other_runs, hpt_collapsed of hpt_runs, each with its exact interval in percent; the power calculation: sd (of
-        the paired difference), sd_search (on the search's seeds), detects_5, detects_10 (points that five or ten seeds
+        the paired difference), sd_world (`world_spread`), detects_5, detects_10 (points that five or ten seeds
         show four times in five in the corrected test), seeds_for_paper; verdict; ``seed_<n>``.
     """
     results, level = confirmatory(records, scale), 1 - ALPHA / len(confirmatory_claims())
@@ -53,18 +49,18 @@ def contrasts(records: Sequence[RunRecords], scale: str) -> pd.DataFrame:
             sides = [[side[seed] for seed in seeds] for side in averages]
             row |= {"hpt": np.mean(sides[0]), "average": np.mean(sides[1])} | _difference(sides, level, printed)
             row |= {f"seed_{seed}": one - two for seed, one, two in zip(seeds, *sides, strict=True)}
-        bases = of_method(records, BASE, claim.policy)
+        bases = _averages(of_method(records, BASE, claim.policy))
         for prefix, side in (("hpt_", averages[0]), ("other_", averages[1])):
-            row |= _collapses(side, _averages(base_of_seed(bases, list(side))), prefix)
-        rows.append(row | {"sd_search": SEARCH_SPREAD.get(scale, {}).get(claim.id, math.nan)})
+            shared = dict.fromkeys(side, *bases.values()) if len(bases) == 1 else bases
+            row |= _collapses(side, shared, prefix)
+        rows.append(row | {"sd_world": world_spread(records, claim.policy)})
     frame = pd.DataFrame(rows)
     by_seed = [name for name in frame if str(name).startswith("seed_")]
     return frame[[*(name for name in frame if name not in by_seed), *sorted(by_seed, key=lambda name: int(name[5:]))]]
 
 
-def _averages(runs: Sequence[RunRecords] | Mapping[int, RunRecords]) -> dict[int, float]:
-    by_seed = runs if isinstance(runs, Mapping) else {run.seed: run for run in runs}
-    return {seed: average_of_sets(in_distribution_shares(run)) for seed, run in by_seed.items()}
+def _averages(runs: Sequence[RunRecords]) -> dict[int, float]:
+    return {run.seed: average_of_sets(in_distribution_shares(run)) for run in runs}
 
 
 def _difference(sides: Sequence[Sequence[float]], level: float, printed: float) -> dict[str, float]:
@@ -91,20 +87,3 @@ def _collapses(averages: Mapping[int, float], bases: Mapping[int, float], prefix
     low, high = (100 * interval.low, 100 * interval.high) if interval else (math.nan, math.nan)
     names = ("runs", "collapsed", "collapsed_low", "collapsed_high")
     return {f"{prefix}{name}": value for name, value in zip(names, (len(below), sum(below), low, high), strict=True)}
-
-
-def search_spread(records: Sequence[RunRecords]) -> dict[str, float]:
-    """Return the standard deviation of each contrast's paired difference on the search's seeds, in points.
-
-    Of the validation accuracy of what the search chose for both methods; a contrast without two such seeds is left out.
-    `hpt.config.scales.SEARCH_SPREAD` records it, and says before the tables' seeds which contrasts are too small.
-    """
-    picked = {(row.policy, row.method): row.arm for row in chosen(search(records)).itertuples()}
-    found = {}
-    for claim in confirmatory_claims():
-        sides = [{run.seed: 100 * float(run.shares("validation").mean()) for run in of_arm(records, arm)}
-                 for name in claim.methods if (arm := picked.get((claim.policy, name)))]  # fmt: skip
-        seeds = [seed for seed in sides[0] if seed in sides[1]] if len(sides) == 2 else []
-        if len(seeds) > 1:
-            found[claim.id] = paired_difference(*([side[seed] for seed in seeds] for side in sides)).sd
-    return found

@@ -15,8 +15,8 @@ import pandas as pd
 from hpt.config.run_config import MOVES_NO_NUMBER
 from hpt.data.public import DATASETS
 from hpt.data.sources import OWN_SET, OWN_TITLE, evaluation_at, recorded_name
-from hpt.data.world.graded import world_named
 from hpt.data.world.sets import EvaluationSet
+from hpt.data.world.worlds import world_named
 from hpt.evaluation.intervals import (
     MIN_SEEDS,
     Decision,
@@ -83,12 +83,6 @@ def arm_keys(record: RunRecords) -> tuple[str, ...]:
 def of_method(records: Records, method: str, policy: str) -> list[RunRecords]:
     """Return the runs of the arm ``method`` on a base; ``method`` is an arm's name, the method's for a plain arm."""
     return of_arm(records, f"{method}-{policy}")
-
-
-def base_of_seed(bases: Records, seeds: Iterable[int]) -> dict[int, RunRecords]:
-    """Return the base that the runs of each seed started from: that seed's own, or the one that all share."""
-    own = {run.seed: run for run in bases}
-    return {seed: own.get(seed, bases[0]) for seed in seeds if seed in own or len(bases) == 1}
 
 
 def sets_of(records: Records) -> dict[str, EvaluationSet]:
@@ -179,14 +173,14 @@ def interval_note(frame: pd.DataFrame, of: str = "mean") -> str:
     """Return what the brackets of `with_interval` are, in words, for a caption.
 
     Args:
-        frame: as for `with_interval`; a base, which has one run whatever the seeds, is told apart where it is there.
+        frame: as for `with_interval`; a base that has one run whatever the seeds is told apart.
         of: ``mean``, or ``paired differences``.
 
     Example:
         >>> interval_note(pd.DataFrame({"method": ["hpt"], "seeds": [3]}))
         "mean over 3 seeds, in brackets the 95 % interval over seeds (Student's t)"
     """
-    is_base = frame["method"] == BASE if "method" in frame else pd.Series(False, frame.index)
+    is_base = (frame["method"] == BASE) & (frame["seeds"] == 1) if "method" in frame else pd.Series(False, frame.index)
     counts = sorted({int(seeds) for seeds in frame["seeds"][(frame["seeds"] > 0) & ~is_base]})
     problems = "over the problems for fixed weights"
     if max(counts, default=1) == 1:
@@ -449,7 +443,7 @@ def effects(records: Records, methods: Sequence[str], other: str, policy: str) -
     Args:
         records: runs.
         methods: names of arms.
-        other: of the arm they are compared with; of `BASE` the run a seed started from.
+        other: of the arm they are compared with; `BASE` may have one run, which all seeds share.
         policy: base.
 
     Returns:
@@ -459,15 +453,15 @@ def effects(records: Records, methods: Sequence[str], other: str, policy: str) -
     Raises:
         RecordFault: a run was not evaluated on a set.
     """
-    runs = {name: of_method(records, name, policy) for name in (*methods, other)}
-    shares = {name: {run.seed: in_distribution_shares(run) for run in own} for name, own in runs.items()}
+    shares = {name: {run.seed: in_distribution_shares(run) for run in of_method(records, name, policy)}
+              for name in (*methods, other)}  # fmt: skip
     words = {Decision.above: f"better than {label(other)}", Decision.below: f"worse than {label(other)}"}
     rows = []
     for name in methods:
         mine, theirs = shares[name], shares[other]
         if name != other and mine and theirs:
-            if other == BASE:
-                theirs = {seed: theirs[base.seed] for seed, base in base_of_seed(runs[other], mine).items()}
+            if other == BASE and len(theirs) == 1:
+                theirs = dict.fromkeys(mine, next(iter(theirs.values())))
             averages = [float(np.mean([average_of_sets(one) for one in side.values()])) for side in (mine, theirs)]
             numbers, difference = effect(mine, theirs)
             decision = difference.decide() if difference else None

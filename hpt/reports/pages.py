@@ -353,7 +353,10 @@ def notes(scale: str, seeds: Sequence[int], statuses: list[dict[str, Any]], runs
 
 
 def _about_bases(runs: Sequence[dict[str, Any]]) -> list[str]:
-    """Return that bases are shared, and which were not: trained again, perhaps on another processor."""
+    """Return whether bases are shared, and which were not: trained again, perhaps on another processor."""
+    pairs = {(row["policy"], row["seed"], row["base_weights"]) for row in runs if row.get("base_weights")}
+    if len(pairs) > 1 and len({(policy, weights) for policy, _, weights in pairs}) == len(pairs):
+        return ["Every seed has its own bases: an interval over seeds holds what another base of a recipe changes."]
     found = [
         "Each base is trained once and shared by all seeds: an interval over seeds does not hold what another base of "
         "the same recipe would change."

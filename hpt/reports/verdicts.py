@@ -6,22 +6,32 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from hpt.config.scales import SEARCH_SPREAD
 from hpt.data.sources import evaluation_at, recorded_name
 from hpt.evaluation.intervals import Interval
 from hpt.evaluation.scores import round_half_up
 from hpt.paper.claim_tests.laboratory import OVER_QUESTIONS
 from hpt.paper.claims import ClaimRecords, ClaimResult, ClaimVerdict, RunFrames, judge, judge_together
 from hpt.paper.paper import Claim, base_title, claims, confirmatory_claims, paper_columns, paper_data, paper_value
-from hpt.reports.frames import BASE, PAPER_METHOD, average_column, base_of_seed, label, of_method
+from hpt.reports.frames import (
+    BASE,
+    PAPER_METHOD,
+    average_column,
+    average_of_sets,
+    in_distribution_shares,
+    label,
+    of_method,
+)
 from hpt.runs.records import RunRecords
 
 #: Subject of a claim that is decided on tables made without a run of the report.
 WITHOUT_RUNS = "Estimators"
 #: Units of effects that are no differences, so that a plus sign would mislead and nothing lies below 0.
 NO_DIFFERENCE = ("times", "% of lines", "% of tokens", "% of the ceiling", "questions", "sets")
+#: On which the world is checked with bases, SFT and GRPO (docs/world.md).
+WORLD_SEEDS = range(5)
 CONFIRMATORY, EXPLORATORY = "confirmatory", "exploratory"
 
 
@@ -52,7 +62,8 @@ SECTIONS = (
     Section("discrepancies", "Price of discrepancies", "What does each difference between paper and code cost?",
             ("discrepancies",)),
     Section("costs", "Costs", "What does training cost?", ("costs", "costs_few_questions")),
-    Section("world", "How the worlds were chosen", "Which learning rates and coefficients were tried?", ("search",)),
+    Section("world", "How the worlds were chosen", "Which learning rates and coefficients were tried?",
+            ("world", "search")),
     Section("custom", "Custom algorithms", "What do changed algorithms do beside HPT?", ()),
 )  # fmt: skip
 
@@ -156,17 +167,16 @@ def printed_difference(claim: Claim) -> float:
 def claim_records(
     records: Sequence[RunRecords], claim: Claim, scale: str, frames: Mapping[str, pd.DataFrame] | None = None
 ) -> ClaimRecords:
-    """Return what a claim's test reads: the runs of its arms, by seed. A base has a run per seed, or one for all."""
+    """Return what a claim's test reads: the runs of its arms, by seed; a base's one run counts for all."""
     runs = {name: of_method(records, *_place(name, claim.policy)) for name in claim.methods}
     used = [run for group in runs.values() for run in group]
     trained = sorted({run.seed for run in used if run.method != BASE})
     seeds: dict[int, dict[str, RunFrames]] = {}
     for name, group in runs.items():
-        given = {id(run): RunFrames(run.metrics, run.rollouts, _scores(run, claim), _counts(run, claim), run.validation)
-                 for run in group}  # fmt: skip
-        is_base = any(run.method == BASE for run in group)
-        for seed, run in (base_of_seed(group, trained) if is_base else {run.seed: run for run in group}).items():
-            seeds.setdefault(seed, {})[name] = given[id(run)]
+        for run in group:
+            of_run = RunFrames(run.metrics, run.rollouts, _scores(run, claim), _counts(run, claim), run.validation)
+            for seed in trained if run.method == BASE and len(group) == 1 else [run.seed]:
+                seeds.setdefault(seed, {})[name] = of_run
     ceiling = max((run.config.rollout.max_response_tokens for run in used), default=None)
     labels = {name: label_in_claim(name, claim.policy) for name in claim.methods}
     return ClaimRecords(scale, seeds, ceiling, frames or {}, labels)

@@ -107,7 +107,7 @@ def test_every_artefact_has_its_visible_cells() -> None:
                 assert cell.metadata.get("tags") in ([name], None)
                 assert len(cell.source.splitlines()) <= 45, name
                 shown[name] = source.stem
-    assert set(shown) == set(ARTEFACTS)
+    assert set(shown) >= {name for name, own in ARTEFACTS.items() if own.group != "next"}
 
 
 def test_table3_shows_the_papers_value_beside_ours_with_an_interval(work: Path, tmp_path: Path) -> None:
