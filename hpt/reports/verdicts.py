@@ -146,9 +146,21 @@ def confirmatory(records: Sequence[RunRecords], scale: str) -> dict[str, ClaimRe
     """Return the verdicts on the 13 contrasts that are judged together (docs/world.md), by claim."""
     family = confirmatory_claims()
     known = {claim.id: claim_records(records, claim, scale) for claim in family}
-    return judge_together(
-        known, {claim.id: printed_difference(claim) for claim in family}, SEARCH_SPREAD.get(scale, {})
-    )
+    printed = {claim.id: printed_difference(claim) for claim in family}
+    return judge_together(known, printed, {claim.id: world_spread(records, claim.policy) for claim in family})
+
+
+def world_spread(records: Sequence[RunRecords], policy: str) -> float:
+    """Return the standard deviation of SFT minus GRPO on a base over the seeds on which the world is checked.
+
+    In points of the in-distribution average. Known before HPT is run, it says which of the paper's differences ten
+    seeds can show; NaN where one of these seeds is missing.
+    """
+    sft, grpo = ({run.seed: average_of_sets(in_distribution_shares(run)) for run in of_method(records, name, policy)}
+                 for name in ("sft", "grpo"))  # fmt: skip
+    if not all(seed in sft and seed in grpo for seed in WORLD_SEEDS):
+        return math.nan
+    return float(np.std([sft[seed] - grpo[seed] for seed in WORLD_SEEDS], ddof=1))
 
 
 def printed_difference(claim: Claim) -> float:
