@@ -55,14 +55,12 @@ class SeedDifference:
         differences: one per seed, in the order given.
         mean: their mean.
         interval: Student's t; unknown for one seed.
-        smallest_detectable: true difference that this many seeds of this spread would have shown with the chosen power.
         p_value: of the paired t test of 0, two-sided; NaN for one seed.
     """
 
     differences: tuple[float, ...]
     mean: float
     interval: Interval
-    smallest_detectable: float
     p_value: float
 
     @property
@@ -208,7 +206,7 @@ def average_interval(shares: Sequence[NDArray[np.float64]], level: float = 0.95)
     return Interval(float(result.confidence_interval.low), float(result.confidence_interval.high), level, kind)
 
 
-def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95, power: float = 0.8) -> SeedDifference:
+def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> SeedDifference:
     """Compare two methods by their difference per seed, with Student's t.
 
     Paired, because runs of one seed share their data order; unpaired seeds would add that spread to both sides.
@@ -217,23 +215,22 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95, power: fl
         a: [seeds] scores of one method.
         b: [seeds] scores of the other, same seeds in the same order.
         level: coverage of the interval.
-        power: for `smallest_detectable`.
 
     Raises:
         ValueError: no seeds, or different numbers of them.
 
     Example:
         >>> difference = paired_difference([3.0, 4.0, 5.0], [1.0, 1.0, 1.0])
-        >>> difference.mean, round(difference.interval.low, 2), round(difference.smallest_detectable, 2)
-        (3.0, 0.52, 3.26)
+        >>> difference.mean, round(difference.interval.low, 2), round(difference.p_value, 2)
+        (3.0, 0.52, 0.04)
     """
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if first.shape != second.shape or first.ndim != 1:
         raise ValueError(f"a and b must be [seeds] alike, got shapes {first.shape} and {second.shape}")
-    return seed_mean(first - second, level, power)
+    return seed_mean(first - second, level)
 
 
-def seed_mean(values: ArrayLike, level: float = 0.95, power: float = 0.8) -> SeedDifference:
+def seed_mean(values: ArrayLike, level: float = 0.95) -> SeedDifference:
     """Return mean and Student's t interval of one value per seed; see `paired_difference`, which calls it.
 
     Where all seeds are equal the interval is that point and ``kind`` says so.
@@ -243,19 +240,17 @@ def seed_mean(values: ArrayLike, level: float = 0.95, power: float = 0.8) -> See
         raise ValueError(f"values must be [seeds], finite and not empty, got {values!r}")
     seeds, mean = len(differences), float(differences.mean())
     if seeds == 1:
-        unknown = Interval(math.nan, math.nan, level, "unknown: one seed")
-        return SeedDifference((mean,), mean, unknown, math.nan, math.nan)
-    error = float(differences.std(ddof=1)) / math.sqrt(seeds)
-    if error <= 1e-12 * max(1.0, abs(mean)):  # rounding is not a spread, nor a difference
-        mean = 0.0 if abs(mean) <= 1e-12 else mean
-        half, smallest, p_value, kind = 0.0, 0.0, float(mean == 0), f"a point: all {seeds} seeds equal"
+        return SeedDifference((mean,), mean, Interval(math.nan, math.nan, level, "unknown: one seed"), math.nan)
+    if float(differences.std(ddof=1)) <= 1e-12 * max(1.0, abs(mean)) * math.sqrt(seeds):  # rounding is not a spread
+        mean = 0.0 if abs(mean) <= 1e-12 else mean  # nor a difference
+        low, high, p_value, kind = mean, mean, float(mean == 0), f"a point: all {seeds} seeds equal"
     else:
         from scipy import stats
 
-        half, smallest = (factor * error for factor in _in_errors(seeds, level, power))
-        p_value, kind = float(stats.ttest_1samp(differences, 0.0).pvalue), f"Student's t over {seeds} seeds"
-    interval = Interval(mean - half, mean + half, level, kind)
-    return SeedDifference(tuple(map(float, differences)), mean, interval, smallest, p_value)
+        test = stats.ttest_1samp(differences, 0.0)
+        (low, high), p_value = map(float, test.confidence_interval(level)), float(test.pvalue)
+        kind = f"Student's t over {seeds} seeds"
+    return SeedDifference(tuple(map(float, differences)), mean, Interval(low, high, level, kind), p_value)
 
 
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:
@@ -318,7 +313,15 @@ def detectable(seeds: int, level: float = 0.95, power: float = 0.8) -> float:
         >>> round(detectable(10), 2), round(detectable(10, 1 - 0.05 / 13), 2)
         (1.0, 1.54)
     """
-    return _in_errors(seeds, level, power)[1] / math.sqrt(seeds)
+    from scipy import optimize, stats
+
+    critical = float(stats.t.ppf((1 + level) / 2, seeds - 1))
+
+    def shortfall(true_errors: float) -> float:
+        # The far tail, a significant difference of the wrong sign, is no finding; scipy also returns NaN there.
+        return float(stats.nct.sf(critical, seeds - 1, true_errors)) - power
+
+    return optimize.brentq(shortfall, 0.0, 4.0 * critical) / math.sqrt(seeds)  # type: ignore[operator]
 
 
 def seeds_needed(difference: float, sd: float, level: float = 0.95, power: float = 0.8) -> float:
@@ -328,22 +331,6 @@ def seeds_needed(difference: float, sd: float, level: float = 0.95, power: float
         >>> seeds_needed(1.0, 1.0), seeds_needed(0.0, 1.0)
         (10, inf)
     """
-    if sd == 0:
-        return MIN_SEEDS if difference else math.inf
     most = 10_000
-    needed = bisect_left(range(most), True, MIN_SEEDS, key=lambda n: detectable(n, level, power) <= difference / sd)
+    needed = bisect_left(range(most), True, MIN_SEEDS, key=lambda n: sd * detectable(n, level, power) <= difference)
     return needed if needed < most else math.inf
-
-
-def _in_errors(seeds: int, level: float, power: float) -> tuple[float, float]:
-    """Return, in standard errors, half the interval of a t test, and the difference it finds with the given power."""
-    from scipy import optimize, stats
-
-    freedom = seeds - 1
-    critical = float(stats.t.ppf((1 + level) / 2, freedom))
-
-    def shortfall(true_errors: float) -> float:
-        # The far tail, a significant difference of the wrong sign, is no finding; scipy also returns NaN there.
-        return float(stats.nct.sf(critical, freedom, true_errors)) - power
-
-    return critical, optimize.brentq(shortfall, 0.0, 4.0 * critical)  # type: ignore[return-value]  # no full_output

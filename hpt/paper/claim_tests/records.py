@@ -153,8 +153,7 @@ def spread(difference: SeedDifference, unit: str, digits: int) -> str:
     interval = difference.interval
     if not interval.known:
         return text.replace("1 seeds", "1 seed") + ")"
-    text += f", {interval.level:.0%} interval {interval.low:+.{digits}f} to {interval.high:+.{digits}f}"
-    return f"{text}; {difference.smallest_detectable:.{digits}f} would have been seen 4 times in 5)"
+    return f"{text}, {interval.level:.0%} interval {interval.low:+.{digits}f} to {interval.high:+.{digits}f})"
 
 
 def quantity(column: str) -> str:
