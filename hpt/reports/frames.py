@@ -14,7 +14,7 @@ import pandas as pd
 
 from hpt.config.run_config import MOVES_NO_NUMBER
 from hpt.data.public import DATASETS
-from hpt.data.sources import OWN_SET, OWN_TITLE, evaluation_set, recorded_name, training_problems_of
+from hpt.data.sources import OWN_SET, OWN_TITLE, evaluation_at, evaluation_set, recorded_name, training_problems_of
 from hpt.data.world.sets import EvaluationSet
 from hpt.data.world.worlds import world_named
 from hpt.evaluation.intervals import (
@@ -680,6 +680,45 @@ def costs(records: Records, methods: Sequence[str], policy: str) -> pd.DataFrame
     return pd.DataFrame(rows, columns=["policy", "method", "seed", *COSTS])
 
 
+def equal_costs(records: Records, methods: Sequence[str], policy: str) -> pd.DataFrame:
+    """Return the validation accuracy of every run at equal steps, tokens and seconds, and its mean over training.
+
+    Costs are cumulated over the steps, and the curve (the unweighted mean of the in-distribution sets) is interpolated
+    between its points. What all runs of a seed are compared at is the least that one of them spent.
+
+    Returns:
+        policy, method, seed; in percent: end (after the last step), area (under the curve, over the steps: its mean
+        height), at_tokens, at_seconds; and the budgets, tokens (thousand sampled) and seconds (of the steps). A method
+        that samples nothing has its end ``at_tokens``.
+    """
+    units = {"tokens": COSTS["sampled"], "seconds": (("time/step_s",), 1.0)}
+    least: dict[tuple[str, int], float] = {}  # of each cost and seed
+    named = [(name, run) for name in methods for run in of_method(records, name, policy)]
+    made = []
+    for method, run in named:
+        curve = validation_curve([run], drawn_sets(records))
+        if not len(curve):
+            continue
+        steps, height = curve["step"].to_numpy(int), curve["mean"].to_numpy(float)
+        area = float(np.trapezoid(height, steps)) / (steps[-1] - steps[0])
+        spent = {}
+        for cost, (metrics, unit) in units.items():
+            by_step = run.metrics.reindex(columns=list(metrics)).to_numpy(float, na_value=0.0).sum(axis=1) / unit
+            spent[cost] = np.concatenate([[0.0], by_step.cumsum()])[steps]
+            if total := spent[cost][-1]:
+                least[cost, run.seed] = min(total, least.get((cost, run.seed), np.inf))
+        about = {"policy": policy, "method": method, "seed": run.seed, "end": height[-1], "area": area}
+        made.append((about, height, spent))
+    rows = []
+    for about, height, spent in made:
+        budgets = {name: least.get((name, about["seed"]), NAN) for name in units}
+        at = {f"at_{name}": height[-1] if np.isnan(budget) else np.interp(budget, spent[name], height)
+              for name, budget in budgets.items()}  # fmt: skip
+        rows.append(about | at | budgets)
+    columns = ["policy", "method", "seed", "end", "area", *(f"at_{name}" for name in units), *units]
+    return pd.DataFrame(rows, columns=columns)
+
+
 # Figure 2 and Table 4: what is in reach, what is solved and what is lost
 
 
@@ -712,6 +751,7 @@ def _pass_at_k(runs: Records, name: str) -> pd.DataFrame:
     if others:
         raise RecordFault(f"{name} holds {samples} to {others[-1]} answers per problem; evaluate it again")
     one = sets_of(runs)[name.partition("@")[0]]
+    panel = evaluation_at(runs[0].config, name)
     answers = 1 / world_named(runs[0].config.data.world).chance
     rows: list[dict[str, Any]] = []
     by_seed: dict[int, dict[int, float]] = {seed: {} for seed in counts}
@@ -728,7 +768,7 @@ def _pass_at_k(runs: Records, name: str) -> pd.DataFrame:
             by_seed[seed][k] = 100 * share.mean()
         rows.append(
             {
-                "panel": name, "stands_for": one.stands_for, "problems": shares.shape[1], "samples": samples,
+                "panel": panel, "stands_for": one.stands_for, "problems": shares.shape[1], "samples": samples,
                 "method": runs[0].method, "k": k, "pass_at_k": 100 * shares.mean(),
                 "problems_low": 100 * interval.low, "problems_high": 100 * interval.high,
                 "bootstrap": 100 * draws.mean(), "bootstrap_low": 100 * low, "bootstrap_high": 100 * high,

@@ -27,6 +27,7 @@ from pandas.io.formats.style import Styler
 from hpt.config.run_config import merge, nest, validate
 from hpt.config.scales import SCALES
 from hpt.data.sources import names_files
+from hpt.paper.paper import confirmatory_claims
 from hpt.reports import frames as of_records
 from hpt.reports import style
 from hpt.reports.verdicts import Verdict, verdicts
@@ -96,6 +97,7 @@ class Study:
     started: float = field(default_factory=time.monotonic)
     _loaded: dict[str, RunRecords] = field(default_factory=dict)  # by the fingerprint they were planned under
     _judged: dict[tuple[str, ...], list[Verdict]] = field(default_factory=dict)  # the last verdicts, of what was shown
+    _family: list[RunRecords] = field(default_factory=list)
 
     def planned(self, artefacts: Sequence[str] = ()) -> list[PlannedRun]:
         """Return the runs that some of its artefacts need (none = all), finished or not."""
@@ -266,8 +268,22 @@ class Study:
         if shown not in self._judged:
             with_runs = [name for name in shown if ARTEFACTS[name].arms]
             runs = self.runs(*with_runs) if with_runs else []
-            self._judged = {shown: verdicts(runs, shown, self.scale, self.frames)}
+            family = self.family() if any(claim.artefact in shown for claim in confirmatory_claims()) else []
+            self._judged = {shown: verdicts(runs, shown, self.scale, self.frames, family)}
         return self._judged[shown]
+
+    def family(self) -> list[RunRecords]:
+        """Return the runs of the confirmatory contrasts that are there, which are judged together; none is made.
+
+        From records those of every seed, whichever the notebook shows: a verdict leaves no seed out.
+        """
+        store = RecordStore(self.from_records) if self.from_records else None
+        asked = self._asked(sorted({claim.artefact for claim in confirmatory_claims()}))
+        asked |= {"seeds": store.seeds if store else self.seeds, "bases": (), "own": (), "evaluations": ()}
+        if not self._family:
+            there = [run for run in planned_runs(**asked) if not (store.lacking(run) if store else run.reason)]
+            self._family = [store.load(run) for run in there] if store else load_runs(there)
+        return self._family
 
     def claims(self) -> Shown:
         """Return the table of the paper's claims about what was shown, with their verdicts."""
@@ -544,7 +560,7 @@ def verdict_badge(verdict: str) -> Markup:
         >>> str(verdict_badge("does not hold"))
         "<span class='verdict does-not'>does not hold</span>"
     """
-    kind = "-".join(verdict.replace("(", "").split()[:2])
+    kind = "-".join(re.sub(r"[(:]", "", verdict).split()[:2])
     return Markup("<span class='verdict {}'>{}</span>").format(kind, verdict)
 
 
@@ -560,7 +576,9 @@ def verdict_table(rows: Sequence[Verdict]) -> Markup:
             row.paper,
             row.ours,
             row.interval,
-            Markup("{}<br><small>{}</small>").format(verdict_badge(row.verdict), row.explanation),
+            Markup("{} <small>{}</small><br><small>{}</small>").format(
+                verdict_badge(row.verdict), row.kind, row.explanation
+            ),
         )
         for row in rows
     ]

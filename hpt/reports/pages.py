@@ -141,7 +141,8 @@ def _statuses(folder: Path) -> list[dict[str, Any]]:
 
 def _verdicts(statuses: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the verdicts of notebooks in the paper's order, with whose results the paper cites."""
-    judged = {row["claim"]: row | {"notebook": status["notebook"]} for status in statuses for row in status["verdicts"]}
+    judged = {row["claim"]: {"kind": "", **row, "notebook": status["notebook"]}
+              for status in statuses for row in status["verdicts"]}  # fmt: skip
     return [judged[claim.id] | {"cites": claim.cites, "page": section_of(claim.artefact).name}
             for claim in claims() if claim.id in judged]  # fmt: skip
 
@@ -174,7 +175,7 @@ def answer(verdicts: Sequence[Mapping[str, Any]], artefacts: Sequence[Mapping[st
     if not verdicts:
         return re.split(r"(?<=\.)\s(?=[A-Z])", artefacts[0]["caption"])[0] if artefacts else ""
     sentences = headlines(verdicts, seeds)
-    for words in ("reproduced", "holds in this world", "does not hold") if len(sentences) <= 2 else ():
+    for words in ("reproduced", "holds", "does not hold") if len(sentences) <= 2 else ():
         quoted = ((shorten(row["sentence"], 90, placeholder=" ..."), f"{row['ours']} {row['interval']}".strip())
                   for row in verdicts if row["verdict"] == words)  # fmt: skip
         decided = [f"“{sentence}” ({numbers})" for sentence, numbers in quoted]

@@ -42,6 +42,7 @@ from hpt.data.world.sets import EvaluationSet
 from hpt.evaluation.evaluate import answer_hash, evaluation_law
 from hpt.evaluation.scores import Shares, counts_per_problem
 from hpt.methods.methods import names_used
+from hpt.runs.catalogue import SEED as SEARCH_SEED
 from hpt.runs.evaluations import evaluation_key, sampling_config
 from hpt.runs.folder import TABLES, OfRun, RunFolder, check
 from hpt.support.errors import HptError, RecordFault
@@ -378,6 +379,12 @@ class RecordStore:
             key = _settings_key(recorded_config(path))
             found[key] = (*found.get(key, ()), path)
         return found
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of the tables that there are records of; those of a search are others."""
+        found = {recorded_config(path).seed for path in record_folders(self.folder)}
+        return sorted(seed for seed in found if seed < SEARCH_SEED)
 
     def find(self, config: RunConfig) -> Path | None:
         """Return the record folder of the run that ``config`` describes, or None.
