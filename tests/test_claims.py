@@ -179,7 +179,9 @@ def level(value: float) -> Curve:
         (level(0.3), "holds", "holds"),
         (level(0.1), "does not hold", "does not hold"),
         # above on average, but below in the last two fifths
-        (lambda seed: np.where(TIME < 0.6, 0.6, 0.15) + 0.01 * seed, "holds", "does not hold"),
+        (lambda seed: np.where(TIME < 0.6, 0.6, 0.05) + 0.01 * seed, "holds", "does not hold"),
+        # a little below in one window of nine: 95 % of it alone, not at a ninth of the level
+        (lambda seed: np.where(TIME < 0.9, 0.6, 0.15) + 0.01 * seed, "holds", "undecided"),
         # the first tenth, where both are the base, does not count
         (lambda seed: np.where(TIME < 0.1, -9.0, 0.3) + 0.01 * seed, "holds", "holds"),
         (lambda seed: np.full(STEPS, [0.21, 0.9, 1.9][seed]), "undecided", "undecided"),  # spread too wide

@@ -4,7 +4,7 @@
   95 % interval of its mean over at least three seeds (`over_seeds`). No seed has a veto, and the only thresholds are 0
   and what the paper itself prints.
 * What must be true of *several things* (every baseline, every set, every part of training) is above when each of them
-  is, and below as soon as one is (`all_of`).
+  is, and below as soon as one is, at a level divided by their number (`all_of`).
 * What follows from *exact sums or seeded draws* (`hpt.paper.claim_tests.laboratory`) needs no run and depends on no
   seed: it is decided by an interval over questions.
 
@@ -114,17 +114,24 @@ def over_seeds(
     digits: int = 1,
     more: str = "",
     side: Literal["above", "at least", "at most"] = "above",
+    of: int = 1,
 ) -> Outcome:
-    """Decide by Student's t over seeds on which side of the threshold the effect is; ``what`` names the effect."""
+    """Decide by Student's t over seeds on which side of the threshold the effect is; ``what`` names the effect.
+
+    One ``of`` several that must all be above is below only at a level divided by their number: of many, one would be
+    by chance.
+    """
     sign = -1.0 if side == "at most" else 1.0
-    margin = seed_mean([sign * (value - threshold) for value in per_seed.values()])
-    decision = margin.decide(inclusive=side != "above")
+    margins = [sign * (value - threshold) for value in per_seed.values()]
+    decision = seed_mean(margins).decide(inclusive=side != "above")
+    if decision is Decision.below:
+        decision = seed_mean(margins, 1 - 0.05 / of).decide()
     text = f"{what}: {spread(seed_mean(list(per_seed.values())), unit, digits)}" + (f"; {more}" if more else ".")
     return Outcome(per_seed, unit, decision, text)
 
 
 def all_of(found: Sequence[Outcome]) -> Outcome:
-    """Decide what must hold of each of several: above when all are, below as soon as one is.
+    """Decide what must hold of each of several (`over_seeds` with ``of``): above when all are, below as soon as one is.
 
     The effect is that of the one that comes closest, or is furthest below. Not the least of each seed: a minimum over
     noisy values is too low.

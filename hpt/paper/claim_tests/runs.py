@@ -121,7 +121,7 @@ def best_on_most_sets(
     return over_seeds(per_seed, "sets", sets_at_least, f"sets won, of {sets}", side="at least")
 
 
-def _above(records: ClaimRecords, method: str, baseline: str, score: _Score, threshold: float) -> Outcome:
+def _above(records: ClaimRecords, method: str, baseline: str, score: _Score, threshold: float, of: int = 1) -> Outcome:
     per_seed, levels = {}, []
     for seed, runs in records.each_seed(method, baseline):
         ours, other = _scores(runs, score)
@@ -129,11 +129,12 @@ def _above(records: ClaimRecords, method: str, baseline: str, score: _Score, thr
         levels.append((ours.mean(), other.mean()))
     both = np.mean(levels, axis=0)
     dead = bool(both.max() < FLOOR or both.min() > CEILING)
-    return replace(over_seeds(per_seed, "points", threshold, records.difference(method, baseline)), dead=dead)
+    found = over_seeds(per_seed, "points", threshold, records.difference(method, baseline), of=of)
+    return replace(found, dead=dead)
 
 
 def _highest(records: ClaimRecords, method: str, others: Sequence[str], score: _Score, threshold: float) -> Outcome:
-    return all_of([_above(records, method, other, score, threshold) for other in others])
+    return all_of([_above(records, method, other, score, threshold, len(others)) for other in others])
 
 
 def _average(distribution: str, benchmark: str | None = None) -> _Score:
@@ -202,7 +203,8 @@ def exclusive_gains_grow(
         found = steps if every_level else {"slope of +X": float(np.polyfit(gains.index.to_numpy(float), gains, 1)[0])}
         for name, value in found.items():
             slopes.setdefault(name, {})[seed] = value
-    return all_of([over_seeds(of, "points/level", threshold, name, 2) for name, of in slopes.items()])
+    return all_of([over_seeds(per_seed, "points/level", threshold, name, 2, of=len(slopes))
+                   for name, per_seed in slopes.items()])  # fmt: skip
 
 
 def exclusive_losses_small(
@@ -268,7 +270,8 @@ def series_above(
             per_seed[seed] = float(value)
     what = records.difference(method, baseline)
     return all_of([
-        over_seeds(per_seed, unit_of(column), threshold, what if windows == 1 else f"window {place}: {what}", 3)
+        over_seeds(per_seed, unit_of(column), threshold, what if windows == 1 else f"window {place}: {what}", 3,
+                   of=windows)
         for place, per_seed in enumerate(found, start=1)
     ])  # fmt: skip
 
@@ -385,17 +388,18 @@ def validation_improves(records: ClaimRecords, *, method: str, parts: int, every
             curves = _validation_curves(run)
             ends = [round((len(curves) - 1) * place / parts) for place in (part, part + 1)]
             gains[seed] = curves.iloc[ends[1]] - curves.iloc[ends[0]]
-        found.append(_of_sets(gains, f"gain in part {part + 1} of {parts}", 0.0, every_set))
+        found.append(_of_sets(gains, f"gain in part {part + 1} of {parts}", 0.0, every_set, parts))
     return all_of(found)
 
 
-def _of_sets(by_seed: dict[int, pd.Series], what: str, threshold: float, every_set: bool) -> Outcome:
-    """Decide by the mean of the sets' values, or by every one of them."""
+def _of_sets(by_seed: dict[int, pd.Series], what: str, threshold: float, every_set: bool, parts: int = 1) -> Outcome:
+    """Decide by the mean of the sets' values, or by every one of them; one of so many parts."""
     if not every_set:
-        return over_seeds({seed: float(one.mean()) for seed, one in by_seed.items()}, "points", threshold, what)
+        means = {seed: float(one.mean()) for seed, one in by_seed.items()}
+        return over_seeds(means, "points", threshold, what, of=parts)
     sets = next(iter(by_seed.values())).index
     return all_of([over_seeds({seed: float(one[name]) for seed, one in by_seed.items()}, "points", threshold,
-                              f"{name}: {what}") for name in sets])  # fmt: skip
+                              f"{name}: {what}", of=parts * len(sets)) for name in sets])  # fmt: skip
 
 
 def _validation_curves(run: RunFrames) -> pd.DataFrame:
