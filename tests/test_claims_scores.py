@@ -211,7 +211,7 @@ def test_at_the_floor_or_the_ceiling_nothing_can_be_told() -> None:
     for hpt, sft, expected in (
         (99.5, 98.5, dead),
         (99.5, 97.0, "holds"),
-        (0.5, 1.9, dead),
+        (0.5, 1.8, dead),
         (0.5, 2.1, "does not hold"),
     ):
         result = judged("table2-hpt-above-sft", level_scores(hpt=hpt, sft=sft))
