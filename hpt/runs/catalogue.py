@@ -408,8 +408,9 @@ PRICE = Artefact(
 
 # --- The paper's tables and figures -----------------------------------------------------------------------------------
 
-#: Sets of Figure 2 with the answers sampled per problem: the paper's AIME 25, AIME 24 and AMC (it draws 2,048).
-PASS_AT_K = ("contest-b@256", "contest-a@256", "contest-c@256")
+#: Sets of Figure 2 with the answers sampled per problem: the paper's AIME 25, AIME 24 and AMC (it draws 2,048, for k up
+#: to 1,024).
+PASS_AT_K = ("contest-b@1024", "contest-a@256", "contest-c@256")
 
 STRONG = arms("strong", "sft", "grpo", "sft_then_grpo", "luffy", "srft", "hpt")
 WEAK = arms("weak", "sft", "grpo", "luffy", "hpt")
@@ -476,11 +477,21 @@ ARTEFACTS: dict[str, Artefact] = {
         Artefact("grpo_gains", "What RL alone gains on each base",
                  (*arms("strong", "grpo"), *arms("weak", "grpo"), *arms("llama", "grpo")), IN_DISTRIBUTION,
                  "table2_main_results"),
+        # of the other bases' contrasts it shows those whose runs are there (`hpt.reports.Study.family`)
+        Artefact("contrasts", "HPT minus each baseline: the confirmatory contrasts", STRONG, IN_DISTRIBUTION,
+                 "table2_main_results"),
+        Artefact("power", "What so many seeds can show", STRONG, IN_DISTRIBUTION, "table2_main_results"),
+        Artefact("equal_costs", "Strong base: accuracy at equal steps, tokens and seconds", STRONG, (),
+                 "table2_main_results"),
+        Artefact("equal_costs_weaker", "Llama and weak base: accuracy at equal steps, tokens and seconds",
+                 LLAMA + WEAK, (), "table3_main_results"),
         Artefact("costs", "What training costs on the strong base: tokens and time", STRONG, (), "table2_main_results"),
         Artefact("costs_few_questions", "What training on 255 questions costs: tokens and time",
                  (*arms("weak", "sft"), *PER_QUESTION), (), "figures3_4_per_question"),
         Artefact("hpt_runs", "HPT while it trains: reward, and whether SFT and RL conflict",
                  (*arms("weak", "hpt"), *arms("strong", "hpt")), (), "training_dynamics"),
+        Artefact("algorithm1", "Algorithm 1 step by step, on a real step", arms("weak", "hpt"), (),
+                 "training_dynamics"),
         Artefact("own_algorithms", "Your own algorithm: three ideas against HPT", EXAMPLES_AND_OTHERS,
                  IN_DISTRIBUTION, "own_algorithm", "appendix", extra_policy="weak"),
         Artefact("own_algorithms_curves", "Your own algorithm: three ideas while they train",

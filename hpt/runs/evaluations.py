@@ -72,7 +72,7 @@ def evaluate_run(
     missing = ranks.gather(missing_evaluations(folder, config, names) if ranks.rank == 0 else [])
     if not missing:
         return
-    from hpt.evaluation.evaluate import sample_answers
+    from hpt.evaluation.evaluate import kept_answers, sample_answers
     from hpt.rewards.workers import Verifier
     from hpt.training.sampler import Sampler
 
@@ -84,7 +84,8 @@ def evaluate_run(
         for name in missing:
             settings, problems, key = evaluation_key(config, name)
             share = {recorded_name(config, name): ranks.share(problems, width)}
-            answers = sample_answers(sampler, verifier, tokenizer, share, settings)
+            keep = kept_answers(recorded_name(config, name), problems, settings.samples_per_problem)
+            answers = sample_answers(sampler, verifier, tokenizer, share, settings, keep)
             if ranks.ranks > 1:
                 answers = in_order(ranks.gather_shares([answers], width), problems)
             if ranks.rank == 0:
