@@ -19,8 +19,7 @@ import numpy as np
 import torch
 
 from hpt.config.settings import EngineSettings, OptimizerSettings, RolloutSettings
-from hpt.data.world.graded import TINY_WORLD
-from hpt.data.world.tokenizer import build_tokenizer
+from hpt.data.world.tokenizer import character_tokenizer
 from hpt.methods.mixture import DEMONSTRATION, Part, Trajectory, WeightedTrajectory
 from hpt.runs.folder import provenance
 from hpt.runs.plan import SHAPES, ModelShape
@@ -47,7 +46,7 @@ def write_model(shape: ModelShape, positions: int, folder: Path, dtype: torch.dt
         tie_word_embeddings=shape.tied, max_position_embeddings=positions,
     )  # fmt: skip
     Qwen2ForCausalLM(config).to(dtype).save_pretrained(folder)
-    build_tokenizer(TINY_WORLD).save_pretrained(folder)
+    character_tokenizer().save_pretrained(folder)
 
 
 def trajectories(count: int, longest: int, vocabulary: int) -> list[WeightedTrajectory]:

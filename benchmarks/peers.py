@@ -153,8 +153,7 @@ def trl_gradient(
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer  # pyright: ignore[reportMissingImports]
 
-    from hpt.data.world.graded import TINY_WORLD
-    from hpt.data.world.tokenizer import build_tokenizer
+    from hpt.data.world.tokenizer import character_tokenizer
 
     with tempfile.TemporaryDirectory() as scratch:
         arguments = GRPOConfig(
@@ -164,7 +163,7 @@ def trl_gradient(
         )  # fmt: skip
         trainer: Any = GRPOTrainer(
             model=model, reward_funcs=lambda completions, **_: [0.0] * len(completions), args=arguments,
-            processing_class=build_tokenizer(TINY_WORLD), train_dataset=Dataset.from_list([{"prompt": "1"}] * 32),
+            processing_class=character_tokenizer(), train_dataset=Dataset.from_list([{"prompt": "1"}] * 32),
         )  # fmt: skip
     if float64:
         trainer._get_per_token_logps_and_entropies = _float64_logprobs

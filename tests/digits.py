@@ -10,8 +10,7 @@ from typing import Any
 
 from hpt.config.run_config import RunConfig
 from hpt.data.problems import Problem, save_problems
-from hpt.data.world.graded import TINY_WORLD
-from hpt.data.world.tokenizer import VOCABULARY, build_tokenizer
+from hpt.data.world.tokenizer import VOCABULARY, character_tokenizer
 from hpt.runs.resolve import build_config
 
 
@@ -27,7 +26,7 @@ def write_digits(folder: Path, heads: int = 1, tied: bool = False) -> Path:
         bos_token_id=1, eos_token_id=2, pad_token_id=0,
     )  # fmt: skip
     Qwen2ForCausalLM(shape).float().save_pretrained(folder / "model")
-    build_tokenizer(TINY_WORLD).save_pretrained(folder / "model")
+    character_tokenizer().save_pretrained(folder / "model")
     save_problems(
         folder / "problems.jsonl",
         [Problem(f"d{i}", f"{i}?", str(i), f"\\boxed{{{i}}}", 1, "digits") for i in range(10)],
@@ -40,7 +39,9 @@ def digits_config(method: str, folder: Path, **settings: Any) -> RunConfig:
     chosen = {
         "policy.path": str(folder / "model"),
         "data.source": str(folder / "problems.jsonl"),
+        "data.max_prompt_tokens": 32,
         "rollout.max_response_tokens": 16,
+        "rollout.max_model_tokens": 96,
         "rollout.rollouts_per_prompt": 4,
         "schedule.prompts_per_step": 8,
         "schedule.updates_per_step": 4,

@@ -15,8 +15,9 @@ import pandas as pd
 from hpt.config.run_config import NUMERICS_VERSION, RunConfig, digest
 from hpt.config.scales import RECIPES
 from hpt.data.problems import problems_hash
-from hpt.data.world.graded import MINI_WORLD, TINY_WORLD, training_problems
-from hpt.data.world.sets import evaluation_sets
+from hpt.data.world.graded import MINI_WORLD
+from hpt.data.world.lookup import MINI_LOOKUPS, TINY_LOOKUPS
+from hpt.data.world.worlds import evaluation_sets, training_problems
 from hpt.methods.methods import METHODS
 from hpt.runs.folder import RunFolder
 from hpt.runs.resolve import build_config
@@ -76,23 +77,21 @@ def scripted(config: RunConfig) -> dict[str, Any]:
 
 def base_training(folder: Path) -> dict[str, Any]:
     """Three updates of the tiny world's weak base."""
-    from hpt.data.world.corpus import learning_rate_factor
-    from hpt.data.world.tokenizer import build_tokenizer
-    from hpt.data.world.worlds import base_recipe
+    from hpt.data.world.worlds import base_recipe, build_tokenizer, learning_rate_factor
     from hpt.runs.resolve import base_config
     from hpt.training.bases import BaseOptimizer, new_model, pretraining_batch
     from hpt.training.engine import PolicyEngine, Updater
     from hpt.training.policy import load_model
 
     config = base_config(build_config("hpt", scale="tiny", policy="weak"))
-    recipe, tokenizer = base_recipe(TINY_WORLD.name, "weak"), build_tokenizer(TINY_WORLD)
-    model = load_model(new_model(TINY_WORLD, recipe, folder, config.seed))
+    recipe, tokenizer = base_recipe(TINY_LOOKUPS.name, "weak"), build_tokenizer(TINY_LOOKUPS)
+    model = load_model(new_model(TINY_LOOKUPS, recipe, folder, config.seed))
     engine = PolicyEngine(
         model, config.engine, config.optimizer, make_optimizer=lambda module: BaseOptimizer(module, recipe)
     )
     updater, rows = Updater(engine, [ROWS["sft"]]), []
     for step in range(3):
-        batch = pretraining_batch(TINY_WORLD, recipe, tokenizer, config.seed, step)
+        batch = pretraining_batch(TINY_LOOKUPS, recipe, tokenizer, config.seed, step)
         outcome, sums = updater.update(batch, learning_rate_factor(recipe, step))
         assert outcome is not None
         nll = sums["demonstration_nll"] / sums["demonstration_tokens"]
@@ -103,7 +102,7 @@ def base_training(folder: Path) -> dict[str, Any]:
 def data() -> dict[str, str]:
     """Hashes of the questions of worlds with records or golden numbers: exact, they are made of whole numbers."""
     found = {}
-    for world in (MINI_WORLD, TINY_WORLD):
+    for world in (MINI_WORLD, MINI_LOOKUPS, TINY_LOOKUPS):
         name = world.name
         found[f"{name}, training"] = problems_hash(training_problems(world))
         for own in evaluation_sets(world).values():

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from hpt.config.run_config import RunConfig
 from hpt.data.problems import Problem
 from hpt.data.prompts import demonstration_tokens, prompt_tokens
-from hpt.data.world.graded import TINY_WORLD
-from hpt.data.world.tokenizer import build_tokenizer
+from hpt.data.world.tokenizer import character_tokenizer
 from hpt.evaluation.evaluate import validation_rows
 from hpt.rewards.verify import last_boxed
 from hpt.rewards.workers import Grade, Verdict
@@ -48,8 +47,8 @@ def problems(count: int) -> list[Problem]:
 
 @cache
 def tokenizer() -> Any:
-    """The tokenizer of the graded world."""
-    return build_tokenizer(TINY_WORLD)
+    """A token per character."""
+    return character_tokenizer()
 
 
 def small_model(seed: int = 0, tied: bool = False) -> nn.Module:
@@ -115,6 +114,9 @@ class ScriptedVerifier:
 
 #: Four questions a step, three rollouts each, two updates, no validation.
 SMALL: dict[str, Any] = {
+    "data.max_prompt_tokens": 32,
+    "rollout.max_response_tokens": 64,
+    "rollout.max_model_tokens": 96,
     "rollout.rollouts_per_prompt": 3,
     "schedule.prompts_per_step": 4,
     "schedule.updates_per_step": 2,

@@ -7,12 +7,9 @@ import pytest
 
 from hpt.config.run_config import RunConfig
 from hpt.config.scales import TUNED
-from hpt.data.world import corpus
-from hpt.data.world.corpus import documents
-from hpt.data.world.graded import GPU_WORLD, MINI_WORLD, training_problems
-from hpt.data.world.sets import evaluation_sets
-from hpt.data.world.tokenizer import build_tokenizer
-from hpt.data.world.worlds import base_recipe
+from hpt.data.world.lookup import GPU_LOOKUPS, MINI_LOOKUPS, evaluation_sets, training_problems
+from hpt.data.world.lookup_corpus import LOOKUP_BASES, build_lookup_tokenizer
+from hpt.data.world.worlds import base_recipe, encoded_documents
 from hpt.runs.catalogue import ARTEFACTS
 from hpt.runs.evaluations import sampling_config
 from hpt.runs.folder import RunFolder
@@ -29,30 +26,25 @@ def test_policies_have_20_to_100_million_weights_and_fit(policy: str) -> None:
     config = build_config("hpt", scale="gpu", policy=policy)
     assert 20e6 < shape_of(config).parameters < 100e6
     assert warnings_of(config, shape_of(config), machine_of("gpu")) == []
-    assert base_config(config).engine.micro_batch_tokens > 20 * 208, "a GPU wants large micro-batches"
+    assert base_config(config).engine.micro_batch_tokens > 20 * 64, "a GPU wants large micro-batches"
 
 
-def test_chains_are_longer_and_problems_more_than_in_the_mini_world() -> None:
-    assert all(own >= mini for own, mini in zip(GPU_WORLD.chain_lengths, MINI_WORLD.chain_lengths, strict=True))
-    assert GPU_WORLD.chain_lengths[-1] > MINI_WORLD.chain_lengths[-1]
-    assert sum(GPU_WORLD.training_per_level) > sum(MINI_WORLD.training_per_level)
-
-
-def test_bases_see_the_three_easiest_levels_as_in_the_mini_world() -> None:
-    for policy in POLICIES:
-        recipe = base_recipe("gpu", policy)
-        lengths = len(recipe.level_weights[0])
-        assert len(recipe.level_weights[1]) == len(recipe.solved_share) == lengths == GPU_WORLD.chain_length(3)
-    assert len(documents(GPU_WORLD, base_recipe("gpu", "llama"), 0, 799)) == 192
+def test_there_is_more_to_know_and_to_ask_than_in_the_mini_world() -> None:
+    assert len(GPU_LOOKUPS.operations) > len(MINI_LOOKUPS.operations)
+    assert sum(GPU_LOOKUPS.training_per_level) > sum(MINI_LOOKUPS.training_per_level)
+    recipe = base_recipe("lookups-gpu", "llama")
+    drawn = encoded_documents(GPU_LOOKUPS, recipe, build_lookup_tokenizer(GPU_LOOKUPS), 0, recipe.updates - 1)
+    assert len(drawn) == recipe.batch_documents == 192
 
 
 def test_every_prompt_and_demonstration_is_within_its_limit() -> None:
     config = build_config("hpt", scale="gpu")
     check_training_set(config)
-    longest = max(len(problem.demonstration or "") for problem in training_problems(GPU_WORLD))
+    tokenizer = build_lookup_tokenizer(GPU_LOOKUPS)
+    shown = [problem.demonstration or "" for problem in training_problems(GPU_LOOKUPS)]
+    longest = max(len(tokens) for tokens in tokenizer(shown)["input_ids"])
     assert longest > 0.75 * config.rollout.max_response_tokens, "a limit far above what is needed costs time"
-    asked = [problem.question for own in evaluation_sets(GPU_WORLD).values() for problem in own.problems]
-    tokenizer = build_tokenizer(GPU_WORLD)
+    asked = [problem.question for own in evaluation_sets(GPU_LOOKUPS).values() for problem in own.problems]
     assert max(len(tokens) for tokens in tokenizer(asked)["input_ids"]) < config.data.max_prompt_tokens
 
 
@@ -96,9 +88,8 @@ def test_a_base_and_a_run_go_their_whole_way_on_a_cpu(tmp_path: Path, monkeypatc
     from hpt.training.bases import pretrain
 
     plan = base_config(build_config("hpt", scale="gpu"))
-    # one update: on a CPU without bfloat16 Muon takes minutes for each
-    short = base_recipe("gpu", "weak").model_copy(update={"updates": 1, "batch_documents": 4})
-    monkeypatch.setitem(corpus.BASES["gpu"], "weak", short)
+    short = base_recipe("lookups-gpu", "weak").model_copy(update={"updates": 1, "facts_documents": 4})
+    monkeypatch.setitem(LOOKUP_BASES["lookups-gpu"], "weak", short)
     base = plan.model_copy(update={"schedule": plan.schedule.model_copy(update={"steps": 1, "prompts_per_step": 4})})
     folder = RunFolder.of(base, tmp_path / "bases")
     folder.create(base)
@@ -118,4 +109,4 @@ def test_a_base_and_a_run_go_their_whole_way_on_a_cpu(tmp_path: Path, monkeypatc
     assert set(run.table("validation")["step"]) == {0, 2}
     (answers,) = run.path.glob("evaluations/contest-b@1-*.parquet")
     assert answers.stat().st_size > 0
-    assert sampling_config(base).rollout.max_response_tokens == 176
+    assert sampling_config(base).rollout.max_response_tokens == 48

@@ -6,7 +6,7 @@ from hpt.data.world import corpus
 from hpt.data.world.corpus import BASES, Document, document_tokens, documents
 from hpt.data.world.graded import MINI_WORLD, WORLDS, training_problems
 from hpt.data.world.sets import evaluation_sets
-from hpt.data.world.tokenizer import build_tokenizer
+from hpt.data.world.tokenizer import character_tokenizer
 from hpt.data.world.worlds import base_recipe
 
 ALL_BASES = [(world, base) for world, bases in BASES.items() for base in bases]
@@ -18,7 +18,7 @@ def tokenizer(tmp_path_factory):
     from transformers import AutoTokenizer
 
     folder = tmp_path_factory.mktemp("tokenizer")
-    build_tokenizer(MINI_WORLD).save_pretrained(folder)
+    character_tokenizer().save_pretrained(folder)
     return AutoTokenizer.from_pretrained(folder)
 
 

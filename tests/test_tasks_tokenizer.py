@@ -9,7 +9,7 @@ from hpt.data.prompts import encode_training
 from hpt.data.world.corpus import documents, model_config
 from hpt.data.world.graded import MINI_WORLD, training_problems
 from hpt.data.world.sets import evaluation_sets
-from hpt.data.world.tokenizer import build_tokenizer
+from hpt.data.world.tokenizer import character_tokenizer
 from hpt.data.world.worlds import base_recipe
 from hpt.runs.resolve import build_config
 from hpt.support.errors import ConfigError
@@ -20,7 +20,7 @@ def test_auto_tokenizer_reads_every_text_as_written(tmp_path: Path, architecture
     from transformers import AutoTokenizer
 
     recipe = base_recipe("mini", "weak").model_copy(update={"architecture": architecture})
-    built = build_tokenizer(MINI_WORLD)
+    built = character_tokenizer(256)
     built.save_pretrained(tmp_path)
     model_config(MINI_WORLD, recipe).save_pretrained(tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
@@ -39,4 +39,4 @@ def test_a_demonstration_that_is_not_what_its_tokens_say_is_refused() -> None:
     problems = training_problems(MINI_WORLD)[:40]
     strange = dataclasses.replace(problems[0], demonstration="1+1=2 ☃")
     with pytest.raises(ConfigError, match="demonstration of"):
-        encode_training(build_tokenizer(MINI_WORLD), [strange, *problems[1:]], build_config("sft"), True)
+        encode_training(character_tokenizer(256), [strange, *problems[1:]], build_config("sft"), True)

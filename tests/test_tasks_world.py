@@ -12,9 +12,7 @@ from hpt.data.problems import problems_hash
 from hpt.data.world.chains import DIGITS, OPERATIONS, Chain
 from hpt.data.world.corpus import BASES, documents
 from hpt.data.world.graded import (
-    GPU_WORLD,
     MINI_WORLD,
-    TINY_WORLD,
     WORLDS,
     training_problems,
     validation_problems,
@@ -45,7 +43,7 @@ def test_operations_act_on_each_digit_modulo_ten_and_lose_nothing():
         assert sorted(DIGITS.translate(OPERATIONS[operation])) == list(DIGITS), operation
 
 
-@pytest.mark.parametrize("world", [MINI_WORLD, TINY_WORLD, GPU_WORLD], ids=lambda world: world.name)
+@pytest.mark.parametrize("world", [MINI_WORLD], ids=lambda world: world.name)
 def test_no_problem_is_in_two_parts_of_the_data(world):
     texts = held_out_texts(world)
     texts += [chain_in(problem.question).text for problem in training_problems(world)]
@@ -64,7 +62,7 @@ def test_no_worked_chain_contains_a_held_out_problem():
     assert not held_out.intersection(parts)
 
 
-@pytest.mark.parametrize("world", [MINI_WORLD, TINY_WORLD, GPU_WORLD], ids=lambda world: world.name)
+@pytest.mark.parametrize("world", [MINI_WORLD], ids=lambda world: world.name)
 def test_demonstrations_end_right_and_every_step_does(world):
     for problem in training_problems(world):
         chain = chain_in(problem.question)
@@ -109,7 +107,6 @@ def test_evaluation_sets_have_the_sizes_of_the_tables():
     }
     longest = max(problem.level for problem in training_problems(MINI_WORLD))
     assert {problem.level for problem in sets["contest-b"].problems} == {longest + 1}
-    assert all(len(own.problems) <= 8 for own in evaluation_sets(TINY_WORLD).values())
     curves = curve_problems(MINI_WORLD)
     assert list(curves) == list(sets)[:6]
     assert max(map(len, curves.values())) == 40
@@ -132,9 +129,9 @@ def test_data_is_the_same_in_another_process():
     program = (
         "from hpt.data.world.graded import *; from hpt.data.problems import problems_hash;"
         "from hpt.data.world.sets import evaluation_sets; from hpt.data.world.corpus import documents, BASES;"
-        "sets = evaluation_sets(TINY_WORLD);"
-        "print(problems_hash([*sets['choice'].problems, *training_problems(TINY_WORLD)]),"
-        "documents(TINY_WORLD, BASES['tiny']['weak'], 0, 30)[:3])"
+        "sets = evaluation_sets(MINI_WORLD);"
+        "print(problems_hash([*sets['choice'].problems, *training_problems(MINI_WORLD)]),"
+        "documents(MINI_WORLD, BASES['mini']['weak'], 0, 30)[:3])"
     )
     outputs = {
         subprocess.run(
@@ -146,8 +143,8 @@ def test_data_is_the_same_in_another_process():
         ).stdout
         for seed in ("1", "2")
     }
-    first = [*evaluation_sets(TINY_WORLD)["choice"].problems, *training_problems(TINY_WORLD)]
-    shown = documents(TINY_WORLD, base_recipe("tiny", "weak"), 0, 30)[:3]
+    first = [*evaluation_sets(MINI_WORLD)["choice"].problems, *training_problems(MINI_WORLD)]
+    shown = documents(MINI_WORLD, base_recipe("mini", "weak"), 0, 30)[:3]
     assert outputs == {f"{problems_hash(first)} {shown}\n"}
 
 

@@ -22,8 +22,7 @@ from hpt.data.prompts import (
     template_named,
     warn_of_unknown,
 )
-from hpt.data.world.graded import TINY_WORLD
-from hpt.data.world.tokenizer import build_tokenizer
+from hpt.data.world.tokenizer import character_tokenizer
 from hpt.evaluation.evaluate import EvaluationSettings
 from hpt.runs.resolve import build_config
 from hpt.support.errors import ConfigError
@@ -375,7 +374,7 @@ def test_questions_with_text_the_tokenizer_does_not_know_are_counted_and_named(
     """The mini world's has no letters of ours: a policy would be asked something else, and nothing would look wrong."""
     problems = [Problem("known", "1+2?", "3"), Problem("words", "How much is 1 plus 2?", "3")]
     config = build_config("grpo", scale="tiny", settings={"schedule.prompts_per_step": 2})
-    encode_training(build_tokenizer(TINY_WORLD), problems, config, False)
+    encode_training(character_tokenizer(), problems, config, False)
     assert "1 of 2 questions of graded hold text that the policy's tokenizer does not know" in capsys.readouterr().err
-    warn_of_unknown(build_tokenizer(TINY_WORLD), {"known": np.array([5, 6])}, "mine")
+    warn_of_unknown(character_tokenizer(), {"known": np.array([5, 6])}, "mine")
     assert "mine" not in capsys.readouterr().err

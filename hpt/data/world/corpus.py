@@ -97,9 +97,6 @@ class BaseRecipe(Settings):
 
 #: The defaults are the weak base of the mini world; how the values were chosen is told in docs/world.md.
 _WEAK = BaseRecipe(name="weak")
-#: The bases of the scale ``gpu``: 26 and 61 million weights. Shares and weights are the mini world's, for longer
-#: chains, and rates a fifth of its, as the width is five times it; none of it was searched.
-_GPU_SMALL, _GPU_LARGE = (512, 8, 1408), (640, 12, 1792)
 BASES: dict[str, dict[str, BaseRecipe]] = {
     "mini": {
         "weak": _WEAK,
@@ -121,42 +118,6 @@ BASES: dict[str, dict[str, BaseRecipe]] = {
             solved_share=(0.35, 0.14, 0.05),
             choice_solved_share=(0.60, 0.40, 0.30),
         ),
-    },
-    "tiny": {
-        name: BaseRecipe(
-            name=name,
-            architecture="llama" if name == "llama" else "qwen2",
-            hidden=32,
-            layers=2,
-            heads=1,
-            feed_forward=64,
-            updates=40,
-            batch_documents=16,
-            warmup_updates=5,
-        )
-        for name in ("strong", "weak", "llama")
-    },
-    "gpu": {
-        name: BaseRecipe(
-            name=name,
-            architecture="llama" if name == "llama" else "qwen2",
-            hidden=hidden,
-            layers=layers,
-            heads=hidden // 64,
-            feed_forward=feed_forward,
-            updates=800,
-            batch_documents=192,
-            level_weights=((2, 3, 3, 3), (2, 4, 4, 2)),
-            solved_share=solved_share,
-            choice_solved_share=(0.60, 0.60, 0.40, 0.30) if name == "llama" else None,
-            muon_learning_rate=0.003,
-            adamw_learning_rate=0.0006,
-        )
-        for name, (hidden, layers, feed_forward), solved_share in (
-            ("weak", _GPU_SMALL, (0.40, 0.40, 0.18, 0.08)),
-            ("strong", _GPU_LARGE, (0.60, 0.60, 0.40, 0.25)),
-            ("llama", _GPU_SMALL, (0.35, 0.35, 0.14, 0.05)),
-        )
     },
 }
 
@@ -180,9 +141,9 @@ def documents(world: GradedWorld, recipe: BaseRecipe, seed: int, update: int) ->
     """Return the documents of one update; a function of its arguments alone.
 
     Example:
-        >>> from hpt.data.world.graded import TINY_WORLD
-        >>> recipe = BASES["tiny"]["weak"]
-        >>> len(documents(TINY_WORLD, recipe, 0, 3)) == recipe.batch_documents
+        >>> from hpt.data.world.graded import MINI_WORLD
+        >>> recipe = BASES["mini"]["weak"]
+        >>> len(documents(MINI_WORLD, recipe, 0, 3)) == recipe.batch_documents
         True
     """
     phase, _ = phase_at(recipe, update)

@@ -73,16 +73,12 @@ class GradedWorld(Settings):
         return (*self.chain_lengths, self.longer_chain_length)[level - 1]
 
 
-def _sets(scale: float, samples: int, most: int) -> tuple[SetConstants, ...]:
-    """The eight sets at full size, or shrunk: ``scale`` times the problems, at most ``most`` of them."""
-
-    def shrunk(counts: dict[int, int]) -> dict[int, int]:
-        if sum(counts.values()) * scale <= most and scale == 1.0:
-            return counts
-        share = min(scale, most / sum(counts.values()))
-        return {level: max(1, int(count * share)) for level, count in counts.items()}
-
-    rows = (
+_SETS = tuple(
+    SetConstants(
+        name=name, stands_for=stands_for, problems_per_level=counts, samples_per_problem=samples,
+        distribution=distribution, multiply_share=share, form=form,
+    )
+    for name, stands_for, counts, samples, distribution, share, form in (
         ("contest-a", "AIME 24", {5: 30}, 32, "in", None, "plain"),
         ("contest-b", "AIME 25", {6: 30}, 32, "in", None, "plain"),
         ("contest-c", "AMC", {3: 42, 4: 41}, 32, "in", None, "plain"),
@@ -92,13 +88,7 @@ def _sets(scale: float, samples: int, most: int) -> tuple[SetConstants, ...]:
         ("choice", "ARC-c", {1: 390, 2: 391, 3: 391}, 1, "out", None, "choice"),
         ("notation", "GPQA", {1: 66, 2: 66, 3: 66}, 1, "out", None, "notation"),
     )
-    return tuple(
-        SetConstants(
-            name=name, stands_for=stands_for, problems_per_level=shrunk(counts), samples_per_problem=min(k, samples),
-            distribution=distribution, multiply_share=share, form=form,
-        )
-        for name, stands_for, counts, k, distribution, share, form in rows
-    )  # fmt: skip
+)  # fmt: skip
 
 
 MINI_WORLD = GradedWorld(
@@ -106,38 +96,10 @@ MINI_WORLD = GradedWorld(
     seed=4021,
     training_per_level=(143, 143, 143, 286, 286),
     validation_per_level=(40, 40, 40, 40, 40),
-    evaluation=_sets(1.0, 32, 10**9),
+    evaluation=_SETS,
 )
 
-#: The smallest world with the same parts; its numbers mean nothing.
-TINY_WORLD = GradedWorld(
-    name="tiny",
-    seed=4022,
-    digits=2,
-    max_detours=4,
-    training_per_level=(16, 8, 8, 8, 8),
-    validation_per_level=(2, 2, 2, 2, 2),
-    evaluation=_sets(0.02, 2, 8),
-    curve_problems=4,
-    curve_samples=2,
-    context_tokens=128,
-)
-
-#: The mini world grown for one GPU: longer chains, of which the bases see the three shortest levels, as there,
-#: and twice the questions. Nobody has trained on it yet, and nothing in it was searched.
-GPU_WORLD = GradedWorld(
-    name="gpu",
-    seed=4023,
-    chain_lengths=(2, 3, 4, 6, 8),
-    longer_chain_length=10,
-    max_detours=10,
-    training_per_level=(286, 286, 286, 572, 572),
-    validation_per_level=(80, 80, 80, 80, 80),
-    evaluation=_sets(1.0, 32, 10**9),
-    curve_problems=100,
-)
-
-WORLDS: dict[str, GradedWorld] = {world.name: world for world in (MINI_WORLD, TINY_WORLD, GPU_WORLD)}
+WORLDS: dict[str, GradedWorld] = {MINI_WORLD.name: MINI_WORLD}
 
 
 def training_problems(world: GradedWorld) -> list[Problem]:
@@ -146,7 +108,7 @@ def training_problems(world: GradedWorld) -> list[Problem]:
     The order mixes the levels, so that the first so many questions are a fair sample of all.
 
     Example:
-        >>> problem = training_problems(TINY_WORLD)[0]
+        >>> problem = training_problems(MINI_WORLD)[0]
         >>> problem.demonstration.endswith(f"boxed{{{problem.answer}}}")
         True
     """

@@ -1,8 +1,6 @@
-"""The tokenizer of the graded world: one token per character, and one for the opening of a box."""
+"""The tokenizers of the worlds made here: one token per character or number, and one for the opening of a box."""
 
 from typing import Any
-
-from hpt.data.world.graded import GradedWorld
 
 PAD, BEGIN, END, UNKNOWN = "<pad>", "<bos>", "<eos>", "<unk>"
 #: Digits, operations, punctuation, choices, the other notation (p m t) and the letters of sloppy answers (answ).
@@ -12,16 +10,17 @@ SPECIAL = (PAD, BEGIN, END, UNKNOWN)
 VOCABULARY = (*SPECIAL, *CHARACTERS, OPEN_BOX, CLOSE_BOX)
 
 
-def build_tokenizer(world: GradedWorld) -> Any:
-    r"""Return the tokenizer as a ``PreTrainedTokenizerFast``; `save_pretrained` makes it load like any other.
+def character_tokenizer(context_tokens: int = 128) -> Any:
+    r"""Return a tokenizer of one token per character of `CHARACTERS`, and one for the opening of a box.
+
+    `save_pretrained` makes it load like any other.
 
     Example:
-        >>> from hpt.data.world.graded import MINI_WORLD
-        >>> tokenizer = build_tokenizer(MINI_WORLD)
+        >>> tokenizer = character_tokenizer()
         >>> tokenizer.decode(tokenizer.encode(r"12+3>\boxed{45}"))
         '12+3>\\boxed{45}'
     """
-    return tokenizer_of((*CHARACTERS, OPEN_BOX, CLOSE_BOX), r"\\boxed\{|[\s\S]", world.context_tokens)
+    return tokenizer_of((*CHARACTERS, OPEN_BOX, CLOSE_BOX), r"\\boxed\{|[\s\S]", context_tokens)
 
 
 def tokenizer_of(texts: tuple[str, ...], pattern: str, context_tokens: int) -> Any:

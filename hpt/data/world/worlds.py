@@ -83,7 +83,7 @@ def curve_problems(world: World) -> dict[str, tuple[Problem, ...]]:
 def build_tokenizer(world: World) -> Any:
     """Return a world's tokenizer."""
     made = isinstance(world, LookupWorld)
-    return lookup_corpus.build_lookup_tokenizer(world) if made else tokenizer.build_tokenizer(world)
+    return lookup_corpus.build_lookup_tokenizer(world) if made else tokenizer.character_tokenizer(world.context_tokens)
 
 
 def vocabulary_size(world: World) -> int:
