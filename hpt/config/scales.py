@@ -165,9 +165,9 @@ SCALES: dict[str, dict[str, Any]] = {
     },
     # The mini world's successor (docs/world.md, "The next world").
     "lookups": {
-        "data": {"world": "lookups", "max_prompt_tokens": 16},
+        "data": {"world": "lookups"},
         # at most 37: four lines of eight tokens, the box and the end
-        "rollout": {"max_response_tokens": 48, "max_model_tokens": 64},
+        "rollout": {"max_response_tokens": 48, "max_model_tokens": 112},
         "schedule": {"steps": 240},
         "validation": {"every": 24},
         "engine": {"micro_batch_tokens": 1536},
