@@ -39,9 +39,7 @@ def digits_config(method: str, folder: Path, **settings: Any) -> RunConfig:
     chosen = {
         "policy.path": str(folder / "model"),
         "data.source": str(folder / "problems.jsonl"),
-        "data.max_prompt_tokens": 32,
         "rollout.max_response_tokens": 16,
-        "rollout.max_model_tokens": 96,
         "rollout.rollouts_per_prompt": 4,
         "schedule.prompts_per_step": 8,
         "schedule.updates_per_step": 4,

@@ -114,9 +114,6 @@ class ScriptedVerifier:
 
 #: Four questions a step, three rollouts each, two updates, no validation.
 SMALL: dict[str, Any] = {
-    "data.max_prompt_tokens": 32,
-    "rollout.max_response_tokens": 64,
-    "rollout.max_model_tokens": 96,
     "rollout.rollouts_per_prompt": 3,
     "schedule.prompts_per_step": 4,
     "schedule.updates_per_step": 2,

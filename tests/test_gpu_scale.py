@@ -26,7 +26,7 @@ def test_policies_have_20_to_100_million_weights_and_fit(policy: str) -> None:
     config = build_config("hpt", scale="gpu", policy=policy)
     assert 20e6 < shape_of(config).parameters < 100e6
     assert warnings_of(config, shape_of(config), machine_of("gpu")) == []
-    assert base_config(config).engine.micro_batch_tokens > 20 * 64, "a GPU wants large micro-batches"
+    assert base_config(config).engine.micro_batch_tokens > 20 * 112, "a GPU wants large micro-batches"
 
 
 def test_there_is_more_to_know_and_to_ask_than_in_the_mini_world() -> None:

@@ -161,7 +161,7 @@ def test_data_is_the_same_in_another_process():
         "from hpt.data.world.lookup_corpus import documents, LOOKUP_BASES;"
         "sets = evaluation_sets(MINI_LOOKUPS);"
         "print(problems_hash([*sets['notation'].problems, *validation_problems(MINI_LOOKUPS)]),"
-        "documents(MINI_LOOKUPS, LOOKUP_BASES['weak'], 0, 400)[:3])"
+        "documents(MINI_LOOKUPS, LOOKUP_BASES['lookups']['weak'], 0, 400)[:3])"
     )
     output = subprocess.run(
         [sys.executable, "-c", program], env={**os.environ, "PYTHONHASHSEED": "7"}, capture_output=True, text=True,

@@ -23,10 +23,10 @@ from hpt.support.errors import ConfigError
 
 GPU: dict[str, Any] = {
     "policy": {"dtype": "bfloat16"},
-    "data": {"world": "lookups-gpu", "max_prompt_tokens": 16},
+    "data": {"world": "lookups-gpu"},
     "rollout": {
-        "max_response_tokens": 48,  # the longest demonstration has 37
-        "max_model_tokens": 64,
+        "max_response_tokens": 48,  # the longest demonstration has 37 tokens
+        "max_model_tokens": 112,
         "max_parallel_sequences": 1_024,
         "gpu_memory_share": 0.4,
         "old_logprobs": "trainer",  # sampler and trainer round bfloat16 differently
@@ -148,8 +148,8 @@ FULL_TUNED: dict[str, dict[str, dict[str, Any]]] = {
 SCALES: dict[str, dict[str, Any]] = {
     # Minutes for everything on two CPU cores; for tests and CI, its numbers mean nothing.
     "tiny": {
-        "data": {"world": "lookups-tiny", "max_prompt_tokens": 16},
-        "rollout": {"max_response_tokens": 48, "max_model_tokens": 64},
+        "data": {"world": "lookups-tiny", "max_prompt_tokens": 32},
+        "rollout": {"max_response_tokens": 64, "max_model_tokens": 96},
         "schedule": {"steps": 6, "prompts_per_step": 8},
         "validation": {"every": 3, "problems_per_set": 4, "samples_per_problem": 2},
         "checkpoint": {"every": 2},
