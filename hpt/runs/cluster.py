@@ -24,7 +24,7 @@ from hpt.runs.executor import gpus_of_a_run
 from hpt.runs.folder import package_versions
 from hpt.runs.job import Job
 from hpt.runs.process import Place, RunProcess
-from hpt.support.errors import ConfigError
+from hpt.support.errors import ConfigError, warn
 from hpt.support.files import writing
 from hpt.support.process import processor
 from hpt.training.ranks import ADDRESS, OPTIONS, RUN_GPUS, RUN_NODES, end_with_parent, free_port
@@ -145,9 +145,7 @@ class RayExecutor:
                 try:
                     self._check_facts(ray.get(answer, timeout=ANSWER_S))
                 except ray.exceptions.RayError as error:
-                    name, why = node["NodeManagerHostname"], str(error).strip().splitlines()[-1]
-                    raise ConfigError("machine", name, f"one with hpt's environment ({why})", "start Ray there with "
-                                      "that environment's `ray start`, or take it out") from error  # fmt: skip
+                    raise _without_hpt(node["NodeManagerHostname"], error) from error
         finally:
             mark.unlink()
 
@@ -183,12 +181,17 @@ class RayExecutor:
                 continue
             try:
                 place.facts = ray.get(place.answers)
-            except ray.exceptions.RayActorError:  # its machine went before it was used
-                self.give_back(place, lost=True)
-                continue
-            for facts in place.facts:  # of a machine that joined the cluster since
-                self._check_facts(facts)
-            self._free.append(place)
+                for facts in place.facts:  # of a machine that joined the cluster since
+                    self._check_facts(facts)
+            except ConfigError as error:
+                self._do_without(place, error)
+            except ray.exceptions.RayError as error:
+                if getattr(error, "actor_init_failed", True):
+                    self._do_without(place, _without_hpt("one that joined the cluster", error))
+                else:  # its machine went before it was used
+                    self.give_back(place, lost=True)
+            else:
+                self._free.append(place)
         chosen = next((place for place in self._free if place.processor == like), (self._free or [None])[0])
         if chosen is not None:
             self._free.remove(chosen)
@@ -204,6 +207,13 @@ class RayExecutor:
             return
         self._dismiss(place)
         self._ask()
+
+    def _do_without(self, place: RayPlace, error: ConfigError) -> None:
+        """Go on without a place on which runs would fail; asked for anew, it might be on the same machine again."""
+        self._dismiss(place)
+        if not self._places:
+            raise error
+        warn(f"one run fewer at a time: {error}")
 
     def _dismiss(self, place: RayPlace) -> None:
         self._places.remove(place)
@@ -271,6 +281,12 @@ class RayWork:
             self._ray.get([agent.stop.remote(kill=True) for agent in self._agents], timeout=10 * POLL_S)
 
 
+def _without_hpt(machine: str, error: Exception) -> ConfigError:
+    why = str(error).strip().splitlines()[-1]
+    return ConfigError("machine", machine, f"one with hpt's environment that answers within {ANSWER_S:.0f} s ({why})",
+                       "start Ray there with that environment's `ray start`, or take it out")  # fmt: skip
+
+
 def connect() -> Any:
     """Return Ray, connected to the cluster that `--address` names.
 
@@ -286,11 +302,12 @@ def connect() -> Any:
                           "ray==2.60.0`, into the environment of every machine") from error  # fmt: skip
     allowed = "auto on a machine of a running cluster, or the host:port of its head"
     try:
-        if address != "auto":
-            host, _, port = address.rpartition(":")
-            socket.create_connection((host, int(port)), timeout=10).close()  # Ray would try for a minute
-        ray.init(address, log_to_driver=False, logging_level="ERROR")
-    except (OSError, ValueError, RuntimeError) as error:  # a ConnectionError is an OSError
+        # auto may be a cluster that is no more: nobody removed the file that names it
+        found = import_module("ray._private.services").canonicalize_bootstrap_address_or_die(address)
+        host, _, port = found.rpartition(":")
+        socket.create_connection((host, int(port)), timeout=10).close()  # Ray would try for minutes
+        ray.init(found, log_to_driver=False, logging_level="ERROR")
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:  # a ConnectionError is an OSError
         remedy = "start one with `ray start --head` and `ray start --address HOST:6379`, see docs/cluster.md"
         why = str(error).strip().splitlines()[0]
         raise ConfigError("--address", address, f"{allowed} ({why})", remedy) from error
