@@ -35,7 +35,8 @@ from hpt.runs.pool import run_jobs
 
 run_jobs([Job(RunConfig.model_validate_json(text), Path(sys.argv[1])) for text in sys.argv[2:]])
 """
-#: How a machine begins, with its temporary folder. The second takes its end of the cable from the first's process.
+#: How a machine begins, with its temporary folder. The second takes its end of the cable from the first's process; its
+#: shell stays, to bury those whose parents were killed.
 _FIRST = """
 hostname first; mount -t tmpfs tmpfs "$0"; mount -t tmpfs tmpfs /dev/shm; ip link set lo up
 ip link add name cable type veth peer name other; ip addr add 10.77.0.1/24 dev cable; ip link set cable up
@@ -44,7 +45,7 @@ exec "$@"
 _SECOND = """
 hostname second; mount -t tmpfs tmpfs "$0"; mount -t tmpfs tmpfs /dev/shm; ip link set lo up
 nsenter --net --target "$1" ip link set other netns $$; ip addr add 10.77.0.2/24 dev other; ip link set other up
-shift; exec unshare --pid --fork --kill-child --mount-proc "$@"
+shift; exec unshare --pid --fork --kill-child --mount-proc sh -c '"$@"; exit' sh "$@"
 """
 
 

@@ -28,6 +28,20 @@ class RayActorError(RayError):
     actor_init_failed = False
 
 
+class RayTaskError(RayError):
+    """What an agent was asked to do failed there."""
+
+    cause = "cannot write log.txt: No space left on device"
+
+
+class FakeAgent:
+    """Answers what it is given to answer, None to what is not there yet."""
+
+    def __init__(self, start: Any, poll: Any = None) -> None:
+        self.start = SimpleNamespace(remote=lambda *_: start)
+        self.poll = SimpleNamespace(remote=lambda: poll)
+
+
 class FakeRay:
     """Machines that answer at once, in this process."""
 
@@ -43,7 +57,7 @@ class FakeRay:
             placement_group=lambda bundles, strategy: bundles,
             remove_placement_group=lambda group: None,
         )
-        self.exceptions = SimpleNamespace(RayError=RayError, RayActorError=RayActorError)
+        self.exceptions = SimpleNamespace(RayError=RayError, RayActorError=RayActorError, RayTaskError=RayTaskError)
         self.connected = False
 
     def init(self, address: str, **_: Any) -> None:
@@ -62,11 +76,13 @@ class FakeRay:
         task = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=ask))
         return task if given else lambda function: task
 
-    def wait(self, answers: list[Any], num_returns: int, timeout: float) -> tuple[list[Any], list[Any]]:
-        return answers, []
+    def wait(self, answers: list[Any], num_returns: int = 1, timeout: float = 0) -> tuple[list[Any], list[Any]]:
+        there = [answer for answer in answers if answer is not None]
+        return there, [answer for answer in answers if answer is None]
 
     def get(self, answer: Any, timeout: float = 0) -> Any:
         for one in answer if isinstance(answer, list) else [answer]:
+            assert one is not None, "the command would wait"
             if isinstance(one, Exception):
                 raise one
         return answer
@@ -235,6 +251,27 @@ def test_a_wrong_machine_that_joins_costs_its_place_alone(ray: FakeRay, capsys: 
     executor._places = [cluster.RayPlace(None, [], answers[1])]
     with pytest.raises(ConfigError, match="packages of"):
         executor.take()
+
+
+@pytest.mark.parametrize(
+    ("agent", "code", "lost"),
+    [
+        (FakeAgent(start=None), None, False),  # still importing what all runs need
+        (FakeAgent(start=7, poll=None), None, False),
+        (FakeAgent(start=7, poll=3), 3, False),
+        (FakeAgent(start=RayTaskError()), 1, False),
+        (FakeAgent(start=RayActorError()), -9, True),
+        (FakeAgent(start=7, poll=RayActorError()), -9, True),
+    ],
+)
+def test_a_run_on_another_machine_is_not_waited_for(
+    agent: FakeAgent, code: int | None, lost: bool, ray: FakeRay, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work = cluster.RayWork(ray, [agent], ("job.json", "log.txt", 1, []), ranks=1)
+    work.poll()
+    assert (work.poll(), work.lost) == (code, lost)
+    if code == 1:
+        assert "not started: cannot write log.txt" in capsys.readouterr().err
 
 
 def test_options_reach_notebooks(monkeypatch: pytest.MonkeyPatch) -> None:

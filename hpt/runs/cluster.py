@@ -46,9 +46,10 @@ class Agent:
     the *thread* that started it.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, command: list[str]) -> None:
         end_with_parent(signal.SIGKILL)  # without the node's raylet Ray's worker goes on, unseen by the cluster
         os.chdir(folder)  # where the command was typed: paths may be relative to it
+        sys.argv = command  # by which its runs are known to those who wait for them
         self._core, self._name = _core_of_its_own()
         self._process: RunProcess | None = None
 
@@ -169,7 +170,7 @@ class RayExecutor:
             ray.remote(Agent).options(
                 num_cpus=size.get("CPU", 0), num_gpus=size.get("GPU", 0), max_restarts=0,
                 scheduling_strategy=inside(group, placement_group_bundle_index=i),
-            ).remote(os.getcwd())
+            ).remote(os.getcwd(), sys.argv)
             for i in range(self._nodes)
         ]  # fmt: skip
         self._places.append(RayPlace(group, agents, [agent.facts.remote(str(self._root)) for agent in agents]))
@@ -233,13 +234,13 @@ class RayWork:
     def __init__(self, ray: Any, agents: list[Any], asked: tuple[str, str, int, list[str]], ranks: int) -> None:
         self._ray, self._agents, self.ranked = ray, agents, len(agents) * ranks > 1
         self.lost, self.pid, self._codes = False, 0, list[int | None]([None] * len(agents))
+        self._answers, self._started = list[Any](), [False] * len(agents)
         try:
             options = self._torchrun(ranks) if self.ranked else [None] * len(agents)
-            pids = [agent.start.remote(*asked, given) for agent, given in zip(agents, options, strict=True)]
-            self.pid = ray.get(pids)[0]
         except ray.exceptions.RayActorError:
             self.lost = True
-        self._answers = [agent.poll.remote() for agent in agents]
+        else:  # not waited for: an agent's first run comes after the imports, and others have long begun
+            self._answers = [agent.start.remote(*asked, given) for agent, given in zip(agents, options, strict=True)]
 
     def _torchrun(self, ranks: int) -> list[list[str]]:
         """Options of torchrun for every machine; the first one's holds the store."""
@@ -259,9 +260,18 @@ class RayWork:
             if self._codes[i] is not None or self.lost or not self._ray.wait([answer], timeout=0)[0]:
                 continue
             try:
-                self._codes[i] = self._ray.get(answer)
+                said = self._ray.get(answer)
             except self._ray.exceptions.RayActorError:
                 self.lost = True
+                continue
+            except self._ray.exceptions.RayTaskError as error:  # it could not be started, of which its log says nothing
+                warn(f"not started: {error.cause}")
+                self._codes[i] = 1
+                continue
+            if self._started[i]:
+                self._codes[i] = said
+            else:
+                self._started[i], self.pid = True, self.pid or said
             self._answers[i] = self._agents[i].poll.remote()
         return self.returncode
 
