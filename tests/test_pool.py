@@ -349,14 +349,15 @@ def test_who_is_waited_for_is_said_by_the_run_that_waits(
     """The lock's file names a process of another machine, killed or not."""
     other = Holder(5, "elsewhere", "hpt reproduce", "/")
 
-    def start(self: FakeProcess) -> None:
+    def forked(*given: Any) -> FakeProcess:
         (folder,) = (tmp_path / "tiny").iterdir()
         (folder / LOCK).write_text(json.dumps(asdict(other)))
         if is_waiting:
             with open(folder / "log.txt", "a") as log:
                 log.write(f"{folder} is being worked on by {other}: waiting for it to end\n")
+        return fake.forked(*given)
 
-    monkeypatch.setattr(FakeProcess, "__post_init__", start, raising=False)
+    monkeypatch.setattr(process, "Forked", forked)
     fake.lasts_s = 0.5
     run(tmp_path, bases("weak"))
     assert ("waits for process 5 on elsewhere" in capsys.readouterr().err) == is_waiting
