@@ -305,7 +305,8 @@ def _show(running: Running) -> None:
     other = holder(running.run.folder.path)
     if other is not None and other.at_work and other.pid != running.process.pid and not running.process.ranked:
         # of another machine's process the file does not say whether it has ended; the run that waits for it does
-        if str(other) != running.waits_for and f"worked on by process {other.pid} " in _said(running):
+        is_waiting = f"worked on by process {other.pid} " in _said(running)
+        if is_waiting and str(other) != running.waits_for:
             _say(f"{running.run.name} waits for {other}")
             running.waits_for = str(other)
     if status.get("reward") is not None:

@@ -21,6 +21,7 @@ from tests.jobs import assert_same_results
 
 pytestmark = [pytest.mark.ci_slow, pytest.mark.timeout(1100)]
 
+
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Machines]:
     with two_machines() as found:
