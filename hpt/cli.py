@@ -590,7 +590,10 @@ def plan(
     if os.environ.get(EXECUTOR) == "ray" and machines is None:
         jobs = min(jobs or sys.maxsize, cluster_room([run.config for run in runs]))
     else:
-        jobs = (1 if scale in ON_GPUS else jobs or len(os.sched_getaffinity(0))) * (machines or 1)
+        if (run_nodes or 1) > (machines or 1):
+            raise ConfigError("--run-nodes", str(run_nodes), f"at most {machines or 1}, the machines", "add --machines")
+        # a run over several machines takes a place on each
+        jobs = (1 if scale in ON_GPUS else jobs or len(os.sched_getaffinity(0))) * (machines or 1) // (run_nodes or 1)
     if nothing := no_runs(runs_dir):
         print_plain(nothing)
     print_plan(make_plan(scale, runs, runs_dir, machine, jobs), runs_dir, console)

@@ -298,10 +298,10 @@ def run_with_base(config: RunConfig, root: Path, evaluations: Sequence[str] = ()
     chain = [config]
     while (before := initial_run(chain[0])) is not None and not is_ready(chain[0], root):
         chain.insert(0, before)
-    if len(chain) > 1:
-        run_jobs([Job(before, root) for before in chain[:-1]])
-    config = resolve_run(config, root)
-    folder = RunFolder.of(config, root)
-    if not folder.finished or missing_evaluations(folder, config, evaluations) or damaged_files(folder):
-        run_jobs([Job(config, root, tuple(evaluations))])
-    return folder
+    if len(chain) == 1:
+        config = resolve_run(config, root)
+        folder = RunFolder.of(config, root)
+        if folder.finished and not missing_evaluations(folder, config, evaluations) and not damaged_files(folder):
+            return folder
+    run_jobs([*(Job(before, root) for before in chain[:-1]), Job(config, root, tuple(evaluations))])
+    return RunFolder.of(resolve_run(config, root), root)
