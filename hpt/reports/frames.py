@@ -15,7 +15,6 @@ import pandas as pd
 from hpt.config.run_config import MOVES_NO_NUMBER
 from hpt.data.public import DATASETS
 from hpt.data.sources import OWN_SET, OWN_TITLE, recorded_name
-from hpt.data.world.graded import world_named
 from hpt.data.world.sets import EvaluationSet
 from hpt.evaluation.intervals import (
     MIN_SEEDS,
@@ -651,7 +650,7 @@ def _pass_at_k(runs: Records, name: str) -> pd.DataFrame:
     if others:
         raise RecordFault(f"{name} holds {samples} to {others[-1]} answers per problem; evaluate it again")
     one = sets_of(runs)[name.partition("@")[0]]
-    answers = 1 / world_named(runs[0].config.data.world).chance
+    answers = possible_answers(runs[0].config)
     rows: list[dict[str, Any]] = []
     by_seed: dict[int, dict[int, float]] = {seed: {} for seed in counts}
     for k in (2**power for power in range(samples.bit_length())):

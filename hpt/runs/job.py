@@ -168,7 +168,7 @@ def _make_base(config: RunConfig, folder: RunFolder) -> None:
         from hpt.data.models import MODELS, prepare_model
 
         if launched_rank() == 0:
-            prepare_model(MODELS[config.policy.name], folder.model)
+            prepare_model(next(model for model in MODELS.values() if HUB + model.hub == config.data.source), folder.model)
     elif config.data.source.startswith(FOLDER):
         if launched_rank() == 0:
             folder.model.unlink(missing_ok=True)
@@ -200,11 +200,12 @@ def _post_train(config: RunConfig, folder: RunFolder) -> Any:
     from hpt.training.checkpoint import load_newest, save_checkpoint
     from hpt.training.engine import PolicyEngine
     from hpt.training.guards import check_own_forward, spread_sample
-    from hpt.training.policy import PolicyModule, attention_and_layout, load_model
+    from hpt.training.policy import PolicyModule, attention_and_layout, computed_config, load_model
     from hpt.training.sampler import Sampler
     from hpt.training.trainer import Trainer
 
     checkpoints = folder.path / "checkpoints"
+    config = computed_config(config)
     base = str(config.policy.path)
     tokenizer = load_tokenizer(base)
     data = encoded_training(config, tokenizer)
