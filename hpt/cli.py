@@ -262,9 +262,11 @@ def prepare(
     from hpt.data.models import MODELS, prepare_model
     from hpt.runs.folder import RunFolder, write_checksums
     from hpt.runs.resolve import public_base_config
+    from hpt.support.text import did_you_mean
 
-    model = MODELS.get(name)
-    config = public_base_config(model.scale if model else "full", model.role if model else name, "data")
+    if name not in MODELS:
+        raise ConfigError("model", name, "one of " + ", ".join(MODELS), did_you_mean(name, list(MODELS)))
+    config = public_base_config(MODELS[name].scale, MODELS[name].role, "data")
     folder = RunFolder.of(config, runs_dir)
     with folder.lock():
         folder.create(config)

@@ -33,11 +33,10 @@ BFLOAT16: dict[str, Any] = {
 
 SMOLLM: dict[str, Any] = {
     "policy": {"dtype": "auto"},
-    # the system message of a question shows a worked example (hpt.data.world.gym)
-    "data": {"world": "smollm", "template": "qwen-data-system", "max_prompt_tokens": 144},
+    "data": {"world": "smollm", "template": "example", "max_prompt_tokens": 152},
     "rollout": {
         "max_response_tokens": 48,  # the longest demonstration has 45
-        "max_model_tokens": 192,
+        "max_model_tokens": 200,
         "max_parallel_sequences": 128,
     },
     "optimizer": {"learning_rate": 1e-5},

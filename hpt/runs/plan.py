@@ -202,13 +202,14 @@ def run_costs(
     rollout, validation, schedule = config.rollout, config.validation, config.schedule
     response = machine.response_share * rollout.max_response_tokens
     sequence = min(config.data.max_prompt_tokens, 256) + response
-    rollouts = demonstrations = documents = answers = 0
+    questions = rollouts = demonstrations = documents = answers = 0
     if config.method == "pretrain":
         documents = (schedule.steps - steps_done) * schedule.prompts_per_step
     else:
         for stage in stages_of(config):
             prompts = max(0, stage.end - max(stage.start, steps_done)) * schedule.prompts_per_step
             method = stage.method
+            questions += prompts
             rollouts += prompts * (rollout.rollouts_per_prompt - method.demonstrations_per_group) * method.samples
             demonstrations += prompts * method.needs_demonstrations
         if validation.every and steps_done < schedule.steps:
@@ -216,7 +217,10 @@ def run_costs(
             law = evaluation_law(config, validation.samples_per_problem)
             answers = points * validation.problems_per_set * law.samples_per_problem
     sampled = response * (rollouts + answers + evaluated_answers)
-    trained = sequence * (rollouts + demonstrations) + documents * (_document_tokens(config) if documents else 0.0)
+    shared = config.engine.share_prompts and config.engine.layout == "padded"  # a prompt once for all its responses
+    prompts_seen = questions if shared else rollouts + demonstrations
+    trained = (sequence - response) * prompts_seen + response * (rollouts + demonstrations)
+    trained += documents * (_document_tokens(config) if documents else 0.0)
     sampling = shape.forward_flops(sampled, sequence / 2)
     # backward twice the forward; with old log-probs of the trainer, one more forward of the rollouts
     training = 3.0 * shape.forward_flops(trained, sequence)
@@ -516,7 +520,7 @@ def assumptions(plan: Plan) -> str:
     if plan.scale not in ON_GPUS:
         return (
             f"{whole}, {plan.jobs} run{'s' * (plan.jobs > 1)} at a time on cores that do nothing else, "
-            f"judging by {plan.basis or 'nothing: no run is left'}"
+            f"judging by {plan.basis or ('steps measured once' if machine.measured else 'nothing: no run is left')}"
         )
     at_once = f"{plan.jobs} runs at a time, each" if plan.jobs > 1 else "one run after the other,"
     how = "measured" if machine.measured else "stated, not measured"

@@ -5,8 +5,8 @@ They are read from ``smollm.jsonl`` beside this file, so that neither runs nor r
 and levels, and what was looked at to choose them, is told in docs/world.md.
 
 reasoning-gym (Apache-2.0) draws question and answer. A teacher works the answer out from what reasoning-gym says of
-the question (its metadata), so every demonstration is right. A system message shows one worked example of the family:
-without it the base boxes too few answers to be rewarded.
+the question (its metadata), so every demonstration is right. A worked example of the same level is shown as a
+turn of the chat: without it the base boxes too few answers to be rewarded.
 """
 
 import json
@@ -202,7 +202,7 @@ def draw() -> list[Problem]:
             drawn = _drawn(family, level, 1_000_000 * SEED + 100_000 * number + 10_000 * level, seen)
             # among ten there is one that shows every step
             question, _, shown = max((next(drawn) for _ in range(10)), key=lambda one: len(one[2]))
-            system = f"Example:\n{question}\n{shown}"
+            system = f"{question}\n{shown}"
             for split, count in PER_LEVEL.items() if family.trained else [*PER_LEVEL.items()][:1]:
                 for place in range(count * 4 // len(family.levels)):
                     question, answer, shown = next(drawn)
