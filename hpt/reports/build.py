@@ -254,7 +254,8 @@ def checked_artefacts(
     if records and not record_folders(store.folder):
         remedy = "leave --from-records out, or bring records with `hpt runs import`"
         raise ConfigError("--from-records", str(store.folder), "a folder that holds records", remedy)
-    names = [artefact.name for artefact in artefacts_named(only or (list(artefacts_at(scale)) if records else []), scale)]
+    asked = only or (list(artefacts_at(scale)) if records else [])
+    names = [artefact.name for artefact in artefacts_named(asked, scale)]
     planned = [] if records or so_far else planned_runs(scale, names, seeds, store.folder, own=custom)
     if missing := [run for run in planned if not run.done]:
         texts = few([f"{run.title} ({run.reason})" for run in missing], 4)

@@ -14,7 +14,7 @@ import pandas as pd
 
 from hpt.config.run_config import MOVES_NO_NUMBER
 from hpt.data.public import DATASETS
-from hpt.data.sources import OWN_SET, OWN_TITLE, recorded_name
+from hpt.data.sources import OWN_SET, OWN_TITLE, possible_answers, recorded_name
 from hpt.data.world.sets import EvaluationSet
 from hpt.evaluation.intervals import (
     MIN_SEEDS,

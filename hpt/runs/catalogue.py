@@ -437,7 +437,7 @@ ARTEFACTS: dict[str, Artefact] = {
 }  # fmt: skip
 
 
-#: Scales with one base, in the weak base's place: artefact -> (methods compared on it, evaluations); they make no other.
+#: Scales with one base, in the weak base's place: all they make, as artefact -> (methods compared, evaluations).
 ONE_BASE: dict[str, dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "smollm": {
         "table3": (("sft", "grpo", "sft_then_grpo", "luffy", "hpt"), (*GYM_IN, *GYM_OUT)),

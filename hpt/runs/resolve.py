@@ -293,7 +293,9 @@ def public_base_config(scale: str, role: str, data_folder: str) -> RunConfig:
         'hub:Qwen/Qwen2.5-Math-7B'
     """
     if (name := public_model(scale, role)) is None:
-        names = ", ".join(f"{own.role} ({own.title})" for key, own in MODELS.items() if public_model(scale, own.role) == key)
+        names = ", ".join(
+            f"{own.role} ({own.title})" for key, own in MODELS.items() if public_model(scale, own.role) == key
+        )
         raise ConfigError("policy.name", role, f"one of {names}", "or name a model folder as policy.path")
     model = MODELS[name]
     data = {"world": SMOLLM} if scale == SMOLLM else {"evaluation": "public", "folder": data_folder}

@@ -467,7 +467,7 @@ _BFLOAT16_FLAGS = ("amx_bf16", "avx512_bf16")
 def computed_config(config: RunConfig, cpuinfo: Path = Path("/proc/cpuinfo")) -> RunConfig:
     """Return the settings with ``policy.dtype = auto`` decided by this machine; a run's name keeps ``auto``.
 
-    bfloat16 on a GPU and on a processor that multiplies it, with what it needs beside it (`hpt.config.scales.BFLOAT16`);
+    bfloat16 on a GPU and on a processor that multiplies it, with the settings it needs (`hpt.config.scales.BFLOAT16`);
     float32 elsewhere.
 
     Example:

@@ -116,9 +116,15 @@ def best_on_most_sets(
     for seed, runs in records.each_seed(method, *others):
         scores = _scores(runs, lambda run: pd.concat([_average(kind)(run) for kind in distributions]))
         best = pd.concat(scores[1:], axis=1).max(axis=1)
+        _check_sets(len(best), sets_at_least)
         per_seed[seed] = float((scores[0] > best).sum())
         conditions[seed] = [Condition(f"sets won, of {len(best)}:", per_seed[seed], at_least=sets_at_least)]
     return unanimous(per_seed, "sets", conditions)
+
+
+def _check_sets(found: int, needed: int) -> None:
+    if found < needed:
+        raise NotTestable(f"{found} sets, fewer than the {needed} that the claim is about")
 
 
 def _above(records: ClaimRecords, method: str, baseline: str, score: _Score, threshold: float) -> Outcome:
@@ -416,6 +422,7 @@ def validation_above(
         if not curves.index.equals(other.index) or not curves.columns.equals(other.columns):
             raise NotTestable(f"{_names(runs)} were validated on different sets or steps")
         differences = (curves - other).mean()
+        _check_sets(len(differences), sets_at_least)
         per_seed[seed] = float(differences.mean())
         above = int((differences > 0).sum())
         conditions[seed] = [Condition(f"sets above, of {len(differences)}:", above, at_least=sets_at_least)]
@@ -432,6 +439,7 @@ def validation_improves(
     per_seed, conditions = {}, {}
     for seed, (run,) in records.each_seed(method):
         curves = _validation_curves(run)
+        _check_sets(curves.shape[1], sets_at_least)
         mean = curves.mean(axis=1)
         per_seed[seed] = float(mean.iloc[-1] - mean.iloc[0])
         ahead = int((curves.iloc[-1] > curves.iloc[0]).sum())
