@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import atexit
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from hpt.evaluation.intervals import Interval
     from hpt.rewards.workers import Verifier
     from hpt.runs.folder import RunFolder
+    from hpt.runs.records import RunRecords
 
 #: Advantages that are one number per trajectory and follow from rewards and groups alone.
 _PER_TRAJECTORY = ("one", "own_reward", "signed", "group", "leave_one_out")
@@ -459,20 +460,55 @@ def load_scores(folder: str | Path) -> pd.DataFrame:
     """
     import pandas as pd
 
+    columns = ("run", "method", "base", "seed", "settings", "benchmark", "problems", "samples", "score")
+    rows: list[tuple[Any, ...]] = []
+    for run, about in _recorded_runs(folder):
+        for benchmark, counts in run.evaluations.groupby("benchmark", sort=False):
+            score = 100 * float((counts["correct"] / counts["samples"]).mean())
+            rows.append((*about, benchmark, len(counts), int(counts["samples"].iloc[0]), score))
+    return pd.DataFrame(rows, columns=list(columns))
+
+
+def load_answers(folder: str | Path) -> pd.DataFrame:
+    """Return the answers kept word for word in a folder of records: up to 24 per run and final evaluation.
+
+    Args:
+        folder: as for `load_scores`.
+
+    Returns:
+        Columns ``run``, ``method``, ``base``, ``seed``, ``settings`` as in `load_scores`; ``benchmark``,
+        ``problem_id``, ``sample`` (its number), ``hash`` (the lowest of the evaluation were kept:
+        `hpt.evaluation.evaluate.answer_hash`), ``verdict``, ``response_tokens``, ``text``. No rows of runs recorded
+        before answers were kept.
+
+    Raises:
+        ConfigError: no records there.
+        RecordFault: one of them is damaged, or of another version.
+
+    Example:
+        >>> import hpt
+        >>> answers = hpt.load_answers("reports/mini")
+        >>> answers[answers.benchmark == "applied"].groupby("method").text.first()  # doctest: +SKIP
+    """
+    import pandas as pd
+
+    about = ("run", "method", "base", "seed", "settings")
+    found = [run.answers.drop(columns="key").assign(**dict(zip(about, values, strict=True)))
+             for run, values in _recorded_runs(folder)]  # fmt: skip
+    answers = pd.concat(found, ignore_index=True)
+    return answers[[*about, *answers.columns.difference(about, sort=False)]]
+
+
+def _recorded_runs(folder: str | Path) -> Iterator[tuple[RunRecords, tuple[str, str, str, int, str]]]:
+    """Yield every run recorded in a folder with its name, method, base, seed and changed settings."""
     from hpt.runs.records import load_records, record_folders
 
     found = record_folders(Path(folder) / "records") or record_folders(Path(folder))
     if not found:
         remedy = "name one that `hpt runs export` wrote, such as reports/mini"
         raise ConfigError("folder", str(folder), "a report with records, or a folder of records", remedy)
-    columns = ("run", "method", "base", "seed", "settings", "benchmark", "problems", "samples", "score")
-    rows: list[tuple[Any, ...]] = []
     for run in map(load_records, found):
-        about = (run.name, run.method, run.policy, run.seed, _changed_settings(run.config))
-        for benchmark, counts in run.evaluations.groupby("benchmark", sort=False):
-            score = 100 * float((counts["correct"] / counts["samples"]).mean())
-            rows.append((*about, benchmark, len(counts), int(counts["samples"].iloc[0]), score))
-    return pd.DataFrame(rows, columns=list(columns))
+        yield run, (run.name, run.method, run.policy, run.seed, _changed_settings(run.config))
 
 
 def train(

@@ -440,7 +440,7 @@ def remove_run(
 def export_runs(
     scale: Scale = "mini", runs_dir: RunsDir = Path("runs"), reports_dir: ReportsDir = Path("reports")
 ) -> None:
-    """Write the records of every finished run (no answers, no weights) under reports/<scale>/records/."""
+    """Write the records of every finished run (counts, a few answers, no weights) under reports/<scale>/records/."""
     from hpt.runs.folder import run_folders
     from hpt.runs.records import export_run
 

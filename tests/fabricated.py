@@ -10,6 +10,7 @@ import pandas as pd
 
 from hpt.config.run_config import RunConfig
 from hpt.data.sources import curve_sets, recorded_name, training_problems_of
+from hpt.evaluation.evaluate import kept_answers
 from hpt.methods.methods import method_named
 from hpt.runs.evaluations import evaluation_key
 from hpt.runs.folder import RunFolder, add_checksum, write_checksums
@@ -69,6 +70,7 @@ def write_run(folder: RunFolder, config: RunConfig, evaluations: Sequence[str]) 
         _, problems, key = evaluation_key(config, name)
         samples = evaluation_key(config, name)[0].samples_per_problem
         solved = generator.random((len(problems), samples)) < skill
+        kept = kept_answers(recorded_name(config, name), problems, samples)
         answers = pd.DataFrame(
             {
                 "benchmark": recorded_name(config, name),
@@ -82,6 +84,8 @@ def write_run(folder: RunFolder, config: RunConfig, evaluations: Sequence[str]) 
                 "mean_logprob": -0.1,
             }
         )
+        asked = zip(answers["problem_id"], answers["sample"], strict=True)
+        answers["text"] = [f"<b>{one[0]}" if one in kept else None for one in asked]
         write_parquet(folder.evaluation_path(recorded_name(config, name), key), answers)
     provenance = {
         "commit": COMMIT, "dirty": False, "numerics_version": 1, "python": "3.11", "packages": {"torch": "2.13.0"},

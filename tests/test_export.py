@@ -1,18 +1,22 @@
-"""Records must travel whole: the same tables on both sides, no answers, and nothing damaged is ever read."""
+"""Records must travel whole: the same tables on both sides, few answers, and nothing damaged is ever read."""
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from hpt.runs.folder import RunFolder, write_checksums
+import hpt
+from hpt.evaluation.evaluate import KEPT_ANSWERS, EvaluationSettings, answer_hash, kept_answers, sample_answers
+from hpt.runs.folder import RunFolder, add_checksum, write_checksums
 from hpt.runs.make import PlannedRun
 from hpt.runs.records import RECORD_FILES, export_run, import_runs, load_records, record_folders, recorded_config
 from hpt.runs.resolve import given_base_config
 from hpt.support.errors import HptError, RecordFault
 from hpt.support.files import LOCK, MANIFEST, read_json, read_parquet, write_json, write_manifest, write_parquet
+from tests import scripted
 from tests.digits import write_digits
 from tests.fabricated import fabricate
 
@@ -42,7 +46,7 @@ def test_an_exported_run_reads_as_the_run_itself(plan: list[PlannedRun], tmp_pat
     assert exported.config.model_copy(update={"policy": policy}) == original.config
     assert len(original.metrics)
     assert len(original.evaluations)
-    for name in ("metrics", "rollouts", "validation", "evaluations"):
+    for name in ("metrics", "rollouts", "validation", "evaluations", "answers"):
         own, same = getattr(original, name), getattr(exported, name)
         if name == "rollouts" and len(own):
             assert ((own["entropy"] - same["entropy"]).abs() <= 1 / 8192).all()
@@ -70,15 +74,47 @@ def test_an_exported_run_is_read_without_making_the_problems_again(
         exported.counts("choice")
 
 
-def test_an_export_holds_counts_and_no_answers(plan: list[PlannedRun], tmp_path: Path) -> None:
+def test_an_export_holds_counts_and_the_answers_chosen_by_hash(plan: list[PlannedRun], tmp_path: Path) -> None:
     folder = export_run(folder_of(plan, "hpt"), tmp_path)
-    assert sorted(path.name for path in folder.iterdir()) == sorted((*RECORD_FILES, MANIFEST))
+    assert sorted(path.name for path in folder.iterdir()) == sorted((*RECORD_FILES, "answers.parquet", MANIFEST))
     answers = pd.concat(map(pd.read_parquet, (folder_of(plan, "hpt").path / "evaluations").iterdir()))
-    evaluations = load_records(folder).evaluations
+    evaluations, kept = load_records(folder).evaluations, load_records(folder).answers
     assert "answer" not in evaluations
     assert evaluations["correct"].sum() == (answers["verdict"] == "correct").sum() > 0
     assert evaluations["no_answer"].sum() == (answers["verdict"] == "no_answer").sum() > 0
     assert evaluations["samples"].sum() == len(answers)
+    all_hashes = [answer_hash(*row) for row in answers[["benchmark", "problem_id", "sample"]].itertuples(index=False)]
+    for evaluation, hashes in answers.assign(hash=all_hashes).groupby("benchmark")["hash"]:
+        of_set = kept[kept["benchmark"] == evaluation]
+        assert sorted(of_set["hash"]) == sorted(hashes)[:KEPT_ANSWERS]
+        assert (of_set["text"] == "<b>" + of_set["problem_id"]).all()
+    pd.testing.assert_frame_equal(hpt.load_answers(tmp_path)[list(kept.columns.drop("key"))], kept.drop(columns="key"))
+
+
+def test_a_chosen_answer_is_kept_as_it_was_sampled_and_a_long_one_by_its_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hpt.evaluation.evaluate.KEPT_CHARACTERS", 4)
+    asked, law = scripted.problems(20), EvaluationSettings(samples_per_problem=3)
+    keep = kept_answers("contest-a", asked, 3)
+    assert len(keep) == KEPT_ANSWERS < 20 * 3
+    sampler: Any = scripted.ScriptedSampler(scripted.small_model(), scripted.wrong)
+    verifier: Any = scripted.ScriptedVerifier()
+    answers = sample_answers(sampler, verifier, scripted.tokenizer(), {"contest-a": asked}, law, keep)
+    for row in answers.itertuples():
+        chosen = (row.problem_id, row.sample) in keep
+        assert (row.text if pd.notna(row.text) else None) == (f"{row.sample}\\bo [...] {{99}}" if chosen else None)
+
+
+def test_runs_made_before_answers_were_kept_still_travel(tmp_path: Path) -> None:
+    folder = folder_of(fabricate(tmp_path / "runs", ["table3"]), "hpt")
+    for file in (folder.path / "evaluations").iterdir():
+        write_parquet(file, read_parquet(file).drop(columns="text"))
+    write_checksums(folder)
+    for file in (folder.path / "evaluations").iterdir():
+        add_checksum(folder, file)
+    record = export_run(folder, tmp_path / "records")
+    assert sorted(path.name for path in record.iterdir()) == sorted((*RECORD_FILES, MANIFEST))
+    assert len(hpt.load_answers(tmp_path / "records")) == len(load_records(record).answers) == 0
+    assert import_runs(record, tmp_path / "taken")
 
 
 @pytest.mark.parametrize("at", [0, 1])
@@ -139,7 +175,7 @@ def test_evaluations_exported_before_are_kept(tmp_path: Path, kept: int) -> None
     assert bytes_below(record) == whole
 
 
-@pytest.mark.parametrize("name", RECORD_FILES)
+@pytest.mark.parametrize("name", [*RECORD_FILES, "answers.parquet"])
 @pytest.mark.parametrize("damage", ["cut", "removed"])
 def test_a_damaged_record_folder_is_refused(plan: list[PlannedRun], tmp_path: Path, name: str, damage: str) -> None:
     file = export_run(folder_of(plan, "hpt"), tmp_path) / name

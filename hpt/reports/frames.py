@@ -5,6 +5,7 @@ frame whose columns its docstring names; the CSV beside a table or figure is thi
 out.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -14,8 +15,9 @@ import pandas as pd
 
 from hpt.config.run_config import MOVES_NO_NUMBER
 from hpt.data.public import DATASETS
-from hpt.data.sources import OWN_SET, OWN_TITLE, possible_answers, recorded_name
+from hpt.data.sources import OWN_SET, OWN_TITLE, evaluation_at, evaluation_set, recorded_name, training_problems_of
 from hpt.data.world.sets import EvaluationSet
+from hpt.data.world.worlds import world_named
 from hpt.evaluation.intervals import (
     MIN_SEEDS,
     Decision,
@@ -38,6 +40,7 @@ from hpt.evaluation.scores import (
     round_half_up,
 )
 from hpt.evaluation.scores import pass_at_k as unbiased_pass_at_k
+from hpt.methods.methods import method_named, resolved_row
 from hpt.paper.paper import base_title, paper_data, paper_row, paper_table, paper_value
 from hpt.runs.catalogue import (
     DEFAULT,
@@ -49,6 +52,7 @@ from hpt.runs.catalogue import (
 )
 from hpt.runs.records import RunRecords
 from hpt.support.errors import RecordFault
+from hpt.upge.advantage import RolloutGroups, advantages
 
 Records = Sequence[RunRecords]
 NAN = float("nan")
@@ -138,6 +142,45 @@ def number_text(values: pd.Series, sign: str = "") -> pd.Series:
     return values.map(lambda value: "" if pd.isna(value) else f"{round_half_up(value):{sign}.1f}").astype(object)
 
 
+class Cell(str):
+    """The text of a cell, with what a page draws beside it: the seeds' values, and whether it is marked as the best."""
+
+    seeds: tuple[float, ...] = ()
+    best: bool = False
+
+
+def _cells(text: pd.Series, frame: pd.DataFrame) -> pd.Series:
+    """Return texts of scores with their seeds, and the best marked where the seeds allow it."""
+    found = []
+    for own, seeds, best in zip(text, frame.filter(like="seed_").to_numpy(float), best_of(frame), strict=True):
+        cell = Cell(own)
+        cell.seeds, cell.best = tuple(seeds[np.isfinite(seeds)]), bool(best)
+        found.append(cell)
+    return pd.Series(found, frame.index, dtype=object)
+
+
+def best_of(frame: pd.DataFrame) -> pd.Series:
+    """Return which scores are the best of their base and column: above every other one by the paired seeds' interval.
+
+    Example:
+        >>> rows = pd.DataFrame({"policy": "weak", "column": "choice", "method": ["a", "b"], "seeds": 3,
+        ...                      "seed_0": [9.0, 1.0], "seed_1": [8.0, 1.0], "seed_2": [9.0, 2.0]})
+        >>> best_of(rows).tolist(), best_of(rows.assign(seed_2=[9.0, 8.0])).tolist()
+        ([True, False], [False, False])
+    """
+    best = pd.Series(False, frame.index)
+    for _, rows in frame[frame["seeds"] > 0].groupby(["policy", "column"], sort=False):
+        values = rows.filter(like="seed_").T.ffill().T.to_numpy(float)  # a base has one run, which all seeds share
+        top = int(np.nanargmax(np.nanmean(values, axis=1)))
+        others = [paired_difference(values[top], one) for at, one in enumerate(values) if at != top]
+        best[rows.index[top]] = (
+            rows["seeds"].iloc[top] >= MIN_SEEDS
+            and bool(others)
+            and all(difference.interval.low > 0 for difference in others)
+        )
+    return best
+
+
 def with_interval(frame: pd.DataFrame, value: str = "score", sign: str = "") -> pd.Series:
     """Return a column as text with its 95 % interval: over seeds where there are several, else over problems.
 
@@ -160,7 +203,8 @@ def with_interval(frame: pd.DataFrame, value: str = "score", sign: str = "") -> 
     text = number + brackets.where(low.notna() & high.notna(), "")
     seeds = frame.filter(like="seed_").apply(lambda row: f" ({', '.join(number_text(row.dropna(), sign))})", axis=1)
     text = text.mask(_cut_off(frame), number + seeds) if len(frame) and not sign else text
-    return text.mask(several & (low == high), "all seeds " + number)
+    text = text.mask(several & (low == high), "all seeds " + number)
+    return _cells(text, frame) if {"policy", "column"} <= set(frame) and several.any() else text
 
 
 def _cut_off(frame: pd.DataFrame) -> pd.Series:
@@ -168,18 +212,33 @@ def _cut_off(frame: pd.DataFrame) -> pd.Series:
     return (frame["seeds"] > 1) & ((frame["seeds_low"] <= 0) | (frame["seeds_high"] >= 100))
 
 
+def beside_the_papers(cells: pd.DataFrame) -> pd.DataFrame:
+    """Lay out a score table: a row per base and method; of every set, ours and the paper's in adjacent columns.
+
+    Args:
+        cells: the frame of `scores` with columns of texts ``base``, ``method``, ``ours`` and ``paper``.
+    """
+    keys = ["column", "stands_for"]
+    # not melted first, which would make plain texts of the cells
+    table = cells.pivot_table(["ours", "paper"], ["base", "method"], keys, "first", sort=False)
+    table.columns = pd.MultiIndex.from_tuples([name[1:] + name[:1] for name in table], names=["set", "stands for", ""])
+    sets = cells[keys].drop_duplicates().itertuples(index=False, name=None)
+    table = table[[(*name, whose) for name in sets for whose in ("ours", "paper")]]
+    return table.loc[:, (table != "").any()]
+
+
 def interval_note(frame: pd.DataFrame, of: str = "mean") -> str:
     """Return what the brackets of `with_interval` are, in words, for a caption.
 
     Args:
-        frame: as for `with_interval`; a base, which has one run whatever the seeds, is told apart where it is there.
+        frame: as for `with_interval`; a base that has one run whatever the seeds is told apart.
         of: ``mean``, or ``paired differences``.
 
     Example:
         >>> interval_note(pd.DataFrame({"method": ["hpt"], "seeds": [3]}))
         "mean over 3 seeds, in brackets the 95 % interval over seeds (Student's t)"
     """
-    is_base = frame["method"] == BASE if "method" in frame else pd.Series(False, frame.index)
+    is_base = (frame["method"] == BASE) & (frame["seeds"] == 1) if "method" in frame else pd.Series(False, frame.index)
     counts = sorted({int(seeds) for seeds in frame["seeds"][(frame["seeds"] > 0) & ~is_base]})
     problems = "over the problems for fixed weights"
     if max(counts, default=1) == 1:
@@ -191,6 +250,10 @@ def interval_note(frame: pd.DataFrame, of: str = "mean") -> str:
         return note
     if _cut_off(frame).any():
         note += "; in parentheses the seeds, where it would reach beyond 0 or 100: they differ much, some took off"
+    if {"policy", "column"} <= set(frame) and (frame["seeds"] > 1).any():
+        note += "; on the page a dot per seed, from 0 to 100" + (
+            ", bold: above every other" if best_of(frame).any() else ""
+        )
     if ((frame["seeds"] > 1) & (frame["seeds_low"] == frame["seeds_high"])).any():
         note += '; "all seeds" where they are equal'
     return note
@@ -442,7 +505,7 @@ def effects(records: Records, methods: Sequence[str], other: str, policy: str) -
     Args:
         records: runs.
         methods: names of arms.
-        other: of the arm they are compared with; `BASE` has one run, which all seeds share.
+        other: of the arm they are compared with; `BASE` may have one run, which all seeds share.
         policy: base.
 
     Returns:
@@ -459,7 +522,7 @@ def effects(records: Records, methods: Sequence[str], other: str, policy: str) -
     for name in methods:
         mine, theirs = shares[name], shares[other]
         if name != other and mine and theirs:
-            if other == BASE:
+            if other == BASE and len(theirs) == 1:
                 theirs = dict.fromkeys(mine, next(iter(theirs.values())))
             averages = [float(np.mean([average_of_sets(one) for one in side.values()])) for side in (mine, theirs)]
             numbers, difference = effect(mine, theirs)
@@ -618,6 +681,45 @@ def costs(records: Records, methods: Sequence[str], policy: str) -> pd.DataFrame
     return pd.DataFrame(rows, columns=["policy", "method", "seed", *COSTS])
 
 
+def equal_costs(records: Records, methods: Sequence[str], policy: str) -> pd.DataFrame:
+    """Return the validation accuracy of every run at equal steps, tokens and seconds, and its mean over training.
+
+    Costs are cumulated over the steps, and the curve (the unweighted mean of the in-distribution sets) is interpolated
+    between its points. What all runs of a seed are compared at is the least that one of them spent.
+
+    Returns:
+        policy, method, seed; in percent: end (after the last step), area (under the curve, over the steps: its mean
+        height), at_tokens, at_seconds; and the budgets, tokens (thousand sampled) and seconds (of the steps). A method
+        that samples nothing has its end ``at_tokens``.
+    """
+    units = {"tokens": COSTS["sampled"], "seconds": (("time/step_s",), 1.0)}
+    least: dict[tuple[str, int], float] = {}  # of each cost and seed
+    named = [(name, run) for name in methods for run in of_method(records, name, policy)]
+    made = []
+    for method, run in named:
+        curve = validation_curve([run], drawn_sets(records))
+        if not len(curve):
+            continue
+        steps, height = curve["step"].to_numpy(int), curve["mean"].to_numpy(float)
+        area = float(np.trapezoid(height, steps)) / (steps[-1] - steps[0])
+        spent = {}
+        for cost, (metrics, unit) in units.items():
+            by_step = run.metrics.reindex(columns=list(metrics)).to_numpy(float, na_value=0.0).sum(axis=1) / unit
+            spent[cost] = np.concatenate([[0.0], by_step.cumsum()])[steps]
+            if total := spent[cost][-1]:
+                least[cost, run.seed] = min(total, least.get((cost, run.seed), np.inf))
+        about = {"policy": policy, "method": method, "seed": run.seed, "end": height[-1], "area": area}
+        made.append((about, height, spent))
+    rows = []
+    for about, height, spent in made:
+        budgets = {name: least.get((name, about["seed"]), NAN) for name in units}
+        at = {f"at_{name}": height[-1] if np.isnan(budget) else np.interp(budget, spent[name], height)
+              for name, budget in budgets.items()}  # fmt: skip
+        rows.append(about | at | budgets)
+    columns = ["policy", "method", "seed", "end", "area", *(f"at_{name}" for name in units), *units]
+    return pd.DataFrame(rows, columns=columns)
+
+
 # Figure 2 and Table 4: what is in reach, what is solved and what is lost
 
 
@@ -650,7 +752,9 @@ def _pass_at_k(runs: Records, name: str) -> pd.DataFrame:
     if others:
         raise RecordFault(f"{name} holds {samples} to {others[-1]} answers per problem; evaluate it again")
     one = sets_of(runs)[name.partition("@")[0]]
-    answers = possible_answers(runs[0].config)
+    panel = evaluation_at(runs[0].config, name)
+    chance = world_named(runs[0].config.data.world).chance
+    answers = 1 / chance if chance else math.inf
     rows: list[dict[str, Any]] = []
     by_seed: dict[int, dict[int, float]] = {seed: {} for seed in counts}
     for k in (2**power for power in range(samples.bit_length())):
@@ -666,7 +770,7 @@ def _pass_at_k(runs: Records, name: str) -> pd.DataFrame:
             by_seed[seed][k] = 100 * share.mean()
         rows.append(
             {
-                "panel": name, "stands_for": one.stands_for, "problems": shares.shape[1], "samples": samples,
+                "panel": panel, "stands_for": one.stands_for, "problems": shares.shape[1], "samples": samples,
                 "method": runs[0].method, "k": k, "pass_at_k": 100 * shares.mean(),
                 "problems_low": 100 * interval.low, "problems_high": 100 * interval.high,
                 "bootstrap": 100 * draws.mean(), "bootstrap_low": 100 * low, "bootstrap_high": 100 * high,
@@ -795,6 +899,55 @@ def shares_by_quarter(differences: Grids) -> pd.DataFrame:
     over = over_seeds({seed: share.reset_index(drop=True) for seed, share in long.items()}).drop(columns="step")
     over = pd.concat([next(iter(long.values())).index.to_frame(index=False), over], axis=1)
     return over.sort_values(keys[:2], kind="stable").reset_index(drop=True)
+
+
+# Single answers, and a single step
+
+
+def transcripts(records: Records, evaluations: Sequence[str], questions: int = 1) -> pd.DataFrame:
+    """Return answers kept word for word: every run's to the same questions, those of lowest hash.
+
+    Returns:
+        One row per evaluation, question and run: set, question, right (its answer), method, base, seed, answer (as it
+        was sampled), verdict; none of runs made before answers were kept.
+    """
+    rows = []
+    for name in evaluations:
+        for run in records:
+            asked = {problem.id: problem for problem in evaluation_set(run.config, name).problems}
+            kept = run.answers[run.answers["benchmark"] == recorded_name(run.config, name)].sort_values("hash")
+            rows += [(name, asked[row.problem_id].question, asked[row.problem_id].answer, label(run.method), run.policy,
+                      run.seed, row.text, row.verdict) for row in kept.head(questions).itertuples()]  # fmt: skip
+    columns = ["set", "question", "right", "method", "base", "seed", "answer", "verdict"]
+    return pd.DataFrame(rows, columns=columns).sort_values(["set", "question"], kind="stable", ignore_index=True)
+
+
+def algorithm_step(run: RunRecords, step: int) -> pd.DataFrame:
+    """Return what Algorithm 1 did with every question of a step of HPT, before the normalisation of a batch.
+
+    Returns:
+        One row per question, in its order: problem_id, level, question, rollouts, correct, no_answer, P (Eq. 8), alpha
+        and beta (Eq. 9, 10), branch, and the factors of grad log pi: weight_right, weight_wrong (of a rollout's tokens,
+        coefficient x alpha x advantage) and weight_demonstration (coefficient x beta).
+    """
+    rows = run.rollouts[run.rollouts["step"] == step].reset_index(drop=True)
+    parts = {component.data: component for component in method_named(run.method).components}
+    row, estimator = resolved_row(parts["rollouts"], run.config), run.config.estimator
+    found = rows[["problem_id", "level", "rollouts", "correct", "no_answer", "alpha", "beta", "branch"]].copy()
+    asked = {problem.id: problem.question for problem in training_problems_of(run.config)}
+    found.insert(2, "question", found["problem_id"].map(asked))
+    found.insert(6, "P", found["correct"] / found["rollouts"])
+    for at, question in found.iterrows():
+        correct, n = int(question["correct"]), int(question["rollouts"])
+        group = RolloutGroups(np.repeat([1.0, 0.0], [correct, n - correct]), np.zeros(n, int), np.zeros(n, bool),
+                              np.ones(n, int))  # fmt: skip
+        weights = (
+            getattr(estimator, parts["rollouts"].coefficient) * question["alpha"] * np.hstack(advantages(row, group))
+        )
+        found.loc[at, "weight_right"] = weights[0] if correct else NAN
+        found.loc[at, "weight_wrong"] = weights[-1] if correct < n else NAN
+    demonstration = getattr(estimator, parts["demonstration"].coefficient)
+    return found.assign(weight_demonstration=demonstration * found["beta"])
 
 
 # Appendix: the search, and the price of each discrepancy between paper and code

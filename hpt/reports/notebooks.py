@@ -6,12 +6,14 @@ A notebook begins with ``study = reports.begin("its_name")``, asks for the runs 
 vLLM; nothing here catches an exception around a run.
 """
 
+import base64
 import html
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,16 +27,19 @@ from pandas.io.formats.style import Styler
 from hpt.config.run_config import merge, nest, validate
 from hpt.config.scales import SCALES
 from hpt.data.sources import names_files
+from hpt.paper.paper import confirmatory_claims
+from hpt.reports import frames as of_records
 from hpt.reports import style
 from hpt.reports.verdicts import Verdict, verdicts
 from hpt.runs.catalogue import ARTEFACTS, Artefact, artefacts_at, check_addressed, kept_note
+from hpt.runs.compare import differences, final_values
 from hpt.runs.folder import source_commit
 from hpt.runs.make import PlannedRun, compute, planned_runs
 from hpt.runs.plan import assumptions, make_plan
-from hpt.runs.records import RecordStore, RunRecords, load_runs, record_folders
+from hpt.runs.records import RecordStore, RunRecords, load_records, load_runs, record_folders
 from hpt.support.errors import ConfigError
 from hpt.support.files import write_json, write_text
-from hpt.support.text import duration
+from hpt.support.text import duration, few
 
 #: Counts of a run's damaged checkpoints and files; named where there were any.
 DAMAGE = ("damaged_checkpoints", "damaged_files")
@@ -42,13 +47,17 @@ DAMAGE = ("damaged_checkpoints", "damaged_files")
 
 @dataclass(frozen=True)
 class Shown:
-    """HTML that a notebook displays, with a plain text for where HTML is not."""
+    """HTML that a notebook displays, plain text for where HTML is not, and controls for where there is a front end."""
 
     html: Markup
     text: str = ""
+    controls: Any = None
 
     def _repr_html_(self) -> str:
         return str(self.html)
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
+        return {} if self.controls is None else {**self.controls._repr_mimebundle_(), "text/html": str(self.html)}
 
     def __repr__(self) -> str:
         return self.text or re.sub(r"<[^>]+>", " ", str(self.html))
@@ -88,6 +97,7 @@ class Study:
     started: float = field(default_factory=time.monotonic)
     _loaded: dict[str, RunRecords] = field(default_factory=dict)  # by the fingerprint they were planned under
     _judged: dict[tuple[str, ...], list[Verdict]] = field(default_factory=dict)  # the last verdicts, of what was shown
+    _family: list[RunRecords] = field(default_factory=list)
 
     def planned(self, artefacts: Sequence[str] = ()) -> list[PlannedRun]:
         """Return the runs that some of its artefacts need (none = all), finished or not."""
@@ -205,14 +215,79 @@ class Study:
             self._write(name, {name: data, **frames}, runs)
         return Shown(picture + caption_html(title, caption), title)
 
+    def sliders(self, draw: Callable[..., Figure], **values: Sequence[Any]) -> Shown:
+        """Return a figure with sliders that draw it anew; where no front end moves them, it stays as they begin.
+
+        Args:
+            draw: makes the figure of one value of each.
+            values: that each argument of ``draw`` can have; a slider begins in their middle.
+
+        Example:
+            >>> study.sliders(draw, gate=range(9))  # doctest: +SKIP
+        """
+        from ipywidgets import Image, SelectionSlider, VBox
+
+        sliders = {name: SelectionSlider(options=list(of), value=of[len(of) // 2], description=name,
+                                         continuous_update=False) for name, of in values.items()}  # fmt: skip
+
+        def drawn() -> bytes:
+            figure, file = draw(**{name: slider.value for name, slider in sliders.items()}), BytesIO()
+            figure.savefig(file, format="png", dpi=style.PNG_DPI)
+            pyplot.close(figure)
+            return file.getvalue()
+
+        picture = Image(value=drawn())
+        for slider in sliders.values():
+            slider.observe(lambda _: setattr(picture, "value", drawn()), "value")
+        begins = ", ".join(f"{name} = {slider.value}" for name, slider in sliders.items())
+        source = "data:image/png;base64," + base64.b64encode(picture.value).decode("ascii")
+        shown = Markup("<img alt='{0}' src='{1}'><p><small>{0}; the notebook has sliders.</small></p>")
+        return Shown(shown.format(begins, source), begins, VBox([*sliders.values(), picture]))
+
+    def compare(self, first: str, second: str) -> Shown:
+        """Return what two runs differ in, settings and the last values of every quantity: ``hpt runs compare``.
+
+        Args:
+            first, second: name of a run or of its records, or the beginning of one that no other has.
+
+        Example:
+            >>> study.compare("grpo-weak-s0-f23", "hpt-weak-s0-166")  # doctest: +SKIP
+        """
+        folder = self.from_records or self.runs_dir / self.scale
+        runs = [load_records(one_beginning(folder, name)) for name in (first, second)]
+        tables = (differences(*runs), final_values(*runs).round(4).reset_index())
+        shown = [plain_table(list(table.columns), table.astype(str).to_numpy().tolist()) for table in tables]
+        return Shown(Markup("").join(shown))
+
+    def transcripts(self, runs: Sequence[RunRecords], evaluations: Sequence[str]) -> Shown:
+        """Return answers kept word for word, every run's to the same question of each evaluation."""
+        kept = of_records.transcripts(runs, evaluations)
+        if not len(kept):
+            return Shown(Markup("<p>These runs were made before answers were kept.</p>"))
+        return Shown(plain_table(list(kept.columns), kept.to_numpy().tolist()))
+
     def verdicts(self) -> list[Verdict]:
         """Return the verdicts on the claims about what was shown so far."""
         shown = tuple(name for name in self.made if name in ARTEFACTS)
         if shown not in self._judged:
             with_runs = [name for name in shown if ARTEFACTS[name].arms]
             runs = self.runs(*with_runs) if with_runs else []
-            self._judged = {shown: verdicts(runs, shown, self.scale, self.frames)}
+            family = self.family() if any(claim.artefact in shown for claim in confirmatory_claims()) else []
+            self._judged = {shown: verdicts(runs, shown, self.scale, self.frames, family)}
         return self._judged[shown]
+
+    def family(self) -> list[RunRecords]:
+        """Return the runs of the confirmatory contrasts that are there, which are judged together; none is made.
+
+        From records those of every seed, whichever the notebook shows: a verdict leaves no seed out.
+        """
+        store = RecordStore(self.from_records) if self.from_records else None
+        asked = self._asked(sorted({claim.artefact for claim in confirmatory_claims()}))
+        asked |= {"seeds": store.seeds if store else self.seeds, "bases": (), "own": (), "evaluations": ()}
+        if not self._family:
+            there = [run for run in planned_runs(**asked) if not (store.lacking(run) if store else run.reason)]
+            self._family = [store.load(run) for run in there] if store else load_runs(there)
+        return self._family
 
     def claims(self) -> Shown:
         """Return the table of the paper's claims about what was shown, with their verdicts."""
@@ -332,6 +407,16 @@ def shown_path(path: Path) -> str:
     return os.path.relpath(path, project_folder())
 
 
+def one_beginning(folder: Path, name: str) -> Path:
+    """Return the one run in a folder whose name begins so."""
+    found = [path.parent for path in sorted(folder.glob("*/config.json")) if path.parent.name.startswith(name)]
+    if len(found) != 1:
+        names = few([path.name for path in found], 5) or "none begins so"
+        raise ConfigError("run", name, f"the beginning of one run's name in {shown_path(folder)} ({names})",
+                          "write more of it")  # fmt: skip
+    return found[0]
+
+
 # Provenance
 
 
@@ -401,15 +486,27 @@ def csv_text(frame: pd.DataFrame) -> str:
 def html_table(table: pd.DataFrame | Styler, name: str) -> Markup:
     """Return a laid out table as HTML; of a Styler with its colours."""
     styler: Any = table if isinstance(table, Styler) else table.style  # its methods are half typed
-    # an interval stays on one line, below its number where a table is wide
-    styler = styler.format(lambda cell: re.sub(r"(?<=\d), (?=[-+\d])", ",&nbsp;", html.escape(str(cell))), na_rep="")
+    styler = styler.format(_cell_html, na_rep="")
     if styler.index.is_unique and styler.columns.is_unique:  # sentences are read from the left
-        styler = styler.set_td_classes(styler.data.map(lambda cell: "text" * bool(re.search(r"[a-z]{3} ", str(cell)))))
+        styler = styler.set_td_classes(styler.data.map(_cell_class))
     for axis in (0, 1):
         styler = styler.format_index(str, escape="html", axis=axis)
         styler = styler.format_index_names(lambda label: html.escape(str(label)), axis=axis)
     text = styler.set_uuid(name).set_table_attributes('class="scores"').to_html()
     return Markup("<div class='wide'>{}</div>").format(Markup(text))
+
+
+def _cell_class(cell: object) -> str:
+    if getattr(cell, "seeds", ()):
+        return "best" if getattr(cell, "best", False) else ""
+    return "text" if re.search(r"[a-z]{3} ", str(cell)) else ""
+
+
+def _cell_html(cell: object) -> str:
+    """Return a cell's text, its interval on one line, with a dot for each of its seeds on a line from 0 to 100."""
+    dots = "".join(f"<i style='left:{seed:.0f}%'></i>" for seed in getattr(cell, "seeds", ()))
+    text = re.sub(r"(?<=\d), (?=[-+\d])", ",&nbsp;", html.escape(str(cell)))
+    return (f"<span class='seeds'>{dots}</span>" if dots else "") + text
 
 
 def markdown_table(frame: pd.DataFrame) -> str:
@@ -471,7 +568,7 @@ def verdict_badge(verdict: str) -> Markup:
         >>> str(verdict_badge("does not hold"))
         "<span class='verdict does-not'>does not hold</span>"
     """
-    kind = "-".join(verdict.replace("(", "").split()[:2])
+    kind = "-".join(re.sub(r"[(:]", "", verdict).split()[:2])
     return Markup("<span class='verdict {}'>{}</span>").format(kind, verdict)
 
 
@@ -487,7 +584,9 @@ def verdict_table(rows: Sequence[Verdict]) -> Markup:
             row.paper,
             row.ours,
             row.interval,
-            Markup("{}<br><small>{}</small>").format(verdict_badge(row.verdict), row.explanation),
+            Markup("{} <small>{}</small><br><small>{}</small>").format(
+                verdict_badge(row.verdict), row.kind, row.explanation
+            ),
         )
         for row in rows
     ]

@@ -106,8 +106,7 @@ def _report(folder: Path, scale: str) -> dict[str, Any]:
         "headlines": headlines(verdicts, seeds),
         "tiles": _tiles(verdicts, folder / "tables" / "audit.csv"),
         "forest": _drawn(lines),
-        "headline_rows": [row | {"short": short} for key, short in headline_claims().items()
-                          for row in verdicts if row["claim"] == key],
+        "headline_rows": _headline_rows(verdicts),
         "seeds_text": f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'} ({', '.join(map(str, seeds))})",
         "notes": notes(scale, seeds, statuses, list(runs.values())),
         "failures": [status for status in statuses if status["state"] != "ok"],
@@ -124,6 +123,21 @@ def _report(folder: Path, scale: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _headline_rows(verdicts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the verdicts of the first page: the headline claims, and every contrast in which HPT is worse."""
+    judged, listed = {row["claim"]: row for row in verdicts}, headline_claims()
+    worse = {}
+    for claim in claims():
+        row = judged.get(claim.id, {})
+        is_contrast = row.get("subject", "").startswith("HPT against")
+        if is_contrast and claim.id not in listed and ((row.get("numbers") or {}).get("high") or 0.0) < 0:
+            out = ", out of distribution" * (claim.parameters.get("distribution") == "out")
+            where = ARTEFACTS[claim.artefact].title.partition(":")[0]
+            worse[claim.id] = f"{row['subject']}, {claim.policy} base{out} ({where})"
+    shown = [judged[key] | {"short": short} for key, short in listed.items() if key in judged]
+    return shown + [judged[key] | {"short": short} for key, short in worse.items()]
+
+
 def _statuses(folder: Path) -> list[dict[str, Any]]:
     """Return what the notebooks of a report left, in the catalogue's order."""
     files = {path.stem: path for path in (folder / "notebooks").glob("*.json")}
@@ -133,7 +147,8 @@ def _statuses(folder: Path) -> list[dict[str, Any]]:
 
 def _verdicts(statuses: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the verdicts of notebooks in the paper's order, with whose results the paper cites."""
-    judged = {row["claim"]: row | {"notebook": status["notebook"]} for status in statuses for row in status["verdicts"]}
+    judged = {row["claim"]: {"kind": "", **row, "notebook": status["notebook"]}
+              for status in statuses for row in status["verdicts"]}  # fmt: skip
     return [judged[claim.id] | {"cites": claim.cites, "page": section_of(claim.artefact).name}
             for claim in claims() if claim.id in judged]  # fmt: skip
 
@@ -166,7 +181,7 @@ def answer(verdicts: Sequence[Mapping[str, Any]], artefacts: Sequence[Mapping[st
     if not verdicts:
         return re.split(r"(?<=\.)\s(?=[A-Z])", artefacts[0]["caption"])[0] if artefacts else ""
     sentences = headlines(verdicts, seeds)
-    for words in ("reproduced", "holds in this world", "does not hold") if len(sentences) <= 2 else ():
+    for words in ("reproduced", "holds", "does not hold") if len(sentences) <= 2 else ():
         quoted = ((shorten(row["sentence"], 90, placeholder=" ..."), f"{row['ours']} {row['interval']}".strip())
                   for row in verdicts if row["verdict"] == words)  # fmt: skip
         decided = [f"“{sentence}” ({numbers})" for sentence, numbers in quoted]
@@ -241,7 +256,9 @@ def notebook_page(notebook: Any, status: dict[str, Any]) -> str:
     results = [output for cell in rest for output in cell.get("outputs", ()) if _is_result(output)]
     for cell in rest:
         if "outputs" in cell:
-            cell.outputs = [output for output in cell.outputs if not _is_result(output)]
+            cell.outputs = [output for output in cell.outputs if not _is_result(output) and not _is_live(output)]
+            for output in cell.outputs:
+                output.get("data", {}).pop(_WIDGET, None)  # what stands in for it is shown
     folded = (
         "{% extends 'basic/index.html.j2' %}{% block input_group %}<details><summary>code</summary>{{ super() }}"
         "</details>{% endblock input_group %}"
@@ -256,6 +273,15 @@ def notebook_page(notebook: Any, status: dict[str, Any]) -> str:
         .get_template("notebook.html.jinja")
         .render(status=status, head=Markup(head), answer=said, results=shown, body=Markup(body))
     )
+
+
+#: What a front end draws as controls or a progress bar.
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def _is_live(output: Any) -> bool:
+    """Whether an output is nothing without a front end, such as a progress bar."""
+    return _WIDGET in output.get("data", {}) and "text/html" not in output["data"]
 
 
 def _is_result(output: Any) -> bool:
@@ -358,7 +384,10 @@ def notes(scale: str, seeds: Sequence[int], statuses: list[dict[str, Any]], runs
 
 
 def _about_bases(runs: Sequence[dict[str, Any]]) -> list[str]:
-    """Return that bases are shared, and which were not: trained again, perhaps on another processor."""
+    """Return whether bases are shared, and which were not: trained again, perhaps on another processor."""
+    pairs = {(row["policy"], row["seed"], row["base_weights"]) for row in runs if row.get("base_weights")}
+    if len(pairs) > 1 and len({(policy, weights) for policy, _, weights in pairs}) == len(pairs):
+        return ["Every seed has its own bases: an interval over seeds holds what another base of a recipe changes."]
     found = [
         "Each base is trained once and shared by all seeds: an interval over seeds does not hold what another base of "
         "the same recipe would change."

@@ -42,7 +42,7 @@ def sampling_config(config: RunConfig) -> RunConfig:
     if config.method != "pretrain" or config.data.source.startswith(FOLDER):
         return config
     settings = {"data.folder": config.data.folder}
-    return build_config("hpt", scale=config.scale, policy=config.policy.name, settings=settings)
+    return build_config("hpt", scale=config.scale_key, policy=config.policy.name, settings=settings)
 
 
 def missing_evaluations(folder: RunFolder, config: RunConfig, names: Sequence[str]) -> list[str]:
@@ -72,7 +72,7 @@ def evaluate_run(
     missing = ranks.gather(missing_evaluations(folder, config, names) if ranks.rank == 0 else [])
     if not missing:
         return
-    from hpt.evaluation.evaluate import sample_answers
+    from hpt.evaluation.evaluate import kept_answers, sample_answers
     from hpt.rewards.workers import Verifier
     from hpt.training.policy import computed_config
     from hpt.training.sampler import Sampler
@@ -85,7 +85,8 @@ def evaluate_run(
         for name in missing:
             settings, problems, key = evaluation_key(config, name)
             share = {recorded_name(config, name): ranks.share(problems, width)}
-            answers = sample_answers(sampler, verifier, tokenizer, share, settings)
+            keep = kept_answers(recorded_name(config, name), problems, settings.samples_per_problem)
+            answers = sample_answers(sampler, verifier, tokenizer, share, settings, keep)
             if ranks.ranks > 1:
                 answers = in_order(ranks.gather_shares([answers], width), problems)
             if ranks.rank == 0:

@@ -28,6 +28,7 @@ from hpt.data.sources import (
     training_problems_of,
     with_samples,
 )
+from hpt.data.world.worlds import bases_by_seed
 from hpt.methods.methods import METHODS, method_named
 from hpt.runs.catalogue import ARTEFACTS, arm_label, artefacts_named
 from hpt.runs.evaluations import evaluation_key, missing_evaluations, sampling_config
@@ -55,9 +56,9 @@ class PlannedRun(OfRun):
 
     @property
     def title(self) -> str:
-        """The run in words: its arm, base and seed; a base, which all seeds share, by its name."""
+        """The run in words: its arm, base and seed; a base that all seeds share by its name."""
         if self.method == "pretrain":
-            return f"the {self.policy} base"
+            return f"the {self.policy} base" + f", seed {self.seed}" * bases_by_seed(self.config.data.world)
         return f"{self.line} on the {self.policy} base, seed {self.seed}"
 
     @property
@@ -86,7 +87,7 @@ def planned_runs(
     Args:
         scale: key of `hpt.config.scales.SCALES`.
         artefacts: names; empty = all of the paper.
-        seeds: run seeds; bases are shared by all of them.
+        seeds: run seeds.
         root: folder of run folders.
         settings: dotted settings laid over every method's run, below those an arm is defined by.
         bases: of the arms; empty = all of the artefact's.
@@ -205,12 +206,11 @@ def check_training_set(config: RunConfig) -> None:
     Lengths are left to the run itself where the tokenizer is not there yet: that of a public model not fetched so far.
     """
     from hpt.data.models import load_tokenizer
-    from hpt.data.world.graded import WORLDS, world_named
-    from hpt.data.world.tokenizer import build_tokenizer
+    from hpt.data.world.worlds import BASES, build_tokenizer, world_named
 
     if config.policy.path is not None:
         encoded_training(config, load_tokenizer(config.policy.path))
-    elif config.data.evaluation == "graded" and config.data.world in WORLDS:
+    elif config.data.evaluation == "graded" and config.data.world in BASES:
         encoded_training(config, build_tokenizer(world_named(config.data.world)))
     else:
         training_problems_of(config)

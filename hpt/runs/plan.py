@@ -105,13 +105,13 @@ SHAPES: dict[str, ModelShape] = {
 
 def shape_of(config: RunConfig) -> ModelShape:
     """Return the shape of a run's policy: the world's recipe, its folder's config.json, or the published one."""
-    from hpt.data.world.corpus import BASES
-    from hpt.data.world.tokenizer import VOCABULARY
+    from hpt.data.world.worlds import BASES, vocabulary_size, world_named
 
     recipe = BASES.get(config.data.world, {}).get(config.policy.name)
     if config.data.evaluation == "graded" and recipe is not None:
         return ModelShape(recipe.layers, recipe.hidden, recipe.feed_forward, recipe.heads, recipe.heads,
-                          len(VOCABULARY), attention_bias=recipe.architecture == "qwen2")  # fmt: skip
+                          vocabulary_size(world_named(config.data.world)),
+                          attention_bias=recipe.architecture == "qwen2")  # fmt: skip
     file = Path(config.policy.path or "") / "config.json"
     name = public_model(config.scale, config.policy.name) or config.policy.name
     return ModelShape.of(read_json(file)) if config.policy.path and file.is_file() else SHAPES[name]
@@ -247,13 +247,13 @@ def _disk(config: RunConfig) -> int:
 
 def _document_tokens(config: RunConfig) -> float:
     """Mean length of the documents a base is trained on, from some of them."""
-    from hpt.data.world.corpus import base_recipe, documents
-    from hpt.data.world.graded import world_named
+    from hpt.data.world.worlds import base_recipe, build_tokenizer, encoded_documents, world_named
 
-    recipe = base_recipe(config.data.world, config.policy.name)
-    places = [int(share * recipe.updates) for share in (0.1, 0.5, 0.95)]
-    drawn = [document for update in places for document in documents(world_named(config.data.world), recipe, 0, update)]
-    return sum(len("".join(document.pieces)) for document in drawn) / len(drawn)
+    world, recipe = world_named(config.data.world), base_recipe(config.data.world, config.policy.name)
+    tokenizer = build_tokenizer(world)
+    drawn = [document for share in (0.1, 0.5, 0.95)
+             for document in encoded_documents(world, recipe, tokenizer, 0, int(share * recipe.updates))]  # fmt: skip
+    return sum(len(question) + len(tokens) for question, tokens, _ in drawn) / len(drawn)
 
 
 def answers(config: RunConfig, evaluations: Iterable[str]) -> int:
@@ -456,10 +456,23 @@ def command(run: PlannedRun, root: Path, machine: Machine) -> str:
     Settings that an arm adds to its method's are given one by one, so that the run is found again by its fingerprint.
     """
     config = run.config
-    words = ["hpt", "train", "--method", config.method, "--scale", config.scale, "--policy", config.policy.name]
+    words = [
+        "hpt",
+        "train",
+        "--method",
+        config.method,
+        "--scale",
+        config.scale_key,
+        "--policy",
+        config.policy.name,
+    ]
     if config.method != "pretrain":
         plain = build_config(
-            config.method, scale=config.scale, recipe=config.recipe, policy=config.policy.name, seed=config.seed
+            config.method,
+            scale=config.scale_key,
+            recipe=config.recipe,
+            policy=config.policy.name,
+            seed=config.seed,
         )
         words += ["--recipe", config.recipe] if config.recipe != "released" else []
         words += ["--seed", str(config.seed)]

@@ -40,6 +40,8 @@ Executor = LocalExecutor | RayExecutor
 LOOK_S, STOP_S = 1.0, 20.0
 #: More runs at a time than this are shown in one line.
 SHOWN = 10
+#: What tqdm is told of whether to draw nothing: None lets it look for a terminal, which a notebook is not, and draws.
+UNSEEN = False if any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__) else None
 #: How often a run is started again after its machine was lost.
 RETRIES = 3
 
@@ -101,7 +103,7 @@ def run_jobs(
     executor = executor_for(jobs, parallel)
     pool = _Pool(jobs, executor, on_finish)
     try:
-        with tqdm(total=len(jobs), desc="all", unit="run", disable=None) as pool.done:
+        with tqdm(total=len(jobs), desc="all", unit="run", disable=UNSEEN) as pool.done:
             while pool.look():
                 time.sleep(0.2)
         _raise_failures(pool.failed, pool.waiting)
@@ -294,7 +296,7 @@ def _start(run: Run, place: Any, claim: ExitStack, executor: Executor) -> Runnin
     # the run's own modules are found where this process found them
     process = executor.start(place, spec, log, threads, folders(config.own_modules))
     bar = tqdm(total=max(1, config.schedule.steps), desc=run.name, unit="step", leave=False,
-               disable=None if executor.slots <= SHOWN else True)  # fmt: skip
+               disable=UNSEEN if executor.slots <= SHOWN else True)  # fmt: skip
     return Running(run, process, place, claim, log, bar, time.monotonic(), said_before=said_before)
 
 

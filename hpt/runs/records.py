@@ -1,4 +1,4 @@
-"""Records that travel: what a finished run leaves behind for reports, without answers and without weights.
+"""Records that travel: what a finished run leaves behind for reports: counts and a few answers, no weights.
 
 A record folder is what a report needs of a run and no more::
 
@@ -9,6 +9,7 @@ A record folder is what a report needs of a run and no more::
         rollouts.parquet    one row per question and step: counts; entropy rounded to 1/4096 nats
         validation.parquet  one row per problem of the validation curves: counts
         evaluations.parquet one row per problem and evaluation: counts
+        answers.parquet     some answers word for word, chosen by a hash; older records lack it
         manifest.json       SHA-256 of each of them
 
 Beside the folders lies ``sets.json``: of each world the hash of every evaluation set's problems, from which the keys of
@@ -38,9 +39,10 @@ from hpt.data.sources import (
     with_samples,
 )
 from hpt.data.world.sets import EvaluationSet
-from hpt.evaluation.evaluate import evaluation_law
+from hpt.evaluation.evaluate import answer_hash, evaluation_law
 from hpt.evaluation.scores import Shares, counts_per_problem
 from hpt.methods.methods import names_used
+from hpt.runs.catalogue import SEED as SEARCH_SEED
 from hpt.runs.evaluations import evaluation_key, sampling_config
 from hpt.runs.folder import TABLES, OfRun, RunFolder, check
 from hpt.support.errors import HptError, RecordFault
@@ -69,12 +71,15 @@ COLUMNS: dict[str, Sequence[str]] = {
     "evaluations": (
         "key benchmark problem_id level correct samples no_answer timed_out response_tokens_mean"
     ).split(),
+    "answers": "key benchmark problem_id sample hash verdict response_tokens text".split(),
 }  # fmt: skip
 _EVALUATIONS = "evaluations.parquet"
+_ANSWERS = "answers.parquet"
 #: Fraction of a nat to which an exported question's entropy is rounded: its last bits were half of a record folder, no
 #: table or figure reads them (`rollout/entropy` of the metrics is whole), and of decimals the bits would not get fewer.
 _ENTROPY_STEPS = 4096
-#: A record folder holds these and its manifest, nothing else; what else a manifest names is never read or copied.
+#: A record folder holds these, its manifest and, of newer runs, answers; what else a manifest names is never read or
+#: copied.
 RECORD_FILES = ("config.json", "provenance.json", *(f"{name}.parquet" for name in TABLES), _EVALUATIONS)
 
 
@@ -96,6 +101,8 @@ class RunRecords(OfRun):
         provenance: as `hpt.runs.folder.provenance` returned it when the run ended.
         arms: keys of the arms (`hpt.runs.catalogue.Arm`) this run was asked for as; empty where nobody asked.
         problem_hashes: by evaluation set, as `SETS` has them; of one that is not there they are made again.
+        answers: key, benchmark, problem_id, sample, hash (`hpt.evaluation.evaluate.answer_hash`), verdict,
+            response_tokens, text of the answers kept word for word; empty for runs made before any were.
     """
 
     name: str
@@ -107,6 +114,7 @@ class RunRecords(OfRun):
     provenance: dict[str, Any] = field(default_factory=dict)
     arms: tuple[str, ...] = ()
     problem_hashes: Mapping[str, str] = field(default_factory=dict)
+    answers: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(COLUMNS["answers"])))
     _counts: dict[str, pd.DataFrame] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
@@ -169,7 +177,7 @@ def load_records(path: Path) -> RunRecords:
     path = Path(path)
     exported = (path / MANIFEST).exists()
     if exported:
-        if sorted(read_json(path / MANIFEST)) != sorted(RECORD_FILES):
+        if set(read_json(path / MANIFEST)) - {_ANSWERS} != set(RECORD_FILES):
             raise RecordFault(f"{path / MANIFEST} must list {', '.join(RECORD_FILES)}; export the run again")
         check_manifest(path)
     else:
@@ -178,10 +186,15 @@ def load_records(path: Path) -> RunRecords:
     # a base that is fetched or the user's was not trained here, and has no steps
     may_lack = TABLES if config.schedule.steps == 0 else ("rollouts", "validation")
     metrics, rollouts, validation = (_table(path, name, name in may_lack) for name in TABLES)
-    evaluations = _checked(path / _EVALUATIONS, "evaluations") if exported else _evaluations(path)
+    if exported:
+        evaluations = _checked(path / _EVALUATIONS, "evaluations")
+        answers = _table(path, "answers", may_lack=True)
+    else:
+        evaluations, answers = _evaluations(path)
     provenance = read_json(path / "provenance.json")
     hashes = _hashes_of_world(path.parent, config)
-    return RunRecords(path.name, config, metrics, rollouts, validation, evaluations, provenance, problem_hashes=hashes)
+    tables = (metrics, rollouts, validation, evaluations)
+    return RunRecords(path.name, config, *tables, provenance, problem_hashes=hashes, answers=answers)
 
 
 def _key(config: RunConfig, name: str, hashes: Mapping[str, str]) -> str:
@@ -233,13 +246,11 @@ def export_run(folder: RunFolder, target: Path) -> Path:
     records = load_records(folder.path)
     final = Path(target) / records.name
     with replacing(final) as scratch:
-        evaluations = records.evaluations
+        evaluations, answers = records.evaluations, records.answers
         if (final / MANIFEST).exists():
-            before = load_records(final).evaluations
-            more = before[~before["key"].isin(evaluations["key"])]
-            if len(more):
-                both = [table for table in (evaluations, more) if len(table)]
-                evaluations = pd.concat(both).sort_values(["benchmark", "key"], kind="stable", ignore_index=True)
+            before = load_records(final)
+            evaluations, answers = (_with_earlier(evaluations, before.evaluations),
+                                    _with_earlier(answers, before.answers))  # fmt: skip
         config = read_json(folder.path / "config.json")
         config["policy"]["path"] = None  # a place on one machine; weights_sha256 says which weights
         write_json(scratch / "config.json", config)
@@ -247,12 +258,23 @@ def export_run(folder: RunFolder, target: Path) -> Path:
         for name in TABLES:
             write_parquet(scratch / f"{name}.parquet", _to_travel(getattr(records, name)))
         write_parquet(scratch / _EVALUATIONS, evaluations)
+        if len(answers):
+            write_parquet(scratch / _ANSWERS, answers)
         write_manifest(scratch)
     if records.config.data.evaluation == "graded":  # public problems are read, not made
         sets = (*records.sets.values(), evaluation_set(records.config, "validation"))
         hashes = {one.name: problems_hash(one.problems) for one in sets}
         _add_problem_hashes(Path(target), {records.config.data.world: hashes})
     return final
+
+
+def _with_earlier(table: pd.DataFrame, before: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of evaluations with the rows exported before of those it lacks."""
+    more = before[~before["key"].isin(table["key"])]
+    if not len(more):
+        return table
+    both = [one for one in (table, more) if len(one)]
+    return pd.concat(both).sort_values(["benchmark", "key"], kind="stable", ignore_index=True)
 
 
 def _to_travel(table: pd.DataFrame) -> pd.DataFrame:
@@ -279,7 +301,7 @@ def import_runs(source: Path, target: Path) -> list[Path]:
         with replacing(final) as scratch:
             if (final / MANIFEST).exists() and read_json(final / MANIFEST) != read_json(folder / MANIFEST):
                 raise RecordFault(f"{final} is there with another content than {folder}; remove one of the two")
-            for name in (*RECORD_FILES, MANIFEST):
+            for name in (*read_json(folder / MANIFEST), MANIFEST):
                 shutil.copyfile(folder / name, scratch / name)
         taken.append(final)
     if hashes := _problem_hashes(folders[0].parent):
@@ -317,17 +339,27 @@ def _checked(file: Path, name: str) -> pd.DataFrame:
     return frame if len(frame) else pd.DataFrame(columns=list(COLUMNS[name]))
 
 
-def _evaluations(path: Path) -> pd.DataFrame:
-    parts = []
+def _evaluations(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the counts of a run folder's evaluations, and the answers it kept word for word."""
+    parts, kept = [], []
     for file in sorted((path / "evaluations").glob("*.parquet")):
         answers = read_parquet(file)
         needed = ("benchmark", "problem_id", "level", "verdict", "response_tokens")
         if missing := [column for column in needed if column not in answers.columns]:
             raise RecordFault(f"{file} lacks the columns {', '.join(missing)}; remove it and evaluate again")
         counts = counts_per_problem(answers)
-        counts.insert(0, "key", file.stem.rpartition("-")[2])
+        counts.insert(0, "key", key := file.stem.rpartition("-")[2])
         parts.append(counts)
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(COLUMNS["evaluations"]))
+        if "text" in answers:  # earlier versions kept none
+            texts = answers[answers["text"].notna()]
+            names = texts[["benchmark", "problem_id", "sample"]]
+            hashes = [answer_hash(*row) for row in names.itertuples(index=False, name=None)]
+            kept.append(texts.assign(key=key, hash=np.array(hashes, np.uint32))[list(COLUMNS["answers"])])
+    return _stacked(parts, "evaluations"), _stacked(kept, "answers")
+
+
+def _stacked(parts: list[pd.DataFrame], name: str) -> pd.DataFrame:
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(COLUMNS[name]))
 
 
 #: What is lacking of a run that nothing is there of.
@@ -347,6 +379,12 @@ class RecordStore:
             key = _settings_key(recorded_config(path))
             found[key] = (*found.get(key, ()), path)
         return found
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of the tables that there are records of; those of a search are others."""
+        found = {recorded_config(path).seed for path in record_folders(self.folder)}
+        return sorted(seed for seed in found if seed < SEARCH_SEED)
 
     def find(self, config: RunConfig) -> Path | None:
         """Return the record folder of the run that ``config`` describes, or None.

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from hpt.config.settings import Settings
 from hpt.data.problems import Problem, save_problems
 from hpt.data.world.sets import EvaluationSet
 
@@ -31,6 +32,21 @@ PER_LEVEL = {"evaluation": 50, "validation": 5, "training": 20}
 REACH = 4
 
 Metadata = Mapping[str, Any]
+
+
+class GymWorld(Settings):
+    """What other worlds have too: a name, the size of the curves, and the probability that a guess is right.
+
+    Nothing bounds the answers, so there is no guess of the right form: 0.
+    """
+
+    name: str
+    curve_problems: int = 16
+    curve_samples: int = 4
+    chance: float = 0.0
+
+
+SMOLLM_WORLD = GymWorld(name=SMOLLM)
 
 
 @dataclass(frozen=True)
@@ -235,22 +251,12 @@ def _problems() -> Mapping[tuple[str, str], tuple[Problem, ...]]:
     return found
 
 
-def _mixed(split: str) -> tuple[Problem, ...]:
+def mixed(split: str) -> list[Problem]:
     """Return the questions of a split, families and levels in turn, so that the first so many are a fair sample."""
     families = [_problems()[split, name] for name in IN_DISTRIBUTION]
     places = sorted((int(one.id.rpartition("-")[2]), one.level or 0, number, one)
                     for number, family in enumerate(families) for one in family)  # fmt: skip
-    return tuple(one for *_, one in places)
-
-
-def training() -> tuple[Problem, ...]:
-    """Return the training questions, each with a demonstration."""
-    return _mixed("training")
-
-
-def validation() -> tuple[Problem, ...]:
-    """Return the questions on which settings are chosen; no table reports them."""
-    return _mixed("validation")
+    return [one for *_, one in places]
 
 
 def evaluation_sets() -> dict[str, EvaluationSet]:
@@ -273,12 +279,6 @@ def _hardest() -> tuple[Problem, ...]:
     hard = [[one for one in _problems()["evaluation", name] if one.level == level]
             for name in IN_DISTRIBUTION for level in (3, 4)]  # fmt: skip
     return tuple(one for of_level in hard for one in of_level[:REACH])
-
-
-def curves(most: int) -> dict[str, tuple[Problem, ...]]:
-    """Return at most so many questions of every set in distribution, spread over its levels."""
-    of_sets = {name: _problems()["evaluation", name] for name in IN_DISTRIBUTION}
-    return {name: own[:: max(1, len(own) // most)][:most] for name, own in of_sets.items()}
 
 
 if __name__ == "__main__":
