@@ -5,6 +5,7 @@ frame whose columns its docstring names; the CSV beside a table or figure is thi
 out.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -752,7 +753,8 @@ def _pass_at_k(runs: Records, name: str) -> pd.DataFrame:
         raise RecordFault(f"{name} holds {samples} to {others[-1]} answers per problem; evaluate it again")
     one = sets_of(runs)[name.partition("@")[0]]
     panel = evaluation_at(runs[0].config, name)
-    answers = 1 / world_named(runs[0].config.data.world).chance
+    chance = world_named(runs[0].config.data.world).chance
+    answers = 1 / chance if chance else math.inf
     rows: list[dict[str, Any]] = []
     by_seed: dict[int, dict[int, float]] = {seed: {} for seed in counts}
     for k in (2**power for power in range(samples.bit_length())):

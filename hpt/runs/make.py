@@ -111,7 +111,7 @@ def planned_runs(
         arms[fingerprint][arm] = None
 
     seeds = list(seeds)
-    for artefact in artefacts_named(artefacts):
+    for artefact in artefacts_named(artefacts, scale):
         for arm in (arm for arm in artefact.with_own(own).arms if not bases or arm.policy in bases):
             for seed in seeds:
                 config = arm.config(scale, seed, settings)
@@ -206,11 +206,11 @@ def check_training_set(config: RunConfig) -> None:
     Lengths are left to the run itself where the tokenizer is not there yet: that of a public model not fetched so far.
     """
     from hpt.data.models import load_tokenizer
-    from hpt.data.world.worlds import build_tokenizer, world_named
+    from hpt.data.world.worlds import BASES, build_tokenizer, world_named
 
     if config.policy.path is not None:
         encoded_training(config, load_tokenizer(config.policy.path))
-    elif config.data.evaluation == "graded":
+    elif config.data.evaluation == "graded" and config.data.world in BASES:
         encoded_training(config, build_tokenizer(world_named(config.data.world)))
     else:
         training_problems_of(config)
