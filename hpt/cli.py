@@ -542,7 +542,7 @@ def reproduce(
     use_executor(executor, address, launcher_args, run_gpus, run_nodes)
     chosen, numbers, custom = only or [], parse_seeds(seeds), _spelled(extra)
     check_scale(scale)
-    check_own(custom, chosen)  # before a lock is made and perhaps waited for
+    check_own(custom, chosen, scale)  # before a lock is made and perhaps waited for
     if from_records:
         done = _make_report(scale, numbers, runs_dir, reports_dir, only, from_records=True, custom=custom)
     else:

@@ -492,8 +492,9 @@ ARTEFACTS: dict[str, Artefact] = {
                  (*arms("weak", "sft"), *PER_QUESTION), (), "figures3_4_per_question"),
         Artefact("hpt_runs", "HPT while it trains: reward, and whether SFT and RL conflict",
                  (*arms("weak", "hpt"), *arms("strong", "hpt")), (), "training_dynamics"),
-        Artefact("algorithm1", "Algorithm 1 step by step, on a real step", arms("weak", "hpt"), (),
-                 "training_dynamics"),
+        # of the runs above, so that it is made of the same seeds
+        Artefact("algorithm1", "Algorithm 1 step by step, on a real step",
+                 (*arms("weak", "hpt"), *arms("strong", "hpt")), (), "training_dynamics"),
         Artefact("own_algorithms", "Your own algorithm: three ideas against HPT", EXAMPLES_AND_OTHERS,
                  IN_DISTRIBUTION, "own_algorithm", "appendix", extra_policy="weak"),
         Artefact("own_algorithms_curves", "Your own algorithm: three ideas while they train",
@@ -544,7 +545,7 @@ def artefacts_at(scale: str) -> dict[str, Artefact]:
         (['table3', 'figure2', 'figure5', 'figure6', 'figure7'], ['hpt-weak'])
     """
     if scale not in ONE_BASE:
-        return ARTEFACTS
+        return {name: one for name, one in ARTEFACTS.items() if one.group != "next" or scale in ROUND_STEPS}
     return {
         name: replace(ARTEFACTS[name], arms=arms("weak", *methods), evaluations=evaluations)
         for name, (methods, evaluations) in ONE_BASE[scale].items()

@@ -94,7 +94,7 @@ def planned_runs(
         own: custom methods (``module:METHOD``), further lines of the artefacts that take some.
         evaluations: further sets, or files of questions, for the runs of artefacts that evaluate final policies.
     """
-    check_own(own, artefacts)
+    check_own(own, artefacts, scale)
     configs: dict[str, RunConfig] = {}  # by fingerprint, in the order they are needed
     sets, arms = defaultdict[str, dict[str, None]](dict), defaultdict[str, dict[str, None]](dict)  # ordered, each once
     starts: set[str] = set()  # fingerprints of runs whose weights others start from
@@ -124,9 +124,9 @@ def planned_runs(
     return sorted(planned, key=partial(_order, first_seed=min(seeds, default=0)))
 
 
-def check_own(own: Sequence[str], artefacts: Sequence[str]) -> None:
+def check_own(own: Sequence[str], artefacts: Sequence[str], scale: str = "mini") -> None:
     """Refuse artefacts that do not exist, custom methods that are none, or that none of the artefacts would show."""
-    shown = artefacts_named(artefacts)
+    shown = artefacts_named(artefacts, scale)
     for name in own:
         if ":" not in name:
             raise ConfigError("extra_methods", name, "a custom module:METHOD", "those of the package are there")
