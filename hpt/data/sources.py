@@ -165,7 +165,7 @@ def evaluation_names(config: RunConfig) -> tuple[str, ...]:
     """Return the names of a run's evaluation sets, in the order of the tables; nothing is loaded."""
     if config.data.evaluation == "public":
         return BENCHMARKS
-    return tuple(constants.name for constants in world_named(config.data.world).evaluation)
+    return tuple(evaluation_sets(world_named(config.data.world)))
 
 
 def recorded_name(config: RunConfig, name: str) -> str:

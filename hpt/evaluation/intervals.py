@@ -14,6 +14,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -247,7 +248,7 @@ def seed_mean(values: ArrayLike, level: float = 0.95) -> SeedDifference:
     else:
         from scipy import stats
 
-        test = stats.ttest_1samp(differences, 0.0)
+        test: Any = stats.ttest_1samp(differences, 0.0)
         (low, high), p_value = map(float, test.confidence_interval(level)), float(test.pvalue)
         kind = f"Student's t over {seeds} seeds"
     return SeedDifference(tuple(map(float, differences)), mean, Interval(low, high, level, kind), p_value)

@@ -55,8 +55,8 @@ def contrasts(records: Sequence[RunRecords], scale: str) -> pd.DataFrame:
             row |= _collapses(side, shared, prefix)
         rows.append(row | {"sd_world": world_spread(records, claim.policy)})
     frame = pd.DataFrame(rows)
-    by_seed = [name for name in frame if str(name).startswith("seed_")]
-    return frame[[*(name for name in frame if name not in by_seed), *sorted(by_seed, key=lambda name: int(name[5:]))]]
+    by_seed = sorted((str(name) for name in frame if str(name).startswith("seed_")), key=lambda name: int(name[5:]))
+    return frame[[*(name for name in frame if name not in by_seed), *by_seed]]
 
 
 def _averages(runs: Sequence[RunRecords]) -> dict[int, float]:

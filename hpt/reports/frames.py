@@ -5,6 +5,7 @@ frame whose columns its docstring names; the CSV beside a table or figure is thi
 out.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -220,7 +221,8 @@ def beside_the_papers(cells: pd.DataFrame) -> pd.DataFrame:
     keys = ["column", "stands_for"]
     # not melted first, which would make plain texts of the cells
     table = cells.pivot_table(["ours", "paper"], ["base", "method"], keys, "first", sort=False)
-    table.columns = pd.MultiIndex.from_tuples([name[1:] + name[:1] for name in table], names=["set", "stands for", ""])
+    heads = [(*name[1:], name[0]) for name in table.columns.to_list()]
+    table.columns = pd.MultiIndex.from_tuples(heads, names=["set", "stands for", ""])
     sets = cells[keys].drop_duplicates().itertuples(index=False, name=None)
     table = table[[(*name, whose) for name in sets for whose in ("ours", "paper")]]
     return table.loc[:, (table != "").any()]
@@ -752,7 +754,8 @@ def _pass_at_k(runs: Records, name: str) -> pd.DataFrame:
         raise RecordFault(f"{name} holds {samples} to {others[-1]} answers per problem; evaluate it again")
     one = sets_of(runs)[name.partition("@")[0]]
     panel = evaluation_at(runs[0].config, name)
-    answers = 1 / world_named(runs[0].config.data.world).chance
+    chance = world_named(runs[0].config.data.world).chance
+    answers = 1 / chance if chance else math.inf
     rows: list[dict[str, Any]] = []
     by_seed: dict[int, dict[int, float]] = {seed: {} for seed in counts}
     for k in (2**power for power in range(samples.bit_length())):
@@ -912,10 +915,11 @@ def transcripts(records: Records, evaluations: Sequence[str], questions: int = 1
     rows = []
     for name in evaluations:
         for run in records:
-            asked = {problem.id: problem for problem in evaluation_set(run.config, name).problems}
+            asked = {problem.id: (problem.question, problem.answer)
+                     for problem in evaluation_set(run.config, name).problems}  # fmt: skip
             kept = run.answers[run.answers["benchmark"] == recorded_name(run.config, name)].sort_values("hash")
-            rows += [(name, asked[row.problem_id].question, asked[row.problem_id].answer, label(run.method), run.policy,
-                      run.seed, row.text, row.verdict) for row in kept.head(questions).itertuples()]  # fmt: skip
+            rows += [(name, *asked[str(row.problem_id)], label(run.method), run.policy, run.seed, row.text, row.verdict)
+                     for row in kept.head(questions).itertuples()]  # fmt: skip
     columns = ["set", "question", "right", "method", "base", "seed", "answer", "verdict"]
     return pd.DataFrame(rows, columns=columns).sort_values(["set", "question"], kind="stable", ignore_index=True)
 

@@ -31,7 +31,7 @@ from hpt.paper.paper import confirmatory_claims
 from hpt.reports import frames as of_records
 from hpt.reports import style
 from hpt.reports.verdicts import Verdict, verdicts
-from hpt.runs.catalogue import ARTEFACTS, check_addressed, kept_note
+from hpt.runs.catalogue import ARTEFACTS, Artefact, artefacts_at, check_addressed, kept_note
 from hpt.runs.compare import differences, final_values
 from hpt.runs.folder import source_commit
 from hpt.runs.make import PlannedRun, compute, planned_runs
@@ -124,6 +124,10 @@ class Study:
         note += kept_note(self.settings, self.artefacts, self.scale)
         heads = ("method", "base", "seed", "steps", "evaluation sets", "to do", "time")
         return Shown(plain_table(heads, rows) + Markup("<p>{}</p>").format(note), note)
+
+    def artefact(self, name: str) -> Artefact:
+        """Return one of its tables or figures as the scale makes it: arms, evaluations, bases."""
+        return artefacts_at(self.scale)[name]
 
     def runs(self, *artefacts: str) -> list[RunRecords]:
         """Return the records of the runs that tables or figures compare, computing what is missing.
@@ -356,9 +360,13 @@ def begin_study(name: str, artefacts: Sequence[str], given: Mapping[str, Any]) -
     if from_records is not None and not record_folders(from_records):
         remedy = "name a folder written by `hpt runs export`"
         raise ConfigError("from_records", str(from_records), "a folder of records, or empty to compute", remedy)
-    names = tuple(artefacts) or tuple(key for key, artefact in ARTEFACTS.items() if artefact.notebook == name)
+    here = artefacts_at(values["scale"])
+    names = tuple(artefacts) or tuple(key for key, artefact in here.items() if artefact.notebook == name)
+    if not names and any(artefact.notebook == name for artefact in ARTEFACTS.values()):
+        notebooks = ", ".join(dict.fromkeys(artefact.notebook for artefact in here.values()))
+        raise ConfigError("scale", values["scale"], "a scale that makes this notebook", f"there, open {notebooks}")
     bases = tuple(values.get("bases") or ())
-    known = dict.fromkeys(base for key in names for base in ARTEFACTS[key].policies)
+    known = dict.fromkeys(base for key in names for base in here[key].policies)
     for base in bases:
         if base not in known:
             raise ConfigError("bases", base, "some of " + ", ".join(known), "correct the name")

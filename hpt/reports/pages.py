@@ -16,6 +16,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from hpt.config.run_config import NUMERICS_VERSION
+from hpt.data.world.gym import SMOLLM
 from hpt.evaluation.intervals import MIN_SEEDS
 from hpt.paper.paper import claims, headline_claims
 from hpt.reports.frames import trainings
@@ -42,6 +43,11 @@ _OTHER_PAGES = (
 _SMALL = (
     "This is a small world made by this package. It says nothing about the level a model of 1.5 or 7 billion "
     "parameters reaches: compare signs and order with the paper, never levels."
+)
+_SMOLLM = (
+    "This is SmolLM2-135M-Instruct, a real language model, on graded arithmetic questions of reasoning-gym. All seeds "
+    "start from this one base: an interval over seeds does not hold what another base would change. It says nothing "
+    "about the level a model of 1.5 or 7 billion parameters reaches: compare signs and order with the paper."
 )
 
 
@@ -348,14 +354,14 @@ def notes(scale: str, seeds: Sequence[int], statuses: list[dict[str, Any]], runs
     if scale == "tiny":
         found.append("Scale tiny exists for tests: its numbers mean nothing.")
     elif scale != "full":
-        found.append(_SMALL)
+        found.append(_SMOLLM if scale == SMOLLM else _SMALL)
     changed = {f"{key} = {value}" for status in statuses for key, value in status.get("settings", {}).items()}
     if changed:
         found.append("Changed settings: " + ", ".join(sorted(changed)) + ".")
     if 0 < len(seeds) < MIN_SEEDS:
         count = "One seed decides" if len(seeds) == 1 else f"{len(seeds)} seeds decide"
         found.append(f"{count} nothing about methods; {MIN_SEEDS} or more do.")
-    found += _about_bases(runs) if len(seeds) > 1 else []
+    found += _about_bases(runs) if len(seeds) > 1 and scale != SMOLLM else []
     if any(status.get("from_records") for status in statuses):
         found.append(
             "Training results are read from committed records. What needs no run was computed when this page was made, "

@@ -352,7 +352,7 @@ def headlines(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> list[s
         found: dict[str, dict[str, list[str]]] = {}
         for claim, row in comparisons(rows, distribution):
             method, other = (label_in_claim(name, claim.policy) for name in claim.methods)
-            words = _COMPARED.get(row["verdict"], row["verdict"])
+            words = str(_COMPARED.get(row["verdict"], row["verdict"]))
             numbers = f"{row['ours'].removesuffix(' points')} {row['interval']}".strip()
             text = f"{other} on the {claim.policy} base ({numbers})"
             found.setdefault(method, {}).setdefault(words, []).append(text)

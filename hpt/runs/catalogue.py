@@ -20,6 +20,8 @@ from typing import Any
 
 from hpt.config.run_config import RunConfig
 from hpt.config.settings import GateSettings
+from hpt.data.world.gym import IN_DISTRIBUTION as GYM_IN
+from hpt.data.world.gym import OUT_OF_DISTRIBUTION as GYM_OUT
 from hpt.methods.methods import method_named
 from hpt.runs.resolve import build_config
 from hpt.support.errors import ConfigError
@@ -490,8 +492,9 @@ ARTEFACTS: dict[str, Artefact] = {
                  (*arms("weak", "sft"), *PER_QUESTION), (), "figures3_4_per_question"),
         Artefact("hpt_runs", "HPT while it trains: reward, and whether SFT and RL conflict",
                  (*arms("weak", "hpt"), *arms("strong", "hpt")), (), "training_dynamics"),
-        Artefact("algorithm1", "Algorithm 1 step by step, on a real step", arms("weak", "hpt"), (),
-                 "training_dynamics"),
+        # of the runs above, so that it is made of the same seeds
+        Artefact("algorithm1", "Algorithm 1 step by step, on a real step",
+                 (*arms("weak", "hpt"), *arms("strong", "hpt")), (), "training_dynamics"),
         Artefact("own_algorithms", "Your own algorithm: three ideas against HPT", EXAMPLES_AND_OTHERS,
                  IN_DISTRIBUTION, "own_algorithm", "appendix", extra_policy="weak"),
         Artefact("own_algorithms_curves", "Your own algorithm: three ideas while they train",
@@ -522,6 +525,33 @@ ARTEFACTS: dict[str, Artefact] = {
 }  # fmt: skip
 
 
+#: Scales with one base, in the weak base's place: all they make, as artefact -> (methods compared, evaluations).
+ONE_BASE: dict[str, dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
+    "smollm": {
+        "table3": (("sft", "grpo", "sft_then_grpo", "luffy", "hpt"), (*GYM_IN, *GYM_OUT)),
+        "figure2": (("sft", "grpo", "sft_then_grpo", "luffy", "hpt"), ("reach@64",)),
+        "figure5": (("sft", "grpo", "luffy", "hpt"), ()),
+        "figure6": (("hpt",), ()),
+        "figure7": (("grpo", "luffy", "hpt"), ()),
+    }
+}
+
+
+def artefacts_at(scale: str) -> dict[str, Artefact]:
+    """Return the artefacts that a scale makes, by name, with the arms it compares.
+
+    Example:
+        >>> list(artefacts_at("smollm")), [arm.key for arm in artefacts_at("smollm")["figure6"].arms]
+        (['table3', 'figure2', 'figure5', 'figure6', 'figure7'], ['hpt-weak'])
+    """
+    if scale not in ONE_BASE:
+        return {name: one for name, one in ARTEFACTS.items() if one.group != "next" or scale in ROUND_STEPS}
+    return {
+        name: replace(ARTEFACTS[name], arms=arms("weak", *methods), evaluations=evaluations)
+        for name, (methods, evaluations) in ONE_BASE[scale].items()
+    }
+
+
 def arm_label(name: str) -> str:
     """Return what legends and tables call an arm, or a method; a custom one by its title, where its module is there.
 
@@ -536,20 +566,21 @@ def arm_label(name: str) -> str:
         return name  # records of a module that is no longer there
 
 
-def artefacts_named(names: Sequence[str]) -> list[Artefact]:
-    """Return the artefacts of these names; those of the paper for none; ``appendix`` stands for its group.
+def artefacts_named(names: Sequence[str], scale: str = "mini") -> list[Artefact]:
+    """Return a scale's artefacts of these names; those of the paper for none; ``appendix`` stands for its group.
 
     Example:
         >>> [artefact.name for artefact in artefacts_named(["figure6", "table5"])]
         ['figure6', 'table5']
     """
+    here = artefacts_at(scale)
     groups = {artefact.group for artefact in ARTEFACTS.values()} | {"paper", "appendix"}
     chosen: dict[str, Artefact] = {}
     for name in names or ["paper"]:
-        if name not in ARTEFACTS and name not in groups:
-            known = [*ARTEFACTS, *sorted(groups)]
+        if name not in here and name not in groups:
+            known = [*here, *sorted(groups)]
             raise ConfigError("only", name, "one of " + ", ".join(known), did_you_mean(name, known))
-        for artefact in ARTEFACTS.values():
+        for artefact in here.values():
             if name in (artefact.name, artefact.group):
                 chosen[artefact.name] = artefact
     return list(chosen.values())
@@ -557,7 +588,7 @@ def artefacts_named(names: Sequence[str]) -> list[Artefact]:
 
 def check_addressed(settings: Mapping[str, Any], artefacts: Sequence[str], scale: str) -> None:
     """Refuse settings that reach no run of the artefacts: of a method not compared, or that no arm may change."""
-    arms_at_work = [arm for name in artefacts for arm in ARTEFACTS[name].arms]
+    arms_at_work = [arm for artefact in artefacts_named(artefacts, scale) for arm in artefact.arms]
     known = dict.fromkeys(name for arm in arms_at_work for name in arm.names)
     for name, value in settings.items():
         if is_addressed(name, value) and name not in known:
@@ -572,8 +603,8 @@ def kept_note(settings: Mapping[str, Any], artefacts: Sequence[str], scale: str)
     """Return which lines the settings do not move, because they are defined by them; empty where they move all."""
     kept = {
         f"{arm_label(arm.name or arm.method)} on the {arm.policy} base ({name} = {value!r})": None
-        for artefact in artefacts
-        for arm in ARTEFACTS[artefact].arms
+        for artefact in artefacts_named(artefacts, scale)
+        for arm in artefact.arms
         for name, value in arm.keeps(scale, settings).items()
     }
     return f" Not moved by the settings, which they are defined by: {', '.join(kept)}." if kept else ""

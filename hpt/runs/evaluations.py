@@ -74,10 +74,11 @@ def evaluate_run(
         return
     from hpt.evaluation.evaluate import kept_answers, sample_answers
     from hpt.rewards.workers import Verifier
+    from hpt.training.policy import computed_config
     from hpt.training.sampler import Sampler
 
     tokenizer = load_tokenizer(folder.model)
-    config = sampling_config(config)
+    config = computed_config(sampling_config(config))
     width = config.rollout.tensor_parallel
     sampler = sampler or Sampler(str(folder.model), config.rollout, config.policy.dtype, ranks.ranks)
     with Verifier(timeout_s=config.rollout.verifier_timeout_s) as verifier:

@@ -426,7 +426,7 @@ def with_data_hash(config: RunConfig) -> RunConfig:
 
 
 def _settings_key(config: RunConfig) -> str:
-    unknown = {"policy": {"path", "weights_sha256", "tokenizer_sha256"}, "validation": {"sha256"}}
+    unknown = {"policy": {"path", "weights_sha256", "config_sha256", "tokenizer_sha256"}, "validation": {"sha256"}}
     left_out = {**dict.fromkeys(MOVES_NO_NUMBER, True), **unknown}
     settings = config.model_dump(mode="json", exclude=left_out)
     # `hpt.examples` is code of the package, which a record names by its commit

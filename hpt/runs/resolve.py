@@ -15,9 +15,10 @@ import numpy as np
 from hpt.config.run_config import NEXT_MINI, RunConfig, digest, flat, merge, nest, validate
 from hpt.config.scales import BY_POLICY, RECIPES, SCALES, TUNED, check_scale
 from hpt.config.settings import GateSettings
-from hpt.data.models import MODELS, check_context, check_model_folder, model_hashes
+from hpt.data.models import MODELS, check_context, check_model_folder, model_hashes, public_model
 from hpt.data.problems import problems_hash
 from hpt.data.sources import curve_sets, own_validation, training_problems_of
+from hpt.data.world.gym import SMOLLM
 from hpt.data.world.worlds import BASES, base_recipe, bases_by_seed, world_named
 from hpt.methods.gate import FEEDBACK
 from hpt.methods.methods import METHODS, compares_with_rollouts, method_named, names_used, resolved_row, stages_of
@@ -180,7 +181,7 @@ def check_custom_parts(row: Row) -> None:
 
 def base_config(config: RunConfig) -> RunConfig:
     """Return the configuration of the base of ``config``'s policy, trained or fetched; seed 0 where all share it."""
-    if config.data.evaluation == "public":
+    if config.data.evaluation == "public" or config.data.world not in BASES:  # no recipe makes its bases
         return public_base_config(config.scale, config.policy.name, config.data.folder)
     seed = config.seed if bases_by_seed(config.data.world) else 0
     return pretraining_config(config.scale, config.policy.name, config.data.world, seed)
@@ -292,11 +293,13 @@ def public_base_config(scale: str, role: str, data_folder: str) -> RunConfig:
         >>> public_base_config("full", "strong", "data").data.source
         'hub:Qwen/Qwen2.5-Math-7B'
     """
-    if role not in MODELS:
-        names = ", ".join(f"{model.role} ({model.title})" for model in MODELS.values())
+    if (name := public_model(scale, role)) is None:
+        names = ", ".join(
+            f"{own.role} ({own.title})" for key, own in MODELS.items() if public_model(scale, own.role) == key
+        )
         raise ConfigError("policy.name", role, f"one of {names}", "or name a model folder as policy.path")
-    model = MODELS[role]
-    data = {"evaluation": "public", "folder": data_folder}
+    model = MODELS[name]
+    data = {"world": SMOLLM} if scale == SMOLLM else {"evaluation": "public", "folder": data_folder}
     content = {"hub": model.hub, "published": dict(model.published), "changes": dict(model.changes)}
     return _untrained(scale, {"name": role}, HUB + model.hub, digest(content), {"data": data})
 

@@ -1,24 +1,25 @@
-"""The worlds by name, whichever of the two kinds: graded arithmetic, or look-ups, which will replace it."""
+"""The worlds by name, of whatever kind: graded arithmetic, look-ups, which will replace it, or reasoning-gym's."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from hpt.data.problems import Problem
-from hpt.data.world import corpus, graded, lookup, lookup_corpus, sets, tokenizer
+from hpt.data.world import corpus, graded, gym, lookup, lookup_corpus, sets, tokenizer
 from hpt.data.world.corpus import BaseRecipe
 from hpt.data.world.graded import GradedWorld
+from hpt.data.world.gym import SMOLLM_WORLD, GymWorld
 from hpt.data.world.lookup import GPU_LOOKUPS, MINI_LOOKUPS, TINY_LOOKUPS, LookupWorld
 from hpt.data.world.lookup_corpus import LOOKUP_BASES, LookupRecipe
 from hpt.data.world.sets import EvaluationSet
 from hpt.support.errors import ConfigError
 
-World = GradedWorld | LookupWorld
+World = GradedWorld | LookupWorld | GymWorld
 Recipe = BaseRecipe | LookupRecipe
 
 WORLDS: dict[str, World] = {
-    **graded.WORLDS,
-    **{world.name: world for world in (MINI_LOOKUPS, TINY_LOOKUPS, GPU_LOOKUPS)},
+    world.name: world for world in (*graded.WORLDS.values(), MINI_LOOKUPS, TINY_LOOKUPS, GPU_LOOKUPS, SMOLLM_WORLD)
 }
+#: Recipes of the bases that this package trains, by world; other worlds have a published model.
 BASES: dict[str, Mapping[str, Recipe]] = {**corpus.BASES, **LOOKUP_BASES}
 
 
@@ -57,16 +58,22 @@ def bases_by_seed(world: str) -> bool:
 
 def training_problems(world: World) -> list[Problem]:
     """Return the training questions, each with its demonstration, levels mixed."""
+    if isinstance(world, GymWorld):
+        return gym.mixed("training")
     return lookup.training_problems(world) if isinstance(world, LookupWorld) else graded.training_problems(world)
 
 
 def validation_problems(world: World) -> list[Problem]:
     """Return the problems on which settings are chosen; no table reports them."""
+    if isinstance(world, GymWorld):
+        return gym.mixed("validation")
     return lookup.validation_problems(world) if isinstance(world, LookupWorld) else graded.validation_problems(world)
 
 
 def evaluation_sets(world: World) -> dict[str, EvaluationSet]:
     """Return the evaluation sets by name, in the order of the tables."""
+    if isinstance(world, GymWorld):
+        return gym.evaluation_sets()
     return lookup.evaluation_sets(world) if isinstance(world, LookupWorld) else sets.evaluation_sets(world)
 
 
@@ -82,8 +89,10 @@ def curve_problems(world: World) -> dict[str, tuple[Problem, ...]]:
 
 def build_tokenizer(world: World) -> Any:
     """Return a world's tokenizer."""
-    made = isinstance(world, LookupWorld)
-    return lookup_corpus.build_lookup_tokenizer(world) if made else tokenizer.character_tokenizer(world.context_tokens)
+    if isinstance(world, LookupWorld):
+        return lookup_corpus.build_lookup_tokenizer(world)
+    assert isinstance(world, GradedWorld)
+    return tokenizer.character_tokenizer(world.context_tokens)
 
 
 def vocabulary_size(world: World) -> int:

@@ -118,6 +118,8 @@ def best_on_most_sets(
         scores = _scores(runs, lambda run: pd.concat([_average(kind)(run) for kind in distributions]))
         best = pd.concat(scores[1:], axis=1).max(axis=1)
         per_seed[seed], sets = float((scores[0] > best).sum()), len(best)
+        if sets < sets_at_least:
+            raise NotTestable(f"{sets} sets, fewer than the {sets_at_least} that the claim is about")
     return over_seeds(per_seed, "sets", sets_at_least, f"sets won, of {sets}", side="at least")
 
 
