@@ -1,6 +1,7 @@
 """The search: every method alike, the choice as the rule says, and `TUNED` what the committed records chose."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -11,8 +12,11 @@ from hpt.reports.frames import chosen, search
 from hpt.runs.catalogue import (
     ARTEFACTS,
     BEHIND,
+    FINALISTS,
     GRID,
     LEARNING_RATES,
+    OWN_CHOICE,
+    RATES,
     SEARCH,
     SECOND_ROUND,
     SEED,
@@ -126,3 +130,20 @@ def check_tuned(policy: str, choice: pd.DataFrame) -> None:
 def test_nothing_is_tuned_without_a_search() -> None:
     for policy, methods in TUNED["mini"].items():
         assert set(methods) <= {*GRID.get(policy, GRID["weak"]), "sft_then_grpo"}
+
+
+def test_finalists_are_the_three_best_tries_of_the_first_round() -> None:
+    """On the world of look-ups; a round of which a record is missing has none yet."""
+    store, accuracy = (
+        RecordStore(RECORDS.parent.parent / "lookups" / "records"),
+        dict[tuple[str, str], dict[Any, float]](),
+    )
+    first = [run for run in planned_runs("lookups", ["tries"], [0], RECORDS) if run.arms[0].startswith("try1_")]
+    for run in first:
+        if not store.lacking(run):
+            rate, own = run.arms[0].removesuffix(f"-{run.policy}").rsplit("_", 2)[1:]
+            accuracy.setdefault((run.policy, run.method), {})[float(rate), int(own)] = (
+                store.load(run).shares("validation").mean()
+            )
+    rounds = {key: found for key, found in accuracy.items() if len(found) == len(RATES) * len(OWN_CHOICE[key[1]])}
+    assert {key: tuple(sorted(found, key=lambda one: -found[one])[:3]) for key, found in rounds.items()} == FINALISTS

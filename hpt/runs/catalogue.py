@@ -274,7 +274,10 @@ SEARCHED: dict[str, tuple[str, ...]] = {
 #: Steps of the rounds: a quarter, and all.
 ROUND_STEPS: Mapping[str, tuple[int, int]] = {"lookups": (60, 240), "tiny": (2, 3)}
 #: (base, method) -> the three best tries of the first round as (rate, place in `OWN_CHOICE`): those of the second.
-FINALISTS: dict[tuple[str, str], tuple[tuple[float, int], ...]] = {}
+FINALISTS: dict[tuple[str, str], tuple[tuple[float, int], ...]] = {
+    ("weak", "sft"): ((1e-3, 2), (2e-3, 0), (2e-3, 1)),
+    ("weak", "grpo"): ((1e-3, 2), (1e-3, 0), (5e-4, 2)),
+}
 
 
 def tries_of(policy: str, method: str) -> tuple[Arm, ...]:
