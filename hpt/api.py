@@ -496,7 +496,7 @@ def load_answers(folder: str | Path) -> pd.DataFrame:
     found = [run.answers.drop(columns="key").assign(**dict(zip(about, values, strict=True)))
              for run, values in _recorded_runs(folder)]  # fmt: skip
     answers = pd.concat(found, ignore_index=True)
-    return answers[[*about, *answers.columns.difference(about, sort=False)]]
+    return answers[[*about, *(name for name in answers if name not in about)]]
 
 
 def _recorded_runs(folder: str | Path) -> Iterator[tuple[RunRecords, tuple[str, str, str, int, str]]]:

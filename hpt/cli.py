@@ -34,7 +34,7 @@ console = Console(soft_wrap=True)
 # Options that several commands share.
 # fmt: off
 Scale = Annotated[str, typer.Option(
-    help="How big: tiny (minutes, numbers mean nothing), mini, gpu (one GPU) or full (8 GPUs)")]
+    help="How big: tiny (minutes, numbers mean nothing), mini, smollm (SmolLM2-135M), gpu (one GPU) or full (8 GPUs)")]
 RunsDir = Annotated[Path, typer.Option(help="Folder of run folders")]
 ReportsDir = Annotated[Path, typer.Option(help="Folder the reports are written to")]
 Seeds = Annotated[str, typer.Option(help="Seeds, comma-separated; one is quick, three give intervals: 0,1,2")]
@@ -234,7 +234,7 @@ def _print_list(tokens: list[ShownToken], whole: bool) -> None:
             console.print(f"     ... {len(left_out)} more (--all shows them)")
 
 
-models_app = typer.Typer(no_args_is_help=True, help="Fetch the paper's models and change what the paper changes.")
+models_app = typer.Typer(no_args_is_help=True, help="Fetch published models and change what the paper changes.")
 
 
 @models_app.command("list")
@@ -245,16 +245,16 @@ def list_models(runs_dir: RunsDir = Path("runs")) -> None:
     from hpt.runs.resolve import public_base_config
 
     rows = []
-    for role, model in MODELS.items():
-        folder = RunFolder.of(public_base_config("full", role, "data"), runs_dir)
-        changes = ", ".join(f"{name} {value}" for name, value in model.changes.items()) or "nothing"
-        rows.append((role, model.title, model.hub, changes, folder.model if folder.finished else "no"))
-    print_table(("policy", "paper", "hub", "changed", "here"), rows)
+    for name, model in MODELS.items():
+        folder = RunFolder.of(public_base_config(model.scale, model.role, "data"), runs_dir)
+        changes = ", ".join(f"{setting} {value}" for setting, value in model.changes.items()) or "nothing"
+        rows.append((name, model.title, model.hub, changes, folder.model if folder.finished else "no"))
+    print_table(("name", "model", "hub", "changed", "here"), rows)
 
 
 @models_app.command("prepare")
 def prepare(
-    policy: Annotated[str, typer.Argument(help="weak, strong or llama")],
+    name: Annotated[str, typer.Argument(help="weak, strong or llama of the paper, or smollm2-135m")],
     source: Annotated[Path | None, typer.Option("--from", help="A local copy of the published model")] = None,
     runs_dir: RunsDir = Path("runs"),
 ) -> None:
@@ -262,12 +262,15 @@ def prepare(
     from hpt.data.models import MODELS, prepare_model
     from hpt.runs.folder import RunFolder, write_checksums
     from hpt.runs.resolve import public_base_config
+    from hpt.support.text import did_you_mean
 
-    config = public_base_config("full", policy, "data")
+    if name not in MODELS:
+        raise ConfigError("model", name, "one of " + ", ".join(MODELS), did_you_mean(name, list(MODELS)))
+    config = public_base_config(MODELS[name].scale, MODELS[name].role, "data")
     folder = RunFolder.of(config, runs_dir)
     with folder.lock():
         folder.create(config)
-        record = prepare_model(MODELS[policy], folder.model, source)
+        record = prepare_model(MODELS[name], folder.model, source)
         write_checksums(folder)
         folder.set_status("finished", 0)
     for name, (published, now) in record["changes"].items():
@@ -539,7 +542,7 @@ def reproduce(
     use_executor(executor, address, launcher_args, run_gpus, run_nodes)
     chosen, numbers, custom = only or [], parse_seeds(seeds), _spelled(extra)
     check_scale(scale)
-    check_own(custom, chosen)  # before a lock is made and perhaps waited for
+    check_own(custom, chosen, scale)  # before a lock is made and perhaps waited for
     if from_records:
         done = _make_report(scale, numbers, runs_dir, reports_dir, only, from_records=True, custom=custom)
     else:
@@ -590,7 +593,10 @@ def plan(
     if os.environ.get(EXECUTOR) == "ray" and machines is None:
         jobs = min(jobs or sys.maxsize, cluster_room([run.config for run in runs]))
     else:
-        jobs = (1 if scale in ON_GPUS else jobs or len(os.sched_getaffinity(0))) * (machines or 1)
+        if (run_nodes or 1) > (machines or 1):
+            raise ConfigError("--run-nodes", str(run_nodes), f"at most {machines or 1}, the machines", "add --machines")
+        # a run over several machines takes a place on each
+        jobs = (1 if scale in ON_GPUS else jobs or len(os.sched_getaffinity(0))) * (machines or 1) // (run_nodes or 1)
     if nothing := no_runs(runs_dir):
         print_plain(nothing)
     print_plan(make_plan(scale, runs, runs_dir, machine, jobs), runs_dir, console)

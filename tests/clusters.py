@@ -1,76 +1,134 @@
-"""Two machines of a Ray cluster, on this one."""
+"""Two machines of a Ray cluster, on this one: each in namespaces of its own, where the kernel allows that.
+
+They have their own networks, joined by a pair of virtual cards, host names, process ids and temporary folders, and
+share all other folders.
+"""
 
 import shutil
-import socket
+import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
+from hpt.config.run_config import RunConfig
 from hpt.support.process import environment
 from hpt.training.ranks import ADDRESS, EXECUTOR
+from tests.processes import free_port, said_until
 
-#: Ports of a node's helpers.
-_PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
+#: Ports of a machine's helpers.
+_PORTS = ("metrics-export", "dashboard-agent-listen", "dashboard-agent-grpc", "runtime-env-agent")
 #: Each process of Ray's imports this by way of jsonschema and takes two seconds to parse a grammar that nobody needs.
 _SLOW = "rfc3987_syntax"
+#: Runs of argument 1 on, each a configuration, in the folder of argument 1.
+_RUNS = """
+import sys
+from pathlib import Path
+from hpt.config.run_config import RunConfig
+from hpt.runs.job import Job
+from hpt.runs.pool import run_jobs
+
+run_jobs([Job(RunConfig.model_validate_json(text), Path(sys.argv[1])) for text in sys.argv[2:]])
+"""
+#: How a machine begins, with its temporary folder. The second takes its end of the cable from the first's process; its
+#: shell stays, to bury those whose parents were killed.
+_FIRST = """
+hostname first; mount -t tmpfs tmpfs "$0"; mount -t tmpfs tmpfs /dev/shm; ip link set lo up
+ip link add name cable type veth peer name other; ip addr add 10.77.0.1/24 dev cable; ip link set cable up
+exec "$@"
+"""
+_SECOND = """
+hostname second; mount -t tmpfs tmpfs "$0"; mount -t tmpfs tmpfs /dev/shm; ip link set lo up
+nsenter --net --target "$1" ip link set other netns $$; ip addr add 10.77.0.2/24 dev other; ip link set other up
+shift; exec unshare --pid --fork --kill-child --mount-proc sh -c '"$@"; exit' sh "$@"
+"""
 
 
-def _free_ports() -> dict[str, int]:
-    sockets = {name: socket.socket() for name in _PORTS}
-    for one in sockets.values():
-        one.bind(("127.0.0.1", 0))
-    ports = {name: one.getsockname()[1] for name, one in sockets.items()}
-    for one in sockets.values():
-        one.close()
-    return ports
+@dataclass
+class Machines:
+    """How a command begins that is typed on the first machine, and each one's raylet."""
+
+    on_first: list[str]
+    raylets: list[psutil.Process]
+
+    def start(self, root: Path, configs: Sequence[RunConfig], log: Path) -> subprocess.Popen[bytes]:
+        """Start a command on the first machine that makes these runs on both."""
+        texts = [config.model_dump_json() for config in configs]
+        with open(log, "wb") as file:
+            return subprocess.Popen([*self.on_first, sys.executable, "-c", _RUNS, str(root), *texts], stderr=file)
+
+    def run(self, root: Path, configs: Sequence[RunConfig], log: Path) -> str:
+        """Make these runs, and return what the command said."""
+        code = self.start(root, configs, log).wait()
+        assert code == 0, log.read_text()[-4000:]
+        return log.read_text()
+
+    def agents(self, machine: int) -> list[psutil.Process]:
+        """What its raylet started for a command: agents and all they started."""
+        found: list[psutil.Process] = []
+        for child in self.raylets[machine].children():
+            with suppress(psutil.Error):  # it has ended since
+                if "ray::Agent" in " ".join(child.cmdline()):
+                    found += [child, *child.children(recursive=True)]
+        return found
+
+
+def number_there(process: psutil.Process) -> int:
+    """The number a process has on its own machine."""
+    (line,) = (line for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if "NSpid" in line)
+    return int(line.split()[-1])
 
 
 @contextmanager
-def two_machines() -> Iterator[Any]:
-    """A cluster of a head and another node with a core each, on which runs are made from here on.
-
-    Yields Ray's ``Cluster``.
-    """
+def two_machines() -> Iterator[Machines]:
+    """A cluster of a head and another machine with a core each, which commands find in their environment."""
     pytest.importorskip("ray", reason="Ray is not installed: pip install --no-deps ray==2.60.0")
     folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))  # the names of its sockets must be short
-    (folder / f"{_SLOW}.py").write_text("raise ImportError\n")
-    found = [path for path in sys.path if path]
+    modules = Path(tempfile.mkdtemp())
+    (modules / f"{_SLOW}.py").write_text("raise ImportError\n")
+    path = [str(modules), *(path for path in sys.path if path)]
+    first = ["unshare", "--user", "--map-root-user", "--net", "--mount", "--uts", "sh", "-ec", _FIRST, str(folder)]
+    trial = "unshare --net --mount --uts --pid --fork --mount-proc true"
+    apart = subprocess.run([*first, *trial.split()], capture_output=True, check=False).returncode == 0
+    addresses = ("10.77.0.1", "10.77.0.2") if apart else ("127.0.0.1", "127.0.0.1")
+    port, on_first, nodes = free_port(), list[str](), list[psutil.Process]()
     with environment(
-        {"PYTHONPATH": ":".join([str(folder), *found]), "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
-    ):
-        from ray.cluster_utils import Cluster
-
-        cluster = Cluster()
+        {"PYTHONPATH": ":".join(path), "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0",
+         EXECUTOR: "ray", ADDRESS: f"{addresses[0]}:{port}"}
+    ):  # fmt: skip
         try:
-            for more in ({"temp_dir": str(folder)}, {}):
-                _add_node(cluster, more)
-            with environment({EXECUTOR: "ray", ADDRESS: cluster.address}):
-                yield cluster
+            options = ["--head", "--include-dashboard=false", f"--port={port}", f"--temp-dir={folder}"]
+            _start_node(nodes, first if apart else [], addresses[0], options)
+            if apart:
+                on_first = ["nsenter", "--preserve-credentials", "--user", "--net", "--mount", "--uts",
+                            f"--target={nodes[0].pid}"]  # fmt: skip
+                second = [*on_first, "unshare", "--net", "--mount", "--uts", "sh", "-ec", _SECOND, str(folder),
+                          str(nodes[0].pid)]  # fmt: skip
+            _start_node(nodes, second if apart else [], addresses[1], [f"--address={addresses[0]}:{port}"])
+            yield Machines(on_first, [_raylet_of(node) for node in nodes])
         finally:
-            cluster.shutdown()
+            for node in nodes:
+                for process in [*node.children(recursive=True), node]:
+                    with suppress(psutil.NoSuchProcess):
+                        process.kill()
             shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(modules)
 
 
-def _add_node(cluster: Any, more: dict[str, Any]) -> None:
-    """Ray gives a node's helpers fifteen seconds to start, which on a busy machine may be too little."""
-    for left in (2, 1, 0):
-        try:
-            cluster.add_node(
-                num_cpus=1, object_store_memory=80_000_000, include_dashboard=False, **_free_ports(), **more
-            )
-        except Exception:
-            if not left:
-                raise
-        else:
-            return
+def _start_node(nodes: list[psutil.Process], begin: list[str], ip: str, options: list[str]) -> None:
+    ports = [f"--{name}-port={free_port()}" for name in _PORTS]
+    command = [*begin, str(Path(sys.executable).with_name("ray")), "start", "--block", f"--node-ip-address={ip}",
+               "--num-cpus=1", "--object-store-memory=80000000", *ports, *options]  # fmt: skip
+    node = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    nodes.append(psutil.Process(node.pid))
+    said_until(node.stdout, "Ray runtime started")
 
 
-def raylet_of(node: Any) -> psutil.Process:
-    """The process that starts all others of a node."""
-    return psutil.Process(node.all_processes["raylet"][0].process.pid)
+def _raylet_of(node: psutil.Process) -> psutil.Process:
+    """The process that starts all others of a machine."""
+    return next(process for process in node.children(recursive=True) if process.name() == "raylet")

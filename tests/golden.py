@@ -76,8 +76,9 @@ def scripted(config: RunConfig) -> dict[str, Any]:
 
 def base_training(folder: Path) -> dict[str, Any]:
     """Three updates of the tiny world's weak base."""
-    from hpt.data.world.corpus import base_recipe, learning_rate_factor
+    from hpt.data.world.corpus import learning_rate_factor
     from hpt.data.world.tokenizer import build_tokenizer
+    from hpt.data.world.worlds import base_recipe
     from hpt.runs.resolve import base_config
     from hpt.training.bases import BaseOptimizer, new_model, pretraining_batch
     from hpt.training.engine import PolicyEngine, Updater

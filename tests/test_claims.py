@@ -56,12 +56,12 @@ def average_result(hpt: list[float], sft: list[float], scale: str = "mini") -> C
 @pytest.mark.parametrize(
     ("hpt", "sft", "expected"),
     [
-        ([90.0, 91.0, 92.0], [60.0, 60.0, 61.0], "holds in this world"),
+        ([90.0, 91.0, 92.0], [60.0, 60.0, 61.0], "holds"),
         ([60.0, 60.0, 61.0], [90.0, 91.0, 92.0], "does not hold"),
         ([97.0, 97.0, 78.0], [60.0, 99.0, 99.0], "undecided"),
         ([90.0, 91.0], [60.0, 60.0], "undecided"),
         ([90.0], [60.0], "undecided (one seed)"),
-        ([90.0, 90.0, 90.0], [60.0, 60.0, 60.0], "holds in this world"),
+        ([90.0, 90.0, 90.0], [60.0, 60.0, 60.0], "holds"),
         ([60.0, 60.0, 60.0], [60.0, 60.0, 60.0], "undecided"),
     ],
 )
@@ -71,7 +71,7 @@ def test_average_above(hpt: list[float], sft: list[float], expected: str) -> Non
 
 def test_only_scale_full_can_reproduce() -> None:
     words = [average_result([90, 91, 92], [60, 60, 61], scale).verdict.value for scale in ("mini", "gpu", "full")]
-    assert words == ["holds in this world", "holds in this world", "reproduced"]
+    assert words == ["holds", "holds", "reproduced"]
     assert average_result([60, 60, 61], [90, 91, 92], "full").verdict.value == "does not hold"
 
 
@@ -88,9 +88,7 @@ def test_a_result_carries_its_numbers() -> None:
     assert result.interval is not None
     assert (result.interval.low, result.interval.high) == pytest.approx((1.516, 6.484), abs=1e-3)
     assert result.unit == "points"
-    assert result.explanation == (
-        "hpt minus sft: +4.0 points (3 seeds, 95% interval +1.5 to +6.5; 3.3 would have been seen 4 times in 5)."
-    )
+    assert result.explanation == ("hpt minus sft: +4.0 points (3 seeds, 95% interval +1.5 to +6.5).")
 
 
 def test_one_seed_has_an_effect_and_no_interval() -> None:
@@ -102,7 +100,7 @@ def test_one_seed_has_an_effect_and_no_interval() -> None:
 def test_seeds_without_a_run_are_left_out_and_named() -> None:
     complete = {seed: {"hpt": scores_run(90.0 + seed), "sft": scores_run(60.0)} for seed in (0, 1, 2)}
     result = judged("table3-weak-hpt-above-sft", complete | {7: {"hpt": scores_run(1.0)}})
-    assert result.verdict.value == "holds in this world"
+    assert result.verdict.value == "holds"
     assert "seeds [7]" in result.explanation
 
 
@@ -131,35 +129,40 @@ def falling(early: float, late: float, speed: float = 8.0) -> Curve:
 
 
 @pytest.mark.parametrize(
-    ("curve", "expected"),
+    ("curve", "falls", "settles", "stays"),
     [
-        (falling(0.9, 0.05), "holds in this world"),
-        (falling(0.9, 0.0, speed=20), "does not hold"),  # seed 0 at zero, seeds 1 and 2 below one in 200
-        (falling(0.9, 0.4), "does not hold"),  # settles, but not small
-        (falling(0.45, 0.05), "does not hold"),  # does not start high
-        (lambda seed: 0.8 - 0.75 * TIME, "does not hold"),  # small in the end, but still falling
-        (lambda seed: 0.8 - 0.6 * TIME, "does not hold"),
-        (lambda seed: np.full(STEPS, 0.6), "does not hold"),
-        (lambda seed: falling(0.9, 0.4 if seed == 1 else 0.05)(0), "undecided"),
+        (falling(0.9, 0.05), "holds", "holds", "holds"),
+        (falling(0.9, 0.4), "holds", "holds", "holds"),
+        # as fast in the end as before, a little more or less
+        (lambda seed: 0.8 - 0.6 * TIME ** (0.9 + 0.1 * seed), "holds", "undecided", "holds"),
+        (lambda seed: 0.2 + (0.6 + 0.01 * seed) * TIME**2, "does not hold", "holds", "holds"),
+        (lambda seed: 0.8 - (0.6 + 0.01 * seed) * TIME**3, "holds", "does not hold", "holds"),  # faster and faster
+        (lambda seed: np.full(STEPS, 0.6 + 0.01 * seed), "undecided", "undecided", "holds"),
+        (lambda seed: np.where(TIME < 0.5, 0.6, 0.0), "holds", "holds", "undecided"),
+        # two seeds of three fall: no seed has a veto, but the spread is wide
+        (lambda seed: falling(0.9, 0.9 if seed == 1 else 0.05)(0), "undecided", "undecided", "undecided"),
     ],
 )
-def test_offline_ratio(curve: Curve, expected: str) -> None:
-    assert verdict("figure6-weak-offline-ratio", RATIO, hpt=curve) == expected
+def test_offline_ratio(curve: Curve, falls: str, settles: str, stays: str) -> None:
+    claims = {"falls": falls, "settles": settles, "stays-above-zero": stays}
+    for name, expected in claims.items():
+        assert verdict(f"figure6-weak-offline-ratio-{name}", RATIO, hpt=curve) == expected, name
+
+
+def test_a_seed_that_differs_a_little_has_no_veto() -> None:
+    """Nine seeds fall, the tenth does not: unanimity would leave it open, the interval decides."""
+    result = judged(
+        "figure6-weak-offline-ratio-falls",
+        {seed: {"hpt": curve_run(RATIO, falling(0.9, 0.95 if seed == 9 else 0.3)(seed))} for seed in range(10)},
+    )
+    assert min(result.per_seed.values()) < 0
+    assert result.verdict.value == "holds"
 
 
 def test_a_shape_is_decided_by_three_seeds_or_more() -> None:
-    words = [verdict("figure6-weak-offline-ratio", RATIO, seeds=n, hpt=falling(0.9, 0.05)) for n in (1, 2, 3)]
-    assert words == ["undecided (one seed)", "undecided", "holds in this world"]
-
-
-def test_a_shape_that_fails_says_which_threshold_and_by_how_much() -> None:
-    run = {"hpt": curve_run(RATIO, falling(0.9, 0.4)(0))}
-    result = judged("figure6-weak-offline-ratio", {0: run, 1: run, 2: run})
-    assert "met in 0 of 3 seeds" in result.explanation
-    assert "late mean 0.4 (at least 0.005 and at most 0.25: not met)" in result.explanation
-    assert result.unit == "share"
-    assert result.effect is not None
-    assert result.effect < -0.2
+    claim = "figure6-weak-offline-ratio-falls"
+    words = [verdict(claim, RATIO, seeds=n, hpt=falling(0.9, 0.05)) for n in (1, 2, 3)]
+    assert words == ["undecided (one seed)", "undecided", "holds"]
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -171,22 +174,24 @@ def level(value: float) -> Curve:
 
 
 @pytest.mark.parametrize(
-    ("hpt", "expected"),
+    ("hpt", "expected", "throughout"),
     [
-        (level(0.3), "holds in this world"),
-        (level(0.1), "does not hold"),
-        # above on average, but below in the last two fifths: "throughout" fails in every seed
-        (lambda seed: np.where(TIME < 0.6, 0.6, 0.15) + 0.01 * seed, "does not hold"),
-        # below in one tenth only: "nearly everywhere" is met
-        (lambda seed: np.where(TIME < 0.9, 0.6, 0.15) + 0.01 * seed, "holds in this world"),
+        (level(0.3), "holds", "holds"),
+        (level(0.1), "does not hold", "does not hold"),
+        # above on average, but below in the last two fifths
+        (lambda seed: np.where(TIME < 0.6, 0.6, 0.05) + 0.01 * seed, "holds", "does not hold"),
+        # a little below in one window of nine: 95 % of it alone, not at a ninth of the level
+        (lambda seed: np.where(TIME < 0.9, 0.6, 0.15) + 0.01 * seed, "holds", "undecided"),
         # the first tenth, where both are the base, does not count
-        (lambda seed: np.where(TIME < 0.1, -9.0, 0.3) + 0.01 * seed, "holds in this world"),
-        (lambda seed: np.full(STEPS, [0.21, 0.9, 1.9][seed]), "undecided"),  # above in every seed, spread too wide
-        (lambda seed: np.full(STEPS, [0.4, 0.4, 0.1][seed]), "undecided"),
+        (lambda seed: np.where(TIME < 0.1, -9.0, 0.3) + 0.01 * seed, "holds", "holds"),
+        (lambda seed: np.full(STEPS, [0.21, 0.9, 1.9][seed]), "undecided", "undecided"),  # spread too wide
+        (lambda seed: np.full(STEPS, [0.4, 0.4, 0.1][seed]), "undecided", "undecided"),
     ],
 )
-def test_entropy(hpt: Curve, expected: str) -> None:
-    assert verdict("figure7-entropy-above-grpo", ENTROPY, hpt=hpt, grpo=lambda seed: np.full(STEPS, 0.2)) == expected
+def test_entropy(hpt: Curve, expected: str, throughout: str) -> None:
+    curves = {"hpt": hpt, "grpo": lambda seed: np.full(STEPS, 0.2)}
+    assert verdict("figure7-entropy-above-grpo", ENTROPY, **curves) == expected
+    assert verdict("figure7-entropy-above-grpo-throughout", ENTROPY, **curves) == throughout
 
 
 def test_entropy_of_one_seed_is_undecided() -> None:
@@ -208,28 +213,30 @@ def test_curves_over_different_steps_are_not_compared() -> None:
 def rising(start: float, end: float, by: float, back_to: float | None = None) -> Curve:
     """Rise linearly until a share of training, then stay; or fall linearly to another level by the end."""
     last = end if back_to is None else back_to
-    return lambda seed: np.interp(TIME, [0, by, 1], [start, end, last])
+    return lambda seed: np.interp(TIME, [0, by, 1], [start, end, last]) + 0.1 * seed * TIME
 
 
 @pytest.mark.parametrize(
-    ("curve", "expected"),
+    ("curve", "words"),
     [
-        (rising(23, 45, 0.2), "holds in this world"),
-        (rising(23, 25, 0.2), "does not hold"),  # hardly rises
-        (rising(23, 45, 1.0), "does not hold"),  # rises, but slowly
-        (rising(23, 45, 0.2, back_to=30), "does not hold"),  # falls back
-        (rising(23, 96, 0.2), "does not hold"),  # jumps to the ceiling of 100
-        (rising(45, 23, 0.2), "does not hold"),
-        (lambda seed: rising(23, 45, 0.2, back_to=30 if seed else None)(seed), "undecided"),
+        (lambda seed: 23 + (20 + seed) * TIME**0.5, ("holds", "holds", "holds", "holds")),
+        (lambda seed: 23 + 20 * TIME ** (0.9 + 0.1 * seed), ("holds", "undecided", "holds", "holds")),
+        (lambda seed: 23 + (20 + seed) * TIME**3, ("holds", "does not hold", "holds", "holds")),  # slowly at first
+        (rising(23, 45, 0.2), ("holds", "holds", "holds", "undecided")),  # level: neither higher nor lower
+        (rising(23, 45, 0.2, back_to=30), ("holds", "holds", "holds", "does not hold")),  # falls back
+        (rising(23, 105, 0.2), ("holds", "holds", "does not hold", "undecided")),  # a ceiling of 100
+        (rising(45, 23, 0.2), ("does not hold", "does not hold", "holds", "undecided")),
     ],
 )
-def test_response_length(curve: Curve, expected: str) -> None:
-    assert verdict("figure7-length-rises-and-stays", LENGTH, hpt=curve) == expected
+def test_response_length(curve: Curve, words: tuple[str, ...]) -> None:
+    parts = ("rises", "rises-early", "below-ceiling", "does-not-regress")
+    found = tuple(verdict(f"figure7-length-{part}", LENGTH, hpt=curve) for part in parts)
+    assert found == words
 
 
 def test_length_without_a_known_ceiling_is_not_testable() -> None:
     records = {0: {"hpt": curve_run(LENGTH, rising(23, 45, 0.2)(0))}}
-    assert judged("figure7-length-rises-and-stays", records, ceiling=None).verdict.value == "not testable here"
+    assert judged("figure7-length-below-ceiling", records, ceiling=None).verdict.value == "not testable here"
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -245,16 +252,16 @@ def test_length_without_a_known_ceiling_is_not_testable() -> None:
     ],
 )
 def test_too_few_steps_are_not_testable(values: np.ndarray, expected: str) -> None:
-    assert judged("figure6-weak-offline-ratio", {0: {"hpt": curve_run(RATIO, values)}}).verdict.value == expected
+    assert judged("figure6-weak-offline-ratio-falls", {0: {"hpt": curve_run(RATIO, values)}}).verdict.value == expected
 
 
 def test_rows_may_come_in_any_order() -> None:
     run = curve_run(RATIO, falling(0.9, 0.05)(0))
     shuffled = RunFrames(run.metrics.sample(frac=1, random_state=0))
-    claim = "figure6-weak-offline-ratio"
+    claim = "figure6-weak-offline-ratio-falls"
     assert judged(claim, {0: {"hpt": shuffled}}).per_seed == judged(claim, {0: {"hpt": run}}).per_seed
 
 
 def test_a_missing_column_is_not_testable() -> None:
-    result = judged("figure6-weak-offline-ratio", {0: {"hpt": curve_run("step_time", np.ones(STEPS))}})
+    result = judged("figure6-weak-offline-ratio-falls", {0: {"hpt": curve_run("step_time", np.ones(STEPS))}})
     assert (result.verdict.value, quantity(RATIO) in result.explanation) == ("not testable here", True)

@@ -168,7 +168,7 @@ def result(scale: str, same: bool) -> ClaimResult:
 
 
 def test_a_claim_without_runs_is_the_same_at_every_scale_and_never_reproduced() -> None:
-    assert {result(scale, True).verdict.value for scale in ("tiny", "mini", "full")} == {"holds in this world"}
+    assert {result(scale, True).verdict.value for scale in ("tiny", "mini", "full")} == {"holds"}
     assert result("full", False).verdict.value == "does not hold"
     missing = judge(claim_named("section2-gspo-clips-more"), ClaimRecords("mini", {}))
     assert (missing.verdict.value, missing.explanation) == ("not testable here", "bias_variance_questions was not made")
@@ -180,4 +180,4 @@ def test_the_verdict_table_says_over_what_an_interval_is() -> None:
     rows = {own.claim: own for own in verdicts([], ["bias_variance"], "mini", {"bias_variance_questions": frame})}
     own = rows["section2-gspo-clips-more"]
     assert (own.subject, own.ours, own.interval) == (WITHOUT_RUNS, "50.0 times", "[50.0, 50.0] over questions")
-    assert own.verdict == "holds in this world"
+    assert own.verdict == "holds"

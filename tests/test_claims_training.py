@@ -41,18 +41,19 @@ def validated(levels: list[float], first: float = 10.0) -> RunFrames:
 
 
 @pytest.mark.parametrize(
-    ("hpt", "expected"),
+    ("hpt", "expected", "on_every_set"),
     [
-        ([60.0] * 6, "holds in this world"),
-        ([60.0] * 5 + [40.0], "holds in this world"),  # five of six
-        ([90.0] * 4 + [40.0] * 2, "does not hold"),  # above on average, on four sets only
-        ([30.0] * 6, "does not hold"),
-        ([50.0] * 6, "does not hold"),  # the same is on no set above
+        ([60.0] * 6, "holds", "holds"),
+        ([60.0] * 5 + [40.0], "holds", "does not hold"),
+        ([60.0] * 5 + [50.0], "holds", "undecided"),
+        ([30.0] * 6, "does not hold", "does not hold"),
+        ([50.0] * 6, "undecided", "undecided"),
     ],
 )
-def test_validation(hpt: list[float], expected: str) -> None:
+def test_validation(hpt: list[float], expected: str, on_every_set: str) -> None:
     records = {seed: {"hpt": validated(hpt), "grpo": validated([50.0] * 6)} for seed in SEEDS}
     assert judged("figure5-hpt-above-grpo", records).verdict.value == expected
+    assert judged("figure5-hpt-above-grpo-on-every-set", records).verdict.value == on_every_set
 
 
 def test_the_first_point_of_a_validation_curve_does_not_count() -> None:
@@ -72,19 +73,18 @@ def validated_along(*points: list[float]) -> RunFrames:
 
 
 @pytest.mark.parametrize(
-    ("points", "expected"),
+    ("points", "on_every_set", "stably"),
     [
-        (([10.0] * 6, [30.0] * 6, [50.0] * 6), "holds in this world"),
-        (([10.0] * 6, [50.0] * 6, [46.0] * 6), "holds in this world"),  # falls by 4 points
-        (([10.0] * 6, [50.0] * 6, [40.0] * 6, [60.0] * 6), "does not hold"),  # fell by 10 on the way
-        (([10.0] * 6, [50.0] * 5 + [5.0]), "holds in this world"),  # five of six
-        (([10.0] * 6, [80.0] * 4 + [10.0] * 2), "does not hold"),  # level is not above
+        (([10.0] * 6, [30.0] * 6, [50.0] * 6), "holds", "holds"),
+        (([10.0] * 6, [50.0] * 6, [46.0] * 6), "holds", "does not hold"),  # falls in the second half
+        (([10.0] * 6, [30.0] * 6, [50.0] * 5 + [5.0]), "does not hold", "holds"),
+        (([10.0] * 6, [30.0] * 6, [80.0] * 4 + [10.0] * 2), "undecided", "holds"),  # level is not above
     ],
 )
-def test_stable_improvements(points: tuple[list[float], ...], expected: str) -> None:
-    result = judged("figure5-hpt-improves-stably", {seed: {"hpt": validated_along(*points)} for seed in SEEDS})
-    assert result.verdict.value == expected, result.explanation
-    assert result.effect == pytest.approx(np.mean(points[-1]) - 10.0)
+def test_improvements(points: tuple[list[float], ...], on_every_set: str, stably: str) -> None:
+    records = {seed: {"hpt": validated_along(*points)} for seed in SEEDS}
+    assert judged("figure5-hpt-improves-on-every-set", records).verdict.value == on_every_set
+    assert judged("figure5-hpt-improves-stably", records).verdict.value == stably
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -111,10 +111,11 @@ def grid(correct: int, at_zero: int = 0, questions: int = 20) -> np.ndarray:
 @pytest.mark.parametrize(
     ("level_3", "level_5", "some", "more"),
     [
-        (grid(6), grid(4, at_zero=5), "holds in this world", "holds in this world"),
+        (grid(6), grid(4, at_zero=5), "holds", "holds"),
+        (grid(6), grid(4, at_zero=1), "holds", "holds"),
         (grid(6), grid(4), "does not hold", "undecided"),
-        (grid(6, at_zero=8), grid(4, at_zero=3), "holds in this world", "does not hold"),
-        (grid(6, at_zero=3), grid(4, at_zero=3), "holds in this world", "undecided"),
+        (grid(6, at_zero=8), grid(4, at_zero=3), "holds", "does not hold"),
+        (grid(6, at_zero=3), grid(4, at_zero=3), "holds", "undecided"),
     ],
 )
 def test_rows_at_zero(level_3: np.ndarray, level_5: np.ndarray, some: str, more: str) -> None:
@@ -132,8 +133,9 @@ def test_one_correct_rollout_ends_a_row_of_zeros() -> None:
 
 
 def test_a_seed_without_rows_at_zero_leaves_it_undecided() -> None:
-    records = {seed: {"grpo_after_sft": asked(grid(6), grid(4, at_zero=min(seed, 1)))} for seed in SEEDS}
-    assert judged("figure3-rows-stay-at-zero", records).verdict.value == "undecided"
+    records = {seed: {"grpo_after_sft": asked(grid(6), grid(4, at_zero=3 * seed))} for seed in SEEDS}
+    result = judged("figure3-rows-stay-at-zero", records)
+    assert (result.verdict.value, result.effect, result.unit) == ("undecided", 3.0, "questions")
 
 
 def growing(first: int, last: int, questions: int = 20) -> np.ndarray:
@@ -146,14 +148,14 @@ def test_the_difference_map_starts_blue_and_ends_red() -> None:
     records = {seed: {"hpt_few_questions": hpt, "grpo_after_sft": sft_first} for seed in SEEDS}
     swapped = {seed: {"hpt_few_questions": sft_first, "grpo_after_sft": hpt} for seed in SEEDS}
     for claim in ("figure4-starts-blue", "figure4-ends-red"):
-        assert judged(claim, records).verdict.value == "holds in this world", claim
+        assert judged(claim, records).verdict.value == "holds", claim
         assert judged(claim, swapped).verdict.value == "does not hold", claim
     assert judged("figure4-ends-red", records).effect == pytest.approx(100.0)
 
 
 @pytest.mark.parametrize(
     ("level_3", "level_5", "expected"),
-    [(4, 8, "holds in this world"), (8, 4, "does not hold"), (8, 8, "undecided")],
+    [(4, 8, "holds"), (8, 4, "does not hold"), (8, 8, "undecided")],
 )
 def test_more_red_on_level_5(level_3: int, level_5: int, expected: str) -> None:
     hpt = asked(growing(1, level_3), growing(1, level_5))
@@ -177,7 +179,7 @@ def test_maps_of_other_questions_or_too_few_epochs_are_not_testable() -> None:
 
 @pytest.mark.parametrize(
     ("first", "last", "expected"),
-    [(0.1, 0.6, "holds in this world"), (0.6, 0.1, "does not hold"), (0.3, 0.3, "undecided")],
+    [(0.1, 0.6, "holds"), (0.6, 0.1, "does not hold"), (0.3, 0.3, "undecided")],
 )
 def test_the_reward_increases(first: float, last: float, expected: str) -> None:
     noise = np.random.default_rng(0).normal(0, 0.02, STEPS)
@@ -197,7 +199,7 @@ def falls_below_half_at(step: int) -> RunFrames:
 
 @pytest.mark.parametrize(
     ("weak", "strong", "expected"),
-    [(60, 20, "holds in this world"), (20, 60, "does not hold"), (30, 30, "undecided")],
+    [(60, 20, "holds"), (20, 60, "does not hold"), (30, 30, "undecided")],
 )
 def test_the_weaker_base_stays_on_sft_longer(weak: int, strong: int, expected: str) -> None:
     records = {
@@ -220,7 +222,7 @@ def test_a_larger_gate_learns_more_from_demonstrations() -> None:
             for seed in SEEDS
         }
 
-    assert judged("figure8-hpt_gate1-more-offline", records(0.3, 0.4)).verdict.value == "holds in this world"
+    assert judged("figure8-hpt_gate1-more-offline", records(0.3, 0.4)).verdict.value == "holds"
     assert judged("figure8-hpt_gate1-more-offline", records(0.4, 0.3)).verdict.value == "does not hold"
 
 
@@ -233,7 +235,7 @@ def test_costs_count_every_step_of_both_runs() -> None:
     other = metrics(rollout__tokens=100.0, trained__rollout_tokens=10.0, trained__demonstration_tokens=10.0)
     records = {seed: {"hpt": hpt, "sft_then_grpo": other} for seed in SEEDS}
     sampled, trained = (judged(f"section3-hpt-costs-less-tokens-{kind}", records) for kind in ("sampled", "trained"))
-    assert (sampled.verdict.value, sampled.effect) == ("holds in this world", pytest.approx(40.0))
+    assert (sampled.verdict.value, sampled.effect) == ("holds", pytest.approx(40.0))
     assert (trained.verdict.value, trained.effect) == ("does not hold", pytest.approx(-50.0))
 
 
@@ -260,13 +262,11 @@ def test_rollouts_of_switched_questions() -> None:
 
     drawn, kept = ({seed: {"hpt_few_questions": run(count)} for seed in SEEDS} for count in (8, 0))
     result = judged("figure4-rollouts-left-out-when-switched", drawn)
-    assert (result.verdict.value, result.effect) == ("does not hold", pytest.approx(1 / 3))
-    assert judged("figure4-rollouts-left-out-when-switched", kept).verdict.value == "holds in this world"
+    assert (result.verdict.value, result.effect) == ("does not hold", pytest.approx(100 / 3))
+    assert judged("figure4-rollouts-left-out-when-switched", kept).verdict.value == "holds"
 
 
-@pytest.mark.parametrize(
-    ("cosine", "expected"), [(0.0, "holds in this world"), (0.3, "holds in this world"), (-0.2, "does not hold")]
-)
+@pytest.mark.parametrize(("cosine", "expected"), [(-0.001, "undecided"), (0.3, "holds"), (-0.2, "does not hold")])
 def test_gradients_do_not_conflict(cosine: float, expected: str) -> None:
     measured = np.where(np.arange(STEPS) % 10 == 0, cosine, np.nan)  # at a few steps only
     records = {seed: {"hpt": metrics(gradient__sft_rl_cosine=measured + 0.001 * seed)} for seed in SEEDS}

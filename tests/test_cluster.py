@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +23,23 @@ class RayError(Exception):
 
 
 class RayActorError(RayError):
-    """An agent, or its machine, is gone."""
+    """An agent, or its machine, is gone, or it could not begin."""
+
+    actor_init_failed = False
+
+
+class RayTaskError(RayError):
+    """What an agent was asked to do failed there."""
+
+    cause = "cannot write log.txt: No space left on device"
+
+
+class FakeAgent:
+    """Answers what it is given to answer, None to what is not there yet."""
+
+    def __init__(self, start: Any, poll: Any = None) -> None:
+        self.start = SimpleNamespace(remote=lambda *_: start)
+        self.poll = SimpleNamespace(remote=lambda: poll)
 
 
 class FakeRay:
@@ -30,7 +47,9 @@ class FakeRay:
 
     def __init__(self, machines: list[dict[str, Any]]) -> None:
         self.machines, self.facts = machines, dict[str, Any]()
+        self.running = ""  # what auto finds
         self.util = SimpleNamespace(
+            canonicalize_bootstrap_address_or_die=lambda address: self.running if address == "auto" else address,
             scheduling_strategies=SimpleNamespace(
                 NodeAffinitySchedulingStrategy=lambda node, soft: node,
                 PlacementGroupSchedulingStrategy=lambda group, placement_group_bundle_index: group,
@@ -38,7 +57,7 @@ class FakeRay:
             placement_group=lambda bundles, strategy: bundles,
             remove_placement_group=lambda group: None,
         )
-        self.exceptions = SimpleNamespace(RayError=RayError, RayActorError=RayActorError)
+        self.exceptions = SimpleNamespace(RayError=RayError, RayActorError=RayActorError, RayTaskError=RayTaskError)
         self.connected = False
 
     def init(self, address: str, **_: Any) -> None:
@@ -57,9 +76,15 @@ class FakeRay:
         task = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=ask))
         return task if given else lambda function: task
 
+    def wait(self, answers: list[Any], num_returns: int = 1, timeout: float = 0) -> tuple[list[Any], list[Any]]:
+        there = [answer for answer in answers if answer is not None]
+        return there, [answer for answer in answers if answer is None]
+
     def get(self, answer: Any, timeout: float = 0) -> Any:
-        if isinstance(answer, Exception):
-            raise answer
+        for one in answer if isinstance(answer, list) else [answer]:
+            assert one is not None, "the command would wait"
+            if isinstance(one, Exception):
+                raise one
         return answer
 
 
@@ -70,14 +95,17 @@ def machine(cpus: int, gpus: int = 0, address: str = "10.0.0.1") -> dict[str, An
 
 
 @pytest.fixture
-def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
+def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRay]:
     made_up = FakeRay([machine(4), machine(2)])
     monkeypatch.setitem(sys.modules, "ray", made_up)  # type: ignore[arg-type]
-    monkeypatch.setitem(sys.modules, "ray.util.scheduling_strategies", made_up.util)  # type: ignore[arg-type]
+    for name in ("ray._private.services", "ray.util.scheduling_strategies"):
+        monkeypatch.setitem(sys.modules, name, made_up.util)  # type: ignore[arg-type]
     for name in (ADDRESS, OPTIONS, RUN_GPUS, RUN_NODES, "RAY_AUTH_MODE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(EXECUTOR, "ray")
-    return made_up
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        made_up.running = f"127.0.0.1:{head.getsockname()[1]}"
+        yield made_up
 
 
 def run(root: Path) -> None:
@@ -103,6 +131,9 @@ def test_an_address_where_nobody_listens(ray: FakeRay, tmp_path: Path, monkeypat
     for wrong in (address, "ray://somewhere", "6379"):
         monkeypatch.setenv(ADDRESS, wrong)
         refused(tmp_path, rf"--address = '{wrong}'.*host:port of its head.*ray start --head")
+    ray.running = address
+    monkeypatch.setenv(ADDRESS, "auto")
+    refused(tmp_path, "--address = 'auto'")
 
 
 @pytest.mark.parametrize(
@@ -124,7 +155,7 @@ def test_a_machine_that_would_compute_something_else(
 def test_a_machine_without_the_environment(ray: FakeRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     error = RayError("ray::machine_facts() (pid=1)\nModuleNotFoundError: No module named 'hpt'")
     monkeypatch.setattr(ray, "get", lambda *_, **__: ray.__class__.get(ray, error))
-    refused(tmp_path, r"machine = 'node-1': allowed is one with hpt's environment \(ModuleNotFoundError")
+    refused(tmp_path, r"machine = 'node-1': allowed is one with hpt's environment.*\(ModuleNotFoundError")
 
 
 @pytest.mark.parametrize(("mode", "refuses"), [(None, True), ("disabled", True), ("token", False)])
@@ -202,6 +233,45 @@ def test_a_machine_like_the_one_before_is_preferred() -> None:
     assert executor.take("third") is places[0]
     assert executor.take("") is places[2]
     assert executor.take("") is None
+
+
+def test_a_wrong_machine_that_joins_costs_its_place_alone(ray: FakeRay, capsys: pytest.CaptureFixture[str]) -> None:
+    facts = cluster.machine_facts("/")
+    no_folder = RayActorError("FileNotFoundError: '/shared'")
+    no_folder.actor_init_failed = True
+    answers = [facts], [facts | {"versions": {}}], [no_folder]
+    executor = object.__new__(cluster.RayExecutor)
+    good, *_ = executor._places = [cluster.RayPlace(None, [], answer) for answer in answers]
+    executor._free, executor._ray, executor._root = [], ray, Path("/")
+    assert executor.take() is good
+    assert executor._places == [good]
+    said = capsys.readouterr().err
+    assert "one run fewer at a time: packages of" in said
+    assert "answers within 120 s (FileNotFoundError" in said
+    executor._places = [cluster.RayPlace(None, [], answers[1])]
+    with pytest.raises(ConfigError, match="packages of"):
+        executor.take()
+
+
+@pytest.mark.parametrize(
+    ("agent", "code", "lost"),
+    [
+        (FakeAgent(start=None), None, False),  # still importing what all runs need
+        (FakeAgent(start=7, poll=None), None, False),
+        (FakeAgent(start=7, poll=3), 3, False),
+        (FakeAgent(start=RayTaskError()), 1, False),
+        (FakeAgent(start=RayActorError()), -9, True),
+        (FakeAgent(start=7, poll=RayActorError()), -9, True),
+    ],
+)
+def test_a_run_on_another_machine_is_not_waited_for(
+    agent: FakeAgent, code: int | None, lost: bool, ray: FakeRay, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work = cluster.RayWork(ray, [agent], ("job.json", "log.txt", 1, []), ranks=1)
+    work.poll()
+    assert (work.poll(), work.lost) == (code, lost)
+    if code == 1:
+        assert "not started: cannot write log.txt" in capsys.readouterr().err
 
 
 def test_options_reach_notebooks(monkeypatch: pytest.MonkeyPatch) -> None:

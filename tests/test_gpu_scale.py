@@ -8,10 +8,11 @@ import pytest
 from hpt.config.run_config import RunConfig
 from hpt.config.scales import TUNED
 from hpt.data.world import corpus
-from hpt.data.world.corpus import base_recipe, documents
+from hpt.data.world.corpus import documents
 from hpt.data.world.graded import GPU_WORLD, MINI_WORLD, training_problems
 from hpt.data.world.sets import evaluation_sets
 from hpt.data.world.tokenizer import build_tokenizer
+from hpt.data.world.worlds import base_recipe
 from hpt.runs.catalogue import ARTEFACTS
 from hpt.runs.evaluations import sampling_config
 from hpt.runs.folder import RunFolder

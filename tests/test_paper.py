@@ -82,7 +82,7 @@ def test_figures_are_described(figure: str) -> None:
 
 def test_claim_ids_are_unique_and_findable() -> None:
     ids = [claim.id for claim in claims()]
-    assert len(set(ids)) == len(ids) == 93
+    assert len(set(ids)) == len(ids) == 108
     assert [claim_named(own).id for own in ids] == ids
 
 
@@ -119,7 +119,13 @@ def test_every_test_decides_some_claim() -> None:
     assert {claim.test for claim in claims()} == set(TESTS)
 
 
-@pytest.mark.parametrize("artefact", [name for name, own in ARTEFACTS.items() if own.group == "paper" and own.arms])
+#: What stands beside the claims of Tables 2, 3 and 5 and has none of its own.
+BESIDE = ("contrasts", "power", "equal_costs", "equal_costs_weaker")
+
+
+@pytest.mark.parametrize(
+    "artefact", [name for name, own in ARTEFACTS.items() if own.group == "paper" and own.arms and name not in BESIDE]
+)
 def test_every_artefact_of_the_paper_that_is_made_of_runs_has_a_claim(artefact: str) -> None:
     assert any(claim.artefact == artefact for claim in claims())
 

@@ -318,7 +318,8 @@ def test_the_changes_name_the_base(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("contest-a", "aime24"), ("contest-b@256", "aime25@2048"), ("graded-500", "math-500"), ("choice", "arc-c"),
+    [("contest-a", "aime24"), ("contest-b@1024", "aime25@2048"), ("contest-a@256", "aime24@2048"),
+     ("graded-500", "math-500"), ("choice", "arc-c"),
      ("notation", "gpqa-diamond"), ("olympiad-like", "olympiad"), ("applied", "minerva"), ("amc@8", "amc@8")],
 )  # fmt: skip
 def test_evaluations_of_the_mini_world_have_their_benchmark(name: str, expected: str) -> None:

@@ -107,7 +107,7 @@ def test_a_report_makes_what_the_records_allow_and_names_the_rest(
 ) -> None:
     # what needs no records is executed by `tests/test_report.py`
     needing = {name: own for name, own in ARTEFACTS.items() if own.arms}
-    monkeypatch.setattr("hpt.reports.build.ARTEFACTS", needing)
+    monkeypatch.setattr("hpt.runs.catalogue.ARTEFACTS", needing)
     shutil.rmtree(record(folder, "hpt-strong-s1"))
     for name in ("tables/table3.csv", "figures/figure6.svg", "notebooks/table3_main_results.json"):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -142,10 +142,10 @@ def test_an_artefact_can_have_fewer_seeds_than_another(folder: Path) -> None:
     """The strong base's second seed is missing: what needs it is made of the first, and the page says so."""
     shutil.rmtree(record(folder, "grpo-weak-s1"))
     assert [(task.artefacts, task.seeds) for task in from_records(folder, [], [0, 1])
-            if task.notebook == "training_dynamics"] == [(("figure6", "hpt_runs"), (0, 1))]  # fmt: skip
+            if task.notebook == "training_dynamics"] == [(("figure6", "hpt_runs", "algorithm1"), (0, 1))]  # fmt: skip
     shutil.rmtree(record(folder, "hpt-strong-s1"))
     (task,) = [own for own in from_records(folder, [], [0, 1]) if own.notebook == "training_dynamics"]
-    assert task == NotebookTask("training_dynamics", ("figure6", "figure7", "hpt_runs"), (0,))
+    assert task == NotebookTask("training_dynamics", ("figure6", "figure7", "hpt_runs", "algorithm1"), (0,))
     rows = {row["artefact"]: row["seeds"] for row in missing_artefacts(folder)}
     assert (rows["figure6"], rows["figure7"], rows["table2"]) == ([0], [0], [])
     render(folder, "tiny")

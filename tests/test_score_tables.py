@@ -77,9 +77,10 @@ def test_captions_say_how_many_seeds_and_what_the_brackets_are(records: list[Run
     three = "mean over 3 seeds, in brackets the 95 % interval over seeds (Student's t)"
     cut = "; in parentheses the seeds, where it would reach beyond 0 or 100: they differ much, some took off"
     same = '; "all seeds" where they are equal'
-    assert note(records, GATES).removesuffix(same) == three + cut
+    dots = "; on the page a dot per seed, from 0 to 100"
+    assert note(records, GATES).replace(same, "") == three + cut + dots
     of_base = "; of the base, which has one run, over the problems for fixed weights"
-    assert note(records).removesuffix(same) == three + of_base + cut
+    assert note(records).replace(same, "") == three + of_base + cut + dots
     assert "1 to 3 seeds" in note([own for own in records if own.seed == 0 or own.method != "luffy"])
 
 

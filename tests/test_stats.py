@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hpt.evaluation.intervals import Decision, Interval, bca_interval, paired_difference, seed_mean, wilson_interval
+from hpt.evaluation.intervals import (
+    Decision,
+    Interval,
+    bca_interval,
+    detectable,
+    paired_difference,
+    seed_mean,
+    wilson_interval,
+)
 
 
 def test_wilson_by_hand() -> None:
@@ -144,7 +152,7 @@ def test_pairing_removes_what_seeds_share() -> None:
 
 @pytest.mark.parametrize("seeds", [3, 5])
 def test_the_smallest_detectable_difference_is_found_four_times_in_five(seeds: int) -> None:
-    spread = seed_mean(np.arange(seeds, dtype=float)).smallest_detectable / np.arange(seeds).std(ddof=1)
+    spread = detectable(seeds)
     draws = np.random.default_rng(0).normal(spread, 1.0, size=(200_000, seeds))
     errors = draws.std(axis=1, ddof=1) / math.sqrt(seeds)
     found = draws.mean(axis=1) / errors > stats.t.ppf(0.975, seeds - 1)
@@ -185,18 +193,18 @@ def test_one_seed_has_no_interval() -> None:
     difference = paired_difference([5.0], [3.0])
     assert difference.mean == 2.0
     assert not difference.interval.known
-    assert math.isnan(difference.smallest_detectable)
+    assert math.isnan(difference.p_value)
     assert difference.decide().value == "undecided (one seed)"
 
 
 def test_what_one_seed_and_equal_seeds_leave_unknown_and_known() -> None:
     one = seed_mean([2.0], 0.9)
     assert (one.differences, one.mean, one.interval.level, one.interval.kind) == ((2.0,), 2.0, 0.9, "unknown: one seed")
-    for value in (one.interval.low, one.interval.high, one.smallest_detectable):
+    for value in (one.interval.low, one.interval.high, one.p_value):
         assert math.isnan(value)
     equal = seed_mean([0.5] * 3, 0.9)
     assert equal.interval == Interval(0.5, 0.5, 0.9, "a point: all 3 seeds equal")
-    assert (equal.mean, equal.smallest_detectable) == (0.5, 0.0)
+    assert (equal.mean, equal.p_value, seed_mean([0.0] * 3).p_value) == (0.5, 0.0, 1.0)
 
 
 def test_rounding_of_large_scores_is_no_spread() -> None:
@@ -205,8 +213,7 @@ def test_rounding_of_large_scores_is_no_spread() -> None:
 
 
 def test_a_low_power_detects_less_than_a_standard_error() -> None:
-    spread = seed_mean([1.0, 2.0, 3.0, 4.0, 5.0], power=0.05)
-    assert 0 < spread.smallest_detectable < math.sqrt(2.5 / 5)
+    assert 0 < detectable(5, power=0.05) < 1 / math.sqrt(5)
 
 
 def test_equal_seeds_are_a_point_and_say_so() -> None:
@@ -231,9 +238,6 @@ def test_level_and_power_reach_the_interval_and_its_label() -> None:
     z = stats.norm.ppf(0.75)
     for end in (narrow.low, narrow.high):
         assert (end - 0.8) ** 2 == pytest.approx(z**2 * end * (1 - end) / 10)
-    differences = [paired_difference([3, 4, 5], [1, 1, 1], power=power) for power in (0.5, 0.8, 0.95)]
-    detectable = [own.smallest_detectable for own in differences]
-    assert detectable == sorted(detectable)
-    assert detectable[0] < detectable[1] < detectable[2]
+    assert detectable(3, power=0.5) < detectable(3) < detectable(3, power=0.95)
     assert paired_difference([3, 4, 5], [1, 1, 1], level=0.9).interval.level == 0.9
-    assert differences[0].interval.level == 0.95
+    assert paired_difference([3, 4, 5], [1, 1, 1]).interval.level == 0.95

@@ -3,10 +3,11 @@
 import pytest
 
 from hpt.data.world import corpus
-from hpt.data.world.corpus import BASES, Document, base_recipe, document_tokens, documents
+from hpt.data.world.corpus import BASES, Document, document_tokens, documents
 from hpt.data.world.graded import MINI_WORLD, WORLDS, training_problems
 from hpt.data.world.sets import evaluation_sets
 from hpt.data.world.tokenizer import build_tokenizer
+from hpt.data.world.worlds import base_recipe
 
 ALL_BASES = [(world, base) for world, bases in BASES.items() for base in bases]
 

@@ -10,7 +10,7 @@ import pytest
 
 from hpt.data.problems import problems_hash
 from hpt.data.world.chains import DIGITS, OPERATIONS, Chain
-from hpt.data.world.corpus import BASES, base_recipe, documents
+from hpt.data.world.corpus import BASES, documents
 from hpt.data.world.graded import (
     GPU_WORLD,
     MINI_WORLD,
@@ -18,9 +18,9 @@ from hpt.data.world.graded import (
     WORLDS,
     training_problems,
     validation_problems,
-    world_named,
 )
-from hpt.data.world.sets import curve_problems, evaluation_sets
+from hpt.data.world.sets import evaluation_sets
+from hpt.data.world.worlds import base_recipe, curve_problems, world_named
 from hpt.support.errors import ConfigError
 
 PLAIN = str.maketrans("pmt", "+-*")
@@ -131,10 +131,10 @@ def test_answers_of_the_evaluation_sets_are_right_in_every_form():
 def test_data_is_the_same_in_another_process():
     program = (
         "from hpt.data.world.graded import *; from hpt.data.problems import problems_hash;"
-        "from hpt.data.world.sets import evaluation_sets; from hpt.data.world.corpus import documents, base_recipe;"
+        "from hpt.data.world.sets import evaluation_sets; from hpt.data.world.corpus import documents, BASES;"
         "sets = evaluation_sets(TINY_WORLD);"
         "print(problems_hash([*sets['choice'].problems, *training_problems(TINY_WORLD)]),"
-        "documents(TINY_WORLD, base_recipe('tiny', 'weak'), 0, 30)[:3])"
+        "documents(TINY_WORLD, BASES['tiny']['weak'], 0, 30)[:3])"
     )
     outputs = {
         subprocess.run(

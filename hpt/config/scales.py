@@ -5,6 +5,9 @@ model, method, tuned (what the search chose for a method at a scale), then what 
 over what was tuned for the one it is ``like``. The settings of a stage's method lie below the last three, above the
 rest (`hpt.methods.methods.stages_of`).
 
+Scale `smollm`: a real language model of 135 million parameters on two cores. Sizes follow from the seconds that a step
+takes there, rates from tries with SFT and GRPO alone (docs/world.md).
+
 Scale `gpu`: the mini world grown for one GPU, everything in about an hour. Nothing was searched, and no run has been
 made with it: sizes follow from what `hpt plan --scale gpu` computes, and learning rates are those of the mini world's
 search (`TUNED`) divided by five, because the models are five times as wide (Yang et al. 2022: Adam's rate goes with one
@@ -20,6 +23,37 @@ from collections.abc import Mapping
 from typing import Any
 
 from hpt.support.errors import ConfigError
+
+#: What bfloat16 needs where ``policy.dtype = auto`` becomes it: 32-bit masters, and looser comparisons of sampler and
+#: trainer, which round differently.
+BFLOAT16: dict[str, Any] = {
+    "engine": {"zero_stage": 1},
+    "rollout": {"old_logprobs": "trainer", "max_logprob_gap": 5.0},
+}
+
+SMOLLM: dict[str, Any] = {
+    "policy": {"dtype": "auto"},
+    "data": {"world": "smollm", "template": "example", "max_prompt_tokens": 152},
+    "rollout": {
+        "max_response_tokens": 48,  # the longest demonstration has 45
+        "max_model_tokens": 200,
+        "max_parallel_sequences": 128,
+    },
+    "optimizer": {"learning_rate": 1e-5},
+    "schedule": {"steps": 60, "prompts_per_step": 8, "updates_per_step": 1},
+    "validation": {"every": 15, "problems_per_set": 16, "samples_per_problem": 2},
+    "engine": {"micro_batch_tokens": 1024},
+    "checkpoint": {"every": 5, "keep": 1},
+}
+#: Of a few tries with SFT and GRPO alone (docs/world.md); LUFFY and HPT take GRPO's rate and the mini world's weights.
+_SMOLLM_GRPO = {"optimizer": {"learning_rate": 1e-5}}
+SMOLLM_TUNED: dict[str, dict[str, Any]] = {
+    "sft": {"optimizer": {"learning_rate": 2e-5}},
+    "grpo": _SMOLLM_GRPO,
+    "sft_then_grpo": {"optimizer": {"learning_rate": 1e-5, "first_stage_learning_rate": 2e-5}},
+    "luffy": {**_SMOLLM_GRPO, "estimator": {"offline_coefficient": 1.0}},
+    "hpt": {**_SMOLLM_GRPO, "estimator": {"sft_coefficient": 0.125}},
+}
 
 GPU: dict[str, Any] = {
     "policy": {"dtype": "bfloat16"},
@@ -163,6 +197,17 @@ SCALES: dict[str, dict[str, Any]] = {
         "engine": {"micro_batch_tokens": 1536},
         "diagnostics": {"gradient_cosine_every": 10},
     },
+    "smollm": SMOLLM,
+    # The mini world's successor (docs/world.md, "The next world").
+    "lookups": {
+        "data": {"world": "lookups"},
+        # at most 37: four lines of eight tokens, the box and the end
+        "rollout": {"max_response_tokens": 48, "max_model_tokens": 112},
+        "schedule": {"steps": 240},
+        "validation": {"every": 24},
+        "engine": {"micro_batch_tokens": 1536},
+        "diagnostics": {"gradient_cosine_every": 10},
+    },
     "gpu": GPU,
     "full": FULL,
 }
@@ -226,6 +271,7 @@ _STRONG: dict[str, dict[str, Any]] = {
 }
 TUNED: dict[str, dict[str, dict[str, dict[str, Any]]]] = {
     "mini": {"weak": _WEAK, "llama": _WEAK, "strong": _STRONG},
+    "smollm": {"weak": SMOLLM_TUNED},
     "gpu": dict.fromkeys(("weak", "strong", "llama"), gpu_tuned(_WEAK)),
     "full": FULL_TUNED,
 }

@@ -42,8 +42,9 @@ class PolicySettings(Settings):
     tokenizer_sha256: str = neutral(
         "", "hash of the model's tokenizer, chat template and end tokens, filled in with the weights'"
     )
-    dtype: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="compute type; bfloat16 keeps fp32 masters"
+    dtype: Literal["float32", "bfloat16", "auto"] = Field(
+        default="float32",
+        description="compute type; bfloat16 keeps fp32 masters; auto: bfloat16 where the processor multiplies it",
     )
 
     @property

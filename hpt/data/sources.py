@@ -17,8 +17,15 @@ from hpt.data.files import ANY_SHAPE, OWN, READERS, local_rows, problems_of, sha
 from hpt.data.problems import Problem, check_answerable, load_problems, problems_hash
 from hpt.data.public import BENCHMARKS, CURVES, DATASETS
 from hpt.data.store import download, load_set
-from hpt.data.world.graded import MINI_WORLD, training_problems, validation_problems, world_named
-from hpt.data.world.sets import EvaluationSet, curve_problems, evaluation_sets
+from hpt.data.world.graded import MINI_WORLD
+from hpt.data.world.sets import EvaluationSet
+from hpt.data.world.worlds import (
+    curve_problems,
+    evaluation_sets,
+    training_problems,
+    validation_problems,
+    world_named,
+)
 from hpt.support.errors import ConfigError
 
 #: What tables say that a set of the user's questions stands for, and its distribution: in no average.
@@ -129,14 +136,16 @@ def with_samples(name: str) -> tuple[str, str | None]:
 
 
 #: Samples per problem of Figure 2, small world and paper (Section 4.1: 2,048).
-_PASS_AT_K = {"256": "2048"}
+_PASS_AT_K = {"256": "2048", "1024": "2048"}
+#: In these worlds Figure 2's records hold fewer answers than the catalogue asks for.
+_FEWER_ANSWERS = ({"tiny", "mini"}, {"contest-b@1024": "contest-b@256"})
 
 
 def evaluation_at(config: RunConfig, name: str) -> str:
     """Return what an evaluation of the mini world is called under ``config``: there, or the benchmark it stands for.
 
     Tables and figures name their evaluations once, by the mini world's sets; at the scale of the paper these are the
-    benchmarks themselves, and ``@256`` is the paper's 2,048.
+    benchmarks themselves, and Figure 2's ``@256`` and ``@1024`` are the paper's 2,048.
 
     Example:
         >>> from hpt.runs.resolve import build_config
@@ -144,7 +153,8 @@ def evaluation_at(config: RunConfig, name: str) -> str:
         'aime25@2048'
     """
     if config.data.evaluation != "public" or names_files(name):
-        return name
+        worlds, fewer = _FEWER_ANSWERS
+        return fewer.get(name, name) if config.data.world in worlds else name
     of_set, at, samples = name.partition("@")
     titles = {constants.name: constants.stands_for for constants in MINI_WORLD.evaluation}
     by_title = {DATASETS[benchmark].title: benchmark for benchmark in BENCHMARKS}
@@ -155,7 +165,7 @@ def evaluation_names(config: RunConfig) -> tuple[str, ...]:
     """Return the names of a run's evaluation sets, in the order of the tables; nothing is loaded."""
     if config.data.evaluation == "public":
         return BENCHMARKS
-    return tuple(constants.name for constants in world_named(config.data.world).evaluation)
+    return tuple(evaluation_sets(world_named(config.data.world)))
 
 
 def recorded_name(config: RunConfig, name: str) -> str:

@@ -10,9 +10,11 @@ Every random function takes a numpy generator or a seed for one, so that two cal
 # scipy takes a second to import, and a refused setting should not wait for it
 import math
 import warnings
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -54,16 +56,23 @@ class SeedDifference:
         differences: one per seed, in the order given.
         mean: their mean.
         interval: Student's t; unknown for one seed.
-        smallest_detectable: true difference that this many seeds of this spread would have shown with the chosen power.
+        p_value: of the paired t test of 0, two-sided; NaN for one seed.
     """
 
     differences: tuple[float, ...]
     mean: float
     interval: Interval
-    smallest_detectable: float
+    p_value: float
 
-    def decide(self, threshold: float = 0.0) -> Decision:
+    @property
+    def sd(self) -> float:
+        """Standard deviation of the differences over seeds; NaN for one."""
+        return float(np.std(self.differences, ddof=1)) if len(self.differences) > 1 else math.nan
+
+    def decide(self, threshold: float = 0.0, inclusive: bool = False) -> Decision:
         """Say on which side of a threshold the difference is; never with fewer than three seeds.
+
+        ``inclusive``: an interval that begins at the threshold is above it, as "at least" asks.
 
         Example:
             >>> paired_difference([3, 4, 5], [1, 1, 1]).decide().value, paired_difference([3], [1]).decide().value
@@ -73,7 +82,7 @@ class SeedDifference:
             return Decision.one_seed
         if len(self.differences) < MIN_SEEDS:
             return Decision.undecided
-        if self.interval.low > threshold:
+        if self.interval.low > threshold or (inclusive and self.interval.low == threshold):
             return Decision.above
         return Decision.below if self.interval.high < threshold else Decision.undecided
 
@@ -198,7 +207,7 @@ def average_interval(shares: Sequence[NDArray[np.float64]], level: float = 0.95)
     return Interval(float(result.confidence_interval.low), float(result.confidence_interval.high), level, kind)
 
 
-def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95, power: float = 0.8) -> SeedDifference:
+def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> SeedDifference:
     """Compare two methods by their difference per seed, with Student's t.
 
     Paired, because runs of one seed share their data order; unpaired seeds would add that spread to both sides.
@@ -207,23 +216,22 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95, power: fl
         a: [seeds] scores of one method.
         b: [seeds] scores of the other, same seeds in the same order.
         level: coverage of the interval.
-        power: for `smallest_detectable`.
 
     Raises:
         ValueError: no seeds, or different numbers of them.
 
     Example:
         >>> difference = paired_difference([3.0, 4.0, 5.0], [1.0, 1.0, 1.0])
-        >>> difference.mean, round(difference.interval.low, 2), round(difference.smallest_detectable, 2)
-        (3.0, 0.52, 3.26)
+        >>> difference.mean, round(difference.interval.low, 2), round(difference.p_value, 2)
+        (3.0, 0.52, 0.04)
     """
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if first.shape != second.shape or first.ndim != 1:
         raise ValueError(f"a and b must be [seeds] alike, got shapes {first.shape} and {second.shape}")
-    return seed_mean(first - second, level, power)
+    return seed_mean(first - second, level)
 
 
-def seed_mean(values: ArrayLike, level: float = 0.95, power: float = 0.8) -> SeedDifference:
+def seed_mean(values: ArrayLike, level: float = 0.95) -> SeedDifference:
     """Return mean and Student's t interval of one value per seed; see `paired_difference`, which calls it.
 
     Where all seeds are equal the interval is that point and ``kind`` says so.
@@ -234,26 +242,96 @@ def seed_mean(values: ArrayLike, level: float = 0.95, power: float = 0.8) -> See
     seeds, mean = len(differences), float(differences.mean())
     if seeds == 1:
         return SeedDifference((mean,), mean, Interval(math.nan, math.nan, level, "unknown: one seed"), math.nan)
-    error = float(differences.std(ddof=1)) / math.sqrt(seeds)
-    if error <= 1e-12 * max(1.0, abs(mean)):  # rounding is not a spread, nor a difference
-        mean = 0.0 if abs(mean) <= 1e-12 else mean
-        half, smallest, kind = 0.0, 0.0, f"a point: all {seeds} seeds equal"
+    if float(differences.std(ddof=1)) <= 1e-12 * max(1.0, abs(mean)) * math.sqrt(seeds):  # rounding is not a spread
+        mean = 0.0 if abs(mean) <= 1e-12 else mean  # nor a difference
+        low, high, p_value, kind = mean, mean, float(mean == 0), f"a point: all {seeds} seeds equal"
     else:
-        half, smallest = (factor * error for factor in _in_errors(seeds, level, power))
+        from scipy import stats
+
+        test: Any = stats.ttest_1samp(differences, 0.0)
+        (low, high), p_value = map(float, test.confidence_interval(level)), float(test.pvalue)
         kind = f"Student's t over {seeds} seeds"
-    interval = Interval(mean - half, mean + half, level, kind)
-    return SeedDifference(tuple(map(float, differences)), mean, interval, smallest)
+    return SeedDifference(tuple(map(float, differences)), mean, Interval(low, high, level, kind), p_value)
 
 
-def _in_errors(seeds: int, level: float, power: float) -> tuple[float, float]:
-    """Return, in standard errors, half the interval of a t test, and the difference it finds with the given power."""
+def holm(p_values: ArrayLike) -> NDArray[np.float64]:
+    """Return p-values corrected for their number (Holm 1979): below alpha, all of them err together with alpha at most.
+
+    Args:
+        p_values: [tests]; NaN, a test that could not be made, counts as 1.
+
+    Example:
+        >>> holm([0.01, 0.04, float("nan")]).round(2).tolist()
+        [0.03, 0.08, 1.0]
+    """
+    values = np.nan_to_num(np.asarray(p_values, np.float64), nan=1.0)
+    order, corrected = np.argsort(values), np.empty_like(values)
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)))
+    return corrected
+
+
+def sign_flip_p(differences: ArrayLike) -> float:
+    """Return the two-sided p of the exact sign-flip test: the share of all 2^n signs with as large a mean.
+
+    It assumes that differences are symmetric about 0, not that they are normal.
+
+    Args:
+        differences: [seeds], at least two.
+
+    Example:
+        >>> sign_flip_p([1.0, 2.0, 3.0, 4.0])
+        0.125
+    """
+    from scipy import stats
+
+    values = np.asarray(differences, np.float64)
+    result = stats.permutation_test((values,), np.mean, permutation_type="samples", n_resamples=2 ** len(values))
+    return float(result.pvalue)
+
+
+def exact_share(count: int, total: int, level: float = 0.95) -> Interval:
+    """Return the exact interval of a share (Clopper and Pearson 1934), for counts of few runs.
+
+    Example:
+        >>> round(exact_share(0, 10).high, 3)
+        0.308
+    """
+    from scipy import stats
+
+    low, high = stats.binomtest(int(count), int(total)).proportion_ci(level, method="exact")
+    return Interval(float(low), float(high), level, "Clopper-Pearson over runs")
+
+
+def detectable(seeds: int, level: float = 0.95, power: float = 0.8) -> float:
+    """Return the smallest true difference that so many seeds show, in standard deviations of the paired difference.
+
+    Args:
+        seeds: at least 2.
+        level: of the two-sided t test; of one test of thirteen, 1 - 0.05 / 13.
+        power: chance to show it.
+
+    Example:
+        >>> round(detectable(10), 2), round(detectable(10, 1 - 0.05 / 13), 2)
+        (1.0, 1.54)
+    """
     from scipy import optimize, stats
 
-    freedom = seeds - 1
-    critical = float(stats.t.ppf((1 + level) / 2, freedom))
+    critical = float(stats.t.ppf((1 + level) / 2, seeds - 1))
 
     def shortfall(true_errors: float) -> float:
         # The far tail, a significant difference of the wrong sign, is no finding; scipy also returns NaN there.
-        return float(stats.nct.sf(critical, freedom, true_errors)) - power
+        return float(stats.nct.sf(critical, seeds - 1, true_errors)) - power
 
-    return critical, optimize.brentq(shortfall, 0.0, 4.0 * critical)  # type: ignore[return-value]  # no full_output
+    return optimize.brentq(shortfall, 0.0, 4.0 * critical) / math.sqrt(seeds)  # type: ignore[operator]
+
+
+def seeds_needed(difference: float, sd: float, level: float = 0.95, power: float = 0.8) -> float:
+    """Return how many seeds show a true difference of this size; infinite beyond 10,000. See `detectable`.
+
+    Example:
+        >>> seeds_needed(1.0, 1.0), seeds_needed(0.0, 1.0)
+        (10, inf)
+    """
+    most = 10_000
+    needed = bisect_left(range(most), True, MIN_SEEDS, key=lambda n: sd * detectable(n, level, power) <= difference)
+    return needed if needed < most else math.inf

@@ -1,29 +1,39 @@
 """Claims of the paper with a verdict on each: the claim's test (`hpt.paper.claim_tests`) applied to records.
 
-A small model says nothing about the level of a large one, so "reproduced" is a word for scale ``full`` only.
+The rules were fixed before the runs they judge (docs/world.md): the confirmatory contrasts are judged together
+(`judge_together`); every other claim by its own 95 % interval, and is exploratory. A small model says nothing about the
+level of a large one, so "reproduced" is a word for scale ``full`` only.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from hpt.evaluation.intervals import Decision, Interval, seed_mean
+from hpt.evaluation.intervals import MIN_SEEDS, Decision, Interval, SeedDifference, holm, seed_mean
 from hpt.paper.claim_tests import TESTS, ClaimRecords, NotTestable, RunFrames
-from hpt.paper.paper import Claim
+from hpt.paper.paper import Claim, claim_named, confirmatory_claims
 
-__all__ = ["ClaimRecords", "ClaimResult", "ClaimVerdict", "RunFrames", "judge"]
+__all__ = ["ClaimRecords", "ClaimResult", "ClaimVerdict", "RunFrames", "judge", "judge_together"]
 
 NUMBERS_WITHOUT_MEANING = frozenset({"tiny"})
+ALPHA = 0.05  # chance of any wrong decision among the confirmatory contrasts
+LEVEL_POINTS = 2.0  # two averages are level when the 90 % interval of their difference lies within as much
+DETECTED_BY_TEN = 1.5  # standard deviations of the paired difference that ten seeds detect in the corrected test
 
 
 class ClaimVerdict(StrEnum):
     """The words a report may use of a claim."""
 
-    holds = "holds in this world"
+    holds = "holds"
     reproduced = "reproduced"
+    smaller = "smaller than the paper's"
     fails = "does not hold"
+    level = "does not hold (level)"
     undecided = "undecided"
     one_seed = "undecided (one seed)"
+    dead = "not testable: ceiling or floor"
+    too_small = "not testable at this size"
     not_testable = "not testable here"
 
 
@@ -36,9 +46,11 @@ class ClaimResult:
         verdict: one of `ClaimVerdict`.
         explanation: the numbers, or what is missing.
         effect: mean over seeds, None where not testable; of a claim without runs the test's effect.
-        interval: Student's t of the effect over seeds; None where not testable, for one seed, or where exact.
+        interval: Student's t of the effect over seeds; None where not testable, for one seed, or where exact. Of a
+            confirmatory contrast the simultaneous one.
         unit: of effect and interval.
         per_seed: effect of every seed.
+        p_corrected: of a confirmatory contrast, by Holm over all of them.
     """
 
     claim_id: str
@@ -48,6 +60,7 @@ class ClaimResult:
     interval: Interval | None = None
     unit: str = ""
     per_seed: dict[int, float] = field(default_factory=dict)
+    p_corrected: float = math.nan
 
 
 def judge(claim: Claim, records: ClaimRecords) -> ClaimResult:
@@ -58,7 +71,7 @@ def judge(claim: Claim, records: ClaimRecords) -> ClaimResult:
 
     Example:
         >>> from hpt.paper.paper import claim_named
-        >>> judge(claim_named("figure6-weak-offline-ratio"), ClaimRecords("mini", {})).verdict.value
+        >>> judge(claim_named("figure6-weak-offline-ratio-falls"), ClaimRecords("mini", {})).verdict.value
         'not testable here'
     """
     try:
@@ -67,7 +80,7 @@ def judge(claim: Claim, records: ClaimRecords) -> ClaimResult:
         found = TESTS[claim.test](records, **claim.parameters)
     except NotTestable as reason:
         return ClaimResult(claim.id, ClaimVerdict.not_testable, str(reason))
-    verdict = _verdict(found.decision, "")
+    verdict = _VERDICTS[found.decision]
     return ClaimResult(claim.id, verdict, found.explanation, found.effect, found.interval, found.unit)
 
 
@@ -84,14 +97,74 @@ def _judge_runs(claim: Claim, records: ClaimRecords) -> ClaimResult:
     note = f" Left out, a run is missing: seeds {incomplete}." if incomplete else ""
     mean = seed_mean(list(found.per_seed.values()))
     interval = mean.interval if mean.interval.known else None
-    verdict, explanation = _verdict(found.decision, records.scale), found.explanation + note
-    return ClaimResult(claim.id, verdict, explanation, mean.mean, interval, found.unit, found.per_seed)
+    verdict = ClaimVerdict.dead if found.dead else _at_scale(_VERDICTS[found.decision], records.scale)
+    return ClaimResult(claim.id, verdict, found.explanation + note, mean.mean, interval, found.unit, found.per_seed)
 
 
-def _verdict(decision: Decision, scale: str) -> ClaimVerdict:
-    return {
-        Decision.above: ClaimVerdict.reproduced if scale == "full" else ClaimVerdict.holds,
-        Decision.below: ClaimVerdict.fails,
-        Decision.undecided: ClaimVerdict.undecided,
-        Decision.one_seed: ClaimVerdict.one_seed,
-    }[decision]
+_VERDICTS = {
+    Decision.above: ClaimVerdict.holds,
+    Decision.below: ClaimVerdict.fails,
+    Decision.undecided: ClaimVerdict.undecided,
+    Decision.one_seed: ClaimVerdict.one_seed,
+}
+
+
+def _at_scale(verdict: ClaimVerdict, scale: str) -> ClaimVerdict:
+    return ClaimVerdict.reproduced if verdict is ClaimVerdict.holds and scale == "full" else verdict
+
+
+def judge_together(
+    records: Mapping[str, ClaimRecords], printed: Mapping[str, float], spread: Mapping[str, float]
+) -> dict[str, ClaimResult]:
+    """Judge the confirmatory contrasts: paired t with Holm's correction over all 13, and simultaneous intervals.
+
+    Each simultaneous interval (Bonferroni) has coverage 1 - 0.05 / 13, all together at least 0.95. A contrast that
+    cannot be tested stays in the family with p = 1. The rules and their order: docs/world.md.
+
+    Args:
+        records: claim -> records of its base.
+        printed: claim -> the paper's difference, in points.
+        spread: claim -> standard deviation of a paired difference on its base, measured before HPT is run; NaN = not.
+
+    Example:
+        >>> {result.verdict.value for result in judge_together({}, {}, {}).values()}
+        {'not testable here'}
+    """
+    claims = [claim.id for claim in confirmatory_claims()]
+    found = {name: judge(claim_named(name), records.get(name, ClaimRecords("", {}))) for name in claims}
+    testable = {name: seed_mean(list(one.per_seed.values()), 1 - ALPHA / len(claims)) for name, one in found.items()
+                if len(one.per_seed) >= MIN_SEEDS and one.verdict is not ClaimVerdict.dead}  # fmt: skip
+    corrected = holm([testable[name].p_value if name in testable else math.nan for name in claims])
+    for name, p in zip(claims, corrected, strict=True):
+        if name in testable:
+            verdict = confirmed(testable[name], p, printed[name], spread.get(name, math.nan))
+            text = f"Corrected p {p:.2g} over {len(claims)} contrasts; the paper {printed[name]:+.1f}."
+            found[name] = replace(
+                found[name], verdict=_at_scale(verdict, records[name].scale), interval=testable[name].interval,
+                explanation=f"{found[name].explanation} {text}", p_corrected=float(p),
+            )  # fmt: skip
+    return found
+
+
+def confirmed(difference: SeedDifference, p_corrected: float, printed: float, spread: float) -> ClaimVerdict:
+    """Return the verdict on one contrast of the family; see `judge_together`.
+
+    Args:
+        difference: over at least three seeds, with its simultaneous interval, in points.
+        p_corrected: by Holm over the family, two-sided.
+        printed: the paper's difference, above 0.
+        spread: standard deviation of a paired difference, measured before HPT is run; NaN where it was not.
+
+    Example:
+        >>> from hpt.evaluation.intervals import paired_difference
+        >>> confirmed(paired_difference([3, 4, 5, 4], [1, 1, 1, 1]), 0.01, 9.0, math.nan).value
+        "smaller than the paper's"
+    """
+    if p_corrected < ALPHA and difference.mean > 0:
+        return ClaimVerdict.smaller if difference.interval.high < printed else ClaimVerdict.holds
+    if p_corrected < ALPHA:
+        return ClaimVerdict.fails
+    near = seed_mean(difference.differences, level=0.9)  # two one-sided tests at 5 % each
+    if max(abs(near.interval.low), abs(near.interval.high)) < LEVEL_POINTS:
+        return ClaimVerdict.level
+    return ClaimVerdict.too_small if printed < DETECTED_BY_TEN * spread else ClaimVerdict.undecided

@@ -30,6 +30,7 @@ class Claim(BaseModel, frozen=True):
         parameters: keyword arguments of the test, thresholds among them.
         evidence: (table, row) whose printed values are the paper's evidence, where the test's arms do not name them.
         cites: whose result the paper reports with it; empty = its own.
+        confirmatory: whether it is one of the contrasts that are judged together (docs/world.md).
     """
 
     id: str
@@ -44,6 +45,7 @@ class Claim(BaseModel, frozen=True):
     parameters: dict[str, Any]
     evidence: tuple[tuple[str, str], ...] = ()
     cites: str = ""
+    confirmatory: bool = False
 
 
 @cache
@@ -141,6 +143,12 @@ def claims() -> tuple[Claim, ...]:
                 filled = filled.replace(f"{{{name}}}", json.dumps(word)[1:-1])
             found.append(Claim.model_validate_json(filled))
     return tuple(found)
+
+
+def confirmatory_claims() -> tuple[Claim, ...]:
+    """Return the 13 contrasts of HPT with a baseline that are judged together (docs/world.md), strong base first."""
+    order = {"strong": 0, "llama": 1, "weak": 2}
+    return tuple(sorted((claim for claim in claims() if claim.confirmatory), key=lambda claim: order[claim.policy]))
 
 
 def headline_claims() -> dict[str, str]:

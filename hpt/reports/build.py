@@ -26,7 +26,7 @@ from typing import Any
 from hpt.paper.paper import claims
 from hpt.reports.notebooks import shown_path
 from hpt.reports.pages import missing_artefacts, notebook_page, render
-from hpt.runs.catalogue import ARTEFACTS, artefacts_named
+from hpt.runs.catalogue import ARTEFACTS, artefacts_at, artefacts_named
 from hpt.runs.folder import source_commit
 from hpt.runs.make import PlannedRun, planned_runs
 from hpt.runs.records import ABSENT, RecordStore, record_folders
@@ -222,7 +222,7 @@ def available(
         return lacking[key]
 
     found = []
-    for artefact in artefacts_named(list(artefacts)):
+    for artefact in artefacts_named(list(artefacts), scale):
         there, missing = [], {}
         more = custom if artefact.extra_policy else ()
         for seed in seeds:
@@ -254,7 +254,8 @@ def checked_artefacts(
     if records and not record_folders(store.folder):
         remedy = "leave --from-records out, or bring records with `hpt runs import`"
         raise ConfigError("--from-records", str(store.folder), "a folder that holds records", remedy)
-    names = [artefact.name for artefact in artefacts_named(only or (list(ARTEFACTS) if records else []))]
+    asked = only or (list(artefacts_at(scale)) if records else [])
+    names = [artefact.name for artefact in artefacts_named(asked, scale)]
     planned = [] if records or so_far else planned_runs(scale, names, seeds, store.folder, own=custom)
     if missing := [run for run in planned if not run.done]:
         texts = few([f"{run.title} ({run.reason})" for run in missing], 4)

@@ -5,6 +5,7 @@ frame whose columns its docstring names; the CSV beside a table or figure is thi
 out.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -14,9 +15,9 @@ import pandas as pd
 
 from hpt.config.run_config import MOVES_NO_NUMBER
 from hpt.data.public import DATASETS
-from hpt.data.sources import OWN_SET, OWN_TITLE, evaluation_set, recorded_name, training_problems_of
-from hpt.data.world.graded import world_named
+from hpt.data.sources import OWN_SET, OWN_TITLE, evaluation_at, evaluation_set, recorded_name, training_problems_of
 from hpt.data.world.sets import EvaluationSet
+from hpt.data.world.worlds import world_named
 from hpt.evaluation.intervals import (
     MIN_SEEDS,
     Decision,
@@ -220,7 +221,8 @@ def beside_the_papers(cells: pd.DataFrame) -> pd.DataFrame:
     keys = ["column", "stands_for"]
     # not melted first, which would make plain texts of the cells
     table = cells.pivot_table(["ours", "paper"], ["base", "method"], keys, "first", sort=False)
-    table.columns = pd.MultiIndex.from_tuples([name[1:] + name[:1] for name in table], names=["set", "stands for", ""])
+    heads = [(*name[1:], name[0]) for name in table.columns.to_list()]
+    table.columns = pd.MultiIndex.from_tuples(heads, names=["set", "stands for", ""])
     sets = cells[keys].drop_duplicates().itertuples(index=False, name=None)
     table = table[[(*name, whose) for name in sets for whose in ("ours", "paper")]]
     return table.loc[:, (table != "").any()]
@@ -230,14 +232,14 @@ def interval_note(frame: pd.DataFrame, of: str = "mean") -> str:
     """Return what the brackets of `with_interval` are, in words, for a caption.
 
     Args:
-        frame: as for `with_interval`; a base, which has one run whatever the seeds, is told apart where it is there.
+        frame: as for `with_interval`; a base that has one run whatever the seeds is told apart.
         of: ``mean``, or ``paired differences``.
 
     Example:
         >>> interval_note(pd.DataFrame({"method": ["hpt"], "seeds": [3]}))
         "mean over 3 seeds, in brackets the 95 % interval over seeds (Student's t)"
     """
-    is_base = frame["method"] == BASE if "method" in frame else pd.Series(False, frame.index)
+    is_base = (frame["method"] == BASE) & (frame["seeds"] == 1) if "method" in frame else pd.Series(False, frame.index)
     counts = sorted({int(seeds) for seeds in frame["seeds"][(frame["seeds"] > 0) & ~is_base]})
     problems = "over the problems for fixed weights"
     if max(counts, default=1) == 1:
@@ -504,7 +506,7 @@ def effects(records: Records, methods: Sequence[str], other: str, policy: str) -
     Args:
         records: runs.
         methods: names of arms.
-        other: of the arm they are compared with; `BASE` has one run, which all seeds share.
+        other: of the arm they are compared with; `BASE` may have one run, which all seeds share.
         policy: base.
 
     Returns:
@@ -521,7 +523,7 @@ def effects(records: Records, methods: Sequence[str], other: str, policy: str) -
     for name in methods:
         mine, theirs = shares[name], shares[other]
         if name != other and mine and theirs:
-            if other == BASE:
+            if other == BASE and len(theirs) == 1:
                 theirs = dict.fromkeys(mine, next(iter(theirs.values())))
             averages = [float(np.mean([average_of_sets(one) for one in side.values()])) for side in (mine, theirs)]
             numbers, difference = effect(mine, theirs)
@@ -680,6 +682,45 @@ def costs(records: Records, methods: Sequence[str], policy: str) -> pd.DataFrame
     return pd.DataFrame(rows, columns=["policy", "method", "seed", *COSTS])
 
 
+def equal_costs(records: Records, methods: Sequence[str], policy: str) -> pd.DataFrame:
+    """Return the validation accuracy of every run at equal steps, tokens and seconds, and its mean over training.
+
+    Costs are cumulated over the steps, and the curve (the unweighted mean of the in-distribution sets) is interpolated
+    between its points. What all runs of a seed are compared at is the least that one of them spent.
+
+    Returns:
+        policy, method, seed; in percent: end (after the last step), area (under the curve, over the steps: its mean
+        height), at_tokens, at_seconds; and the budgets, tokens (thousand sampled) and seconds (of the steps). A method
+        that samples nothing has its end ``at_tokens``.
+    """
+    units = {"tokens": COSTS["sampled"], "seconds": (("time/step_s",), 1.0)}
+    least: dict[tuple[str, int], float] = {}  # of each cost and seed
+    named = [(name, run) for name in methods for run in of_method(records, name, policy)]
+    made = []
+    for method, run in named:
+        curve = validation_curve([run], drawn_sets(records))
+        if not len(curve):
+            continue
+        steps, height = curve["step"].to_numpy(int), curve["mean"].to_numpy(float)
+        area = float(np.trapezoid(height, steps)) / (steps[-1] - steps[0])
+        spent = {}
+        for cost, (metrics, unit) in units.items():
+            by_step = run.metrics.reindex(columns=list(metrics)).to_numpy(float, na_value=0.0).sum(axis=1) / unit
+            spent[cost] = np.concatenate([[0.0], by_step.cumsum()])[steps]
+            if total := spent[cost][-1]:
+                least[cost, run.seed] = min(total, least.get((cost, run.seed), np.inf))
+        about = {"policy": policy, "method": method, "seed": run.seed, "end": height[-1], "area": area}
+        made.append((about, height, spent))
+    rows = []
+    for about, height, spent in made:
+        budgets = {name: least.get((name, about["seed"]), NAN) for name in units}
+        at = {f"at_{name}": height[-1] if np.isnan(budget) else np.interp(budget, spent[name], height)
+              for name, budget in budgets.items()}  # fmt: skip
+        rows.append(about | at | budgets)
+    columns = ["policy", "method", "seed", "end", "area", *(f"at_{name}" for name in units), *units]
+    return pd.DataFrame(rows, columns=columns)
+
+
 # Figure 2 and Table 4: what is in reach, what is solved and what is lost
 
 
@@ -712,7 +753,9 @@ def _pass_at_k(runs: Records, name: str) -> pd.DataFrame:
     if others:
         raise RecordFault(f"{name} holds {samples} to {others[-1]} answers per problem; evaluate it again")
     one = sets_of(runs)[name.partition("@")[0]]
-    answers = 1 / world_named(runs[0].config.data.world).chance
+    panel = evaluation_at(runs[0].config, name)
+    chance = world_named(runs[0].config.data.world).chance
+    answers = 1 / chance if chance else math.inf
     rows: list[dict[str, Any]] = []
     by_seed: dict[int, dict[int, float]] = {seed: {} for seed in counts}
     for k in (2**power for power in range(samples.bit_length())):
@@ -728,7 +771,7 @@ def _pass_at_k(runs: Records, name: str) -> pd.DataFrame:
             by_seed[seed][k] = 100 * share.mean()
         rows.append(
             {
-                "panel": name, "stands_for": one.stands_for, "problems": shares.shape[1], "samples": samples,
+                "panel": panel, "stands_for": one.stands_for, "problems": shares.shape[1], "samples": samples,
                 "method": runs[0].method, "k": k, "pass_at_k": 100 * shares.mean(),
                 "problems_low": 100 * interval.low, "problems_high": 100 * interval.high,
                 "bootstrap": 100 * draws.mean(), "bootstrap_low": 100 * low, "bootstrap_high": 100 * high,
@@ -872,10 +915,11 @@ def transcripts(records: Records, evaluations: Sequence[str], questions: int = 1
     rows = []
     for name in evaluations:
         for run in records:
-            asked = {problem.id: problem for problem in evaluation_set(run.config, name).problems}
+            asked = {problem.id: (problem.question, problem.answer)
+                     for problem in evaluation_set(run.config, name).problems}  # fmt: skip
             kept = run.answers[run.answers["benchmark"] == recorded_name(run.config, name)].sort_values("hash")
-            rows += [(name, asked[row.problem_id].question, asked[row.problem_id].answer, label(run.method), run.policy,
-                      run.seed, row.text, row.verdict) for row in kept.head(questions).itertuples()]  # fmt: skip
+            rows += [(name, *asked[str(row.problem_id)], label(run.method), run.policy, run.seed, row.text, row.verdict)
+                     for row in kept.head(questions).itertuples()]  # fmt: skip
     columns = ["set", "question", "right", "method", "base", "seed", "answer", "verdict"]
     return pd.DataFrame(rows, columns=columns).sort_values(["set", "question"], kind="stable", ignore_index=True)
 

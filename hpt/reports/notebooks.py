@@ -27,10 +27,11 @@ from pandas.io.formats.style import Styler
 from hpt.config.run_config import merge, nest, validate
 from hpt.config.scales import SCALES
 from hpt.data.sources import names_files
+from hpt.paper.paper import confirmatory_claims
 from hpt.reports import frames as of_records
 from hpt.reports import style
 from hpt.reports.verdicts import Verdict, verdicts
-from hpt.runs.catalogue import ARTEFACTS, check_addressed, kept_note
+from hpt.runs.catalogue import ARTEFACTS, Artefact, artefacts_at, check_addressed, kept_note
 from hpt.runs.compare import differences, final_values
 from hpt.runs.folder import source_commit
 from hpt.runs.make import PlannedRun, compute, planned_runs
@@ -96,6 +97,7 @@ class Study:
     started: float = field(default_factory=time.monotonic)
     _loaded: dict[str, RunRecords] = field(default_factory=dict)  # by the fingerprint they were planned under
     _judged: dict[tuple[str, ...], list[Verdict]] = field(default_factory=dict)  # the last verdicts, of what was shown
+    _family: list[RunRecords] = field(default_factory=list)
 
     def planned(self, artefacts: Sequence[str] = ()) -> list[PlannedRun]:
         """Return the runs that some of its artefacts need (none = all), finished or not."""
@@ -122,6 +124,10 @@ class Study:
         note += kept_note(self.settings, self.artefacts, self.scale)
         heads = ("method", "base", "seed", "steps", "evaluation sets", "to do", "time")
         return Shown(plain_table(heads, rows) + Markup("<p>{}</p>").format(note), note)
+
+    def artefact(self, name: str) -> Artefact:
+        """Return one of its tables or figures as the scale makes it: arms, evaluations, bases."""
+        return artefacts_at(self.scale)[name]
 
     def runs(self, *artefacts: str) -> list[RunRecords]:
         """Return the records of the runs that tables or figures compare, computing what is missing.
@@ -266,8 +272,22 @@ class Study:
         if shown not in self._judged:
             with_runs = [name for name in shown if ARTEFACTS[name].arms]
             runs = self.runs(*with_runs) if with_runs else []
-            self._judged = {shown: verdicts(runs, shown, self.scale, self.frames)}
+            family = self.family() if any(claim.artefact in shown for claim in confirmatory_claims()) else []
+            self._judged = {shown: verdicts(runs, shown, self.scale, self.frames, family)}
         return self._judged[shown]
+
+    def family(self) -> list[RunRecords]:
+        """Return the runs of the confirmatory contrasts that are there, which are judged together; none is made.
+
+        From records those of every seed, whichever the notebook shows: a verdict leaves no seed out.
+        """
+        store = RecordStore(self.from_records) if self.from_records else None
+        asked = self._asked(sorted({claim.artefact for claim in confirmatory_claims()}))
+        asked |= {"seeds": store.seeds if store else self.seeds, "bases": (), "own": (), "evaluations": ()}
+        if not self._family:
+            there = [run for run in planned_runs(**asked) if not (store.lacking(run) if store else run.reason)]
+            self._family = [store.load(run) for run in there] if store else load_runs(there)
+        return self._family
 
     def claims(self) -> Shown:
         """Return the table of the paper's claims about what was shown, with their verdicts."""
@@ -340,9 +360,13 @@ def begin_study(name: str, artefacts: Sequence[str], given: Mapping[str, Any]) -
     if from_records is not None and not record_folders(from_records):
         remedy = "name a folder written by `hpt runs export`"
         raise ConfigError("from_records", str(from_records), "a folder of records, or empty to compute", remedy)
-    names = tuple(artefacts) or tuple(key for key, artefact in ARTEFACTS.items() if artefact.notebook == name)
+    here = artefacts_at(values["scale"])
+    names = tuple(artefacts) or tuple(key for key, artefact in here.items() if artefact.notebook == name)
+    if not names and any(artefact.notebook == name for artefact in ARTEFACTS.values()):
+        notebooks = ", ".join(dict.fromkeys(artefact.notebook for artefact in here.values()))
+        raise ConfigError("scale", values["scale"], "a scale that makes this notebook", f"there, open {notebooks}")
     bases = tuple(values.get("bases") or ())
-    known = dict.fromkeys(base for key in names for base in ARTEFACTS[key].policies)
+    known = dict.fromkeys(base for key in names for base in here[key].policies)
     for base in bases:
         if base not in known:
             raise ConfigError("bases", base, "some of " + ", ".join(known), "correct the name")
@@ -546,7 +570,7 @@ def verdict_badge(verdict: str) -> Markup:
         >>> str(verdict_badge("does not hold"))
         "<span class='verdict does-not'>does not hold</span>"
     """
-    kind = "-".join(verdict.replace("(", "").split()[:2])
+    kind = "-".join(re.sub(r"[(:]", "", verdict).split()[:2])
     return Markup("<span class='verdict {}'>{}</span>").format(kind, verdict)
 
 
@@ -562,7 +586,9 @@ def verdict_table(rows: Sequence[Verdict]) -> Markup:
             row.paper,
             row.ours,
             row.interval,
-            Markup("{}<br><small>{}</small>").format(verdict_badge(row.verdict), row.explanation),
+            Markup("{} <small>{}</small><br><small>{}</small>").format(
+                verdict_badge(row.verdict), row.kind, row.explanation
+            ),
         )
         for row in rows
     ]

@@ -16,6 +16,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from hpt.config.run_config import NUMERICS_VERSION
+from hpt.data.world.gym import SMOLLM
 from hpt.evaluation.intervals import MIN_SEEDS
 from hpt.paper.paper import claims, headline_claims
 from hpt.reports.frames import trainings
@@ -43,6 +44,11 @@ _OTHER_PAGES = (
 _SMALL = (
     "This is a small world made by this package. It says nothing about the level a model of 1.5 or 7 billion "
     "parameters reaches: compare signs and order with the paper, never levels."
+)
+_SMOLLM = (
+    "This is SmolLM2-135M-Instruct, a real language model, on graded arithmetic questions of reasoning-gym. All seeds "
+    "start from this one base: an interval over seeds does not hold what another base would change. It says nothing "
+    "about the level a model of 1.5 or 7 billion parameters reaches: compare signs and order with the paper."
 )
 
 
@@ -142,7 +148,8 @@ def _statuses(folder: Path) -> list[dict[str, Any]]:
 
 def _verdicts(statuses: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the verdicts of notebooks in the paper's order, with whose results the paper cites."""
-    judged = {row["claim"]: row | {"notebook": status["notebook"]} for status in statuses for row in status["verdicts"]}
+    judged = {row["claim"]: {"kind": "", **row, "notebook": status["notebook"]}
+              for status in statuses for row in status["verdicts"]}  # fmt: skip
     return [judged[claim.id] | {"cites": claim.cites, "page": section_of(claim.artefact).name}
             for claim in claims() if claim.id in judged]  # fmt: skip
 
@@ -175,7 +182,7 @@ def answer(verdicts: Sequence[Mapping[str, Any]], artefacts: Sequence[Mapping[st
     if not verdicts:
         return re.split(r"(?<=\.)\s(?=[A-Z])", artefacts[0]["caption"])[0] if artefacts else ""
     sentences = headlines(verdicts, seeds)
-    for words in ("reproduced", "holds in this world", "does not hold") if len(sentences) <= 2 else ():
+    for words in ("reproduced", "holds", "does not hold") if len(sentences) <= 2 else ():
         quoted = ((shorten(row["sentence"], 90, placeholder=" ..."), f"{row['ours']} {row['interval']}".strip(),
                    "" if row["subject"] == WITHOUT_RUNS else f"{row['subject']}: ")
                   for row in verdicts if row["verdict"] == words)  # fmt: skip
@@ -349,14 +356,14 @@ def notes(scale: str, seeds: Sequence[int], statuses: list[dict[str, Any]], runs
     if scale == "tiny":
         found.append("Scale tiny exists for tests: its numbers mean nothing.")
     elif scale != "full":
-        found.append(_SMALL)
+        found.append(_SMOLLM if scale == SMOLLM else _SMALL)
     changed = {f"{key} = {value}" for status in statuses for key, value in status.get("settings", {}).items()}
     if changed:
         found.append("Changed settings: " + ", ".join(sorted(changed)) + ".")
     if 0 < len(seeds) < MIN_SEEDS:
         count = "One seed decides" if len(seeds) == 1 else f"{len(seeds)} seeds decide"
         found.append(f"{count} nothing about methods; {MIN_SEEDS} or more do.")
-    found += _about_bases(runs) if len(seeds) > 1 else []
+    found += _about_bases(runs) if len(seeds) > 1 and scale != SMOLLM else []
     if any(status.get("from_records") for status in statuses):
         found.append(
             "Training results are read from committed records. What needs no run was computed when this page was made, "
@@ -379,7 +386,10 @@ def notes(scale: str, seeds: Sequence[int], statuses: list[dict[str, Any]], runs
 
 
 def _about_bases(runs: Sequence[dict[str, Any]]) -> list[str]:
-    """Return that bases are shared, and which were not: trained again, perhaps on another processor."""
+    """Return whether bases are shared, and which were not: trained again, perhaps on another processor."""
+    pairs = {(row["policy"], row["seed"], row["base_weights"]) for row in runs if row.get("base_weights")}
+    if len(pairs) > 1 and len({(policy, weights) for policy, _, weights in pairs}) == len(pairs):
+        return ["Every seed has its own bases: an interval over seeds holds what another base of a recipe changes."]
     found = [
         "Each base is trained once and shared by all seeds: an interval over seeds does not hold what another base of "
         "the same recipe would change."

@@ -1,24 +1,38 @@
 """The claims of the paper judged on records, as report rows: the sentence, the paper's evidence, ours, the verdict."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from hpt.data.sources import evaluation_at, recorded_name
 from hpt.evaluation.intervals import Interval
 from hpt.evaluation.scores import round_half_up
 from hpt.paper.claim_tests.laboratory import OVER_QUESTIONS
-from hpt.paper.claims import ClaimRecords, ClaimResult, ClaimVerdict, RunFrames, judge
-from hpt.paper.paper import Claim, base_title, claims, paper_columns, paper_data, paper_value
-from hpt.reports.frames import BASE, PAPER_METHOD, average_column, label, of_method
+from hpt.paper.claims import ClaimRecords, ClaimResult, ClaimVerdict, RunFrames, judge, judge_together
+from hpt.paper.paper import Claim, base_title, claims, confirmatory_claims, paper_columns, paper_data, paper_value
+from hpt.reports.frames import (
+    BASE,
+    PAPER_METHOD,
+    average_column,
+    average_of_sets,
+    in_distribution_shares,
+    label,
+    of_method,
+)
 from hpt.runs.records import RunRecords
 
 #: Subject of a claim that is decided on tables made without a run of the report.
 WITHOUT_RUNS = "Estimators"
 #: Units of effects that are no differences, so that a plus sign would mislead and nothing lies below 0.
-NO_DIFFERENCE = ("times", "% of lines", "% of questions", "sets")
+NO_DIFFERENCE = ("times", "% of lines", "% of tokens", "% of the ceiling", "questions", "sets")
+#: On which the world is checked with bases, SFT and GRPO (docs/world.md).
+WORLD_SEEDS = range(5)
+CONFIRMATORY, EXPLORATORY = "confirmatory", "exploratory"
 
 
 @dataclass(frozen=True)
@@ -34,7 +48,8 @@ class Section:
 #: The pages of a report in order; what is in none of them stands on the last.
 SECTIONS = (
     Section("main_results", "Main results", "Does HPT beat its baselines?",
-            ("table2", "table3", "figure5", "grpo_gains")),
+            ("contrasts", "power", "table2", "equal_costs", "table3", "equal_costs_weaker", "figure5",
+             "grpo_gains")),
     Section("exploration", "Exploration", "What does a method solve in many tries, and what does it forget?",
             ("figure2", "table4")),
     Section("dynamics", "Dynamics", "What happens while HPT trains, and what does the gate do?",
@@ -48,7 +63,8 @@ SECTIONS = (
     Section("discrepancies", "Price of discrepancies", "What does each difference between paper and code cost?",
             ("discrepancies",)),
     Section("costs", "Costs", "What does training cost?", ("costs", "costs_few_questions")),
-    Section("world", "How the worlds were chosen", "Which learning rates and coefficients were tried?", ("search",)),
+    Section("world", "How the worlds were chosen", "Which learning rates and coefficients were tried?",
+            ("world", "search")),
     Section("custom", "Custom algorithms", "What do changed algorithms do beside HPT?", ()),
 )  # fmt: skip
 
@@ -62,17 +78,12 @@ def section_of(artefact: str) -> Section:
 _COMPARED = {
     ClaimVerdict.holds: "better than",
     ClaimVerdict.reproduced: "better than",
+    ClaimVerdict.smaller: "better, by less than in the paper, than",
     ClaimVerdict.fails: "worse than",
+    ClaimVerdict.level: "level with",
 }
-_UNDECIDED = "undecided"
-_PLURAL = {
-    ClaimVerdict.holds: ("holds in this world", "hold in this world"),
-    ClaimVerdict.reproduced: ("is reproduced", "are reproduced"),
-    ClaimVerdict.fails: ("does not hold", "do not hold"),
-    ClaimVerdict.undecided: ("is undecided", "are undecided"),
-    ClaimVerdict.one_seed: ("is undecided (one seed)", "are undecided (one seed)"),
-    ClaimVerdict.not_testable: ("is not testable here", "are not testable here"),
-}
+#: Beginnings of verdicts that have no verb.
+_IS = ("undecided", "not testable", "smaller", "reproduced")
 
 
 @dataclass(frozen=True)
@@ -91,6 +102,7 @@ class Verdict:
         interval: 95 %, over seeds unless it says otherwise; empty where there is none.
         verdict: one of `hpt.paper.claims.ClaimVerdict`.
         explanation: the numbers behind it, or what is missing.
+        kind: ``confirmatory``, ``exploratory``, or empty where no run is.
         numbers: ``effect``, ``low`` and ``high`` (None where there is none) and ``per_seed``, its values seed by seed.
     """
 
@@ -105,6 +117,7 @@ class Verdict:
     interval: str
     verdict: str
     explanation: str
+    kind: str = ""
     numbers: dict[str, Any] = field(default_factory=dict)
 
 
@@ -113,6 +126,7 @@ def verdicts(
     artefacts: Iterable[str],
     scale: str,
     frames: Mapping[str, pd.DataFrame] | None = None,
+    family: Sequence[RunRecords] = (),
 ) -> list[Verdict]:
     """Judge every claim about the artefacts, in the order of the paper.
 
@@ -121,16 +135,52 @@ def verdicts(
         artefacts: names of tables and figures.
         scale: whose runs they are; verdicts depend on it.
         frames: tidy frames made without a run (`hpt.reports.Study.frames`), for claims that need none.
+        family: runs of the confirmatory contrasts, which are judged together; empty = those among ``records``.
     """
-    wanted = set(artefacts)
-    return [_verdict(claim, judge(claim, claim_records(records, claim, scale, frames))) for claim in claims()
-            if claim.artefact in wanted]  # fmt: skip
+    wanted = [claim for claim in claims() if claim.artefact in set(artefacts)]
+    together = confirmatory(family or records, scale) if any(claim.confirmatory for claim in wanted) else {}
+    return [_verdict(claim, together.get(claim.id) or judge(claim, claim_records(records, claim, scale, frames)))
+            for claim in wanted]  # fmt: skip
+
+
+def confirmatory(records: Sequence[RunRecords], scale: str) -> dict[str, ClaimResult]:
+    """Return the verdicts on the 13 contrasts that are judged together (docs/world.md), by claim."""
+    family = confirmatory_claims()
+    known = {claim.id: claim_records(records, claim, scale) for claim in family}
+    printed = {claim.id: printed_difference(claim) for claim in family}
+    return judge_together(known, printed, {claim.id: world_spread(records, claim.policy) for claim in family})
+
+
+def world_spread(records: Sequence[RunRecords], policy: str) -> float:
+    """Return the standard deviation of SFT minus GRPO on a base over the seeds on which the world is checked.
+
+    In points of the in-distribution average. Known before HPT is run, it says which of the paper's differences ten
+    seeds can show; NaN where one of these seeds is missing.
+    """
+    sft, grpo = ({run.seed: average_of_sets(in_distribution_shares(run)) for run in of_method(records, name, policy)}
+                 for name in ("sft", "grpo"))  # fmt: skip
+    if not all(seed in sft and seed in grpo for seed in WORLD_SEEDS):
+        return math.nan
+    return float(np.std([sft[seed] - grpo[seed] for seed in WORLD_SEEDS], ddof=1))
+
+
+def printed_difference(claim: Claim) -> float:
+    """Return the paper's difference of two averages, in points: of its printed values.
+
+    Example:
+        >>> from hpt.paper.paper import claim_named
+        >>> printed_difference(claim_named("table2-hpt-above-sft"))
+        8.2
+    """
+    mine, theirs = (_printed_value(claim, name, average_column(claim.parameters["distribution"]))
+                    for name in claim.methods)  # fmt: skip
+    return math.nan if mine is None or theirs is None else round(mine - theirs, 1)
 
 
 def claim_records(
     records: Sequence[RunRecords], claim: Claim, scale: str, frames: Mapping[str, pd.DataFrame] | None = None
 ) -> ClaimRecords:
-    """Return what a claim's test reads: the runs of its arms, by seed. A base has one run, which all seeds share."""
+    """Return what a claim's test reads: the runs of its arms, by seed; a base's one run counts for all."""
     runs = {name: of_method(records, *_place(name, claim.policy)) for name in claim.methods}
     used = [run for group in runs.values() for run in group]
     trained = sorted({run.seed for run in used if run.method != BASE})
@@ -138,7 +188,7 @@ def claim_records(
     for name, group in runs.items():
         for run in group:
             of_run = RunFrames(run.metrics, run.rollouts, _scores(run, claim), _counts(run, claim), run.validation)
-            for seed in trained if run.method == BASE else [run.seed]:
+            for seed in trained if run.method == BASE and len(group) == 1 else [run.seed]:
                 seeds.setdefault(seed, {})[name] = of_run
     ceiling = max((run.config.rollout.max_response_tokens for run in used), default=None)
     labels = {name: label_in_claim(name, claim.policy) for name in claim.methods}
@@ -159,7 +209,8 @@ def _counts(run: RunRecords, claim: Claim) -> pd.DataFrame:
         return pd.DataFrame()
     there = set(run.evaluations["benchmark"])
     wanted = claim.parameters.get("evaluations") or [claim.parameters["evaluation"]]
-    parts = [run.counts(name) for name in wanted if name in there]
+    parts = [run.counts(name).assign(benchmark=name) for name in wanted
+             if recorded_name(run.config, evaluation_at(run.config, name)) in there]  # fmt: skip
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
@@ -241,11 +292,13 @@ def _verdict(claim: Claim, result: ClaimResult) -> Verdict:
         interval=_interval(result.interval, result.unit),
         verdict=result.verdict.value,
         explanation=result.explanation,
+        kind=(CONFIRMATORY if claim.confirmatory else EXPLORATORY) if claim.methods else "",
         numbers={
             "effect": result.effect,
             "low": result.interval.low if result.interval else None,
             "high": result.interval.high if result.interval else None,
             "per_seed": list(result.per_seed.values()),
+            **({} if math.isnan(result.p_corrected) else {"p_corrected": result.p_corrected}),
         },
     )
 
@@ -287,8 +340,7 @@ def by_section(rows: Sequence[dict[str, Any]]) -> list[tuple[Section, list[dict[
 def headlines(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> list[str]:
     """Return what was found as sentences: whom a method beats on which base, by how much, how sure, and the counts.
 
-    Of the comparisons, those of two methods' averages in the main results; an interval over seeds decides, and one that
-    holds 0 tells nobody apart.
+    Of the comparisons, the confirmatory contrasts, and those of averages out of distribution.
 
     Args:
         rows: verdicts, as the report keeps them (the fields of `Verdict`).
@@ -300,17 +352,20 @@ def headlines(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> list[s
         found: dict[str, dict[str, list[str]]] = {}
         for claim, row in comparisons(rows, distribution):
             method, other = (label_in_claim(name, claim.policy) for name in claim.methods)
-            words = _COMPARED.get(row["verdict"], _UNDECIDED)
+            words = str(_COMPARED.get(row["verdict"], row["verdict"]))
             numbers = f"{row['ours'].removesuffix(' points')} {row['interval']}".strip()
             text = f"{other} on the {claim.policy} base ({numbers})"
             found.setdefault(method, {}).setdefault(words, []).append(text)
         for method, said in found.items():
-            count, open_ones = sum(map(len, said.values())), said.pop(_UNDECIDED, [])
-            parts = [f"{words} {', '.join(others)}" for words, others in sorted(said.items())]  # better, worse
-            parts += [f"{_UNDECIDED} in {len(open_ones)} of {count} comparisons"] if open_ones else []
+            count = sum(map(len, said.values()))
+            parts = [
+                f"{words} {', '.join(said[words])}" for words in dict.fromkeys(_COMPARED.values()) if words in said
+            ]
+            parts += [f"{words} in {len(others)} of {count} comparisons" for words, others in sorted(said.items())
+                      if words not in _COMPARED.values()]  # fmt: skip
             sentences.append(f"{where} {method} is {'; '.join(parts)}.")
     if sentences:
-        several = f"over {len(seeds)} seeds, with 95 % intervals"
+        several = f"over {len(seeds)} seeds, in distribution corrected for 13 contrasts, with 95 % intervals"
         over = several if len(seeds) > 1 else "of one seed, which decides nothing"
         sentences.insert(0, f"Points of the average, {over}:")
     return sentences + [counted(own, what) for what, own in by_kind(rows).items() if own]
@@ -327,24 +382,29 @@ def by_kind(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, An
 def counted(rows: Sequence[Mapping[str, Any]], what: str = "") -> str:
     """Return how many claims have which verdict, as a sentence."""
     tally = Counter(row["verdict"] for row in rows)
-    counts = ", ".join(
-        f"{count} {_PLURAL.get(verdict, (verdict, verdict))[count > 1]}" for verdict, count in tally.most_common()
-    )
+    counts = ", ".join(f"{count} {_said(verdict, count > 1)}" for verdict, count in tally.most_common())
     return f"Of {len(rows)} claim{'' if len(rows) == 1 else 's'}{f' on {what}' if what else ''} {counts}."
 
 
+def _said(verdict: str, several: bool) -> str:
+    if verdict.startswith(_IS):
+        return f"{'are' if several else 'is'} {verdict}"
+    return verdict.replace("holds", "hold").replace("does not", "do not") if several else verdict
+
+
 def comparisons(rows: Sequence[Mapping[str, Any]], distribution: str) -> list[tuple[Claim, Mapping[str, Any]]]:
-    """Return the claims that compare the averages of two trained methods in the main results, with their verdicts.
+    """Return the claims that compare the averages of two trained methods, with their verdicts.
 
     Args:
         rows: verdicts, as the report keeps them; what could not be tested is left out.
-        distribution: ``in`` or ``out``: which average.
+        distribution: ``in``, the confirmatory contrasts, or ``out``: which average.
     """
     judged = {row["claim"]: row for row in rows if row["ours"]}
-    of_averages = (claim for claim in claims() if claim.id in judged and claim.test == "average_above")
-    return [(claim, judged[claim.id]) for claim in of_averages if claim.artefact in ("table2", "table3")
-            and claim.parameters["distribution"] == distribution and "benchmark" not in claim.parameters
-            and claim.parameters["baseline"] != BASE]  # fmt: skip
+    found = confirmatory_claims() if distribution == "in" else [
+        claim for claim in claims() if claim.test == "average_above" and claim.artefact in ("table2", "table3")
+        and claim.parameters["distribution"] == distribution and claim.parameters["baseline"] != BASE
+    ]  # fmt: skip
+    return [(claim, judged[claim.id]) for claim in found if claim.id in judged]
 
 
 def forest(rows: Sequence[Mapping[str, Any]], world: str) -> list[dict[str, Any]]:
@@ -358,7 +418,6 @@ def forest(rows: Sequence[Mapping[str, Any]], world: str) -> list[dict[str, Any]
     for claim, row in comparisons(rows, "in"):
         if not (numbers := row.get("numbers")):
             continue  # judged by an earlier version of this package
-        mine, theirs = (_printed_value(claim, name, average_column("in")) for name in claim.methods)
         lines.append(
             {
                 "group": f"{world}: {base_title(claim.policy)}",
@@ -368,20 +427,23 @@ def forest(rows: Sequence[Mapping[str, Any]], world: str) -> list[dict[str, Any]
                 "low": numbers["low"],
                 "high": numbers["high"],
                 "dots": numbers["per_seed"],
-                "paper": None if mine is None or theirs is None else round(mine - theirs, 1),
+                "paper": printed_difference(claim),
+                "verdict": row["verdict"],
             }
         )
     return lines
 
 
 def chance_text(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return how many verdicts over seeds chance alone could make if no method differed, in words.
+    """Return what is corrected for the number of claims, and how many verdicts chance alone could make, in words.
 
-    An interval of 95 % lies above its threshold in 2.5 % of such cases, and below in as many; nothing is corrected.
+    An interval of 95 % lies above its threshold in 2.5 % of the cases where nothing differs, and below in as many.
     """
-    count = sum(row["subject"] != WITHOUT_RUNS for row in rows)
+    count = sum(row.get("kind") == EXPLORATORY for row in rows)
     expected = f"{round_half_up(0.025 * count):.1f}"
     return (
-        f"No threshold is corrected for the number of claims: of {count} decided over seeds, up to {expected} would "
-        "hold, and as many fail, by chance alone if nothing differed."
+        f"Confirmatory are {len(confirmatory_claims())} contrasts of HPT with a baseline: paired t over seeds with "
+        "Holm's correction over all of them, and simultaneous intervals. All other claims on training are exploratory, "
+        f"each decided by its own 95 % interval over at least three seeds: of {count}, up to {expected} would hold, "
+        "and as many fail, by chance alone if nothing differed."
     )

@@ -20,6 +20,8 @@ from typing import Any
 
 from hpt.config.run_config import RunConfig
 from hpt.config.settings import GateSettings
+from hpt.data.world.gym import IN_DISTRIBUTION as GYM_IN
+from hpt.data.world.gym import OUT_OF_DISTRIBUTION as GYM_OUT
 from hpt.methods.methods import method_named
 from hpt.runs.resolve import build_config
 from hpt.support.errors import ConfigError
@@ -246,6 +248,79 @@ def choice_text(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{name.rpartition('.')[2]} = {value}" for name, value in settings.items())
 
 
+# --- The search on the world of look-ups: twelve tries for every method on every base ---------------------------------
+
+#: Of the first and the second round; each trains its own base.
+ROUND_SEEDS = (1000, 1001)
+RATES = (2.5e-4, 5e-4, 1e-3, 2e-3)
+_SFT_COEFFICIENTS = tuple({"estimator.sft_coefficient": value} for value in (0.05, 0.125, 0.5))
+_OFFLINE_COEFFICIENTS = tuple({"estimator.offline_coefficient": value} for value in (0.25, 1.0, 4.0))
+#: What each method chooses besides its rate; in the grid SFT -> GRPO has the rate of its first stage, which is SFT's.
+OWN_CHOICE: dict[str, tuple[Mapping[str, Any], ...]] = {
+    "sft": tuple({"schedule.updates_per_step": value} for value in (1, 2, 4)),
+    "grpo": (_AS_RELEASED, {**_AS_IN_ROW, "estimator.advantage_std": "none"}, _AS_IN_ROW),
+    "sft_then_grpo": tuple({"schedule.first_stage_share": value} for value in (0.2, 0.4, 0.6)),
+    "luffy": _OFFLINE_COEFFICIENTS,
+    "off_on": _OFFLINE_COEFFICIENTS,
+    "hpt": _SFT_COEFFICIENTS,
+    "srft": _SFT_COEFFICIENTS,
+    "mix_on": _SFT_COEFFICIENTS,
+}
+SEARCHED: dict[str, tuple[str, ...]] = {
+    "weak": ("sft", "grpo", "luffy", "hpt", "off_on", "mix_on"),
+    "strong": ("sft", "grpo", "sft_then_grpo", "luffy", "srft", "hpt"),
+    "llama": ("sft", "grpo", "luffy", "hpt"),
+}
+#: Steps of the rounds: a quarter, and all.
+ROUND_STEPS: Mapping[str, tuple[int, int]] = {"lookups": (60, 240), "tiny": (2, 3)}
+#: (base, method) -> the three best tries of the first round as (rate, place in `OWN_CHOICE`): those of the second.
+FINALISTS: dict[tuple[str, str], tuple[tuple[float, int], ...]] = {}
+
+
+def tries_of(policy: str, method: str) -> tuple[Arm, ...]:
+    """Return the arms of one method's search on a base: twelve short ones, then the best three at full length.
+
+    Example:
+        >>> tries_of("weak", "hpt")[0].name, tries_of("weak", "hpt")[0].by_scale["lookups"]["schedule.steps"]
+        ('try1_hpt_0.00025_0', 60)
+    """
+    rounds = (tuple(itertools.product(RATES, range(3))), FINALISTS.get((policy, method), ()))
+    return tuple(
+        Arm(method, policy, f"try{place + 1}_{method}_{rate:g}_{own}",
+            {"seed": ROUND_SEEDS[place], _RATE_OF.get(method, "optimizer.learning_rate"): rate,
+             **OWN_CHOICE[method][own], **({"gate.count": 2} if (policy, method) == ("llama", "hpt") else {})},
+            {scale: {"schedule.steps": steps[place], "validation.every": 0} for scale, steps in ROUND_STEPS.items()})
+        for place, tried in enumerate(rounds) for rate, own in tried
+    )  # fmt: skip
+
+
+#: Whose rate in the grid is not that of all its updates.
+_RATE_OF = {"sft_then_grpo": "optimizer.first_stage_learning_rate"}
+
+TRIES = Artefact(
+    "tries", "Search of settings on the world of look-ups",
+    tuple(arm for policy, methods in SEARCHED.items() for method in methods for arm in tries_of(policy, method)),
+    ("validation",), "search", "next",
+)  # fmt: skip
+#: The methods that the world was chosen with, searched before any other is run in it.
+FIRST_TRIES = Artefact(
+    "first_tries",
+    "Search of settings on the world of look-ups: SFT and GRPO",
+    tuple(arm for arm in TRIES.arms if arm.method in ("sft", "grpo")),
+    ("validation",),
+    "search",
+    "next",
+)
+WORLD = Artefact(
+    "world",
+    "What the small world had to satisfy",
+    tuple(arm for policy in SEARCHED for arm in arms(policy, "sft", "grpo")),
+    IN_DISTRIBUTION + OUT_OF_DISTRIBUTION,
+    "world",
+    "next",
+)
+
+
 # --- The price of each discrepancy between paper and code -------------------------------------------------------------
 
 POLICY = "weak"
@@ -335,8 +410,9 @@ PRICE = Artefact(
 
 # --- The paper's tables and figures -----------------------------------------------------------------------------------
 
-#: Sets of Figure 2 with the answers sampled per problem: the paper's AIME 25, AIME 24 and AMC (it draws 2,048).
-PASS_AT_K = ("contest-b@256", "contest-a@256", "contest-c@256")
+#: Sets of Figure 2 with the answers sampled per problem: the paper's AIME 25, AIME 24 and AMC (it draws 2,048, for k up
+#: to 1,024).
+PASS_AT_K = ("contest-b@1024", "contest-a@256", "contest-c@256")
 
 STRONG = arms("strong", "sft", "grpo", "sft_then_grpo", "luffy", "srft", "hpt")
 WEAK = arms("weak", "sft", "grpo", "luffy", "hpt")
@@ -403,13 +479,22 @@ ARTEFACTS: dict[str, Artefact] = {
         Artefact("grpo_gains", "What RL alone gains on each base",
                  (*arms("strong", "grpo"), *arms("weak", "grpo"), *arms("llama", "grpo")), IN_DISTRIBUTION,
                  "table2_main_results"),
+        # of the other bases' contrasts it shows those whose runs are there (`hpt.reports.Study.family`)
+        Artefact("contrasts", "HPT minus each baseline: the confirmatory contrasts", STRONG, IN_DISTRIBUTION,
+                 "table2_main_results"),
+        Artefact("power", "What so many seeds can show", STRONG, IN_DISTRIBUTION, "table2_main_results"),
+        Artefact("equal_costs", "Strong base: accuracy at equal steps, tokens and seconds", STRONG, (),
+                 "table2_main_results"),
+        Artefact("equal_costs_weaker", "Llama and weak base: accuracy at equal steps, tokens and seconds",
+                 LLAMA + WEAK, (), "table3_main_results"),
         Artefact("costs", "What training costs on the strong base: tokens and time", STRONG, (), "table2_main_results"),
         Artefact("costs_few_questions", "What training on 255 questions costs: tokens and time",
                  (*arms("weak", "sft"), *PER_QUESTION), (), "figures3_4_per_question"),
         Artefact("hpt_runs", "HPT while it trains: reward, and whether SFT and RL conflict",
                  (*arms("weak", "hpt"), *arms("strong", "hpt")), (), "training_dynamics"),
-        Artefact("algorithm1", "Algorithm 1 step by step, on a real step", arms("weak", "hpt"), (),
-                 "training_dynamics"),
+        # of the runs above, so that it is made of the same seeds
+        Artefact("algorithm1", "Algorithm 1 step by step, on a real step",
+                 (*arms("weak", "hpt"), *arms("strong", "hpt")), (), "training_dynamics"),
         Artefact("own_algorithms", "Your own algorithm: three ideas against HPT", EXAMPLES_AND_OTHERS,
                  IN_DISTRIBUTION, "own_algorithm", "appendix", extra_policy="weak"),
         Artefact("own_algorithms_curves", "Your own algorithm: three ideas while they train",
@@ -433,8 +518,38 @@ ARTEFACTS: dict[str, Artefact] = {
         Artefact("audit", "Audit: the printed numbers against each other", (), (), "audit"),
         SEARCH,
         PRICE,
+        TRIES,
+        FIRST_TRIES,
+        WORLD,
     )
 }  # fmt: skip
+
+
+#: Scales with one base, in the weak base's place: all they make, as artefact -> (methods compared, evaluations).
+ONE_BASE: dict[str, dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
+    "smollm": {
+        "table3": (("sft", "grpo", "sft_then_grpo", "luffy", "hpt"), (*GYM_IN, *GYM_OUT)),
+        "figure2": (("sft", "grpo", "sft_then_grpo", "luffy", "hpt"), ("reach@64",)),
+        "figure5": (("sft", "grpo", "luffy", "hpt"), ()),
+        "figure6": (("hpt",), ()),
+        "figure7": (("grpo", "luffy", "hpt"), ()),
+    }
+}
+
+
+def artefacts_at(scale: str) -> dict[str, Artefact]:
+    """Return the artefacts that a scale makes, by name, with the arms it compares.
+
+    Example:
+        >>> list(artefacts_at("smollm")), [arm.key for arm in artefacts_at("smollm")["figure6"].arms]
+        (['table3', 'figure2', 'figure5', 'figure6', 'figure7'], ['hpt-weak'])
+    """
+    if scale not in ONE_BASE:
+        return {name: one for name, one in ARTEFACTS.items() if one.group != "next" or scale in ROUND_STEPS}
+    return {
+        name: replace(ARTEFACTS[name], arms=arms("weak", *methods), evaluations=evaluations)
+        for name, (methods, evaluations) in ONE_BASE[scale].items()
+    }
 
 
 def arm_label(name: str) -> str:
@@ -451,20 +566,21 @@ def arm_label(name: str) -> str:
         return name  # records of a module that is no longer there
 
 
-def artefacts_named(names: Sequence[str]) -> list[Artefact]:
-    """Return the artefacts of these names; those of the paper for none; ``appendix`` stands for its group.
+def artefacts_named(names: Sequence[str], scale: str = "mini") -> list[Artefact]:
+    """Return a scale's artefacts of these names; those of the paper for none; ``appendix`` stands for its group.
 
     Example:
         >>> [artefact.name for artefact in artefacts_named(["figure6", "table5"])]
         ['figure6', 'table5']
     """
+    here = artefacts_at(scale)
     groups = {artefact.group for artefact in ARTEFACTS.values()} | {"paper", "appendix"}
     chosen: dict[str, Artefact] = {}
     for name in names or ["paper"]:
-        if name not in ARTEFACTS and name not in groups:
-            known = [*ARTEFACTS, *sorted(groups)]
+        if name not in here and name not in groups:
+            known = [*here, *sorted(groups)]
             raise ConfigError("only", name, "one of " + ", ".join(known), did_you_mean(name, known))
-        for artefact in ARTEFACTS.values():
+        for artefact in here.values():
             if name in (artefact.name, artefact.group):
                 chosen[artefact.name] = artefact
     return list(chosen.values())
@@ -472,7 +588,7 @@ def artefacts_named(names: Sequence[str]) -> list[Artefact]:
 
 def check_addressed(settings: Mapping[str, Any], artefacts: Sequence[str], scale: str) -> None:
     """Refuse settings that reach no run of the artefacts: of a method not compared, or that no arm may change."""
-    arms_at_work = [arm for name in artefacts for arm in ARTEFACTS[name].arms]
+    arms_at_work = [arm for artefact in artefacts_named(artefacts, scale) for arm in artefact.arms]
     known = dict.fromkeys(name for arm in arms_at_work for name in arm.names)
     for name, value in settings.items():
         if is_addressed(name, value) and name not in known:
@@ -487,8 +603,8 @@ def kept_note(settings: Mapping[str, Any], artefacts: Sequence[str], scale: str)
     """Return which lines the settings do not move, because they are defined by them; empty where they move all."""
     kept = {
         f"{arm_label(arm.name or arm.method)} on the {arm.policy} base ({name} = {value!r})": None
-        for artefact in artefacts
-        for arm in ARTEFACTS[artefact].arms
+        for artefact in artefacts_named(artefacts, scale)
+        for arm in artefact.arms
         for name, value in arm.keeps(scale, settings).items()
     }
     return f" Not moved by the settings, which they are defined by: {', '.join(kept)}." if kept else ""

@@ -24,7 +24,7 @@ from hpt.runs.executor import gpus_of_a_run
 from hpt.runs.folder import package_versions
 from hpt.runs.job import Job
 from hpt.runs.process import Place, RunProcess
-from hpt.support.errors import ConfigError
+from hpt.support.errors import ConfigError, warn
 from hpt.support.files import writing
 from hpt.support.process import processor
 from hpt.training.ranks import ADDRESS, OPTIONS, RUN_GPUS, RUN_NODES, end_with_parent, free_port
@@ -46,9 +46,10 @@ class Agent:
     the *thread* that started it.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, command: list[str]) -> None:
         end_with_parent(signal.SIGKILL)  # without the node's raylet Ray's worker goes on, unseen by the cluster
         os.chdir(folder)  # where the command was typed: paths may be relative to it
+        sys.argv = command  # by which its runs are known to those who wait for them
         self._core, self._name = _core_of_its_own()
         self._process: RunProcess | None = None
 
@@ -145,9 +146,7 @@ class RayExecutor:
                 try:
                     self._check_facts(ray.get(answer, timeout=ANSWER_S))
                 except ray.exceptions.RayError as error:
-                    name, why = node["NodeManagerHostname"], str(error).strip().splitlines()[-1]
-                    raise ConfigError("machine", name, f"one with hpt's environment ({why})", "start Ray there with "
-                                      "that environment's `ray start`, or take it out") from error  # fmt: skip
+                    raise _without_hpt(node["NodeManagerHostname"], error) from error
         finally:
             mark.unlink()
 
@@ -171,7 +170,7 @@ class RayExecutor:
             ray.remote(Agent).options(
                 num_cpus=size.get("CPU", 0), num_gpus=size.get("GPU", 0), max_restarts=0,
                 scheduling_strategy=inside(group, placement_group_bundle_index=i),
-            ).remote(os.getcwd())
+            ).remote(os.getcwd(), sys.argv)
             for i in range(self._nodes)
         ]  # fmt: skip
         self._places.append(RayPlace(group, agents, [agent.facts.remote(str(self._root)) for agent in agents]))
@@ -183,12 +182,17 @@ class RayExecutor:
                 continue
             try:
                 place.facts = ray.get(place.answers)
-            except ray.exceptions.RayActorError:  # its machine went before it was used
-                self.give_back(place, lost=True)
-                continue
-            for facts in place.facts:  # of a machine that joined the cluster since
-                self._check_facts(facts)
-            self._free.append(place)
+                for facts in place.facts:  # of a machine that joined the cluster since
+                    self._check_facts(facts)
+            except ConfigError as error:
+                self._do_without(place, error)
+            except ray.exceptions.RayError as error:
+                if getattr(error, "actor_init_failed", True):
+                    self._do_without(place, _without_hpt("one that joined the cluster", error))
+                else:  # its machine went before it was used
+                    self.give_back(place, lost=True)
+            else:
+                self._free.append(place)
         chosen = next((place for place in self._free if place.processor == like), (self._free or [None])[0])
         if chosen is not None:
             self._free.remove(chosen)
@@ -204,6 +208,13 @@ class RayExecutor:
             return
         self._dismiss(place)
         self._ask()
+
+    def _do_without(self, place: RayPlace, error: ConfigError) -> None:
+        """Go on without a place on which runs would fail; asked for anew, it might be on the same machine again."""
+        self._dismiss(place)
+        if not self._places:
+            raise error
+        warn(f"one run fewer at a time: {error}")
 
     def _dismiss(self, place: RayPlace) -> None:
         self._places.remove(place)
@@ -223,13 +234,13 @@ class RayWork:
     def __init__(self, ray: Any, agents: list[Any], asked: tuple[str, str, int, list[str]], ranks: int) -> None:
         self._ray, self._agents, self.ranked = ray, agents, len(agents) * ranks > 1
         self.lost, self.pid, self._codes = False, 0, list[int | None]([None] * len(agents))
+        self._answers, self._started = list[Any](), [False] * len(agents)
         try:
             options = self._torchrun(ranks) if self.ranked else [None] * len(agents)
-            pids = [agent.start.remote(*asked, given) for agent, given in zip(agents, options, strict=True)]
-            self.pid = ray.get(pids)[0]
         except ray.exceptions.RayActorError:
             self.lost = True
-        self._answers = [agent.poll.remote() for agent in agents]
+        else:  # not waited for: an agent's first run comes after the imports, and others have long begun
+            self._answers = [agent.start.remote(*asked, given) for agent, given in zip(agents, options, strict=True)]
 
     def _torchrun(self, ranks: int) -> list[list[str]]:
         """Options of torchrun for every machine; the first one's holds the store."""
@@ -249,9 +260,18 @@ class RayWork:
             if self._codes[i] is not None or self.lost or not self._ray.wait([answer], timeout=0)[0]:
                 continue
             try:
-                self._codes[i] = self._ray.get(answer)
+                said = self._ray.get(answer)
             except self._ray.exceptions.RayActorError:
                 self.lost = True
+                continue
+            except self._ray.exceptions.RayTaskError as error:  # it could not be started, of which its log says nothing
+                warn(f"not started: {error.cause}")
+                self._codes[i] = 1
+                continue
+            if self._started[i]:
+                self._codes[i] = said
+            else:
+                self._started[i], self.pid = True, self.pid or said
             self._answers[i] = self._agents[i].poll.remote()
         return self.returncode
 
@@ -271,6 +291,12 @@ class RayWork:
             self._ray.get([agent.stop.remote(kill=True) for agent in self._agents], timeout=10 * POLL_S)
 
 
+def _without_hpt(machine: str, error: Exception) -> ConfigError:
+    why = str(error).strip().splitlines()[-1]
+    return ConfigError("machine", machine, f"one with hpt's environment that answers within {ANSWER_S:.0f} s ({why})",
+                       "start Ray there with that environment's `ray start`, or take it out")  # fmt: skip
+
+
 def connect() -> Any:
     """Return Ray, connected to the cluster that `--address` names.
 
@@ -286,11 +312,12 @@ def connect() -> Any:
                           "ray==2.60.0`, into the environment of every machine") from error  # fmt: skip
     allowed = "auto on a machine of a running cluster, or the host:port of its head"
     try:
-        if address != "auto":
-            host, _, port = address.rpartition(":")
-            socket.create_connection((host, int(port)), timeout=10).close()  # Ray would try for a minute
-        ray.init(address, log_to_driver=False, logging_level="ERROR")
-    except (OSError, ValueError, RuntimeError) as error:  # a ConnectionError is an OSError
+        # auto may be a cluster that is no more: nobody removed the file that names it
+        found = import_module("ray._private.services").canonicalize_bootstrap_address_or_die(address)
+        host, _, port = found.rpartition(":")
+        socket.create_connection((host, int(port)), timeout=10).close()  # Ray would try for minutes
+        ray.init(found, log_to_driver=False, logging_level="ERROR")
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:  # a ConnectionError is an OSError
         remedy = "start one with `ray start --head` and `ray start --address HOST:6379`, see docs/cluster.md"
         why = str(error).strip().splitlines()[0]
         raise ConfigError("--address", address, f"{allowed} ({why})", remedy) from error

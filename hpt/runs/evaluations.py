@@ -42,7 +42,7 @@ def sampling_config(config: RunConfig) -> RunConfig:
     if config.method != "pretrain" or config.data.source.startswith(FOLDER):
         return config
     settings = {"data.folder": config.data.folder}
-    return build_config("hpt", scale=config.scale, policy=config.policy.name, settings=settings)
+    return build_config("hpt", scale=config.scale_key, policy=config.policy.name, settings=settings)
 
 
 def missing_evaluations(folder: RunFolder, config: RunConfig, names: Sequence[str]) -> list[str]:
@@ -74,10 +74,11 @@ def evaluate_run(
         return
     from hpt.evaluation.evaluate import kept_answers, sample_answers
     from hpt.rewards.workers import Verifier
+    from hpt.training.policy import computed_config
     from hpt.training.sampler import Sampler
 
     tokenizer = load_tokenizer(folder.model)
-    config = sampling_config(config)
+    config = computed_config(sampling_config(config))
     width = config.rollout.tensor_parallel
     sampler = sampler or Sampler(str(folder.model), config.rollout, config.policy.dtype, ranks.ranks)
     with Verifier(timeout_s=config.rollout.verifier_timeout_s) as verifier:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hpt.config.run_config import RunConfig
 from hpt.data.sources import fetch_sets
+from hpt.data.world.worlds import bases_by_seed
 from hpt.runs.folder import RunFolder, run_folders
 from hpt.runs.job import Job
 from hpt.runs.make import PlannedRun, planned_runs
@@ -37,15 +38,23 @@ def lacking_runs(planned: Iterable[PlannedRun], store: RecordStore, root: Path) 
 
 
 def on_other_bases(config: RunConfig, records: Path) -> list[str]:
-    """Return the recorded runs on ``config``'s base, of any seed, that started from weights of other bits."""
+    """Return the recorded runs on ``config``'s base that started from weights of other bits.
+
+    Of any seed, or of the same where every seed has its own base.
+    """
     found = []
     for path in record_folders(records):
         other = recorded_config(path)
-        same_base = (other.scale, other.policy.name) == (config.scale, config.policy.name)
+        same_base = _base(other) == _base(config)
         weights = config.policy.base_weights, other.policy.base_weights
         if same_base and all(weights) and weights[0] != weights[1]:
             found.append(path.name)
     return found
+
+
+def _base(config: RunConfig) -> tuple[str, str, str, int]:
+    seed = config.seed if bases_by_seed(config.data.world) else 0
+    return config.scale, config.data.world, config.policy.name, seed
 
 
 def fill(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hpt.config.run_config import RunConfig, validate
-from hpt.data.models import load_tokenizer, save_model_folder
+from hpt.data.models import MODELS, load_tokenizer, prepare_model, public_model, save_model_folder
 from hpt.data.prompts import EncodedTraining, encode_training
 from hpt.data.sources import curve_sets, held_out_problems, training_problems_of
 from hpt.methods.methods import names_used, stages_of
@@ -34,6 +34,7 @@ from hpt.runs.folder import (
 from hpt.runs.resolve import resolve_run
 from hpt.support.errors import ConfigError, HptError, warn
 from hpt.support.files import read_json, write_json
+from hpt.support.memory import check_memory
 from hpt.support.plugins import check_unchanged, keep_sources
 from hpt.training.ranks import (
     finish_watch,
@@ -165,10 +166,8 @@ def _train(config: RunConfig, folder: RunFolder) -> Any:
 def _make_base(config: RunConfig, folder: RunFolder) -> None:
     """Train a base, or fetch it and change what the paper changes, or take the user's as it is."""
     if config.data.source.startswith(HUB):
-        from hpt.data.models import MODELS, prepare_model
-
         if launched_rank() == 0:
-            prepare_model(MODELS[config.policy.name], folder.model)
+            prepare_model(MODELS[public_model(config.scale, config.policy.name) or ""], folder.model)
     elif config.data.source.startswith(FOLDER):
         if launched_rank() == 0:
             folder.model.unlink(missing_ok=True)
@@ -200,11 +199,15 @@ def _post_train(config: RunConfig, folder: RunFolder) -> Any:
     from hpt.training.checkpoint import load_newest, save_checkpoint
     from hpt.training.engine import PolicyEngine
     from hpt.training.guards import check_own_forward, spread_sample
-    from hpt.training.policy import PolicyModule, attention_and_layout, load_model
+    from hpt.training.policy import PolicyModule, attention_and_layout, computed_config, load_model
     from hpt.training.sampler import Sampler
     from hpt.training.trainer import Trainer
 
     checkpoints = folder.path / "checkpoints"
+    config = computed_config(config)
+    model = MODELS.get(public_model(config.scale, config.policy.name) or "")
+    if model is not None and not torch.cuda.is_available():
+        check_memory(model.cpu_gib, f"a run of {model.title}")
     base = str(config.policy.path)
     tokenizer = load_tokenizer(base)
     data = encoded_training(config, tokenizer)

@@ -28,6 +28,7 @@ from hpt.data.sources import (
     training_problems_of,
     with_samples,
 )
+from hpt.data.world.worlds import bases_by_seed
 from hpt.methods.methods import METHODS, method_named
 from hpt.runs.catalogue import ARTEFACTS, arm_label, artefacts_named
 from hpt.runs.evaluations import evaluation_key, missing_evaluations, sampling_config
@@ -55,9 +56,9 @@ class PlannedRun(OfRun):
 
     @property
     def title(self) -> str:
-        """The run in words: its arm, base and seed; a base, which all seeds share, by its name."""
+        """The run in words: its arm, base and seed; a base that all seeds share by its name."""
         if self.method == "pretrain":
-            return f"the {self.policy} base"
+            return f"the {self.policy} base" + f", seed {self.seed}" * bases_by_seed(self.config.data.world)
         return f"{self.line} on the {self.policy} base, seed {self.seed}"
 
     @property
@@ -86,14 +87,14 @@ def planned_runs(
     Args:
         scale: key of `hpt.config.scales.SCALES`.
         artefacts: names; empty = all of the paper.
-        seeds: run seeds; bases are shared by all of them.
+        seeds: run seeds.
         root: folder of run folders.
         settings: dotted settings laid over every method's run, below those an arm is defined by.
         bases: of the arms; empty = all of the artefact's.
         own: custom methods (``module:METHOD``), further lines of the artefacts that take some.
         evaluations: further sets, or files of questions, for the runs of artefacts that evaluate final policies.
     """
-    check_own(own, artefacts)
+    check_own(own, artefacts, scale)
     configs: dict[str, RunConfig] = {}  # by fingerprint, in the order they are needed
     sets, arms = defaultdict[str, dict[str, None]](dict), defaultdict[str, dict[str, None]](dict)  # ordered, each once
     starts: set[str] = set()  # fingerprints of runs whose weights others start from
@@ -110,7 +111,7 @@ def planned_runs(
         arms[fingerprint][arm] = None
 
     seeds = list(seeds)
-    for artefact in artefacts_named(artefacts):
+    for artefact in artefacts_named(artefacts, scale):
         for arm in (arm for arm in artefact.with_own(own).arms if not bases or arm.policy in bases):
             for seed in seeds:
                 config = arm.config(scale, seed, settings)
@@ -123,9 +124,9 @@ def planned_runs(
     return sorted(planned, key=partial(_order, first_seed=min(seeds, default=0)))
 
 
-def check_own(own: Sequence[str], artefacts: Sequence[str]) -> None:
+def check_own(own: Sequence[str], artefacts: Sequence[str], scale: str = "mini") -> None:
     """Refuse artefacts that do not exist, custom methods that are none, or that none of the artefacts would show."""
-    shown = artefacts_named(artefacts)
+    shown = artefacts_named(artefacts, scale)
     for name in own:
         if ":" not in name:
             raise ConfigError("extra_methods", name, "a custom module:METHOD", "those of the package are there")
@@ -205,12 +206,11 @@ def check_training_set(config: RunConfig) -> None:
     Lengths are left to the run itself where the tokenizer is not there yet: that of a public model not fetched so far.
     """
     from hpt.data.models import load_tokenizer
-    from hpt.data.world.graded import world_named
-    from hpt.data.world.tokenizer import build_tokenizer
+    from hpt.data.world.worlds import BASES, build_tokenizer, world_named
 
     if config.policy.path is not None:
         encoded_training(config, load_tokenizer(config.policy.path))
-    elif config.data.evaluation == "graded":
+    elif config.data.evaluation == "graded" and config.data.world in BASES:
         encoded_training(config, build_tokenizer(world_named(config.data.world)))
     else:
         training_problems_of(config)
@@ -298,10 +298,10 @@ def run_with_base(config: RunConfig, root: Path, evaluations: Sequence[str] = ()
     chain = [config]
     while (before := initial_run(chain[0])) is not None and not is_ready(chain[0], root):
         chain.insert(0, before)
-    if len(chain) > 1:
-        run_jobs([Job(before, root) for before in chain[:-1]])
-    config = resolve_run(config, root)
-    folder = RunFolder.of(config, root)
-    if not folder.finished or missing_evaluations(folder, config, evaluations) or damaged_files(folder):
-        run_jobs([Job(config, root, tuple(evaluations))])
-    return folder
+    if len(chain) == 1:
+        config = resolve_run(config, root)
+        folder = RunFolder.of(config, root)
+        if folder.finished and not missing_evaluations(folder, config, evaluations) and not damaged_files(folder):
+            return folder
+    run_jobs([*(Job(before, root) for before in chain[:-1]), Job(config, root, tuple(evaluations))])
+    return RunFolder.of(resolve_run(config, root), root)

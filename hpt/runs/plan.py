@@ -16,8 +16,10 @@ import numpy as np
 import pandas as pd
 
 from hpt.config.run_config import RunConfig, flat
+from hpt.data.models import public_model
 from hpt.data.public import DATASETS
 from hpt.data.sources import evaluation_set, with_samples
+from hpt.data.world.gym import SMOLLM
 from hpt.evaluation.evaluate import evaluation_law
 from hpt.methods.methods import stages_of
 from hpt.runs.evaluations import missing_evaluations
@@ -97,20 +99,22 @@ SHAPES: dict[str, ModelShape] = {
     "weak": ModelShape(28, 1536, 8960, 12, 2, 151_936, tied=True, attention_bias=True),
     "strong": ModelShape(28, 3584, 18_944, 28, 4, 152_064, attention_bias=True),
     "llama": ModelShape(32, 4096, 14_336, 32, 8, 128_256),
+    "smollm2-135m": ModelShape(30, 576, 1536, 9, 3, 49_152, tied=True),
 }
 
 
 def shape_of(config: RunConfig) -> ModelShape:
     """Return the shape of a run's policy: the world's recipe, its folder's config.json, or the published one."""
-    from hpt.data.world.corpus import BASES
-    from hpt.data.world.tokenizer import VOCABULARY
+    from hpt.data.world.worlds import BASES, vocabulary_size, world_named
 
     recipe = BASES.get(config.data.world, {}).get(config.policy.name)
     if config.data.evaluation == "graded" and recipe is not None:
         return ModelShape(recipe.layers, recipe.hidden, recipe.feed_forward, recipe.heads, recipe.heads,
-                          len(VOCABULARY), attention_bias=recipe.architecture == "qwen2")  # fmt: skip
+                          vocabulary_size(world_named(config.data.world)),
+                          attention_bias=recipe.architecture == "qwen2")  # fmt: skip
     file = Path(config.policy.path or "") / "config.json"
-    return ModelShape.of(read_json(file)) if config.policy.path and file.is_file() else SHAPES[config.policy.name]
+    name = public_model(config.scale, config.policy.name) or config.policy.name
+    return ModelShape.of(read_json(file)) if config.policy.path and file.is_file() else SHAPES[name]
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,8 @@ class Machine:
 
 #: A core: about what the mini world's runs reached on one; `calibration` says what they took.
 CORE = Machine(1, 0.0, 0.75, 0.40, 1.0, 8_000.0, 0.0, 0.0, 12.0, 0.4)
+#: A core with AVX2 that computes SmolLM2-135M in float32, measured (docs/world.md); AMX is about three times as fast.
+SMOLLM_CORE = replace(CORE, training_utilisation=1.0, sampling_utilisation=1.0, start_s=40.0, measured=True)
 
 
 def machine_of(
@@ -159,7 +165,7 @@ def machine_of(
     ``measured`` is a result of ``python -m benchmarks.gpu``, whose utilisations are taken; None = stated ones.
     """
     if scale not in ON_GPUS:
-        return CORE
+        return SMOLLM_CORE if scale == SMOLLM else CORE
     plain = Machine(gpus or 8, memory_gib, peak_tflops)
     if scale == "gpu":  # half the limit is what its demonstrations have on average
         plain = replace(plain, gpus=gpus or 1, response_share=0.5)
@@ -196,13 +202,14 @@ def run_costs(
     rollout, validation, schedule = config.rollout, config.validation, config.schedule
     response = machine.response_share * rollout.max_response_tokens
     sequence = min(config.data.max_prompt_tokens, 256) + response
-    rollouts = demonstrations = documents = answers = 0
+    questions = rollouts = demonstrations = documents = answers = 0
     if config.method == "pretrain":
         documents = (schedule.steps - steps_done) * schedule.prompts_per_step
     else:
         for stage in stages_of(config):
             prompts = max(0, stage.end - max(stage.start, steps_done)) * schedule.prompts_per_step
             method = stage.method
+            questions += prompts
             rollouts += prompts * (rollout.rollouts_per_prompt - method.demonstrations_per_group) * method.samples
             demonstrations += prompts * method.needs_demonstrations
         if validation.every and steps_done < schedule.steps:
@@ -210,7 +217,10 @@ def run_costs(
             law = evaluation_law(config, validation.samples_per_problem)
             answers = points * validation.problems_per_set * law.samples_per_problem
     sampled = response * (rollouts + answers + evaluated_answers)
-    trained = sequence * (rollouts + demonstrations) + documents * (_document_tokens(config) if documents else 0.0)
+    shared = config.engine.share_prompts and config.engine.layout == "padded"  # a prompt once for all its responses
+    prompts_seen = questions if shared else rollouts + demonstrations
+    trained = (sequence - response) * prompts_seen + response * (rollouts + demonstrations)
+    trained += documents * (_document_tokens(config) if documents else 0.0)
     sampling = shape.forward_flops(sampled, sequence / 2)
     # backward twice the forward; with old log-probs of the trainer, one more forward of the rollouts
     training = 3.0 * shape.forward_flops(trained, sequence)
@@ -237,13 +247,13 @@ def _disk(config: RunConfig) -> int:
 
 def _document_tokens(config: RunConfig) -> float:
     """Mean length of the documents a base is trained on, from some of them."""
-    from hpt.data.world.corpus import base_recipe, documents
-    from hpt.data.world.graded import world_named
+    from hpt.data.world.worlds import base_recipe, build_tokenizer, encoded_documents, world_named
 
-    recipe = base_recipe(config.data.world, config.policy.name)
-    places = [int(share * recipe.updates) for share in (0.1, 0.5, 0.95)]
-    drawn = [document for update in places for document in documents(world_named(config.data.world), recipe, 0, update)]
-    return sum(len("".join(document.pieces)) for document in drawn) / len(drawn)
+    world, recipe = world_named(config.data.world), base_recipe(config.data.world, config.policy.name)
+    tokenizer = build_tokenizer(world)
+    drawn = [document for share in (0.1, 0.5, 0.95)
+             for document in encoded_documents(world, recipe, tokenizer, 0, int(share * recipe.updates))]  # fmt: skip
+    return sum(len(question) + len(tokens) for question, tokens, _ in drawn) / len(drawn)
 
 
 def answers(config: RunConfig, evaluations: Iterable[str]) -> int:
@@ -274,7 +284,7 @@ def calibration(here: Timings, elsewhere: Timings) -> dict[tuple[str, str], floa
     def ratios(runs: Timings) -> dict[tuple[str, str], float]:
         found: dict[tuple[str, str], list[float]] = {}
         for config, seconds in runs:
-            expected = run_costs(config, shape_of(config), CORE).device_s
+            expected = run_costs(config, shape_of(config), machine_of(config.scale)).device_s
             found.setdefault((config.method, config.policy.name), []).append(seconds / expected)
         return {key: float(np.quantile(values, 0.25)) for key, values in found.items()}
 
@@ -358,7 +368,9 @@ def make_plan(
     machine = machine or machine_of(scale)
     ratios, basis = {}, ""
     if scale not in ON_GPUS and any(not run.done for run in runs):
-        records = record_folders(reports / scale / "records") or record_folders(reports / "mini" / "records")
+        records = record_folders(reports / scale / "records")
+        if machine == CORE:  # no other machine's ratios are to those of the mini world
+            records = records or record_folders(reports / "mini" / "records")
         here, elsewhere = finished_runs(folder.path for folder in run_folders(root, scale)), finished_runs(records)
         ratios = calibration(here, elsewhere)
         counts = {"runs finished here": len(here), "committed records": len(elsewhere)}
@@ -444,10 +456,23 @@ def command(run: PlannedRun, root: Path, machine: Machine) -> str:
     Settings that an arm adds to its method's are given one by one, so that the run is found again by its fingerprint.
     """
     config = run.config
-    words = ["hpt", "train", "--method", config.method, "--scale", config.scale, "--policy", config.policy.name]
+    words = [
+        "hpt",
+        "train",
+        "--method",
+        config.method,
+        "--scale",
+        config.scale_key,
+        "--policy",
+        config.policy.name,
+    ]
     if config.method != "pretrain":
         plain = build_config(
-            config.method, scale=config.scale, recipe=config.recipe, policy=config.policy.name, seed=config.seed
+            config.method,
+            scale=config.scale_key,
+            recipe=config.recipe,
+            policy=config.policy.name,
+            seed=config.seed,
         )
         words += ["--recipe", config.recipe] if config.recipe != "released" else []
         words += ["--seed", str(config.seed)]
@@ -508,7 +533,7 @@ def assumptions(plan: Plan) -> str:
     if plan.scale not in ON_GPUS:
         return (
             f"{whole}, {plan.jobs} run{'s' * (plan.jobs > 1)} at a time on cores that do nothing else, "
-            f"judging by {plan.basis or 'nothing: no run is left'}"
+            f"judging by {plan.basis or ('steps measured once' if machine.measured else 'nothing: no run is left')}"
         )
     at_once = f"{plan.jobs} runs at a time, each" if plan.jobs > 1 else "one run after the other,"
     how = "measured" if machine.measured else "stated, not measured"

@@ -306,9 +306,11 @@ def _show(running: Running) -> None:
     status, parts = running.run.folder.status, list[str]()
     other = holder(running.run.folder.path)
     if other is not None and other.at_work and other.pid != running.process.pid and not running.process.ranked:
-        if str(other) != running.waits_for:
+        # of another machine's process the file does not say whether it has ended; the run that waits for it does
+        is_waiting = f"worked on by process {other.pid} " in _said(running)
+        if is_waiting and str(other) != running.waits_for:
             _say(f"{running.run.name} waits for {other}")
-        running.waits_for = str(other)
+            running.waits_for = str(other)
     if status.get("reward") is not None:
         parts.append(f"reward {status['reward']:.2f}")
     if status.get("offline_ratio") is not None:
@@ -318,9 +320,14 @@ def _show(running: Running) -> None:
     running.bar.update(running.step - running.bar.n)
 
 
+def _said(running: Running) -> str:
+    """What a run's process has said so far."""
+    return running.log.read_bytes()[running.said_before :].decode(errors="replace")
+
+
 def _finish(running: Running) -> None:
     """Repeat the warnings of a run, and raise what one said that is not finished."""
-    lines = running.log.read_bytes()[running.said_before :].decode(errors="replace").splitlines()
+    lines = _said(running).splitlines()
     for line in lines:
         if line.startswith("warning: "):
             warn(line.removeprefix("warning: "))

@@ -42,6 +42,7 @@ from hpt.data.world.sets import EvaluationSet
 from hpt.evaluation.evaluate import answer_hash, evaluation_law
 from hpt.evaluation.scores import Shares, counts_per_problem
 from hpt.methods.methods import names_used
+from hpt.runs.catalogue import SEED as SEARCH_SEED
 from hpt.runs.evaluations import evaluation_key, sampling_config
 from hpt.runs.folder import TABLES, OfRun, RunFolder, check
 from hpt.support.errors import HptError, RecordFault
@@ -379,6 +380,12 @@ class RecordStore:
             found[key] = (*found.get(key, ()), path)
         return found
 
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of the tables that there are records of; those of a search are others."""
+        found = {recorded_config(path).seed for path in record_folders(self.folder)}
+        return sorted(seed for seed in found if seed < SEARCH_SEED)
+
     def find(self, config: RunConfig) -> Path | None:
         """Return the record folder of the run that ``config`` describes, or None.
 
@@ -419,7 +426,7 @@ def with_data_hash(config: RunConfig) -> RunConfig:
 
 
 def _settings_key(config: RunConfig) -> str:
-    unknown = {"policy": {"path", "weights_sha256", "tokenizer_sha256"}, "validation": {"sha256"}}
+    unknown = {"policy": {"path", "weights_sha256", "config_sha256", "tokenizer_sha256"}, "validation": {"sha256"}}
     left_out = {**dict.fromkeys(MOVES_NO_NUMBER, True), **unknown}
     settings = config.model_dump(mode="json", exclude=left_out)
     # `hpt.examples` is code of the package, which a record names by its commit

@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from hpt.config.run_config import RunConfig, digest, flat, merge, nest, validate
+from hpt.config.run_config import NEXT_MINI, RunConfig, digest, flat, merge, nest, validate
 from hpt.config.scales import BY_POLICY, RECIPES, SCALES, TUNED, check_scale
 from hpt.config.settings import GateSettings
-from hpt.data.models import MODELS, check_context, check_model_folder, model_hashes
+from hpt.data.models import MODELS, check_context, check_model_folder, model_hashes, public_model
 from hpt.data.problems import problems_hash
 from hpt.data.sources import curve_sets, own_validation, training_problems_of
-from hpt.data.world.corpus import BASES, base_recipe
-from hpt.data.world.graded import world_named
+from hpt.data.world.gym import SMOLLM
+from hpt.data.world.worlds import BASES, base_recipe, bases_by_seed, world_named
 from hpt.methods.gate import FEEDBACK
 from hpt.methods.methods import METHODS, compares_with_rollouts, method_named, names_used, resolved_row, stages_of
 from hpt.runs.folder import FOLDER, HUB, RunFolder, check, damaged_files
@@ -67,7 +67,7 @@ def build_config(
     method = spelled(method, "methods", METHODS)
     names: dict[str, Any] = {
         "method": method,
-        "scale": scale,
+        "scale": "mini" if scale == NEXT_MINI else scale,
         "recipe": recipe,
         "seed": seed,
         "policy": {"name": policy},
@@ -180,10 +180,11 @@ def check_custom_parts(row: Row) -> None:
 
 
 def base_config(config: RunConfig) -> RunConfig:
-    """Return the configuration of the base of ``config``'s policy, trained or fetched; shared by all seeds."""
-    if config.data.evaluation == "public":
+    """Return the configuration of the base of ``config``'s policy, trained or fetched; seed 0 where all share it."""
+    if config.data.evaluation == "public" or config.data.world not in BASES:  # no recipe makes its bases
         return public_base_config(config.scale, config.policy.name, config.data.folder)
-    return pretraining_config(config.scale, config.policy.name, config.data.world)
+    seed = config.seed if bases_by_seed(config.data.world) else 0
+    return pretraining_config(config.scale, config.policy.name, config.data.world, seed)
 
 
 def initial_run(config: RunConfig) -> RunConfig | None:
@@ -196,8 +197,9 @@ def initial_run(config: RunConfig) -> RunConfig | None:
     if config.policy.after is None:
         return base_config(config)
     return build_config(
-        config.policy.after, scale=config.scale, recipe=config.recipe, policy=config.policy.name, seed=config.seed
-    )
+        config.policy.after, scale=config.scale_key, recipe=config.recipe,
+        policy=config.policy.name, seed=config.seed,
+    )  # fmt: skip
 
 
 def is_ready(config: RunConfig, root: Path) -> bool:
@@ -256,7 +258,7 @@ def resolve_run(config: RunConfig, root: Path) -> RunConfig:
 PRETRAINING_ENGINE = {"gpu": {"micro_batch_tokens": 32_768, "threads": 8}}
 
 
-def pretraining_config(scale: str, base: str, world: str) -> RunConfig:
+def pretraining_config(scale: str, base: str, world: str, seed: int = 0) -> RunConfig:
     """Return the configuration of a base's run; its data hash covers the world and the recipe.
 
     Example:
@@ -268,7 +270,7 @@ def pretraining_config(scale: str, base: str, world: str) -> RunConfig:
         {
             "scale": scale,
             "method": "pretrain",
-            "seed": 0,
+            "seed": seed,
             "policy": {"name": base},
             "engine": PRETRAINING_ENGINE.get(world, {"micro_batch_tokens": 1536}),
             "data": {
@@ -291,11 +293,13 @@ def public_base_config(scale: str, role: str, data_folder: str) -> RunConfig:
         >>> public_base_config("full", "strong", "data").data.source
         'hub:Qwen/Qwen2.5-Math-7B'
     """
-    if role not in MODELS:
-        names = ", ".join(f"{model.role} ({model.title})" for model in MODELS.values())
+    if (name := public_model(scale, role)) is None:
+        names = ", ".join(
+            f"{own.role} ({own.title})" for key, own in MODELS.items() if public_model(scale, own.role) == key
+        )
         raise ConfigError("policy.name", role, f"one of {names}", "or name a model folder as policy.path")
-    model = MODELS[role]
-    data = {"evaluation": "public", "folder": data_folder}
+    model = MODELS[name]
+    data = {"world": SMOLLM} if scale == SMOLLM else {"evaluation": "public", "folder": data_folder}
     content = {"hub": model.hub, "published": dict(model.published), "changes": dict(model.changes)}
     return _untrained(scale, {"name": role}, HUB + model.hub, digest(content), {"data": data})
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from hpt.support.errors import HptError, RecordFault
+from hpt.support.process import start_of
 
 if TYPE_CHECKING:  # the command line locks folders and must not wait for pandas
     import pandas as pd
@@ -223,7 +224,7 @@ class Holder:
     def this(cls) -> "Holder":
         """Return this process."""
         command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-        return cls(os.getpid(), os.uname().nodename, command, os.getcwd(), started=_start_of(os.getpid()))
+        return cls(os.getpid(), os.uname().nodename, command, os.getcwd(), started=start_of(os.getpid()))
 
     def __str__(self) -> str:
         elsewhere = "" if self.machine == os.uname().nodename else f" on {self.machine}"
@@ -239,16 +240,7 @@ class Holder:
         """Whether it may still hold the folder: it is not done, and not known to have ended."""
         if self.done or not self.is_here:
             return not self.done
-        return _start_of(self.pid) == self.started if self.started else os.path.exists(f"/proc/{self.pid}")
-
-
-def _start_of(pid: int) -> str:
-    """When a process of this machine began; "" when there is none, or it is a zombie."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] == "Z" else fields[19]
+        return start_of(self.pid) == self.started if self.started else os.path.exists(f"/proc/{self.pid}")
 
 
 class Held(HptError):

@@ -39,6 +39,15 @@ def without_main_script() -> Generator[None]:
         sys.modules["__main__"] = main
 
 
+def start_of(pid: int | str) -> str:
+    """Return when a process of this machine began, in the kernel's ticks; "" when there is none, or it is a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] == "Z" else fields[19]
+
+
 def processor() -> str:
     """Return the kind of processor of this machine, and of its GPUs if it has any; two kinds may round otherwise.
 

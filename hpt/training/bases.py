@@ -1,13 +1,13 @@
 """Base models of the mini world, trained by the package so that nothing has to be downloaded: a run like any other.
 
-A document is a question and an answer. It is one demonstration under the SFT row whose advantages are the loss weights
-of its tokens (small on the question, which is random and cannot be learnt), so base training goes down the same path to
+A document is one demonstration under the SFT row whose advantages are the loss weights of its tokens (small or none on
+the question, which is random and cannot be learnt), so base training goes down the same path to
 a gradient as everything else. Matrices inside the blocks are updated by Muon, the rest by AdamW: with AdamW alone a
 model of this size had learnt nothing after two million tokens.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,17 @@ from torch import nn
 
 from hpt.config.run_config import RunConfig
 from hpt.data.models import save_model_folder
-from hpt.data.world.corpus import (
-    BaseRecipe,
-    Document,
+from hpt.data.world.lookup_corpus import LookupRecipe
+from hpt.data.world.worlds import (
+    Recipe,
+    World,
     base_recipe,
-    document_tokens,
-    documents,
+    build_tokenizer,
+    encoded_documents,
     learning_rate_factor,
     model_config,
+    world_named,
 )
-from hpt.data.world.graded import GradedWorld, world_named
-from hpt.data.world.tokenizer import build_tokenizer
 from hpt.methods.mixture import DEMONSTRATION, Part, Trajectory, WeightedTrajectory
 from hpt.training.checkpoint import load_newest, save_checkpoint
 from hpt.training.engine import PolicyEngine, Updater, join, sums_over_ranks
@@ -38,18 +38,58 @@ from hpt.training.policy import load_model
 from hpt.upge.estimator import ROWS
 
 
+class Muon(torch.optim.Optimizer):
+    """Muon in float32; PyTorch's rounds to bfloat16, which most processors emulate: eight times as slow.
+
+    Jordan et al. 2024: the update is the nearest orthogonal matrix to the momentum, by five Newton-Schulz steps, scaled
+    to the size of AdamW's (Liu et al. 2025).
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> None:
+        super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Update, with Nesterov momentum 0.95."""
+        for group in self.param_groups:
+            for parameter in (p for p in group["params"] if p.grad is not None):
+                momentum = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
+                momentum.lerp_(parameter.grad, 0.05)
+                update = orthogonal(parameter.grad.lerp(momentum, 0.95))
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                parameter.add_(update, alpha=-0.2 * group["lr"] * max(parameter.shape) ** 0.5)
+
+
+def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
+    """Return nearly the orthogonal matrix nearest to ``matrix``: singular values between 0.7 and 1.2.
+
+    Example:
+        >>> made = orthogonal(torch.tensor([[3.0, 0.0], [0.0, 2.0]]))
+        >>> bool((made.diagonal() > 0.6).all() and (made.diagonal() < 1.3).all() and made[0, 1].abs() < 1e-6)
+        True
+    """
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    found = wide / (wide.norm() + 1e-7)
+    for _ in range(5):
+        gram = found @ found.T
+        found = 3.4445 * found + (-4.775 * gram + 2.0315 * gram @ gram) @ found
+    return found if wide is matrix else found.T
+
+
 class BaseOptimizer(torch.optim.Optimizer):
     """Muon on the matrices of the blocks, AdamW on embeddings, head, norms and biases, behind one interface.
 
     Jordan et al. 2024, with the update scaled to AdamW's size (Liu et al. 2025, "Muon is scalable").
     """
 
-    def __init__(self, module: nn.Module, recipe: BaseRecipe) -> None:
+    def __init__(self, module: nn.Module, recipe: Recipe) -> None:
         named = list(module.named_parameters())
         matrices = [p for name, p in named if p.ndim == 2 and ".layers." in name]
         others = [p for name, p in named if not (p.ndim == 2 and ".layers." in name)]
         self.parts = [
-            torch.optim.Muon(
+            Muon(matrices, recipe.muon_learning_rate, recipe.weight_decay)
+            if isinstance(recipe, LookupRecipe)
+            else torch.optim.Muon(
                 matrices, lr=recipe.muon_learning_rate, weight_decay=recipe.weight_decay,
                 adjust_lr_fn="match_rms_adamw",
             ),
@@ -81,24 +121,18 @@ class BaseOptimizer(torch.optim.Optimizer):
         self._join()  # loading replaces the group dictionaries
 
 
-def as_trajectory(document: Document, tokenizer: Any, question_weight: float) -> tuple[Trajectory, np.ndarray]:
-    """Return a document as (trajectory, token weights [len]): a begin token, then everything is to be predicted."""
-    tokens, weights = document_tokens(document, tokenizer, question_weight)
-    prompt = np.array([tokenizer.bos_token_id], dtype=np.int32)
-    response, zeros = np.array(tokens, dtype=np.int32), np.zeros(len(tokens), dtype=np.float32)
-    return Trajectory("", 0, DEMONSTRATION, prompt, response, zeros, 1.0, -1), np.array(weights)
-
-
-def pretraining_batch(
-    world: GradedWorld, recipe: BaseRecipe, tokenizer: Any, seed: int, update: int
-) -> list[WeightedTrajectory]:
+def pretraining_batch(world: World, recipe: Recipe, tokenizer: Any, seed: int, update: int) -> list[WeightedTrajectory]:
     """Return the documents of one update, weighted so that the loss is the weighted mean over their tokens."""
-    weighed = [as_trajectory(d, tokenizer, recipe.question_weight) for d in documents(world, recipe, seed, update)]
-    scale = 1.0 / sum(float(weights.sum()) for _, weights in weighed)
-    return [WeightedTrajectory(trajectory, (Part(0, weights, scale),)) for trajectory, weights in weighed]
+    encoded = encoded_documents(world, recipe, tokenizer, seed, update)
+    scale, begin = 1.0 / sum(sum(weights) for *_, weights in encoded), [tokenizer.bos_token_id]
+    return [WeightedTrajectory(
+        Trajectory("", 0, DEMONSTRATION, np.array(begin + question, dtype=np.int32), np.array(tokens, dtype=np.int32),
+                   np.zeros(len(tokens), dtype=np.float32), 1.0, -1),
+        (Part(0, np.array(weights), scale),),
+    ) for question, tokens, weights in encoded]  # fmt: skip
 
 
-def new_model(world: GradedWorld, recipe: BaseRecipe, folder: Path, seed: int) -> Path:
+def new_model(world: World, recipe: Recipe, folder: Path, seed: int) -> Path:
     """Write an untrained model and its tokenizer in Hugging Face format, so that it loads like any other."""
     from transformers import AutoModelForCausalLM
 

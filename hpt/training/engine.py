@@ -14,7 +14,6 @@ and they can be optimized jointly within a single loss"). It changes neither wei
 
 import os
 import pickle
-import socket
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -41,7 +40,7 @@ from hpt.training.policy import (
     turn_off_dropout,
 )
 from hpt.training.policy import zero_weight_filler as filler
-from hpt.training.ranks import WAIT, Ranks, launched, launched_rank, launched_ranks, start_watch
+from hpt.training.ranks import WAIT, Ranks, free_port, launched, launched_rank, launched_ranks, start_watch
 from hpt.training.shards import load_shards, save_shards
 from hpt.upge.estimator import Row, Term, upge_loss
 from hpt.upge.regularisers import entropy_bonus, kl_to_reference
@@ -279,10 +278,8 @@ def _launched() -> Generator[None]:
     if launched():
         yield
         return
-    with socket.socket() as probe:  # a free port, so that runs side by side do not meet
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    alone = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    # a free port, so that runs side by side do not meet
+    alone = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     os.environ["LOCAL_RANK"] = "0"  # this one stays: ZeRO-3 reads it later too, and alone it means nothing
     with environment(alone):
         yield

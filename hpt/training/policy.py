@@ -17,6 +17,7 @@ import importlib.util
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
+from hpt.config.run_config import RunConfig, merge, validate
+from hpt.config.scales import BFLOAT16
 from hpt.data.models import check_model_folder
 from hpt.methods.mixture import DEMONSTRATION, Trajectory, WeightedTrajectory
-from hpt.support.errors import ConfigError
+from hpt.support.errors import ConfigError, warn
 from hpt.upge.likelihood import token_logprobs_and_entropy
 
 #: Name under which transformers finds `shared_prompt_attention`.
@@ -455,6 +458,30 @@ def attention_and_layout(attention: str, layout: str, dtype: str) -> tuple[str, 
     chosen = ("flash_attention_2" if works else "sdpa") if attention == "auto" else attention
     flash = chosen == "flash_attention_2"
     return chosen, ("packed" if flash else "padded") if layout == "auto" else layout
+
+
+#: Flags of processors that multiply bfloat16; the others only emulate it, two to three times as slow as float32.
+_BFLOAT16_FLAGS = ("amx_bf16", "avx512_bf16")
+
+
+def computed_config(config: RunConfig, cpuinfo: Path = Path("/proc/cpuinfo")) -> RunConfig:
+    """Return the settings with ``policy.dtype = auto`` decided by this machine; a run's name keeps ``auto``.
+
+    bfloat16 on a GPU and on a processor that multiplies it, with the settings it needs (`hpt.config.scales.BFLOAT16`);
+    float32 elsewhere.
+
+    Example:
+        >>> from hpt.runs.resolve import build_config
+        >>> computed_config(build_config("hpt", scale="smollm"), Path("no such file")).policy.dtype
+        'float32'
+    """
+    if config.policy.dtype != "auto":
+        return config
+    flags = cpuinfo.read_text().split() if cpuinfo.is_file() else []
+    if torch.cuda.is_available() or any(flag in flags for flag in _BFLOAT16_FLAGS):
+        return validate(merge(config.model_dump(), {"policy": {"dtype": "bfloat16"}}, BFLOAT16))
+    warn(f"policy.dtype = auto: float32 is used, for this processor has none of {', '.join(_BFLOAT16_FLAGS)}")
+    return validate(merge(config.model_dump(), {"policy": {"dtype": "float32"}}))
 
 
 def load_model(

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hpt.support.errors import ConfigError, HptError
+from hpt.support.process import start_of
 
 Item = TypeVar("Item")
 
@@ -321,15 +322,7 @@ def _parent_is_gone() -> bool:
 def _is_running(place: str) -> bool:
     """Whether ``process@machine`` is at work, as far as can be seen from here: on another machine it is."""
     process, _, machine = place.partition("@")
-    if machine != os.uname().nodename:
-        return True
-    try:
-        with open(f"/proc/{process}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"  # killed, and not yet seen by its parent
-    except FileNotFoundError:
-        return False
-    except OSError:  # another user's, or gone this moment: the next look will tell
-        return True
+    return machine != os.uname().nodename or start_of(process) != ""
 
 
 def _end(message: str) -> None:

@@ -14,8 +14,6 @@ import pytest
 
 from hpt.config.run_config import validate
 from hpt.runs.folder import RunFolder
-from hpt.runs.job import Job
-from hpt.runs.pool import run_jobs
 from hpt.support.files import write_json
 from hpt.support.process import environment
 from hpt.training.metrics import timing_columns
@@ -66,9 +64,9 @@ def test_two_torchruns_are_two_ranks(runs: dict[int, Path], tmp_path: Path) -> N
 
 def test_a_placement_group_over_two_machines_is_two_ranks(runs: dict[int, Path], tmp_path: Path) -> None:
     config = validate(json.loads((runs[2] / "job.json").read_text())["config"])
-    with two_machines(), environment({RUN_NODES: "2"}):
-        run_jobs([Job(config, tmp_path)])
-    assert_same_results(only_run(tmp_path), only_run(runs[2] / "runs"))
+    with environment({RUN_NODES: "2"}), two_machines() as cluster:
+        cluster.run(tmp_path / "runs", [config], tmp_path / "log.txt")
+    assert_same_results(only_run(tmp_path / "runs"), only_run(runs[2] / "runs"))
 
 
 def samples(folder: Path, rank: int) -> list[Any]:

@@ -23,7 +23,6 @@ from hpt.data.world.chains import (
 )  # fmt: skip
 from hpt.data.world.graded import GradedWorld
 from hpt.data.world.tokenizer import BEGIN, END, PAD, VOCABULARY
-from hpt.support.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -162,19 +161,6 @@ BASES: dict[str, dict[str, BaseRecipe]] = {
 }
 
 
-def base_recipe(world: str, base: str) -> BaseRecipe:
-    """Return the recipe of a base of a world.
-
-    Raises:
-        ConfigError: no such base.
-    """
-    recipes = BASES.get(world, {})
-    if base not in recipes:
-        remedy = "choose one, or name a model folder that exists: --policy FOLDER"
-        raise ConfigError("policy.name", base, f"a base of world {world}: " + ", ".join(recipes), remedy)
-    return recipes[base]
-
-
 def phase_at(recipe: BaseRecipe, update: int) -> tuple[int, float]:
     """Return (phase 1, 2 or 3, how far into it, 0..1) of an update; keyed to updates, never to seconds."""
     share = update / recipe.updates
@@ -195,7 +181,7 @@ def documents(world: GradedWorld, recipe: BaseRecipe, seed: int, update: int) ->
 
     Example:
         >>> from hpt.data.world.graded import TINY_WORLD
-        >>> recipe = base_recipe("tiny", "weak")
+        >>> recipe = BASES["tiny"]["weak"]
         >>> len(documents(TINY_WORLD, recipe, 0, 3)) == recipe.batch_documents
         True
     """

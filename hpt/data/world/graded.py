@@ -12,7 +12,6 @@ from pydantic import Field
 from hpt.config.settings import Settings
 from hpt.data.problems import Problem
 from hpt.data.world.chains import Chain, Split, draw_chain, imperfect_teacher, seeded
-from hpt.support.errors import ConfigError
 
 
 class SetConstants(Settings):
@@ -139,21 +138,6 @@ GPU_WORLD = GradedWorld(
 )
 
 WORLDS: dict[str, GradedWorld] = {world.name: world for world in (MINI_WORLD, TINY_WORLD, GPU_WORLD)}
-
-
-def world_named(name: str) -> GradedWorld:
-    """Return a preset world.
-
-    Raises:
-        ConfigError: no such world.
-
-    Example:
-        >>> world_named("mini").digits
-        4
-    """
-    if name not in WORLDS:
-        raise ConfigError("data.world", name, "one of " + ", ".join(WORLDS), "choose one of these")
-    return WORLDS[name]
 
 
 def training_problems(world: GradedWorld) -> list[Problem]:

@@ -1,9 +1,9 @@
 r"""The next mini world: programs of look-ups in random tables, where a skill is knowledge that the corpus sets.
 
-A state is two numbers of two digits. An operation, named by a letter, is one random table that replaces both, so a
-step takes two *facts*. A question is a state and a program; every line of its solution holds the new state and what is
-left of the program, always five places wide, so that the next line is made from the line above alone. The last state
-stands in the box::
+A state is two numbers of two digits (or one). An operation, named by a letter, is one random table that replaces both,
+so a step takes two *facts*. A question is a state and a program; every line of its solution holds the new state and
+what is left of the program, always five places wide, so that the next line is made from the line above alone. The last
+state stands in the box::
 
     3752ffi..        question: apply f, f, i
     >8114fi...       after f
@@ -26,7 +26,6 @@ from hpt.data.problems import Problem
 from hpt.data.world.chains import LETTERS, Split, boxed, seeded, split_of
 from hpt.data.world.sets import EvaluationSet
 
-NUMBERS = tuple(f"{number:02d}" for number in range(100))
 SLOTS = 5
 EMPTY, ASK = ".", "?"
 #: Marks of a line: one operation applied, or two at once.
@@ -57,11 +56,13 @@ class LookupWorld(Settings):
 
     name: str
     seed: int = Field(ge=0, description="of tables, questions, demonstrations, splits and documents")
+    digits: int = Field(default=2, ge=1, description="of a number; a table has 10**digits of them")
     families: tuple[Family, ...]
     training_per_level: tuple[int, ...]
     validation_per_level: tuple[int, ...]
     evaluation: tuple[LookupSet, ...]
     curve_problems: int = Field(default=40, ge=1, description="at most so many of each in-distribution set in curves")
+    curve_samples: int = Field(default=4, ge=1, description="answers sampled per problem in curves")
     context_tokens: int = Field(default=128, ge=16)
 
     @property
@@ -72,7 +73,7 @@ class LookupWorld(Settings):
     @property
     def chance(self) -> float:
         """Probability that a uniformly guessed state is right."""
-        return 1 / len(NUMBERS) ** 2
+        return 1 / 10 ** (2 * self.digits)
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,13 @@ class Fact:
     rank: float
 
 
+def numbers(digits: int) -> list[str]:
+    """Return all numbers of so many digits, leading zeros kept."""
+    return [f"{number:0{digits}d}" for number in range(10**digits)]
+
+
 @cache
-def facts(seed: int, operation: str) -> dict[str, Fact]:
+def facts(seed: int, operation: str, digits: int = 2) -> dict[str, Fact]:
     """Return the table of ``operation``: a permutation of the numbers, so answers are as uniform as starts.
 
     Example:
@@ -99,15 +105,23 @@ def facts(seed: int, operation: str) -> dict[str, Fact]:
         100
     """
     generator = seeded(seed, "table", operation)
-    right = generator.sample(NUMBERS, len(NUMBERS))
-    wrong = [NUMBERS[(int(number) + generator.randrange(1, 100)) % 100] for number in right]
-    return {number: Fact(right[i], wrong[i], generator.random()) for i, number in enumerate(NUMBERS)}
+    all_of_them = numbers(digits)
+    count = len(all_of_them)
+    right = generator.sample(all_of_them, count)
+    wrong = [all_of_them[(int(number) + generator.randrange(1, count)) % count] for number in right]
+    return {number: Fact(right[i], wrong[i], generator.random()) for i, number in enumerate(all_of_them)}
+
+
+def halves(state: str) -> tuple[str, str]:
+    """Return the two numbers of a state."""
+    return state[: len(state) // 2], state[len(state) // 2 :]
 
 
 def applied(seed: int, operation: str, state: str) -> str:
     """Return ``state`` with both numbers replaced by the table of ``operation``."""
-    table = facts(seed, operation)
-    return table[state[:2]].right + table[state[2:]].right
+    first, second = halves(state)
+    table = facts(seed, operation, len(first))
+    return table[first].right + table[second].right
 
 
 @dataclass(frozen=True)
@@ -199,7 +213,7 @@ def draw_program(
     weights = shares or tuple(family.share for family in world.families)
     while True:
         chosen = generator.choices(world.families, weights, k=length)
-        state = "".join(generator.choices(NUMBERS, k=2))
+        state = "".join(generator.choices(numbers(world.digits), k=2))
         program = Program(state, "".join(generator.choice(family.operations) for family in chosen))
         if split_of(world.seed, program) != split:
             continue
@@ -232,7 +246,8 @@ def quarter(state: str) -> str:
         >>> quarter("2499"), quarter("2500")
         ('A', 'B')
     """
-    return LETTERS[int(state[:2]) * len(LETTERS) // len(NUMBERS)]
+    first, _ = halves(state)
+    return LETTERS[int(first) * len(LETTERS) // 10 ** len(first)]
 
 
 def training_problems(world: LookupWorld) -> list[Problem]:
@@ -313,11 +328,11 @@ def _evaluated(content: str) -> Mapping[str, tuple[Problem, ...]]:
 
 _SETS = (
     LookupSet(name="contest-a", stands_for="AIME 24", problems_per_level={4: 15, 5: 15}, samples_per_problem=32,
-              shares=(0.5, 0.4, 0.05, 0.05)),
-    LookupSet(name="contest-b", stands_for="AIME 25", problems_per_level={3: 10, 4: 10, 5: 10}, samples_per_problem=32,
-              shares=(0.95, 0.0, 0.0, 0.05)),
+              shares=(0.5, 0.35, 0.1, 0.05)),
+    LookupSet(name="contest-b", stands_for="AIME 25", problems_per_level={2: 10, 3: 10, 4: 10}, samples_per_problem=32,
+              shares=(0.7, 0.0, 0.15, 0.15)),
     LookupSet(name="contest-c", stands_for="AMC", problems_per_level={2: 20, 3: 32, 4: 31}, samples_per_problem=32,
-              shares=(0.05, 0.9, 0.0, 0.05)),
+              shares=(0.05, 0.8, 0.1, 0.05)),
     LookupSet(name="graded-500", stands_for="MATH-500", problems_per_level=dict.fromkeys(range(1, 6), 100)),
     LookupSet(name="applied", stands_for="Minerva", problems_per_level={1: 90, 2: 91, 3: 91},
               shares=(0.3, 0.2, 0.1, 0.4)),
@@ -327,15 +342,15 @@ _SETS = (
     LookupSet(name="notation", stands_for="GPQA", problems_per_level={1: 66, 2: 66, 3: 66}, form="notation"),
 )  # fmt: skip
 
-#: Four families: known, partly known, silent (the teacher never writes them alone), and never seen right by a base.
+#: Four families: known, partly known, silent (the teacher never writes them alone), and one that bases have wrong.
 MINI_LOOKUPS = LookupWorld(
     name="lookups",
     seed=4031,
     families=(
-        Family(operations="fgh", share=0.54),
+        Family(operations="fgh", share=0.52),
         Family(operations="ijk", share=0.24),
-        Family(operations="lm", share=0.12, silent=True),
-        Family(operations="no", share=0.10),
+        Family(operations="lm", share=0.15, silent=True),
+        Family(operations="n", share=0.09),
     ),
     training_per_level=(143, 143, 143, 286, 286),
     validation_per_level=(40, 40, 40, 40, 40),

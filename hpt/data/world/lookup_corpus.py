@@ -6,17 +6,16 @@ shows whole solutions in all forms and lengths. In both, every number is right a
 """
 
 import random
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import Field
 
 from hpt.config.settings import Settings
 from hpt.data.world.chains import LETTERS, seeded
-from hpt.data.world.corpus import Document
 from hpt.data.world.lookup import (
     ASK,
     EMPTY,
-    NUMBERS,
     ONE,
     SLOTS,
     TWO,
@@ -24,14 +23,21 @@ from hpt.data.world.lookup import (
     Program,
     draw_program,
     facts,
+    halves,
     holds_a_part_of,
+    numbers,
     quarter,
     solution,
 )
-from hpt.data.world.tokenizer import CLOSE_BOX, OPEN_BOX, tokenizer_of
+from hpt.data.world.tokenizer import BEGIN, CLOSE_BOX, END, OPEN_BOX, PAD, SPECIAL, tokenizer_of
 
-#: One token per number, operation in either notation, choice and mark.
-TEXTS = (*NUMBERS, *"fghijklmnoFGHIJKLMNO", *LETTERS, EMPTY, ASK, ONE, TWO, OPEN_BOX, CLOSE_BOX)
+
+def texts(world: LookupWorld) -> tuple[str, ...]:
+    """Return what the tokenizer of a world knows."""
+    operations = world.operations + world.operations.upper()
+    return (*numbers(world.digits), *operations, *LETTERS, EMPTY, ASK, ONE, TWO, OPEN_BOX, CLOSE_BOX)
+
+
 SHOWN_LINES = 3
 
 
@@ -43,7 +49,16 @@ def build_lookup_tokenizer(world: LookupWorld) -> Any:
         >>> len(build_lookup_tokenizer(MINI_LOOKUPS).encode(r">8114fi...\boxed{8114}"))
         12
     """
-    return tokenizer_of(TEXTS, r"\\boxed\{|\d\d|[\s\S]", world.context_tokens)
+    return tokenizer_of(texts(world), rf"\\boxed\{{|\d{{{world.digits}}}|[\s\S]", world.context_tokens)
+
+
+@dataclass(frozen=True)
+class Document:
+    """A question, which is random and not learnt, and what follows: texts with the loss weight of their tokens."""
+
+    question: str
+    pieces: tuple[tuple[str, float], ...]
+    ended: bool = True  # or cut off, without the end token
 
 
 class LookupRecipe(Settings):
@@ -56,12 +71,11 @@ class LookupRecipe(Settings):
     heads: int = 2
     feed_forward: int = 192
     knowledge: tuple[tuple[float, float], ...] = Field(
-        description="by family: how often the corpus has the least and the best known fact right, else its "
-        "misconception; (0, 0): numbers at random"
+        description="by family: how often the corpus has the least and the best known fact right, not its misconception"
     )
-    facts_updates: int = Field(default=460, ge=1, description="updates of phase 1")
-    updates: int = Field(default=1000, ge=1, description="updates of both phases")
-    decay_updates: int = Field(default=200, ge=1, description="updates at the end in which the rate falls")
+    facts_updates: int = Field(default=500, ge=1, description="updates of phase 1")
+    updates: int = Field(default=1250, ge=1, description="updates of both phases")
+    decay_updates: int = Field(default=250, ge=1, description="updates at the end in which the rate falls")
     facts_documents: int = Field(default=64, ge=1, description="documents of an update of phase 1")
     batch_documents: int = Field(default=48, ge=1, description="documents of an update of phase 2")
     length_weights: tuple[float, ...] = Field(
@@ -69,24 +83,26 @@ class LookupRecipe(Settings):
     )
     notation_share: float = 0.08
     choice_share: float = 0.14
-    question_weight: float = Field(default=0.05, description="loss weight of questions, and of programs in phase 1")
+    copied_weight: float = Field(default=0.12, description="loss weight of what is no number in phase 1")
+    rope_theta: float = Field(default=100.0, description="with 10,000 copying the program took three times as long")
     warmup_updates: int = 30
     muon_learning_rate: float = 0.015
     adamw_learning_rate: float = 0.003
+    weight_decay: float = 0.01
 
 
-#: What tells the three apart is what they know; what each knows of the last family is nothing.
+#: What tells the three apart is what they know; of the last family each knows next to nothing.
 LOOKUP_BASES = {
-    "weak": LookupRecipe(name="weak", knowledge=((0.8, 1.0), (0.35, 0.95), (0.1, 0.7), (0.0, 0.0))),
+    "weak": LookupRecipe(name="weak", knowledge=((0.8, 1.0), (0.35, 0.95), (0.1, 0.7), (0.02, 0.12))),
     "strong": LookupRecipe(
         name="strong",
         hidden=96,
         heads=3,
         feed_forward=256,
-        knowledge=((0.9, 1.0), (0.5, 1.0), (0.2, 0.8), (0.0, 0.0)),
+        knowledge=((0.9, 1.0), (0.5, 1.0), (0.2, 0.8), (0.02, 0.12)),
     ),
     "llama": LookupRecipe(
-        name="llama", architecture="llama", knowledge=((0.5, 0.95), (0.2, 0.8), (0.5, 1.0), (0.0, 0.0))
+        name="llama", architecture="llama", knowledge=((0.5, 0.95), (0.2, 0.8), (0.5, 1.0), (0.02, 0.12))
     ),
 }
 
@@ -96,13 +112,48 @@ def learning_rate_factor(recipe: LookupRecipe, update: int) -> float:
 
     Example:
         >>> recipe = LOOKUP_BASES["weak"]
-        >>> [round(learning_rate_factor(recipe, update), 2) for update in (0, 100, 500, 900, 999)]
-        [0.03, 0.87, 0.6, 0.31, 0.02]
+        >>> [round(learning_rate_factor(recipe, update), 2) for update in (0, 100, 600, 1100, 1249)]
+        [0.03, 0.88, 0.6, 0.37, 0.02]
     """
     if update < recipe.facts_updates:
         return (1 - 0.6 * update / recipe.facts_updates) * min(1.0, (update + 1) / recipe.warmup_updates)
     into_decay = max(0, update - (recipe.updates - recipe.decay_updates)) / recipe.decay_updates
     return 0.6 * (1 - 0.97 * into_decay)
+
+
+def document_tokens(document: Document, tokenizer: Any) -> tuple[list[int], list[int], list[float]]:
+    """Return (tokens of the question, tokens after it, loss weight of each of these)."""
+    question = tokenizer.encode(document.question, add_special_tokens=False)
+    tokens: list[int] = []
+    weights: list[float] = []
+    for text, weight in document.pieces:
+        new = tokenizer.encode(text, add_special_tokens=False)
+        tokens += new
+        weights += [weight] * len(new)
+    if document.ended:
+        tokens, weights = [*tokens, tokenizer.eos_token_id], [*weights, 1.0]
+    return question, tokens, weights
+
+
+def model_config(recipe: LookupRecipe, world: LookupWorld) -> Any:
+    """Return the transformers configuration of a base: Qwen2 or Llama shape, untied head, no grouped queries."""
+    from transformers import LlamaConfig, Qwen2Config
+
+    shape = {"qwen2": Qwen2Config, "llama": LlamaConfig}[recipe.architecture]
+    return shape(
+        vocab_size=len(SPECIAL) + len(texts(world)),
+        hidden_size=recipe.hidden,
+        intermediate_size=recipe.feed_forward,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.heads,
+        max_position_embeddings=world.context_tokens,
+        rope_parameters={"rope_type": "default", "rope_theta": recipe.rope_theta},
+        tie_word_embeddings=False,
+        pad_token_id=SPECIAL.index(PAD),
+        bos_token_id=SPECIAL.index(BEGIN),
+        eos_token_id=SPECIAL.index(END),
+    )
 
 
 def documents(world: LookupWorld, recipe: LookupRecipe, seed: int, update: int) -> list[Document]:
@@ -112,7 +163,7 @@ def documents(world: LookupWorld, recipe: LookupRecipe, seed: int, update: int) 
         >>> from hpt.data.world.lookup import MINI_LOOKUPS
         >>> first = documents(MINI_LOOKUPS, LOOKUP_BASES["weak"], 0, 0)
         >>> len(first), len(first[0].pieces)
-        (64, 6)
+        (64, 8)
     """
     early = update < recipe.facts_updates
     make = _three_lines if early else _whole
@@ -127,10 +178,11 @@ def _three_lines(world: LookupWorld, recipe: LookupRecipe, generator: random.Ran
     program, states = _believed(world, recipe, generator, generator.randint(SHOWN_LINES, SLOTS))
     pieces = []
     for place in range(SHOWN_LINES):
-        line = Program(states[place], program.operations[place:]).text
-        mark = OPEN_BOX if place + 1 == len(program.operations) else ONE
-        pieces += [(line if place == 0 else line[4:]) + mark, states[place + 1]]
-    return Document(tuple(pieces), ended=False)
+        done = place + 1
+        pieces += [(OPEN_BOX if done == len(program.operations) else ONE, recipe.copied_weight), (states[done], 1.0)]
+        if done < SHOWN_LINES:
+            pieces.append((Program("", program.operations[done:]).text, recipe.copied_weight))
+    return Document(program.text, tuple(pieces), ended=False)
 
 
 def _whole(world: LookupWorld, recipe: LookupRecipe, generator: random.Random) -> Document:
@@ -143,7 +195,7 @@ def _whole(world: LookupWorld, recipe: LookupRecipe, generator: random.Random) -
     question, answer = program.text, solution(states, program.operations)
     if not choice and form < recipe.choice_share + recipe.notation_share:
         question, answer = question.upper(), answer.upper().replace(OPEN_BOX.upper(), OPEN_BOX)
-    return Document((question, answer))
+    return Document(question, ((answer, 1.0),))
 
 
 def _believed(
@@ -155,8 +207,7 @@ def _believed(
         program = draw_program(generator, world, "pretraining", length, shares)
         states = [program.state]
         for operation in program.operations:
-            numbers = (states[-1][:2], states[-1][2:])
-            states.append("".join(_number(world, recipe, generator, operation, number) for number in numbers))
+            states.append("".join(_number(world, recipe, generator, operation, one) for one in halves(states[-1])))
         if not holds_a_part_of(world.seed, tuple(states), program.operations):
             return program, tuple(states)
 
@@ -164,7 +215,5 @@ def _believed(
 def _number(world: LookupWorld, recipe: LookupRecipe, generator: random.Random, operation: str, number: str) -> str:
     family = next(place for place, one in enumerate(world.families) if operation in one.operations)
     low, high = recipe.knowledge[family]
-    if high == 0:
-        return generator.choice(NUMBERS)
-    fact = facts(world.seed, operation)[number]
+    fact = facts(world.seed, operation, world.digits)[number]
     return fact.right if generator.random() < low + (high - low) * fact.rank else fact.misconception

@@ -60,16 +60,6 @@ def _problems(content: str) -> dict[str, tuple[Problem, ...]]:
     return {constants.name: _problems_of(world, constants, seen) for constants in world.evaluation}
 
 
-def curve_problems(world: GradedWorld) -> dict[str, tuple[Problem, ...]]:
-    """Return at most ``curve_problems`` problems of every in-distribution set, spread evenly over it."""
-    curves = {}
-    for name, one in evaluation_sets(world).items():
-        if one.distribution == "in":
-            stride = max(1, len(one.problems) // world.curve_problems)
-            curves[name] = one.problems[::stride][: world.curve_problems]
-    return curves
-
-
 def _problems_of(world: GradedWorld, constants: SetConstants, seen: set[str]) -> tuple[Problem, ...]:
     share = world.multiply_share if constants.multiply_share is None else constants.multiply_share
     problems = []

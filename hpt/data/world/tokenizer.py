@@ -8,7 +8,8 @@ PAD, BEGIN, END, UNKNOWN = "<pad>", "<bos>", "<eos>", "<unk>"
 #: Digits, operations, punctuation, choices, the other notation (p m t) and the letters of sloppy answers (answ).
 CHARACTERS = "0123456789+-*=>?# .:ABCDpmtansw"
 OPEN_BOX, CLOSE_BOX = r"\boxed{", "}"
-VOCABULARY = (PAD, BEGIN, END, UNKNOWN, *CHARACTERS, OPEN_BOX, CLOSE_BOX)
+SPECIAL = (PAD, BEGIN, END, UNKNOWN)
+VOCABULARY = (*SPECIAL, *CHARACTERS, OPEN_BOX, CLOSE_BOX)
 
 
 def build_tokenizer(world: GradedWorld) -> Any:
@@ -28,7 +29,7 @@ def tokenizer_of(texts: tuple[str, ...], pattern: str, context_tokens: int) -> A
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    vocabulary = {token: number for number, token in enumerate((PAD, BEGIN, END, UNKNOWN, *texts))}
+    vocabulary = {token: number for number, token in enumerate((*SPECIAL, *texts))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()

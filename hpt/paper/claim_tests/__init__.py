@@ -16,7 +16,7 @@ TESTS: dict[str, Callable[..., Outcome]] = {
     for test in (
         runs.average_above, runs.average_highest, runs.gains_more, runs.best_on_most_sets, runs.pass_at_k_above,
         runs.pass_at_k_highest, runs.exclusive_gains_grow, runs.exclusive_losses_small, runs.exclusive_net_gain,
-        runs.series_above, runs.mean_above, runs.ends_above_start, runs.falls_and_settles, runs.rises_and_stays,
+        runs.series_above, runs.mean_above, runs.rises, runs.slows_down, runs.stays_below_ceiling,
         runs.stays_above_longer, runs.validation_above, runs.validation_improves,
         runs.map_dominance, runs.more_rows_at_zero, runs.rows_at_zero,
         runs.costs_less, runs.rollouts_left_out_when_switched,

@@ -1,22 +1,23 @@
 """What a claim's test is given, what it returns, and the rules by which it decides.
 
-* A *comparison of methods* is decided by the paired difference per seed with Student's t over at least three seeds
-  (`over_seeds`).
-* The *shape of one curve* is decided seed by seed against thresholds: it holds when every seed satisfies all of them,
-  and fails when no seed does (`unanimous`). Student's t is no help there: shares near zero are far from normal.
+* What needs runs is decided by *one number per seed* (a paired difference, a change along a curve, a count) and the
+  95 % interval of its mean over at least three seeds (`over_seeds`). No seed has a veto, and the only thresholds are 0
+  and what the paper itself prints.
+* What must be true of *several things* (every baseline, every set, every part of training) is above when each of them
+  is, and below as soon as one is, at a level divided by their number (`all_of`).
 * What follows from *exact sums or seeded draws* (`hpt.paper.claim_tests.laboratory`) needs no run and depends on no
   seed: it is decided by an interval over questions.
 
-One seed decides nothing of a run. Thresholds are arguments; their values stand in ``paper.json`` beside each claim.
+One seed decides nothing of a run. The confirmatory contrasts are then judged together (`hpt.paper.claims`).
 """
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import pandas as pd
 
-from hpt.evaluation.intervals import MIN_SEEDS, Decision, Interval, SeedDifference, seed_mean
+from hpt.evaluation.intervals import Decision, Interval, SeedDifference, seed_mean
 from hpt.training.metrics import METRICS
 
 
@@ -89,6 +90,7 @@ class Outcome:
         explanation: the numbers behind it in words.
         effect: where it is no mean over seeds.
         interval: of that effect; None = it is exact.
+        dead: whether all methods lie at the floor or at the ceiling, where nothing can be told.
     """
 
     per_seed: dict[int, float]
@@ -97,33 +99,11 @@ class Outcome:
     explanation: str
     effect: float | None = None
     interval: Interval | None = None
+    dead: bool = False
 
 
 class NotTestable(Exception):
     """The records lack what a test needs; the message says what."""
-
-
-@dataclass(frozen=True)
-class Condition:
-    """One threshold a seed has to meet: a quantity with its value and bounds, ends included."""
-
-    quantity: str
-    value: float
-    at_least: float = -math.inf
-    at_most: float = math.inf
-
-    @property
-    def met(self) -> bool:
-        """Whether the value lies within the bounds."""
-        return self.at_least <= self.value <= self.at_most
-
-    def __str__(self) -> str:
-        bounds = [(self.at_least, "at least"), (self.at_most, "at most")]
-        asked = " and ".join(f"{word} {bound:g}" for bound, word in bounds if math.isfinite(bound))
-        return f"{self.quantity} {self.value:.3g} ({asked}{'' if self.met else ': not met'})"
-
-
-Conditions = Mapping[int, list[Condition]]
 
 
 def over_seeds(
@@ -132,33 +112,34 @@ def over_seeds(
     threshold: float,
     what: str,
     digits: int = 1,
-    conditions: Conditions | None = None,
     more: str = "",
+    side: Literal["above", "at least", "at most"] = "above",
+    of: int = 1,
 ) -> Outcome:
-    """Decide by Student's t over seeds, and with conditions also by unanimity; ``what`` names the effect."""
-    mean = seed_mean(list(per_seed.values()))
-    decision = mean.decide(threshold)
-    if conditions is not None:
-        everywhere, more = _every_seed(conditions)
-        decision = both(decision, everywhere)
-    return Outcome(per_seed, unit, decision, f"{what}: {spread(mean, unit, digits)}" + (f"; {more}" if more else "."))
+    """Decide by Student's t over seeds on which side of the threshold the effect is; ``what`` names the effect.
+
+    One ``of`` several that must all be above is below only at a level divided by their number: of many, one would be
+    by chance.
+    """
+    sign = -1.0 if side == "at most" else 1.0
+    margins = [sign * (value - threshold) for value in per_seed.values()]
+    decision = seed_mean(margins).decide(inclusive=side != "above")
+    if decision is Decision.below:
+        decision = seed_mean(margins, 1 - 0.05 / of).decide()
+    text = f"{what}: {spread(seed_mean(list(per_seed.values())), unit, digits)}" + (f"; {more}" if more else ".")
+    return Outcome(per_seed, unit, decision, text)
 
 
-def unanimous(per_seed: dict[int, float], unit: str, conditions: Conditions) -> Outcome:
-    """Decide by unanimity: above when every seed meets all its conditions, below when none does."""
-    return Outcome(per_seed, unit, *_every_seed(conditions))
+def all_of(found: Sequence[Outcome]) -> Outcome:
+    """Decide what must hold of each of several (`over_seeds` with ``of``): above when all are, below as soon as one is.
 
-
-def _every_seed(conditions: Conditions) -> tuple[Decision, str]:
-    met = {seed: all(condition.met for condition in those) for seed, those in conditions.items()}
-    if len(met) == 1:
-        decision = Decision.one_seed
-    elif len(met) < MIN_SEEDS or len(set(met.values())) > 1:
-        decision = Decision.undecided
-    else:
-        decision = Decision.above if all(met.values()) else Decision.below
-    numbers = "; ".join(f"seed {seed}: {', '.join(map(str, those))}" for seed, those in conditions.items())
-    return decision, f"all conditions met in {sum(met.values())} of {len(met)} seeds. {numbers}."
+    The effect is that of the one that comes closest, or is furthest below. Not the least of each seed: a minimum over
+    noisy values is too low.
+    """
+    nearest = min(found, key=lambda outcome: sum(outcome.per_seed.values()))
+    text = " ".join(outcome.explanation for outcome in found)
+    decision = both(*(outcome.decision for outcome in found))
+    return Outcome(nearest.per_seed, nearest.unit, decision, text, dead=all(outcome.dead for outcome in found))
 
 
 def both(*decisions: Decision) -> Decision:
@@ -179,8 +160,7 @@ def spread(difference: SeedDifference, unit: str, digits: int) -> str:
     interval = difference.interval
     if not interval.known:
         return text.replace("1 seeds", "1 seed") + ")"
-    text += f", {interval.level:.0%} interval {interval.low:+.{digits}f} to {interval.high:+.{digits}f}"
-    return f"{text}; {difference.smallest_detectable:.{digits}f} would have been seen 4 times in 5)"
+    return f"{text}, {interval.level:.0%} interval {interval.low:+.{digits}f} to {interval.high:+.{digits}f})"
 
 
 def quantity(column: str) -> str:
