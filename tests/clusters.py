@@ -102,13 +102,11 @@ def two_machines() -> Iterator[Machines]:
          EXECUTOR: "ray", ADDRESS: f"{addresses[0]}:{port}"}
     ):  # fmt: skip
         try:
-            for left in (2, 1, 0):
+            for left in (2, 1, 0):  # Ray gives a node thirty seconds to start, too little on a busy machine
                 try:
                     on_first = _start_both(nodes, first if apart else [], folder, addresses, port)
                     break
-                except (
-                    AssertionError
-                ):  # Ray gives a node thirty seconds to start: on a busy machine that may be too little
+                except AssertionError:
                     if not left:
                         raise
                     _end(nodes)
