@@ -303,8 +303,9 @@ def public_model(scale: str, role: str) -> str | None:
         >>> public_model("smollm", "weak"), public_model("full", "weak"), public_model("full", "weka")
         ('smollm2-135m', 'weak', None)
     """
-    own = (name for name, model in MODELS.items() if (model.scale, model.role) == (scale, role))
-    return next(own, role if role in MODELS and scale != "smollm" else None)
+    scales = {model.scale for model in MODELS.values()}
+    own = scale if scale in scales else "full"
+    return next((name for name, model in MODELS.items() if (model.scale, model.role) == (own, role)), None)
 
 
 def setting_of(config: Mapping[str, Any], name: str) -> Any:
