@@ -76,9 +76,9 @@ def test_the_printed_sets_that_hpt_leads_are_counted() -> None:
 
 
 def test_a_threshold_is_a_number() -> None:
-    (row,) = (own for own in verdicts([], ["table2"], "mini") if own.claim == "table2-hpt-above-sft")
-    assert "above 0 points" in row.reading
-    assert "the threshold" not in row.reading
+    rows = verdicts([], ["table2", "table4", "figure2"], "mini")
+    assert any("points" in row.reading for row in rows)
+    assert not any("the threshold" in row.reading for row in rows)
 
 
 @pytest.mark.parametrize(("weights", "said"), [("a" * 64, False), ("b" * 64, True)])
@@ -86,9 +86,9 @@ def test_a_base_that_not_all_seeds_share_is_named(weights: str, said: bool) -> N
     rows = [
         {"run": f"hpt-{seed}", "policy": "weak", "seed": seed, "base_weights": own, "commit": "unknown", "dirty": False,
          "numerics_version": 2}
-        for seed, own in ((0, "a" * 64), (1, weights))
+        for seed, own in ((0, "a" * 64), (1, "a" * 64), (2, weights))
     ]  # fmt: skip
-    found = notes("mini", [0, 1], [], rows)
+    found = notes("mini", [0, 1, 2], [], rows)
     assert any("trained once and shared by all seeds" in own for own in found)
     assert any(own.startswith("Not so the weak base") for own in found) is said
     assert not any("shared by all seeds" in own for own in notes("mini", [0], [], rows[:1]))

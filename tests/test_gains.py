@@ -31,12 +31,13 @@ def test_a_gain_is_grpos_average_less_its_bases(records: list[RunRecords]) -> No
     data = gains(records).set_index("policy")
     assert list(data.index) == ["strong", "weak", "llama"]
     for base, line in data.iterrows():
-        (before,) = (average(run) for run in records if (run.policy, run.method) == (base, "pretrain"))
+        bases = {run.seed: average(run) for run in records if (run.policy, run.method) == (base, "pretrain")}
+        before = sum(bases.values()) / 3
         after = {run.seed: average(run) for run in records if (run.policy, run.method) == (base, "grpo")}
         assert line["other_average"] == pytest.approx(before)
         assert line["average"] == pytest.approx(sum(after.values()) / 3)
         assert line["effect"] == pytest.approx(sum(after.values()) / 3 - before)
-        assert {seed: line[f"seed_{seed}"] + before for seed in after} == pytest.approx(after)
+        assert {seed: line[f"seed_{seed}"] + bases[seed] for seed in after} == pytest.approx(after)
 
 
 def test_the_papers_gains_stand_beside(records: list[RunRecords]) -> None:

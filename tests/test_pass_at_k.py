@@ -12,7 +12,7 @@ from hpt.runs.records import RunRecords
 from hpt.support.errors import RecordFault
 from tests.fabricated import fabricated_records
 
-NAME = "contest-c@256"
+NAME = "contest-a@256"
 
 
 @pytest.fixture(scope="module")
@@ -93,5 +93,5 @@ def test_a_set_evaluated_with_few_answers_is_not_taken_for_it(records: list[RunR
     run = records[-1]
     renamed = run.evaluations["benchmark"].str.replace("@256", "")
     bare = replace(run, evaluations=run.evaluations.assign(benchmark=renamed))
-    with pytest.raises(RecordFault, match="not evaluated on contest-c@256"):
+    with pytest.raises(RecordFault, match="not evaluated on contest-a@256"):
         pass_at_k([*records[:-1], bare], [NAME], [run.method], "strong")

@@ -167,7 +167,7 @@ def test_whatever_moves_a_prompt_or_an_end_makes_another_run(name: str, tmp_path
     folder = copy_of("weak", tmp_path / "a")
     for own in ("special_tokens_map.json", "generation_config.json"):
         (folder / own).write_text(json.dumps({"transformers_version": "4.44.0"}))
-    settings = {"data.source": "graded", "data.world": "tiny", "rollout.max_model_tokens": 4096,
+    settings = {"data.source": "graded", "data.world": "lookups-tiny", "rollout.max_model_tokens": 4096,
                 "rollout.max_response_tokens": 1024, "validation.every": 0, "policy.path": str(folder)}  # fmt: skip
 
     def names() -> tuple[str, str]:
@@ -324,7 +324,7 @@ def test_the_changes_name_the_base(monkeypatch: pytest.MonkeyPatch) -> None:
 )  # fmt: skip
 def test_evaluations_of_the_mini_world_have_their_benchmark(name: str, expected: str) -> None:
     assert evaluation_at(full(), name) == expected
-    assert evaluation_at(build_config("hpt", scale="mini"), name) == name
+    assert evaluation_at(build_config("hpt", scale="lookups"), name) == name
 
 
 def test_the_papers_experiments_are_planned_without_data_or_weights(tmp_path: Path) -> None:

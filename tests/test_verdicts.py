@@ -15,7 +15,7 @@ NOTHING = pd.DataFrame()
 
 def record(arm: Arm, seed: int, evaluations: pd.DataFrame = NOTHING) -> RunRecords:
     if arm.method == "pretrain":
-        config = pretraining_config("tiny", arm.policy, "tiny")
+        config = pretraining_config("tiny", arm.policy, "lookups-tiny", seed)
     else:
         config = arm.config("tiny", seed)
     frames = pd.DataFrame({"step": [0]}), NOTHING, NOTHING
