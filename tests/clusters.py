@@ -36,7 +36,7 @@ from hpt.runs.pool import run_jobs
 run_jobs([Job(RunConfig.model_validate_json(text), Path(sys.argv[1])) for text in sys.argv[2:]])
 """
 #: How a machine begins, with its temporary folder. The second takes its end of the cable from the first's process; its
-#: shell stays, to bury those whose parents were killed.
+#: shell stays, to reap processes whose parents were killed.
 _FIRST = """
 hostname first; mount -t tmpfs tmpfs "$0"; mount -t tmpfs tmpfs /dev/shm; ip link set lo up
 ip link add name cable type veth peer name other; ip addr add 10.77.0.1/24 dev cable; ip link set cable up
@@ -94,30 +94,51 @@ def two_machines() -> Iterator[Machines]:
     path = [str(modules), *(path for path in sys.path if path)]
     first = ["unshare", "--user", "--map-root-user", "--net", "--mount", "--uts", "sh", "-ec", _FIRST, str(folder)]
     trial = "unshare --net --mount --uts --pid --fork --mount-proc true"
-    apart = subprocess.run([*first, *trial.split()], capture_output=True, check=False).returncode == 0
+    apart = shutil.which("unshare") and not subprocess.call([*first, *trial.split()], stderr=subprocess.DEVNULL)
     addresses = ("10.77.0.1", "10.77.0.2") if apart else ("127.0.0.1", "127.0.0.1")
-    port, on_first, nodes = free_port(), list[str](), list[psutil.Process]()
+    port, nodes = free_port(), list[psutil.Process]()
     with environment(
         {"PYTHONPATH": ":".join(path), "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0",
          EXECUTOR: "ray", ADDRESS: f"{addresses[0]}:{port}"}
     ):  # fmt: skip
         try:
-            options = ["--head", "--include-dashboard=false", f"--port={port}", f"--temp-dir={folder}"]
-            _start_node(nodes, first if apart else [], addresses[0], options)
-            if apart:
-                on_first = ["nsenter", "--preserve-credentials", "--user", "--net", "--mount", "--uts",
-                            f"--target={nodes[0].pid}"]  # fmt: skip
-                second = [*on_first, "unshare", "--net", "--mount", "--uts", "sh", "-ec", _SECOND, str(folder),
-                          str(nodes[0].pid)]  # fmt: skip
-            _start_node(nodes, second if apart else [], addresses[1], [f"--address={addresses[0]}:{port}"])
+            for left in (2, 1, 0):  # Ray gives a node thirty seconds to start, too little on a busy machine
+                try:
+                    on_first = _start_both(nodes, first if apart else [], folder, addresses, port)
+                    break
+                except AssertionError:
+                    if not left:
+                        raise
+                    _end(nodes)
             yield Machines(on_first, [_raylet_of(node) for node in nodes])
         finally:
-            for node in nodes:
-                for process in [*node.children(recursive=True), node]:
-                    with suppress(psutil.NoSuchProcess):
-                        process.kill()
+            _end(nodes)
             shutil.rmtree(folder, ignore_errors=True)
             shutil.rmtree(modules)
+
+
+def _start_both(
+    nodes: list[psutil.Process], first: list[str], folder: Path, addresses: tuple[str, str], port: str
+) -> list[str]:
+    """Start the head, in what ``first`` makes, and the other node; returns how a command on the first begins."""
+    _start_node(nodes, first, addresses[0], ["--head", "--include-dashboard=false", f"--port={port}",
+                                             f"--temp-dir={folder}"])  # fmt: skip
+    on_first, second = list[str](), list[str]()
+    if first:
+        number = str(nodes[0].pid)
+        on_first = ["nsenter", "--preserve-credentials", "--user", "--net", "--mount", "--uts", "--target", number]
+        second = [*on_first, "unshare", "--net", "--mount", "--uts", "sh", "-ec", _SECOND, str(folder), number]
+    _start_node(nodes, second, addresses[1], [f"--address={addresses[0]}:{port}"])
+    return on_first
+
+
+def _end(nodes: list[psutil.Process]) -> None:
+    for node in nodes:
+        with suppress(psutil.NoSuchProcess):
+            for process in [*node.children(recursive=True), node]:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+    nodes.clear()
 
 
 def _start_node(nodes: list[psutil.Process], begin: list[str], ip: str, options: list[str]) -> None:

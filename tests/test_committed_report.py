@@ -54,6 +54,14 @@ def test_every_file_belongs_to_an_artefact_on_the_page() -> None:
     }, "an artefact is neither on the page nor among those whose runs are missing"
 
 
+def test_every_contrast_in_which_hpt_is_worse_stands_on_the_first_page() -> None:
+    rows = [row for status in STATUSES for row in status["verdicts"] if row["subject"].startswith("HPT against")]
+    worse = [row["claim"] for row in rows if row["numbers"]["high"] is not None and row["numbers"]["high"] < 0]
+    page = (REPORT / "index.html").read_text()
+    assert [claim for claim in worse if f"claims.html#claim-{claim}" not in page] == []
+    assert worse
+
+
 def test_notebooks_of_the_report_ended_well_and_with_default_settings() -> None:
     for status in STATUSES:
         assert (status["state"], status["settings"], status["scale"]) == ("ok", {}, "mini"), status["notebook"]

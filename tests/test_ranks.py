@@ -155,6 +155,22 @@ def test_a_rank_that_ends_before_it_joins_ends_the_others(rank: int, way: str, s
     assert said in (tmp_path / f"log-{1 - rank}.txt").read_text()
 
 
+@pytest.mark.parametrize(("set_before", "card"), [(None, "lo"), ("ib0", "ib0")])
+def test_ranks_meet_on_the_card_that_leads_to_the_first(
+    set_before: str | None, card: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not on that of the machine's name, which may stand for the loopback: others would not find it there."""
+    for name, value in {**LAUNCHED, "RANK": "0", "MASTER_PORT": str(ranks.free_port())}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", set_before or "")
+    if set_before is None:
+        monkeypatch.delenv("GLOO_SOCKET_IFNAME")
+    monkeypatch.setattr(ranks, "_watch", None)
+    monkeypatch.setattr(RankWatch, "start", lambda self: None)
+    ranks.start_watch()
+    assert os.environ["GLOO_SOCKET_IFNAME"] == card
+
+
 @pytest.mark.parametrize("reaped", [True, False], ids=["gone", "zombie"])
 def test_a_killed_process_is_missed_long_before_it_is_late(
     reaped: bool, store: TCPStore, monkeypatch: pytest.MonkeyPatch

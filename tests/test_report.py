@@ -295,7 +295,7 @@ def test_one_figure_made_again_leaves_the_others_of_its_notebook_on_the_page(rep
     build_report("tiny", SEEDS, work / "runs", work / "reports", only=["figure6"])
     status = read_json(status_file)
     assert status["when"] >= before["when"]
-    assert {own["name"] for own in status["artefacts"]} == {"figure5", "figure6", "figure7", "hpt_runs"}
+    assert {own["name"] for own in status["artefacts"]} == {"figure5", "figure6", "figure7", "hpt_runs", "algorithm1"}
     for what, key in (("verdicts", "claim"), ("runs", "run")):
         assert sorted(row[key] for row in status[what]) == sorted(row[key] for row in before[what])
     (report / "tables" / "figure5.csv").rename(report / "tables" / "away.csv")
@@ -304,6 +304,7 @@ def test_one_figure_made_again_leaves_the_others_of_its_notebook_on_the_page(rep
             "figure6",
             "figure7",
             "hpt_runs",
+            "algorithm1",
         ]
     finally:
         (report / "tables" / "away.csv").rename(report / "tables" / "figure5.csv")

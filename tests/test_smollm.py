@@ -228,8 +228,8 @@ def few_steps(method: str, model: Path) -> RunConfig:
     """The scale's run as it is, but for what makes it long."""
     settings = {
         "policy.path": str(model), "schedule.steps": 2, "schedule.prompts_per_step": 2, "checkpoint.every": 1,
-        "rollout.rollouts_per_prompt": 4, "rollout.max_response_tokens": 60, "rollout.max_model_tokens": 260,
-        "data.max_prompt_tokens": 200, "validation.every": 2, "validation.problems_per_set": 1,
+        "rollout.rollouts_per_prompt": 4, "rollout.max_response_tokens": 80, "rollout.max_model_tokens": 400,
+        "data.max_prompt_tokens": 320, "validation.every": 2, "validation.problems_per_set": 1,
         "optimizer.learning_rate": 1e-3,
     }  # fmt: skip
     return build_config(method, scale="smollm", settings=settings)

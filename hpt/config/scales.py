@@ -5,8 +5,8 @@ model, method, tuned (what the search chose for a method at a scale), then what 
 over what was tuned for the one it is ``like``. The settings of a stage's method lie below the last three, above the
 rest (`hpt.methods.methods.stages_of`).
 
-Scale `smollm`: a real language model of 135 million parameters on two cores. Sizes follow from the seconds that a step
-takes there, rates from tries with SFT and GRPO alone (docs/world.md).
+Scale `smollm`: a real language model of 135 million parameters on two cores. No run has been made with it, and nothing
+was searched; docs/world.md says what has to be measured first.
 
 Scale `gpu`: the mini world grown for one GPU, all in an hour and a half. Nothing was searched, and no run has been
 made with it: sizes follow from what `hpt plan --scale gpu` computes, and learning rates are those of the mini world's
@@ -45,7 +45,8 @@ SMOLLM: dict[str, Any] = {
     "engine": {"micro_batch_tokens": 1024},
     "checkpoint": {"every": 5, "keep": 1},
 }
-#: Of a few tries with SFT and GRPO alone (docs/world.md); LUFFY and HPT take GRPO's rate and the mini world's weights.
+#: Rates at which SFT and GRPO learnt sums in an earlier try; nothing was searched. The others take GRPO's rate and the
+#: mini world's weights.
 _SMOLLM_GRPO = {"optimizer": {"learning_rate": 1e-5}}
 SMOLLM_TUNED: dict[str, dict[str, Any]] = {
     "sft": {"optimizer": {"learning_rate": 2e-5}},

@@ -251,7 +251,7 @@ class PublicModel:
         gated: whether the hub wants an accepted licence and a token.
         scale: whose base it is.
         package: what ships it where there is no hub; None = nothing does.
-        cpu_gib: memory that a run of it takes on a CPU, GiB, measured; 0 = it is not meant for one.
+        cpu_gib: about what memory a run of it takes on a CPU, GiB; 0 = it is not meant for one.
     """
 
     role: str
@@ -290,7 +290,7 @@ MODELS: dict[str, PublicModel] = {
             "weak", "SmolLM2-135M", "HuggingFaceTB/SmolLM2-135M-Instruct",
             {"model_type": "llama", "rope_theta": 100_000, "max_position_embeddings": 8_192, "hidden_size": 576,
              "num_hidden_layers": 30, "vocab_size": 49_152, "tie_word_embeddings": True},
-            scale="smollm", package=SMOLLM2, cpu_gib=5.0,
+            scale="smollm", package=SMOLLM2, cpu_gib=6.0,
         ),
     )
 }  # fmt: skip
@@ -303,8 +303,9 @@ def public_model(scale: str, role: str) -> str | None:
         >>> public_model("smollm", "weak"), public_model("full", "weak"), public_model("full", "weka")
         ('smollm2-135m', 'weak', None)
     """
-    own = (name for name, model in MODELS.items() if (model.scale, model.role) == (scale, role))
-    return next(own, role if role in MODELS and scale != "smollm" else None)
+    scales = {model.scale for model in MODELS.values()}
+    own = scale if scale in scales else "full"
+    return next((name for name, model in MODELS.items() if (model.scale, model.role) == (own, role)), None)
 
 
 def setting_of(config: Mapping[str, Any], name: str) -> Any:

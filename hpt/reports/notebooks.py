@@ -488,7 +488,9 @@ def html_table(table: pd.DataFrame | Styler, name: str) -> Markup:
     styler: Any = table if isinstance(table, Styler) else table.style  # its methods are half typed
     styler = styler.format(_cell_html, na_rep="")
     if styler.index.is_unique and styler.columns.is_unique:  # sentences are read from the left
-        styler = styler.set_td_classes(styler.data.map(_cell_class))
+        classes = styler.data.map(_cell_class)
+        classes.loc[:, classes.eq("text").any()] = "text"
+        styler = styler.set_td_classes(classes)
     for axis in (0, 1):
         styler = styler.format_index(str, escape="html", axis=axis)
         styler = styler.format_index_names(lambda label: html.escape(str(label)), axis=axis)

@@ -23,6 +23,7 @@ from hpt.reports.frames import trainings
 from hpt.reports.notebooks import DAMAGE, markdown_text, short_commit, verdict_badge
 from hpt.reports.verdicts import (
     SECTIONS,
+    WITHOUT_RUNS,
     by_kind,
     by_section,
     chance_text,
@@ -176,15 +177,16 @@ def answer(verdicts: Sequence[Mapping[str, Any]], artefacts: Sequence[Mapping[st
     Example:
         >>> row = {"claim": "", "subject": "HPT", "sentence": "It rises.", "ours": "+5 points", "interval": "[+1, +9]"}
         >>> answer([{**row, "verdict": "does not hold"}], [], [0, 1, 2])
-        'Of 1 claim on training 1 does not hold. Does not hold: “It rises.” (+5 points [+1, +9]).'
+        'Of 1 claim on training 1 does not hold. Does not hold: “It rises.” (HPT: +5 points [+1, +9]).'
     """
     if not verdicts:
         return re.split(r"(?<=\.)\s(?=[A-Z])", artefacts[0]["caption"])[0] if artefacts else ""
     sentences = headlines(verdicts, seeds)
     for words in ("reproduced", "holds", "does not hold") if len(sentences) <= 2 else ():
-        quoted = ((shorten(row["sentence"], 90, placeholder=" ..."), f"{row['ours']} {row['interval']}".strip())
+        quoted = ((shorten(row["sentence"], 90, placeholder=" ..."), f"{row['ours']} {row['interval']}".strip(),
+                   "" if row["subject"] == WITHOUT_RUNS else f"{row['subject']}: ")
                   for row in verdicts if row["verdict"] == words)  # fmt: skip
-        decided = [f"“{sentence}” ({numbers})" for sentence, numbers in quoted]
+        decided = [f"“{sentence}” ({subject}{numbers})" for sentence, numbers, subject in quoted]
         sentences += [f"{words.capitalize()}: {few(decided, 3)}."] if decided else []
     return " ".join(sentences)
 
@@ -316,7 +318,7 @@ def page_environment() -> Any:
         "commit": commit_of,
         "duration": lambda seconds: "" if seconds is None else duration(seconds),
         "minutes": lambda moment: (moment or "")[:16].replace("T", " "),  # an ISO moment; all are UTC
-        "tally": lambda rows: ", ".join(f"{n} {name}" for name, n in Counter(row["verdict"] for row in rows).items()),
+        "counted": counted,
     }
     environment.filters.update(filters)
     return environment

@@ -30,7 +30,7 @@ from hpt.support.process import processor
 from hpt.training.ranks import ADDRESS, OPTIONS, RUN_GPUS, RUN_NODES, end_with_parent, free_port
 
 #: Seconds that a call to an agent waits for the end of its process, and that every machine has to say what it is.
-POLL_S, ANSWER_S = 1.0, 120.0
+POLL_S, ANSWER_S = 1.0, 300.0
 
 
 def machine_facts(shared: str) -> dict[str, Any]:

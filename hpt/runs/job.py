@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hpt.config.run_config import RunConfig, validate
-from hpt.data.models import MODELS, load_tokenizer, prepare_model, public_model, save_model_folder
+from hpt.data.models import MODELS, RECORD, load_tokenizer, prepare_model, public_model, save_model_folder
 from hpt.data.prompts import EncodedTraining, encode_training
 from hpt.data.sources import curve_sets, held_out_problems, training_problems_of
 from hpt.methods.methods import names_used, stages_of
@@ -205,10 +205,10 @@ def _post_train(config: RunConfig, folder: RunFolder) -> Any:
 
     checkpoints = folder.path / "checkpoints"
     config = computed_config(config)
-    model = MODELS.get(public_model(config.scale, config.policy.name) or "")
-    if model is not None and not torch.cuda.is_available():
-        check_memory(model.cpu_gib, f"a run of {model.title}")
     base = str(config.policy.path)
+    model = MODELS.get(public_model(config.scale, config.policy.name) or "")
+    if model is not None and (Path(base) / RECORD).is_file() and not torch.cuda.is_available():
+        check_memory(model.cpu_gib, f"a run of {model.title}")
     tokenizer = load_tokenizer(base)
     data = encoded_training(config, tokenizer)
     if launched_rank() == 0:

@@ -300,8 +300,9 @@ def public_base_config(scale: str, role: str, data_folder: str) -> RunConfig:
         raise ConfigError("policy.name", role, f"one of {names}", "or name a model folder as policy.path")
     model = MODELS[name]
     data = {"world": SMOLLM} if scale == SMOLLM else {"evaluation": "public", "folder": data_folder}
+    sections = {"data": data} | ({"rollout": SCALES[scale]["rollout"]} if scale == SMOLLM else {})
     content = {"hub": model.hub, "published": dict(model.published), "changes": dict(model.changes)}
-    return _untrained(scale, {"name": role}, HUB + model.hub, digest(content), {"data": data})
+    return _untrained(scale, {"name": role}, HUB + model.hub, digest(content), sections)
 
 
 #: What may be set for the evaluation of a model folder: nothing of it is trained.

@@ -274,8 +274,24 @@ def start_watch() -> None:
         why = str(error).splitlines()[0]
         raise HptError(f"{who} at {place[0]}:{place[1]} ({why}); its log, or the launcher's, says why") from error
     store.set_timeout(datetime.timedelta(seconds=LOST_S))
+    if card := _card_towards(place[0]):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", card)
     _watch = RankWatch(launched_rank(), launched_ranks(), store)
     _watch.start()
+
+
+def _card_towards(address: str) -> str | None:
+    """The network card by which a machine is reached. gloo would take that of this machine's name, which on Debian
+    is the loopback's, where no other machine finds it."""
+    import psutil
+
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 9))  # nothing is sent
+            own = probe.getsockname()[0]
+    except OSError:
+        return None
+    return next((name for name, has in psutil.net_if_addrs().items() if own in [one.address for one in has]), None)
 
 
 def finish_watch() -> None:
