@@ -262,7 +262,7 @@ def pretraining_config(scale: str, base: str, world: str, seed: int = 0) -> RunC
     """Return the configuration of a base's run; its data hash covers the world and the recipe.
 
     Example:
-        >>> pretraining_config("tiny", "weak", "tiny").method
+        >>> pretraining_config("tiny", "weak", "lookups-tiny").method
         'pretrain'
     """
     recipe = base_recipe(world, base)

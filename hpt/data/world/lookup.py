@@ -347,7 +347,7 @@ def _few(sets: tuple[LookupSet, ...]) -> tuple[LookupSet, ...]:
     """Return the sets with one or two problems of a level, and two answers to each at most."""
     return tuple(
         one.model_copy(update={
-            "problems_per_level": {level: 2 if count > 100 else 1 for level, count in one.problems_per_level.items()},
+            "problems_per_level": {level: 2 if count >= 100 else 1 for level, count in one.problems_per_level.items()},
             "samples_per_problem": min(one.samples_per_problem, 2),
         })
         for one in sets
