@@ -38,7 +38,7 @@ def test_a_slider_draws_anew_and_is_a_picture_where_nothing_moves_it() -> None:
         return figure
 
     shown = begin("table6_gate_threshold", given={"scale": "tiny"}).sliders(draw, gate=range(5))
-    bundle = shown._repr_mimebundle_()
+    bundle = shown._repr_mimebundle_()  # pyright: ignore[reportPrivateUsage]
     assert WIDGET in bundle
     assert "gate = 2" in bundle["text/html"]
     assert "src='data:image/png;base64," in bundle["text/html"]
