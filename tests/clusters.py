@@ -45,7 +45,8 @@ exec "$@"
 _SECOND = """
 hostname second; mount -t tmpfs tmpfs "$0"; mount -t tmpfs tmpfs /dev/shm; ip link set lo up
 nsenter --net --target "$1" ip link set other netns $$; ip addr add 10.77.0.2/24 dev other; ip link set other up
-shift; exec unshare --pid --fork --kill-child --mount-proc sh -c '"$@"; exit' sh "$@"
+shift; unshare --pid --fork --kill-child --mount-proc sh -c '"$@"; exit' sh "$@" || :
+exec sleep infinity > /dev/null  # the cable, and with it the first's address, would go with the last process here
 """
 
 
