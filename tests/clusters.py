@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +45,8 @@ exec "$@"
 _SECOND = """
 hostname second; mount -t tmpfs tmpfs "$0"; mount -t tmpfs tmpfs /dev/shm; ip link set lo up
 nsenter --net --target "$1" ip link set other netns $$; ip addr add 10.77.0.2/24 dev other; ip link set other up
-shift; exec unshare --pid --fork --kill-child --mount-proc sh -c '"$@"; exit' sh "$@"
+shift; unshare --pid --fork --kill-child --mount-proc sh -c '"$@"; exit' sh "$@" || :
+exec sleep infinity > /dev/null  # the cable, and with it the first's address, would go with the last process here
 """
 
 
@@ -85,7 +86,7 @@ def number_there(process: psutil.Process) -> int:
 
 
 @contextmanager
-def two_machines() -> Iterator[Machines]:
+def two_machines() -> Generator[Machines]:
     """A cluster of a head and another machine with a core each, which commands find in their environment."""
     pytest.importorskip("ray", reason="Ray is not installed: pip install --no-deps ray==2.60.0")
     folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))  # the names of its sockets must be short
@@ -96,7 +97,7 @@ def two_machines() -> Iterator[Machines]:
     trial = "unshare --net --mount --uts --pid --fork --mount-proc true"
     apart = shutil.which("unshare") and not subprocess.call([*first, *trial.split()], stderr=subprocess.DEVNULL)
     addresses = ("10.77.0.1", "10.77.0.2") if apart else ("127.0.0.1", "127.0.0.1")
-    port, nodes = free_port(), list[psutil.Process]()
+    port, nodes, on_first = free_port(), list[psutil.Process](), list[str]()
     with environment(
         {"PYTHONPATH": ":".join(path), "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0",
          EXECUTOR: "ray", ADDRESS: f"{addresses[0]}:{port}"}
