@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hpt.config.run_config import RunConfig
+from hpt.config.run_config import NEXT_MINI, RunConfig
 from hpt.config.settings import GateSettings
 from hpt.data.world.gym import IN_DISTRIBUTION as GYM_IN
 from hpt.data.world.gym import OUT_OF_DISTRIBUTION as GYM_OUT
@@ -272,7 +272,7 @@ SEARCHED: dict[str, tuple[str, ...]] = {
     "llama": ("sft", "grpo", "luffy", "hpt"),
 }
 #: Steps of the rounds: a quarter, and all.
-ROUND_STEPS: Mapping[str, tuple[int, int]] = {"lookups": (60, 240), "tiny": (2, 3)}
+ROUND_STEPS: Mapping[str, tuple[int, int]] = {"lookups": (60, 240)}
 #: (base, method) -> the three best tries of the first round as (rate, place in `OWN_CHOICE`): those of the second.
 FINALISTS: dict[tuple[str, str], tuple[tuple[float, int], ...]] = {
     ("weak", "sft"): ((1e-3, 2), (2e-3, 0), (2e-3, 1)),
@@ -548,7 +548,7 @@ def artefacts_at(scale: str) -> dict[str, Artefact]:
         (['table3', 'figure2', 'figure5', 'figure6', 'figure7'], ['hpt-weak'])
     """
     if scale not in ONE_BASE:
-        return {name: one for name, one in ARTEFACTS.items() if one.group != "next" or scale in ROUND_STEPS}
+        return {name: one for name, one in ARTEFACTS.items() if one.group != "next" or scale == NEXT_MINI}
     return {
         name: replace(ARTEFACTS[name], arms=arms("weak", *methods), evaluations=evaluations)
         for name, (methods, evaluations) in ONE_BASE[scale].items()

@@ -135,7 +135,7 @@ def _value_of(text: str) -> int:
 
 def _leg_steps(meta: Metadata) -> list[str]:
     """Return the legs of every kind of animal, and their sum."""
-    from reasoning_gym.arithmetic.leg_counting import ANIMALS
+    from reasoning_gym.arithmetic.leg_counting import ANIMALS  # pyright: ignore[reportMissingImports]
 
     legs = {animal: (count, ANIMALS[animal]) for animal, count in meta["animals"].items()}
     steps = [f"{count} * {each} = {count * each}" for count, each in legs.values()]
@@ -230,7 +230,7 @@ def draw() -> list[Problem]:
 
 def _drawn(family: Family, level: int, seed: int, seen: set[str]) -> Iterator[tuple[str, str, str]]:
     """Yield (question, answer, demonstration) of questions that are not in ``seen``, and add them."""
-    import reasoning_gym
+    import reasoning_gym  # pyright: ignore[reportMissingImports]
 
     for entry in reasoning_gym.create_dataset(family.gym, seed=seed, size=10_000, **family.levels[level - 1]):
         question, answer = family.question(entry["question"], entry["metadata"]).strip(), str(entry["answer"])
