@@ -29,10 +29,10 @@ def test_readme_says_what_the_committed_verdicts_say() -> None:
 
 def test_the_committed_report_opens_with_the_same() -> None:
     """Renew with `.venv/bin/hpt report --scale mini --from-records --seeds 0,1,2`."""
-    opening = (ROOT / "reports" / "mini" / "README.md").read_text().split("\n\n")[1:]
-    expected = [markdown_text(sentence) for sentence in report_headlines(ROOT / "reports" / "mini")]
-    assert len(expected) >= 3
-    assert opening[: len(expected)] == expected
+    opening = (ROOT / "reports" / "mini" / "README.md").read_text().split("\n\n")[1]
+    sentences = report_headlines(ROOT / "reports" / "mini")
+    assert len(sentences) >= 3
+    assert opening == markdown_text(" ".join(sentences))
 
 
 def test_readme_is_short() -> None:
