@@ -196,7 +196,7 @@ def test_curves_hold_every_problem(runs: Runs) -> None:
 
 def test_a_base_is_trained_by_two_ranks_as_by_one(tmp_path: Path) -> None:
     """From a folder that is empty: one rank writes the untrained model that both read."""
-    config = pretraining_config("tiny", "weak", "tiny")
+    config = pretraining_config("tiny", "weak", "lookups-tiny")
     config = config.model_copy(update={"schedule": config.schedule.model_copy(update={"steps": 6})})
     one = run_to_end(config, tmp_path / "one")
     with environment({OPTIONS: "--num_accelerators 2"}):
