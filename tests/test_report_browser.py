@@ -57,9 +57,9 @@ def test_a_click_sorts_and_a_link_opens_what_it_leads_to(report: Path, shown: tu
     own.open(report / "index.html", *WINDOWS[0])
     first = "return document.querySelector('table.lines tbody tr td:last-child').textContent.trim()"
     own.run("document.querySelectorAll('table.lines thead th')[3].click()")
-    assert own.run(first) == "does not hold"
+    assert own.run(first).startswith("does not hold")
     own.run("document.querySelectorAll('table.lines thead th')[3].click()")
-    assert own.run(first) == "undecided"
+    assert own.run(first).startswith("undecided")
     own.run("document.querySelector('table.lines tbody a').click()")
     assert "claims.html#claim-" in own.run("return location.href")
     assert own.run("return document.querySelector(':target').checkVisibility()")  # its fold is open
