@@ -277,7 +277,7 @@ def test_claims_are_judged_on_the_one_base_and_only_those_about_as_many_sets(tmp
     plan = fabricate(tmp_path, names, (0, 1, 2), "smollm")
     records = [replace(load_records(run.folder.path), arms=run.arms) for run in plan if run.folder is not None]
     found = {row.claim: row for row in verdicts(records, names, "smollm")}
-    assert found["table3-weak-hpt-above-sft"].verdict == "holds in this world"
+    assert found["table3-weak-hpt-above-sft"].verdict == "holds"
     consistently = found["table3-weak-hpt-consistently-best"]
     assert consistently.verdict == "not testable here"
     assert "4 sets, fewer than the 6" in consistently.explanation

@@ -45,7 +45,6 @@ from hpt.paper.paper import base_title, paper_data, paper_row, paper_table, pape
 from hpt.runs.catalogue import (
     DEFAULT,
     DISCREPANCIES,
-    IN_DISTRIBUTION,
     SEARCH,
     arm_label,
     choice_text,
@@ -452,7 +451,7 @@ def _seed_columns(names: Iterable[Any]) -> list[str]:
 
 def in_distribution_shares(run: RunRecords) -> list[Shares]:
     """Return a run's shares of correct answers on every in-distribution set, each [problems]."""
-    return [run.shares(name) for name in IN_DISTRIBUTION]
+    return [run.shares(name) for name, one in run.sets.items() if one.distribution == "in"]
 
 
 def average_of_sets(shares: Sequence[Shares]) -> float:
