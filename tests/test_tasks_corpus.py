@@ -7,7 +7,7 @@ from hpt.data.world.corpus import BASES, Document, document_tokens, documents
 from hpt.data.world.graded import MINI_WORLD, WORLDS, training_problems
 from hpt.data.world.sets import evaluation_sets
 from hpt.data.world.tokenizer import character_tokenizer
-from hpt.data.world.worlds import base_recipe
+from hpt.data.world.worlds import base_recipe, model_config
 
 ALL_BASES = [(world, base) for world, bases in BASES.items() for base in bases]
 
@@ -86,7 +86,7 @@ def test_documents_differ_between_updates_seeds_and_bases_but_not_between_calls(
 
 @pytest.mark.parametrize(("world", "base"), ALL_BASES)
 def test_models_have_heads_the_sampler_supports(world, base):
-    config = corpus.model_config(WORLDS[world], base_recipe(world, base))
+    config = model_config(WORLDS[world], base_recipe(world, base))
     assert config.hidden_size % config.num_attention_heads == 0
     assert (config.hidden_size // config.num_attention_heads) % 32 == 0
     assert not config.tie_word_embeddings

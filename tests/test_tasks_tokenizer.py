@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from hpt.data.prompts import encode_training
-from hpt.data.world.corpus import documents, model_config
+from hpt.data.world.corpus import documents
 from hpt.data.world.graded import MINI_WORLD, training_problems
 from hpt.data.world.sets import evaluation_sets
 from hpt.data.world.tokenizer import character_tokenizer
-from hpt.data.world.worlds import base_recipe
+from hpt.data.world.worlds import base_recipe, model_config
 from hpt.runs.resolve import build_config
 from hpt.support.errors import ConfigError
 

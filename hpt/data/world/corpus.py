@@ -22,7 +22,6 @@ from hpt.data.world.chains import (
     seeded,
 )  # fmt: skip
 from hpt.data.world.graded import GradedWorld
-from hpt.data.world.tokenizer import BEGIN, END, PAD, VOCABULARY
 
 
 @dataclass(frozen=True)
@@ -207,24 +206,3 @@ def _direct(chain: Chain, generator: random.Random) -> str:
     if generator.random() < 0.6:
         return boxed(chain.answer)
     return generator.choice(("={}", " {}", "answ {}.", "answ: {}")).format(chain.answer)
-
-
-def model_config(world: GradedWorld, recipe: BaseRecipe) -> Any:
-    """Return the transformers configuration of a base: Qwen2 or Llama shape, untied head, no grouped queries."""
-    from transformers import LlamaConfig, Qwen2Config
-
-    shape = {"qwen2": Qwen2Config, "llama": LlamaConfig}[recipe.architecture]
-    return shape(
-        vocab_size=len(VOCABULARY),
-        hidden_size=recipe.hidden,
-        intermediate_size=recipe.feed_forward,
-        num_hidden_layers=recipe.layers,
-        num_attention_heads=recipe.heads,
-        num_key_value_heads=recipe.heads,
-        max_position_embeddings=world.context_tokens,
-        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
-        tie_word_embeddings=False,
-        pad_token_id=VOCABULARY.index(PAD),
-        bos_token_id=VOCABULARY.index(BEGIN),
-        eos_token_id=VOCABULARY.index(END),
-    )

@@ -29,7 +29,7 @@ from hpt.data.world.lookup import (
     quarter,
     solution,
 )
-from hpt.data.world.tokenizer import BEGIN, CLOSE_BOX, END, OPEN_BOX, PAD, SPECIAL, tokenizer_of
+from hpt.data.world.tokenizer import CLOSE_BOX, OPEN_BOX, tokenizer_of
 
 
 def texts(world: LookupWorld) -> tuple[str, ...]:
@@ -153,27 +153,6 @@ def document_tokens(document: Document, tokenizer: Any) -> tuple[list[int], list
     if document.ended:
         tokens, weights = [*tokens, tokenizer.eos_token_id], [*weights, 1.0]
     return question, tokens, weights
-
-
-def model_config(recipe: LookupRecipe, world: LookupWorld) -> Any:
-    """Return the transformers configuration of a base: Qwen2 or Llama shape, untied head, no grouped queries."""
-    from transformers import LlamaConfig, Qwen2Config
-
-    shape = {"qwen2": Qwen2Config, "llama": LlamaConfig}[recipe.architecture]
-    return shape(
-        vocab_size=len(SPECIAL) + len(texts(world)),
-        hidden_size=recipe.hidden,
-        intermediate_size=recipe.feed_forward,
-        num_hidden_layers=recipe.layers,
-        num_attention_heads=recipe.heads,
-        num_key_value_heads=recipe.heads,
-        max_position_embeddings=world.context_tokens,
-        rope_parameters={"rope_type": "default", "rope_theta": recipe.rope_theta},
-        tie_word_embeddings=False,
-        pad_token_id=SPECIAL.index(PAD),
-        bos_token_id=SPECIAL.index(BEGIN),
-        eos_token_id=SPECIAL.index(END),
-    )
 
 
 def documents(world: LookupWorld, recipe: LookupRecipe, seed: int, update: int) -> list[Document]:

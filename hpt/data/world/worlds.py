@@ -103,12 +103,26 @@ def vocabulary_size(world: World) -> int:
 
 
 def model_config(world: World, recipe: Recipe) -> Any:
-    """Return the transformers configuration of a base."""
-    if isinstance(world, LookupWorld) and isinstance(recipe, LookupRecipe):
-        return lookup_corpus.model_config(recipe, world)
-    assert isinstance(world, GradedWorld)
-    assert isinstance(recipe, BaseRecipe)
-    return corpus.model_config(world, recipe)
+    """Return the transformers configuration of a base: Qwen2 or Llama shape, untied head, no grouped queries."""
+    from transformers import LlamaConfig, Qwen2Config
+
+    assert not isinstance(world, GymWorld)
+    shape = {"qwen2": Qwen2Config, "llama": LlamaConfig}[recipe.architecture]
+    theta = recipe.rope_theta if isinstance(recipe, LookupRecipe) else 10_000.0
+    return shape(
+        vocab_size=vocabulary_size(world),
+        hidden_size=recipe.hidden,
+        intermediate_size=recipe.feed_forward,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.heads,
+        max_position_embeddings=world.context_tokens,
+        rope_parameters={"rope_type": "default", "rope_theta": theta},
+        tie_word_embeddings=False,
+        pad_token_id=tokenizer.SPECIAL.index(tokenizer.PAD),
+        bos_token_id=tokenizer.SPECIAL.index(tokenizer.BEGIN),
+        eos_token_id=tokenizer.SPECIAL.index(tokenizer.END),
+    )
 
 
 def learning_rate_factor(recipe: Recipe, update: int) -> float:
