@@ -12,8 +12,7 @@ from hpt.paper.claims import ALPHA
 from hpt.paper.paper import confirmatory_claims
 from hpt.reports.frames import (
     BASE,
-    average_of_sets,
-    in_distribution_shares,
+    averages_by_seed,
     of_method,
 )
 from hpt.reports.verdicts import confirmatory, printed_difference, world_spread
@@ -39,7 +38,7 @@ def contrasts(records: Sequence[RunRecords], scale: str) -> pd.DataFrame:
     results, level = confirmatory(records, scale), 1 - ALPHA / len(confirmatory_claims())
     rows = []
     for claim in confirmatory_claims():
-        averages = [_averages(of_method(records, name, claim.policy)) for name in claim.methods]
+        averages = [averages_by_seed(of_method(records, name, claim.policy)) for name in claim.methods]
         seeds = [seed for seed in averages[0] if seed in averages[1]]
         printed, result = printed_difference(claim), results[claim.id]
         row: dict[str, Any] = {"claim": claim.id, "policy": claim.policy, "other": claim.methods[1],
@@ -49,7 +48,7 @@ def contrasts(records: Sequence[RunRecords], scale: str) -> pd.DataFrame:
             sides = [[side[seed] for seed in seeds] for side in averages]
             row |= {"hpt": np.mean(sides[0]), "average": np.mean(sides[1])} | _difference(sides, level, printed)
             row |= {f"seed_{seed}": one - two for seed, one, two in zip(seeds, *sides, strict=True)}
-        bases = _averages(of_method(records, BASE, claim.policy))
+        bases = averages_by_seed(of_method(records, BASE, claim.policy))
         for prefix, side in (("hpt_", averages[0]), ("other_", averages[1])):
             shared = dict.fromkeys(side, *bases.values()) if len(bases) == 1 else bases
             row |= _collapses(side, shared, prefix)
@@ -57,10 +56,6 @@ def contrasts(records: Sequence[RunRecords], scale: str) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
     by_seed = sorted((str(name) for name in frame if str(name).startswith("seed_")), key=lambda name: int(name[5:]))
     return frame[[*(name for name in frame if name not in by_seed), *by_seed]]
-
-
-def _averages(runs: Sequence[RunRecords]) -> dict[int, float]:
-    return {run.seed: average_of_sets(in_distribution_shares(run)) for run in runs}
 
 
 def _difference(sides: Sequence[Sequence[float]], level: float, printed: float) -> dict[str, float]:

@@ -454,6 +454,11 @@ def in_distribution_shares(run: RunRecords) -> list[Shares]:
     return [run.shares(name) for name, one in run.sets.items() if one.distribution == "in"]
 
 
+def averages_by_seed(runs: Records) -> dict[int, float]:
+    """Return the in-distribution average of every run, percent, by seed."""
+    return {run.seed: average_of_sets(in_distribution_shares(run)) for run in runs}
+
+
 def average_of_sets(shares: Sequence[Shares]) -> float:
     """Return the unweighted mean over sets, percent.
 

@@ -19,8 +19,7 @@ from hpt.reports.frames import (
     BASE,
     PAPER_METHOD,
     average_column,
-    average_of_sets,
-    in_distribution_shares,
+    averages_by_seed,
     label,
     of_method,
 )
@@ -157,8 +156,7 @@ def world_spread(records: Sequence[RunRecords], policy: str) -> float:
     In points of the in-distribution average. Known before HPT is run, it says which of the paper's differences ten
     seeds can show; NaN where one of these seeds is missing.
     """
-    sft, grpo = ({run.seed: average_of_sets(in_distribution_shares(run)) for run in of_method(records, name, policy)}
-                 for name in ("sft", "grpo"))  # fmt: skip
+    sft, grpo = (averages_by_seed(of_method(records, name, policy)) for name in ("sft", "grpo"))
     if not all(seed in sft and seed in grpo for seed in WORLD_SEEDS):
         return math.nan
     return float(np.std([sft[seed] - grpo[seed] for seed in WORLD_SEEDS], ddof=1))
