@@ -277,6 +277,8 @@ ROUND_STEPS: Mapping[str, tuple[int, int]] = {"lookups": (60, 240)}
 FINALISTS: dict[tuple[str, str], tuple[tuple[float, int], ...]] = {
     ("weak", "sft"): ((1e-3, 2), (2e-3, 0), (2e-3, 1)),
     ("weak", "grpo"): ((1e-3, 2), (1e-3, 0), (5e-4, 2)),
+    ("strong", "sft"): ((2e-3, 0), (1e-3, 2), (1e-3, 1)),
+    ("strong", "grpo"): ((1e-3, 0), (1e-3, 1), (1e-3, 2)),
 }
 
 
