@@ -240,15 +240,18 @@ models_app = typer.Typer(no_args_is_help=True, help="Fetch published models and 
 @models_app.command("list")
 def list_models(runs_dir: RunsDir = Path("runs")) -> None:
     """List the models with their place on the hub, what is changed, and whether they are here."""
-    from hpt.data.models import MODELS
+    from hpt.data.models import MODELS, RECORD
     from hpt.runs.folder import RunFolder
     from hpt.runs.resolve import public_base_config
 
     rows = []
     for name, model in MODELS.items():
-        folder = RunFolder.of(public_base_config(model.scale, model.role, "data"), runs_dir)
+        config = public_base_config(model.scale, model.role, "data")
+        model_folder = RunFolder.of(config, runs_dir).fetched(config)
         changes = ", ".join(f"{setting} {value}" for setting, value in model.changes.items()) or "nothing"
-        rows.append((name, model.title, model.hub, changes, folder.model if folder.finished else "no"))
+        rows.append(
+            (name, model.title, model.hub, changes, model_folder if (model_folder / RECORD).is_file() else "no")
+        )
     print_table(("name", "model", "hub", "changed", "here"), rows)
 
 
@@ -270,12 +273,13 @@ def prepare(
     folder = RunFolder.of(config, runs_dir)
     with folder.lock():
         folder.create(config)
-        record = prepare_model(MODELS[name], folder.model, source)
-        write_checksums(folder)
-        folder.set_status("finished", 0)
+        record = prepare_model(MODELS[name], folder.fetched(config), source)
+        if not config.schedule.steps:  # else its run goes on with it
+            write_checksums(folder)
+            folder.set_status("finished", 0)
     for name, (published, now) in record["changes"].items():
         console.print(f"{name}: {published} -> {now}")
-    console.print(f"{record['title']} from {record['source']}: {folder.model}")
+    console.print(f"{record['title']} from {record['source']}: {folder.fetched(config)}")
 
 
 def evaluate(

@@ -77,9 +77,9 @@ def scripted(config: RunConfig) -> dict[str, Any]:
 
 def base_training(folder: Path) -> dict[str, Any]:
     """Three updates of the tiny world's weak base."""
-    from hpt.data.world.worlds import base_recipe, build_tokenizer, learning_rate_factor
+    from hpt.data.world.worlds import base_recipe, build_tokenizer, encoded_documents, learning_rate_factor
     from hpt.runs.resolve import base_config
-    from hpt.training.bases import BaseOptimizer, new_model, pretraining_batch
+    from hpt.training.bases import BaseOptimizer, new_model, weighted
     from hpt.training.engine import PolicyEngine, Updater
     from hpt.training.policy import load_model
 
@@ -91,7 +91,8 @@ def base_training(folder: Path) -> dict[str, Any]:
     )
     updater, rows = Updater(engine, [ROWS["sft"]]), []
     for step in range(3):
-        batch = pretraining_batch(TINY_LOOKUPS, recipe, tokenizer, config.seed, step)
+        drawn = encoded_documents(TINY_LOOKUPS, recipe, tokenizer, config.seed, step)
+        batch = weighted([([tokenizer.bos_token_id, *prompt], *learnt) for prompt, *learnt in drawn])
         outcome, sums = updater.update(batch, learning_rate_factor(recipe, step))
         assert outcome is not None
         nll = sums["demonstration_nll"] / sums["demonstration_tokens"]

@@ -1,6 +1,7 @@
 """Scale `smollm`: its questions, its model from wherever it comes, what is refused, and its whole path."""
 
 import importlib.util
+import json
 import re
 import sys
 from collections import Counter
@@ -11,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from hpt.config.run_config import RunConfig
+from hpt.config.run_config import RunConfig, merge, validate
 from hpt.data import models, packaged
-from hpt.data.models import MODELS, load_tokenizer, prepare_model
+from hpt.data.models import MODELS, load_tokenizer, prepare_model, weights_hash
 from hpt.data.packaged import SMOLLM2, Package, unpack
 from hpt.data.problems import Problem, load_problems
 from hpt.data.sources import curve_sets, evaluation_set, training_problems_of
@@ -28,6 +29,7 @@ from hpt.runs.records import load_records
 from hpt.runs.resolve import base_config, build_config
 from hpt.support import memory
 from hpt.support.errors import ConfigError
+from hpt.training.bases import teach_format
 from hpt.training.policy import computed_config
 from tests.fabricated import fabricate
 from tests.jobs import run_to_end
@@ -56,13 +58,12 @@ def test_there_are_as_many_questions_as_the_page_says() -> None:
 def test_no_question_is_asked_twice() -> None:
     problems = load_problems(gym.FILE)
     repeated = [text for text, count in Counter(problem.question for problem in problems).items() if count > 1]
-    assert not repeated
-    examples = {(problem.system or "").splitlines()[0] for problem in problems}
-    assert not examples & {problem.question for problem in problems}, "the example says the answer"
+    assert not repeated, "also not between the format's questions and those that are trained on or evaluated"
+    assert Counter(problem.id.split("-")[0] for problem in problems)["format"] == 320
 
 
 def test_every_demonstration_is_graded_right_and_every_line_of_it_is_true() -> None:
-    training = training_problems_of(CONFIG)
+    training = training_problems_of(CONFIG) + gym.mixed("format")
     with Verifier() as verifier:
         grades = verifier.grade([problem.demonstration or "" for problem in training], training)
     assert {grade.verdict for grade in grades} == {Verdict.correct}
@@ -233,6 +234,22 @@ def few_steps(method: str, model: Path) -> RunConfig:
         "optimizer.learning_rate": 1e-3,
     }  # fmt: skip
     return build_config(method, scale="smollm", settings=settings)
+
+
+def test_the_base_learns_the_format_on_other_questions_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    stand_in(tmp_path / "published")
+    (tmp_path / "published" / "hpt-model.json").write_text('{"title": "a stand-in"}')
+    settings = {"schedule": {"steps": 6, "prompts_per_step": 4}, "checkpoint": {"every": 3},
+                "optimizer": {"learning_rate": 1e-2}}  # fmt: skip
+    config = validate(merge(base_config(CONFIG).model_dump(), settings))
+    stopped = validate(merge(config.model_dump(), {"schedule": {"steps": 3}}))
+    assert len(teach_format(stopped, tmp_path)) == 3
+    loss = teach_format(config, tmp_path)["trained/demonstration_nll"]
+    assert len(loss) == 6
+    assert loss.iloc[-1] < loss.iloc[0] - 0.5
+    record = json.loads((tmp_path / "model" / "hpt-model.json").read_text())
+    assert record["title"] == "a stand-in"
+    assert weights_hash(tmp_path / "model") == record["weights_sha256"] != weights_hash(tmp_path / "published")
 
 
 @pytest.mark.ci_slow

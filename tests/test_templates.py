@@ -50,14 +50,6 @@ def chat(system: str, opens: str = "") -> str:
     return f"{turns}<|im_start|>assistant\n{opens}"
 
 
-def shown_example() -> str:
-    """The system message's first line as a question and the rest as its answer, before the question."""
-    asked, _, answered = SYSTEM.partition("\n")
-    start, end = chat("").split("<|im_start|>user\n")
-    turns = f"<|im_start|>user\n{asked}<|im_end|>\n<|im_start|>assistant\n{answered}<|im_end|>\n"
-    return f"{start}{turns}<|im_start|>user\n{end}"
-
-
 RAW = f"Question:\n{PROBLEM.question}\n{OWN}\nAnswer:\nLet's think step by step."
 BEGIN = "<|begin_of_text|>"
 
@@ -70,7 +62,6 @@ BEGIN = "<|begin_of_text|>"
         ("qwen", "qwen", chat(OWN)),
         ("qwen-data-system", "qwen", chat(SYSTEM)),
         ("qwen-no-system", "qwen", chat("")),
-        ("example", "qwen", shown_example()),
         ("luffy", "qwen", chat(SYSTEM, "<think>\n")),
         ("llama", "llama", RAW),
         ("llama-begin", "llama", BEGIN + RAW),

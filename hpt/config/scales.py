@@ -33,10 +33,10 @@ BFLOAT16: dict[str, Any] = {
 
 SMOLLM: dict[str, Any] = {
     "policy": {"dtype": "auto"},
-    "data": {"world": "smollm", "template": "example", "max_prompt_tokens": 152},
+    "data": {"world": "smollm", "template": "qwen-no-system", "max_prompt_tokens": 80},
     "rollout": {
         "max_response_tokens": 48,  # the longest demonstration has 45
-        "max_model_tokens": 200,
+        "max_model_tokens": 128,
         "max_parallel_sequences": 128,
     },
     "optimizer": {"learning_rate": 1e-5},

@@ -37,8 +37,7 @@ class Template:
         about: for people.
         text: the prompt with ``{question}`` in it; None = the tokenizer's chat template.
         system: the system message of a chat template: ``own`` (what the template itself puts when none is given),
-            ``data`` (the row's), ``none`` (an empty one) or ``example`` (an empty one; the row's is a question in its
-            first line and the answer below it, shown as a turn of the chat before the question).
+            ``data`` (the row's) or ``none`` (an empty one).
         begin: whether the tokenizer's begin-of-text token stands first. Chat templates write their own where they want
             one, so it is for raw text alone.
         opens: text after everything else, with which the response is taken to begin.
@@ -47,7 +46,7 @@ class Template:
     name: str
     about: str
     text: str | None = None
-    system: Literal["own", "data", "none", "example"] = "own"
+    system: Literal["own", "data", "none"] = "own"
     begin: bool = False
     opens: str = ""
 
@@ -61,7 +60,6 @@ TEMPLATES: dict[str, Template] = {
         Template("qwen", "chat template, its own system message: the release on Qwen2.5-Math"),
         Template("qwen-data-system", "chat template with the data's system message", system="data"),
         Template("qwen-no-system", "chat template with an empty system message", system="none"),
-        Template("example", "chat template, a turn with the row's worked example", system="example"),
         Template("luffy", "chat template, the data's system message, think tag open", system="data", opens=THINK),
         Template("llama", "raw text without begin-of-text token: the release on LLaMA", _LLAMA),
         Template("llama-begin", "the same with begin-of-text token, as text given to vLLM has it", _LLAMA, begin=True),
@@ -97,12 +95,9 @@ def prompt_text(template: Template, tokenizer: Any, problem: Problem) -> str:
         remedy = "set data.template to llama (raw text), or save a tokenizer with a chat template beside the model"
         raise ConfigError("data.template", template.name, "a tokenizer with a chat template", remedy)
     messages = [{"role": "user", "content": problem.question}]
-    if template.system in ("data", "example") and problem.system is None:
+    if template.system == "data" and problem.system is None:
         remedy = "use data rows with a system message, or set data.template to qwen"
         raise ConfigError(f"system message of {problem.id}", None, f"a text, for {template.name}", remedy)
-    if template.system == "example":
-        asked, _, answered = (problem.system or "").partition("\n")
-        messages[:0] = [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
     if template.system != "own":
         messages.insert(0, {"role": "system", "content": (problem.system or "") * (template.system == "data")})
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -183,8 +178,7 @@ def encode_training(
     """
     template = template_named(config.data.template)
     vocabulary = vocabulary_size(config.policy.path) if config.policy.path else None
-    is_shown = template.system in ("data", "example")
-    unseen = 0 if is_shown else sum(problem.system is not None for problem in problems)
+    unseen = 0 if template.system == "data" else sum(problem.system is not None for problem in problems)
     if unseen and config.data.source not in DATASETS:  # of those the paper's templates are chosen knowingly
         warn(f"{unseen} of {len(problems)} questions of {config.data.source} have a system message, which "
              f"data.template = {template.name} does not show; qwen-data-system does")  # fmt: skip

@@ -279,6 +279,8 @@ FINALISTS: dict[tuple[str, str], tuple[tuple[float, int], ...]] = {
     ("weak", "grpo"): ((1e-3, 2), (1e-3, 0), (5e-4, 2)),
     ("strong", "sft"): ((2e-3, 0), (1e-3, 2), (1e-3, 1)),
     ("strong", "grpo"): ((1e-3, 0), (1e-3, 1), (1e-3, 2)),
+    ("llama", "sft"): ((1e-3, 1), (2e-3, 1), (2e-3, 0)),
+    ("llama", "grpo"): ((1e-3, 2), (1e-3, 0), (1e-3, 1)),
 }
 
 

@@ -115,6 +115,10 @@ class RunFolder:
         """Return the folder of ``config`` below ``root``; it need not exist yet."""
         return cls(Path(root) / config.scale / run_name(config))
 
+    def fetched(self, config: RunConfig) -> Path:
+        """Return where a base's published model lies: beside ``model`` where base training goes on from it."""
+        return self.path / "published" if config.schedule.steps else self.path / "model"
+
     def create(self, config: RunConfig) -> None:
         """Write the configuration, or check that the one already there is the same.
 

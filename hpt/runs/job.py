@@ -165,18 +165,23 @@ def _train(config: RunConfig, folder: RunFolder) -> Any:
 
 def _make_base(config: RunConfig, folder: RunFolder) -> None:
     """Train a base, or fetch it and change what the paper changes, or take the user's as it is."""
+
+    def note(step: int) -> None:
+        folder.set_status("running", step)
+
     if config.data.source.startswith(HUB):
-        if launched_rank() == 0:
-            prepare_model(MODELS[public_model(config.scale, config.policy.name) or ""], folder.model)
+        if launched_rank() == 0 and not (folder.fetched(config) / RECORD).is_file():
+            prepare_model(MODELS[public_model(config.scale, config.policy.name) or ""], folder.fetched(config))
+        if config.schedule.steps:
+            from hpt.training.bases import teach_format
+
+            folder.write_tables({"metrics": teach_format(config, folder.path, note)})
     elif config.data.source.startswith(FOLDER):
         if launched_rank() == 0:
             folder.model.unlink(missing_ok=True)
             folder.model.symlink_to(str(config.policy.path))
     else:
         from hpt.training.bases import pretrain
-
-        def note(step: int) -> None:
-            folder.set_status("running", step)
 
         folder.write_tables({"metrics": pretrain(config, folder.path, note)})
 

@@ -247,9 +247,11 @@ def _disk(config: RunConfig) -> int:
 
 
 def _document_tokens(config: RunConfig) -> float:
-    """Mean length of the documents a base is trained on, from some of them."""
-    from hpt.data.world.worlds import base_recipe, build_tokenizer, encoded_documents, world_named
+    """Mean length of the documents a base is trained on, from some of them; a bound where it is a published one."""
+    from hpt.data.world.worlds import BASES, base_recipe, build_tokenizer, encoded_documents, world_named
 
+    if config.data.world not in BASES:
+        return float(config.rollout.max_model_tokens)
     world, recipe = world_named(config.data.world), base_recipe(config.data.world, config.policy.name)
     tokenizer = build_tokenizer(world)
     drawn = [document for share in (0.1, 0.5, 0.95)

@@ -18,7 +18,7 @@ from hpt.config.settings import GateSettings
 from hpt.data.models import MODELS, check_context, check_model_folder, model_hashes, public_model
 from hpt.data.problems import problems_hash
 from hpt.data.sources import curve_sets, own_validation, training_problems_of
-from hpt.data.world.gym import SMOLLM
+from hpt.data.world.gym import SMOLLM, mixed
 from hpt.data.world.worlds import BASES, base_recipe, bases_by_seed, world_named
 from hpt.methods.gate import FEEDBACK
 from hpt.methods.methods import METHODS, compares_with_rollouts, method_named, names_used, resolved_row, stages_of
@@ -286,6 +286,14 @@ def pretraining_config(scale: str, base: str, world: str, seed: int = 0) -> RunC
     )
 
 
+#: How the published model of scale ``smollm`` learns to write answers down, before any method (docs/world.md).
+FORMAT_TRAINING: dict[str, Any] = {
+    "optimizer": {"learning_rate": 2e-5, "warmup_steps": 5, "gradient_clip": 1.0},
+    "schedule": {"steps": 40, "prompts_per_step": 16, "updates_per_step": 1},
+    "checkpoint": {"every": 10, "keep": 1},
+}
+
+
 def public_base_config(scale: str, role: str, data_folder: str) -> RunConfig:
     """Return the configuration of the run that fetches and changes a public model; its data hash covers the changes.
 
@@ -299,9 +307,11 @@ def public_base_config(scale: str, role: str, data_folder: str) -> RunConfig:
         )
         raise ConfigError("policy.name", role, f"one of {names}", "or name a model folder as policy.path")
     model = MODELS[name]
-    data = {"world": SMOLLM} if scale == SMOLLM else {"evaluation": "public", "folder": data_folder}
-    sections = {"data": data} | ({"rollout": SCALES[scale]["rollout"]} if scale == SMOLLM else {})
-    content = {"hub": model.hub, "published": dict(model.published), "changes": dict(model.changes)}
+    content: dict[str, Any] = {"hub": model.hub, "published": dict(model.published), "changes": dict(model.changes)}
+    sections: dict[str, Any] = {"data": {"evaluation": "public", "folder": data_folder}}
+    if scale == SMOLLM:
+        content["format"] = problems_hash(mixed("format"))
+        sections = {name: SCALES[scale][name] for name in ("data", "rollout", "engine")} | FORMAT_TRAINING
     return _untrained(scale, {"name": role}, HUB + model.hub, digest(content), sections)
 
 
@@ -333,5 +343,6 @@ def given_base_config(scale: str, folder: Path, settings: Mapping[str, Any]) -> 
 
 
 def _untrained(scale: str, policy: dict[str, str], source: str, content: str, sections: Mapping[str, Any]) -> RunConfig:
-    data, never = {"source": source, "sha256": content}, {"schedule": {"steps": 0}, "validation": {"every": 0}}
-    return validate(merge(sections, {"scale": scale, "method": "pretrain", "policy": policy, "data": data, **never}))
+    never = {"schedule": {"steps": 0}, "validation": {"every": 0}}
+    named = {"scale": scale, "method": "pretrain", "policy": policy, "data": {"source": source, "sha256": content}}
+    return validate(merge(never, sections, named))

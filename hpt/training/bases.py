@@ -7,7 +7,7 @@ model of this size had learnt nothing after two million tokens.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ import torch
 from torch import nn
 
 from hpt.config.run_config import RunConfig
-from hpt.data.models import save_model_folder
+from hpt.data.models import RECORD, load_tokenizer, save_model_folder
+from hpt.data.prompts import demonstration_tokens, prompt_tokens
+from hpt.data.world.gym import mixed
 from hpt.data.world.lookup_corpus import LookupRecipe
 from hpt.data.world.worlds import (
     Recipe,
@@ -30,11 +32,13 @@ from hpt.data.world.worlds import (
     world_named,
 )
 from hpt.methods.mixture import DEMONSTRATION, Part, Trajectory, WeightedTrajectory
+from hpt.support.files import read_json, sha256_files, write_json
 from hpt.training.checkpoint import load_newest, save_checkpoint
 from hpt.training.engine import PolicyEngine, Updater, join, sums_over_ranks
 from hpt.training.guards import FaultWatch
 from hpt.training.metrics import rows_of
 from hpt.training.policy import load_model
+from hpt.training.ranks import launched_rank
 from hpt.upge.estimator import ROWS
 
 
@@ -121,15 +125,18 @@ class BaseOptimizer(torch.optim.Optimizer):
         self._join()  # loading replaces the group dictionaries
 
 
-def pretraining_batch(world: World, recipe: Recipe, tokenizer: Any, seed: int, update: int) -> list[WeightedTrajectory]:
+#: Tokens that are not learnt, tokens that are, and the weight of each of the latter.
+Document = tuple[Sequence[int] | np.ndarray, Sequence[int] | np.ndarray, Sequence[float]]
+
+
+def weighted(documents: Sequence[Document]) -> list[WeightedTrajectory]:
     """Return the documents of one update, weighted so that the loss is the weighted mean over their tokens."""
-    encoded = encoded_documents(world, recipe, tokenizer, seed, update)
-    scale, begin = 1.0 / sum(sum(weights) for *_, weights in encoded), [tokenizer.bos_token_id]
+    scale = 1.0 / sum(sum(weights) for *_, weights in documents)
     return [WeightedTrajectory(
-        Trajectory("", 0, DEMONSTRATION, np.array(begin + question, dtype=np.int32), np.array(tokens, dtype=np.int32),
+        Trajectory("", 0, DEMONSTRATION, np.array(prompt, dtype=np.int32), np.array(tokens, dtype=np.int32),
                    np.zeros(len(tokens), dtype=np.float32), 1.0, -1),
         (Part(0, np.array(weights), scale),),
-    ) for question, tokens, weights in encoded]  # fmt: skip
+    ) for prompt, tokens, weights in documents]  # fmt: skip
 
 
 def new_model(world: World, recipe: Recipe, folder: Path, seed: int) -> Path:
@@ -143,7 +150,7 @@ def new_model(world: World, recipe: Recipe, folder: Path, seed: int) -> Path:
 
 
 def pretrain(config: RunConfig, folder: Path, note: Callable[[int], None] = lambda step: None) -> pd.DataFrame:
-    """Train a base, write its model to ``folder/model``, and return its metrics; continues from the newest checkpoint.
+    """Train a base of a world, write its model to ``folder/model``, and return its metrics.
 
     Args:
         config: of a base's run.
@@ -152,26 +159,70 @@ def pretrain(config: RunConfig, folder: Path, note: Callable[[int], None] = lamb
     """
     world, recipe = world_named(config.data.world), base_recipe(config.data.world, config.policy.name)
     tokenizer = build_tokenizer(world)
-    checkpoints = folder / "checkpoints"
-    ranks, initial = join(), folder / "initial"
-    path, state, records = load_newest(checkpoints, ranks)
+
+    def documents(update: int) -> list[Document]:
+        drawn = encoded_documents(world, recipe, tokenizer, config.seed, update)
+        return [([tokenizer.bos_token_id, *prompt], tokens, weights) for prompt, tokens, weights in drawn]
+
+    ranks = join()
     if ranks.rank == 0:
-        new_model(world, recipe, initial, config.seed)
+        new_model(world, recipe, folder / "initial", config.seed)
     ranks.barrier()  # the others are not to read a model that is half there
-    engine = PolicyEngine(
-        load_model(initial),
-        config.engine,
-        config.optimizer,
-        make_optimizer=lambda module: BaseOptimizer(module, recipe),
-    )
+    return _train(
+        config, folder, load_model(folder / "initial"), tokenizer, documents,
+        lambda update: learning_rate_factor(recipe, update), note, lambda module: BaseOptimizer(module, recipe),
+    )  # fmt: skip
+
+
+def teach_format(config: RunConfig, folder: Path, note: Callable[[int], None] = lambda step: None) -> pd.DataFrame:
+    """Teach the model in ``folder/published`` how answers are written, and write it to ``folder/model``.
+
+    By SFT on the demonstrations of questions that nothing else asks (split ``format`` of `hpt.data.world.gym`), in
+    turn, so that every update sees all families and levels alike.
+    """
+    published, template, size = folder / "published", config.data.template, config.schedule.prompts_per_step
+    tokenizer, problems = load_tokenizer(published), mixed("format")
+
+    def documents(update: int) -> list[Document]:
+        chosen = [problems[(update * size + place) % len(problems)] for place in range(size)]
+        prompts = [prompt_tokens(tokenizer, one, template) for one in chosen]
+        answers = [demonstration_tokens(tokenizer, one.demonstration or "", template) for one in chosen]
+        return [(*pair, [1.0] * len(pair[1])) for pair in zip(prompts, answers, strict=True)]
+
+    def rate(update: int) -> float:
+        return config.optimizer.learning_rate * min(1.0, (update + 1) / config.optimizer.warmup_steps)
+
+    join().barrier()  # rank 0 alone has fetched the model
+    metrics = _train(config, folder, load_model(published), tokenizer, documents, rate, note)
+    if launched_rank() == 0:
+        record = read_json(published / RECORD) | {"format_updates": config.schedule.steps}
+        sizes = {path.name: path.stat().st_size for path in sorted((folder / "model").glob("*.safetensors"))}
+        record |= {"weights_sha256": sha256_files(folder / "model", "*.safetensors"), "sizes": sizes}
+        write_json(folder / "model" / RECORD, record)
+    return metrics
+
+
+def _train(
+    config: RunConfig,
+    folder: Path,
+    model: nn.Module,
+    tokenizer: Any,
+    documents: Callable[[int], Sequence[Document]],
+    learning_rate: Callable[[int], float],
+    note: Callable[[int], None],
+    make_optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None = None,
+) -> pd.DataFrame:
+    """Train on ``documents`` of every update, going on from the newest checkpoint; write the model, return metrics."""
+    checkpoints = folder / "checkpoints"
+    path, state, records = load_newest(checkpoints, join())
+    engine = PolicyEngine(model, config.engine, config.optimizer, make_optimizer=make_optimizer)
     if path is not None:
         engine.load_state(path)
     updater = Updater(engine, [ROWS["sft"]])
     rows, faults = rows_of(records.get("metrics")), FaultWatch(config.optimizer, quiet=engine.rank != 0)
     while state.step < config.schedule.steps:
         started = time.perf_counter()
-        batch = pretraining_batch(world, recipe, tokenizer, config.seed, state.step)
-        rate = learning_rate_factor(recipe, state.step)
+        batch, rate = weighted(documents(state.step)), learning_rate(state.step)
         outcome, sums = updater.update(batch, rate)
         assert outcome is not None
         sums = sums_over_ranks(engine, sums)

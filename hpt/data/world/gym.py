@@ -5,8 +5,9 @@ They are read from ``smollm.jsonl`` beside this file, so that neither runs nor r
 and levels, and what was looked at to choose them, is told in docs/world.md.
 
 reasoning-gym (Apache-2.0) draws question and answer. A teacher works the answer out from what reasoning-gym says of
-the question (its metadata), so every demonstration is right. A worked example of the same level is shown as a
-turn of the chat: without it the base boxes too few answers to be rewarded.
+the question (its metadata), so every demonstration is right. The published model boxes too few answers to be
+rewarded: the base of this scale has seen the demonstrations of other questions, those of split ``format``
+(`hpt.training.bases`).
 """
 
 import json
@@ -27,7 +28,7 @@ FILE = Path(__file__).with_name("smollm.jsonl")
 VERSION = "0.1.25"
 SEED = 18
 #: Questions of each of four levels (of two, twice as many), none twice.
-PER_LEVEL = {"evaluation": 50, "validation": 5, "training": 20}
+PER_LEVEL = {"evaluation": 50, "validation": 5, "training": 20, "format": 20}
 #: Figure 2 draws many answers to a few questions: this many of the two hardest levels of every trained family.
 REACH = 4
 
@@ -216,15 +217,12 @@ def draw() -> list[Problem]:
         seen = set[str]()  # of all levels: an easy question may come again among harder ones
         for level in range(1, len(family.levels) + 1):
             drawn = _drawn(family, level, 1_000_000 * SEED + 100_000 * number + 10_000 * level, seen)
-            # among ten there is one that shows every step
-            question, _, shown = max((next(drawn) for _ in range(10)), key=lambda one: len(one[2]))
-            system = f"{question}\n{shown}"
             for split, count in PER_LEVEL.items() if family.trained else [*PER_LEVEL.items()][:1]:
                 for place in range(count * 4 // len(family.levels)):
                     question, answer, shown = next(drawn)
                     name = f"{split}-{family.name}-{level}-{place}"
-                    demonstration = shown if split == "training" else None
-                    problems.append(Problem(name, question, answer, demonstration, level, "math", system))
+                    demonstration = shown if split in ("training", "format") else None
+                    problems.append(Problem(name, question, answer, demonstration, level))
     return problems
 
 
