@@ -238,7 +238,7 @@ def few_steps(method: str, model: Path) -> RunConfig:
 
 def test_the_base_learns_the_format_on_other_questions_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
     stand_in(tmp_path / "published")
-    (tmp_path / "published" / "hpt-model.json").write_text('{"title": "a stand-in"}')
+    (tmp_path / "published" / "hpt-model.json").write_text('{"title": "a stand-in", "sizes": {}}')
     settings = {"schedule": {"steps": 6, "prompts_per_step": 4}, "checkpoint": {"every": 3},
                 "optimizer": {"learning_rate": 1e-2}}  # fmt: skip
     config = validate(merge(base_config(CONFIG).model_dump(), settings))
