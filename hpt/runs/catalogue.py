@@ -532,6 +532,21 @@ ARTEFACTS: dict[str, Artefact] = {
 }  # fmt: skip
 
 
+#: Search at scale ``smollm``: four rates for every method but SFT -> GRPO, which takes SFT's for its first stage and
+#: GRPO's for its second. A third of the steps, a seed that no table uses.
+SMOLLM_RATES, SMOLLM_STEPS = (5e-6, 1e-5, 2e-5, 4e-5), 20
+SMOLLM_TRIES = Artefact(
+    "tries",
+    "Search of learning rates",
+    tuple(
+        Arm(method, "weak", f"try1_{method}_{rate:g}", {"seed": SEED, "optimizer.learning_rate": rate},
+            {"smollm": {"schedule.steps": SMOLLM_STEPS, "validation.every": 0}})
+        for method in ("sft", "grpo", "luffy", "hpt") for rate in SMOLLM_RATES
+    ),
+    ("validation",),
+    "search",
+    "appendix",
+)  # fmt: skip
 #: Scales with one base, in the weak base's place: all they make, as artefact -> (methods compared, evaluations).
 ONE_BASE: dict[str, dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "smollm": {
@@ -549,14 +564,14 @@ def artefacts_at(scale: str) -> dict[str, Artefact]:
 
     Example:
         >>> list(artefacts_at("smollm")), [arm.key for arm in artefacts_at("smollm")["figure6"].arms]
-        (['table3', 'figure2', 'figure5', 'figure6', 'figure7'], ['hpt-weak'])
+        (['table3', 'figure2', 'figure5', 'figure6', 'figure7', 'tries'], ['hpt-weak'])
     """
     if scale not in ONE_BASE:
         return {name: one for name, one in ARTEFACTS.items() if one.group != "next" or scale == NEXT_MINI}
     return {
         name: replace(ARTEFACTS[name], arms=arms("weak", *methods), evaluations=evaluations)
         for name, (methods, evaluations) in ONE_BASE[scale].items()
-    }
+    } | {"tries": SMOLLM_TRIES}
 
 
 def arm_label(name: str) -> str:
