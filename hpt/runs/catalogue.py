@@ -253,13 +253,14 @@ def choice_text(settings: Mapping[str, Any]) -> str:
 #: Of the first and the second round; each trains its own base.
 ROUND_SEEDS = (1000, 1001)
 RATES = (2.5e-4, 5e-4, 1e-3, 2e-3)
-_SFT_COEFFICIENTS = tuple({"estimator.sft_coefficient": value} for value in (0.05, 0.125, 0.5))
-_OFFLINE_COEFFICIENTS = tuple({"estimator.offline_coefficient": value} for value in (0.25, 1.0, 4.0))
+_SFT_COEFFICIENTS = tuple({"estimator.sft_coefficient": value} for value in (0.05, 0.125, 0.5, 2.0))
+_OFFLINE_COEFFICIENTS = tuple({"estimator.offline_coefficient": value} for value in (0.25, 1.0, 4.0, 16.0))
 #: What each method chooses besides its rate; in the grid SFT -> GRPO has the rate of its first stage, which is SFT's.
+#: The first three are the grid's. SFT chose the third, an edge, so every method whose values are numbers got a fourth.
 OWN_CHOICE: dict[str, tuple[Mapping[str, Any], ...]] = {
-    "sft": tuple({"schedule.updates_per_step": value} for value in (1, 2, 4)),
+    "sft": tuple({"schedule.updates_per_step": value} for value in (1, 2, 4, 8)),
     "grpo": (_AS_RELEASED, {**_AS_IN_ROW, "estimator.advantage_std": "none"}, _AS_IN_ROW),
-    "sft_then_grpo": tuple({"schedule.first_stage_share": value} for value in (0.2, 0.4, 0.6)),
+    "sft_then_grpo": tuple({"schedule.first_stage_share": value} for value in (0.2, 0.4, 0.6, 0.8)),
     "luffy": _OFFLINE_COEFFICIENTS,
     "off_on": _OFFLINE_COEFFICIENTS,
     "hpt": _SFT_COEFFICIENTS,
@@ -285,13 +286,13 @@ FINALISTS: dict[tuple[str, str], tuple[tuple[float, int], ...]] = {
 
 
 def tries_of(policy: str, method: str) -> tuple[Arm, ...]:
-    """Return the arms of one method's search on a base: twelve short ones, then the best three at full length.
+    """Return the arms of one method's search on a base: the grid for a quarter of the steps, its best three for all.
 
     Example:
         >>> tries_of("weak", "hpt")[0].name, tries_of("weak", "hpt")[0].by_scale["lookups"]["schedule.steps"]
         ('try1_hpt_0.00025_0', 60)
     """
-    rounds = (tuple(itertools.product(RATES, range(3))), FINALISTS.get((policy, method), ()))
+    rounds = (tuple(itertools.product(RATES, range(len(OWN_CHOICE[method])))), FINALISTS.get((policy, method), ()))
     return tuple(
         Arm(method, policy, f"try{place + 1}_{method}_{rate:g}_{own}",
             {"seed": ROUND_SEEDS[place], _RATE_OF.get(method, "optimizer.learning_rate"): rate,

@@ -243,7 +243,7 @@ def _train(
         state.step += 1
         if state.step % config.checkpoint.every == 0 or state.step == config.schedule.steps:
             save_checkpoint(checkpoints, engine, state, {"metrics": pd.DataFrame(rows)}, config.checkpoint.keep)
-        if state.step % 20 == 0:
+        if state.step % max(1, config.schedule.steps // 60) == 0:
             note(state.step)
     save_model_folder(engine, tokenizer, folder / "model")
     return pd.DataFrame(rows)
