@@ -1,5 +1,6 @@
 """The search: every method alike, the choice as the rule says, and `TUNED` what the committed records chose."""
 
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -132,18 +133,32 @@ def test_nothing_is_tuned_without_a_search() -> None:
         assert set(methods) <= {*GRID.get(policy, GRID["weak"]), "sft_then_grpo"}
 
 
-def test_finalists_are_the_three_best_tries_of_the_first_round() -> None:
-    """On the world of look-ups; a round of which a record is missing has none yet."""
-    store, accuracy = (
-        RecordStore(RECORDS.parent.parent / "lookups" / "records"),
-        dict[tuple[str, str], dict[Any, float]](),
-    )
-    first = [run for run in planned_runs("lookups", ["tries"], [0], RECORDS) if run.arms[0].startswith("try1_")]
-    for run in first:
-        if not store.lacking(run):
+def accuracy_of_tries(number: int) -> dict[tuple[str, str], dict[tuple[float, int], float]]:
+    """Of a round on the world of look-ups: (base, method) -> (rate, place of its own choice) -> percent."""
+    store, found = RecordStore(RECORDS.parent.parent / "lookups" / "records"), defaultdict[Any, dict[Any, float]](dict)
+    for run in planned_runs("lookups", ["tries"], [0], RECORDS):
+        if run.arms[0].startswith(f"try{number}_") and not store.lacking(run):
             rate, own = run.arms[0].removesuffix(f"-{run.policy}").rsplit("_", 2)[1:]
-            accuracy.setdefault((run.policy, run.method), {})[float(rate), int(own)] = (
-                store.load(run).shares("validation").mean()
-            )
-    rounds = {key: found for key, found in accuracy.items() if len(found) == len(RATES) * len(OWN_CHOICE[key[1]])}
-    assert {key: tuple(sorted(found, key=lambda one: -found[one])[:3]) for key, found in rounds.items()} == FINALISTS
+            accuracy = 100 * float(store.load(run).shares("validation").mean())
+            found[run.policy, run.method][float(rate), int(own)] = accuracy
+    return found
+
+
+def test_finalists_are_the_three_best_tries_of_the_first_round() -> None:
+    """A round of which a record is missing has none yet."""
+    rounds = accuracy_of_tries(1)
+    whole = {key: own for key, own in rounds.items() if len(own) == len(RATES) * len(OWN_CHOICE[key[1]])}
+    assert {key: tuple(sorted(own, key=lambda one: -own[one])[:3]) for key, own in whole.items()} == FINALISTS
+
+
+def test_what_the_second_round_chose_is_tuned() -> None:
+    """The best of the three, and of those within one point of it at the lowest rate."""
+    rounds = {key: own for key, own in accuracy_of_tries(2).items() if len(own) == 3}
+    assert {(base, method) for base, tuned in TUNED["lookups"].items() for method in tuned} == set(rounds)
+    for (base, method), own in rounds.items():
+        rate = min(one[0] for one in own if own[one] >= max(own.values()) - 1)
+        best = max((one for one in own if one[0] == rate), key=lambda one: own[one])
+        config = build_config(method, scale="lookups", policy=base)
+        assert config.optimizer.learning_rate == rate
+        for name, value in OWN_CHOICE[method][best[1]].items():
+            assert setting(config, name) == value, (base, method, name)
