@@ -270,7 +270,7 @@ _STRONG: dict[str, dict[str, Any]] = {
     "srft": {"optimizer": {"learning_rate": 2.5e-4}, "estimator": {"sft_coefficient": 0.5}},
     "hpt": {"optimizer": {"learning_rate": 5e-4}, "estimator": {"sft_coefficient": 0.125}},
 }
-#: On the world of look-ups, where every base chooses its own (docs/world.md); so far the two methods it was chosen with.
+#: On the world of look-ups every base chooses its own (docs/world.md); so far for the methods it was chosen with.
 _LOOKUPS_SFT = {"optimizer": {"learning_rate": 5e-4}, "schedule": {"updates_per_step": 8}}
 _LOOKUPS_GRPO = {"optimizer": {"learning_rate": 1e-3}, "estimator": _CLIP_AND_STD_OF_ROW}
 LOOKUPS_TUNED: dict[str, dict[str, dict[str, Any]]] = {
