@@ -3,7 +3,7 @@
     reports/<scale>/
         index.html, README.md      what `hpt.reports.pages` renders, with a page per subject; regenerated, never edited
         style.css                  of all its pages
-        tables/, figures/          written by the notebooks (`hpt.reports.Study`)
+        tables/, figures/          written by the notebooks (`hpt.reports.notebooks.Study`)
         missing.json               with records: the artefacts they do not allow, and the runs that are missing
         notebooks/<name>.html      the executed notebook
         notebooks/<name>.json      its status: artefacts, verdicts, runs, commit, duration
@@ -330,7 +330,7 @@ def with_earlier(status: dict[str, Any], before: Mapping[str, Any], folder: Path
     They stay on the page with their verdicts and runs: of Figures 5 to 7, `--only figure6` makes one again.
 
     Args:
-        status: what the execution left, see `hpt.reports.Study.finish`.
+        status: what the execution left, see `hpt.reports.notebooks.Study.finish`.
         before: the same of the execution before; empty = there was none.
         folder: ``reports/<scale>``; an artefact whose files are gone is not kept.
     """

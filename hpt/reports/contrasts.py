@@ -23,7 +23,7 @@ def contrasts(records: Sequence[RunRecords], scale: str) -> pd.DataFrame:
     """Return HPT minus each baseline, on the unweighted mean of the in-distribution sets, paired by seed.
 
     Args:
-        records: runs of the family, as `hpt.reports.Study.family` gives them.
+        records: runs of the family, as `hpt.reports.notebooks.Study.family` gives them.
         scale: whose runs they are.
 
     Returns:

@@ -1,8 +1,8 @@
 """Tidy data frames from records: one row per observation, which a notebook's cells lay out and draw.
 
-Every function takes the records of runs (`hpt.reports.Study.runs`, or `hpt.runs.records.load_records`) and returns a
-frame whose columns its docstring names; the CSV beside a table or figure is this frame. Methods without a run are left
-out.
+Every function takes ``records`` of runs (`hpt.reports.notebooks.Study.runs`, or `hpt.runs.records.load_records`) and
+returns a frame whose columns its docstring names; the CSV beside a table or figure is this frame. ``method`` and
+``methods`` are names of arms, ``policy`` is their base; methods without a run are left out.
 """
 
 import math

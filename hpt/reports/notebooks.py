@@ -6,7 +6,6 @@ A notebook begins with ``study = reports.begin("its_name")``, asks for the runs 
 vLLM; nothing here catches an exception around a run.
 """
 
-import base64
 import html
 import os
 import re
@@ -39,10 +38,7 @@ from hpt.runs.plan import assumptions, make_plan
 from hpt.runs.records import RecordStore, RunRecords, load_records, load_runs, record_folders
 from hpt.support.errors import ConfigError
 from hpt.support.files import write_json, write_text
-from hpt.support.text import duration, few
-
-#: Counts of a run's damaged checkpoints and files; named where there were any.
-DAMAGE = ("damaged_checkpoints", "damaged_files")
+from hpt.support.text import duration
 
 
 @dataclass(frozen=True)
@@ -209,7 +205,8 @@ class Study:
             target = self.output_dir / "figures" if self.output_dir else Path(folder)
             _, png = style.save(figure, target / name, {"Title": title, **metadata})
             # not the SVG, which the report links: inside a page it takes three times the room
-            picture = Markup("<img class='{}' alt='{}' src='{}'>").format(name, title, style.png_source(png))
+            source = style.png_source(png.read_bytes())
+            picture = Markup("<img class='{}' alt='{}' src='{}'>").format(name, title, source)
         pyplot.close(figure)  # else the notebook draws it a second time
         if self.output_dir is not None:
             self._write(name, {name: data, **frames}, runs)
@@ -240,21 +237,21 @@ class Study:
         for slider in sliders.values():
             slider.observe(lambda _: setattr(picture, "value", drawn()), "value")
         begins = ", ".join(f"{name} = {slider.value}" for name, slider in sliders.items())
-        source = "data:image/png;base64," + base64.b64encode(picture.value).decode("ascii")
         shown = Markup("<img alt='{0}' src='{1}'><p><small>{0}; the notebook has sliders.</small></p>")
+        source = style.png_source(picture.value)
         return Shown(shown.format(begins, source), begins, VBox([*sliders.values(), picture]))
 
     def compare(self, first: str, second: str) -> Shown:
         """Return what two runs differ in, settings and the last values of every quantity: ``hpt runs compare``.
 
         Args:
-            first, second: name of a run or of its records, or the beginning of one that no other has.
+            first, second: names of runs, as `finish` lists them.
 
-        Example:
-            >>> study.compare("grpo-weak-s0-f23", "hpt-weak-s0-166")  # doctest: +SKIP
+        Raises:
+            RecordFault: no such run.
         """
         folder = self.from_records or self.runs_dir / self.scale
-        runs = [load_records(one_beginning(folder, name)) for name in (first, second)]
+        runs = [load_records(folder / name) for name in (first, second)]
         tables = (differences(*runs), final_values(*runs).round(4).reset_index())
         shown = [plain_table(list(table.columns), table.astype(str).to_numpy().tolist()) for table in tables]
         return Shown(Markup("").join(shown))
@@ -407,16 +404,6 @@ def shown_path(path: Path) -> str:
     return os.path.relpath(path, project_folder())
 
 
-def one_beginning(folder: Path, name: str) -> Path:
-    """Return the one run in a folder whose name begins so."""
-    found = [path.parent for path in sorted(folder.glob("*/config.json")) if path.parent.name.startswith(name)]
-    if len(found) != 1:
-        names = few([path.name for path in found], 5) or "none begins so"
-        raise ConfigError("run", name, f"the beginning of one run's name in {shown_path(folder)} ({names})",
-                          "write more of it")  # fmt: skip
-    return found[0]
-
-
 # Provenance
 
 
@@ -441,7 +428,6 @@ def source_rows(records: Iterable[RunRecords]) -> list[dict[str, Any]]:
             "commit": str(run.provenance.get("commit") or "unknown"),
             "dirty": bool(run.provenance.get("dirty")),
             **{name: run.provenance.get(name) for name in ("numerics_version", "finished", "wall_s")},
-            **{name: count for name in DAMAGE if (count := run.provenance.get(name))},
         }
         for run in records
     ]

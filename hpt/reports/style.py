@@ -145,9 +145,9 @@ def save(figure: Figure, stem: Path, metadata: Mapping[str, str]) -> list[Path]:
     return paths
 
 
-def png_source(path: Path) -> str:
-    """Return a PNG file as a data address, so that a page holds its pictures itself."""
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+def png_source(content: bytes) -> str:
+    """Return a PNG as a data address, so that a page holds its pictures itself."""
+    return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
 
 
 def _save(figure: Figure, out: Path, ending: str, metadata: Mapping[str, Any]) -> None:

@@ -133,7 +133,7 @@ def verdicts(
         records: runs at one scale.
         artefacts: names of tables and figures.
         scale: whose runs they are; verdicts depend on it.
-        frames: tidy frames made without a run (`hpt.reports.Study.frames`), for claims that need none.
+        frames: tidy frames made without a run (`hpt.reports.notebooks.Study.frames`), for claims that need none.
         family: runs of the confirmatory contrasts, which are judged together; empty = those among ``records``.
     """
     wanted = [claim for claim in claims() if claim.artefact in set(artefacts)]
@@ -414,8 +414,7 @@ def forest(rows: Sequence[Mapping[str, Any]], world: str) -> list[dict[str, Any]
     """
     lines = []
     for claim, row in comparisons(rows, "in"):
-        if not (numbers := row.get("numbers")):
-            continue  # judged by an earlier version of this package
+        numbers = row["numbers"]
         lines.append(
             {
                 "group": f"{world}: {base_title(claim.policy)}",

@@ -10,8 +10,8 @@ import nbformat
 import papermill
 import pytest
 
-from hpt.reports import Study, begin
-from hpt.reports.notebooks import project_path
+from hpt.reports import begin
+from hpt.reports.notebooks import Study, project_path
 from hpt.reports.parameters import COMMON, read_parameters
 from hpt.runs.catalogue import ARTEFACTS
 from hpt.runs.records import export_run
