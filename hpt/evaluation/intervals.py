@@ -90,14 +90,6 @@ class SeedDifference:
 def wilson_interval(correct: int, problems: int, level: float = 0.95) -> Interval:
     """Return the Wilson score interval of an accuracy (Wilson 1927), for avg@1: one answer per problem.
 
-    Args:
-        correct: problems solved.
-        problems: problems asked, at least 1.
-        level: coverage.
-
-    Raises:
-        ValueError: counts impossible.
-
     Example:
         >>> interval = wilson_interval(8, 10)
         >>> round(interval.low, 3), round(interval.high, 3)
@@ -116,16 +108,7 @@ def bca_interval(
 
     Problems are resampled, not answers: the answers to one problem are not independent of each other. Where all values
     are equal the bootstrap sees no spread and would return a point; for all 0 or all 1 the Wilson interval takes its
-    place, otherwise the point is returned and ``kind`` says so.
-
-    Args:
-        values: [problems] one share per problem, as the functions of `hpt.evaluation.scores` return.
-        level: coverage.
-        generator: numpy generator, or a seed for one.
-        resamples: bootstrap resamples.
-
-    Raises:
-        ValueError: no values.
+    place, otherwise the point is returned and ``kind`` says so. ``values`` are [problems], a share each.
 
     Example:
         >>> interval = bca_interval([0.0, 0.25, 0.5, 1.0] * 10, generator=0)
@@ -157,11 +140,7 @@ def bca_interval(
 
 
 def problem_interval(shares: NDArray[np.float64], one_answer: bool) -> Interval:
-    """Return the interval of a set's score over its problems: Wilson for one graded answer each, else BCa.
-
-    Args:
-        shares: [problems] share of correct answers (over samples, and over seeds where there are several).
-        one_answer: whether each share is one answer, 0 or 1.
+    """Return the interval of a set's score over its problems [problems]: Wilson for one graded answer each, else BCa.
 
     Example:
         >>> problem_interval(np.array([1.0, 0.0, 1.0, 1.0]), one_answer=True).kind
@@ -176,10 +155,6 @@ def average_interval(shares: Sequence[NDArray[np.float64]], level: float = 0.95)
     """Return the interval of the unweighted mean of several sets' scores; each set is resampled alone.
 
     Pooling the problems instead would weigh a set by its size, which the paper's average does not.
-
-    Args:
-        shares: per set, [problems] shares of correct answers.
-        level: coverage.
 
     Example:
         >>> half = np.array([0.0, 1.0] * 20)
@@ -208,17 +183,9 @@ def average_interval(shares: Sequence[NDArray[np.float64]], level: float = 0.95)
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> SeedDifference:
-    """Compare two methods by their difference per seed, with Student's t.
+    """Compare two methods by their difference per seed, each [seeds] in the same order, with Student's t.
 
     Paired, because runs of one seed share their data order; unpaired seeds would add that spread to both sides.
-
-    Args:
-        a: [seeds] scores of one method.
-        b: [seeds] scores of the other, same seeds in the same order.
-        level: coverage of the interval.
-
-    Raises:
-        ValueError: no seeds, or different numbers of them.
 
     Example:
         >>> difference = paired_difference([3.0, 4.0, 5.0], [1.0, 1.0, 1.0])
@@ -257,8 +224,7 @@ def seed_mean(values: ArrayLike, level: float = 0.95) -> SeedDifference:
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     """Return p-values corrected for their number (Holm 1979): below alpha, all of them err together with alpha at most.
 
-    Args:
-        p_values: [tests]; NaN, a test that could not be made, counts as 1.
+    NaN, a test that could not be made, counts as 1.
 
     Example:
         >>> holm([0.01, 0.04, float("nan")]).round(2).tolist()
@@ -274,9 +240,6 @@ def sign_flip_p(differences: ArrayLike) -> float:
     """Return the two-sided p of the exact sign-flip test: the share of all 2^n signs with as large a mean.
 
     It assumes that differences are symmetric about 0, not that they are normal.
-
-    Args:
-        differences: [seeds], at least two.
 
     Example:
         >>> sign_flip_p([1.0, 2.0, 3.0, 4.0])
@@ -305,10 +268,7 @@ def exact_share(count: int, total: int, level: float = 0.95) -> Interval:
 def detectable(seeds: int, level: float = 0.95, power: float = 0.8) -> float:
     """Return the smallest true difference that so many seeds show, in standard deviations of the paired difference.
 
-    Args:
-        seeds: at least 2.
-        level: of the two-sided t test; of one test of thirteen, 1 - 0.05 / 13.
-        power: chance to show it.
+    ``level`` is of the two-sided t test (of one of thirteen, 1 - 0.05 / 13), ``power`` the chance to show it.
 
     Example:
         >>> round(detectable(10), 2), round(detectable(10, 1 - 0.05 / 13), 2)

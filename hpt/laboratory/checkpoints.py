@@ -39,7 +39,7 @@ from hpt.support.errors import HptError
 from hpt.support.files import read_json
 from hpt.training.policy import collate, forward_micro_batch, load_model
 from hpt.training.trainer import grade_demonstrations
-from hpt.upge.estimator import ROWS, unified_weights
+from hpt.upge.estimator import ROWS, weights_mask_ratio
 from hpt.upge.row import TokenStreams
 
 PATH = Path(__file__).with_name("checkpoints.json")
@@ -143,7 +143,7 @@ def demonstration_gradients(module: Any, demonstration: Trajectory) -> Tensor:
     owner = torch.zeros(len(logprobs), dtype=torch.int64)
     streams = TokenStreams(logprobs.double(), entropies.double(), torch.zeros(len(logprobs)).double(), owner, 1)
     ones = torch.ones(len(logprobs), dtype=torch.float64)
-    weights = [unified_weights(ROWS[name], streams, ones) for name in ON_DEMONSTRATION]
+    weights = [weights_mask_ratio(ROWS[name], streams, ones)[0] for name in ON_DEMONSTRATION]
     return torch.stack([trajectory_gradient(module, demonstration, weight) for weight in weights])
 
 
