@@ -147,13 +147,7 @@ def judge_together(
 
 
 def confirmed(difference: SeedDifference, p_corrected: float, printed: float, spread: float) -> ClaimVerdict:
-    """Return the verdict on one contrast of the family; see `judge_together`.
-
-    Args:
-        difference: over at least three seeds, with its simultaneous interval, in points.
-        p_corrected: by Holm over the family, two-sided.
-        printed: the paper's difference, above 0.
-        spread: standard deviation of a paired difference, measured before HPT is run; NaN where it was not.
+    """Return the verdict on one contrast of the family (`judge_together`), over at least three seeds, in points.
 
     Example:
         >>> from hpt.evaluation.intervals import paired_difference

@@ -61,18 +61,10 @@ class Shown:
 
 @dataclass(eq=False)
 class Study:
-    """What a notebook computes and shows; made by `begin`.
+    """What a notebook computes and shows; made by `begin`, from the notebook's parameters.
 
     Attributes:
-        name: of the notebook.
         artefacts: tables and figures it makes.
-        scale, seeds, settings: which runs.
-        runs_dir: folder of run folders.
-        from_records: folder of record folders to read instead of computing, or None.
-        output_dir: where tables and figures are written, or None.
-        bases: of the arms, none = all.
-        extra_methods: custom methods, further lines of the artefacts that take some.
-        evaluations: further sets, or files of the user's questions, that final policies are evaluated on.
         made: what it has shown so far, by name, as the report takes it.
         frames: the tidy frames behind them, by the name of their CSV.
     """
@@ -126,17 +118,10 @@ class Study:
         return artefacts_at(self.scale)[name]
 
     def runs(self, *artefacts: str) -> list[RunRecords]:
-        """Return the records of the runs that tables or figures compare, computing what is missing.
-
-        Args:
-            artefacts: names; none = all that the notebook makes.
+        """Return the records of the runs that tables or figures compare (none = all), computing what is missing.
 
         Raises:
             HptError: a run failed, or records are damaged or missing.
-
-        Example:
-            >>> study = begin("training_dynamics", given={"scale": "tiny"})  # doctest: +SKIP
-            >>> study.runs("figure6")  # doctest: +SKIP
         """
         asked = self._asked(artefacts or self.artefacts)
         store = RecordStore(self.from_records) if self.from_records else None

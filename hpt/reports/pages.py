@@ -337,21 +337,14 @@ def commit_of(row: Mapping[str, Any]) -> str:
 def missing_artefacts(folder: Path) -> list[dict[str, Any]]:
     """Return what records did not allow when a report was made of them: `hpt.reports.build.Available` of each, as JSON.
 
-    Their ``seeds`` are those the artefact was made of; none = it was not made, or of its ``bases`` alone.
+    Their ``seeds`` are those the artefact was made of.
     """
     file = folder / "missing.json"
     return read_json(file) if file.exists() else []
 
 
 def notes(scale: str, seeds: Sequence[int], statuses: list[dict[str, Any]], runs: list[dict[str, Any]]) -> list[str]:
-    """Return what a reader must know before reading the page, as sentences.
-
-    Args:
-        scale: key of `hpt.config.scales.SCALES`.
-        seeds: run seeds of all notebooks.
-        statuses: what the notebooks left, see `hpt.reports.build.execute`.
-        runs: rows of `hpt.reports.notebooks.source_rows`.
-    """
+    """Return what a reader must know before reading the page, as sentences; ``runs`` are rows of `source_rows`."""
     found = []
     if scale == "tiny":
         found.append("Scale tiny exists for tests: its numbers mean nothing.")

@@ -130,13 +130,7 @@ def legend_below(figure: Figure) -> None:
 
 
 def save(figure: Figure, stem: Path, metadata: Mapping[str, str]) -> list[Path]:
-    """Write ``stem.svg`` and ``stem.png``, with where the numbers came from inside each; no dates, so bytes repeat.
-
-    Args:
-        figure: drawn under `use`.
-        stem: path without ending.
-        metadata: Title, Description and Source.
-    """
+    """Write ``stem.svg`` and ``stem.png``, with Title, Description and Source inside; no dates, so bytes repeat."""
     paths = []
     for ending, more in (("svg", {"Date": None, "Creator": "hpt"}), ("png", {"Software": "hpt"})):
         path = stem.with_name(f"{stem.name}.{ending}")

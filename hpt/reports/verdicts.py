@@ -129,12 +129,8 @@ def verdicts(
 ) -> list[Verdict]:
     """Judge every claim about the artefacts, in the order of the paper.
 
-    Args:
-        records: runs at one scale.
-        artefacts: names of tables and figures.
-        scale: whose runs they are; verdicts depend on it.
-        frames: tidy frames made without a run (`hpt.reports.notebooks.Study.frames`), for claims that need none.
-        family: runs of the confirmatory contrasts, which are judged together; empty = those among ``records``.
+    ``frames`` are those made without a run (`hpt.reports.notebooks.Study.frames`), for claims that need none;
+    ``family`` the runs of the confirmatory contrasts, which are judged together (empty = those among ``records``).
     """
     wanted = [claim for claim in claims() if claim.artefact in set(artefacts)]
     together = confirmatory(family or records, scale) if any(claim.confirmatory for claim in wanted) else {}
@@ -338,11 +334,8 @@ def by_section(rows: Sequence[dict[str, Any]]) -> list[tuple[Section, list[dict[
 def headlines(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> list[str]:
     """Return what was found as sentences: whom a method beats on which base, by how much, how sure, and the counts.
 
-    Of the comparisons, the confirmatory contrasts, and those of averages out of distribution.
-
-    Args:
-        rows: verdicts, as the report keeps them (the fields of `Verdict`).
-        seeds: that they were decided over.
+    Of the comparisons, the confirmatory contrasts, and those of averages out of distribution. ``rows`` are verdicts as
+    the report keeps them: the fields of `Verdict`.
     """
     sentences = []
     for distribution, where in (("in", "In distribution"), ("out", "Out of distribution")):
@@ -391,11 +384,9 @@ def _said(verdict: str, several: bool) -> str:
 
 
 def comparisons(rows: Sequence[Mapping[str, Any]], distribution: str) -> list[tuple[Claim, Mapping[str, Any]]]:
-    """Return the claims that compare the averages of two trained methods, with their verdicts.
+    """Return the claims that compare the averages of two trained methods, with their verdicts, where there is one.
 
-    Args:
-        rows: verdicts, as the report keeps them; what could not be tested is left out.
-        distribution: ``in``, the confirmatory contrasts, or ``out``: which average.
+    ``in`` distribution the confirmatory contrasts, or those ``out`` of it.
     """
     judged = {row["claim"]: row for row in rows if row["ours"]}
     found = confirmatory_claims() if distribution == "in" else [
@@ -408,9 +399,7 @@ def comparisons(rows: Sequence[Mapping[str, Any]], distribution: str) -> list[tu
 def forest(rows: Sequence[Mapping[str, Any]], world: str) -> list[dict[str, Any]]:
     """Return HPT minus each baseline on each base as lines of a forest plot, in points of the in-distribution average.
 
-    Args:
-        rows: verdicts, as the report keeps them.
-        world: key of the scale they are of, said with the base.
+    ``world`` is the scale that the verdicts are of, said with the base.
     """
     lines = []
     for claim, row in comparisons(rows, "in"):

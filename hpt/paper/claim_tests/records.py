@@ -23,15 +23,12 @@ from hpt.training.metrics import METRICS
 
 @dataclass(frozen=True, eq=False)
 class RunFrames:
-    """Records of one run.
+    """Records of one run: its tables ``metrics``, ``rollouts`` and ``validation`` (`hpt.runs.records.RunRecords`).
 
     Attributes:
-        metrics: one row per step, with ``step`` and the columns of `hpt.training.metrics`.
-        rollouts: one row per question and step.
         scores: one row per benchmark: benchmark, distribution ("in", "out"), stands_for, score (percent).
         counts: one row per problem and evaluation: benchmark (the evaluation's name), problem_id, level, correct,
             samples.
-        validation: one row per problem of the validation curves: step, benchmark, problem_id, correct, samples.
         name: what readers call the run; `ClaimRecords.each_seed` fills it in.
     """
 
