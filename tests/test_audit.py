@@ -96,7 +96,6 @@ def test_sentences(printed: list[AuditCheck]) -> None:
     assert rising == ["consistent", "inconsistent", "consistent", "inconsistent"]  # LUFFY's: 5 to 5, 5.6 to 4.8
 
 
-# ----------------------------------------------------------------------------------------------------------------------
 # A changed number is seen
 
 
@@ -176,7 +175,6 @@ def test_fractions_are_those_of_every_count() -> None:
     assert len(fractions_to_one_decimal(1172)) == 1001
 
 
-# ----------------------------------------------------------------------------------------------------------------------
 # Spreads
 
 

@@ -33,7 +33,6 @@ def level_scores(**levels: float) -> dict[int, dict[str, RunFrames]]:
     return {seed: {name: scored([level + 0.1 * seed] * 6) for name, level in levels.items()} for seed in SEEDS}
 
 
-# ----------------------------------------------------------------------------------------------------------------------
 # The highest of several
 
 
@@ -67,7 +66,6 @@ def test_one_unsure_other_leaves_it_undecided() -> None:
     assert judged("table6-gate-0-best", records).verdict.value == "undecided"
 
 
-# ----------------------------------------------------------------------------------------------------------------------
 # One benchmark, and nearly all of them
 
 
@@ -119,7 +117,6 @@ def test_consistently_best_on_the_sets_that_a_table_has(inside: list[float], exp
     assert (result.verdict.value, result.unit) == (expected, "sets")
 
 
-# ----------------------------------------------------------------------------------------------------------------------
 # A gain on two bases
 
 
@@ -150,7 +147,6 @@ def test_sft_is_effective_where_it_beats_its_base(sft: float, expected: str) -> 
         assert judged(f"section2-sft-effective-on-{base}", records).verdict.value == expected
 
 
-# ----------------------------------------------------------------------------------------------------------------------
 # pass@k
 
 
@@ -227,7 +223,6 @@ def test_too_few_answers_or_sets_are_not_testable() -> None:
     assert "no answers to contest-b@1024 of grpo" in judged("figure2-hpt-above-grpo", missing).explanation
 
 
-# ----------------------------------------------------------------------------------------------------------------------
 # Table 4: exclusive solves
 
 SIZES = (43, 90, 105, 128, 134)

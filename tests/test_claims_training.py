@@ -24,7 +24,6 @@ def metrics(**columns: float | np.ndarray) -> RunFrames:
     return RunFrames(pd.DataFrame({"step": np.arange(STEPS), **named}))
 
 
-# ----------------------------------------------------------------------------------------------------------------------
 # Figure 5: validation curves
 
 
@@ -87,7 +86,6 @@ def test_improvements(points: tuple[list[float], ...], on_every_set: str, stably
     assert judged("figure5-hpt-improves-stably", records).verdict.value == stably
 
 
-# ----------------------------------------------------------------------------------------------------------------------
 # Figures 3 and 4: single questions
 
 
@@ -173,7 +171,6 @@ def test_maps_of_other_questions_or_too_few_epochs_are_not_testable() -> None:
     assert "different questions" in judged("figure4-ends-red", records).explanation
 
 
-# ----------------------------------------------------------------------------------------------------------------------
 # Figure 6: two bases; Figure 8: gates
 
 
@@ -226,7 +223,6 @@ def test_a_larger_gate_learns_more_from_demonstrations() -> None:
     assert judged("figure8-hpt_gate1-more-offline", records(0.4, 0.3)).verdict.value == "does not hold"
 
 
-# ----------------------------------------------------------------------------------------------------------------------
 # Costs, and gradients
 
 

@@ -151,7 +151,7 @@ def problem_interval(shares: NDArray[np.float64], one_answer: bool) -> Interval:
     return bca_interval(shares, generator=0)
 
 
-def average_interval(shares: Sequence[NDArray[np.float64]], level: float = 0.95) -> Interval:
+def average_interval(shares: Sequence[NDArray[np.float64]]) -> Interval:
     """Return the interval of the unweighted mean of several sets' scores; each set is resampled alone.
 
     Pooling the problems instead would weigh a set by its size, which the paper's average does not.
@@ -166,7 +166,7 @@ def average_interval(shares: Sequence[NDArray[np.float64]], level: float = 0.95)
 
     kind = "BCa over problems of each set, fixed weights"
     if all(np.ptp(one) == 0 for one in shares):
-        return Interval(math.nan, math.nan, level, "unknown: no spread over problems")
+        return Interval(math.nan, math.nan, 0.95, "unknown: no spread over problems")
 
     def average(*sets: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
         return np.mean([one.mean(axis=axis) for one in sets], axis=0)
@@ -176,10 +176,10 @@ def average_interval(shares: Sequence[NDArray[np.float64]], level: float = 0.95)
         # a set of one problem (scale tiny) has no spread; scipy wants two values to see that
         samples = tuple(np.repeat(one, 2) if len(one) == 1 else one for one in shares)
         result = stats.bootstrap(
-            samples, average, n_resamples=RESAMPLES, confidence_level=level, method="BCa",
+            samples, average, n_resamples=RESAMPLES, confidence_level=0.95, method="BCa",
             rng=np.random.default_rng(0), batch=1_000,
         )  # fmt: skip
-    return Interval(float(result.confidence_interval.low), float(result.confidence_interval.high), level, kind)
+    return Interval(float(result.confidence_interval.low), float(result.confidence_interval.high), 0.95, kind)
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> SeedDifference:
@@ -252,7 +252,7 @@ def sign_flip_p(differences: ArrayLike) -> float:
     return float(result.pvalue)
 
 
-def exact_share(count: int, total: int, level: float = 0.95) -> Interval:
+def exact_share(count: int, total: int) -> Interval:
     """Return the exact interval of a share (Clopper and Pearson 1934), for counts of few runs.
 
     Example:
@@ -261,14 +261,14 @@ def exact_share(count: int, total: int, level: float = 0.95) -> Interval:
     """
     from scipy import stats
 
-    low, high = stats.binomtest(int(count), int(total)).proportion_ci(level, method="exact")
-    return Interval(float(low), float(high), level, "Clopper-Pearson over runs")
+    low, high = stats.binomtest(int(count), int(total)).proportion_ci(method="exact")
+    return Interval(float(low), float(high), 0.95, "Clopper-Pearson over runs")
 
 
-def detectable(seeds: int, level: float = 0.95, power: float = 0.8) -> float:
+def detectable(seeds: int, level: float = 0.95) -> float:
     """Return the smallest true difference that so many seeds show, in standard deviations of the paired difference.
 
-    ``level`` is of the two-sided t test (of one of thirteen, 1 - 0.05 / 13), ``power`` the chance to show it.
+    Shown four times in five by the two-sided t test of this level (of one of thirteen, 1 - 0.05 / 13).
 
     Example:
         >>> round(detectable(10), 2), round(detectable(10, 1 - 0.05 / 13), 2)
@@ -280,12 +280,12 @@ def detectable(seeds: int, level: float = 0.95, power: float = 0.8) -> float:
 
     def shortfall(true_errors: float) -> float:
         # The far tail, a significant difference of the wrong sign, is no finding; scipy also returns NaN there.
-        return float(stats.nct.sf(critical, seeds - 1, true_errors)) - power
+        return float(stats.nct.sf(critical, seeds - 1, true_errors)) - 0.8
 
     return optimize.brentq(shortfall, 0.0, 4.0 * critical) / math.sqrt(seeds)  # type: ignore[operator]
 
 
-def seeds_needed(difference: float, sd: float, level: float = 0.95, power: float = 0.8) -> float:
+def seeds_needed(difference: float, sd: float, level: float = 0.95) -> float:
     """Return how many seeds show a true difference of this size; infinite beyond 10,000. See `detectable`.
 
     Example:
@@ -293,5 +293,5 @@ def seeds_needed(difference: float, sd: float, level: float = 0.95, power: float
         (10, inf)
     """
     most = 10_000
-    needed = bisect_left(range(most), True, MIN_SEEDS, key=lambda n: sd * detectable(n, level, power) <= difference)
+    needed = bisect_left(range(most), True, MIN_SEEDS, key=lambda n: sd * detectable(n, level) <= difference)
     return needed if needed < most else math.inf

@@ -141,7 +141,7 @@ def round_half_up(value: float, decimals: int = 1) -> float:
     return float(exact.quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP))
 
 
-def average_of_cells(cells: Iterable[float], decimals: int = 1) -> float:
+def average_of_cells(cells: Iterable[float]) -> float:
     """Return a table's average: the unweighted mean of its *printed* cells, itself rounded half up.
 
     Averaging unrounded scores instead differs in the last digit: in 12 of the paper's 40 averages the mean of the
@@ -151,7 +151,7 @@ def average_of_cells(cells: Iterable[float], decimals: int = 1) -> float:
         >>> average_of_cells([25.1, 22.8, 56.1, 84.2, 33.8, 44.7])
         44.5
     """
-    return round_half_up(float(np.mean([round_half_up(cell, decimals) for cell in cells])), decimals)
+    return round_half_up(float(np.mean([round_half_up(cell) for cell in cells])))
 
 
 def counts_per_problem(answers: pd.DataFrame) -> pd.DataFrame:

@@ -246,14 +246,14 @@ def _load(trainer: Any, place: Path) -> None:
             parameter.copy_(weights[name])
 
 
-def load_checkpoints(path: Path = PATH) -> tuple[dict[str, Any], pd.DataFrame]:
+def load_checkpoints() -> tuple[dict[str, Any], pd.DataFrame]:
     """Return the measurement in the package: whose run and how much, and a line per step, question and row.
 
     Example:
         >>> load_checkpoints()[1].columns[:4].tolist()
         ['step', 'question', 'success', 'row']
     """
-    content = read_json(path)
+    content = read_json(PATH)
     return {key: value for key, value in content.items() if key != "lines"}, pd.DataFrame(content["lines"])
 
 

@@ -166,15 +166,15 @@ class Group:
     is_demonstration: np.ndarray
 
 
-def load_group(path: Path = GROUP) -> Group:
-    """Return the group in the package, or another.
+def load_group() -> Group:
+    """Return the group in the package.
 
     Example:
         >>> group = load_group()
         >>> int(group.is_demonstration.sum()), len(group.tokens) == len(group.rewards)
         (1, True)
     """
-    content = read_json(path)
+    content = read_json(GROUP)
     trajectories = content["trajectories"]
     return Group(
         question=content["question"],

@@ -87,23 +87,14 @@ def _typed(name: str, value: Any, kind: type) -> Any:
         try:
             value = json.loads(value)
         except ValueError:
-            raise ConfigError(
-                name, value, f"{KINDS[kind]}, as JSON where it is text", _form(name, value, kind)
-            ) from None
+            raise ConfigError(name, value, f"{KINDS[kind]}, as JSON where it is text", _form(name, kind)) from None
     fits = isinstance(value, (int, float) if kind is float else kind)
     if not fits or (isinstance(value, bool) and kind is not bool):
-        raise ConfigError(name, value, KINDS[kind], _form(name, value, kind))
+        raise ConfigError(name, value, KINDS[kind], _form(name, kind))
     return value
 
 
-def _form(name: str, value: Any, kind: type) -> str:
+def _form(name: str, kind: type) -> str:
     """Return how to write a list or dict, in the cell and for papermill."""
-    if kind not in (list, dict):
-        return "correct the value"
-    form = '{"gate.count": 2}'
-    if kind is list:
-        try:
-            form = json.dumps(json.loads(f"[{value}]"))
-        except ValueError:
-            form = json.dumps([value])
-    return f"write {name} = {form}, with papermill -p {name} '{form}'"
+    form = {list: "[0, 1]", dict: '{"gate.count": 2}'}.get(kind)
+    return f"write e.g. {name} = {form}, with papermill -p {name} '{form}'" if form else "correct the value"

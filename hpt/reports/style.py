@@ -25,6 +25,8 @@ from hpt.support.files import write_atomic
 _FILE = str(resources.files("hpt") / "reports" / "hpt.mplstyle")
 #: Dots per inch of PNG files: sharp on a page, tens of kilobytes.
 PNG_DPI = 110
+#: Font size of labels beside lines and points.
+_LABEL = 8.5
 
 #: Method or arm -> colour and marker.
 PALETTE = {
@@ -65,13 +67,12 @@ def look(method: str) -> dict[str, Any]:
     return {"label": label, "color": colour, "marker": marker, "markevery": 0.15}
 
 
-def label_lines(axes: Axes, size: float = 8.5) -> None:
+def label_lines(axes: Axes) -> None:
     """Write the label of every labelled line at its right end, moved apart where two would overlap.
 
     Call it when limits and scales are set.
     """
     axes.figure.canvas.draw()  # the layout, so that places in pixels are known
-    height = 1.25 * size * axes.figure.dpi / 72
     ends = []
     for line in axes.get_lines():
         x, y = np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)
@@ -80,14 +81,14 @@ def label_lines(axes: Axes, size: float = 8.5) -> None:
             pixel = axes.transData.transform((x[known[-1]], y[known[-1]]))
             ends.append((pixel[1], x[known[-1]], y[known[-1]], line))
     ends.sort(key=lambda end: end[0])
-    for place, (pixel, x, y, line) in zip(_apart(axes, [end[0] for end in ends], height), ends, strict=True):
+    for place, (pixel, x, y, line) in zip(_apart(axes, [end[0] for end in ends]), ends, strict=True):
         axes.annotate(
             str(line.get_label()), (x, y), xytext=(6, (place - pixel) * 72 / axes.figure.dpi), annotation_clip=False,
-            textcoords="offset points", color=line.get_color(), fontsize=size, va="center",
+            textcoords="offset points", color=line.get_color(), fontsize=_LABEL, va="center",
         )  # fmt: skip
 
 
-def label_points(axes: Axes, points: Mapping[str, tuple[float, float, Any]], size: float = 8.5) -> None:
+def label_points(axes: Axes, points: Mapping[str, tuple[float, float, Any]]) -> None:
     """Write the names of points (name -> x, y, colour) in a column right of the panel, a thin line to each.
 
     Call it when limits and scales are set.
@@ -95,18 +96,19 @@ def label_points(axes: Axes, points: Mapping[str, tuple[float, float, Any]], siz
     axes.figure.canvas.draw()
     at = {name: axes.transData.transform((x, y)) for name, (x, y, _) in points.items()}
     names = sorted(points, key=lambda name: at[name][1])
-    places = _apart(axes, [at[name][1] for name in names], 1.25 * size * axes.figure.dpi / 72)
+    places = _apart(axes, [at[name][1] for name in names])
     for name, place in zip(names, places, strict=True):
         x, y, colour = points[name]
         axes.annotate(
             name, (x, y), xytext=(1.02, (place - axes.bbox.y0) / axes.bbox.height), textcoords="axes fraction",
-            color=colour, fontsize=size, va="center", annotation_clip=False,
+            color=colour, fontsize=_LABEL, va="center", annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "alpha": 0.6},
         )  # fmt: skip
 
 
-def _apart(axes: Axes, places: list[float], height: float) -> list[float]:
-    """Return ascending places in pixels moved apart to ``height`` at least, the last within the panel."""
+def _apart(axes: Axes, places: list[float]) -> list[float]:
+    """Return ascending places in pixels moved apart to a label's height, the last within the panel."""
+    height = 1.25 * _LABEL * axes.figure.dpi / 72
     for i in range(1, len(places)):
         places[i] = max(places[i], places[i - 1] + height)
     if places:  # back down, so that the top label stays within the panel

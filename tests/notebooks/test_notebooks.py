@@ -195,7 +195,7 @@ def test_parameters_come_back_typed() -> None:
         (["", {"scale": 3}], "scale = 3: allowed is text"),
         (["", {"seeds": "[0"}], r"seeds = '\[0': allowed is a list, as JSON"),
         (["", {"seeds": '{"a": 1}'}], "seeds = .*allowed is a list"),
-        (["", {"seeds": 0}], r"write seeds = \[0\], with papermill -p seeds '\[0\]'"),
+        (["", {"seeds": 0}], r"write e\.g\. seeds = \[0, 1\], with papermill -p seeds '\[0, 1\]'"),
         (["", {"settings": "gate.count=2"}], "with papermill -p settings '{\"gate.count\": 2}'"),
         (["", {"scale": True}], "scale = True"),
         (["", {"count": True}], "count = True: allowed is a whole number"),
