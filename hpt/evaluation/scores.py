@@ -96,9 +96,6 @@ def exclusive_solves(a: ArrayLike, b: ArrayLike, levels: ArrayLike) -> pd.DataFr
         row's problems (0.1, half up), p_value: the two-sided exact sign test that a problem is as likely to be solved
         more often by a as by b, ties left out. With one answer each it is McNemar's.
 
-    Raises:
-        ValueError: shapes differ.
-
     Example:
         >>> frame = exclusive_solves([1, 1, 0], [0, 1, 0], [1, 1, 2])
         >>> frame[["level", "problems", "a_only", "b_only", "a_only_percent"]].values.tolist()

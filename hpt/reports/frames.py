@@ -65,11 +65,7 @@ PAPER_METHOD = {BASE: "base"}
 
 
 def of_arm(records: Records, key: str) -> list[RunRecords]:
-    """Return the runs of an arm (`hpt.runs.catalogue.Arm.key`), in the order of their seeds.
-
-    Raises:
-        RecordFault: two runs of one seed: a mean over seeds would count it twice.
-    """
+    """Return the runs of an arm (`hpt.runs.catalogue.Arm.key`), in the order of their seeds."""
     chosen = sorted((run for run in records if key in arm_keys(run)), key=lambda run: run.seed)
     for first, second in pairwise(chosen):
         if first.seed == second.seed:
@@ -88,11 +84,7 @@ def of_method(records: Records, method: str, policy: str) -> list[RunRecords]:
 
 
 def sets_of(records: Records) -> dict[str, EvaluationSet]:
-    """Return the evaluation sets of the world the runs lived in, in the order of the tables, and the user's of curves.
-
-    Raises:
-        RecordFault: no runs, or runs of different worlds.
-    """
+    """Return the evaluation sets of the world of the runs, in the order of the tables, and the user's of curves."""
     worlds = sorted({f"{run.config.data.evaluation} {run.config.data.world}" for run in records})
     if len(worlds) != 1:
         raise RecordFault(f"a table or figure needs runs of one world, got {', '.join(worlds) or 'none'}")
@@ -334,9 +326,6 @@ def scores(
         within 0 to 100, NaN for one), problems_low, problems_high (fixed weights), problems_interval (its kind), paper
         (percent or NaN), paper_copied (by its authors, from another paper), and ``seed_<n>`` (percent; the average as
         the paper takes it, from printed cells).
-
-    Raises:
-        RecordFault: a run lacks an evaluation, or runs of different worlds.
     """
     rows: list[dict[str, Any]] = []
     for policy, methods in lines.items():
@@ -498,9 +487,6 @@ def effects(records: Records, methods: Sequence[str], other: str, policy: str) -
     Returns:
         One row per method that has runs, as has the other: policy, method, other_average and average (percent, means
         over seeds), seeds (that both have), the columns of `effect`, verdict (in words, over seeds).
-
-    Raises:
-        RecordFault: a run was not evaluated on a set.
     """
     shares = {name: {run.seed: in_distribution_shares(run) for run in of_method(records, name, policy)}
               for name in (*methods, other)}  # fmt: skip
@@ -697,9 +683,6 @@ def pass_at_k(records: Records, evaluations: Sequence[str], methods: Sequence[st
         seeds), problems_low, problems_high (95 % over problems of the mean over seeds, fixed weights), bootstrap,
         bootstrap_low, bootstrap_high (the paper's estimate and the middle 95 % of its draws, which hold problems and
         answers fixed), chance, seeds_low, seeds_high (Student's t over seeds, NaN below three), ``seed_<n>``.
-
-    Raises:
-        RecordFault: a run was not evaluated on it, or with unequal numbers of answers.
     """
     parts = [_pass_at_k(runs, name) for name in evaluations for method in methods
              if (runs := of_method(records, method, policy))]  # fmt: skip
@@ -754,9 +737,6 @@ def exclusive(
         seed (NaN except for one answer); answers_per_problem, of each policy; level; problems; method_only and
         baseline_only (problems) and their percentages of the level; p_value and its test (fixed weights); the paper's
         counts and percentages.
-
-    Raises:
-        RecordFault: a run lacks an evaluation.
     """
     first = {run.seed: run for run in of_method(records, method, policy)}
     parts = []
@@ -815,11 +795,7 @@ def question_grids(records: Records, method: str, policy: str = "weak") -> dict[
 
 
 def row_order(grids: Grids) -> pd.MultiIndex:
-    """Return the order in which questions are drawn: by level, then by mean accuracy over epochs and seeds, best first.
-
-    Raises:
-        RecordFault: no grids.
-    """
+    """Return the order in which questions are drawn: by level, then by mean accuracy over epochs and seeds."""
     if not grids:
         raise RecordFault("no seed has the runs on few questions of Figures 3 and 4; compute them, or import them")
     mean = pd.concat([grid.mean(axis=1) for grid in grids.values()], axis=1).mean(axis=1).rename("mean").reset_index()
@@ -916,9 +892,6 @@ def search(records: Records) -> pd.DataFrame:
         policy, method, steps, learning_rate, choice (settings beside the rate, in words), accuracy on the validation
         problems and its interval over them for fixed weights (problems_low, problems_high), all three in percent, arm,
         chosen (whether the method takes it: `chosen`).
-
-    Raises:
-        RecordFault: a run was not evaluated on the validation problems.
     """
     columns = "policy method steps learning_rate choice accuracy problems_low problems_high arm".split()
     rows = []
@@ -959,9 +932,6 @@ def discrepancies(records: Records) -> pd.DataFrame:
         average (percent, means over seeds), seeds (that both have from one base), the columns of `effect`,
         skipped_updates (sum over seeds). Last comes the skip rule, which needs no run as long as it never acted on the
         default.
-
-    Raises:
-        RecordFault: no run of the default, or a run lacks an evaluation.
     """
     runs = {arm.key: {run.seed: run for run in of_arm(records, arm.key)}
             for one in (DEFAULT, *DISCREPANCIES) for arm in one.arms}  # fmt: skip

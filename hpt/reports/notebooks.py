@@ -118,11 +118,7 @@ class Study:
         return artefacts_at(self.scale)[name]
 
     def runs(self, *artefacts: str) -> list[RunRecords]:
-        """Return the records of the runs that tables or figures compare (none = all), computing what is missing.
-
-        Raises:
-            HptError: a run failed, or records are damaged or missing.
-        """
+        """Return the records of the runs that tables or figures compare (none = all), computing what is missing."""
         asked = self._asked(artefacts or self.artefacts)
         store = RecordStore(self.from_records) if self.from_records else None
         found = []
@@ -231,9 +227,6 @@ class Study:
 
         Args:
             first, second: names of runs, as `finish` lists them.
-
-        Raises:
-            RecordFault: no such run.
         """
         folder = self.from_records or self.runs_dir / self.scale
         runs = [load_records(folder / name) for name in (first, second)]

@@ -17,11 +17,7 @@ PARAMETERS_CELL, INJECTED_CELL = "# Parameters:", "# Parameters\n"
 
 
 def parameters(needed: Iterable[str] = ()) -> dict[str, Any]:
-    """Check the parameters of the notebook this is called from; see `read_parameters`.
-
-    Raises:
-        ConfigError: one cannot be used, or this is no notebook.
-    """
+    """Check the parameters of the notebook this is called from; see `read_parameters`."""
     from IPython.core.getipython import get_ipython
 
     shell = get_ipython()
@@ -41,10 +37,6 @@ def read_parameters(namespace: Mapping[str, Any], needed: Iterable[str] = COMMON
     Args:
         namespace: of the kernel; ``In`` holds the executed cells.
         needed: names that its parameters cell must have.
-
-    Raises:
-        ConfigError: no parameters cell was run, one of ``needed`` is missing from it, papermill passed a name that it
-            does not have, or a value is of another type.
 
     Example:
         >>> cell = "# Parameters:\\n" + "".join(f"{name} = {kind()!r}\\n" for name, kind in COMMON.items())

@@ -143,9 +143,6 @@ def advantages(row: Row, groups: RolloutGroups) -> list[np.ndarray]:
     Returns:
         One [length] float64 array per trajectory, constant within it unless the row works per token.
 
-    Raises:
-        ConfigError: unknown name, or the row needs ``kl`` or ``values`` that are missing.
-
     Example:
         >>> from hpt.upge.estimator import ROWS
         >>> none = np.zeros(2, dtype=bool)

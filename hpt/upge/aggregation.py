@@ -156,9 +156,6 @@ def trajectory_scales(rule: str, lengths: np.ndarray, counts: StepCounts) -> np.
     Returns:
         [B] float64; empty for no trajectories, whatever the counts.
 
-    Raises:
-        ConfigError: no such rule, or a count it divides by was not taken.
-
     Example:
         >>> counts = StepCounts(prompts=2, rollouts_per_prompt=2, max_response_tokens=10, sequences=4, tokens=20)
         >>> trajectory_scales("sequence_mean", np.array([5, 10]), counts)

@@ -150,9 +150,6 @@ def weights_mask_ratio(
     """Return Eq. 6's weight of every token, mask x advantage x pi / pi_ref, with the mask and pi / pi_ref in it.
 
     Three [T] in the type of ``streams.logprobs``, without gradient; ``advantages`` are [T], ``keep`` is as in `Term`.
-
-    Raises:
-        ConfigError: the row's mask is taken over the rollout batch and ``keep`` is missing, or an unknown name.
     """
     if row.mask in BATCH_MASKS and keep is None:
         remedy = f"compute it once per rollout batch with hpt.upge.stabilization.BATCH_MASKS[{row.mask!r}]"
@@ -173,9 +170,6 @@ def upge_loss(streams: TokenStreams, components: Sequence[Term]) -> UpgeResult:
     The gradient reaches the policy through ``streams.logprobs`` only; masks, ratios, advantages, scales and
     coefficients are numbers. Losses of micro-batches add up: the scales already hold every denominator. Without
     components the loss is 0 and can still be back-propagated.
-
-    Raises:
-        ConfigError: a name or constant of a row is unknown.
     """
     logprobs = streams.logprobs.detach()
     total, metrics = logprobs.new_zeros(logprobs.shape), {}
