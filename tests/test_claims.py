@@ -191,12 +191,6 @@ def test_entropy(hpt: Curve, expected: str, throughout: str) -> None:
     assert verdict("figure7-entropy-above-grpo-throughout", ENTROPY, **curves) == throughout
 
 
-def test_entropy_of_one_seed_is_undecided() -> None:
-    assert (
-        verdict("figure7-entropy-above-grpo", ENTROPY, seeds=1, hpt=level(9), grpo=level(0)) == "undecided (one seed)"
-    )
-
-
 def test_curves_over_different_steps_are_not_compared() -> None:
     records = {0: {"hpt": curve_run(ENTROPY, np.ones(STEPS)), "grpo": curve_run(ENTROPY, np.ones(STEPS - 1))}}
     result = judged("figure7-entropy-above-grpo", records)

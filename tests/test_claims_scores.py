@@ -1,7 +1,6 @@
 """Claims over averages, pass@k and exclusive solves, on made-up records where the answer is known."""
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -301,9 +300,3 @@ def test_different_problems_are_not_compared() -> None:
     shorter = RunFrames(pd.DataFrame(), counts=runs["grpo"].counts.iloc[1:])
     result = judged("table4-grpo-gains-grow", {seed: {**runs, "grpo": shorter} for seed in SEEDS})
     assert (result.verdict.value, "different problems" in result.explanation) == ("not testable here", True)
-
-
-def test_levels_of_the_made_up_set_are_the_papers() -> None:
-    counts = solves(PAPER_GAINS)["hpt"].counts
-    assert counts.groupby("level").size().tolist() == list(SIZES)
-    assert all(first < second for first, second in pairwise(sorted(counts["level"].unique())))

@@ -71,6 +71,7 @@ def test_arms_with_settings_are_told_apart() -> None:
             "table4-grpo-gains-grow",
             "GRPO +X %: Level 1 0, Level 2 5.6, Level 3 8.6, Level 4 13.3, Level 5 20.1, Overall 11.6",
         ),
+        ("table2-hpt-consistently-best", "highest printed value on 7 of 8 sets"),
         ("figure2-hpt-highest", "curves without printed values"),
         ("section3-hpt-costs-less-seconds", "no number printed"),
     ],
