@@ -795,7 +795,7 @@ def question_grids(records: Records, method: str, policy: str = "weak") -> dict[
 
 
 def row_order(grids: Grids) -> pd.MultiIndex:
-    """Return the order in which questions are drawn: by level, then by mean accuracy over epochs and seeds."""
+    """Return the order in which questions are drawn: by level, then mean accuracy over epochs and seeds, best first."""
     if not grids:
         raise RecordFault("no seed has the runs on few questions of Figures 3 and 4; compute them, or import them")
     mean = pd.concat([grid.mean(axis=1) for grid in grids.values()], axis=1).mean(axis=1).rename("mean").reset_index()
