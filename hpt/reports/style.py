@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hpt.runs.catalogue import arm_label
+from hpt.reports.frames import label
 from hpt.support.files import write_atomic
 
 _FILE = str(resources.files("hpt") / "reports" / "hpt.mplstyle")
@@ -62,9 +62,8 @@ def look(method: str) -> dict[str, Any]:
         ('HPT', '#d55e00', '#111111')
     """
     colour, marker = PALETTE.get(method) or _CUSTOM[zlib.crc32(method.encode()) % len(_CUSTOM)]
-    label = "base" if method == "pretrain" else arm_label(method)
     # by distance along the line: a marker at every step of six hundred would be a caterpillar
-    return {"label": label, "color": colour, "marker": marker, "markevery": 0.15}
+    return {"label": label(method), "color": colour, "marker": marker, "markevery": 0.15}
 
 
 def label_lines(axes: Axes) -> None:
@@ -122,9 +121,9 @@ def legend_below(figure: Figure) -> None:
     """Put one legend of what is drawn in all panels below them, each label once; a line without points has none."""
     handles: dict[str, Any] = {}
     for axes in figure.axes:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
             if not isinstance(handle, Line2D) or np.isfinite(np.asarray(handle.get_ydata(), float)).any():
-                handles.setdefault(str(label), handle)
+                handles.setdefault(str(name), handle)
     # long enough that a dashed line is seen to be one
     longest = 60 + 6 * max(map(len, handles), default=0)  # points, with its line
     columns = max(1, min(len(handles), int(72 * figure.get_figwidth() / longest)))
