@@ -1,4 +1,4 @@
-"""The one loss: HPT's mixed loss, several rows at once, the two regularisers, metrics that add up, and refusals."""
+"""The one loss: several rows at once, the two regularisers, metrics that add up, and refusals."""
 
 import numpy as np
 import pytest
@@ -13,45 +13,6 @@ from hpt.upge.reference import trajectory_means
 from hpt.upge.regularisers import entropy_bonus, kl_to_reference
 from hpt.upge.row import TokenStreams
 from hpt.upge.stabilization import MASKS
-
-QUESTIONS, ROLLOUTS, LONGEST = world.QUESTIONS, world.ROLLOUTS, world.LONGEST
-#: alpha and beta of the four questions; the third gate is soft, the last question counts but weighs nothing.
-ALPHA, BETA = torch.tensor([1.0, 0.0, 0.3, 0.0]).double(), torch.tensor([0.0, 1.0, 0.7, 0.0]).double()
-
-
-def mixed_gradient(w: world.World, normalization: str, coefficient: float) -> Tensor:
-    everyone = list(range(len(w.tokens)))
-    question = torch.tensor(w.question)
-    components = []
-    for name, half, gate, factor in (
-        ("dr_grpo", "rollouts", ALPHA, 1.0),
-        ("sft", "demonstration", BETA, coefficient),
-    ):
-        row = ROWS[name].with_parameters(**({"std": "sample"} if name == "dr_grpo" else {}))
-        component = world.component_of(w, row, everyone, f"{normalization}_{half}", factor)
-        component.scales = component.scales * gate[question].repeat_interleave(torch.from_numpy(w.lengths))
-        components.append(component)
-    return world.flat_gradient(upge_loss(world.streams_of(w, everyone), components).loss, w.policy)
-
-
-@pytest.mark.parametrize("normalization", ["paper", "per_prompt", "released"])
-def test_mixed_loss_of_hpt(normalization: str) -> None:
-    """Eq. 11 to 13 as printed, and with the other two normalisations, all written with sums and means."""
-    w, c = world.make_world(1), 0.3
-    t = world.textbook_of(w)
-    surrogate = textbook.clipped_surrogate(t.ratio, textbook.group_advantage(t), 0.2, 0.2) * t.mask
-    nll = -t.demo_logp * t.demo_mask
-    per_question = {
-        "paper": ALPHA * -surrogate.sum(-1).mean(-1) + BETA * c * nll.sum(-1) / t.demo_mask.sum(-1),
-        "per_prompt": ALPHA * -surrogate.sum(-1).mean(-1) / LONGEST + BETA * c * nll.sum(-1) / LONGEST,
-    }
-    if normalization == "released":
-        rl = -(ALPHA[:, None] * surrogate.sum(-1)).sum() / (8 * LONGEST)
-        loss = rl + c * (BETA * nll.sum(-1)).sum() / t.demo_mask.sum()
-    else:
-        loss = per_question[normalization].mean()
-    expected = world.flat_gradient(loss, w.policy)
-    assert world.relative_difference(mixed_gradient(w, normalization, c), expected) < 1e-10
 
 
 def test_srft_is_the_sum_of_its_three_rows() -> None:
