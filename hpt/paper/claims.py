@@ -11,10 +11,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from hpt.evaluation.intervals import MIN_SEEDS, Decision, Interval, SeedDifference, holm, seed_mean
-from hpt.paper.claim_tests import TESTS, ClaimRecords, NotTestable, RunFrames
+from hpt.paper.claim_tests import TESTS, ClaimRecords, NotTestable
 from hpt.paper.paper import Claim, claim_named, confirmatory_claims
-
-__all__ = ["ClaimRecords", "ClaimResult", "ClaimVerdict", "RunFrames", "judge", "judge_together"]
 
 NUMBERS_WITHOUT_MEANING = frozenset({"tiny"})
 ALPHA = 0.05  # chance of any wrong decision among the confirmatory contrasts

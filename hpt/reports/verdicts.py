@@ -12,8 +12,9 @@ import pandas as pd
 from hpt.data.sources import evaluation_at, recorded_name
 from hpt.evaluation.intervals import Interval
 from hpt.evaluation.scores import round_half_up
+from hpt.paper.claim_tests import ClaimRecords, RunFrames
 from hpt.paper.claim_tests.laboratory import OVER_QUESTIONS
-from hpt.paper.claims import ClaimRecords, ClaimResult, ClaimVerdict, RunFrames, judge, judge_together
+from hpt.paper.claims import ClaimResult, ClaimVerdict, judge, judge_together
 from hpt.paper.paper import Claim, base_title, claims, confirmatory_claims, paper_columns, paper_data, paper_value
 from hpt.reports.frames import (
     BASE,
