@@ -51,10 +51,8 @@ def test_every_name_is_there_documented_and_seen_by_dir() -> None:
 
 
 def test_what_needs_no_tensors_loads_no_torch() -> None:
-    code = (
-        "import hpt, sys; hpt.ROWS, hpt.load_scores, hpt.train, hpt.verify, hpt.gate([0], 8); import hpt.config.scales"
-    )
-    code += "; hpt.pass_at_k([1], 4, 2); print('torch' in sys.modules)"
+    uses = "hpt.ROWS, hpt.load_scores, hpt.train, hpt.verify, hpt.gate([0], 8), hpt.pass_at_k([1], 4, 2)"
+    code = f"import hpt, sys; {uses}; import hpt.config.scales; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 
