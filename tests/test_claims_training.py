@@ -27,16 +27,20 @@ def metrics(**columns: float | np.ndarray) -> RunFrames:
 # Figure 5: validation curves
 
 
-def validated(levels: list[float], first: float = 10.0) -> RunFrames:
-    """Curves at a level per set (percent) after the base's point."""
+def validated_along(*points: list[float]) -> RunFrames:
+    """Curves through these points, each the levels (percent) of every set."""
     rows = [
-        (step, f"set-{place}", f"p{problem}", round(first if step == 0 else level), 100)
-        for place, level in enumerate(levels)
-        for step in (0, 10, 20, 30)
-        for problem in range(2)
+        (10 * place, f"set-{number}", "p", round(level), 100)
+        for place, levels in enumerate(points)
+        for number, level in enumerate(levels)
     ]
     columns = ["step", "benchmark", "problem_id", "correct", "samples"]
     return RunFrames(pd.DataFrame(), validation=pd.DataFrame(rows, columns=columns))
+
+
+def validated(levels: list[float], first: float = 10.0) -> RunFrames:
+    """Curves at a level per set (percent) after the base's point."""
+    return validated_along([first] * len(levels), levels, levels, levels)
 
 
 @pytest.mark.parametrize(
@@ -58,17 +62,6 @@ def test_validation(hpt: list[float], expected: str, on_every_set: str) -> None:
 def test_the_first_point_of_a_validation_curve_does_not_count() -> None:
     records = {seed: {"hpt": validated([60.0] * 6, 0.0), "grpo": validated([50.0] * 6, 99.0)} for seed in SEEDS}
     assert judged("figure5-hpt-above-grpo", records).effect == pytest.approx(10.0)
-
-
-def validated_along(*points: list[float]) -> RunFrames:
-    """Curves through these points, each the levels (percent) of every set."""
-    rows = [
-        (10 * place, f"set-{number}", "p", round(level), 100)
-        for place, levels in enumerate(points)
-        for number, level in enumerate(levels)
-    ]
-    columns = ["step", "benchmark", "problem_id", "correct", "samples"]
-    return RunFrames(pd.DataFrame(), validation=pd.DataFrame(rows, columns=columns))
 
 
 @pytest.mark.parametrize(
