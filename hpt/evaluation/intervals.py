@@ -50,14 +50,7 @@ class Decision(StrEnum):
 
 @dataclass(frozen=True)
 class SeedDifference:
-    """A difference between two methods over seeds.
-
-    Attributes:
-        differences: one per seed, in the order given.
-        mean: their mean.
-        interval: Student's t; unknown for one seed.
-        p_value: of the paired t test of 0, two-sided; NaN for one seed.
-    """
+    """A difference between two methods over seeds: Student's t interval and two-sided p, unknown for one seed."""
 
     differences: tuple[float, ...]
     mean: float

@@ -40,14 +40,9 @@ class ClaimResult:
     """The verdict on a claim, with the numbers behind it.
 
     Attributes:
-        claim_id: id of the claim.
-        verdict: one of `ClaimVerdict`.
-        explanation: the numbers, or what is missing.
         effect: mean over seeds, None where not testable; of a claim without runs the test's effect.
         interval: Student's t of the effect over seeds; None where not testable, for one seed, or where exact. Of a
             confirmatory contrast the simultaneous one.
-        unit: of effect and interval.
-        per_seed: effect of every seed.
         p_corrected: of a confirmatory contrast, by Holm over all of them.
     """
 

@@ -91,16 +91,11 @@ class Verdict:
     """One claim with its verdict, as text and as numbers.
 
     Attributes:
-        claim: id.
-        artefact: table or figure it is about.
+        claim, artefact: its id, and the table or figure it is about.
         subject: methods compared; `WITHOUT_RUNS` where no run is.
-        section: of the paper.
-        sentence: the paper's.
         reading: what was tested, thresholds included.
-        paper: the paper's evidence.
-        ours: our effect with its unit.
+        paper, ours: the paper's evidence, and our effect with its unit.
         interval: 95 %, over seeds unless it says otherwise; empty where there is none.
-        verdict: one of `hpt.paper.claims.ClaimVerdict`.
         explanation: the numbers behind it, or what is missing.
         kind: ``confirmatory``, ``exploratory``, or empty where no run is.
         numbers: ``effect``, ``low`` and ``high`` (None where there is none) and ``per_seed``, its values seed by seed.

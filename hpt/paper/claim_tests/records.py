@@ -45,7 +45,6 @@ class ClaimRecords:
     """All records a claim is tested on, at one scale.
 
     Attributes:
-        scale: name of the scale.
         seeds: seed -> arm -> its run; arms are named as the claim names them (``hpt``, ``hpt@strong``).
         ceiling_tokens: largest response length sampling allows, in tokens; None = unknown.
         frames: name -> table that was made without a run, for claims that need none.
@@ -82,11 +81,7 @@ class Outcome:
 
     Attributes:
         per_seed: effect of every seed; empty where no run was needed.
-        unit: of the effect.
-        decision: where it lies.
-        explanation: the numbers behind it in words.
-        effect: where it is no mean over seeds.
-        interval: of that effect; None = it is exact.
+        effect, interval: where the effect is no mean over seeds; without interval it is exact.
         dead: whether all methods lie at the floor or at the ceiling, where nothing can be told.
     """
 
