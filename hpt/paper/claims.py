@@ -80,7 +80,7 @@ def judge(claim: Claim, records: ClaimRecords) -> ClaimResult:
 def _judge_runs(claim: Claim, records: ClaimRecords) -> ClaimResult:
     if records.scale in NUMBERS_WITHOUT_MEANING:
         raise NotTestable(f"scale {records.scale} exists for tests; its numbers mean nothing")
-    seeds = records.with_methods(*claim.methods)
+    seeds = {seed: runs for seed, runs in sorted(records.seeds.items()) if set(claim.methods) <= set(runs)}
     if not seeds:
         raise NotTestable("no seed has runs of " + " and ".join(claim.methods))
     found = TESTS[claim.test](replace(records, seeds=seeds), **claim.parameters)

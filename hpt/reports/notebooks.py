@@ -316,7 +316,9 @@ class Study:
         assert self.output_dir is not None
         folder = self.output_dir / "tables"
         for part, frame in frames.items():
-            write_text(folder / f"{part}.csv", csv_text(frame))
+            # six significant digits, so that rounding noise does not show as a change
+            text = frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+            write_text(folder / f"{part}.csv", text)
         sources = {"artefact": name, "title": self._title(name), "commits": commits(runs), "runs": source_rows(runs)}
         write_json(folder / f"{name}.provenance.json", sources)
 
@@ -440,11 +442,6 @@ def source_line(records: Sequence[RunRecords]) -> str:
 
 
 # Text: every text is escaped, so no answer or name of a run becomes markup
-
-
-def csv_text(frame: pd.DataFrame) -> str:
-    """Return a frame as CSV with at most six significant digits, so that rounding noise does not show as a change."""
-    return frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 
 def html_table(table: pd.DataFrame | Styler, name: str) -> Markup:

@@ -70,10 +70,6 @@ class ClaimRecords:
         for seed, runs in self.seeds.items():
             yield seed, [replace(runs[arm], name=f"{self.label(arm)}, seed {seed}") for arm in arms]
 
-    def with_methods(self, *methods: str) -> dict[int, Mapping[str, RunFrames]]:
-        """Return the seeds that have runs of all these methods, in order."""
-        return {seed: self.seeds[seed] for seed in sorted(self.seeds) if set(methods) <= set(self.seeds[seed])}
-
 
 @dataclass(frozen=True)
 class Outcome:

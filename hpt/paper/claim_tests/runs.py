@@ -256,8 +256,8 @@ def series_above(
     for seed, runs in records.each_seed(method, baseline):
         curve, other = _two_curves(runs, column)
         counted = (curve - other).iloc[round(after_share * len(curve)) :]
-        for per_seed, value in zip(found, _window_means(counted, windows), strict=True):
-            per_seed[seed] = float(value)
+        for per_seed, part in zip(found, np.array_split(counted.to_numpy(dtype=np.float64), windows), strict=True):
+            per_seed[seed] = float(part.mean())
     what = records.difference(method, baseline)
     return all_of([
         over_seeds(per_seed, unit_of(column), threshold, what if windows == 1 else f"window {place}: {what}", 3,
@@ -415,10 +415,6 @@ def _curve(run: RunFrames, column: str) -> pd.Series:
     if len(curve) < MIN_STEPS:
         raise NotTestable(f"{quantity(column)} of {run.name} has {len(curve)} steps, fewer than {MIN_STEPS}")
     return curve
-
-
-def _window_means(curve: pd.Series, windows: int) -> np.ndarray:
-    return np.array([part.mean() for part in np.array_split(curve.to_numpy(dtype=np.float64), windows)])
 
 
 def _mean_between(curve: pd.Series, start: float, end: float) -> float:
