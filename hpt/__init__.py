@@ -6,6 +6,7 @@ vLLM. ``docs/reference.md`` holds every docstring on one page, ``notebooks/own_l
 Everything is imported when it is first asked for: ``import hpt`` loads neither PyTorch nor vLLM nor DeepSpeed.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for editors and type checkers
@@ -43,25 +44,17 @@ __all__ = [
 ]
 
 
+#: What lies elsewhere than in `hpt.api`.
+_ELSEWHERE = {
+    "ROWS": "hpt.upge.estimator", "check_gradient": "hpt.laboratory.checker", "pass_at_k": "hpt.evaluation.scores",
+}  # fmt: skip
+
+
 def __getattr__(name: str) -> Any:
     """Import a public name when it is asked for."""
-    if name == "ROWS":
-        from hpt.upge.estimator import ROWS
-
-        return ROWS
-    if name == "check_gradient":
-        from hpt.laboratory.checker import check_gradient
-
-        return check_gradient
-    if name == "pass_at_k":
-        from hpt.evaluation.scores import pass_at_k
-
-        return pass_at_k
-    if name in __all__:
-        from hpt import api
-
-        return getattr(api, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_ELSEWHERE.get(name, "hpt.api")), name)
 
 
 def __dir__() -> list[str]:

@@ -547,11 +547,9 @@ def reproduce(
     chosen, numbers, custom = only or [], parse_seeds(seeds), _spelled(extra)
     check_scale(scale)
     check_own(custom, chosen, scale)  # before a lock is made and perhaps waited for
-    if from_records:
-        done = _make_report(scale, numbers, runs_dir, reports_dir, only, from_records=True, custom=custom)
-    else:
+    if not from_records:
         compute(scale, chosen, numbers, runs_dir, jobs, own=custom)
-        done = _make_report(scale, numbers, runs_dir, reports_dir, only, custom=custom)
+    done = _make_report(scale, numbers, runs_dir, reports_dir, only, from_records, custom=custom)
     waited = " (made while this command waited)" if done else ""
     console.print(f"report: {reports_dir / scale / 'index.html'}{waited}", markup=False)
     if len(numbers) < 3:

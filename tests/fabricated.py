@@ -1,6 +1,6 @@
 """Run folders with the real schema and made-up numbers, so that reports can be tested without training anything."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -29,29 +29,22 @@ def fabricate(
     evaluations: Sequence[str] = (), **settings: object,
 ) -> list[PlannedRun]:  # fmt: skip
     """Write finished run folders for everything the artefacts need, bases first, and return the finished plan."""
+    dotted = {name.replace("__", "."): value for name, value in settings.items()}
+    asked = {"scale": scale, "artefacts": artefacts, "seeds": seeds, "root": root, "evaluations": evaluations}
     with mock.patch("os.fsync"):  # hundreds of small files; nothing here has to outlive a power cut
-        return _fabricate(root, artefacts, seeds, scale, evaluations, settings)
+        while left := [run for run in planned_runs(**asked, settings=dotted) if not run.done]:
+            for run in left:
+                if run.folder is not None:  # the others start from one of these
+                    write_run(run.folder, run.config, run.evaluations)
+    plan = planned_runs(**asked, settings=dotted)
+    assert all(run.done for run in plan)
+    return plan
 
 
 def fabricated_records(root: Path, artefact: str, seeds: Sequence[int] = (0,)) -> list[RunRecords]:
     """Fabricate the runs of an artefact and return their records as a notebook hands them to its builder."""
     plan = fabricate(root, (artefact,), seeds)
     return [replace(load_records(run.folder.path), arms=run.arms) for run in plan if run.folder is not None]
-
-
-def _fabricate(
-    root: Path, artefacts: Sequence[str], seeds: Sequence[int], scale: str, evaluations: Sequence[str],
-    settings: Mapping[str, object],
-) -> list[PlannedRun]:  # fmt: skip
-    dotted = {name.replace("__", "."): value for name, value in settings.items()}
-    asked = {"scale": scale, "artefacts": artefacts, "seeds": seeds, "root": root, "evaluations": evaluations}
-    while left := [run for run in planned_runs(**asked, settings=dotted) if not run.done]:
-        for run in left:
-            if run.folder is not None:  # the others start from one of these
-                write_run(run.folder, run.config, run.evaluations)
-    plan = planned_runs(**asked, settings=dotted)
-    assert all(run.done for run in plan)
-    return plan
 
 
 def write_run(folder: RunFolder, config: RunConfig, evaluations: Sequence[str]) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from hpt.reports import Study, begin
+from hpt.reports import begin
+from hpt.reports.notebooks import Study
 from hpt.runs.make import planned_runs
 from hpt.support.errors import ConfigError
 from tests.fabricated import fabricate

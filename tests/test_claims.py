@@ -36,7 +36,6 @@ def verdict(claim: str, column: str, seeds: int = 3, scale: str = "mini", **curv
     return judged(claim, records, scale).verdict.value
 
 
-# ----------------------------------------------------------------------------------------------------------------------
 # Table 3: averages
 
 
@@ -120,7 +119,6 @@ def test_missing_scores_are_not_testable(sft: dict[str, RunFrames], reason: str)
     assert (result.effect, result.interval, result.per_seed) == (None, None, {})
 
 
-# ----------------------------------------------------------------------------------------------------------------------
 # Figure 6: the offline data ratio
 
 
@@ -165,7 +163,6 @@ def test_a_shape_is_decided_by_three_seeds_or_more() -> None:
     assert words == ["undecided (one seed)", "undecided", "holds"]
 
 
-# ----------------------------------------------------------------------------------------------------------------------
 # Figure 7, left: entropy
 
 
@@ -194,19 +191,12 @@ def test_entropy(hpt: Curve, expected: str, throughout: str) -> None:
     assert verdict("figure7-entropy-above-grpo-throughout", ENTROPY, **curves) == throughout
 
 
-def test_entropy_of_one_seed_is_undecided() -> None:
-    assert (
-        verdict("figure7-entropy-above-grpo", ENTROPY, seeds=1, hpt=level(9), grpo=level(0)) == "undecided (one seed)"
-    )
-
-
 def test_curves_over_different_steps_are_not_compared() -> None:
     records = {0: {"hpt": curve_run(ENTROPY, np.ones(STEPS)), "grpo": curve_run(ENTROPY, np.ones(STEPS - 1))}}
     result = judged("figure7-entropy-above-grpo", records)
     assert (result.verdict.value, "different steps" in result.explanation) == ("not testable here", True)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
 # Figure 7, right: response length
 
 
@@ -239,7 +229,6 @@ def test_length_without_a_known_ceiling_is_not_testable() -> None:
     assert judged("figure7-length-below-ceiling", records, ceiling=None).verdict.value == "not testable here"
 
 
-# ----------------------------------------------------------------------------------------------------------------------
 # Curves in general
 
 

@@ -24,20 +24,23 @@ def metrics(**columns: float | np.ndarray) -> RunFrames:
     return RunFrames(pd.DataFrame({"step": np.arange(STEPS), **named}))
 
 
-# ----------------------------------------------------------------------------------------------------------------------
 # Figure 5: validation curves
+
+
+def validated_along(*points: list[float]) -> RunFrames:
+    """Curves through these points, each the levels (percent) of every set."""
+    rows = [
+        (10 * place, f"set-{number}", "p", round(level), 100)
+        for place, levels in enumerate(points)
+        for number, level in enumerate(levels)
+    ]
+    columns = ["step", "benchmark", "problem_id", "correct", "samples"]
+    return RunFrames(pd.DataFrame(), validation=pd.DataFrame(rows, columns=columns))
 
 
 def validated(levels: list[float], first: float = 10.0) -> RunFrames:
     """Curves at a level per set (percent) after the base's point."""
-    rows = [
-        (step, f"set-{place}", f"p{problem}", round(first if step == 0 else level), 100)
-        for place, level in enumerate(levels)
-        for step in (0, 10, 20, 30)
-        for problem in range(2)
-    ]
-    columns = ["step", "benchmark", "problem_id", "correct", "samples"]
-    return RunFrames(pd.DataFrame(), validation=pd.DataFrame(rows, columns=columns))
+    return validated_along([first] * len(levels), levels, levels, levels)
 
 
 @pytest.mark.parametrize(
@@ -61,17 +64,6 @@ def test_the_first_point_of_a_validation_curve_does_not_count() -> None:
     assert judged("figure5-hpt-above-grpo", records).effect == pytest.approx(10.0)
 
 
-def validated_along(*points: list[float]) -> RunFrames:
-    """Curves through these points, each the levels (percent) of every set."""
-    rows = [
-        (10 * place, f"set-{number}", "p", round(level), 100)
-        for place, levels in enumerate(points)
-        for number, level in enumerate(levels)
-    ]
-    columns = ["step", "benchmark", "problem_id", "correct", "samples"]
-    return RunFrames(pd.DataFrame(), validation=pd.DataFrame(rows, columns=columns))
-
-
 @pytest.mark.parametrize(
     ("points", "on_every_set", "stably"),
     [
@@ -87,7 +79,6 @@ def test_improvements(points: tuple[list[float], ...], on_every_set: str, stably
     assert judged("figure5-hpt-improves-stably", records).verdict.value == stably
 
 
-# ----------------------------------------------------------------------------------------------------------------------
 # Figures 3 and 4: single questions
 
 
@@ -173,7 +164,6 @@ def test_maps_of_other_questions_or_too_few_epochs_are_not_testable() -> None:
     assert "different questions" in judged("figure4-ends-red", records).explanation
 
 
-# ----------------------------------------------------------------------------------------------------------------------
 # Figure 6: two bases; Figure 8: gates
 
 
@@ -226,7 +216,6 @@ def test_a_larger_gate_learns_more_from_demonstrations() -> None:
     assert judged("figure8-hpt_gate1-more-offline", records(0.4, 0.3)).verdict.value == "does not hold"
 
 
-# ----------------------------------------------------------------------------------------------------------------------
 # Costs, and gradients
 
 

@@ -7,11 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hpt.paper.paper import claim_named
 from hpt.reports.frames import costs, curves, mean_with_interval, settings
 from hpt.reports.notebooks import source_rows
 from hpt.reports.pages import notes
-from hpt.reports.verdicts import paper_evidence, verdicts
+from hpt.reports.verdicts import verdicts
 from hpt.runs.catalogue import ARTEFACTS, Arm
 from hpt.runs.records import RunRecords
 
@@ -69,10 +68,6 @@ def test_settings_that_set_methods_apart_are_named() -> None:
     assert frame.loc[("weak", "OFF/ON"), "estimator.offline_coefficient"] == 4
     assert frame.loc[("strong", "GRPO"), "gate.kind"] == "constant"
     assert not {"seed", "schedule.steps", "policy.name"} & set(frame)
-
-
-def test_the_printed_sets_that_hpt_leads_are_counted() -> None:
-    assert paper_evidence(claim_named("table2-hpt-consistently-best")) == "highest printed value on 7 of 8 sets"
 
 
 def test_a_threshold_is_a_number() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from hpt.config.run_config import flat
 from hpt.config.scales import RECIPES
 from hpt.reports.frames import discrepancies, trainings
 from hpt.runs.catalogue import DEFAULT, DISCREPANCIES, IN_DISTRIBUTION, PRICE
@@ -15,13 +16,6 @@ from hpt.support.errors import RecordFault
 from tests.fabricated import fabricated_records
 
 ARMS = {arm.key: arm for arm in PRICE.arms}
-
-
-def flat(settings: dict[str, Any], before: str = "") -> dict[str, Any]:
-    parts = {}
-    for name, value in settings.items():
-        parts |= flat(value, f"{before}{name}.") if isinstance(value, dict) else {before + name: value}
-    return parts
 
 
 def moved(key: str) -> dict[str, Any]:

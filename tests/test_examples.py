@@ -1,6 +1,5 @@
 """The kept examples of one's own algorithms say what their docstrings say."""
 
-import ast
 from pathlib import Path
 
 import numpy as np
@@ -18,22 +17,6 @@ from hpt.runs.resolve import build_config
 
 FOLDER = Path(hpt.examples.__file__).parent
 MODULES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_an_idea_is_at_most_fifteen_lines(name: str) -> None:
-    tree = ast.parse((FOLDER / f"{name}.py").read_text(encoding="utf-8"))
-    lines = set()
-    for node in tree.body:
-        documentation = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        if isinstance(node, ast.Import | ast.ImportFrom) or documentation:
-            continue
-        own = set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-        first = node.body[0] if isinstance(node, ast.FunctionDef) else None
-        if isinstance(first, ast.Expr):
-            own -= set(range(first.lineno, (first.end_lineno or first.lineno) + 1))
-        lines |= own
-    assert 0 < len(lines) <= 15
 
 
 def test_every_example_is_an_arm_at_the_settings_tuned_for_hpt() -> None:

@@ -22,7 +22,6 @@ from hpt.reports.frames import (
     metric_curve,
     over_seeds,
     scores,
-    seeds_note,
     smoothing_window,
     validation,
     with_interval,
@@ -240,12 +239,6 @@ def test_two_runs_of_one_seed_are_refused(records: list[RunRecords]) -> None:
     twin = replace(next(own for own in records if own.method == "hpt"), name="hpt-weak-s0-ffffffffffffffff")
     with pytest.raises(RecordFault, match="two runs of one seed"):
         curves([*records, twin], ["rollout/reward"], ["hpt"])
-
-
-def test_the_band_is_told(records: list[RunRecords]) -> None:
-    assert seeds_note(of_seed(records, 0)) == "One seed: no band."
-    assert "too few for a band" in seeds_note([own for own in records if own.seed < 2])
-    assert seeds_note(records).startswith("Mean of 3 seeds with its 95 % band")
 
 
 @pytest.mark.parametrize("styled", [False, True])

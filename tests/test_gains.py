@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from hpt.reports.frames import effects, interval_note, printed_gain
+from hpt.reports.frames import effects, printed_gain
 from hpt.reports.verdicts import verdicts
 from hpt.runs.catalogue import IN_DISTRIBUTION
 from hpt.runs.records import RunRecords
@@ -50,10 +50,3 @@ def test_the_papers_gains_stand_beside(records: list[RunRecords]) -> None:
 def test_a_base_without_a_run_is_left_out(records: list[RunRecords]) -> None:
     frame = gains([run for run in records if (run.policy, run.method) != ("weak", "grpo")])
     assert frame["policy"].tolist() == ["strong", "llama"]
-
-
-def test_one_seed_has_an_interval_over_problems(records: list[RunRecords]) -> None:
-    frame = gains([run for run in records if run.seed == 0])
-    assert frame["seeds_low"].isna().all()
-    assert frame["problems_low"].notna().all()
-    assert "over the problems" in interval_note(frame)

@@ -163,16 +163,6 @@ def test_feedback_coefficients_uses_the_function_named(kind: str) -> None:
         assert found.tolist() == expected.tolist()
 
 
-def half(gate: GateSettings, counts: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """A gate of a user's own module."""
-    return np.full(len(counts), 0.5), np.full(len(counts), gate.beta / n)
-
-
-def test_a_custom_gate() -> None:
-    alpha, beta = feedback_coefficients(GateSettings(kind="tests.test_gate:half", beta=2.0), np.array([0, 8]), 8)
-    assert (alpha.tolist(), beta.tolist()) == ([0.5, 0.5], [0.25, 0.25])
-
-
 @pytest.mark.parametrize("kind", ["swich", "tests.test_gate:no_such", "no_such_module:gate", "os;x:y", ":"])
 def test_an_unknown_gate_is_refused(kind: str) -> None:
     with pytest.raises(ConfigError, match=r"gate\.kind"):

@@ -244,14 +244,6 @@ def test_draws_are_seeded_and_shared_by_rows() -> None:
     assert frame.drop(columns="row").nunique().max() == 1
 
 
-def test_five_to_the_fourth_trajectories_over_all_rows() -> None:
-    """The size the laboratory is meant for; seconds, most of them the Jacobian."""
-    experiment = make_experiment(0, vocabulary=5, length=4, success=0.4)
-    frame = pooled(measure({name: name for name in USES}, experiment, sample_draws(experiment, 50, 0)))
-    assert len(frame) == len(ROWS)
-    assert frame["error"].between(0, 1).all()
-
-
 @pytest.mark.parametrize("change", [{"success": 0.0}, {"distance": 2.0}, {"slips": -0.1}, {"correct_share": 1.0}])
 def test_impossible_dials_are_refused(change: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(change))):

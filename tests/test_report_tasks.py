@@ -9,7 +9,7 @@ import pytest
 from hpt.paper.paper import claims
 from hpt.reports.build import FinishedRuns, NotebookTask, available, build_report, notebook_tasks
 from hpt.reports.pages import missing_artefacts, render
-from hpt.runs.catalogue import ARTEFACTS, artefacts_at
+from hpt.runs.catalogue import ARTEFACTS
 from hpt.runs.make import PlannedRun
 from hpt.runs.records import RecordStore, export_run, record_folders
 from hpt.support.errors import ConfigError, HptError, RecordFault
@@ -187,18 +187,6 @@ def test_a_damaged_record_is_not_a_missing_one(folder: Path) -> None:
     with pytest.raises(RecordFault, match=r"config\.json"):
         from_records(folder, [], [0])
     assert (path / MANIFEST).exists()
-
-
-def test_every_artefact_has_its_place() -> None:
-    names = list(artefacts_at("tiny"))
-    found = available("tiny", names, [0], RecordStore(Path("no-such-folder")))
-    assert [own.artefact for own in found] == names
-
-
-def test_runs_in_words(plan: list[PlannedRun]) -> None:
-    texts = [run.title for run in plan]
-    assert "the strong base, seed 1" in texts
-    assert "LUFFY on the weak base, seed 1" in texts
 
 
 def test_so_far_makes_what_finished_runs_allow_and_lists_the_rest(tmp_path: Path) -> None:

@@ -41,7 +41,6 @@ def test_the_family_and_its_printed_differences() -> None:
     assert [PRINTED[name] for name in FAMILY] == [value for values in by_base.values() for value in values]
 
 
-# ----------------------------------------------------------------------------------------------------------------------
 # Statistics
 
 
@@ -72,7 +71,6 @@ def test_what_seeds_detect_and_how_many_are_needed() -> None:
     assert detectable(int(needed), corrected) <= 0.5 < detectable(int(needed) - 1, corrected)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
 # One contrast
 
 
@@ -96,7 +94,6 @@ def test_the_word_on_a_contrast(mean: float, sd: float, p: float, printed: float
     assert confirmed(difference, p, printed, spread).value == expected
 
 
-# ----------------------------------------------------------------------------------------------------------------------
 # The family
 
 
@@ -162,7 +159,6 @@ def test_ceiling_size_and_seeds() -> None:
     assert full[FAMILY[0]] == "reproduced"
 
 
-# ----------------------------------------------------------------------------------------------------------------------
 # From records: the table, bases of a seed, equal costs
 
 SEEDS = (0, 1, 2, 3, 4)

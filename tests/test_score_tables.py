@@ -85,19 +85,6 @@ def test_captions_say_how_many_seeds_and_what_the_brackets_are(records: list[Run
     assert "1 to 3 seeds" in note([own for own in records if own.seed == 0 or own.method != "luffy"])
 
 
-def test_captions_say_why_an_interval_spans_everything_or_has_no_width() -> None:
-    def row(low: float, high: float, score: float, *seeds: float, column: str = "applied") -> dict[str, Any]:
-        values = {f"seed_{number}": value for number, value in enumerate(seeds)}
-        return {"method": "sft", "column": column, "seeds": len(seeds), "seeds_low": low, "seeds_high": high,
-                "score": score, **values}  # fmt: skip
-
-    ordinary = row(30, 40, 35, 34, 35, 36)
-    assert "; " not in interval_note(pd.DataFrame([ordinary]))
-    wide, flat = row(0, 100, 36.7, 9, 68.4, 32.6), row(0, 0, 0, 0, 0, 0)
-    assert "some took off" in interval_note(pd.DataFrame([ordinary, wide]))
-    assert interval_note(pd.DataFrame([ordinary, flat])).endswith('some took off; "all seeds" where they are equal')
-
-
 def test_tables_5_and_6_take_the_papers_rows(records: list[RunRecords]) -> None:
     for table, methods, averages in (("table5", ("off_on", "mix_on", "hpt"), [38.1, 40.3, 41.9]),
                                      ("table6", GATES, [39.0, 38.7, 41.9])):  # fmt: skip

@@ -61,33 +61,11 @@ def test_bca_widens_with_the_level_and_narrows_with_problems() -> None:
     assert widths[2] == pytest.approx(widths[1] / 4, rel=0.2)
 
 
-def test_bca_covers_a_skewed_mean_about_as_often_as_it_says() -> None:
-    generator = np.random.default_rng(0)
-    covered = 0
-    for _ in range(200):
-        shares = generator.binomial(8, generator.beta(0.4, 1.6, size=40)) / 8  # hard problems: most near zero, mean 0.2
-        interval = bca_interval(shares, 0.9, generator=generator, resamples=400)
-        covered += interval.low <= 0.2 <= interval.high
-    assert 165 <= covered <= 193  # 180 expected; 0.9 +- 3.5 standard errors, allowing for the known slight shortfall
-
-
 @pytest.mark.parametrize(("value", "low", "high"), [(0.0, 0.0, 0.1135), (1.0, 0.8865, 1.0)])
 def test_bca_of_all_failed_or_all_solved_is_wilsons(value: float, low: float, high: float) -> None:
     interval = bca_interval([value] * 30, generator=0)
     assert (interval.low, interval.high) == pytest.approx((low, high), abs=1e-4)
     assert interval.kind.startswith("Wilson")
-
-
-def test_bca_of_equal_shares_is_a_point_and_says_so() -> None:
-    interval = bca_interval([0.25] * 4, generator=0)
-    assert (interval.low, interval.high) == (0.25, 0.25)
-    assert "all problems equal" in interval.kind
-
-
-def test_bca_of_one_problem_is_unknown() -> None:
-    interval = bca_interval([0.25], generator=0)
-    assert not interval.known
-    assert "one problem" in interval.kind
 
 
 def test_an_interval_keeps_its_level_and_says_what_it_is() -> None:
@@ -159,12 +137,6 @@ def test_the_smallest_detectable_difference_is_found_four_times_in_five(seeds: i
     assert found.mean() == pytest.approx(0.8, abs=0.004)
 
 
-def test_the_interval_over_seeds_covers_as_often_as_it_says() -> None:
-    draws = np.random.default_rng(1).normal(5.0, 2.0, size=(2_000, 3))
-    intervals = [seed_mean(row).interval for row in draws]
-    assert np.mean([own.low <= 5.0 <= own.high for own in intervals]) == pytest.approx(0.95, abs=0.02)
-
-
 @pytest.mark.parametrize(
     ("values", "decision"),
     [
@@ -189,14 +161,6 @@ def test_decisions_are_relative_to_the_threshold() -> None:
     ]
 
 
-def test_one_seed_has_no_interval() -> None:
-    difference = paired_difference([5.0], [3.0])
-    assert difference.mean == 2.0
-    assert not difference.interval.known
-    assert math.isnan(difference.p_value)
-    assert difference.decide().value == "undecided (one seed)"
-
-
 def test_what_one_seed_and_equal_seeds_leave_unknown_and_known() -> None:
     one = seed_mean([2.0], 0.9)
     assert (one.differences, one.mean, one.interval.level, one.interval.kind) == ((2.0,), 2.0, 0.9, "unknown: one seed")
@@ -212,10 +176,6 @@ def test_rounding_of_large_scores_is_no_spread() -> None:
     assert seed_mean([1e6, np.nextafter(1e6, 2e6), 1e6]).interval.kind == "a point: all 3 seeds equal"
 
 
-def test_a_low_power_detects_less_than_a_standard_error() -> None:
-    assert 0 < detectable(5, power=0.05) < 1 / math.sqrt(5)
-
-
 def test_equal_seeds_are_a_point_and_say_so() -> None:
     difference = paired_difference([0.1 + 0.2] * 3, [0.3, 0.3, 0.3])  # not exactly zero in binary
     assert (difference.interval.low, difference.interval.high) == pytest.approx((0.0, 0.0))
@@ -229,7 +189,7 @@ def test_unusable_seeds_are_refused(a: list[float], b: list[float]) -> None:
         paired_difference(a, b)
 
 
-def test_level_and_power_reach_the_interval_and_its_label() -> None:
+def test_the_level_reaches_the_interval_and_its_label() -> None:
     wide, narrow = wilson_interval(8, 10, 0.99), wilson_interval(8, 10, 0.5)
     assert wide.level == 0.99
     assert narrow.level == 0.5
@@ -238,6 +198,5 @@ def test_level_and_power_reach_the_interval_and_its_label() -> None:
     z = stats.norm.ppf(0.75)
     for end in (narrow.low, narrow.high):
         assert (end - 0.8) ** 2 == pytest.approx(z**2 * end * (1 - end) / 10)
-    assert detectable(3, power=0.5) < detectable(3) < detectable(3, power=0.95)
     assert paired_difference([3, 4, 5], [1, 1, 1], level=0.9).interval.level == 0.9
     assert paired_difference([3, 4, 5], [1, 1, 1]).interval.level == 0.95

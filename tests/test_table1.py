@@ -10,16 +10,10 @@ from hpt.laboratory.table1 import load_group, token_parts
 from hpt.upge.estimator import ROWS
 
 
-def test_every_row_is_there_and_agrees_with_its_loss() -> None:
-    found = table1.agreements([1, 2])
-    assert found["row"].to_list() == list(ROWS)
-    assert (found["largest_difference"] < 1e-12).all()
-    assert found["loss"].all()
-
-
 def test_a_row_with_one_wrong_part_does_not_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(table1.ROWS, "cispo", replace(ROWS["cispo"], denominator="old"))
     found = table1.agreements([1]).set_index("row")["largest_difference"]
+    assert found.index.to_list() == list(ROWS)
     assert found.index[found > 1e-12].to_list() == ["cispo"]
     assert found["cispo"] > 1e-3
 

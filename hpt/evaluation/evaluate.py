@@ -37,11 +37,7 @@ class EvaluationSettings(Settings):
     template: str = Field(default="plain", description="how a question becomes a prompt")
 
     def key(self, problems: Sequence[Problem] | str) -> str:
-        """Return the name of everything that can move the answers besides the weights.
-
-        Args:
-            problems: those asked, or their hash (`hpt.data.problems.problems_hash`).
-        """
+        """Return the name of everything but the weights that can move the answers to ``problems``, or their hash."""
         hashed = problems if isinstance(problems, str) else _hash_of(tuple(problems))
         law = self.model_dump(exclude={"template"} if self.template == "plain" else None)  # newer than the first keys
         return digest({"evaluation": law, "problems": hashed})
@@ -114,12 +110,9 @@ def sample_answers(
     works on the few longest answers alone. What is drawn does not depend on it, since every request has a seed.
 
     Args:
-        sampler: holds the policy's weights.
-        verifier: grades.
-        tokenizer: of the policy.
-        sets: problems (or a rank's share of them) by name of the evaluation, ``set`` or ``set@samples``; the name is
-            written into the table, and the set's name is part of the request seeds, so that more samples begin with
-            the same ones.
+        sampler, verifier, tokenizer: of the policy.
+        sets: problems (or a rank's share of them) by name of the evaluation, ``set`` or ``set@samples``; the set's name
+            is part of the request seeds, so that more samples begin with the same ones.
         settings: sampling law, samples per problem, seed.
         keep: (question, sample) of the answers whose text is kept (`kept_answers`).
 

@@ -50,14 +50,7 @@ class Decision(StrEnum):
 
 @dataclass(frozen=True)
 class SeedDifference:
-    """A difference between two methods over seeds.
-
-    Attributes:
-        differences: one per seed, in the order given.
-        mean: their mean.
-        interval: Student's t; unknown for one seed.
-        p_value: of the paired t test of 0, two-sided; NaN for one seed.
-    """
+    """A difference between two methods over seeds: Student's t interval and two-sided p, unknown for one seed."""
 
     differences: tuple[float, ...]
     mean: float
@@ -90,14 +83,6 @@ class SeedDifference:
 def wilson_interval(correct: int, problems: int, level: float = 0.95) -> Interval:
     """Return the Wilson score interval of an accuracy (Wilson 1927), for avg@1: one answer per problem.
 
-    Args:
-        correct: problems solved.
-        problems: problems asked, at least 1.
-        level: coverage.
-
-    Raises:
-        ValueError: counts impossible.
-
     Example:
         >>> interval = wilson_interval(8, 10)
         >>> round(interval.low, 3), round(interval.high, 3)
@@ -116,16 +101,7 @@ def bca_interval(
 
     Problems are resampled, not answers: the answers to one problem are not independent of each other. Where all values
     are equal the bootstrap sees no spread and would return a point; for all 0 or all 1 the Wilson interval takes its
-    place, otherwise the point is returned and ``kind`` says so.
-
-    Args:
-        values: [problems] one share per problem, as the functions of `hpt.evaluation.scores` return.
-        level: coverage.
-        generator: numpy generator, or a seed for one.
-        resamples: bootstrap resamples.
-
-    Raises:
-        ValueError: no values.
+    place, otherwise the point is returned and ``kind`` says so. ``values`` are [problems], a share each.
 
     Example:
         >>> interval = bca_interval([0.0, 0.25, 0.5, 1.0] * 10, generator=0)
@@ -157,11 +133,7 @@ def bca_interval(
 
 
 def problem_interval(shares: NDArray[np.float64], one_answer: bool) -> Interval:
-    """Return the interval of a set's score over its problems: Wilson for one graded answer each, else BCa.
-
-    Args:
-        shares: [problems] share of correct answers (over samples, and over seeds where there are several).
-        one_answer: whether each share is one answer, 0 or 1.
+    """Return the interval of a set's score over its problems [problems]: Wilson for one graded answer each, else BCa.
 
     Example:
         >>> problem_interval(np.array([1.0, 0.0, 1.0, 1.0]), one_answer=True).kind
@@ -172,14 +144,10 @@ def problem_interval(shares: NDArray[np.float64], one_answer: bool) -> Interval:
     return bca_interval(shares, generator=0)
 
 
-def average_interval(shares: Sequence[NDArray[np.float64]], level: float = 0.95) -> Interval:
+def average_interval(shares: Sequence[NDArray[np.float64]]) -> Interval:
     """Return the interval of the unweighted mean of several sets' scores; each set is resampled alone.
 
     Pooling the problems instead would weigh a set by its size, which the paper's average does not.
-
-    Args:
-        shares: per set, [problems] shares of correct answers.
-        level: coverage.
 
     Example:
         >>> half = np.array([0.0, 1.0] * 20)
@@ -191,7 +159,7 @@ def average_interval(shares: Sequence[NDArray[np.float64]], level: float = 0.95)
 
     kind = "BCa over problems of each set, fixed weights"
     if all(np.ptp(one) == 0 for one in shares):
-        return Interval(math.nan, math.nan, level, "unknown: no spread over problems")
+        return Interval(math.nan, math.nan, 0.95, "unknown: no spread over problems")
 
     def average(*sets: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
         return np.mean([one.mean(axis=axis) for one in sets], axis=0)
@@ -201,24 +169,16 @@ def average_interval(shares: Sequence[NDArray[np.float64]], level: float = 0.95)
         # a set of one problem (scale tiny) has no spread; scipy wants two values to see that
         samples = tuple(np.repeat(one, 2) if len(one) == 1 else one for one in shares)
         result = stats.bootstrap(
-            samples, average, n_resamples=RESAMPLES, confidence_level=level, method="BCa",
+            samples, average, n_resamples=RESAMPLES, confidence_level=0.95, method="BCa",
             rng=np.random.default_rng(0), batch=1_000,
         )  # fmt: skip
-    return Interval(float(result.confidence_interval.low), float(result.confidence_interval.high), level, kind)
+    return Interval(float(result.confidence_interval.low), float(result.confidence_interval.high), 0.95, kind)
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> SeedDifference:
-    """Compare two methods by their difference per seed, with Student's t.
+    """Compare two methods by their difference per seed, each [seeds] in the same order, with Student's t.
 
     Paired, because runs of one seed share their data order; unpaired seeds would add that spread to both sides.
-
-    Args:
-        a: [seeds] scores of one method.
-        b: [seeds] scores of the other, same seeds in the same order.
-        level: coverage of the interval.
-
-    Raises:
-        ValueError: no seeds, or different numbers of them.
 
     Example:
         >>> difference = paired_difference([3.0, 4.0, 5.0], [1.0, 1.0, 1.0])
@@ -257,8 +217,7 @@ def seed_mean(values: ArrayLike, level: float = 0.95) -> SeedDifference:
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     """Return p-values corrected for their number (Holm 1979): below alpha, all of them err together with alpha at most.
 
-    Args:
-        p_values: [tests]; NaN, a test that could not be made, counts as 1.
+    NaN, a test that could not be made, counts as 1.
 
     Example:
         >>> holm([0.01, 0.04, float("nan")]).round(2).tolist()
@@ -275,9 +234,6 @@ def sign_flip_p(differences: ArrayLike) -> float:
 
     It assumes that differences are symmetric about 0, not that they are normal.
 
-    Args:
-        differences: [seeds], at least two.
-
     Example:
         >>> sign_flip_p([1.0, 2.0, 3.0, 4.0])
         0.125
@@ -289,7 +245,7 @@ def sign_flip_p(differences: ArrayLike) -> float:
     return float(result.pvalue)
 
 
-def exact_share(count: int, total: int, level: float = 0.95) -> Interval:
+def exact_share(count: int, total: int) -> Interval:
     """Return the exact interval of a share (Clopper and Pearson 1934), for counts of few runs.
 
     Example:
@@ -298,17 +254,14 @@ def exact_share(count: int, total: int, level: float = 0.95) -> Interval:
     """
     from scipy import stats
 
-    low, high = stats.binomtest(int(count), int(total)).proportion_ci(level, method="exact")
-    return Interval(float(low), float(high), level, "Clopper-Pearson over runs")
+    low, high = stats.binomtest(int(count), int(total)).proportion_ci(method="exact")
+    return Interval(float(low), float(high), 0.95, "Clopper-Pearson over runs")
 
 
-def detectable(seeds: int, level: float = 0.95, power: float = 0.8) -> float:
+def detectable(seeds: int, level: float = 0.95) -> float:
     """Return the smallest true difference that so many seeds show, in standard deviations of the paired difference.
 
-    Args:
-        seeds: at least 2.
-        level: of the two-sided t test; of one test of thirteen, 1 - 0.05 / 13.
-        power: chance to show it.
+    Shown four times in five by the two-sided t test of this level (of one of thirteen, 1 - 0.05 / 13).
 
     Example:
         >>> round(detectable(10), 2), round(detectable(10, 1 - 0.05 / 13), 2)
@@ -320,12 +273,12 @@ def detectable(seeds: int, level: float = 0.95, power: float = 0.8) -> float:
 
     def shortfall(true_errors: float) -> float:
         # The far tail, a significant difference of the wrong sign, is no finding; scipy also returns NaN there.
-        return float(stats.nct.sf(critical, seeds - 1, true_errors)) - power
+        return float(stats.nct.sf(critical, seeds - 1, true_errors)) - 0.8
 
     return optimize.brentq(shortfall, 0.0, 4.0 * critical) / math.sqrt(seeds)  # type: ignore[operator]
 
 
-def seeds_needed(difference: float, sd: float, level: float = 0.95, power: float = 0.8) -> float:
+def seeds_needed(difference: float, sd: float, level: float = 0.95) -> float:
     """Return how many seeds show a true difference of this size; infinite beyond 10,000. See `detectable`.
 
     Example:
@@ -333,5 +286,5 @@ def seeds_needed(difference: float, sd: float, level: float = 0.95, power: float
         (10, inf)
     """
     most = 10_000
-    needed = bisect_left(range(most), True, MIN_SEEDS, key=lambda n: sd * detectable(n, level, power) <= difference)
+    needed = bisect_left(range(most), True, MIN_SEEDS, key=lambda n: sd * detectable(n, level) <= difference)
     return needed if needed < most else math.inf

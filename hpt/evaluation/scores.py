@@ -58,17 +58,7 @@ def pass_at_k_bootstrap(
     Each draw takes k of a problem's N samples with replacement and asks whether any is correct. The number correct
     among them is binomial(k, c / N), so it is drawn as such. The mean over draws lies slightly below `pass_at_k`
     (drawing with replacement sees fewer distinct samples); percentiles of the draws give the band, which holds the
-    problems and their samples fixed.
-
-    Args:
-        correct_counts: [problems] integers c.
-        samples: N, one for all problems or [problems].
-        k: answers drawn, at least 1.
-        draws: number of bootstrap draws.
-        generator: numpy generator, or a seed for one.
-
-    Returns:
-        [draws] shares, each a mean over problems.
+    problems and their samples fixed. Arguments as for `pass_at_k`; returned are [draws] means over problems.
 
     Example:
         >>> pass_at_k_bootstrap([0, 8], 8, 4, draws=3, generator=0)
@@ -82,11 +72,7 @@ def pass_at_k_bootstrap(
 
 
 def chance_pass_at_k(answers: ArrayLike, k: int) -> Shares:
-    """Return pass@k of guessing: 1 - (1 - 1/answers)^k for that many equally likely answers.
-
-    Args:
-        answers: number of possible answers, scalar or [problems], at least 1.
-        k: guesses, at least 1.
+    """Return pass@k of guessing: 1 - (1 - 1/answers)^k for that many equally likely answers, scalar or [problems].
 
     Example:
         >>> float(chance_pass_at_k(10_000, 256).round(4))
@@ -105,18 +91,10 @@ def exclusive_solves(a: ArrayLike, b: ArrayLike, levels: ArrayLike) -> pd.DataFr
     With several answers per problem the counts are expectations of one answer each: a problem that a solves with chance
     p and b with chance q is solved by a alone with p (1 - q), the mean over all pairs of an answer of a and one of b.
 
-    Args:
-        a: [problems] shares of correct answers; 0 or 1 where there is one answer.
-        b: [problems] shares, same problems in the same order; its answers are independent of a's.
-        levels: [problems] level of each.
-
     Returns:
         One row per level and a last one "Overall": level, problems, a_only (+X), b_only (-Y), their percentages of the
         row's problems (0.1, half up), p_value: the two-sided exact sign test that a problem is as likely to be solved
         more often by a as by b, ties left out. With one answer each it is McNemar's.
-
-    Raises:
-        ValueError: shapes differ.
 
     Example:
         >>> frame = exclusive_solves([1, 1, 0], [0, 1, 0], [1, 1, 2])
@@ -160,27 +138,21 @@ def round_half_up(value: float, decimals: int = 1) -> float:
     return float(exact.quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP))
 
 
-def average_of_cells(cells: Iterable[float], decimals: int = 1) -> float:
+def average_of_cells(cells: Iterable[float]) -> float:
     """Return a table's average: the unweighted mean of its *printed* cells, itself rounded half up.
 
     Averaging unrounded scores instead differs in the last digit: in 12 of the paper's 40 averages the mean of the
     printed cells is an exact tie.
 
-    Args:
-        cells: scores in percent.
-
     Example:
         >>> average_of_cells([25.1, 22.8, 56.1, 84.2, 33.8, 44.7])
         44.5
     """
-    return round_half_up(float(np.mean([round_half_up(cell, decimals) for cell in cells])), decimals)
+    return round_half_up(float(np.mean([round_half_up(cell) for cell in cells])))
 
 
 def counts_per_problem(answers: pd.DataFrame) -> pd.DataFrame:
-    """Reduce sampled answers to counts: what a report needs and what travels with it.
-
-    Args:
-        answers: one row per sampled answer (`hpt.evaluation.evaluate.sample_answers`).
+    """Reduce sampled answers (`hpt.evaluation.evaluate.sample_answers`) to counts: what a report needs.
 
     Returns:
         One row per problem in order of appearance: benchmark, problem_id, level, correct, samples, no_answer,
@@ -225,9 +197,6 @@ def accuracy_grid(rollouts: pd.DataFrame) -> pd.DataFrame:
     An epoch of a question is the n-th time it was asked; epochs that not every question reached are left out. Where the
     prompts of a step divide the questions, as in Figures 3 and 4, these are the epochs of training.
 
-    Args:
-        rollouts: one row per question and step: step, problem_id, level, correct, rollouts.
-
     Returns:
         [questions, epochs], indexed by level and problem_id (sorted), columns 1, 2, ...; NaN where a question was asked
         without being sampled.
@@ -247,14 +216,7 @@ def accuracy_grid(rollouts: pd.DataFrame) -> pd.DataFrame:
 
 
 def always_zero(grid: pd.DataFrame) -> pd.Series:
-    """Return which questions never had a correct rollout: the "continuous white lines" of Figure 3.
-
-    Args:
-        grid: as from `accuracy_grid`.
-
-    Returns:
-        Booleans with the rows of the grid.
-    """
+    """Return which questions of a grid never had a correct rollout: the "continuous white lines" of Figure 3."""
     return grid.fillna(0.0).eq(0.0).all(axis=1)
 
 
@@ -270,9 +232,6 @@ def part_of_training(epochs: int, start_share: float, end_share: float) -> slice
 
 def quarter_shares(difference: pd.DataFrame) -> pd.DataFrame:
     """Return how much of a difference of two grids is positive, zero and negative in each quarter of training.
-
-    Args:
-        difference: one grid of `accuracy_grid` minus another; at least four epochs.
 
     Returns:
         One row per level and quarter: level, quarter (1 to 4), red (share above 0), white (0), blue (below 0).

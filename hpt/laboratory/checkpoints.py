@@ -39,7 +39,7 @@ from hpt.support.errors import HptError
 from hpt.support.files import read_json
 from hpt.training.policy import collate, forward_micro_batch, load_model
 from hpt.training.trainer import grade_demonstrations
-from hpt.upge.estimator import ROWS, unified_weights
+from hpt.upge.estimator import ROWS, weights_mask_ratio
 from hpt.upge.row import TokenStreams
 
 PATH = Path(__file__).with_name("checkpoints.json")
@@ -143,12 +143,12 @@ def demonstration_gradients(module: Any, demonstration: Trajectory) -> Tensor:
     owner = torch.zeros(len(logprobs), dtype=torch.int64)
     streams = TokenStreams(logprobs.double(), entropies.double(), torch.zeros(len(logprobs)).double(), owner, 1)
     ones = torch.ones(len(logprobs), dtype=torch.float64)
-    weights = [unified_weights(ROWS[name], streams, ones) for name in ON_DEMONSTRATION]
+    weights = [weights_mask_ratio(ROWS[name], streams, ones)[0] for name in ON_DEMONSTRATION]
     return torch.stack([trajectory_gradient(module, demonstration, weight) for weight in weights])
 
 
-def measure(trainer: Any, questions: int, half: int) -> list[dict[str, Any]]:
-    """Return `question_lines` of questions over the range of P, at the weights the trainer holds."""
+def measure(trainer: Any, half: int) -> list[dict[str, Any]]:
+    """Return `question_lines` of `QUESTIONS` over the range of P, at the weights the trainer holds."""
     n, longest = trainer.config.rollout.rollouts_per_prompt, trainer.config.rollout.max_response_tokens
     # whatever version they are of: they were put into the engine by `_load`, not by updates
     trainer.sampler.load_weights(trainer.engine.named_weights(), trainer.state.version)
@@ -156,7 +156,7 @@ def measure(trainer: Any, questions: int, half: int) -> list[dict[str, Any]]:
     drawn = _draw(trainer, candidates, 100_000, 1)
     order = sorted(range(len(candidates)), key=lambda i: (np.mean([rollout.reward for rollout in drawn[i]]), i))
     # evenly over the order of P, so that hard and easy ones are among them
-    chosen = [candidates[order[i]] for i in np.linspace(0, len(order) - 1, questions).round().astype(int)]
+    chosen = [candidates[order[i]] for i in np.linspace(0, len(order) - 1, QUESTIONS).round().astype(int)]
     pools = _draw(trainer, chosen, 200_000, -(-2 * half // n))
     lines = []
     for problem, pool in zip(chosen, pools, strict=True):
@@ -213,7 +213,7 @@ def trainer_after(folder: RunFolder) -> Generator[Any]:
         )  # fmt: skip
 
 
-def measure_run(folder: RunFolder, base: Path, questions: int = QUESTIONS, half: int = HALF) -> dict[str, Any]:
+def measure_run(folder: RunFolder, base: Path, half: int) -> dict[str, Any]:
     """Return the measurement at the base, at every checkpoint a finished run kept, and at its final weights."""
     from hpt.training.checkpoint import checkpoints
 
@@ -225,15 +225,14 @@ def measure_run(folder: RunFolder, base: Path, questions: int = QUESTIONS, half:
         for step in sorted(places):
             print(f"step {step}: {places[step].name}", flush=True)
             _load(trainer, places[step])
-            for line in measure(trainer, questions, half):
+            for line in measure(trainer, half):
                 shown = {name: float(f"{value:.6g}") for name, value in line.items() if isinstance(value, float)}
                 lines.append({"step": step, **line, **shown})
     return {"run": folder.path.name, **_commit(), "rollouts": 2 * half, "draws": DRAWS, "lines": lines}
 
 
 def _commit() -> dict[str, Any]:
-    commit, dirty = source_commit()
-    return {"commit": commit, "dirty": dirty}
+    return dict(zip(("commit", "dirty"), source_commit(), strict=True))
 
 
 def _load(trainer: Any, place: Path) -> None:
@@ -246,14 +245,14 @@ def _load(trainer: Any, place: Path) -> None:
             parameter.copy_(weights[name])
 
 
-def load_checkpoints(path: Path = PATH) -> tuple[dict[str, Any], pd.DataFrame]:
+def load_checkpoints() -> tuple[dict[str, Any], pd.DataFrame]:
     """Return the measurement in the package: whose run and how much, and a line per step, question and row.
 
     Example:
         >>> load_checkpoints()[1].columns[:4].tolist()
         ['step', 'question', 'success', 'row']
     """
-    content = read_json(path)
+    content = read_json(PATH)
     return {key: value for key, value in content.items() if key != "lines"}, pd.DataFrame(content["lines"])
 
 
@@ -304,16 +303,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a finished run that learns from demonstrations")
     parser.add_argument("--base", type=Path, help="model folder it began from; without it a group is captured")
-    parser.add_argument("--questions", type=int, default=QUESTIONS)
     parser.add_argument("--half", type=int, default=HALF, help="rollouts of each half of a question")
-    parser.add_argument("--out", type=Path, help="another file than the package's")
     options = parser.parse_args()
     folder = RunFolder(options.run)
     if options.base is None:
-        content, path = capture(folder), options.out or GROUP
+        content, path = capture(folder), GROUP
     else:
-        content = measure_run(folder, options.base, options.questions, options.half)
-        path = options.out or PATH
+        content, path = measure_run(folder, options.base, options.half), PATH
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"wrote {path}, of {content['run']}")
 

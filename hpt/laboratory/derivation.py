@@ -39,7 +39,7 @@ from hpt.methods.mixture import DEMONSTRATION, QuestionBatch, Trajectory, assemb
 from hpt.runs.resolve import build_config
 from hpt.training.engine import micro_batch_loss
 from hpt.training.policy import collate
-from hpt.upge.estimator import ROWS, unified_weights
+from hpt.upge.estimator import ROWS, weights_mask_ratio
 from hpt.upge.row import TokenStreams
 
 #: Relative; float64 sums over at most 625 terms lose 1e-13, a wrong term is worth more than 1e-4.
@@ -277,10 +277,10 @@ def _masks(case: Experiment) -> Iterator[Statement]:
     right = score_expectation(symmetric, case.scores, case.pi_old)
     yield _ends(paper, "with the mask 1[|r - 1| <= eps]", left, right)
     streams, per_token = every_trajectory(case, advantage)
-    found = token_weighted(case, unified_weights(CLIPPED, streams, per_token), case.pi_old)
+    found = token_weighted(case, weights_mask_ratio(CLIPPED, streams, per_token)[0], case.pi_old)
     yield _same(paper, "the same token by token, the package's mask", token_surrogate(case, advantage, EPS), found)
     streams, per_token = every_trajectory(case, reward)
-    found = token_weighted(case, unified_weights(UNMASKED, streams, per_token), case.pi_old)
+    found = token_weighted(case, weights_mask_ratio(UNMASKED, streams, per_token)[0], case.pi_old)
     yield _same("Eq. 18", "ratios of single tokens, unmasked", token_surrogate(case, reward, None), found)
     true = exact.two_term_gradient(case.pi, case.scores, case.question, 0.0)
     yield _ends("Eq. 18", "... against the true gradient", true, found)
@@ -293,9 +293,9 @@ def one_token_statements(case: Experiment) -> Iterator[Statement]:
     advantage = exact.unified_advantage(case.pi, case.question, ADHERENCE)
     streams, per_token = every_trajectory(case, advantage)
     left = exact.objective_gradient(case.policy, case.parameters, case.question, ADHERENCE)
-    found = token_weighted(case, unified_weights(UNMASKED, streams, per_token), case.pi_old)
+    found = token_weighted(case, weights_mask_ratio(UNMASKED, streams, per_token)[0], case.pi_old)
     yield _same("Eq. 6", "the package's weights, one token per answer", left, found)
-    masked = token_weighted(case, unified_weights(CLIPPED, streams, per_token), case.pi_old)
+    masked = token_weighted(case, weights_mask_ratio(CLIPPED, streams, per_token)[0], case.pi_old)
     expected = exact.masked_gradient(case.pi, case.pi_old, case.scores, advantage, EPS)
     yield _same("Eq. 6", "... and with the mask", expected, masked)
     yield _ends("Eq. 6", "the mask against the true gradient", left, masked)

@@ -145,16 +145,10 @@ def measure_all(experiments: Sequence[Experiment], draws: int, rows: Rows | None
 
 
 def pooled(measured: pd.DataFrame, by: Sequence[str] = ("row",), seed: int = 0) -> pd.DataFrame:
-    """Return `derived` of sums over questions, with 95 % intervals that resample the questions.
+    """Return `derived` of sums of `measure` over questions, with 95 % intervals that resample the questions.
 
-    Args:
-        measured: lines of `measure`; with several questions, a column ``question``.
-        by: columns that tell apart what is pooled.
-        seed: of the bootstrap.
-
-    Returns:
-        One line per combination of ``by``, in order of appearance: `derived`, ``masked`` (share of tokens dropped) and
-        ``<name>_low``, ``<name>_high`` where there are at least three questions.
+    One line per combination of the columns ``by``, in order of appearance: `derived`, ``masked`` (share of tokens
+    dropped) and ``<name>_low``, ``<name>_high`` where there are at least three questions.
     """
     lines: list[dict[str, Any]] = []
     for key, lines_of in measured.groupby(list(by), sort=False):

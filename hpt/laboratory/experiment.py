@@ -203,15 +203,13 @@ def row_gradients(
 ) -> tuple[Tensor, dict[str, float]]:
     """Return the ascent direction of a row on every draw, [S, D] = -grad loss, and sums over its tokens.
 
+    The sums are the metrics of `hpt.upge.estimator.upge_loss` with the row's name left out.
+
     Args:
         component: how the row is used; a name of `USES`, or a user's ``module:ROW``.
-        experiment: the question and the policies.
-        draws: of it.
+        experiment, draws: the question, and what was drawn of it.
         aggregation: another rule than the row's, a key of `hpt.upge.aggregation.AGGREGATIONS`.
-        row: another row than the one the component names: with settings written over it.
-
-    Returns:
-        The gradients, and the metrics of `hpt.upge.estimator.upge_loss` with the row's name left out.
+        row: the row to use in place of the one the component names.
     """
     use = USES.get(component, _component(component, "rollouts")) if isinstance(component, str) else component
     row = resolve(ROWS, use.row, "row") if row is None else row

@@ -149,11 +149,7 @@ def gate_table(
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Return the error of every gate, the gate of least error, and gates against each other, for each of `OBJECTIVES`.
 
-    Args:
-        size: how much is measured; ``2 questions`` success rates are used, even over 0.02 to 0.98.
-        n: rollouts per question.
-        seed: of questions and draws.
-        more: further gates by name.
+    Over ``2 size.questions`` success rates, even over 0.02 to 0.98, with n rollouts each; ``more`` are further gates.
 
     Returns:
         errors: objective, gate, error with ``low`` and ``high`` (95 %, resampling questions), the best gate among them.

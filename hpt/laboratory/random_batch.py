@@ -208,13 +208,11 @@ def step_counts(world: World, row: Row) -> StepCounts:
     )
 
 
-def component_of(
-    world: World, row: Row, chosen: Sequence[int] | None = None, rule: str | None = None, factor: float = 1.0
-) -> Term:
+def component_of(world: World, row: Row, chosen: Sequence[int] | None = None) -> Term:
     """Return the row on some trajectories of the world, or all, scaled by counts of the whole world."""
     chosen = list(range(len(world.tokens)) if chosen is None else chosen)
     acting, _ = members(world, row)
-    scales = trajectory_scales(rule or row.aggregation, world.lengths, step_counts(world, row)) * acting * factor
+    scales = trajectory_scales(row.aggregation, world.lengths, step_counts(world, row)) * acting
     per_token, keep = row_advantages(world, row), kept_tokens(world, row)
     return Term(
         row=row,

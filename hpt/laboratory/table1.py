@@ -21,7 +21,7 @@ from hpt.laboratory import random_batch, textbook
 from hpt.laboratory.experiment import OFFLINE
 from hpt.support.files import read_json
 from hpt.upge.advantage import RolloutGroups, advantages
-from hpt.upge.estimator import ROWS, Row, unified_weights
+from hpt.upge.estimator import ROWS, Row, weights_mask_ratio
 from hpt.upge.reference import DENOMINATORS, trajectory_means
 from hpt.upge.row import TokenStreams
 from hpt.upge.stabilization import MASKS
@@ -166,15 +166,15 @@ class Group:
     is_demonstration: np.ndarray
 
 
-def load_group(path: Path = GROUP) -> Group:
-    """Return the group in the package, or another.
+def load_group() -> Group:
+    """Return the group in the package.
 
     Example:
         >>> group = load_group()
         >>> int(group.is_demonstration.sum()), len(group.tokens) == len(group.rewards)
         (1, True)
     """
-    content = read_json(path)
+    content = read_json(GROUP)
     trajectories = content["trajectories"]
     return Group(
         question=content["question"],
@@ -232,6 +232,6 @@ def token_parts(group: Group, row: Row) -> pd.DataFrame:
             "mask": MASKS[row.mask](row, streams, advantage),
             "inverse_denominator": (-DENOMINATORS[row.denominator](row, streams, advantage)).exp(),
             "advantage": advantage,
-            "weight": unified_weights(row, streams, advantage),
+            "weight": weights_mask_ratio(row, streams, advantage)[0],
         }
     )

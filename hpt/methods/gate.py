@@ -17,14 +17,7 @@ FeedbackFunction = Callable[[GateSettings, np.ndarray, int], tuple[np.ndarray, n
 
 
 def performance(correct_counts: np.ndarray, rollouts_per_prompt: int) -> np.ndarray:
-    """Return P of Eq. 8, the share of correct rollouts of each question.
-
-    Args:
-        correct_counts: [N] int, correct rollouts of each prompt.
-        rollouts_per_prompt: n.
-
-    Returns:
-        [N] float64 in 0..1.
+    """Return P of Eq. 8, the share of correct rollouts of each question, [N] float64.
 
     Example:
         >>> performance(np.array([0, 2, 8]), 8)
@@ -73,15 +66,9 @@ FEEDBACK: dict[str, FeedbackFunction] = {
 def feedback_coefficients(
     gate: GateSettings, correct_counts: np.ndarray, rollouts_per_prompt: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return (alpha, beta) of Eq. 9 for every question of a rollout batch.
+    """Return (alpha, beta) of Eq. 9, each [N] float64, for every question of a rollout batch.
 
-    Args:
-        gate: which feedback functions f and g; ``gate.kind`` is a key of `FEEDBACK` or ``module:function``.
-        correct_counts: [N] int, number of correct rollouts of each prompt, 0..n (Eq. 7 summed).
-        rollouts_per_prompt: n of Eq. 8.
-
-    Returns:
-        alpha [N] float64 and beta [N] float64.
+    ``gate.kind`` is a key of `FEEDBACK` or ``module:function``; ``correct_counts`` [N] are 0..n (Eq. 7 summed).
 
     Example:
         >>> feedback_coefficients(GateSettings(kind="switch", count=1), np.array([0, 1, 2, 8]), 8)

@@ -145,9 +145,7 @@ def names_used(config: RunConfig) -> tuple[str, ...]:
 def resolved_row(component: Component, config: RunConfig) -> Row:
     """Return the row a component uses under ``config``: Table 1's, with the recipe's departures written over it.
 
-    Every departure is a setting: ``estimator.clip_eps_low`` / ``clip_eps_high`` (``"none"`` leaves the mask at 1),
-    ``advantage_std``, ``online_row`` / ``offline_row``, ``offline_shaping``,
-    ``shape_every_offline_term``, ``offline_advantage``.
+    Every departure is a setting of ``estimator``; a clip bound of ``"none"`` leaves the mask at 1.
 
     Raises:
         ConfigError: a setting the row has no use for (a clip bound on a row without a ratio, say), or a row with a

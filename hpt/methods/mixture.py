@@ -175,15 +175,8 @@ def assemble(
 ) -> Assembled:
     """Weigh every trajectory of a rollout batch and divide the batch into optimiser steps.
 
-    Args:
-        questions: N graded questions with their (alpha, beta).
-        method: the method at work.
-        config: normalisation, coefficients, number of updates.
-        step: rollout batch number (Clip-Cov's hash).
-        baseline: running baseline of REINFORCE.
-
-    Returns:
-        Per update, the trajectories that weigh something, each with one `Part` per component acting on it.
+    ``step`` is the batch's number (Clip-Cov's hash), ``baseline`` REINFORCE's running one. Returned are, per update,
+    the trajectories that weigh something, each with one `Part` per component acting on it.
     """
     rows = [resolved_row(component, config) for component in method.components]
     acting = list(zip(method.components, rows, strict=True))

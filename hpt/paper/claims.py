@@ -11,10 +11,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from hpt.evaluation.intervals import MIN_SEEDS, Decision, Interval, SeedDifference, holm, seed_mean
-from hpt.paper.claim_tests import TESTS, ClaimRecords, NotTestable, RunFrames
+from hpt.paper.claim_tests import TESTS, ClaimRecords, NotTestable
 from hpt.paper.paper import Claim, claim_named, confirmatory_claims
-
-__all__ = ["ClaimRecords", "ClaimResult", "ClaimVerdict", "RunFrames", "judge", "judge_together"]
 
 NUMBERS_WITHOUT_MEANING = frozenset({"tiny"})
 ALPHA = 0.05  # chance of any wrong decision among the confirmatory contrasts
@@ -42,14 +40,9 @@ class ClaimResult:
     """The verdict on a claim, with the numbers behind it.
 
     Attributes:
-        claim_id: id of the claim.
-        verdict: one of `ClaimVerdict`.
-        explanation: the numbers, or what is missing.
         effect: mean over seeds, None where not testable; of a claim without runs the test's effect.
         interval: Student's t of the effect over seeds; None where not testable, for one seed, or where exact. Of a
             confirmatory contrast the simultaneous one.
-        unit: of effect and interval.
-        per_seed: effect of every seed.
         p_corrected: of a confirmatory contrast, by Holm over all of them.
     """
 
@@ -87,7 +80,7 @@ def judge(claim: Claim, records: ClaimRecords) -> ClaimResult:
 def _judge_runs(claim: Claim, records: ClaimRecords) -> ClaimResult:
     if records.scale in NUMBERS_WITHOUT_MEANING:
         raise NotTestable(f"scale {records.scale} exists for tests; its numbers mean nothing")
-    seeds = records.with_methods(*claim.methods)
+    seeds = {seed: runs for seed, runs in sorted(records.seeds.items()) if set(claim.methods) <= set(runs)}
     if not seeds:
         raise NotTestable("no seed has runs of " + " and ".join(claim.methods))
     found = TESTS[claim.test](replace(records, seeds=seeds), **claim.parameters)
@@ -147,13 +140,7 @@ def judge_together(
 
 
 def confirmed(difference: SeedDifference, p_corrected: float, printed: float, spread: float) -> ClaimVerdict:
-    """Return the verdict on one contrast of the family; see `judge_together`.
-
-    Args:
-        difference: over at least three seeds, with its simultaneous interval, in points.
-        p_corrected: by Holm over the family, two-sided.
-        printed: the paper's difference, above 0.
-        spread: standard deviation of a paired difference, measured before HPT is run; NaN where it was not.
+    """Return the verdict on one contrast of the family (`judge_together`), over at least three seeds, in points.
 
     Example:
         >>> from hpt.evaluation.intervals import paired_difference

@@ -25,7 +25,7 @@ class Claim(BaseModel, frozen=True):
         reading: what the sentence is taken to mean, thresholds included; fixed before any run it is applied to.
         methods: arms it needs runs of (`hpt.runs.catalogue.Arm`): by name on its base, or ``name@base`` on another;
             none where it is decided on tables made without a run.
-        records: tables of each run it reads; without runs, names of tidy frames (`hpt.reports.Study.frames`).
+        records: tables of each run it reads; without runs, names of tidy frames (`hpt.reports.notebooks.Study.frames`).
         test: key of `hpt.paper.claim_tests.TESTS`.
         parameters: keyword arguments of the test, thresholds among them.
         evidence: (table, row) whose printed values are the paper's evidence, where the test's arms do not name them.
@@ -50,7 +50,7 @@ class Claim(BaseModel, frozen=True):
 
 @cache
 def paper_data() -> dict[str, Any]:
-    """Return the whole file: source, benchmarks, averages, tables, figures, headlines, claims. Not to be changed."""
+    """Return the whole file: source, benchmarks, averages, statements, tables, headlines, claims. Not to be changed."""
     return json.loads(resources.files("hpt.paper").joinpath("paper.json").read_text(encoding="utf-8"))
 
 

@@ -18,7 +18,7 @@ from hpt.reports.parameters import COMMON, parameters
 if TYPE_CHECKING:
     from hpt.reports.notebooks import Study
 
-__all__ = ["Study", "begin", "parameters"]
+__all__ = ["begin", "parameters"]
 
 
 def begin(name: str, artefacts: Sequence[str] = (), given: Mapping[str, Any] | None = None) -> Study:
@@ -44,11 +44,3 @@ def begin(name: str, artefacts: Sequence[str] = (), given: Mapping[str, Any] | N
     from hpt.reports.notebooks import begin_study  # pandas, matplotlib: not for a parameter that is refused
 
     return begin_study(name, artefacts, given)
-
-
-def __getattr__(name: str) -> Any:
-    if name == "Study":
-        from hpt.reports.notebooks import Study
-
-        return Study
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,7 +3,7 @@
     reports/<scale>/
         index.html, README.md      what `hpt.reports.pages` renders, with a page per subject; regenerated, never edited
         style.css                  of all its pages
-        tables/, figures/          written by the notebooks (`hpt.reports.Study`)
+        tables/, figures/          written by the notebooks (`hpt.reports.notebooks.Study`)
         missing.json               with records: the artefacts they do not allow, and the runs that are missing
         notebooks/<name>.html      the executed notebook
         notebooks/<name>.json      its status: artefacts, verdicts, runs, commit, duration
@@ -58,9 +58,7 @@ def build_report(
     which runs are missing.
 
     Args:
-        scale: key of `hpt.config.scales.SCALES`.
-        seeds: run seeds.
-        root: folder of run folders.
+        scale, seeds, root: of the runs, and the folder of their folders.
         reports_dir: ``reports``.
         only: names of artefacts; none = all of the paper, or with ``from_records`` all that the records allow.
         from_records: read ``reports/<scale>/records`` instead of the runs; the page says so.
@@ -100,11 +98,6 @@ def execute(task: "NotebookTask", folder: Path, parameters: dict[str, Any]) -> d
     """Execute a notebook with papermill, write it as HTML, and return its status, which is written too.
 
     Cells tagged with the name of an artefact are left out where it is not asked for.
-
-    Args:
-        task: the notebook and its artefacts.
-        folder: ``reports/<scale>``.
-        parameters: of the notebook.
     """
     import nbformat
     import papermill
@@ -143,15 +136,10 @@ def execute(task: "NotebookTask", folder: Path, parameters: dict[str, Any]) -> d
         else:
             why = f"its kernel did not start: {error}"
         status: dict[str, Any] = {
-            "notebook": name,
-            "state": "failed",
-            "error": why,
-            "artefacts": [],
-            "verdicts": [],
-            "runs": [],
-        }
-        status |= {"scale": parameters["scale"], "seeds": parameters["seeds"]}
-        status |= {"commit": commit[0] or "unknown", "dirty": commit[1]}
+            "notebook": name, "state": "failed", "error": why, "artefacts": [], "verdicts": [], "runs": [],
+            "scale": parameters["scale"], "seeds": parameters["seeds"], "commit": commit[0] or "unknown",
+            "dirty": commit[1],
+        }  # fmt: skip
     status["when"], status["wall_s"] = when.isoformat(timespec="minutes"), round(time.monotonic() - started, 1)
     write_json(status_file, status)
     page = notebook_page(nbformat.read(executed, as_version=4), status)
@@ -194,10 +182,8 @@ class FinishedRuns:
 class Available:
     """What the records, or the finished runs, allow of an artefact.
 
-    Attributes:
-        artefact: its name.
-        seeds: of those asked for, the ones of which every run is there; all of them for an artefact without runs.
-        missing: the runs of the others, in words.
+    ``seeds`` are those asked for of which every run is there, all of them for an artefact without runs; ``missing`` the
+    runs of the others, in words.
     """
 
     artefact: str
@@ -278,19 +264,7 @@ def notebook_tasks(
 
     From finished runs everything asked for must be there, unless ``so_far``; from records, everything of ``only``.
     What is not there is listed in the ``missing.json`` of ``folder``; with records and without ``only``, it is taken
-    out of the report too.
-
-    Args:
-        scale, seeds: of the runs.
-        only: names of artefacts; none = all of the paper, and with records those of the appendix too.
-        store: where the runs are.
-        folder: ``reports/<scale>``.
-        so_far: make what the finished runs allow.
-        custom: methods of the user's, further lines of the artefacts that take some.
-
-    Raises:
-        ConfigError: no records at all.
-        HptError: runs are missing.
+    out of the report too. Arguments and errors as for `build_report`; ``folder`` is ``reports/<scale>``.
     """
     records = isinstance(store, RecordStore)
     names = checked_artefacts(scale, only, seeds, store, so_far, custom)
@@ -325,14 +299,10 @@ def notebook_tasks(
 
 
 def with_earlier(status: dict[str, Any], before: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Return a notebook's status and what an earlier execution made beside what this one was asked for.
+    """Return a notebook's status with what an earlier execution (``before``) made beside what this one was asked for.
 
-    They stay on the page with their verdicts and runs: of Figures 5 to 7, `--only figure6` makes one again.
-
-    Args:
-        status: what the execution left, see `hpt.reports.Study.finish`.
-        before: the same of the execution before; empty = there was none.
-        folder: ``reports/<scale>``; an artefact whose files are gone is not kept.
+    They stay on the page with their verdicts and runs, as long as their files do: of Figures 5 to 7, `--only figure6`
+    makes one again.
     """
     again = {made["name"] for made in status["artefacts"]}
     others = (made for made in before.get("artefacts", ()) if made["name"] not in again)

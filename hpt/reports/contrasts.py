@@ -10,11 +10,7 @@ import pandas as pd
 from hpt.evaluation.intervals import detectable, exact_share, paired_difference, seed_mean, seeds_needed, sign_flip_p
 from hpt.paper.claims import ALPHA
 from hpt.paper.paper import confirmatory_claims
-from hpt.reports.frames import (
-    BASE,
-    averages_by_seed,
-    of_method,
-)
+from hpt.reports.frames import BASE, averages_by_seed, of_method
 from hpt.reports.verdicts import confirmatory, printed_difference, world_spread
 from hpt.runs.records import RunRecords
 
@@ -22,9 +18,7 @@ from hpt.runs.records import RunRecords
 def contrasts(records: Sequence[RunRecords], scale: str) -> pd.DataFrame:
     """Return HPT minus each baseline, on the unweighted mean of the in-distribution sets, paired by seed.
 
-    Args:
-        records: runs of the family, as `hpt.reports.Study.family` gives them.
-        scale: whose runs they are.
+    Of the runs of the family at a scale (`hpt.reports.notebooks.Study.family`).
 
     Returns:
         A row per contrast: claim, policy, other (arm), seeds (that both have); hpt, average (of the other; percent),

@@ -1,8 +1,8 @@
 """Tidy data frames from records: one row per observation, which a notebook's cells lay out and draw.
 
-Every function takes the records of runs (`hpt.reports.Study.runs`, or `hpt.runs.records.load_records`) and returns a
-frame whose columns its docstring names; the CSV beside a table or figure is this frame. Methods without a run are left
-out.
+Every function takes ``records`` of runs (`hpt.reports.notebooks.Study.runs`, or `hpt.runs.records.load_records`) and
+returns a frame whose columns its docstring names; the CSV beside a table or figure is this frame. ``method`` and
+``methods`` are names of arms, ``policy`` is their base; methods without a run are left out.
 """
 
 import math
@@ -65,11 +65,7 @@ PAPER_METHOD = {BASE: "base"}
 
 
 def of_arm(records: Records, key: str) -> list[RunRecords]:
-    """Return the runs of an arm (`hpt.runs.catalogue.Arm.key`), in the order of their seeds.
-
-    Raises:
-        RecordFault: two runs of one seed: a mean over seeds would count it twice.
-    """
+    """Return the runs of an arm (`hpt.runs.catalogue.Arm.key`), in the order of their seeds."""
     chosen = sorted((run for run in records if key in arm_keys(run)), key=lambda run: run.seed)
     for first, second in pairwise(chosen):
         if first.seed == second.seed:
@@ -88,11 +84,7 @@ def of_method(records: Records, method: str, policy: str) -> list[RunRecords]:
 
 
 def sets_of(records: Records) -> dict[str, EvaluationSet]:
-    """Return the evaluation sets of the world the runs lived in, in the order of the tables, and the user's of curves.
-
-    Raises:
-        RecordFault: no runs, or runs of different worlds.
-    """
+    """Return the evaluation sets of the world of the runs, in the order of the tables, and the user's of curves."""
     worlds = sorted({f"{run.config.data.evaluation} {run.config.data.world}" for run in records})
     if len(worlds) != 1:
         raise RecordFault(f"a table or figure needs runs of one world, got {', '.join(worlds) or 'none'}")
@@ -183,12 +175,8 @@ def best_of(frame: pd.DataFrame) -> pd.Series:
 def with_interval(frame: pd.DataFrame, value: str = "score", sign: str = "") -> pd.Series:
     """Return a column as text with its 95 % interval: over seeds where there are several, else over problems.
 
-    Where all seeds are alike, or an interval of scores would leave 0 to 100, the seeds themselves say more.
-
-    Args:
-        frame: the column ``value``, seeds, and seeds_low to problems_high; with ``seed_<n>`` for the seeds themselves.
-        value: name of the column.
-        sign: ``+`` for differences.
+    Where all seeds are alike, or an interval of scores would leave 0 to 100, the seeds themselves say more
+    (``seed_<n>``). ``sign="+"`` is for differences.
 
     Example:
         >>> row = {"score": 41.25, "seeds": 1, "seeds_low": NAN, "seeds_high": NAN, "problems_low": 38.0,
@@ -228,11 +216,7 @@ def beside_the_papers(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def interval_note(frame: pd.DataFrame, of: str = "mean") -> str:
-    """Return what the brackets of `with_interval` are, in words, for a caption.
-
-    Args:
-        frame: as for `with_interval`; a base that has one run whatever the seeds is told apart.
-        of: ``mean``, or ``paired differences``.
+    """Return what the brackets of `with_interval` are, in words, for a caption; a base may have one run for all seeds.
 
     Example:
         >>> interval_note(pd.DataFrame({"method": ["hpt"], "seeds": [3]}))
@@ -281,10 +265,7 @@ def mean_with_interval(values: pd.Series) -> str:
 
 
 def trainings(begun: Iterable[tuple[str | None, int]]) -> list[str]:
-    """Return the weights that runs on one base began from, with their seeds, in words: one entry while it is one base.
-
-    Args:
-        begun: of each run the hash of the base's weights (None or empty: it starts from none) and its seed.
+    """Return the weights that runs on one base began from (their hash), with their seeds: one entry for one base.
 
     Example:
         >>> trainings([("b" * 64, 2), ("a" * 64, 0), ("b" * 64, 1), (None, 0)])
@@ -335,9 +316,9 @@ def scores(
     Args:
         records: runs.
         lines: base -> names of arms, in order; `BASE` is the base itself.
-        paper: the paper's table whose values stand beside; its rows that exist only as published numbers come last.
+        paper: the table whose values stand beside; its rows that exist only as published numbers come last.
         distributions: ``in``, ``out`` or both: which sets, each group followed by its average.
-        own: further evaluations, such as files of the user's questions; they are in no average.
+        own: further evaluations, such as files of the user's questions; in no average.
 
     Returns:
         One row per base, method and column: policy, method, column, stands_for, samples_per_problem, problems, seeds
@@ -345,9 +326,6 @@ def scores(
         within 0 to 100, NaN for one), problems_low, problems_high (fixed weights), problems_interval (its kind), paper
         (percent or NaN), paper_copied (by its authors, from another paper), and ``seed_<n>`` (percent; the average as
         the paper takes it, from printed cells).
-
-    Raises:
-        RecordFault: a run lacks an evaluation, or runs of different worlds.
     """
     rows: list[dict[str, Any]] = []
     for policy, methods in lines.items():
@@ -472,10 +450,7 @@ def average_of_sets(shares: Sequence[Shares]) -> float:
 def effect(
     changed: Mapping[int, Sequence[Shares]], default: Mapping[int, Sequence[Shares]]
 ) -> tuple[dict[str, float], SeedDifference | None]:
-    """Return how much better ``changed`` is than ``default``, on the seeds both have.
-
-    Args:
-        changed, default: seed -> shares of every set, in the same order.
+    """Return how much better ``changed`` is than ``default`` (seed -> shares of every set), on the seeds both have.
 
     Returns:
         effect (points), seeds_low, seeds_high (Student's t over paired seeds, NaN for one), problems_low, problems_high
@@ -507,18 +482,11 @@ def effect(
 def effects(records: Records, methods: Sequence[str], other: str, policy: str) -> pd.DataFrame:
     """Return how much better every method is than another one, on the mean of the in-distribution sets.
 
-    Args:
-        records: runs.
-        methods: names of arms.
-        other: of the arm they are compared with; `BASE` may have one run, which all seeds share.
-        policy: base.
+    As ``other``, `BASE` may have one run, which all seeds share.
 
     Returns:
         One row per method that has runs, as has the other: policy, method, other_average and average (percent, means
         over seeds), seeds (that both have), the columns of `effect`, verdict (in words, over seeds).
-
-    Raises:
-        RecordFault: a run was not evaluated on a set.
     """
     shares = {name: {run.seed: in_distribution_shares(run) for run in of_method(records, name, policy)}
               for name in (*methods, other)}  # fmt: skip
@@ -552,13 +520,7 @@ def over_seeds(values: Mapping[int, pd.Series]) -> pd.DataFrame:
     """Return mean and band over seeds, step by step.
 
     The band is Student's t at 95 % over at least three seeds; with two its factor is 12.7 and it would hide the curve,
-    so ``low`` and ``high`` are NaN and each seed is drawn as a line.
-
-    Args:
-        values: seed to a series indexed by step.
-
-    Returns:
-        step, mean, low, high, and ``seed_<n>``.
+    so ``low`` and ``high`` are NaN and each seed is drawn as a line. Columns: step, mean, low, high, ``seed_<n>``.
 
     Example:
         >>> over_seeds({0: pd.Series([1.0], index=[5]), 1: pd.Series([3.0], index=[5])}).iloc[0].to_list()
@@ -584,12 +546,9 @@ def smoothing_window(records: Records) -> int:
 
 
 def metric_curve(runs: Records, metric: str, window: int = 1) -> pd.DataFrame:
-    """Return the curve of a metric of one method on one base; columns as `over_seeds`.
+    """Return the curve of a metric of one method on one base, averaged over ``window`` steps around each.
 
-    Args:
-        runs: one per seed.
-        metric: column of ``metrics``; a run without it is left out.
-        window: steps averaged around each (shorter at both ends), so that batches of a few questions show a trend.
+    Columns as `over_seeds`; a run that does not record the metric is left out.
     """
     values = {
         run.seed: run.metrics.set_index("step")[metric].astype(float)
@@ -618,18 +577,10 @@ def curves(
     policies: Sequence[str] = ("weak",),
     window: int = 1,
 ) -> pd.DataFrame:
-    """Return metrics by training step, mean and band over seeds.
+    """Return metrics by training step, mean and band over seeds; ``window`` as for `metric_curve`.
 
-    Args:
-        records: runs.
-        metrics: names of recorded metrics (``docs/metrics.md``), or ``validation`` for the mean accuracy in percent on
-            the in-distribution sets.
-        methods: names of arms.
-        policies: bases.
-        window: as for `metric_curve`; not of ``validation``.
-
-    Returns:
-        policy, metric, method, and the columns of `over_seeds`; a method that does not record a metric has no rows.
+    A metric is a recorded one (``docs/metrics.md``), or ``validation`` for the mean accuracy in percent on the
+    in-distribution sets. Columns: policy, metric, method, and those of `over_seeds`.
     """
     sets, found = drawn_sets(records), {}
     for policy in policies:
@@ -642,11 +593,7 @@ def curves(
 
 
 def validation(records: Records, methods: Sequence[str], policy: str = "weak") -> pd.DataFrame:
-    """Return the validation accuracy of every set that has a curve by training step, in percent.
-
-    Returns:
-        panel (the set), method, and the columns of `over_seeds`.
-    """
+    """Return the validation accuracy in percent by step: panel (the set), method, and the columns of `over_seeds`."""
     found = {(name, method): validation_curve(of_method(records, method, policy), [name])
              for name in drawn_sets(records) for method in methods}  # fmt: skip
     return _stacked(found, ["panel", "method"])
@@ -729,22 +676,13 @@ def equal_costs(records: Records, methods: Sequence[str], policy: str) -> pd.Dat
 
 
 def pass_at_k(records: Records, evaluations: Sequence[str], methods: Sequence[str], policy: str) -> pd.DataFrame:
-    """Return pass@k of every method on every set, for k = 1, 2, 4, ... up to the number of answers per problem.
-
-    Args:
-        records: runs.
-        evaluations: ``set@samples``.
-        methods: names of arms.
-        policy: base.
+    """Return pass@k of every method on every ``set@samples``, for k = 1, 2, 4, ... up to the answers per problem.
 
     Returns:
         panel (the evaluation), stands_for, problems, samples, method, k; in percent: pass_at_k (unbiased, mean over
         seeds), problems_low, problems_high (95 % over problems of the mean over seeds, fixed weights), bootstrap,
         bootstrap_low, bootstrap_high (the paper's estimate and the middle 95 % of its draws, which hold problems and
         answers fixed), chance, seeds_low, seeds_high (Student's t over seeds, NaN below three), ``seed_<n>``.
-
-    Raises:
-        RecordFault: a run was not evaluated on it, or with unequal numbers of answers.
     """
     parts = [_pass_at_k(runs, name) for name in evaluations for method in methods
              if (runs := of_method(records, method, policy))]  # fmt: skip
@@ -791,12 +729,7 @@ def exclusive(
 ) -> pd.DataFrame:
     """Return the problems that a method solves and a baseline does not, and the reverse, by level.
 
-    Args:
-        records: runs; seeds that only one of the two has are left out.
-        method, baselines: names of arms.
-        policy: base.
-        evaluation: set, with one answer per problem.
-        several: the same set with several answers per problem.
+    Of ``evaluation`` with one answer per problem, and the same set with ``several``; on the seeds that both have.
 
     Returns:
         Rows per baseline and level ("Level 1" ... "Overall"): baseline; answers (``one answer`` per seed; ``mean over
@@ -804,9 +737,6 @@ def exclusive(
         seed (NaN except for one answer); answers_per_problem, of each policy; level; problems; method_only and
         baseline_only (problems) and their percentages of the level; p_value and its test (fixed weights); the paper's
         counts and percentages.
-
-    Raises:
-        RecordFault: a run lacks an evaluation.
     """
     first = {run.seed: run for run in of_method(records, method, policy)}
     parts = []
@@ -865,11 +795,7 @@ def question_grids(records: Records, method: str, policy: str = "weak") -> dict[
 
 
 def row_order(grids: Grids) -> pd.MultiIndex:
-    """Return the order in which questions are drawn: by level, then by mean accuracy over epochs and seeds, best first.
-
-    Raises:
-        RecordFault: no grids.
-    """
+    """Return the order in which questions are drawn: by level, then mean accuracy over epochs and seeds, best first."""
     if not grids:
         raise RecordFault("no seed has the runs on few questions of Figures 3 and 4; compute them, or import them")
     mean = pd.concat([grid.mean(axis=1) for grid in grids.values()], axis=1).mean(axis=1).rename("mean").reset_index()
@@ -909,11 +835,11 @@ def shares_by_quarter(differences: Grids) -> pd.DataFrame:
 # Single answers, and a single step
 
 
-def transcripts(records: Records, evaluations: Sequence[str], questions: int = 1) -> pd.DataFrame:
-    """Return answers kept word for word: every run's to the same questions, those of lowest hash.
+def transcripts(records: Records, evaluations: Sequence[str]) -> pd.DataFrame:
+    """Return answers kept word for word: every run's to the same question, that of lowest hash.
 
     Returns:
-        One row per evaluation, question and run: set, question, right (its answer), method, base, seed, answer (as it
+        One row per evaluation and run: set, question, right (its answer), method, base, seed, answer (as it
         was sampled), verdict; none of runs made before answers were kept.
     """
     rows = []
@@ -923,7 +849,7 @@ def transcripts(records: Records, evaluations: Sequence[str], questions: int = 1
                      for problem in evaluation_set(run.config, name).problems}  # fmt: skip
             kept = run.answers[run.answers["benchmark"] == recorded_name(run.config, name)].sort_values("hash")
             rows += [(name, *asked[str(row.problem_id)], label(run.method), run.policy, run.seed, row.text, row.verdict)
-                     for row in kept.head(questions).itertuples()]  # fmt: skip
+                     for row in kept.head(1).itertuples()]  # fmt: skip
     columns = ["set", "question", "right", "method", "base", "seed", "answer", "verdict"]
     return pd.DataFrame(rows, columns=columns).sort_values(["set", "question"], kind="stable", ignore_index=True)
 
@@ -966,9 +892,6 @@ def search(records: Records) -> pd.DataFrame:
         policy, method, steps, learning_rate, choice (settings beside the rate, in words), accuracy on the validation
         problems and its interval over them for fixed weights (problems_low, problems_high), all three in percent, arm,
         chosen (whether the method takes it: `chosen`).
-
-    Raises:
-        RecordFault: a run was not evaluated on the validation problems.
     """
     columns = "policy method steps learning_rate choice accuracy problems_low problems_high arm".split()
     rows = []
@@ -1009,9 +932,6 @@ def discrepancies(records: Records) -> pd.DataFrame:
         average (percent, means over seeds), seeds (that both have from one base), the columns of `effect`,
         skipped_updates (sum over seeds). Last comes the skip rule, which needs no run as long as it never acted on the
         default.
-
-    Raises:
-        RecordFault: no run of the default, or a run lacks an evaluation.
     """
     runs = {arm.key: {run.seed: run for run in of_arm(records, arm.key)}
             for one in (DEFAULT, *DISCREPANCIES) for arm in one.arms}  # fmt: skip

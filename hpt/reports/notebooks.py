@@ -6,7 +6,6 @@ A notebook begins with ``study = reports.begin("its_name")``, asks for the runs 
 vLLM; nothing here catches an exception around a run.
 """
 
-import base64
 import html
 import os
 import re
@@ -39,10 +38,7 @@ from hpt.runs.plan import assumptions, make_plan
 from hpt.runs.records import RecordStore, RunRecords, load_records, load_runs, record_folders
 from hpt.support.errors import ConfigError
 from hpt.support.files import write_json, write_text
-from hpt.support.text import duration, few
-
-#: Counts of a run's damaged checkpoints and files; named where there were any.
-DAMAGE = ("damaged_checkpoints", "damaged_files")
+from hpt.support.text import duration
 
 
 @dataclass(frozen=True)
@@ -65,18 +61,10 @@ class Shown:
 
 @dataclass(eq=False)
 class Study:
-    """What a notebook computes and shows; made by `begin`.
+    """What a notebook computes and shows; made by `begin`, from the notebook's parameters.
 
     Attributes:
-        name: of the notebook.
         artefacts: tables and figures it makes.
-        scale, seeds, settings: which runs.
-        runs_dir: folder of run folders.
-        from_records: folder of record folders to read instead of computing, or None.
-        output_dir: where tables and figures are written, or None.
-        bases: of the arms, none = all.
-        extra_methods: custom methods, further lines of the artefacts that take some.
-        evaluations: further sets, or files of the user's questions, that final policies are evaluated on.
         made: what it has shown so far, by name, as the report takes it.
         frames: the tidy frames behind them, by the name of their CSV.
     """
@@ -130,18 +118,7 @@ class Study:
         return artefacts_at(self.scale)[name]
 
     def runs(self, *artefacts: str) -> list[RunRecords]:
-        """Return the records of the runs that tables or figures compare, computing what is missing.
-
-        Args:
-            artefacts: names; none = all that the notebook makes.
-
-        Raises:
-            HptError: a run failed, or records are damaged or missing.
-
-        Example:
-            >>> study = begin("training_dynamics", given={"scale": "tiny"})  # doctest: +SKIP
-            >>> study.runs("figure6")  # doctest: +SKIP
-        """
+        """Return the records of the runs that tables or figures compare (none = all), computing what is missing."""
         asked = self._asked(artefacts or self.artefacts)
         store = RecordStore(self.from_records) if self.from_records else None
         found = []
@@ -209,7 +186,8 @@ class Study:
             target = self.output_dir / "figures" if self.output_dir else Path(folder)
             _, png = style.save(figure, target / name, {"Title": title, **metadata})
             # not the SVG, which the report links: inside a page it takes three times the room
-            picture = Markup("<img class='{}' alt='{}' src='{}'>").format(name, title, style.png_source(png))
+            source = style.png_source(png.read_bytes())
+            picture = Markup("<img class='{}' alt='{}' src='{}'>").format(name, title, source)
         pyplot.close(figure)  # else the notebook draws it a second time
         if self.output_dir is not None:
             self._write(name, {name: data, **frames}, runs)
@@ -240,21 +218,18 @@ class Study:
         for slider in sliders.values():
             slider.observe(lambda _: setattr(picture, "value", drawn()), "value")
         begins = ", ".join(f"{name} = {slider.value}" for name, slider in sliders.items())
-        source = "data:image/png;base64," + base64.b64encode(picture.value).decode("ascii")
         shown = Markup("<img alt='{0}' src='{1}'><p><small>{0}; the notebook has sliders.</small></p>")
+        source = style.png_source(picture.value)
         return Shown(shown.format(begins, source), begins, VBox([*sliders.values(), picture]))
 
     def compare(self, first: str, second: str) -> Shown:
         """Return what two runs differ in, settings and the last values of every quantity: ``hpt runs compare``.
 
         Args:
-            first, second: name of a run or of its records, or the beginning of one that no other has.
-
-        Example:
-            >>> study.compare("grpo-weak-s0-f23", "hpt-weak-s0-166")  # doctest: +SKIP
+            first, second: names of runs, as `finish` lists them.
         """
         folder = self.from_records or self.runs_dir / self.scale
-        runs = [load_records(one_beginning(folder, name)) for name in (first, second)]
+        runs = [load_records(folder / name) for name in (first, second)]
         tables = (differences(*runs), final_values(*runs).round(4).reset_index())
         shown = [plain_table(list(table.columns), table.astype(str).to_numpy().tolist()) for table in tables]
         return Shown(Markup("").join(shown))
@@ -341,7 +316,9 @@ class Study:
         assert self.output_dir is not None
         folder = self.output_dir / "tables"
         for part, frame in frames.items():
-            write_text(folder / f"{part}.csv", csv_text(frame))
+            # six significant digits, so that rounding noise does not show as a change
+            text = frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+            write_text(folder / f"{part}.csv", text)
         sources = {"artefact": name, "title": self._title(name), "commits": commits(runs), "runs": source_rows(runs)}
         write_json(folder / f"{name}.provenance.json", sources)
 
@@ -407,16 +384,6 @@ def shown_path(path: Path) -> str:
     return os.path.relpath(path, project_folder())
 
 
-def one_beginning(folder: Path, name: str) -> Path:
-    """Return the one run in a folder whose name begins so."""
-    found = [path.parent for path in sorted(folder.glob("*/config.json")) if path.parent.name.startswith(name)]
-    if len(found) != 1:
-        names = few([path.name for path in found], 5) or "none begins so"
-        raise ConfigError("run", name, f"the beginning of one run's name in {shown_path(folder)} ({names})",
-                          "write more of it")  # fmt: skip
-    return found[0]
-
-
 # Provenance
 
 
@@ -441,7 +408,6 @@ def source_rows(records: Iterable[RunRecords]) -> list[dict[str, Any]]:
             "commit": str(run.provenance.get("commit") or "unknown"),
             "dirty": bool(run.provenance.get("dirty")),
             **{name: run.provenance.get(name) for name in ("numerics_version", "finished", "wall_s")},
-            **{name: count for name in DAMAGE if (count := run.provenance.get(name))},
         }
         for run in records
     ]
@@ -476,11 +442,6 @@ def source_line(records: Sequence[RunRecords]) -> str:
 
 
 # Text: every text is escaped, so no answer or name of a run becomes markup
-
-
-def csv_text(frame: pd.DataFrame) -> str:
-    """Return a frame as CSV with at most six significant digits, so that rounding noise does not show as a change."""
-    return frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
 
 
 def html_table(table: pd.DataFrame | Styler, name: str) -> Markup:

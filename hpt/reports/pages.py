@@ -20,7 +20,7 @@ from hpt.data.world.gym import SMOLLM
 from hpt.evaluation.intervals import MIN_SEEDS
 from hpt.paper.paper import claims, headline_claims
 from hpt.reports.frames import trainings
-from hpt.reports.notebooks import DAMAGE, markdown_text, short_commit, verdict_badge
+from hpt.reports.notebooks import markdown_text, short_commit, verdict_badge
 from hpt.reports.verdicts import (
     SECTIONS,
     WITHOUT_RUNS,
@@ -131,7 +131,7 @@ def _headline_rows(verdicts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for claim in claims():
         row = judged.get(claim.id, {})
         is_contrast = row.get("subject", "").startswith("HPT against")
-        if is_contrast and claim.id not in listed and ((row.get("numbers") or {}).get("high") or 0.0) < 0:
+        if is_contrast and claim.id not in listed and (row["numbers"]["high"] or 0.0) < 0:
             out = ", out of distribution" * (claim.parameters.get("distribution") == "out")
             where = ARTEFACTS[claim.artefact].title.partition(":")[0]
             worse[claim.id] = f"{row['subject']}, {claim.policy} base{out} ({where})"
@@ -337,21 +337,14 @@ def commit_of(row: Mapping[str, Any]) -> str:
 def missing_artefacts(folder: Path) -> list[dict[str, Any]]:
     """Return what records did not allow when a report was made of them: `hpt.reports.build.Available` of each, as JSON.
 
-    Their ``seeds`` are those the artefact was made of; none = it was not made, or of its ``bases`` alone.
+    Their ``seeds`` are those the artefact was made of.
     """
     file = folder / "missing.json"
     return read_json(file) if file.exists() else []
 
 
 def notes(scale: str, seeds: Sequence[int], statuses: list[dict[str, Any]], runs: list[dict[str, Any]]) -> list[str]:
-    """Return what a reader must know before reading the page, as sentences.
-
-    Args:
-        scale: key of `hpt.config.scales.SCALES`.
-        seeds: run seeds of all notebooks.
-        statuses: what the notebooks left, see `hpt.reports.build.execute`.
-        runs: rows of `hpt.reports.notebooks.source_rows`.
-    """
+    """Return what a reader must know before reading the page, as sentences; ``runs`` are rows of `source_rows`."""
     found = []
     if scale == "tiny":
         found.append("Scale tiny exists for tests: its numbers mean nothing.")
@@ -374,11 +367,6 @@ def notes(scale: str, seeds: Sequence[int], statuses: list[dict[str, Any]], runs
     if len(made_at) > 1:
         changed_files = " (+: with changed files)" if any("+" in commit for commit in made_at) else ""
         found.append(f"The runs were made at {len(made_at)} commits: {', '.join(made_at)}{changed_files}.")
-    for name in DAMAGE:
-        met = [f"{row[name]} of {row['run']}" for row in runs if row.get(name)]
-        if met:
-            what = name.replace("_", " ").capitalize()
-            found.append(f"{what}, set aside and made again from the last good state: {', '.join(met)}.")
     older = sorted({str(row["numerics_version"]) for row in runs} - {str(NUMERICS_VERSION)})
     if older:
         found.append(f"Some runs are of numerics version {', '.join(older)}; the package is at {NUMERICS_VERSION}.")

@@ -17,11 +17,7 @@ PARAMETERS_CELL, INJECTED_CELL = "# Parameters:", "# Parameters\n"
 
 
 def parameters(needed: Iterable[str] = ()) -> dict[str, Any]:
-    """Check the parameters of the notebook this is called from; see `read_parameters`.
-
-    Raises:
-        ConfigError: one cannot be used, or this is no notebook.
-    """
+    """Check the parameters of the notebook this is called from; see `read_parameters`."""
     from IPython.core.getipython import get_ipython
 
     shell = get_ipython()
@@ -41,10 +37,6 @@ def read_parameters(namespace: Mapping[str, Any], needed: Iterable[str] = COMMON
     Args:
         namespace: of the kernel; ``In`` holds the executed cells.
         needed: names that its parameters cell must have.
-
-    Raises:
-        ConfigError: no parameters cell was run, one of ``needed`` is missing from it, papermill passed a name that it
-            does not have, or a value is of another type.
 
     Example:
         >>> cell = "# Parameters:\\n" + "".join(f"{name} = {kind()!r}\\n" for name, kind in COMMON.items())
@@ -87,23 +79,14 @@ def _typed(name: str, value: Any, kind: type) -> Any:
         try:
             value = json.loads(value)
         except ValueError:
-            raise ConfigError(
-                name, value, f"{KINDS[kind]}, as JSON where it is text", _form(name, value, kind)
-            ) from None
+            raise ConfigError(name, value, f"{KINDS[kind]}, as JSON where it is text", _form(name, kind)) from None
     fits = isinstance(value, (int, float) if kind is float else kind)
     if not fits or (isinstance(value, bool) and kind is not bool):
-        raise ConfigError(name, value, KINDS[kind], _form(name, value, kind))
+        raise ConfigError(name, value, KINDS[kind], _form(name, kind))
     return value
 
 
-def _form(name: str, value: Any, kind: type) -> str:
+def _form(name: str, kind: type) -> str:
     """Return how to write a list or dict, in the cell and for papermill."""
-    if kind not in (list, dict):
-        return "correct the value"
-    form = '{"gate.count": 2}'
-    if kind is list:
-        try:
-            form = json.dumps(json.loads(f"[{value}]"))
-        except ValueError:
-            form = json.dumps([value])
-    return f"write {name} = {form}, with papermill -p {name} '{form}'"
+    form = {list: "[0, 1]", dict: '{"gate.count": 2}'}.get(kind)
+    return f"write e.g. {name} = {form}, with papermill -p {name} '{form}'" if form else "correct the value"

@@ -19,12 +19,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hpt.runs.catalogue import arm_label
+from hpt.reports.frames import label
 from hpt.support.files import write_atomic
 
 _FILE = str(resources.files("hpt") / "reports" / "hpt.mplstyle")
 #: Dots per inch of PNG files: sharp on a page, tens of kilobytes.
 PNG_DPI = 110
+#: Font size of labels beside lines and points.
+_LABEL = 8.5
 
 #: Method or arm -> colour and marker.
 PALETTE = {
@@ -60,18 +62,16 @@ def look(method: str) -> dict[str, Any]:
         ('HPT', '#d55e00', '#111111')
     """
     colour, marker = PALETTE.get(method) or _CUSTOM[zlib.crc32(method.encode()) % len(_CUSTOM)]
-    label = "base" if method == "pretrain" else arm_label(method)
     # by distance along the line: a marker at every step of six hundred would be a caterpillar
-    return {"label": label, "color": colour, "marker": marker, "markevery": 0.15}
+    return {"label": label(method), "color": colour, "marker": marker, "markevery": 0.15}
 
 
-def label_lines(axes: Axes, size: float = 8.5) -> None:
+def label_lines(axes: Axes) -> None:
     """Write the label of every labelled line at its right end, moved apart where two would overlap.
 
     Call it when limits and scales are set.
     """
     axes.figure.canvas.draw()  # the layout, so that places in pixels are known
-    height = 1.25 * size * axes.figure.dpi / 72
     ends = []
     for line in axes.get_lines():
         x, y = np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)
@@ -80,14 +80,14 @@ def label_lines(axes: Axes, size: float = 8.5) -> None:
             pixel = axes.transData.transform((x[known[-1]], y[known[-1]]))
             ends.append((pixel[1], x[known[-1]], y[known[-1]], line))
     ends.sort(key=lambda end: end[0])
-    for place, (pixel, x, y, line) in zip(_apart(axes, [end[0] for end in ends], height), ends, strict=True):
+    for place, (pixel, x, y, line) in zip(_apart(axes, [end[0] for end in ends]), ends, strict=True):
         axes.annotate(
             str(line.get_label()), (x, y), xytext=(6, (place - pixel) * 72 / axes.figure.dpi), annotation_clip=False,
-            textcoords="offset points", color=line.get_color(), fontsize=size, va="center",
+            textcoords="offset points", color=line.get_color(), fontsize=_LABEL, va="center",
         )  # fmt: skip
 
 
-def label_points(axes: Axes, points: Mapping[str, tuple[float, float, Any]], size: float = 8.5) -> None:
+def label_points(axes: Axes, points: Mapping[str, tuple[float, float, Any]]) -> None:
     """Write the names of points (name -> x, y, colour) in a column right of the panel, a thin line to each.
 
     Call it when limits and scales are set.
@@ -95,18 +95,19 @@ def label_points(axes: Axes, points: Mapping[str, tuple[float, float, Any]], siz
     axes.figure.canvas.draw()
     at = {name: axes.transData.transform((x, y)) for name, (x, y, _) in points.items()}
     names = sorted(points, key=lambda name: at[name][1])
-    places = _apart(axes, [at[name][1] for name in names], 1.25 * size * axes.figure.dpi / 72)
+    places = _apart(axes, [at[name][1] for name in names])
     for name, place in zip(names, places, strict=True):
         x, y, colour = points[name]
         axes.annotate(
             name, (x, y), xytext=(1.02, (place - axes.bbox.y0) / axes.bbox.height), textcoords="axes fraction",
-            color=colour, fontsize=size, va="center", annotation_clip=False,
+            color=colour, fontsize=_LABEL, va="center", annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "alpha": 0.6},
         )  # fmt: skip
 
 
-def _apart(axes: Axes, places: list[float], height: float) -> list[float]:
-    """Return ascending places in pixels moved apart to ``height`` at least, the last within the panel."""
+def _apart(axes: Axes, places: list[float]) -> list[float]:
+    """Return ascending places in pixels moved apart to a label's height, the last within the panel."""
+    height = 1.25 * _LABEL * axes.figure.dpi / 72
     for i in range(1, len(places)):
         places[i] = max(places[i], places[i - 1] + height)
     if places:  # back down, so that the top label stays within the panel
@@ -120,9 +121,9 @@ def legend_below(figure: Figure) -> None:
     """Put one legend of what is drawn in all panels below them, each label once; a line without points has none."""
     handles: dict[str, Any] = {}
     for axes in figure.axes:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
             if not isinstance(handle, Line2D) or np.isfinite(np.asarray(handle.get_ydata(), float)).any():
-                handles.setdefault(str(label), handle)
+                handles.setdefault(str(name), handle)
     # long enough that a dashed line is seen to be one
     longest = 60 + 6 * max(map(len, handles), default=0)  # points, with its line
     columns = max(1, min(len(handles), int(72 * figure.get_figwidth() / longest)))
@@ -130,13 +131,7 @@ def legend_below(figure: Figure) -> None:
 
 
 def save(figure: Figure, stem: Path, metadata: Mapping[str, str]) -> list[Path]:
-    """Write ``stem.svg`` and ``stem.png``, with where the numbers came from inside each; no dates, so bytes repeat.
-
-    Args:
-        figure: drawn under `use`.
-        stem: path without ending.
-        metadata: Title, Description and Source.
-    """
+    """Write ``stem.svg`` and ``stem.png``, with Title, Description and Source inside; no dates, so bytes repeat."""
     paths = []
     for ending, more in (("svg", {"Date": None, "Creator": "hpt"}), ("png", {"Software": "hpt"})):
         path = stem.with_name(f"{stem.name}.{ending}")
@@ -145,9 +140,9 @@ def save(figure: Figure, stem: Path, metadata: Mapping[str, str]) -> list[Path]:
     return paths
 
 
-def png_source(path: Path) -> str:
-    """Return a PNG file as a data address, so that a page holds its pictures itself."""
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+def png_source(content: bytes) -> str:
+    """Return a PNG as a data address, so that a page holds its pictures itself."""
+    return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
 
 
 def _save(figure: Figure, out: Path, ending: str, metadata: Mapping[str, Any]) -> None:

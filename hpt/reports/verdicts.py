@@ -12,8 +12,9 @@ import pandas as pd
 from hpt.data.sources import evaluation_at, recorded_name
 from hpt.evaluation.intervals import Interval
 from hpt.evaluation.scores import round_half_up
+from hpt.paper.claim_tests import ClaimRecords, RunFrames
 from hpt.paper.claim_tests.laboratory import OVER_QUESTIONS
-from hpt.paper.claims import ClaimRecords, ClaimResult, ClaimVerdict, RunFrames, judge, judge_together
+from hpt.paper.claims import ClaimResult, ClaimVerdict, judge, judge_together
 from hpt.paper.paper import Claim, base_title, claims, confirmatory_claims, paper_columns, paper_data, paper_value
 from hpt.reports.frames import (
     BASE,
@@ -90,16 +91,11 @@ class Verdict:
     """One claim with its verdict, as text and as numbers.
 
     Attributes:
-        claim: id.
-        artefact: table or figure it is about.
+        claim, artefact: its id, and the table or figure it is about.
         subject: methods compared; `WITHOUT_RUNS` where no run is.
-        section: of the paper.
-        sentence: the paper's.
         reading: what was tested, thresholds included.
-        paper: the paper's evidence.
-        ours: our effect with its unit.
+        paper, ours: the paper's evidence, and our effect with its unit.
         interval: 95 %, over seeds unless it says otherwise; empty where there is none.
-        verdict: one of `hpt.paper.claims.ClaimVerdict`.
         explanation: the numbers behind it, or what is missing.
         kind: ``confirmatory``, ``exploratory``, or empty where no run is.
         numbers: ``effect``, ``low`` and ``high`` (None where there is none) and ``per_seed``, its values seed by seed.
@@ -129,12 +125,8 @@ def verdicts(
 ) -> list[Verdict]:
     """Judge every claim about the artefacts, in the order of the paper.
 
-    Args:
-        records: runs at one scale.
-        artefacts: names of tables and figures.
-        scale: whose runs they are; verdicts depend on it.
-        frames: tidy frames made without a run (`hpt.reports.Study.frames`), for claims that need none.
-        family: runs of the confirmatory contrasts, which are judged together; empty = those among ``records``.
+    ``frames`` are those made without a run (`hpt.reports.notebooks.Study.frames`), for claims that need none;
+    ``family`` the runs of the confirmatory contrasts, which are judged together (empty = those among ``records``).
     """
     wanted = [claim for claim in claims() if claim.artefact in set(artefacts)]
     together = confirmatory(family or records, scale) if any(claim.confirmatory for claim in wanted) else {}
@@ -338,11 +330,8 @@ def by_section(rows: Sequence[dict[str, Any]]) -> list[tuple[Section, list[dict[
 def headlines(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> list[str]:
     """Return what was found as sentences: whom a method beats on which base, by how much, how sure, and the counts.
 
-    Of the comparisons, the confirmatory contrasts, and those of averages out of distribution.
-
-    Args:
-        rows: verdicts, as the report keeps them (the fields of `Verdict`).
-        seeds: that they were decided over.
+    Of the comparisons, the confirmatory contrasts, and those of averages out of distribution. ``rows`` are verdicts as
+    the report keeps them: the fields of `Verdict`.
     """
     sentences = []
     for distribution, where in (("in", "In distribution"), ("out", "Out of distribution")):
@@ -391,11 +380,9 @@ def _said(verdict: str, several: bool) -> str:
 
 
 def comparisons(rows: Sequence[Mapping[str, Any]], distribution: str) -> list[tuple[Claim, Mapping[str, Any]]]:
-    """Return the claims that compare the averages of two trained methods, with their verdicts.
+    """Return the claims that compare the averages of two trained methods, with their verdicts, where there is one.
 
-    Args:
-        rows: verdicts, as the report keeps them; what could not be tested is left out.
-        distribution: ``in``, the confirmatory contrasts, or ``out``: which average.
+    ``in`` distribution the confirmatory contrasts, or those ``out`` of it.
     """
     judged = {row["claim"]: row for row in rows if row["ours"]}
     found = confirmatory_claims() if distribution == "in" else [
@@ -408,14 +395,11 @@ def comparisons(rows: Sequence[Mapping[str, Any]], distribution: str) -> list[tu
 def forest(rows: Sequence[Mapping[str, Any]], world: str) -> list[dict[str, Any]]:
     """Return HPT minus each baseline on each base as lines of a forest plot, in points of the in-distribution average.
 
-    Args:
-        rows: verdicts, as the report keeps them.
-        world: key of the scale they are of, said with the base.
+    ``world`` is the scale that the verdicts are of, said with the base.
     """
     lines = []
     for claim, row in comparisons(rows, "in"):
-        if not (numbers := row.get("numbers")):
-            continue  # judged by an earlier version of this package
+        numbers = row["numbers"]
         lines.append(
             {
                 "group": f"{world}: {base_title(claim.policy)}",

@@ -113,13 +113,6 @@ def gae(row: Row, groups: RolloutGroups) -> list[np.ndarray]:
 
     Generalised advantage estimation, Schulman et al. 2015b, Eq. 16. r_t = -kl_coefficient kl_t, plus R at the last
     token, after which V = 0. Not whitened.
-
-    Args:
-        row: ``gae_gamma``, ``gae_lambda``, ``kl_coefficient``.
-        groups: with ``values``.
-
-    Raises:
-        ConfigError: no values.
     """
     if groups.values is None:
         remedy = "choose another row: no critic is trained here, so PPO can be studied but not trained with"
@@ -145,17 +138,10 @@ ADVANTAGES: dict[str, Advantage] = {
 
 
 def advantages(row: Row, groups: RolloutGroups) -> list[np.ndarray]:
-    """Return the advantage of every token of every trajectory.
-
-    Args:
-        row: its ``advantage`` is a key of `ADVANTAGES` or ``module:function``.
-        groups: the trajectories to compare; statistics are taken over exactly these.
+    """Return the advantage of every token of every trajectory; statistics are taken over exactly those in ``groups``.
 
     Returns:
         One [length] float64 array per trajectory, constant within it unless the row works per token.
-
-    Raises:
-        ConfigError: unknown name, or the row needs ``kl`` or ``values`` that are missing.
 
     Example:
         >>> from hpt.upge.estimator import ROWS
@@ -171,12 +157,8 @@ def updated_baseline(row: Row, groups: RolloutGroups, decay: float) -> float:
     """Return the running baseline after this rollout batch, b <- decay b + (1 - decay) mean R over its rollouts.
 
     Demonstrations do not count: b estimates what the policy earns. Call it after `advantages`, once per rollout batch
-    with the trajectories of all ranks, so that b is the same everywhere; then b may be stored in the checkpoint.
-
-    Args:
-        row: for ``kl_coefficient``; R holds the KL penalty as in `running_baseline`.
-        groups: the rollout batch with the present baseline.
-        decay: in 0..1.
+    with the trajectories of all ranks, so that b is the same everywhere; then b may be stored in the checkpoint. R
+    holds the KL penalty as in `running_baseline`.
 
     Example:
         >>> from hpt.upge.estimator import ROWS

@@ -73,11 +73,7 @@ def token_mean(lengths: np.ndarray, counts: StepCounts) -> np.ndarray:
 
 
 def pooled_token_mean(lengths: np.ndarray, counts: StepCounts) -> np.ndarray:
-    """1/(T_on + T_off): the mean over rollouts and demonstrations together, Z of LUFFY (Yan et al. 2025).
-
-    Raises:
-        ConfigError: ``pooled_tokens`` was not counted.
-    """
+    """1/(T_on + T_off): the mean over rollouts and demonstrations together, Z of LUFFY (Yan et al. 2025)."""
     if not counts.pooled_tokens:
         remedy = "count the tokens of rollouts and demonstrations of the step together"
         raise ConfigError("StepCounts.pooled_tokens", counts.pooled_tokens, "a positive count", remedy)
@@ -160,9 +156,6 @@ def trajectory_scales(rule: str, lengths: np.ndarray, counts: StepCounts) -> np.
     Returns:
         [B] float64; empty for no trajectories, whatever the counts.
 
-    Raises:
-        ConfigError: no such rule, or a count it divides by was not taken.
-
     Example:
         >>> counts = StepCounts(prompts=2, rollouts_per_prompt=2, max_response_tokens=10, sequences=4, tokens=20)
         >>> trajectory_scales("sequence_mean", np.array([5, 10]), counts)
@@ -183,28 +176,13 @@ def one(streams: TokenStreams, rewards: Tensor | None) -> Tensor:
 
 
 def half_exp_minus_entropy(streams: TokenStreams, rewards: Tensor | None) -> Tensor:
-    """SRFT's SFT weight 0.5 exp(-H): an unsure policy learns less from the demonstration.
-
-    Returns:
-        [T].
-    """
+    """SRFT's SFT weight 0.5 exp(-H): an unsure policy learns less from the demonstration."""
     weight = 0.5 * (-trajectory_means(streams.entropies, streams)).exp()
     return weight[streams.trajectory].to(streams.logprobs.dtype)
 
 
 def tenth_exp_entropy_if_correct(streams: TokenStreams, rewards: Tensor | None) -> Tensor:
-    """SRFT's self-rollout weight: 0.1 exp(H) where the answer is right, 1 where it is wrong (its advantage is -1).
-
-    Args:
-        streams: the micro-batch.
-        rewards: [B]; above 0 is right.
-
-    Returns:
-        [T].
-
-    Raises:
-        ConfigError: rewards are missing.
-    """
+    """SRFT's self-rollout weight: 0.1 exp(H) where R > 0, the answer is right, else 1 (its advantage is -1)."""
     if rewards is None:
         remedy = "give Term.rewards"
         raise ConfigError("rewards", None, "one reward per trajectory for srft_rollout", remedy)

@@ -144,27 +144,12 @@ class UpgeResult:
     metrics: dict[str, Tensor]
 
 
-def unified_weights(row: Row, streams: TokenStreams, advantages: Tensor, keep: Tensor | None = None) -> Tensor:
-    """Return Eq. 6's detached weight of every token [T]; the first of `weights_mask_ratio`."""
-    return weights_mask_ratio(row, streams, advantages, keep)[0]
-
-
 def weights_mask_ratio(
     row: Row, streams: TokenStreams, advantages: Tensor, keep: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return Eq. 6's weight of every token, mask x advantage x pi / pi_ref, with the mask and pi / pi_ref in it.
 
-    Args:
-        row: the row of Table 1.
-        streams: the micro-batch.
-        advantages: [T].
-        keep: [T] of 0 and 1; see `Term`.
-
-    Returns:
-        Three [T] in the type of ``streams.logprobs``, without gradient.
-
-    Raises:
-        ConfigError: the row's mask is taken over the rollout batch and ``keep`` is missing, or an unknown name.
+    Three [T] in the type of ``streams.logprobs``, without gradient; ``advantages`` are [T], ``keep`` is as in `Term`.
     """
     if row.mask in BATCH_MASKS and keep is None:
         remedy = f"compute it once per rollout batch with hpt.upge.stabilization.BATCH_MASKS[{row.mask!r}]"
@@ -183,17 +168,8 @@ def upge_loss(streams: TokenStreams, components: Sequence[Term]) -> UpgeResult:
     """Return the loss of a micro-batch; its gradient is Eq. 6 summed over tokens and components.
 
     The gradient reaches the policy through ``streams.logprobs`` only; masks, ratios, advantages, scales and
-    coefficients are numbers. Losses of micro-batches add up: the scales already hold every denominator.
-
-    Args:
-        streams: the micro-batch.
-        components: rows at work; none gives a loss of 0 that can still be back-propagated.
-
-    Returns:
-        See `UpgeResult`.
-
-    Raises:
-        ConfigError: a name or constant of a row is unknown.
+    coefficients are numbers. Losses of micro-batches add up: the scales already hold every denominator. Without
+    components the loss is 0 and can still be back-propagated.
     """
     logprobs = streams.logprobs.detach()
     total, metrics = logprobs.new_zeros(logprobs.shape), {}

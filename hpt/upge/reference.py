@@ -19,44 +19,25 @@ Denominator = Callable[["Row", "TokenStreams", "Tensor"], "Tensor"]
 
 
 def current(row: Row, streams: TokenStreams, advantages: Tensor) -> Tensor:
-    """pi_ref = pi, so pi / pi_ref = 1: SFT and REINFORCE.
-
-    Returns:
-        log pi [T].
-    """
+    """pi_ref = pi, so pi / pi_ref = 1: SFT and REINFORCE."""
     return streams.logprobs.detach()
 
 
 def old(row: Row, streams: TokenStreams, advantages: Tensor) -> Tensor:
-    """pi_ref = pi_old, so pi / pi_ref is the importance ratio r: PPO, GRPO and their kin (Eq. 18).
-
-    Returns:
-        log pi_old [T].
-    """
+    """pi_ref = pi_old, so pi / pi_ref is the importance ratio r: PPO, GRPO and their kin (Eq. 18)."""
     return streams.old_logprobs
 
 
 def unit(row: Row, streams: TokenStreams, advantages: Tensor) -> Tensor:
-    """pi_ref = 1, so pi / pi_ref is the probability itself: whoever wrote the demonstration is unknown (Eq. 20).
-
-    Returns:
-        0 [T].
-    """
+    """pi_ref = 1, so pi / pi_ref is the probability itself: whoever wrote the demonstration is unknown (Eq. 20)."""
     return streams.logprobs.new_zeros(streams.logprobs.shape)
 
 
 def unit_shaped(row: Row, streams: TokenStreams, advantages: Tensor) -> Tensor:
     """pi_ref = 1 / f'(p) with LUFFY's f(p) = p / (p + gamma), so pi / pi_ref = gamma p / (p + gamma)^2.
 
-    Yan et al. 2025. f'(p) = gamma / (p + gamma)^2 is taken at the token's current probability.
-
-    Args:
-        row: ``shaping_gamma``, 0.1 in LUFFY.
-        streams: the micro-batch.
-        advantages: not used.
-
-    Returns:
-        -log f'(p) [T].
+    Yan et al. 2025. f'(p) = gamma / (p + gamma)^2 is taken at the token's current probability; gamma is the row's
+    ``shaping_gamma``, 0.1 in LUFFY.
     """
     gamma = row.number("shaping_gamma")
     return 2 * (streams.logprobs.detach().exp() + gamma).log() - math.log(gamma)
@@ -66,15 +47,7 @@ def clipped_ratio(row: Row, streams: TokenStreams, advantages: Tensor) -> Tensor
     """pi_ref = pi / clip(r, 1 - eps_low, 1 + eps_high), so pi / pi_ref is the clipped ratio: CISPO.
 
     MiniMax-M1 (Chen et al. 2025), Eq. 4 and 5. The *ratio* is bounded and no token is dropped; Table 1 prints pi_old
-    and a mask instead, which would drop the tokens that the method exists to keep.
-
-    Args:
-        row: ``clip_eps_low``, ``clip_eps_high``; None = no bound on that side.
-        streams: the micro-batch.
-        advantages: not used.
-
-    Returns:
-        log pi - log clip(r) [T].
+    and a mask instead, which would drop the tokens that the method exists to keep. A bound of None is none.
     """
     logprobs = streams.logprobs.detach()
     ratio = (logprobs - streams.old_logprobs).exp()
@@ -89,9 +62,6 @@ def sequence_ratio(row: Row, streams: TokenStreams, advantages: Tensor) -> Tenso
 
     Zheng et al. 2025, Eq. 5. Since grad s = s / length * sum_t grad log pi_t, the weight A s with an aggregation that
     divides by the length is the exact gradient of s A.
-
-    Returns:
-        log pi - log s [T].
     """
     return streams.logprobs.detach() - sequence_log_ratio(streams)
 

@@ -1,7 +1,8 @@
 """The two terms beside the estimator: an entropy bonus and a KL penalty towards a frozen policy.
 
-Both are sums, like the estimator's loss: ``scales`` holds coefficient and denominators. A KL penalty can instead enter
-the advantage as k1 (Appendix B.2); that is the ``kl_coefficient`` of REINFORCE's rows.
+Both are sums over tokens [T], like the estimator's loss: ``scales`` [T] holds coefficient and denominators and is 0
+outside the scope. A KL penalty can instead enter the advantage as k1 (Appendix B.2); that is the ``kl_coefficient`` of
+REINFORCE's rows.
 """
 
 from __future__ import annotations
@@ -13,14 +14,7 @@ if TYPE_CHECKING:
 
 
 def entropy_bonus(entropies: Tensor, scales: Tensor) -> Tensor:
-    """Return the bonus, sum_t scale_t H_t; it is subtracted from the loss.
-
-    Args:
-        entropies: [T] exact entropies with gradient, nats.
-        scales: [T] detached; 0 outside the scope.
-
-    Returns:
-        Scalar.
+    """Return the bonus, sum_t scale_t H_t of exact entropies [T], nats; it is subtracted from the loss.
 
     Example:
         >>> import torch
@@ -35,14 +29,6 @@ def kl_to_reference(logprobs: Tensor, ref_logprobs: Tensor, scales: Tensor) -> T
 
     d = log pi_frozen - log pi (Schulman 2020; Shao et al. 2024, Eq. 4). Never negative, and unbiased for tokens drawn
     from pi; its *gradient* is that of the estimate, not of the KL: in expectation it is grad KL(pi_frozen || pi).
-
-    Args:
-        logprobs: [T] with gradient.
-        ref_logprobs: [T] of the frozen policy.
-        scales: [T] detached; 0 outside the scope.
-
-    Returns:
-        Scalar.
 
     Example:
         >>> import torch

@@ -55,9 +55,6 @@ class Row:
         trajectory_coefficient: key of `coefficient.COEFFICIENTS`, a detached factor per trajectory.
         source: where the row comes from.
 
-    Raises:
-        ConfigError: a parameter of the package with an impossible value.
-
     Example:
         >>> from hpt.upge.estimator import ROWS
         >>> ROWS["grpo"].with_parameters(std="none").parameters["std"]
@@ -80,11 +77,7 @@ class Row:
                 raise ConfigError(f"row {self.name}: {name}", value, rule[0], "correct the value")
 
     def parameter(self, name: str) -> Parameter:
-        """Return a constant of the row.
-
-        Raises:
-            ConfigError: one of the four choices needs a constant that the row does not have.
-        """
+        """Return a constant of the row."""
         if name not in self.parameters:
             known = ", ".join(self.parameters) or "none"
             raise ConfigError(f"row {self.name}: parameters", known, f"a set with {name} in it", f"give the row {name}")
@@ -98,11 +91,7 @@ class Row:
         raise ConfigError(f"row {self.name}: {name}", value, "a number", "correct the value")
 
     def with_parameters(self, **overrides: Parameter) -> Row:
-        """Return the row with other constants; only constants it has can be replaced.
-
-        Raises:
-            ConfigError: the row has no such constant.
-        """
+        """Return the row with other constants; only constants it has can be replaced."""
         for name, value in overrides.items():
             if name not in self.parameters:
                 known = ", ".join(self.parameters) or "none"

@@ -25,11 +25,7 @@ Mask = Callable[["Row", "TokenStreams", "Tensor"], "Tensor"]
 
 
 def none(row: Row, streams: TokenStreams, advantages: Tensor) -> Tensor:
-    """Let every token through.
-
-    Returns:
-        [T] of 1.
-    """
+    """Let every token through."""
     return streams.logprobs.new_ones(streams.logprobs.shape)
 
 
@@ -38,15 +34,8 @@ def clip(row: Row, streams: TokenStreams, advantages: Tensor) -> Tensor:
 
     With r = pi / pi_old, the derivative of min(r A, clip(r, 1 - eps_low, 1 + eps_high) A) is 0 where A > 0 and
     r > 1 + eps_high, or A < 0 and r < 1 - eps_low (Schulman et al. 2017, Eq. 7; Eq. 21). The mask is *not*
-    1[1 - eps <= r <= 1 + eps]: a token outside on the harmless side keeps its gradient, which leads it back.
-
-    Args:
-        row: ``clip_eps_low``, ``clip_eps_high``; None = no bound on that side.
-        streams: the micro-batch.
-        advantages: [T].
-
-    Returns:
-        [T] of 0 and 1.
+    1[1 - eps <= r <= 1 + eps]: a token outside on the harmless side keeps its gradient, which leads it back. A bound of
+    None is none.
     """
     return _trust_region(row, (streams.logprobs.detach() - streams.old_logprobs).exp(), advantages)
 
@@ -55,9 +44,6 @@ def sequence_clip(row: Row, streams: TokenStreams, advantages: Tensor) -> Tensor
     """GSPO's mask: the rule of `clip` applied to s = (prod_t r_t)^(1/length), so a trajectory stays or goes as a whole.
 
     Zheng et al. 2025, Eq. 5 to 7.
-
-    Returns:
-        [T] of 0 and 1.
     """
     return _trust_region(row, sequence_log_ratio(streams).exp(), advantages)
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpt.support.errors import ConfigError
-from hpt.upge.advantage import ADVANTAGES, RolloutGroups, advantages, updated_baseline
+from hpt.upge.advantage import RolloutGroups, advantages, updated_baseline
 from hpt.upge.estimator import ROWS, Row
 
 
@@ -105,6 +105,11 @@ def test_missing_ingredients_are_refused_with_a_reason(row: Row, what: str) -> N
         advantages(row, groups_of([1, 0], [0, 0]))
 
 
+def test_values_that_are_not_one_per_trajectory_are_refused() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        advantages(ROWS["ppo"], groups_of([1, 1], [0, 0], values=[np.ones(1)]))
+
+
 def test_unknown_advantage_names_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="leave_one_out"):
         advantages(Row("mine", "none", "current", "gruop", "token_mean"), groups_of([1], [0]))
@@ -177,9 +182,3 @@ def test_group_advantages_sum_to_zero_and_scale_free(batch: tuple[RolloutGroups,
         assert abs(first[groups.group == index].sum()) < 1e-9
     tenfold = groups_of((groups.rewards * 1000).tolist(), groups.group.tolist())
     np.testing.assert_allclose(first_tokens("grpo", tenfold), first, rtol=1e-4)
-
-
-def test_every_advantage_has_a_test_by_hand() -> None:
-    assert set(ADVANTAGES) == {
-        "one", "own_reward", "signed", "group", "leave_one_out", "running_baseline", "batch_normalised", "gae",
-    }  # fmt: skip

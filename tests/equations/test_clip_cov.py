@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hpt.support.errors import ConfigError
-from hpt.upge.estimator import ROWS, unified_weights
+from hpt.upge.estimator import ROWS, weights_mask_ratio
 from hpt.upge.row import TokenStreams
 from hpt.upge.stabilization import clip_cov_keep
 
@@ -146,6 +146,9 @@ def test_at_least_one_candidate_is_dropped_and_none_without_candidates() -> None
     flat = {**batch, "advantages": [np.zeros_like(values) for values in batch["advantages"]]}
     assert all(flags.all() for flags in keep_of(flat))
     assert clip_cov_keep(ROW, [], [], seed=0, step=0, problem_ids=[], samples=[]) == []
+    empty = [np.zeros(0)] * 2
+    kept = clip_cov_keep(ROW, empty, empty, seed=0, step=0, problem_ids=["a", "b"], samples=[0, 0])
+    assert [(own.shape, own.dtype) for own in kept] == [((0,), np.dtype(bool))] * 2
 
 
 def test_the_estimator_refuses_to_go_without_the_choice() -> None:
@@ -153,11 +156,7 @@ def test_the_estimator_refuses_to_go_without_the_choice() -> None:
 
     zeros = torch.zeros(2, dtype=torch.float64)
     streams = TokenStreams(zeros, zeros, zeros, torch.zeros(2, dtype=torch.int64), 1)
-    with pytest.raises(ConfigError) as refusal:
-        unified_weights(ROW, streams, torch.ones(2))
-    assert str(refusal.value) == (
-        "row clip_cov: keep = None: allowed is the tokens that clip_cov keeps; "
-        "compute it once per rollout batch with hpt.upge.stabilization.BATCH_MASKS['clip_cov']"
-    )
-    kept = unified_weights(ROW, streams, torch.ones(2, dtype=torch.float64), torch.tensor([1.0, 0.0]))
+    with pytest.raises(ConfigError, match="row clip_cov: keep = None"):
+        weights_mask_ratio(ROW, streams, torch.ones(2))
+    kept = weights_mask_ratio(ROW, streams, torch.ones(2, dtype=torch.float64), torch.tensor([1.0, 0.0]))[0]
     assert kept.tolist() == [1.0, 0.0]

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from hpt.upge import likelihood
 from hpt.upge.likelihood import token_logprobs_and_entropy
 
 TOKENS, WIDTH, VOCABULARY = 23, 5, 11
@@ -147,22 +146,6 @@ def test_no_tokens() -> None:
     assert not weight.grad.any()
 
 
-def test_entropy_gradient_is_computed_only_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    genuine = likelihood._logit_gradient
-
-    def spy(log_p: Tensor, targets: Tensor, of_logprobs: Any, of_entropies: Any, entropies: Tensor) -> Tensor:
-        asked.append((of_logprobs is not None, of_entropies is not None))
-        return genuine(log_p, targets, of_logprobs, of_entropies, entropies)
-
-    monkeypatch.setattr(likelihood, "_logit_gradient", spy)
-    for loss in LOSSES.values():
-        hidden, weight, _, targets = inputs()
-        logprobs, entropies = token_logprobs_and_entropy(hidden, weight, targets)
-        loss(logprobs, entropies, *random_weights(torch.float64)).backward()
-    assert asked == [(True, False), (False, True), (True, True)]
-
-
 class LargestTensor(TorchDispatchMode):
     """Remembers the largest tensor any operation returned."""
 
@@ -192,14 +175,3 @@ def test_no_tensor_is_larger_than_a_chunk_of_logits(asked: str) -> None:
         with LargestTensor() as seen:
             LOSSES[asked](*function(), u, u).backward()
         assert seen.elements == largest
-
-
-def test_small_vocabularies_take_one_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-    genuine = likelihood._logits
-    monkeypatch.setattr(likelihood, "_logits", lambda *a: calls.append(len(a[0])) or genuine(*a))
-    token_logprobs_and_entropy(torch.zeros(4096, 2), torch.zeros(32, 2), torch.zeros(4096, dtype=torch.int64))
-    assert calls == [4096]
-    monkeypatch.setattr(likelihood, "CHUNK_ELEMENTS", 64)
-    token_logprobs_and_entropy(torch.zeros(5, 2), torch.zeros(32, 2), torch.zeros(5, dtype=torch.int64))
-    assert calls[1:] == [2, 2, 1]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hpt.laboratory import random_batch as world
 from hpt.laboratory import textbook
+from hpt.laboratory.table1 import symmetric_indicator
 from hpt.laboratory.textbook import Textbook
 from hpt.upge import advantage, aggregation, estimator, reference, stabilization
 from hpt.upge import aggregation as coefficient
@@ -126,11 +127,6 @@ def test_gradient_does_not_depend_on_the_split(row: Row, loss: Loss) -> None:
 
 
 # --- each ingredient broken once: the comparison has to notice -------------------------------------------------------
-
-
-def symmetric_indicator(row: Row, streams: Any, advantages: Tensor) -> Tensor:
-    ratio = (streams.logprobs.detach() - streams.old_logprobs).exp()
-    return ((ratio > 1 - row.number("clip_eps_low")) & (ratio < 1 + row.number("clip_eps_high"))).double()
 
 
 def other_side(row: Row, streams: Any, advantages: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -321,14 +320,6 @@ def test_a_configuration_that_cannot_be_read_is_written_again_where_a_run_goes_o
     assert damaged_count(folder) == 1
     folder.create(digits_runs["hpt"].config)
     assert folder.config == digits_runs["hpt"].config
-
-
-def test_a_report_counts_damaged_checkpoints() -> None:
-    row: dict[str, Any] = {"run": "hpt-weak-s0", "commit": "0", "dirty": False, "numerics_version": 1}
-    (note,) = [own for own in notes("tiny", [0], [], [row | {"damaged_checkpoints": 2}]) if "amaged" in own]
-    assert note.startswith("Damaged checkpoints")
-    assert "2 of hpt-weak-s0" in note
-    assert not [own for own in notes("tiny", [0], [], [row]) if "amaged" in own]
 
 
 def test_what_is_read_back_is_what_was_written(run: RunFolder) -> None:

@@ -10,8 +10,8 @@ import nbformat
 import papermill
 import pytest
 
-from hpt.reports import Study, begin
-from hpt.reports.notebooks import project_path
+from hpt.reports import begin
+from hpt.reports.notebooks import Study, project_path
 from hpt.reports.parameters import COMMON, read_parameters
 from hpt.runs.catalogue import ARTEFACTS
 from hpt.runs.records import export_run
@@ -195,7 +195,7 @@ def test_parameters_come_back_typed() -> None:
         (["", {"scale": 3}], "scale = 3: allowed is text"),
         (["", {"seeds": "[0"}], r"seeds = '\[0': allowed is a list, as JSON"),
         (["", {"seeds": '{"a": 1}'}], "seeds = .*allowed is a list"),
-        (["", {"seeds": 0}], r"write seeds = \[0\], with papermill -p seeds '\[0\]'"),
+        (["", {"seeds": 0}], r"write e\.g\. seeds = \[0, 1\], with papermill -p seeds '\[0, 1\]'"),
         (["", {"settings": "gate.count=2"}], "with papermill -p settings '{\"gate.count\": 2}'"),
         (["", {"scale": True}], "scale = True"),
         (["", {"count": True}], "count = True: allowed is a whole number"),

@@ -14,8 +14,8 @@ __all__ = ["TESTS", "ClaimRecords", "NotTestable", "Outcome", "RunFrames"]
 TESTS: dict[str, Callable[..., Outcome]] = {
     test.__name__: test
     for test in (
-        runs.average_above, runs.average_highest, runs.gains_more, runs.best_on_most_sets, runs.pass_at_k_above,
-        runs.pass_at_k_highest, runs.exclusive_gains_grow, runs.exclusive_losses_small, runs.exclusive_net_gain,
+        runs.average_above, runs.pass_at_k_above, runs.gains_more, runs.best_on_most_sets,
+        runs.exclusive_gains_grow, runs.exclusive_losses_small, runs.exclusive_net_gain,
         runs.series_above, runs.mean_above, runs.rises, runs.slows_down, runs.stays_below_ceiling,
         runs.stays_above_longer, runs.validation_above, runs.validation_improves,
         runs.map_dominance, runs.more_rows_at_zero, runs.rows_at_zero,

@@ -23,15 +23,12 @@ from hpt.training.metrics import METRICS
 
 @dataclass(frozen=True, eq=False)
 class RunFrames:
-    """Records of one run.
+    """Records of one run: its tables ``metrics``, ``rollouts`` and ``validation`` (`hpt.runs.records.RunRecords`).
 
     Attributes:
-        metrics: one row per step, with ``step`` and the columns of `hpt.training.metrics`.
-        rollouts: one row per question and step.
         scores: one row per benchmark: benchmark, distribution ("in", "out"), stands_for, score (percent).
         counts: one row per problem and evaluation: benchmark (the evaluation's name), problem_id, level, correct,
             samples.
-        validation: one row per problem of the validation curves: step, benchmark, problem_id, correct, samples.
         name: what readers call the run; `ClaimRecords.each_seed` fills it in.
     """
 
@@ -48,7 +45,6 @@ class ClaimRecords:
     """All records a claim is tested on, at one scale.
 
     Attributes:
-        scale: name of the scale.
         seeds: seed -> arm -> its run; arms are named as the claim names them (``hpt``, ``hpt@strong``).
         ceiling_tokens: largest response length sampling allows, in tokens; None = unknown.
         frames: name -> table that was made without a run, for claims that need none.
@@ -74,10 +70,6 @@ class ClaimRecords:
         for seed, runs in self.seeds.items():
             yield seed, [replace(runs[arm], name=f"{self.label(arm)}, seed {seed}") for arm in arms]
 
-    def with_methods(self, *methods: str) -> dict[int, Mapping[str, RunFrames]]:
-        """Return the seeds that have runs of all these methods, in order."""
-        return {seed: self.seeds[seed] for seed in sorted(self.seeds) if set(methods) <= set(self.seeds[seed])}
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -85,11 +77,7 @@ class Outcome:
 
     Attributes:
         per_seed: effect of every seed; empty where no run was needed.
-        unit: of the effect.
-        decision: where it lies.
-        explanation: the numbers behind it in words.
-        effect: where it is no mean over seeds.
-        interval: of that effect; None = it is exact.
+        effect, interval: where the effect is no mean over seeds; without interval it is exact.
         dead: whether all methods lie at the floor or at the ceiling, where nothing can be told.
     """
 
