@@ -287,25 +287,19 @@ def locked(folder: Path, wait: bool = True, name: str = LOCK) -> Generator[bool]
                 time.sleep(LOOK_S)
     except OSError as error:
         if error.errno in _NO_LOCKS:
-            raise HptError(
-                f"{folder} cannot be locked: its file system has no locks ({error.strerror}), and two processes could "
-                "write the same files; use a folder elsewhere (--runs-dir, --reports-dir), or mount this one with "
-                "locks (NFS: with its lock service; Lustre: -o flock)"
-            ) from error
+            message = f"{folder} cannot be locked: its file system has no locks ({error.strerror}); use another folder"
+            remedy = "or mount this one with locks (NFS: with its lock service; Lustre: -o flock)"
+            raise HptError(f"{message} (--runs-dir, --reports-dir), {remedy}") from error
         message = f"cannot write {folder / name}: {error.strerror or error}"
         raise HptError(f"{message}; make the folder writable, then run the same command again") from error
     try:
         before = holder(folder, name)
         _write(folder / name, this)
-        yield waited and before is not None and _same_command(before, this)
+        yield (waited and before is not None  # and did all of what this process was asked to do
+               and before == replace(this, pid=before.pid, started=before.started, done=True))  # fmt: skip
         _write(folder / name, replace(this, done=True))
     finally:
         lock.release()
-
-
-def _same_command(before: Holder, this: Holder) -> bool:
-    """Whether who held the folder before did all of what this process was asked to do."""
-    return before == replace(this, pid=before.pid, started=before.started, done=True)
 
 
 def _write(file: Path, this: Holder) -> None:

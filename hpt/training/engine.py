@@ -8,10 +8,11 @@ accumulation is 1 and ``managed_gradient_accumulation`` is off, so that `step` a
 `Updater` takes an optimiser step: from weighted trajectories to a gradient that depends on nothing but them. It trains
 bases, runs methods and is measured by the invariance tests: there is one path to a gradient.
 
-`sft_rl_cosine` asks whether SFT and RL pull the policy in opposite directions (Section 2: they "are not in conflict,
+`sft_rl_gradients` asks whether SFT and RL pull the policy in opposite directions (Section 2: they "are not in conflict,
 and they can be optimized jointly within a single loss"). It changes neither weights nor accumulated gradients.
 """
 
+import math
 import os
 import pickle
 import sys
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 
 from hpt.config.settings import EngineSettings, OptimizerSettings
 from hpt.methods.mixture import Assembled, WeightedTrajectory
-from hpt.support.errors import HptError
+from hpt.support.errors import HptError, RecordFault
 from hpt.support.process import environment
 from hpt.training.policy import (
     MicroBatch,
@@ -161,8 +162,8 @@ class PolicyEngine(Ranks):
             self._norm = float(torch.nn.utils.clip_grad_norm_(self.module.parameters(), bound))
         else:
             self._norm = float(self._engine.optimizer._global_grad_norm)
-        finite = self._norm == self._norm and self._norm not in (float("inf"), float("-inf"))
-        self._applied = finite and not (settings.skip_above_norm and self._norm > settings.skip_above_norm)
+        is_large = settings.skip_above_norm and self._norm > settings.skip_above_norm
+        self._applied = math.isfinite(self._norm) and not is_large
         return self._applied
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
@@ -204,8 +205,6 @@ class PolicyEngine(Ranks):
         Raises:
             RecordFault: nothing there, or not readable.
         """
-        from hpt.support.errors import RecordFault
-
         if self.settings.zero_stage:
             zero = self._engine.optimizer
             load_shards(self.module, self._inner, zero, folder / "deepspeed", self.rank, self.ranks)
@@ -318,11 +317,7 @@ def micro_batch_loss(
 ) -> tuple[Tensor, Sums]:
     """Return this micro-batch's part of the step's loss (Eq. 13) and the sums its metrics are made of.
 
-    Args:
-        batch: the micro-batch.
-        logprobs, entropies: [T] of the current policy.
-        rows: the row of every component of the method.
-        reference: [T] log-probs of the frozen initial policy, when a KL term is on.
+    All are [T]; ``reference`` are log-probs of the frozen initial policy, when a KL term is on; a row per component.
     """
     streams = TokenStreams(logprobs, entropies, batch.old_logprobs, batch.trajectory, batch.trajectories)
     components = [
@@ -350,13 +345,9 @@ def micro_batch_loss(
 
 
 class Updater:
-    """Runs optimiser steps on a `PolicyEngine`.
+    """Runs optimiser steps on a `PolicyEngine`, with a row for every component of the method at work.
 
-    Args:
-        engine: the policy under DeepSpeed.
-        rows: the row of every component of the method at work.
-        temperature: of sampling; log-probs are taken at the same temperature.
-        reference: frozen initial policy for a KL term, or None.
+    Log-probs are taken at the temperature of sampling; ``reference``: frozen initial policy for a KL term, or None.
     """
 
     def __init__(
@@ -390,11 +381,8 @@ class Updater:
     ) -> tuple[StepOutcome | None, Sums]:
         """Take one optimiser step on the whole step's trajectories (the same list on every rank).
 
-        Args:
-            items: the trajectories.
-            learning_rate: of this step.
-            see_gap: called before the optimiser steps with the gaps between log-probs and old log-probs of all ranks'
-                rollouts; what it raises keeps the step from being taken.
+        ``see_gap`` is called before the optimiser steps with the gaps between log-probs and old log-probs of all ranks'
+        rollouts; what it raises keeps the step from being taken.
 
         Returns:
             What became of the step (None: nothing weighed anything, no step was taken) and this rank's metric sums.
@@ -425,11 +413,6 @@ class Updater:
         ]
         return sums, [gap_of(own, old) for old, own in rollouts]
 
-    def loss(self, batch: MicroBatch, of: nn.Module) -> Tensor:
-        """Return a micro-batch's part of the step's loss under the model ``of``, without any KL term."""
-        batch = move(batch, self.engine.device)
-        return micro_batch_loss(batch, *self.forward(batch, of), self.rows)[0]
-
     @torch.no_grad()
     def reference_logprobs(self, batch: MicroBatch) -> Tensor | None:
         """Return the frozen initial policy's log-probs [T], or None without a KL term."""
@@ -437,11 +420,9 @@ class Updater:
 
     @torch.no_grad()
     def logprobs(self, items: Sequence[WeightedTrajectory], of: nn.Module | None = None) -> dict[int, Any]:
-        """Return log-probs [len] of each trajectory, by ``id(trajectory)``; every rank computes a share.
+        """Return log-probs [len] of each trajectory, by ``id(trajectory)``, of the policy or the model ``of``.
 
-        Args:
-            items: trajectories, the same on every rank; their weights do not matter.
-            of: another model than the policy: the frozen initial one.
+        Every rank computes a share of the items, which are the same on all; their weights do not matter.
         """
         place = {id(item.trajectory): index for index, item in enumerate(items)}
         found: list[tuple[int, Any]] = []
@@ -499,16 +480,10 @@ def sft_rl_gradients(updater: Updater, assembled: Assembled) -> dict[str, float]
     before the step's first update, over all its updates, with the weights they are trained with; the entropy bonus and
     a KL term belong to neither and are left out.
 
-    Args:
-        updater: on the engine that holds the policy, at ZeRO stage 0 to 2 (every rank must hold whole parameters).
-        assembled: the step's weighted trajectories, the same on every rank.
+    Every rank must hold whole parameters: ZeRO stage 0 to 2.
 
     Returns:
         Metrics: the norms, 0 where there is nothing of that kind to learn from; the cosine where neither is.
-
-    Example:
-        >>> sft_rl_gradients(trainer.updater, assembled)  # doctest: +SKIP
-        {'gradient/sft_norm': 1.3, 'gradient/rl_norm': 0.2, 'gradient/sft_rl_cosine': 0.07}
     """
     items = [
         replace(item, entropy_scale=0.0, kl_scale=0.0)
@@ -532,7 +507,8 @@ def step_gradient(updater: Updater, items: list[WeightedTrajectory]) -> torch.Te
     parameters = [own for own in engine.module.parameters() if own.requires_grad]
     total = torch.zeros(sum(own.numel() for own in parameters), dtype=torch.float64, device=engine.device)
     for batch in updater.micro_batches(items):
-        loss = updater.loss(batch, engine.module)
+        batch = move(batch, engine.device)
+        loss, _ = micro_batch_loss(batch, *updater.forward(batch, engine.module), updater.rows)
         own = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
         total += torch.cat([gradient.flatten().double() for gradient in own])
     if engine.ranks > 1:
