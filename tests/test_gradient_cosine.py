@@ -4,8 +4,6 @@ import pandas as pd
 import pytest
 import torch
 
-from hpt.config.run_config import MOVES_NO_NUMBER
-from hpt.support.errors import ConfigError
 from hpt.training.engine import sft_rl_gradients, step_gradient
 from tests.scripted import Script, config_for, make_trainer, mixed, right, same_weights, weights_of, wrong
 
@@ -63,11 +61,3 @@ def test_measuring_changes_nothing(method: str) -> None:
     assert table["gradient/sft_rl_cosine"].dropna().between(-1, 1).all()
     kept = [name for name in plain_table if not name.startswith("time/")]
     pd.testing.assert_frame_equal(plain_table[kept], table[kept], check_exact=True)
-
-
-def test_it_is_not_part_of_the_fingerprint_and_refused_at_stage_3() -> None:
-    assert "diagnostics" in MOVES_NO_NUMBER
-    names = {config_for("hpt", diagnostics__gradient_cosine_every=every).fingerprint() for every in (0, 5)}
-    assert len(names) == 1
-    with pytest.raises(ConfigError, match="no rank holds a whole gradient"):
-        config_for("hpt", diagnostics__gradient_cosine_every=5, engine__zero_stage=3)

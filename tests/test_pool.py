@@ -318,16 +318,6 @@ def test_gpus_that_are_not_there_are_refused(
 # --- many ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_status_is_read_once_a_second(fake: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    reads: list[str] = []
-    status = RunFolder.status.fget
-    assert status is not None
-    monkeypatch.setattr(RunFolder, "status", property(lambda own: reads.append(own.path.name) or status(own)))
-    fake.lasts_s = 2.5
-    run(tmp_path, bases("weak"))
-    assert len(reads) <= 7, "two at its start, three looks, and two at its end"
-
-
 def test_stopping_takes_its_time_once_for_all(fake: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "STOP_S", 0.5)
     fake.lasts_s = 1000.0
@@ -361,32 +351,3 @@ def test_who_is_waited_for_is_said_by_the_run_that_waits(
     fake.lasts_s = 0.5
     run(tmp_path, bases("weak"))
     assert ("waits for process 5 on elsewhere" in capsys.readouterr().err) == is_waiting
-
-
-@pytest.mark.parametrize(("count", "bars"), [(10, 11), (11, 1)])
-def test_many_runs_are_shown_in_one_line(
-    count: int, bars: int, fake: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shown: list[Any] = []
-
-    class Bar:
-        n = 0
-
-        def __init__(self, **given: Any) -> None:
-            if given["disable"] is not True:
-                shown.append(self)
-
-        def __enter__(self) -> "Bar":
-            return self
-
-        def __exit__(self, *_: object) -> None: ...
-        def update(self, *_: object) -> None: ...
-        def close(self) -> None: ...
-        def set_postfix_str(self, text: str = "", **_: object) -> None: ...
-
-        @staticmethod
-        def write(*_: object, **__: object) -> None: ...
-
-    monkeypatch.setattr(pool, "tqdm", Bar)
-    run(tmp_path, seeds(count), parallel=count)
-    assert len(shown) == bars

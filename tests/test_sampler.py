@@ -180,10 +180,6 @@ def test_an_end_token_the_model_does_not_know_is_refused(world: Path, tmp_path: 
         (folder / name).write_text(text)
 
 
-def test_nothing_asked_nothing_drawn(sampler: Sampler) -> None:
-    assert sampler.sample([]) == []
-
-
 @pytest.mark.parametrize("length", [CONTEXT - LONGEST + 1, CONTEXT, 10 * CONTEXT])
 def test_a_prompt_without_room_for_a_response_is_refused(sampler: Sampler, length: int) -> None:
     """vLLM would shorten the response without a word, down to where there is no room at all."""
@@ -270,16 +266,6 @@ def test_trainer_and_sampler_agree_step_after_step(method: str, digits: Callable
     if method != "sft":
         gaps = [row["check/logprob_gap"] for row in trainer.rows["metrics"]]
         assert 0 < max(gaps) < ROUNDING
-
-
-def test_a_skipped_transfer_stops_training(digits: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = digits("hpt")
-    trainer.train(2)
-    monkeypatch.setattr(trainer.sampler, "load_weights", lambda weights, version: None)
-    with pytest.raises(TrainingFault, match=r"step 2: the sampler's weights are version 4, the trainer's 8"):
-        trainer.train(3)
-    assert len(trainer.rows["metrics"]) == 2  # nothing was learnt from them
-    assert trainer.state.version == 8
 
 
 @pytest.mark.parametrize("dtype", MEAN_BOUNDS)
