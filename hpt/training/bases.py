@@ -77,10 +77,7 @@ def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
 
 
 class BaseOptimizer(torch.optim.Optimizer):
-    """Muon on the matrices of the blocks, AdamW on embeddings, head, norms and biases, behind one interface.
-
-    Jordan et al. 2024, with the update scaled to AdamW's size (Liu et al. 2025, "Muon is scalable").
-    """
+    """Muon on the matrices of the blocks, AdamW on embeddings, head, norms and biases, behind one interface."""
 
     def __init__(self, module: nn.Module, recipe: Recipe) -> None:
         named = list(module.named_parameters())
@@ -145,10 +142,7 @@ def new_model(world: World, recipe: Recipe, folder: Path, seed: int) -> Path:
 def pretrain(config: RunConfig, folder: Path, note: Callable[[int], None] = lambda step: None) -> pd.DataFrame:
     """Train a base, write its model to ``folder/model``, and return its metrics; continues from the newest checkpoint.
 
-    Args:
-        config: of a base's run.
-        folder: of the run.
-        note: called now and then with the updates done.
+    ``note`` is called now and then with the updates done.
     """
     world, recipe = world_named(config.data.world), base_recipe(config.data.world, config.policy.name)
     tokenizer = build_tokenizer(world)
@@ -159,10 +153,7 @@ def pretrain(config: RunConfig, folder: Path, note: Callable[[int], None] = lamb
         new_model(world, recipe, initial, config.seed)
     ranks.barrier()  # the others are not to read a model that is half there
     engine = PolicyEngine(
-        load_model(initial),
-        config.engine,
-        config.optimizer,
-        make_optimizer=lambda module: BaseOptimizer(module, recipe),
+        load_model(initial), config.engine, config.optimizer, make_optimizer=lambda own: BaseOptimizer(own, recipe)
     )
     if path is not None:
         engine.load_state(path)
