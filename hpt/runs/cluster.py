@@ -333,10 +333,6 @@ def connect() -> Any:
 def room_for(configs: Sequence[RunConfig], machines: Sequence[Mapping[str, Any]]) -> tuple[int, dict[str, float], int]:
     """Return how many machines a run takes, what it takes of each, and how many runs there is room for.
 
-    Args:
-        configs: of the runs.
-        machines: as Ray describes them.
-
     Raises:
         ConfigError: `--run-gpus` or `--run-nodes` ask for more than there is.
     """

@@ -218,7 +218,7 @@ def run_folders(root: Path, scale: str | None = None) -> list[RunFolder]:
     return [RunFolder(path.parent) for path in sorted(Path(root).glob(pattern))]
 
 
-def provenance(wall_s: float | None = None) -> dict[str, Any]:
+def provenance(wall_s: float) -> dict[str, Any]:
     """Return where a result comes from: commit, package versions, hardware, time.
 
     None of it is part of a fingerprint: it is shown where it differs and never a silent reason to compute again.
@@ -236,7 +236,7 @@ def provenance(wall_s: float | None = None) -> dict[str, Any]:
         "processor": processor(),
         "cores": os.cpu_count(),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "wall_s": None if wall_s is None else round(wall_s, 1),
+        "wall_s": round(wall_s, 1),
     }
 
 

@@ -97,12 +97,7 @@ class Place:
 
 
 def run_variables(threads: int, gpus: str = "") -> dict[str, str]:
-    """Return the environment of a run's process that is started here.
-
-    Args:
-        threads: that it computes with.
-        gpus: that it may use, as CUDA_VISIBLE_DEVICES names them; "" = those of this process.
-    """
+    """Return the environment of a run's process that is started here; ``gpus`` "": those of this process."""
     given = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
     given |= {"CUDA_VISIBLE_DEVICES": gpus} if gpus else {}
     return os.environ | given | {PARENT: f"{os.getpid()}@{os.uname().nodename}"}
@@ -111,13 +106,8 @@ def run_variables(threads: int, gpus: str = "") -> dict[str, str]:
 class RunProcess:
     """A run at work on this machine, in a session of its own that ends when this process does.
 
-    Args:
-        spec: the JSON of its job.
-        log: file that what it says is appended to.
-        threads: that it computes with.
-        paths: folders of its own modules, found first.
-        place: what it has for itself.
-        launcher: command that starts its ranks; None = it has one.
+    ``spec`` is the JSON of its job, ``paths`` are folders of its own modules, found first, and ``launcher`` is the
+    command that starts its ranks (None = it has one).
     """
 
     #: Whether the machine it ran on is gone: it may be started again elsewhere.
