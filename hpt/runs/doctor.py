@@ -19,6 +19,8 @@ from typing import Literal
 
 import psutil
 
+from hpt.support.text import few
+
 SETUP = "make setup"
 REPAIR = "make -B setup"  # -B: install again although the stamp says it is done
 MIN_MEMORY_GIB = 4.0  # one mini run: trainer, sampler and verifier together
@@ -67,12 +69,7 @@ class Diagnosis:
 
 
 def diagnose(facts: Facts) -> list[Diagnosis]:
-    """Judge whether hpt can run on a machine; no ``fail`` among the lines means that every CPU scale can.
-
-    Example:
-        >>> [line.name for line in diagnose(read_facts())][:2]
-        ['Python', 'PyTorch']
-    """
+    """Judge whether hpt can run on a machine; no ``fail`` among the lines means that every CPU scale can."""
     lines: list[Diagnosis] = []
 
     def expect(holds: object, name: str, detail: str, otherwise: str, remedy: str, worst: Status = "fail") -> None:
@@ -84,10 +81,7 @@ def diagnose(facts: Facts) -> list[Diagnosis]:
     lines.append(_torch(facts))
     if not facts.torch_cuda:  # beside a CUDA PyTorch they are what vLLM asks for
         present = [name for name in LEFT_OUT if name in facts.packages]
-        otherwise = (
-            f"{', '.join(present)} installed: a CUDA build beside a CPU PyTorch, which breaks transformers "
-            '("operator torchvision::nms does not exist")'
-        )
+        otherwise = f"{', '.join(present)}: a CUDA build beside a CPU PyTorch breaks transformers (torchvision::nms)"
         remedy = f"pip uninstall -y {' '.join(present)}"
         expect(not present, "packages left out", f"none of {', '.join(LEFT_OUT)}", otherwise, remedy)
     for name, role in ENGINES.items():
@@ -138,8 +132,7 @@ def _lock(facts: Facts) -> Diagnosis:
     ]
     if not other:
         return Diagnosis("lock", "ok", f"{len(facts.locked)} packages as locked")
-    more = f" and {len(other) - 5} more" if len(other) > 5 else ""
-    return Diagnosis("lock", "warn", "; ".join(other[:5]) + more, REPAIR)
+    return Diagnosis("lock", "warn", few(other, 5), REPAIR)
 
 
 def normalise(name: str) -> str:

@@ -218,7 +218,7 @@ def run_folders(root: Path, scale: str | None = None) -> list[RunFolder]:
     return [RunFolder(path.parent) for path in sorted(Path(root).glob(pattern))]
 
 
-def provenance(wall_s: float) -> dict[str, Any]:
+def provenance(wall_s: float | None = None) -> dict[str, Any]:
     """Return where a result comes from: commit, package versions, hardware, time.
 
     None of it is part of a fingerprint: it is shown where it differs and never a silent reason to compute again.
@@ -236,7 +236,7 @@ def provenance(wall_s: float) -> dict[str, Any]:
         "processor": processor(),
         "cores": os.cpu_count(),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "wall_s": round(wall_s, 1),
+        "wall_s": None if wall_s is None else round(wall_s, 1),
     }
 
 
@@ -251,21 +251,20 @@ def package_versions() -> dict[str, str]:
 
 def source_commit() -> tuple[str, bool]:
     """Return (commit of the source tree, whether files the package runs from differ); ("", False) without git."""
-    return git("rev-parse", "HEAD") or "", bool(git("status", "--porcelain", "--", "hpt", "notebooks"))
-
-
-def git(*arguments: str) -> str | None:
-    """Return what git says of the source tree; None where it does not know, or is not there."""
     folder = Path(__file__).resolve().parents[2]
     # a hook of another repository sets these, and git would look there
     elsewhere = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
     environment = {name: value for name, value in os.environ.items() if name not in elsewhere}
-    command = ["git", "-C", str(folder), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    except OSError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        except OSError:
+            return ""
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", "hpt", "notebooks"))
 
 
 CHECKSUMS = "checksums.json"
