@@ -132,12 +132,8 @@ class Verifier:
     """Grades batches of responses, with workers that start on demand and are replaced when they hang or die.
 
     A pair of answer and gold that took longer than ``timeout_s``, or whose worker died, is compared once more in a task
-    of its own; if that fails too the response counts as wrong, with the verdict ``timed_out``. Not thread-safe.
-
-    Args:
-        workers: number of worker processes; each takes about 100 MB and 1 s to start.
-        timeout_s: hard limit in seconds for one comparison (and for a whole chunk on the first attempt).
-        compare: what decides equality, ``(answer, gold) -> bool``; an importable function. Tests replace it.
+    of its own; if that fails too the response counts as wrong, with the verdict ``timed_out``. A worker takes about
+    100 MB and 1 s to start. ``compare`` decides equality; it must be importable. Not thread-safe.
 
     Attributes:
         counters: int per verdict, and ``too_long`` (box over 2,000 characters, wrong), ``errors`` (the comparison

@@ -61,11 +61,10 @@ class Agent:
         """Return an address and port of this machine on which ranks can find each other."""
         return import_module("ray").util.get_node_ip_address(), free_port()
 
-    def start(self, spec: str, log: str, threads: int, paths: list[str], torchrun: list[str] | None) -> int:
-        """Start a run, or this machine's ranks of it; returns its process id."""
+    def start(self, spec: str, log: str, threads: int, paths: list[str], torchrun: list[str] | None) -> None:
+        """Start a run, or this machine's ranks of it."""
         launcher = torchrun and [sys.executable, "-m", "torch.distributed.run", *torchrun, "-m", "hpt.runs.job", spec]
         self._process = RunProcess(spec, Path(log), threads, paths, Place(self._core), launcher)
-        return self._process.pid
 
     def poll(self) -> int | None:
         """Return the exit code of the process, after a moment; None while it is at work."""
@@ -233,7 +232,7 @@ class RayWork:
 
     def __init__(self, ray: Any, agents: list[Any], asked: tuple[str, str, int, list[str]], ranks: int) -> None:
         self._ray, self._agents, self.ranked = ray, agents, len(agents) * ranks > 1
-        self.lost, self.pid, self._codes = False, 0, list[int | None]([None] * len(agents))
+        self.lost, self._codes = False, list[int | None]([None] * len(agents))
         self._answers, self._started = list[Any](), [False] * len(agents)
         try:
             options = self._torchrun(ranks) if self.ranked else [None] * len(agents)
@@ -248,12 +247,6 @@ class RayWork:
         common = [f"--nnodes={len(self._agents)}", f"--nproc-per-node={ranks}", f"--master-addr={address}",
                   f"--master-port={port}", "--max-restarts=0"]  # fmt: skip
         return [[*common, f"--node-rank={i}"] for i in range(len(self._agents))]
-
-    @property
-    def returncode(self) -> int | None:
-        if self.lost:
-            return -signal.SIGKILL
-        return None if None in self._codes else next((code for code in self._codes if code), 0)
 
     def poll(self) -> int | None:
         for i, answer in enumerate(self._answers):
@@ -271,9 +264,11 @@ class RayWork:
             if self._started[i]:
                 self._codes[i] = said
             else:
-                self._started[i], self.pid = True, self.pid or said
+                self._started[i] = True
             self._answers[i] = self._agents[i].poll.remote()
-        return self.returncode
+        if self.lost:
+            return -signal.SIGKILL
+        return None if None in self._codes else next((code for code in self._codes if code), 0)
 
     def wait(self, timeout: float) -> None:
         end = time.monotonic() + timeout

@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import psutil
-
+from hpt.support.memory import GIB, free_memory
 from hpt.support.text import few
 
 SETUP = "make setup"
@@ -31,7 +30,6 @@ LEFT_OUT = ("torchvision", "torchaudio", "torchcodec")
 ENGINES = {"vllm": "the sampler", "deepspeed": "the trainer", "math-verify": "the verifier"}
 #: What kernels compiled at first use, and vLLM's on CPUs, need of the system -> the package of Debian and Ubuntu.
 SYSTEM = {"C++ compiler": "g++", "Python headers": "python3-dev", "libnuma": "libnuma1"}
-GIB = 2**30
 
 Status = Literal["ok", "warn", "fail"]
 
@@ -158,15 +156,6 @@ def _torch_cuda() -> str | None:
     return runpy.run_path(str(version)).get("cuda") if version and version.exists() else None
 
 
-def _free_memory() -> int:
-    """Bytes of free memory; a container's limit counts, which ``psutil`` alone does not see."""
-    free = psutil.virtual_memory().available
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.exists() and used.exists() and limit.read_text().strip().isdigit():
-        free = min(free, int(limit.read_text()) - int(used.read_text()))
-    return free
-
-
 def read_facts(folder: Path | None = None) -> Facts:
     """Read the facts about this machine in well under a second; ``folder`` is where runs are written."""
     torch_cuda = _torch_cuda()
@@ -185,7 +174,7 @@ def read_facts(folder: Path | None = None) -> Facts:
         torch_cuda=torch_cuda,
         gpu=Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None,
         cores=len(os.sched_getaffinity(0)),
-        memory_gib=_free_memory() / GIB,
+        memory_gib=free_memory(),
         disk_gib=shutil.disk_usage(folder or Path.cwd()).free / GIB,
         cache=str(cache),
         cache_writable=os.access(there, os.W_OK),

@@ -30,10 +30,10 @@ from hpt.runs.records import record_folders, recorded_config
 from hpt.runs.resolve import build_config, initial_run
 from hpt.support.errors import ConfigError, RecordFault
 from hpt.support.files import read_json, read_parquet
+from hpt.support.memory import GIB
 from hpt.support.text import duration
 from hpt.training.ranks import sampler_width
 
-GIB = 2**30
 #: Tokens of weights that ZeRO-3 holds whole at once (DeepSpeed's ``stage3_max_live_parameters``).
 LIVE_PARAMETERS = 1_000_000_000
 #: Peak in float32 as a share of that in bfloat16 (an H100's 67 and 989 TFLOP/s); bases are trained in float32.

@@ -80,7 +80,6 @@ class Running:
     log: Path
     bar: Any
     started: float
-    waits_for: str = ""
     shown_at: float = 0.0
     step: int = 0
     said_before: int = 0  # bytes of its log
@@ -288,16 +287,9 @@ def _start(run: Run, place: Any, claim: ExitStack, executor: Executor) -> Runnin
 
 
 def _show(running: Running) -> None:
-    """Move a run's bar to where the run stands, and say whom it waits for."""
+    """Move a run's bar to where the run stands."""
     running.shown_at = time.monotonic()
     status, parts = running.run.folder.status, list[str]()
-    other = holder(running.run.folder.path)
-    if other is not None and other.at_work and other.pid != running.process.pid and not running.process.ranked:
-        # of another machine's process the file does not say whether it has ended; the run that waits for it does
-        is_waiting = f"worked on by process {other.pid} " in _said(running)
-        if is_waiting and str(other) != running.waits_for:
-            _say(f"{running.run.name} waits for {other}")
-            running.waits_for = str(other)
     if status.get("reward") is not None:
         parts.append(f"reward {status['reward']:.2f}")
     if status.get("offline_ratio") is not None:
@@ -307,18 +299,13 @@ def _show(running: Running) -> None:
     running.bar.update(running.step - running.bar.n)
 
 
-def _said(running: Running) -> str:
-    """What a run's process has said so far."""
-    return running.log.read_bytes()[running.said_before :].decode(errors="replace")
-
-
 def _finish(running: Running) -> None:
     """Repeat the warnings of a run, and raise what one said that is not finished."""
-    lines = _said(running).splitlines()
+    lines = running.log.read_bytes()[running.said_before :].decode(errors="replace").splitlines()
     for line in lines:
         if line.startswith("warning: "):
             warn(line.removeprefix("warning: "))
-    code, name = running.process.returncode, running.run.name
+    code, name = running.process.poll(), running.run.name
     # one that had finished before may have been started because of damage, and have failed before it saw to that
     lacking = _lacking(running.run, damaged=bool(code))
     if not lacking:

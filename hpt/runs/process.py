@@ -40,10 +40,6 @@ class Forked:
                 raise HptError(f"{message}; `hpt doctor` says whether PyTorch and vLLM work") from error
         self.pid: int = self._process.pid or 0
 
-    @property
-    def returncode(self) -> int | None:
-        return self._process.exitcode
-
     def poll(self) -> int | None:
         return self._process.exitcode
 
@@ -129,11 +125,6 @@ class RunProcess:
                     env=variables, preexec_fn=end_with_parent, start_new_session=True,
                 )  # fmt: skip
         self.pid = self._process.pid
-
-    @property
-    def returncode(self) -> int | None:
-        """Its exit code, as it was when it was looked at last."""
-        return self._process.returncode
 
     def poll(self) -> int | None:
         """Return its exit code; None while it is at work."""

@@ -82,14 +82,9 @@ class GuardedAdamW(torch.optim.AdamW):
 
 
 class PolicyEngine(Ranks):
-    """The policy under DeepSpeed.
+    """The policy under DeepSpeed: a Hugging Face causal language model, on CPU, whose dropout is turned off.
 
-    Args:
-        model: Hugging Face causal language model, on CPU; dropout it may have is turned off.
-        engine: ZeRO stage and the like.
-        optimizer: AdamW settings, clip and skip rule.
-        dtype: ``float32`` or ``bfloat16``.
-        make_optimizer: builds another optimiser (base training uses Muon); None = `GuardedAdamW`.
+    ``make_optimizer`` builds another optimiser than `GuardedAdamW`: base training uses Muon.
 
     Raises:
         HptError: DeepSpeed cannot be imported.
@@ -187,11 +182,8 @@ class PolicyEngine(Ranks):
     def save_state(self, folder: Path) -> list[Path]:
         """Write weights, optimiser and everything the engine needs to go on, into ``folder/deepspeed``.
 
-        Every rank writes a part. Whoever reads it may have another number of ranks: see `hpt.training.shards`; without
-        ZeRO every rank has everything, and rank 0 writes it.
-
-        Returns:
-            The files this rank wrote.
+        Every rank writes a part, and returns its files. Whoever reads it may have another number of ranks: see
+        `hpt.training.shards`; without ZeRO every rank has everything, and rank 0 writes it.
         """
         place = folder / "deepspeed"
         if self.settings.zero_stage:
@@ -480,10 +472,8 @@ def sft_rl_gradients(updater: Updater, assembled: Assembled) -> dict[str, float]
     before the step's first update, over all its updates, with the weights they are trained with; the entropy bonus and
     a KL term belong to neither and are left out.
 
-    Every rank must hold whole parameters: ZeRO stage 0 to 2.
-
-    Returns:
-        Metrics: the norms, 0 where there is nothing of that kind to learn from; the cosine where neither is.
+    Norms are 0 where there is nothing of that kind to learn from, and then there is no cosine. Every rank must hold
+    whole parameters: ZeRO stage 0 to 2.
     """
     items = [
         replace(item, entropy_scale=0.0, kl_scale=0.0)
