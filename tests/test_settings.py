@@ -23,7 +23,7 @@ from hpt.data.public import BENCHMARKS
 from hpt.data.sources import curve_sets, evaluation_names, lacking_sets, training_problems_of
 from hpt.methods.gate import feedback_coefficients
 from hpt.methods.methods import method_named, resolved_row, stages_of
-from hpt.methods.mixture import assemble, baseline_after
+from hpt.methods.mixture import baseline_after
 from hpt.runs import job
 from hpt.runs.folder import RunFolder
 from hpt.runs.resolve import build_config, initial_run
@@ -34,7 +34,7 @@ from hpt.training.sampler import Sampler
 from hpt.training.trainer import Trainer
 from tests import test_methods
 from tests.digits import write_digits
-from tests.scripted import SMALL, ScriptedSampler, make_trainer, problems, small_model, tokenizer
+from tests.scripted import SMALL, ScriptedSampler, assembled_once, make_trainer, problems, small_model, tokenizer
 from tests.test_config import LEAVES, value_of
 
 
@@ -233,10 +233,7 @@ def deepspeed(*path: str) -> Seen:
 def step_of(config: RunConfig) -> tuple[Trainer, list[Any]]:
     """A trainer, and the first update of its first step."""
     trainer = make_trainer(config)
-    questions = trainer.questions(0)
-    rollouts = trainer.sample(questions)
-    batch = trainer.weigh_questions(questions, rollouts, trainer.verify(questions, rollouts))
-    return trainer, list(assemble(batch, trainer.method, trainer.config, 0).updates[0])
+    return trainer, list(assembled_once(trainer).updates[0])
 
 
 def micro_batches(config: RunConfig, place: Place) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from hpt.runs.evaluations import evaluation_key
 from hpt.support.errors import TrainingFault
 from hpt.training.checkpoint import TrainingState
 from hpt.training.engine import PolicyEngine, Updater
-from hpt.training.metrics import METRICS, timing_columns
+from hpt.training.metrics import METRICS, GradedRollouts, timing_columns
 from hpt.training.policy import PolicyModule
 from hpt.training.sampler import NO_WEIGHTS
 from hpt.training.trainer import Trainer
@@ -25,6 +25,7 @@ from hpt.upge import likelihood
 from hpt.upge.estimator import ROWS
 from tests.scripted import (
     ScriptedSampler,
+    assembled_once,
     config_for,
     make_trainer,
     mixed,
@@ -312,18 +313,13 @@ def engine_and_updater(stage: int, **settings: Any) -> tuple[PolicyEngine, Updat
     optimizer = OptimizerSettings(learning_rate=0.01, gradient_clip=1.0, skip_above_norm=50.0)
     model = small_model().eval()  # as a model folder is loaded
     engine = PolicyEngine(model, EngineSettings(zero_stage=stage, **settings), optimizer)  # pyright: ignore[reportArgumentType]
-    trainer = make_trainer(config_for("sft"))
-    batch = trainer.weigh_questions(*graded(trainer))
-    from hpt.methods.mixture import assemble
-
-    items = [item for update in assemble(batch, trainer.method, trainer.config, 0).updates for item in update]
+    items = [item for update in assembled_once(make_trainer(config_for("sft"))).updates for item in update]
     return engine, Updater(engine, [ROWS["sft"]]), items
 
 
-def graded(trainer: Trainer) -> tuple[Any, Any, Any]:
+def graded(trainer: Trainer) -> list[GradedRollouts]:
     questions = trainer.questions(0)
-    rollouts = trainer.sample(questions)
-    return questions, rollouts, trainer.verify(questions, rollouts)
+    return trainer.verify(questions, trainer.sample(questions))
 
 
 def scaled(engine: PolicyEngine, factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -652,7 +648,7 @@ def test_a_row_that_acts_on_both_kinds_is_measured_on_rollouts_alone() -> None:
 
 def test_a_response_without_its_end_is_truncated() -> None:
     trainer = make_trainer(config_for("grpo", rollout__max_response_tokens=5), wrong)
-    _, _, found = graded(trainer)
+    found = graded(trainer)
     assert all(own.truncated.all() for own in found)
     assert all(own.lengths.tolist() == [5, 5, 5] for own in found)
 
@@ -666,7 +662,7 @@ def test_a_response_that_another_end_token_ended_is_not_truncated(monkeypatch: p
         lambda own, request, index: replace(sample := answer(own, request, index), tokens=sample.tokens[:-1],
                                             logprobs=sample.logprobs[:-1], finish_reason="stop"),
     )  # fmt: skip
-    assert not any(own.truncated.any() for own in graded(trainer)[2])
+    assert not any(own.truncated.any() for own in graded(trainer))
 
 
 def test_validation_is_done_before_training_at_its_interval_and_at_the_end_and_not_twice() -> None:

@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from hpt.support.errors import ConfigError, HptError
+from hpt.support.files import write_text
 from hpt.support.text import did_you_mean
 
 Entry = TypeVar("Entry")
