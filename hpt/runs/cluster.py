@@ -54,7 +54,6 @@ class Agent:
         self._process: RunProcess | None = None
 
     def facts(self, shared: str) -> dict[str, Any]:
-        """Return what `machine_facts` does."""
         return machine_facts(shared)
 
     def meeting_point(self) -> tuple[str, int]:
@@ -73,7 +72,6 @@ class Agent:
         return self._process.poll()
 
     def stop(self, kill: bool) -> None:
-        """Interrupt the process, or kill it."""
         assert self._process is not None
         (self._process.kill if kill else self._process.interrupt)()
 
@@ -101,7 +99,6 @@ class RayPlace:
 
     @property
     def processor(self) -> str:
-        """The kinds of processor it has."""
         return " and ".join(sorted({facts["processor"] for facts in self.facts}))
 
 
@@ -161,7 +158,6 @@ class RayExecutor:
                               "does not see what is written here)", "put it on a shared disk")  # fmt: skip
 
     def _ask(self) -> None:
-        """Ask Ray for one more place."""
         ray, size = self._ray, self._bundle
         inside = ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy
         group = ray.util.placement_group([size] * self._nodes, strategy="STRICT_SPREAD" if self._nodes > 1 else "PACK")

@@ -95,12 +95,10 @@ class OfRun:
 
     @property
     def policy(self) -> str:
-        """Name of the base."""
         return self.config.policy.name
 
     @property
     def seed(self) -> int:
-        """Run seed."""
         return self.config.seed
 
 

@@ -68,7 +68,6 @@ class ModelShape:
 
     @property
     def key_value_width(self) -> int:
-        """Width of the keys, and of the values, of one layer."""
         return self.key_value_heads * self.hidden // self.heads
 
     @property
@@ -79,7 +78,6 @@ class ModelShape:
 
     @property
     def parameters(self) -> int:
-        """All weights."""
         norms = (2 * self.layers + 1) * self.hidden
         biases = self.layers * (self.hidden + 2 * self.key_value_width) if self.attention_bias else 0
         embedding = 0 if self.tied else self.vocabulary * self.hidden
@@ -333,7 +331,6 @@ class Plan:
 
     @property
     def total(self) -> Costs:
-        """Everything together."""
         return Costs(*(sum(getattr(costs, name) for costs in self.costs) for name in Costs.__dataclass_fields__))
 
     @property

@@ -253,7 +253,6 @@ def _raise_failures(failed: Sequence[HptError], waiting: Sequence[Job]) -> None:
 
 
 def _say(text: str) -> None:
-    """Print a line above the bars."""
     tqdm.write(text, file=sys.stderr)
     sys.stderr.flush()
 
@@ -287,7 +286,6 @@ def _start(run: Run, place: Any, claim: ExitStack, executor: Executor) -> Runnin
 
 
 def _show(running: Running) -> None:
-    """Move a run's bar to where the run stands."""
     running.shown_at = time.monotonic()
     status, parts = running.run.folder.status, list[str]()
     if status.get("reward") is not None:

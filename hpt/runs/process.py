@@ -136,7 +136,6 @@ class RunProcess:
             self._process.wait(timeout)
 
     def interrupt(self) -> None:
-        """Have it stop as Ctrl-C does."""
         if self.ranked:  # the launcher does not pass it on to its session
             self._signal_session(signal.SIGINT)
         else:

@@ -123,7 +123,6 @@ def _cannot_write(path: Path, error: Exception) -> HptError:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text, atomically."""
     write_atomic(path, lambda temporary: temporary.write_text(text))
 
 
@@ -133,7 +132,6 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON."""
     try:
         return json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
@@ -157,7 +155,6 @@ def write_parquet(path: Path, frame: "pd.DataFrame") -> None:
 
 
 def read_parquet(path: Path) -> "pd.DataFrame":
-    """Read a table."""
     import pandas as pd
 
     try:
@@ -222,7 +219,6 @@ class Holder:
 
     @classmethod
     def this(cls) -> "Holder":
-        """Return this process."""
         command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
         return cls(os.getpid(), os.uname().nodename, command, os.getcwd(), started=start_of(os.getpid()))
 

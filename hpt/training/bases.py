@@ -102,17 +102,14 @@ class BaseOptimizer(torch.optim.Optimizer):
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
     def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Update, unless the guard says no."""
         if self.may_step():
             for part in self.parts:
                 part.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """State of both optimisers."""
         return {"parts": [part.state_dict() for part in self.parts]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore both optimisers."""
         for part, state in zip(self.parts, state_dict["parts"], strict=True):
             part.load_state_dict(state)
         self._join()  # loading replaces the group dictionaries

@@ -77,7 +77,6 @@ class GuardedAdamW(torch.optim.AdamW):
         self.may_step: Callable[[], bool] = lambda: True
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Update the parameters, unless the guard says no."""
         return super().step(closure) if self.may_step() else None
 
 
@@ -121,12 +120,10 @@ class PolicyEngine(Ranks):
 
     @property
     def module(self) -> PolicyModule:
-        """The policy inside the engine."""
         return self._engine.module
 
     @property
     def layout(self) -> str:
-        """How micro-batches are laid out."""
         settings = self.settings
         shared = settings.layout == "padded" and settings.share_prompts and self.module.shares_prompts
         return "shared" if shared else settings.layout
@@ -434,7 +431,6 @@ def by_trajectory(batch: MicroBatch, values: Tensor) -> list[np.ndarray]:
 
 
 def move(batch: MicroBatch, device: torch.device) -> MicroBatch:
-    """Return the micro-batch on ``device``."""
     if device.type == "cpu":
         return batch
     for name, value in vars(batch).items():

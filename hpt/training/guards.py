@@ -68,7 +68,6 @@ class LogprobGap:
 
     @property
     def rollouts(self) -> int:
-        """How many rollouts were looked at."""
         return len(self.seen)
 
     @property

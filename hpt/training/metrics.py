@@ -279,7 +279,6 @@ class GradedRollouts:
         return self.count(Verdict.correct)
 
     def count(self, verdict: Verdict) -> int:
-        """Number of rollouts with this verdict."""
         return sum(own is verdict for own in self.verdicts)
 
 

@@ -77,7 +77,6 @@ class Ranks:
         return [item for part in lists for item in part]
 
     def barrier(self) -> None:
-        """Wait for all ranks."""
         if self.ranks > 1:
             import torch
 

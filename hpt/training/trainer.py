@@ -324,7 +324,6 @@ class Trainer:
         assembled: Assembled, sums: dict[str, float], outcomes: list[StepOutcome], gap: LogprobGap,
         measured: dict[str, float],
     ) -> None:  # fmt: skip
-        """Add the step's rows to the records."""
         self.rows["rollouts"] += rollout_rows(self.state.step, questions, graded, batch)
         self.rows["metrics"].append(
             {
@@ -343,7 +342,6 @@ class Trainer:
         )
 
     def tables(self) -> Records:
-        """Return the records so far."""
         return {name: pd.DataFrame(rows) for name, rows in self.rows.items()}
 
     @contextmanager
