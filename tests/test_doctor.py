@@ -68,13 +68,6 @@ def test_each_fault_is_found(name: str, change: dict[str, Any], status: str, det
     assert remedy in found.remedy
 
 
-def test_lock_lines() -> None:
-    text = (
-        "# pip install a==1\nTorch==2.13.0+cpu  # comment\n    # via b==2\nruamel.yaml==0.18 ; python_version > '3'\n"
-    )
-    assert read_lock(text) == {"torch": "2.13.0+cpu", "ruamel-yaml": "0.18"}
-
-
 def test_this_machine_is_read() -> None:
     facts = read_facts()
     assert facts.python[:2] == (3, 11)

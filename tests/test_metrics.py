@@ -39,9 +39,3 @@ def test_runs_record_what_the_registry_defines_and_all_of_it() -> None:
     # than the committed records
     newer = {"check/mean_logprob_gap", "trained/forwarded_tokens", "gradient/sft_norm", "gradient/rl_norm"}
     assert recorded == METRICS.keys() - newer
-
-
-def test_the_glossary_is_linked() -> None:
-    assert "docs/metrics.md" in (ROOT / "README.md").read_text()
-    for name in ("provenance.html.jinja", "README.md.jinja"):
-        assert "../../docs/metrics.md" in (ROOT / "hpt" / "reports" / "templates" / name).read_text()

@@ -291,15 +291,6 @@ def masters(engine: PolicyEngine) -> dict[str, torch.Tensor]:
 OWN = Method("own", "Own", METHODS["hpt"].components, {"gate": {"kind": "switch", "count": 0}})
 
 
-def test_a_custom_method_keeps_the_gate_and_rate_the_user_set() -> None:
-    settings = {"gate__count": 1, "optimizer__first_stage_learning_rate": 0.5}
-    trainer = make_trainer(config_for("tests.test_trainer:OWN", **settings))
-    trainer.train(1)
-    betas = {row["problem_id"]: row["beta"] for row in trainer.rows["rollouts"]}
-    assert betas == {"q0": 1, "q1": 0, "q2": 1, "q3": 1}
-    assert column(trainer, "optim/learning_rate") == [0.01]
-
-
 # --- the skip rule ---------------------------------------------------------------------------------------------------
 
 
