@@ -23,7 +23,7 @@ from hpt.runs.resolve import base_config, build_config
 from hpt.support.errors import ConfigError, HptError, RunRefused
 from hpt.training import ranks
 
-#: What becomes of a run: called with its folder, it returns the exit code of its process.
+#: How a run ends: called with its folder, it returns the exit code of its process.
 Fate = Callable[[RunFolder], int]
 
 

@@ -114,20 +114,24 @@ class RunFolder:
         return cls(Path(root) / config.scale / run_name(config))
 
     def create(self, config: RunConfig) -> None:
-        """Write the configuration, or check that the one already there is the same.
+        """Write the configuration, or check that the one already there is the same; one that is unreadable is set aside.
 
         Raises:
             ConfigError: the folder holds another configuration (it was renamed, copied or edited by hand).
         """
-        if (self.path / "config.json").exists():
-            held = self.config
-            if held.fingerprint() != config.fingerprint():
-                # never overwritten: whatever was computed there belongs to the configuration it holds
-                remedy = f"rename the folder to {run_name(held)}, or remove it: hpt runs remove {self.path.name}"
-                found, allowed = f"the configuration of {run_name(held)}", f"that of {run_name(config)}"
-                raise ConfigError(f"{self.path}/config.json", found, allowed, remedy)
-            return
-        write_json(self.path / "config.json", config.model_dump(mode="json"))
+        path, held = self.path / "config.json", None
+        if path.exists():
+            try:
+                held = self.config
+            except HptError:  # the folder's name says which one it was
+                _move(self, path.name)
+        if held is None:
+            write_json(path, config.model_dump(mode="json"))
+        elif held.fingerprint() != config.fingerprint():
+            # never overwritten: whatever was computed there belongs to the configuration it holds
+            remedy = f"rename the folder to {run_name(held)}, or remove it: hpt runs remove {self.path.name}"
+            found, allowed = f"the configuration of {run_name(held)}", f"that of {run_name(config)}"
+            raise ConfigError(str(path), found, allowed, remedy)
 
     @property
     def config(self) -> RunConfig:
@@ -331,19 +335,6 @@ def set_aside(folder: RunFolder) -> list[str]:
         kept = {name: value for name, value in _checksums(folder).items() if name not in damaged}
         write_json(folder.path / CHECKSUMS, kept)
     return damaged
-
-
-def set_aside_unreadable_config(folder: RunFolder) -> None:
-    """Move a run's configuration away that cannot be read; the folder's name says which one it was.
-
-    One that can be read and is another than the name says is left alone: somebody may have put it there.
-    """
-    if not (folder.path / "config.json").exists():
-        return
-    try:
-        _ = folder.config
-    except HptError:
-        _move(folder, "config.json")
 
 
 def _move(folder: RunFolder, name: str) -> None:

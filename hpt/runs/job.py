@@ -28,7 +28,6 @@ from hpt.runs.folder import (
     damaged_count,
     provenance,
     set_aside,
-    set_aside_unreadable_config,
     write_checksums,
 )
 from hpt.runs.resolve import resolve_run
@@ -90,7 +89,6 @@ def run_job(job: Job) -> RunFolder:
         if launched_rank() == 0:
             if folder.finished:
                 _set_aside(folder)
-            set_aside_unreadable_config(folder)
             folder.create(config)
         if not folder.finished:
             check_unchanged(config.own_modules, names_used(config))

@@ -121,7 +121,7 @@ def planned_runs(
     return sorted(planned, key=partial(_order, first_seed=min(seeds, default=0)))
 
 
-def check_own(own: Sequence[str], artefacts: Sequence[str], scale: str = "mini") -> None:
+def check_own(own: Sequence[str], artefacts: Sequence[str], scale: str) -> None:
     """Refuse artefacts that do not exist, custom methods that are none, or that none of the artefacts would show."""
     shown = artefacts_named(artefacts, scale)
     for name in own:

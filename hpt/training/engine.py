@@ -54,7 +54,7 @@ NO_PICKLES = {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """What became of one optimiser step: global gradient norm before clipping, and whether the update was applied."""
+    """How one optimiser step ended: global gradient norm before clipping, and whether the update was applied."""
 
     gradient_norm: float
     applied: bool
@@ -128,11 +128,9 @@ class PolicyEngine(Ranks):
         shared = settings.layout == "padded" and settings.share_prompts and self.module.shares_prompts
         return "shared" if shared else settings.layout
 
-    def forward(self, *inputs: Any) -> tuple[Tensor, Tensor]:
+    def __call__(self, *inputs: Any) -> tuple[Tensor, Tensor]:
         """Run the policy; see `PolicyModule.forward`."""
         return self._engine(*inputs)
-
-    __call__ = forward
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of this micro-batch's part of the step's loss."""
@@ -374,7 +372,7 @@ class Updater:
         rollouts; what it raises keeps the step from being taken.
 
         Returns:
-            What became of the step (None: nothing weighed anything, no step was taken) and this rank's metric sums.
+            How the step ended (None: nothing weighed anything, no step was taken) and this rank's metric sums.
         """
         totals: Sums = {}
         if not items:

@@ -231,7 +231,7 @@ class FaultWatch:
             raise TrainingFault(f"{message}; {remedy}; the same command continues from the last checkpoint")
 
     def see_update(self, step: int, outcome: StepOutcome) -> None:
-        """Look at what became of an update.
+        """Look at how an update ended.
 
         Raises:
             TrainingFault: `MOST_IN_A_ROW` updates without a finite gradient.

@@ -285,7 +285,7 @@ class GradedRollouts:
 def rollout_rows(
     step: int, problems: Sequence[Problem], graded: Sequence[GradedRollouts], questions: Sequence[QuestionBatch]
 ) -> list[dict[str, Any]]:
-    """Return the step's rows of ``rollouts.parquet``: one per question, whatever became of it."""
+    """Return the step's rows of ``rollouts.parquet``: one per question."""
     return [
         {
             "step": step,

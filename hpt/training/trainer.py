@@ -262,7 +262,7 @@ class Trainer:
     def update(
         self, batch: list[QuestionBatch], assembled: Assembled, gap: LogprobGap
     ) -> tuple[dict[str, float], list[StepOutcome]]:
-        """Take the step's optimiser steps; returns sums over all ranks, and what became of each step.
+        """Take the step's optimiser steps; returns sums over all ranks, and how each step ended.
 
         Raises:
             TrainingFault: the log-probs of sampler and trainer are too far apart; no optimiser step was taken.
