@@ -114,7 +114,7 @@ class RunFolder:
         return cls(Path(root) / config.scale / run_name(config))
 
     def create(self, config: RunConfig) -> None:
-        """Write the configuration, or check that the one already there is the same; one that is unreadable is set aside.
+        """Write the configuration, or check that the one there is the same; one that cannot be read is set aside.
 
         Raises:
             ConfigError: the folder holds another configuration (it was renamed, copied or edited by hand).
