@@ -444,7 +444,7 @@ def command(run: PlannedRun, root: Path, machine: Machine) -> str:
     Settings that an arm adds to its method's are given one by one, so that the run is found again by its fingerprint.
     """
     config = run.config
-    names = {"scale": config.scale_key, "policy": config.policy.name}
+    names: dict[str, Any] = {"scale": config.scale_key, "policy": config.policy.name}
     words = ["hpt", "train", "--method", config.method, "--scale", names["scale"], "--policy", names["policy"]]
     if config.method != "pretrain":
         plain = build_config(config.method, recipe=config.recipe, seed=config.seed, **names)
