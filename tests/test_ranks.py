@@ -278,13 +278,6 @@ def test_ranks_end_with_the_process_that_asked_for_them(monkeypatch: pytest.Monk
 # --- the launcher ----------------------------------------------------------------------------------------------------
 
 
-def test_without_gpus_and_options_a_job_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(ranks.OPTIONS, raising=False)
-    monkeypatch.setattr(ranks, "visible_gpus", lambda: 1)
-    assert launcher_options() is None
-    assert job_command("hpt.runs.job", ["job.json"], None)[1:] == ["-m", "hpt.runs.job", "job.json"]
-
-
 def test_the_launcher_takes_a_free_port() -> None:
     words = job_command("hpt.runs.job", ["job.json"], [])
     assert words[1:3] == ["-m", "deepspeed.launcher.runner"]
