@@ -166,8 +166,10 @@ def _make_base(config: RunConfig, folder: RunFolder) -> None:
     else:
         from hpt.training.bases import pretrain
 
-        metrics = pretrain(config, folder.path, note=lambda step: folder.set_status("running", step))
-        folder.write_tables({"metrics": metrics})
+        def note(step: int) -> None:
+            folder.set_status("running", step)
+
+        folder.write_tables({"metrics": pretrain(config, folder.path, note)})
 
 
 def encoded_training(config: RunConfig, tokenizer: Any) -> EncodedTraining:

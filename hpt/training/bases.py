@@ -102,6 +102,7 @@ class BaseOptimizer(torch.optim.Optimizer):
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
     def step(self, closure: Callable[[], float] | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Update, unless the guard says no."""
         if self.may_step():
             for part in self.parts:
                 part.step()
@@ -139,7 +140,10 @@ def new_model(world: World, recipe: Recipe, folder: Path, seed: int) -> Path:
 def pretrain(config: RunConfig, folder: Path, note: Callable[[int], None] = lambda step: None) -> pd.DataFrame:
     """Train a base, write its model to ``folder/model``, and return its metrics; continues from the newest checkpoint.
 
-    ``note`` is called now and then with the updates done.
+    Args:
+        config: of a base's run.
+        folder: of the run.
+        note: called now and then with the updates done.
     """
     world, recipe = world_named(config.data.world), base_recipe(config.data.world, config.policy.name)
     tokenizer = build_tokenizer(world)
@@ -150,7 +154,10 @@ def pretrain(config: RunConfig, folder: Path, note: Callable[[int], None] = lamb
         new_model(world, recipe, initial, config.seed)
     ranks.barrier()  # the others are not to read a model that is half there
     engine = PolicyEngine(
-        load_model(initial), config.engine, config.optimizer, make_optimizer=lambda own: BaseOptimizer(own, recipe)
+        load_model(initial),
+        config.engine,
+        config.optimizer,
+        make_optimizer=lambda module: BaseOptimizer(module, recipe),
     )
     if path is not None:
         engine.load_state(path)
