@@ -18,8 +18,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+import hpt
 from hpt.support.errors import ConfigError, HptError
-from hpt.support.files import locked
+from hpt.support.files import MANIFEST, locked, remove_half_written
+from hpt.support.text import did_you_mean
 from hpt.training.ranks import ADDRESS, EXECUTOR, OPTIONS, RUN_GPUS, RUN_NODES, launcher_options
 
 if TYPE_CHECKING:
@@ -208,10 +210,6 @@ def show_problem(
     if policy is None:
         console.print("with --policy FOLDER: what its model sees, token by token")
         return
-    _print_tokens(policy, chosen, template, limit, whole)
-
-
-def _print_tokens(policy: Path, chosen: Problem, template: str | None, limit: int, whole: bool) -> None:
     from hpt.data.models import load_tokenizer
     from hpt.data.prompts import shown_problem
 
@@ -265,7 +263,6 @@ def prepare(
     from hpt.data.models import MODELS, prepare_model
     from hpt.runs.folder import RunFolder, write_checksums
     from hpt.runs.resolve import public_base_config
-    from hpt.support.text import did_you_mean
 
     if name not in MODELS:
         raise ConfigError("model", name, "one of " + ", ".join(MODELS), did_you_mean(name, list(MODELS)))
@@ -413,8 +410,6 @@ def compare_runs(
 
 def _finished(name: str, runs_dir: Path) -> Path:
     """Return the folder of a finished run, or of records."""
-    from hpt.support.files import MANIFEST
-
     if (Path(name) / MANIFEST).exists():
         return Path(name).resolve()
     folder = find_run(name, runs_dir)
@@ -508,8 +503,6 @@ app.command()(evaluate)
 
 def _print_version(asked: bool) -> None:
     if asked:
-        import hpt
-
         print_plain(hpt.__version__)
         raise typer.Exit
 
@@ -626,8 +619,6 @@ def train(
     address: Address = None,
 ) -> None:  # fmt: skip
     """Train one policy with one method (its base first, if it is missing); run again to continue."""
-    import hpt
-
     use_executor(executor, address, launcher_args, run_gpus, run_nodes)
     folder = hpt.train(
         method, scale=scale, recipe=recipe, policy=policy, data=data, validation=validation or (), seed=seed,
@@ -668,7 +659,6 @@ def _make_report(
     """Render, one process at a time; returns whether the same command did it while this one waited."""
     from hpt.reports.build import FinishedRuns, build_report, checked_artefacts
     from hpt.runs.records import RecordStore
-    from hpt.support.files import remove_half_written
 
     store = RecordStore(records_of(reports_dir, scale)) if from_records else FinishedRuns(runs_dir)
     checked_artefacts(scale, only or [], seeds, store, so_far, custom)  # before a folder is made for it

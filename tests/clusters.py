@@ -18,8 +18,8 @@ import pytest
 
 from hpt.config.run_config import RunConfig
 from hpt.support.process import environment
-from hpt.training.ranks import ADDRESS, EXECUTOR
-from tests.processes import free_port, said_until
+from hpt.training.ranks import ADDRESS, EXECUTOR, free_port
+from tests.processes import said_until
 
 #: Ports of a machine's helpers.
 _PORTS = ("metrics-export", "dashboard-agent-listen", "dashboard-agent-grpc", "runtime-env-agent")
@@ -119,7 +119,7 @@ def two_machines() -> Generator[Machines]:
 
 
 def _start_both(
-    nodes: list[psutil.Process], first: list[str], folder: Path, addresses: tuple[str, str], port: str
+    nodes: list[psutil.Process], first: list[str], folder: Path, addresses: tuple[str, str], port: int
 ) -> list[str]:
     """Start the head, in what ``first`` makes, and the other node; returns how a command on the first begins."""
     _start_node(nodes, first, addresses[0], ["--head", "--include-dashboard=false", f"--port={port}",

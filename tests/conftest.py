@@ -35,7 +35,7 @@ hypothesis.settings.load_profile("same everywhere")
 #: Files whose tests share runs that take long to make: one worker has them all.
 TOGETHER = (
     "tests/faults/test_resume.py", "tests/faults/test_broken_files.py", "tests/invariance/test_warm_start.py",
-    "tests/test_golden.py", "tests/faults/test_interrupts.py", "tests/test_plan.py",
+    "tests/test_golden.py", "tests/test_plan.py",
 )  # fmt: skip
 #: Those that take longest, which come first: a long one at the end would leave a worker with nothing to do.
 FIRST = (

@@ -2,7 +2,6 @@
 
 import os
 import runpy
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,14 +9,8 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import IO
 
+from hpt.training.ranks import free_port
 from tests.jobs import forked
-
-
-def free_port() -> str:
-    """A port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
 
 
 def _rank(module: str, arguments: tuple[str, ...], variables: dict[str, str], log: str) -> None:
@@ -34,7 +27,8 @@ def _rank(module: str, arguments: tuple[str, ...], variables: dict[str, str], lo
 
 def start_ranks(ranks: int, folder: Path, module: str, *arguments: str) -> list[ForkServerProcess]:
     """Start ``python -m module arguments`` once per rank; rank r writes ``folder/log-r.txt``."""
-    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": "1", "WORLD_SIZE": str(ranks)}
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1",
+             "WORLD_SIZE": str(ranks)}  # fmt: skip
     return [
         forked(_rank, module, arguments, os.environ | group | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
                str(folder / f"log-{rank}.txt"))

@@ -14,6 +14,7 @@ from hpt.data.problems import Problem
 from hpt.data.prompts import demonstration_tokens, prompt_tokens
 from hpt.data.world.tokenizer import character_tokenizer
 from hpt.evaluation.evaluate import validation_rows
+from hpt.methods.mixture import Assembled, assemble
 from hpt.rewards.verify import last_boxed
 from hpt.rewards.workers import Grade, Verdict
 from hpt.runs.resolve import build_config
@@ -150,6 +151,14 @@ def make_trainer(config: RunConfig, script: Script = mixed, questions: int = 4, 
         validate=lambda step: validation_rows(sampler, verifier, tokenizer(), curves, config, step, engine),
         **more,
     )
+
+
+def assembled_once(trainer: Trainer) -> Assembled:
+    """What the trainer's first step weighs, without taking it."""
+    questions = trainer.questions(0)
+    rollouts = trainer.sample(questions)
+    batch = trainer.weigh_questions(questions, rollouts, trainer.verify(questions, rollouts))
+    return assemble(batch, trainer.method, trainer.config, 0)
 
 
 def weights_of(engine: PolicyEngine) -> dict[str, Tensor]:

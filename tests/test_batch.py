@@ -193,8 +193,3 @@ def test_fillers_weigh_nothing_and_fit_both_layouts() -> None:
         assert len(batch.targets) == 1
         assert not batch.entropy_scales.any()
         assert not batch.kl_scales.any()
-
-
-def test_demonstrations_are_distinguished() -> None:
-    assert item(1, 2, 0).trajectory.is_demonstration
-    assert not item(1, 2, 1).trajectory.is_demonstration

@@ -52,7 +52,7 @@ def test_a_healthy_machine_lacks_nothing(facts: Facts) -> None:
         ("packages left out", {"packages": {"torchvision": "1"}}, "fail", "torchvision::nms", "uninstall -y torchvis"),
         ("vllm", {"packages": {"deepspeed": "1"}}, "fail", "the sampler is not installed", "make setup"),
         ("lock", {"locked": {"torch": "2.14.0+cpu"}}, "warn", "torch 2.13.0+cpu (locked: 2.14.0+cpu)", "make -B setup"),
-        ("lock", {"locked": {f"p-{i}": "1" for i in range(9)}}, "warn", "p-4 missing and 4 more", "make -B setup"),
+        ("lock", {"locked": {f"p-{i}": "1" for i in range(9)}}, "warn", "p-4 missing; and 4 more", "make -B setup"),
         ("lock", {"locked": {}}, "warn", "no requirements/*.lock", "clone"),
         ("cores", {"cores": 1}, "warn", "1 core", "2 cores"),
         ("memory", {"memory_gib": 1.5}, "warn", "1.5 GiB free", "--scale tiny"),
@@ -66,13 +66,6 @@ def test_each_fault_is_found(name: str, change: dict[str, Any], status: str, det
     assert found.status == status
     assert detail in found.detail
     assert remedy in found.remedy
-
-
-def test_lock_lines() -> None:
-    text = (
-        "# pip install a==1\nTorch==2.13.0+cpu  # comment\n    # via b==2\nruamel.yaml==0.18 ; python_version > '3'\n"
-    )
-    assert read_lock(text) == {"torch": "2.13.0+cpu", "ruamel-yaml": "0.18"}
 
 
 def test_this_machine_is_read() -> None:

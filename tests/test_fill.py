@@ -5,7 +5,7 @@ from unittest import mock
 
 import pytest
 
-from hpt.runs.fill import fill, lacking_runs, on_other_bases
+from hpt.runs.fill import fill, lacking_runs
 from hpt.runs.job import Job
 from hpt.runs.make import PlannedRun, planned_runs
 from hpt.runs.records import RecordStore, export_run, load_records, record_folders
@@ -56,19 +56,6 @@ def test_each_run_is_exported_as_it_ends(tmp_path: Path) -> None:
     with mock.patch("hpt.runs.pool.run_jobs", two_then_fault), pytest.raises(HptError, match="third"):
         fill("tiny", ["table5"], [0], tmp_path / "runs", tmp_path / "records")
     assert seen == [1, 2]
-
-
-def test_runs_from_a_base_of_other_bits_are_named(tmp_path: Path) -> None:
-    planned = fabricate(tmp_path / "runs", ["table5"])
-    own = next(run.folder for run in planned if run.method == "hpt")
-    assert own is not None
-    export_run(own, tmp_path / "records")
-    config = own.config
-    assert on_other_bases(config, tmp_path / "records") == []
-    elsewhere = config.model_copy(update={"policy": config.policy.model_copy(update={"weights_sha256": "f" * 64})})
-    assert on_other_bases(elsewhere, tmp_path / "records") == [own.path.name]
-    after = elsewhere.model_copy(update={"policy": elsewhere.policy.model_copy(update={"after": "sft"})})
-    assert on_other_bases(after, tmp_path / "records") == []
 
 
 def test_finished_runs_are_exported_first(tmp_path: Path) -> None:

@@ -4,20 +4,8 @@ import pandas as pd
 import pytest
 import torch
 
-from hpt.config.run_config import MOVES_NO_NUMBER
-from hpt.support.errors import ConfigError
 from hpt.training.engine import sft_rl_gradients, step_gradient
-from tests.scripted import Script, config_for, make_trainer, mixed, right, same_weights, weights_of, wrong
-
-
-def assembled_once(trainer, script: Script = mixed):
-    """What the trainer's first step weighs, without taking it."""
-    from hpt.methods.mixture import assemble
-
-    questions = trainer.questions(0)
-    rollouts = trainer.sample(questions)
-    batch = trainer.weigh_questions(questions, rollouts, trainer.verify(questions, rollouts))
-    return assemble(batch, trainer.method, trainer.config, 0, 0.0)
+from tests.scripted import Script, assembled_once, config_for, make_trainer, right, same_weights, weights_of, wrong
 
 
 def test_the_two_gradients_add_up_to_the_one_that_is_trained_on() -> None:
@@ -45,7 +33,7 @@ def test_the_two_gradients_add_up_to_the_one_that_is_trained_on() -> None:
 def test_a_step_without_one_of_the_two_has_a_norm_of_0_and_no_cosine(script: Script, sft: bool) -> None:
     """All right: no demonstration, and no rollout with an advantage either."""
     trainer = make_trainer(config_for("hpt"), script)
-    found = sft_rl_gradients(trainer.updater, assembled_once(trainer, script))
+    found = sft_rl_gradients(trainer.updater, assembled_once(trainer))
     assert {name: value > 0 for name, value in found.items()} == {"gradient/sft_norm": sft, "gradient/rl_norm": False}
 
 
@@ -63,11 +51,3 @@ def test_measuring_changes_nothing(method: str) -> None:
     assert table["gradient/sft_rl_cosine"].dropna().between(-1, 1).all()
     kept = [name for name in plain_table if not name.startswith("time/")]
     pd.testing.assert_frame_equal(plain_table[kept], table[kept], check_exact=True)
-
-
-def test_it_is_not_part_of_the_fingerprint_and_refused_at_stage_3() -> None:
-    assert "diagnostics" in MOVES_NO_NUMBER
-    names = {config_for("hpt", diagnostics__gradient_cosine_every=every).fingerprint() for every in (0, 5)}
-    assert len(names) == 1
-    with pytest.raises(ConfigError, match="no rank holds a whole gradient"):
-        config_for("hpt", diagnostics__gradient_cosine_every=5, engine__zero_stage=3)

@@ -92,19 +92,6 @@ def test_flops_are_those_torch_counts() -> None:
     assert counter.get_total_flops() == pytest.approx(shape.forward_flops(32, 32) + square / 2, rel=1e-3)
 
 
-def test_a_layer_more_moves_every_number() -> None:
-    config, machine = full(), Machine()
-    shapes = SHAPES["strong"], replace(SHAPES["strong"], layers=SHAPES["strong"].layers + 1)
-    one, two = (run_costs(config, shape, machine) for shape in shapes)
-    assert one.sampled_tokens == two.sampled_tokens
-    for name in ("sampling_flops", "training_flops", "device_s", "disk_bytes"):
-        assert getattr(two, name) > getattr(one, name) * 1.02
-    one, two = (memory(config, shape, machine) for shape in shapes)
-    for name in ("parameters", "gradients", "optimiser", "activations", "sampler weights", "training in all"):
-        assert two[name] > one[name] * 1.01
-    assert two["cache"] < one["cache"]
-
-
 def test_a_greedy_evaluation_is_planned_with_one_answer_a_problem() -> None:
     """Which is what is drawn: all answers of a temperature of 0 are the same."""
     one, eight = (full("sft", validation__every=10, validation__samples_per_problem=count) for count in (1, 8))

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,9 @@ from hpt.runs.folder import RunFolder, add_checksum, write_checksums
 from hpt.runs.job import Job
 from hpt.runs.resolve import base_config, build_config
 from hpt.support.errors import ConfigError, HptError, RunRefused
-from hpt.support.files import LOCK, Holder
 from hpt.training import ranks
 
-#: What becomes of a run: called with its folder, it returns the exit code of its process.
+#: How a run ends: called with its folder, it returns the exit code of its process.
 Fate = Callable[[RunFolder], int]
 
 
@@ -318,16 +317,6 @@ def test_gpus_that_are_not_there_are_refused(
 # --- many ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_status_is_read_once_a_second(fake: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    reads: list[str] = []
-    status = RunFolder.status.fget
-    assert status is not None
-    monkeypatch.setattr(RunFolder, "status", property(lambda own: reads.append(own.path.name) or status(own)))
-    fake.lasts_s = 2.5
-    run(tmp_path, bases("weak"))
-    assert len(reads) <= 7, "two at its start, three looks, and two at its end"
-
-
 def test_stopping_takes_its_time_once_for_all(fake: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "STOP_S", 0.5)
     fake.lasts_s = 1000.0
@@ -340,53 +329,3 @@ def test_stopping_takes_its_time_once_for_all(fake: Pool, tmp_path: Path, monkey
         run(tmp_path, seeds(4), parallel=4)
     assert len(fake.started) == 4
     assert 0.4 <= sum(sum(process.waited) for process in fake.started) <= 0.6
-
-
-@pytest.mark.parametrize("is_waiting", [True, False])
-def test_who_is_waited_for_is_said_by_the_run_that_waits(
-    is_waiting: bool, fake: Pool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The lock's file names a process of another machine, killed or not."""
-    other = Holder(5, "elsewhere", "hpt reproduce", "/")
-
-    def forked(*given: Any) -> FakeProcess:
-        (folder,) = (tmp_path / "tiny").iterdir()
-        (folder / LOCK).write_text(json.dumps(asdict(other)))
-        if is_waiting:
-            with open(folder / "log.txt", "a") as log:
-                log.write(f"{folder} is being worked on by {other}: waiting for it to end\n")
-        return fake.forked(*given)
-
-    monkeypatch.setattr(process, "Forked", forked)
-    fake.lasts_s = 0.5
-    run(tmp_path, bases("weak"))
-    assert ("waits for process 5 on elsewhere" in capsys.readouterr().err) == is_waiting
-
-
-@pytest.mark.parametrize(("count", "bars"), [(10, 11), (11, 1)])
-def test_many_runs_are_shown_in_one_line(
-    count: int, bars: int, fake: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shown: list[Any] = []
-
-    class Bar:
-        n = 0
-
-        def __init__(self, **given: Any) -> None:
-            if given["disable"] is not True:
-                shown.append(self)
-
-        def __enter__(self) -> "Bar":
-            return self
-
-        def __exit__(self, *_: object) -> None: ...
-        def update(self, *_: object) -> None: ...
-        def close(self) -> None: ...
-        def set_postfix_str(self, text: str = "", **_: object) -> None: ...
-
-        @staticmethod
-        def write(*_: object, **__: object) -> None: ...
-
-    monkeypatch.setattr(pool, "tqdm", Bar)
-    run(tmp_path, seeds(count), parallel=count)
-    assert len(shown) == bars

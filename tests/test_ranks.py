@@ -21,7 +21,6 @@ from hpt.runs.evaluations import in_order
 from hpt.runs.pool import run_jobs
 from hpt.support.errors import ConfigError
 from hpt.training import ranks
-from hpt.training import ranks as launch
 from hpt.training.engine import join
 from hpt.training.ranks import Ranks, RankWatch, job_command, launcher_options, sampler_width
 from hpt.training.sampler import NO_WEIGHTS, Sampler
@@ -279,13 +278,6 @@ def test_ranks_end_with_the_process_that_asked_for_them(monkeypatch: pytest.Monk
 # --- the launcher ----------------------------------------------------------------------------------------------------
 
 
-def test_without_gpus_and_options_a_job_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(launch.OPTIONS, raising=False)
-    monkeypatch.setattr(launch, "visible_gpus", lambda: 1)
-    assert launcher_options() is None
-    assert job_command("hpt.runs.job", ["job.json"], None)[1:] == ["-m", "hpt.runs.job", "job.json"]
-
-
 def test_the_launcher_takes_a_free_port() -> None:
     words = job_command("hpt.runs.job", ["job.json"], [])
     assert words[1:3] == ["-m", "deepspeed.launcher.runner"]
@@ -295,7 +287,7 @@ def test_the_launcher_takes_a_free_port() -> None:
 
 
 def test_the_users_options_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(launch.OPTIONS, "--hostfile 'my hosts' --include worker-0:0,1 --master_port 29501")
+    monkeypatch.setenv(ranks.OPTIONS, "--hostfile 'my hosts' --include worker-0:0,1 --master_port 29501")
     options = launcher_options()
     assert options == ["--hostfile", "my hosts", "--include", "worker-0:0,1", "--master_port", "29501"]
     words = job_command("hpt.runs.job", ["job.json"], options)
@@ -314,7 +306,7 @@ def test_the_users_options_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> Non
     ],
 )
 def test_options_that_cannot_work_are_refused(text: str, allowed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "visible_gpus", lambda: 0)
+    monkeypatch.setattr(ranks, "visible_gpus", lambda: 0)
     with pytest.raises(ConfigError, match="--launcher-args") as caught:
         launcher_options(text)
     assert allowed in str(caught.value)
@@ -323,7 +315,7 @@ def test_options_that_cannot_work_are_refused(text: str, allowed: str, monkeypat
 @pytest.mark.parametrize(("visible", "count"), [("0,1,2", 3), ("", 0), ("-1", 0), ("GPU-ab12", 1)])
 def test_gpus_are_counted_as_they_are_visible(visible: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert launch.visible_gpus() == count
+    assert ranks.visible_gpus() == count
 
 
 # --- what a launcher left behind -------------------------------------------------------------------------------------
@@ -332,8 +324,8 @@ def test_gpus_are_counted_as_they_are_visible(visible: str, count: int, monkeypa
 @pytest.mark.parametrize("left", [["RANK"], ["WORLD_SIZE"], ["LOCAL_RANK"], ["MASTER_ADDR", "MASTER_PORT"],
                                   ["RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"]])  # fmt: skip
 def test_a_launchers_variables_are_all_there_or_none(left: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "visible_gpus", lambda: 0)
-    for name in (*LAUNCHED, launch.OPTIONS):
+    monkeypatch.setattr(ranks, "visible_gpus", lambda: 0)
+    for name in (*LAUNCHED, ranks.OPTIONS):
         monkeypatch.delenv(name, raising=False)
     assert ranks.launched_ranks() == 1
     for name in left:
@@ -359,8 +351,8 @@ def test_a_rank_is_one_of_the_ranks(name: str, value: str, monkeypatch: pytest.M
 
 def test_a_command_is_no_rank_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its job would take itself for one of eight, and wait for hours for the other seven."""
-    monkeypatch.setattr(launch, "visible_gpus", lambda: 0)
-    monkeypatch.delenv(launch.OPTIONS, raising=False)
+    monkeypatch.setattr(ranks, "visible_gpus", lambda: 0)
+    monkeypatch.delenv(ranks.OPTIONS, raising=False)
     for name, value in LAUNCHED.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=r"RANK.*allowed is unset for hpt's own commands.*--launcher-args"):

@@ -2,10 +2,8 @@ r"""The grader's rules: what counts as the answer, what form it must have, and t
 
 import json
 import os
-import re
 import time
 from collections.abc import Iterator
-from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -258,12 +256,6 @@ def test_unequal_lengths_are_refused(verifier: Verifier) -> None:
         verifier.grade(["a", "b"], [Gold("1")])
 
 
-@pytest.mark.parametrize("settings", [{"workers": 0}, {"timeout_s": 0.0}, {"timeout_s": float("nan")}])
-def test_impossible_settings_are_refused(settings: dict) -> None:
-    with pytest.raises(ConfigError, match=f"verifier.{next(iter(settings))} = "):
-        Verifier(**settings)
-
-
 def test_an_unknown_answer_kind_is_refused(verifier: Verifier) -> None:
     with pytest.raises(ConfigError, match=r"answer_kind = 'number': allowed is one of \['choice', 'digits', 'math'\]"):
         verifier.grade([r"\boxed{1}"], [Gold("1", "number")])
@@ -297,27 +289,3 @@ def test_gold_answers_of_benchmarks(path: Path, verifier: Verifier) -> None:
         if answer != next_answer and grade.verdict is Verdict.correct
     }
     assert (refused, accepted - SAME_VALUE) == ([], set())
-
-
-@pytest.mark.skipif(not benchmark_files(), reason="HPT_BENCHMARKS names no folder of benchmark files")
-@pytest.mark.parametrize("path", benchmark_files(), ids=lambda path: path.stem)
-def test_numbers_of_benchmarks(path: Path, verifier: Verifier) -> None:
-    """Each gold answer that is a number is right as m times 10^n, and wrong with another last digit, sign or n."""
-    right, wrong, golds = [], [], []
-    for written in {str(row["answer"]) for row in json.loads(path.read_text())}:
-        if not re.fullmatch(r"-?(\d+(\.\d+)?|\.\d+)(e-?\d+)?", written) or not Decimal(written):
-            continue
-        golds.append(Gold(written))
-        number = Decimal(written)
-        last = Decimal((0, (1,), int(number.as_tuple().exponent)))
-        right.append(times_ten(number))
-        wrong += [times_ten(other) for other in (number + last, number - last, -number, number * 10)]
-    assert {grade.verdict for grade in verifier.grade(right, golds)} <= {Verdict.correct}
-    assert {grade.verdict for grade in verifier.grade(wrong, [gold for gold in golds for _ in range(4)])} <= {
-        Verdict.wrong
-    }
-
-
-def times_ten(number: Decimal) -> str:
-    mantissa, _, exponent = f"{number:e}".partition("e")
-    return f"\\boxed{{{mantissa}\\times10^{{{int(exponent)}}}}}"

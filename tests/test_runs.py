@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from hpt.runs.folder import RunFolder, run_name, source_commit
+from hpt.runs.folder import RunFolder, damaged_count, run_name, source_commit
 from hpt.runs.resolve import build_config
 from hpt.support.errors import ConfigError
 from hpt.support.files import write_json
 from tests.command_line import hpt
+from tests.damage import cut_off
 from tests.digits import write_digits
 
 
@@ -21,6 +22,16 @@ def test_a_folder_is_continued_with_the_configuration_it_holds(tmp_path: Path) -
     folder.create(config)
     folder.create(config)
     assert folder.config == config
+
+
+def test_a_configuration_that_cannot_be_read_is_set_aside_and_written_again(tmp_path: Path) -> None:
+    config = build_config("hpt", scale="tiny")
+    folder = RunFolder.of(config, tmp_path)
+    folder.create(config)
+    cut_off(folder.path / "config.json")
+    folder.create(config)
+    assert folder.config == config
+    assert damaged_count(folder) == 1
 
 
 def test_a_folder_of_another_configuration_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -124,10 +124,6 @@ def test_sample_i_has_the_seed_plus_i(sampler: Sampler) -> None:
     assert [single[0] for single in tokens(singles)] == group
 
 
-def test_other_seeds_draw_otherwise(sampler: Sampler) -> None:
-    assert tokens(sampler.sample([request(seed=40)])) != tokens(sampler.sample([request(seed=50)]))
-
-
 def test_the_largest_seed_there_can_be(sampler: Sampler) -> None:
     assert len(sampler.sample([request(seed=2**62 - 1)])[0]) == 4
 
@@ -178,10 +174,6 @@ def test_an_end_token_the_model_does_not_know_is_refused(world: Path, tmp_path: 
             with pytest.raises(ConfigError, match=said):
                 Sampler(str(folder), RolloutSettings())
         (folder / name).write_text(text)
-
-
-def test_nothing_asked_nothing_drawn(sampler: Sampler) -> None:
-    assert sampler.sample([]) == []
 
 
 @pytest.mark.parametrize("length", [CONTEXT - LONGEST + 1, CONTEXT, 10 * CONTEXT])
@@ -270,16 +262,6 @@ def test_trainer_and_sampler_agree_step_after_step(method: str, digits: Callable
     if method != "sft":
         gaps = [row["check/logprob_gap"] for row in trainer.rows["metrics"]]
         assert 0 < max(gaps) < ROUNDING
-
-
-def test_a_skipped_transfer_stops_training(digits: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = digits("hpt")
-    trainer.train(2)
-    monkeypatch.setattr(trainer.sampler, "load_weights", lambda weights, version: None)
-    with pytest.raises(TrainingFault, match=r"step 2: the sampler's weights are version 4, the trainer's 8"):
-        trainer.train(3)
-    assert len(trainer.rows["metrics"]) == 2  # nothing was learnt from them
-    assert trainer.state.version == 8
 
 
 @pytest.mark.parametrize("dtype", MEAN_BOUNDS)

@@ -100,7 +100,8 @@ def test_validation_and_curves_hold_every_family() -> None:
 # --- what is planned --------------------------------------------------------------------------------------------------
 
 
-def test_what_the_scale_makes_is_planned_from_nothing(tmp_path: Path) -> None:
+def test_what_the_scale_makes_is_planned_from_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hpt.runs.plan.REPORTS", tmp_path)
     runs = planned_runs("smollm", [], [0, 1, 2], tmp_path)
     assert Counter(run.method for run in runs) == {
         "pretrain": 1, "sft": 3, "grpo": 3, "sft_then_grpo": 3, "luffy": 3, "hpt": 3
@@ -108,7 +109,7 @@ def test_what_the_scale_makes_is_planned_from_nothing(tmp_path: Path) -> None:
     assert {run.policy for run in runs} == {"weak"}
     assert all(set(run.evaluations) == {*SETS} - {"reach"} | {"reach@64"} for run in runs)
     assert shape_of(runs[0].config).parameters == 134_515_008
-    assert make_plan("smollm", runs, tmp_path, reports=tmp_path).total.device_s > 3600
+    assert make_plan("smollm", runs, tmp_path).total.device_s > 3600
     with pytest.raises(ConfigError, match=r"only = 'table2': allowed is one of table3, figure2"):
         planned_runs("smollm", ["table2"], [0], tmp_path)
     assert {arm.policy for own in artefacts_at("smollm").values() for arm in own.arms} == {"weak"}

@@ -171,14 +171,11 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-_DEEPEST = 3  # dots; more would only be nested for nothing, and deep enough exhaust Python's stack
-
-
 def nest(dotted: Mapping[str, Any]) -> dict[str, Any]:
     """Turn ``{"gate.count": 2}`` into ``{"gate": {"count": 2}}``."""
     nested: dict[str, Any] = {}
     for path, value in dotted.items():
-        if path.count(".") > _DEEPEST:
+        if path.count(".") > 3:  # no setting has more, and enough of them exhaust Python's stack
             raise ConfigError(path, value, "a setting's dotted name, e.g. gate.count", "correct the name")
         layer: Any = value
         for key in reversed(path.split(".")):

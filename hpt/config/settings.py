@@ -23,19 +23,12 @@ def neutral(default: Any, description: str, **bounds: Any) -> Any:
 class PolicySettings(Settings):
     """The model that is trained."""
 
-    name: str = Field(
-        default="weak", description="base of the mini world (weak, strong, llama) or a name for a local model"
-    )
-    path: str | None = Field(
-        default=None,
-        description="folder in Hugging Face format; None = the base this package trains or fetches",
-    )
+    name: str = Field(default="weak", description="base (weak, strong, llama) or a name for a local model")
+    path: str | None = Field(default=None, description="model folder; None = the base this package trains or fetches")
     after: str | None = neutral(
         None, "start from the final weights of this method's run on the same base and seed; None = from the base"
     )
-    weights_sha256: str = Field(
-        default="", description="hash of the initial weights, filled in when the run is resolved"
-    )
+    weights_sha256: str = Field(default="", description="of the initial weights; filled in when the run is resolved")
     config_sha256: str = neutral(
         "", "hash of the model's config.json where this package did not write it, filled in with the weights'"
     )
@@ -60,14 +53,10 @@ class DataSettings(Settings):
         default="graded",
         description="'graded' = the scale's world, a public set (`hpt data check`), else a file or folder of rows",
     )
-    evaluation: Literal["graded", "public"] = neutral(
-        "graded", "evaluation sets: the world's, or the public benchmarks"
-    )
+    evaluation: Literal["graded", "public"] = neutral("graded", "evaluation sets: the world's, or public benchmarks")
     folder: str = Field(default="data", description="where downloaded public sets lie")
     world: str = Field(default="mini", description="preset of the graded world (hpt.data.world.graded.WORLDS)")
-    questions: int | None = Field(
-        default=None, ge=1, description="use only the first so many training questions; None = all"
-    )
+    questions: int | None = Field(default=None, ge=1, description="only the first so many to train on; None = all")
     questions_per_level: list[int] | None = neutral(
         None, "use only so many questions of level 1, 2, ..., the first of each; None = all"
     )
@@ -99,16 +88,10 @@ class RolloutSettings(Settings):
         False, "give the sampler's GPU memory back while the trainer works (vLLM's sleep mode; GPU only)"
     )
     max_logprob_gap: float = Field(
-        default=0.05,
-        gt=0,
-        description="largest |sampler - trainer| log-prob of a rollout, nats; above it: error, but see "
-        "diagnostics.rollouts_over_gap",
+        default=0.05, gt=0, description="largest |sampler - trainer| log-prob of a rollout, nats; above it: error"
     )
     gap_check_rollouts: int = Field(
-        default=8,
-        ge=1,
-        description="untrained rollouts that are checked as well, per step; and responses drawn for the check alone, "
-        "before a validation or a final evaluation",
+        default=8, ge=1, description="untrained rollouts compared per step, and responses compared before evaluations"
     )
     old_logprobs: Literal["sampler", "trainer"] = Field(default="sampler", description="who reports log pi_old")
     verifier_timeout_s: float = Field(default=5.0, gt=0, description="hard limit for grading one answer, seconds")
@@ -118,27 +101,19 @@ class EstimatorSettings(Settings):
     """Which rows act and how they are weighted; 'row' means the value of the row of Table 1 itself."""
 
     normalization: Literal["per_prompt", "paper", "released", "row"] = "per_prompt"
-    length_divisor: int | None = Field(
-        default=None, ge=1, description="L of the normalisation; None = max_response_tokens"
-    )
+    length_divisor: int | None = Field(default=None, ge=1, description="L of normalisations; None = the response limit")
     released_ranks: int = Field(default=8, ge=1, description="W of `released`: the authors' GPUs, whatever ours are")
     released_micro_batches: int = Field(
         default=1, ge=1, description="m of `released`: their micro-batches with demonstrations"
     )
     online_row: str = Field(default="method", description="row acting on rollouts; 'method' = that of the method")
-    offline_row: str = Field(
-        default="method", description="row acting on demonstrations; 'method' = that of the method"
-    )
+    offline_row: str = Field(default="method", description="row acting on demonstrations, likewise")
     advantage_std: Literal["row", "none", "sample", "population"] = "row"
     clip_eps_low: float | Literal["row", "none"] = Field(default="row", description="PPO clip below; 'none' removes it")
-    clip_eps_high: float | Literal["row", "none"] = Field(
-        default="row", description="PPO clip above; 'none' removes it"
-    )
+    clip_eps_high: float | Literal["row", "none"] = Field(default="row", description="PPO clip above, likewise")
     rl_coefficient: float = Field(default=1.0, ge=0, description="multiplies alpha")
     sft_coefficient: float = Field(default=1.0, ge=0, description="multiplies beta on SFT terms (c)")
-    offline_coefficient: float = Field(
-        default=1.0, ge=0, description="multiplies off-policy RL terms on demonstrations"
-    )
+    offline_coefficient: float = Field(default=1.0, ge=0, description="multiplies off-policy RL on demonstrations")
     offline_advantage: Literal["own_reward", "group"] = Field(
         default="own_reward",
         description="OFF/ON and Mix/ON: the demonstration's reward, or normalised with the rollouts",
@@ -175,7 +150,7 @@ class OptimizerSettings(Settings):
 
     learning_rate: float = Field(default=1e-3, gt=0)
     first_stage_learning_rate: float | None = Field(
-        default=None, gt=0, description="SFT stage of SFT->GRPO; None = the same"
+        default=None, gt=0, description="of SFT->GRPO's SFT; None = as GRPO"
     )
     adam_beta1: float = Field(default=0.9, ge=0, lt=1)
     adam_beta2: float = Field(default=0.95, ge=0, lt=1)
@@ -186,7 +161,7 @@ class OptimizerSettings(Settings):
     )
     gradient_clip: float = Field(default=1.0, ge=0, description="clip the global norm to this; 0 = off")
     skip_above_norm: float = Field(
-        default=80.0, ge=0, description="skip the update when the norm before clipping exceeds; 0=off"
+        default=80.0, ge=0, description="skip updates of larger norm before clipping; 0 = off"
     )
 
 
@@ -211,10 +186,7 @@ class ValidationSettings(Settings):
         [], "evaluation sets of the curves: of the scale, public, or a file or folder of rows; none = the scale's"
     )
     held_out: float = neutral(
-        0.0,
-        "share of data.source's questions that is never trained on and is a curve; `hpt train --data` alone sets 0.1",
-        ge=0,
-        lt=1,
+        0.0, "share of data.source never trained on, a curve; `hpt train --data` alone sets 0.1", ge=0, lt=1
     )
     sha256: str = neutral(
         "", "hash of the curves' problems where the world does not make them, filled in when the run is resolved"
@@ -253,10 +225,7 @@ class DiagnosticsSettings(Settings):
     other number."""
 
     gradient_cosine_every: int = Field(
-        default=0,
-        ge=0,
-        description="steps between measurements of the cosine between the SFT and the RL gradient, each the price of "
-        "one more training pass; 0 = never",
+        default=0, ge=0, description="steps between measurements (one more training pass each); 0 = never"
     )
     max_mean_logprob_gap: float | None = Field(
         default=None,
@@ -265,7 +234,5 @@ class DiagnosticsSettings(Settings):
         "than the trainer: error; None = 0.001 in float32, 0.1 in bfloat16 (hpt.training.guards)",
     )
     rollouts_over_gap: int = Field(
-        default=0,
-        ge=0,
-        description="rollouts of a step that may exceed rollout.max_logprob_gap and are trained on all the same",
+        default=0, ge=0, description="rollouts of a step that may exceed rollout.max_logprob_gap and are trained on"
     )

@@ -38,13 +38,8 @@ def last_boxed(text: str) -> str | None:
 
     "Last" means the box whose command stands last, so of nested boxes the inner one, as in the graders of Hendrycks
     et al. 2021 and of the released code. An unbalanced last box (a response cut off inside it) is passed over.
-    One pass with an explicit stack: linear in the length, no recursion, safe for nesting of any depth.
-
-    Args:
-        text: a response of any length, in characters.
-
-    Returns:
-        What stands between the braces, unchanged (no stripping), possibly empty.
+    What stands between the braces is returned unchanged, possibly empty. One pass with an explicit stack: linear in the
+    length, no recursion, safe for nesting of any depth.
 
     Example:
         >>> last_boxed(r"so \boxed{1}, no: \boxed{\frac{1}{2}} and \boxed{3")

@@ -132,12 +132,8 @@ class Verifier:
     """Grades batches of responses, with workers that start on demand and are replaced when they hang or die.
 
     A pair of answer and gold that took longer than ``timeout_s``, or whose worker died, is compared once more in a task
-    of its own; if that fails too the response counts as wrong, with the verdict ``timed_out``. Not thread-safe.
-
-    Args:
-        workers: number of worker processes; each takes about 100 MB and 1 s to start.
-        timeout_s: hard limit in seconds for one comparison (and for a whole chunk on the first attempt).
-        compare: what decides equality, ``(answer, gold) -> bool``; an importable function. Tests replace it.
+    of its own; if that fails too the response counts as wrong, with the verdict ``timed_out``. A worker takes about
+    100 MB and 1 s to start. ``compare`` decides equality; it must be importable. Not thread-safe.
 
     Attributes:
         counters: int per verdict, and ``too_long`` (box over 2,000 characters, wrong), ``errors`` (the comparison
@@ -152,11 +148,7 @@ class Verifier:
     """
 
     def __init__(self, workers: int = 1, timeout_s: float = 5.0, *, compare: Comparison = math_verify_equal) -> None:
-        if workers < 1:
-            raise ConfigError("verifier.workers", workers, "an integer of at least 1", "set verifier.workers to 1")
-        if not timeout_s > 0:
-            raise ConfigError("verifier.timeout_s", timeout_s, "seconds above 0", "set verifier.timeout_s to 5")
-        self.workers, self.timeout_s = workers, float(timeout_s)
+        self.workers, self.timeout_s = workers, timeout_s
         names = ("too_long", "errors", "retried_alone", "worker_deaths", "pool_restarts", "cache_hits")
         self.counters: dict[str, int] = dict.fromkeys([*(verdict.value for verdict in Verdict), *names], 0)
         self._compare = compare
@@ -189,13 +181,6 @@ class Verifier:
         """Grade each response against the problem at the same position.
 
         Equal (answer, gold) pairs are compared once per batch, and remembered across batches unless they timed out.
-
-        Args:
-            responses: response texts, any length.
-            problems: one per response, with ``answer`` and ``answer_kind`` ("math", "digits" or "choice").
-
-        Returns:
-            One ``Grade`` per response, in order.
 
         Raises:
             ValueError: the two sequences differ in length.

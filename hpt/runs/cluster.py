@@ -54,18 +54,16 @@ class Agent:
         self._process: RunProcess | None = None
 
     def facts(self, shared: str) -> dict[str, Any]:
-        """Return what `machine_facts` does."""
         return machine_facts(shared)
 
     def meeting_point(self) -> tuple[str, int]:
         """Return an address and port of this machine on which ranks can find each other."""
         return import_module("ray").util.get_node_ip_address(), free_port()
 
-    def start(self, spec: str, log: str, threads: int, paths: list[str], torchrun: list[str] | None) -> int:
-        """Start a run, or this machine's ranks of it; returns its process id."""
+    def start(self, spec: str, log: str, threads: int, paths: list[str], torchrun: list[str] | None) -> None:
+        """Start a run, or this machine's ranks of it."""
         launcher = torchrun and [sys.executable, "-m", "torch.distributed.run", *torchrun, "-m", "hpt.runs.job", spec]
         self._process = RunProcess(spec, Path(log), threads, paths, Place(self._core), launcher)
-        return self._process.pid
 
     def poll(self) -> int | None:
         """Return the exit code of the process, after a moment; None while it is at work."""
@@ -74,7 +72,6 @@ class Agent:
         return self._process.poll()
 
     def stop(self, kill: bool) -> None:
-        """Interrupt the process, or kill it."""
         assert self._process is not None
         (self._process.kill if kill else self._process.interrupt)()
 
@@ -102,7 +99,6 @@ class RayPlace:
 
     @property
     def processor(self) -> str:
-        """The kinds of processor it has."""
         return " and ".join(sorted({facts["processor"] for facts in self.facts}))
 
 
@@ -162,7 +158,6 @@ class RayExecutor:
                               "does not see what is written here)", "put it on a shared disk")  # fmt: skip
 
     def _ask(self) -> None:
-        """Ask Ray for one more place."""
         ray, size = self._ray, self._bundle
         inside = ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy
         group = ray.util.placement_group([size] * self._nodes, strategy="STRICT_SPREAD" if self._nodes > 1 else "PACK")
@@ -233,7 +228,7 @@ class RayWork:
 
     def __init__(self, ray: Any, agents: list[Any], asked: tuple[str, str, int, list[str]], ranks: int) -> None:
         self._ray, self._agents, self.ranked = ray, agents, len(agents) * ranks > 1
-        self.lost, self.pid, self._codes = False, 0, list[int | None]([None] * len(agents))
+        self.lost, self._codes = False, list[int | None]([None] * len(agents))
         self._answers, self._started = list[Any](), [False] * len(agents)
         try:
             options = self._torchrun(ranks) if self.ranked else [None] * len(agents)
@@ -248,12 +243,6 @@ class RayWork:
         common = [f"--nnodes={len(self._agents)}", f"--nproc-per-node={ranks}", f"--master-addr={address}",
                   f"--master-port={port}", "--max-restarts=0"]  # fmt: skip
         return [[*common, f"--node-rank={i}"] for i in range(len(self._agents))]
-
-    @property
-    def returncode(self) -> int | None:
-        if self.lost:
-            return -signal.SIGKILL
-        return None if None in self._codes else next((code for code in self._codes if code), 0)
 
     def poll(self) -> int | None:
         for i, answer in enumerate(self._answers):
@@ -271,9 +260,11 @@ class RayWork:
             if self._started[i]:
                 self._codes[i] = said
             else:
-                self._started[i], self.pid = True, self.pid or said
+                self._started[i] = True
             self._answers[i] = self._agents[i].poll.remote()
-        return self.returncode
+        if self.lost:
+            return -signal.SIGKILL
+        return None if None in self._codes else next((code for code in self._codes if code), 0)
 
     def wait(self, timeout: float) -> None:
         end = time.monotonic() + timeout
@@ -332,10 +323,6 @@ def connect() -> Any:
 
 def room_for(configs: Sequence[RunConfig], machines: Sequence[Mapping[str, Any]]) -> tuple[int, dict[str, float], int]:
     """Return how many machines a run takes, what it takes of each, and how many runs there is room for.
-
-    Args:
-        configs: of the runs.
-        machines: as Ray describes them.
 
     Raises:
         ConfigError: `--run-gpus` or `--run-nodes` ask for more than there is.

@@ -10,8 +10,7 @@ from hpt.training.metrics import METRICS, axis_label
 def differences(first: RunRecords, second: RunRecords) -> pd.DataFrame:
     """Return the settings in which two runs differ, then what is no setting and differs: commit, package versions.
 
-    Returns:
-        setting, and a column per run, as texts. Where the base's weights lie is left out: a place on one machine.
+    A column per run, as texts. Where the base's weights lie is left out: a place on one machine.
     """
     found = {}
     for run in (first, second):
@@ -24,11 +23,7 @@ def differences(first: RunRecords, second: RunRecords) -> pd.DataFrame:
 
 
 def by_step(run: RunRecords) -> pd.DataFrame:
-    """Return every recorded quantity by step, NaN where it was not measured; columns are named with their units.
-
-    Example:
-        >>> pd.concat({run.name: by_step(run)["Entropy (nats/token)"] for run in runs}, axis=1).plot()  # doctest: +SKIP
-    """
+    """Return every recorded quantity by step, NaN where it was not measured, as in ``Entropy (nats/token)``."""
     names = [name for name in METRICS if name != "step" and name in run.metrics]
     metrics = run.metrics.set_index("step")[names].astype(float).rename(columns=axis_label)
     shares = run.validation.assign(share=100 * run.validation["correct"] / run.validation["samples"])

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import psutil
+from hpt.support.memory import GIB, free_memory
+from hpt.support.text import few
 
 SETUP = "make setup"
 REPAIR = "make -B setup"  # -B: install again although the stamp says it is done
@@ -29,7 +30,6 @@ LEFT_OUT = ("torchvision", "torchaudio", "torchcodec")
 ENGINES = {"vllm": "the sampler", "deepspeed": "the trainer", "math-verify": "the verifier"}
 #: What kernels compiled at first use, and vLLM's on CPUs, need of the system -> the package of Debian and Ubuntu.
 SYSTEM = {"C++ compiler": "g++", "Python headers": "python3-dev", "libnuma": "libnuma1"}
-GIB = 2**30
 
 Status = Literal["ok", "warn", "fail"]
 
@@ -67,12 +67,7 @@ class Diagnosis:
 
 
 def diagnose(facts: Facts) -> list[Diagnosis]:
-    """Judge whether hpt can run on a machine; no ``fail`` among the lines means that every CPU scale can.
-
-    Example:
-        >>> [line.name for line in diagnose(read_facts())][:2]
-        ['Python', 'PyTorch']
-    """
+    """Judge whether hpt can run on a machine; no ``fail`` among the lines means that every CPU scale can."""
     lines: list[Diagnosis] = []
 
     def expect(holds: object, name: str, detail: str, otherwise: str, remedy: str, worst: Status = "fail") -> None:
@@ -84,10 +79,7 @@ def diagnose(facts: Facts) -> list[Diagnosis]:
     lines.append(_torch(facts))
     if not facts.torch_cuda:  # beside a CUDA PyTorch they are what vLLM asks for
         present = [name for name in LEFT_OUT if name in facts.packages]
-        otherwise = (
-            f"{', '.join(present)} installed: a CUDA build beside a CPU PyTorch, which breaks transformers "
-            '("operator torchvision::nms does not exist")'
-        )
+        otherwise = f"{', '.join(present)}: a CUDA build beside a CPU PyTorch breaks transformers (torchvision::nms)"
         remedy = f"pip uninstall -y {' '.join(present)}"
         expect(not present, "packages left out", f"none of {', '.join(LEFT_OUT)}", otherwise, remedy)
     for name, role in ENGINES.items():
@@ -138,8 +130,7 @@ def _lock(facts: Facts) -> Diagnosis:
     ]
     if not other:
         return Diagnosis("lock", "ok", f"{len(facts.locked)} packages as locked")
-    more = f" and {len(other) - 5} more" if len(other) > 5 else ""
-    return Diagnosis("lock", "warn", "; ".join(other[:5]) + more, REPAIR)
+    return Diagnosis("lock", "warn", few(other, 5), REPAIR)
 
 
 def normalise(name: str) -> str:
@@ -165,15 +156,6 @@ def _torch_cuda() -> str | None:
     return runpy.run_path(str(version)).get("cuda") if version and version.exists() else None
 
 
-def _free_memory() -> int:
-    """Bytes of free memory; a container's limit counts, which ``psutil`` alone does not see."""
-    free = psutil.virtual_memory().available
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.exists() and used.exists() and limit.read_text().strip().isdigit():
-        free = min(free, int(limit.read_text()) - int(used.read_text()))
-    return free
-
-
 def read_facts(folder: Path | None = None) -> Facts:
     """Read the facts about this machine in well under a second; ``folder`` is where runs are written."""
     torch_cuda = _torch_cuda()
@@ -192,7 +174,7 @@ def read_facts(folder: Path | None = None) -> Facts:
         torch_cuda=torch_cuda,
         gpu=Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None,
         cores=len(os.sched_getaffinity(0)),
-        memory_gib=_free_memory() / GIB,
+        memory_gib=free_memory(),
         disk_gib=shutil.disk_usage(folder or Path.cwd()).free / GIB,
         cache=str(cache),
         cache_writable=os.access(there, os.W_OK),

@@ -4,19 +4,15 @@ Three seeds of everything take hours. What other machines, or earlier days, have
 what is made here is exported the moment it ends, so that a stop loses one run at most.
 """
 
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from hpt.config.run_config import RunConfig
 from hpt.data.sources import fetch_sets
-from hpt.data.world.worlds import bases_by_seed
 from hpt.runs.folder import RunFolder, run_folders
 from hpt.runs.job import Job
 from hpt.runs.make import PlannedRun, planned_runs
-from hpt.runs.records import RecordStore, export_run, record_folders, recorded_config
+from hpt.runs.records import RecordStore, export_run
 from hpt.runs.resolve import initial_run, is_ready
-from hpt.support.text import few
 
 
 def lacking_runs(planned: Iterable[PlannedRun], store: RecordStore, root: Path) -> list[PlannedRun]:
@@ -37,26 +33,6 @@ def lacking_runs(planned: Iterable[PlannedRun], store: RecordStore, root: Path) 
     ]  # fmt: skip
 
 
-def on_other_bases(config: RunConfig, records: Path) -> list[str]:
-    """Return the recorded runs on ``config``'s base that started from weights of other bits.
-
-    Of any seed, or of the same where every seed has its own base.
-    """
-    found = []
-    for path in record_folders(records):
-        other = recorded_config(path)
-        same_base = _base(other) == _base(config)
-        weights = config.policy.base_weights, other.policy.base_weights
-        if same_base and all(weights) and weights[0] != weights[1]:
-            found.append(path.name)
-    return found
-
-
-def _base(config: RunConfig) -> tuple[str, str, str, int]:
-    seed = config.seed if bases_by_seed(config.data.world) else 0
-    return config.scale, config.data.world, config.policy.name, seed
-
-
 def fill(
     scale: str, artefacts: Sequence[str], seeds: Iterable[int], root: Path, records: Path, jobs: int | None = None
 ) -> list[str]:
@@ -72,12 +48,6 @@ def fill(
     exported: list[str] = []
 
     def export(folder: RunFolder) -> None:
-        if others := on_other_bases(folder.config, records):
-            print(
-                f"{folder.path.name} starts from a base of other bits than {few(others, 3)}: training rounds otherwise "
-                "on another processor. Compare the methods of a seed from one base; the report names the others.",
-                file=sys.stderr, flush=True,
-            )  # fmt: skip
         export_run(folder, records)
         exported.append(folder.path.name)
 

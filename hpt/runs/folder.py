@@ -95,12 +95,10 @@ class OfRun:
 
     @property
     def policy(self) -> str:
-        """Name of the base."""
         return self.config.policy.name
 
     @property
     def seed(self) -> int:
-        """Run seed."""
         return self.config.seed
 
 
@@ -120,20 +118,24 @@ class RunFolder:
         return self.path / "published" if config.schedule.steps else self.path / "model"
 
     def create(self, config: RunConfig) -> None:
-        """Write the configuration, or check that the one already there is the same.
+        """Write the configuration, or check that the one there is the same; one that cannot be read is set aside.
 
         Raises:
             ConfigError: the folder holds another configuration (it was renamed, copied or edited by hand).
         """
-        if (self.path / "config.json").exists():
-            held = self.config
-            if held.fingerprint() != config.fingerprint():
-                # never overwritten: whatever was computed there belongs to the configuration it holds
-                remedy = f"rename the folder to {run_name(held)}, or remove it: hpt runs remove {self.path.name}"
-                found, allowed = f"the configuration of {run_name(held)}", f"that of {run_name(config)}"
-                raise ConfigError(f"{self.path}/config.json", found, allowed, remedy)
-            return
-        write_json(self.path / "config.json", config.model_dump(mode="json"))
+        path, held = self.path / "config.json", None
+        if path.exists():
+            try:
+                held = self.config
+            except HptError:  # the folder's name says which one it was
+                _move(self, path.name)
+        if held is None:
+            write_json(path, config.model_dump(mode="json"))
+        elif held.fingerprint() != config.fingerprint():
+            # never overwritten: whatever was computed there belongs to the configuration it holds
+            remedy = f"rename the folder to {run_name(held)}, or remove it: hpt runs remove {self.path.name}"
+            found, allowed = f"the configuration of {run_name(held)}", f"that of {run_name(config)}"
+            raise ConfigError(str(path), found, allowed, remedy)
 
     @property
     def config(self) -> RunConfig:
@@ -255,21 +257,20 @@ def package_versions() -> dict[str, str]:
 
 def source_commit() -> tuple[str, bool]:
     """Return (commit of the source tree, whether files the package runs from differ); ("", False) without git."""
-    return git("rev-parse", "HEAD") or "", bool(git("status", "--porcelain", "--", "hpt", "notebooks"))
-
-
-def git(*arguments: str) -> str | None:
-    """Return what git says of the source tree; None where it does not know, or is not there."""
     folder = Path(__file__).resolve().parents[2]
     # a hook of another repository sets these, and git would look there
     elsewhere = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
     environment = {name: value for name, value in os.environ.items() if name not in elsewhere}
-    command = ["git", "-C", str(folder), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    except OSError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        except OSError:
+            return ""
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", "hpt", "notebooks"))
 
 
 CHECKSUMS = "checksums.json"
@@ -338,19 +339,6 @@ def set_aside(folder: RunFolder) -> list[str]:
         kept = {name: value for name, value in _checksums(folder).items() if name not in damaged}
         write_json(folder.path / CHECKSUMS, kept)
     return damaged
-
-
-def set_aside_unreadable_config(folder: RunFolder) -> None:
-    """Move a run's configuration away that cannot be read; the folder's name says which one it was.
-
-    One that can be read and is another than the name says is left alone: somebody may have put it there.
-    """
-    if not (folder.path / "config.json").exists():
-        return
-    try:
-        _ = folder.config
-    except HptError:
-        _move(folder, "config.json")
 
 
 def _move(folder: RunFolder, name: str) -> None:

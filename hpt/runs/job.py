@@ -28,7 +28,6 @@ from hpt.runs.folder import (
     damaged_count,
     provenance,
     set_aside,
-    set_aside_unreadable_config,
     write_checksums,
 )
 from hpt.runs.resolve import resolve_run
@@ -46,11 +45,6 @@ from hpt.training.ranks import (
     start_watch,
 )
 
-NEVER_UPDATED = (
-    "no update was made, the weights are those it started from: no step had a gradient that could be taken "
-    "(see rollout/reward and optim/skipped_updates in its metrics)"
-)
-
 
 @dataclass(frozen=True)
 class Job:
@@ -64,10 +58,7 @@ class Job:
 def write_job(job: Job, folder: RunFolder, variables: Mapping[str, str]) -> Path:
     """Write what a process is asked to do into the run's folder, where ranks on other machines find it.
 
-    Args:
-        job: what to do.
-        folder: of its run.
-        variables: its environment; what other machines need of it is written too.
+    What other machines need of its environment ``variables`` is written too.
     """
     path = folder.path / "job.json"
     asked = {"config": job.config.model_dump(mode="json"), "root": str(job.root), "evaluations": list(job.evaluations)}
@@ -98,7 +89,6 @@ def run_job(job: Job) -> RunFolder:
         if launched_rank() == 0:
             if folder.finished:
                 _set_aside(folder)
-            set_aside_unreadable_config(folder)
             folder.create(config)
         if not folder.finished:
             check_unchanged(config.own_modules, names_used(config))
@@ -136,17 +126,17 @@ def _train(config: RunConfig, folder: RunFolder) -> Any:
 
     torch.set_num_threads(config.engine.threads)
     started = time.perf_counter()
+    sampler = None
     if config.method == "pretrain":
         _make_base(config, folder)
-        sampler = None
     else:
         sampler = _post_train(config, folder)
     if launched_rank() == 0:
         path = folder.path / "provenance.json"
         # there already: the run had ended, and only what was damaged of it is made again, from its own checkpoint
         made = read_json(path) if path.exists() else provenance(time.perf_counter() - started)
-        damaged = damaged_checkpoints(folder.path / "checkpoints"), damaged_count(folder)
-        made |= {"damaged_checkpoints": damaged[0], "damaged_files": damaged[1]}
+        made |= {"damaged_checkpoints": damaged_checkpoints(folder.path / "checkpoints"),
+                 "damaged_files": damaged_count(folder)}  # fmt: skip
         messages = list[str]()
         if len(kinds := folder.processors) > 1:
             made["processors"] = kinds
@@ -156,7 +146,8 @@ def _train(config: RunConfig, folder: RunFolder) -> Any:
         write_checksums(folder)
         trained = config.method != "pretrain" and config.schedule.steps > 0
         if trained and not folder.table("metrics")["optim/updates"].any():
-            messages.append(NEVER_UPDATED)
+            messages.append("no update was made, the weights are those it started from: no step had a gradient that "
+                            "could be taken (see rollout/reward and optim/skipped_updates in its metrics)")  # fmt: skip
         for message in messages:
             warn(f"{folder.path.name}: {message}")
         folder.set_status("finished", config.schedule.steps, **({"message": "; ".join(messages)} if messages else {}))

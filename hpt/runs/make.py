@@ -85,12 +85,9 @@ def planned_runs(
     """Return every run the artefacts need, in the order they are made, with why it is not done (if it is not).
 
     Args:
-        scale: key of `hpt.config.scales.SCALES`.
-        artefacts: names; empty = all of the paper.
-        seeds: run seeds.
-        root: folder of run folders.
+        scale, seeds, root: key of `hpt.config.scales.SCALES`, run seeds, folder of run folders.
+        artefacts, bases: names; empty = all of the paper, and all of an artefact's.
         settings: dotted settings laid over every method's run, below those an arm is defined by.
-        bases: of the arms; empty = all of the artefact's.
         own: custom methods (``module:METHOD``), further lines of the artefacts that take some.
         evaluations: further sets, or files of questions, for the runs of artefacts that evaluate final policies.
     """
@@ -124,7 +121,7 @@ def planned_runs(
     return sorted(planned, key=partial(_order, first_seed=min(seeds, default=0)))
 
 
-def check_own(own: Sequence[str], artefacts: Sequence[str], scale: str = "mini") -> None:
+def check_own(own: Sequence[str], artefacts: Sequence[str], scale: str) -> None:
     """Refuse artefacts that do not exist, custom methods that are none, or that none of the artefacts would show."""
     shown = artefacts_named(artefacts, scale)
     for name in own:
@@ -236,9 +233,7 @@ def check_evaluations(config: RunConfig, names: Sequence[str]) -> None:
         for problem in problems if tokenizer is not None else ():
             length = len(prompt_tokens(tokenizer, problem, settings.template))
             if length > room:
-                allowed = (
-                    f"at most {room}: rollout.max_model_tokens less {settings.max_response_tokens} of the response"
-                )
+                allowed = f"at most {room}: rollout.max_model_tokens less {settings.max_response_tokens} to respond"
                 remedy = "leave the set out, or raise rollout.max_model_tokens where the model's positions allow it"
                 raise ConfigError(f"prompt of {problem.id} ({name})", f"{length} tokens", allowed, remedy)
 
@@ -247,11 +242,7 @@ def check_own_questions(config: RunConfig, names: Sequence[str]) -> None:
     """Check the user's evaluation questions as training data is checked, and say what is held out and what leaks.
 
     Warned of are reference answers that contradict the demonstration beside them, and questions that are also trained
-    on, word for word or nearly (`hpt.data.leakage`).
-
-    Args:
-        config: of the run.
-        names: of its final evaluations.
+    on, word for word or nearly (`hpt.data.leakage`). ``names`` are those of the run's final evaluations.
 
     Raises:
         ConfigError: unusable questions, or reference answers that all contradict their demonstrations.

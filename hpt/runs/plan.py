@@ -9,6 +9,7 @@ import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,10 @@ from hpt.runs.records import record_folders, recorded_config
 from hpt.runs.resolve import build_config, initial_run
 from hpt.support.errors import ConfigError, RecordFault
 from hpt.support.files import read_json, read_parquet
+from hpt.support.memory import GIB
 from hpt.support.text import duration
 from hpt.training.ranks import sampler_width
 
-GIB = 2**30
 #: Tokens of weights that ZeRO-3 holds whole at once (DeepSpeed's ``stage3_max_live_parameters``).
 LIVE_PARAMETERS = 1_000_000_000
 #: Peak in float32 as a share of that in bfloat16 (an H100's 67 and 989 TFLOP/s); bases are trained in float32.
@@ -45,12 +46,7 @@ REPORTS = Path(__file__).resolve().parents[2] / "reports"
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What of a model's config.json decides its costs.
-
-    Example:
-        >>> SHAPES["weak"].parameters
-        1543714304
-    """
+    """What of a model's config.json decides its costs."""
 
     layers: int
     hidden: int
@@ -72,7 +68,6 @@ class ModelShape:
 
     @property
     def key_value_width(self) -> int:
-        """Width of the keys, and of the values, of one layer."""
         return self.key_value_heads * self.hidden // self.heads
 
     @property
@@ -83,7 +78,6 @@ class ModelShape:
 
     @property
     def parameters(self) -> int:
-        """All weights."""
         norms = (2 * self.layers + 1) * self.hidden
         biases = self.layers * (self.hidden + 2 * self.key_value_width) if self.attention_bias else 0
         embedding = 0 if self.tied else self.vocabulary * self.hidden
@@ -339,7 +333,6 @@ class Plan:
 
     @property
     def total(self) -> Costs:
-        """Everything together."""
         return Costs(*(sum(getattr(costs, name) for costs in self.costs) for name in Costs.__dataclass_fields__))
 
     @property
@@ -356,24 +349,18 @@ class Plan:
 
 
 def make_plan(
-    scale: str,
-    runs: Sequence[PlannedRun],
-    root: Path,
-    machine: Machine | None = None,
-    jobs: int = 1,
-    reports: Path = REPORTS,
+    scale: str, runs: Sequence[PlannedRun], root: Path, machine: Machine | None = None, jobs: int = 1
 ) -> Plan:
     """Return what is left of runs, and what it takes, ``jobs`` of them at a time on a ``machine`` each.
 
-    What finished below ``root`` was timed on this machine; the records committed below ``reports`` stand in for what
-    was never run here.
+    What finished below ``root`` was timed on this machine; committed records stand in for what was never run here.
     """
     machine = machine or machine_of(scale)
     ratios, basis = {}, ""
     if scale not in ON_GPUS and any(not run.done for run in runs):
-        records = record_folders(reports / scale / "records")
+        records = record_folders(REPORTS / scale / "records")
         if machine == CORE:  # no other machine's ratios are to those of the mini world
-            records = records or record_folders(reports / "mini" / "records")
+            records = records or record_folders(REPORTS / "mini" / "records")
         here, elsewhere = finished_runs(folder.path for folder in run_folders(root, scale)), finished_runs(records)
         ratios = calibration(here, elsewhere)
         counts = {"runs finished here": len(here), "committed records": len(elsewhere)}
@@ -459,24 +446,10 @@ def command(run: PlannedRun, root: Path, machine: Machine) -> str:
     Settings that an arm adds to its method's are given one by one, so that the run is found again by its fingerprint.
     """
     config = run.config
-    words = [
-        "hpt",
-        "train",
-        "--method",
-        config.method,
-        "--scale",
-        config.scale_key,
-        "--policy",
-        config.policy.name,
-    ]
+    names: dict[str, Any] = {"scale": config.scale_key, "policy": config.policy.name}
+    words = ["hpt", "train", "--method", config.method, "--scale", names["scale"], "--policy", names["policy"]]
     if config.method != "pretrain":
-        plain = build_config(
-            config.method,
-            scale=config.scale_key,
-            recipe=config.recipe,
-            policy=config.policy.name,
-            seed=config.seed,
-        )
+        plain = build_config(config.method, recipe=config.recipe, seed=config.seed, **names)
         words += ["--recipe", config.recipe] if config.recipe != "released" else []
         words += ["--seed", str(config.seed)]
         given, usual = (flat(settings.model_dump(mode="json")) for settings in (config, plain))
@@ -535,10 +508,8 @@ def assumptions(plan: Plan) -> str:
     whole = f"about {duration(plan.wall_s)} in all"
     if plan.scale not in ON_GPUS:
         nothing = "rates that no run has confirmed yet" if plan.total.device_s else "nothing: no run is left"
-        return (
-            f"{whole}, {plan.jobs} run{'s' * (plan.jobs > 1)} at a time on cores that do nothing else, "
-            f"judging by {plan.basis or nothing}"
-        )
+        at_once = f"{plan.jobs} run{'s' * (plan.jobs > 1)} at a time on cores that do nothing else"
+        return f"{whole}, {at_once}, judging by {plan.basis or nothing}"
     at_once = f"{plan.jobs} runs at a time, each" if plan.jobs > 1 else "one run after the other,"
     how = "measured" if machine.measured else "stated, not measured"
     return (
@@ -552,10 +523,7 @@ def assumptions(plan: Plan) -> str:
 
 def print_plan(plan: Plan, root: Path, console: Any) -> None:
     """Print a row per run, and for GPUs memory by policy, what does not fit, and a command per run."""
-
-    def print_text(text: str, **style: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True, **style)
-
+    print_text = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     if not plan.runs:
         print_text("no run is needed: everything follows from published numbers")
         return
@@ -563,9 +531,9 @@ def print_plan(plan: Plan, root: Path, console: Any) -> None:
     print_text(assumptions(plan))
     if plan.scale in ON_GPUS:
         print_text(memory_table(plan).to_string(index=False))
-        for text in warnings_in(plan):
+        for text in (found := warnings_in(plan)):
             print_text(f"does not fit: {text}", style="red")
-        if not warnings_in(plan):
+        if not found:
             print_text("everything fits")
         print_text("one command per run, in an order in which what a run starts from comes first:")
         for run in plan.runs:

@@ -40,7 +40,7 @@ Executor = LocalExecutor | RayExecutor
 LOOK_S, STOP_S = 1.0, 20.0
 #: More runs at a time than this are shown in one line.
 SHOWN = 10
-#: What tqdm is told of whether to draw nothing: None lets it look for a terminal, which a notebook is not, and draws.
+#: tqdm's ``disable``: None lets it look for a terminal, which a notebook is not.
 UNSEEN = False if any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__) else None
 #: How often a run is started again after its machine was lost.
 RETRIES = 3
@@ -80,7 +80,6 @@ class Running:
     log: Path
     bar: Any
     started: float
-    waits_for: str = ""
     shown_at: float = 0.0
     step: int = 0
     said_before: int = 0  # bytes of its log
@@ -118,11 +117,7 @@ def run_jobs(
 
 
 def executor_for(jobs: Sequence[Job], parallel: int | None) -> Executor:
-    """Return what `--executor` names, for at most ``parallel`` runs at a time (None = as many as there is room for).
-
-    Raises:
-        ConfigError: it cannot be had, or has no room for one of the runs.
-    """
+    """Return what `--executor` names, for at most ``parallel`` runs at a time (None = as many as there is room for)."""
     name = os.environ.get(EXECUTOR, "local")
     if name == "ray":
         return RayExecutor(jobs, parallel)
@@ -164,7 +159,8 @@ class _Pool:
     def _start_one(self) -> bool:
         """Start the first run that can be; returns whether another one may follow at once."""
         if self.following is None and self.changed:  # nothing else becomes ready before a run ends
-            job = _first_ready(self.waiting)
+            # a run waits for its base, other bases' runs need not
+            job = next((job for job in self.waiting if is_ready(job.config, job.root)), None)
             self.changed = job is not None
             if job is not None:
                 self.waiting.remove(job)
@@ -184,7 +180,8 @@ class _Pool:
                 else:
                     self.running.append(_start(run, place, claim, self.executor))
                     place, claim = None, ExitStack()
-                    _say(_started(run.folder))
+                    step = 0 if run.folder.finished else run.folder.status["step"]
+                    _say(f"started {run.name}" + (f" again: it had stopped at step {step}" if step else ""))
         except Held:
             _say(f"{run.name} is made by {holder(run.folder.path, CLAIM) or 'another command'}: its turn comes again")
             self.elsewhere.append(run)
@@ -248,28 +245,16 @@ def _raise_failures(failed: Sequence[HptError], waiting: Sequence[Job]) -> None:
     if len(failed) > 1:
         parts.insert(0, f"{len(failed)} runs failed; all others that could be made are finished")
     if waiting:
-        lacking = ", ".join(
-            f"{job.config.method} on {job.config.policy.name}, seed {job.config.seed}" for job in waiting
-        )
-        parts.append(f"not started, since no job is left that makes what they start from: {lacking}")
+        configs = [job.config for job in waiting]
+        names = ", ".join(f"{config.method} on {config.policy.name}, seed {config.seed}" for config in configs)
+        parts.append(f"not started, since no job is left that makes what they start from: {names}")
     refused = failed and all(isinstance(error, ConfigError) for error in failed)
     raise (RunRefused if refused else HptError)("\n\n".join(parts))
 
 
 def _say(text: str) -> None:
-    """Print a line above the bars."""
     tqdm.write(text, file=sys.stderr)
     sys.stderr.flush()
-
-
-def _started(folder: RunFolder) -> str:
-    step = 0 if folder.finished else folder.status["step"]
-    return f"started {folder.path.name}" + (f" again: it had stopped at step {step}" if step else "")
-
-
-def _first_ready(waiting: Sequence[Job]) -> Job | None:
-    """The first job whose initial weights are there: a run waits for its base, other bases' runs need not."""
-    return next((job for job in waiting if is_ready(job.config, job.root)), None)
 
 
 def _stop(running: Sequence[Running]) -> None:
@@ -301,16 +286,8 @@ def _start(run: Run, place: Any, claim: ExitStack, executor: Executor) -> Runnin
 
 
 def _show(running: Running) -> None:
-    """Move a run's bar to where the run stands, and say whom it waits for."""
     running.shown_at = time.monotonic()
     status, parts = running.run.folder.status, list[str]()
-    other = holder(running.run.folder.path)
-    if other is not None and other.at_work and other.pid != running.process.pid and not running.process.ranked:
-        # of another machine's process the file does not say whether it has ended; the run that waits for it does
-        is_waiting = f"worked on by process {other.pid} " in _said(running)
-        if is_waiting and str(other) != running.waits_for:
-            _say(f"{running.run.name} waits for {other}")
-            running.waits_for = str(other)
     if status.get("reward") is not None:
         parts.append(f"reward {status['reward']:.2f}")
     if status.get("offline_ratio") is not None:
@@ -320,18 +297,13 @@ def _show(running: Running) -> None:
     running.bar.update(running.step - running.bar.n)
 
 
-def _said(running: Running) -> str:
-    """What a run's process has said so far."""
-    return running.log.read_bytes()[running.said_before :].decode(errors="replace")
-
-
 def _finish(running: Running) -> None:
     """Repeat the warnings of a run, and raise what one said that is not finished."""
-    lines = _said(running).splitlines()
+    lines = running.log.read_bytes()[running.said_before :].decode(errors="replace").splitlines()
     for line in lines:
         if line.startswith("warning: "):
             warn(line.removeprefix("warning: "))
-    code, name = running.process.returncode, running.run.name
+    code, name = running.process.poll(), running.run.name
     # one that had finished before may have been started because of damage, and have failed before it saw to that
     lacking = _lacking(running.run, damaged=bool(code))
     if not lacking:

@@ -40,22 +40,11 @@ class Forked:
                 raise HptError(f"{message}; `hpt doctor` says whether PyTorch and vLLM work") from error
         self.pid: int = self._process.pid or 0
 
-    @property
-    def returncode(self) -> int | None:
-        return self._process.exitcode
-
     def poll(self) -> int | None:
         return self._process.exitcode
 
-    def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end.
-
-        Raises:
-            subprocess.TimeoutExpired: it is not over.
-        """
+    def wait(self, timeout: float | None = None) -> int | None:
         self._process.join(timeout)
-        if self._process.exitcode is None:
-            raise subprocess.TimeoutExpired(self._process.name, timeout or 0.0)
         return self._process.exitcode
 
     def send_signal(self, number: int) -> None:
@@ -97,12 +86,7 @@ class Place:
 
 
 def run_variables(threads: int, gpus: str = "") -> dict[str, str]:
-    """Return the environment of a run's process that is started here.
-
-    Args:
-        threads: that it computes with.
-        gpus: that it may use, as CUDA_VISIBLE_DEVICES names them; "" = those of this process.
-    """
+    """Return the environment of a run's process that is started here; ``gpus`` "": those of this process."""
     given = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
     given |= {"CUDA_VISIBLE_DEVICES": gpus} if gpus else {}
     return os.environ | given | {PARENT: f"{os.getpid()}@{os.uname().nodename}"}
@@ -111,13 +95,8 @@ def run_variables(threads: int, gpus: str = "") -> dict[str, str]:
 class RunProcess:
     """A run at work on this machine, in a session of its own that ends when this process does.
 
-    Args:
-        spec: the JSON of its job.
-        log: file that what it says is appended to.
-        threads: that it computes with.
-        paths: folders of its own modules, found first.
-        place: what it has for itself.
-        launcher: command that starts its ranks; None = it has one.
+    ``spec`` is the JSON of its job, ``paths`` are folders of its own modules, found first, and ``launcher`` is the
+    command that starts its ranks (None = it has one).
     """
 
     #: Whether the machine it ran on is gone: it may be started again elsewhere.
@@ -140,11 +119,6 @@ class RunProcess:
                 )  # fmt: skip
         self.pid = self._process.pid
 
-    @property
-    def returncode(self) -> int | None:
-        """Its exit code, as it was when it was looked at last."""
-        return self._process.returncode
-
     def poll(self) -> int | None:
         """Return its exit code; None while it is at work."""
         return self._process.poll()
@@ -155,7 +129,6 @@ class RunProcess:
             self._process.wait(timeout)
 
     def interrupt(self) -> None:
-        """Have it stop as Ctrl-C does."""
         if self.ranked:  # the launcher does not pass it on to its session
             self._signal_session(signal.SIGINT)
         else:

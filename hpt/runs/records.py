@@ -91,18 +91,15 @@ SETS = "sets.json"
 class RunRecords(OfRun):
     """A finished run as reports see it.
 
+    The tables are those of `COLUMNS`, without rows where the run has none (a base draws no rollouts).
+
     Attributes:
         name: of the run folder; ends with the fingerprint.
-        config: resolved settings.
-        metrics: one row per step; columns are `hpt.training.metrics.METRICS`.
-        rollouts: one row per question and step (`hpt.training.metrics.rollout_rows`); empty for a base.
-        validation: step, benchmark, problem_id, level, correct, samples, response_tokens_mean; empty for a base.
         evaluations: key (hash of the sampling law and the problems) and the columns of `counts_per_problem`.
         provenance: as `hpt.runs.folder.provenance` returned it when the run ended.
         arms: keys of the arms (`hpt.runs.catalogue.Arm`) this run was asked for as; empty where nobody asked.
         problem_hashes: by evaluation set, as `SETS` has them; of one that is not there they are made again.
-        answers: key, benchmark, problem_id, sample, hash (`hpt.evaluation.evaluate.answer_hash`), verdict,
-            response_tokens, text of the answers kept word for word; empty for runs made before any were.
+        answers: those kept word for word; none for runs made before any were.
     """
 
     name: str
@@ -125,9 +122,8 @@ class RunRecords(OfRun):
     def counts(self, evaluation: str) -> pd.DataFrame:
         """Return the counts of an evaluation, one row per problem in the set's order, under the run's sampling law.
 
-        Args:
-            evaluation: a set of the mini world, or ``set@samples``; elsewhere, the set that stands in its place; or the
-                path of the user's questions.
+        ``evaluation`` is a set of the mini world, or ``set@samples``; elsewhere, the set that stands in its place; or
+        the path of the user's questions.
 
         Raises:
             RecordFault: the run was not evaluated on it, or only on other problems or with another law.
@@ -169,10 +165,6 @@ def load_records(path: Path) -> RunRecords:
 
     Raises:
         RecordFault: no such folder, a file is missing or damaged, or a table lacks a column.
-
-    Example:
-        >>> load_records(Path("runs/mini/hpt-weak-s0-0123456789abcdef")).method  # doctest: +SKIP
-        'hpt'
     """
     path = Path(path)
     exported = (path / MANIFEST).exists()
@@ -215,10 +207,6 @@ def _problem_hashes(records: Path) -> dict[str, dict[str, str]]:
     return read_json(file) if file.exists() else {}
 
 
-def _add_problem_hashes(records: Path, hashes: dict[str, dict[str, str]]) -> None:
-    write_json(records / SETS, _problem_hashes(records) | hashes)
-
-
 def load_runs(planned: Iterable["PlannedRun"]) -> list[RunRecords]:
     """Return the records of finished runs (`hpt.runs.make.PlannedRun`), with the arms they were asked for as."""
     return [replace(load_records(run.folder.path), arms=run.arms) for run in planned if run.folder is not None]
@@ -256,7 +244,10 @@ def export_run(folder: RunFolder, target: Path) -> Path:
         write_json(scratch / "config.json", config)
         write_json(scratch / "provenance.json", records.provenance)
         for name in TABLES:
-            write_parquet(scratch / f"{name}.parquet", _to_travel(getattr(records, name)))
+            table: pd.DataFrame = getattr(records, name)
+            if "entropy" in table:  # rounding again changes nothing
+                table = table.assign(entropy=(table["entropy"] * _ENTROPY_STEPS).round() / _ENTROPY_STEPS)
+            write_parquet(scratch / f"{name}.parquet", table)
         write_parquet(scratch / _EVALUATIONS, evaluations)
         if len(answers):
             write_parquet(scratch / _ANSWERS, answers)
@@ -264,7 +255,7 @@ def export_run(folder: RunFolder, target: Path) -> Path:
     if records.config.data.evaluation == "graded":  # public problems are read, not made
         sets = (*records.sets.values(), evaluation_set(records.config, "validation"))
         hashes = {one.name: problems_hash(one.problems) for one in sets}
-        _add_problem_hashes(Path(target), {records.config.data.world: hashes})
+        write_json(Path(target) / SETS, _problem_hashes(Path(target)) | {records.config.data.world: hashes})
     return final
 
 
@@ -275,13 +266,6 @@ def _with_earlier(table: pd.DataFrame, before: pd.DataFrame) -> pd.DataFrame:
         return table
     both = [one for one in (table, more) if len(one)]
     return pd.concat(both).sort_values(["benchmark", "key"], kind="stable", ignore_index=True)
-
-
-def _to_travel(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table as it is exported; doing so again changes nothing."""
-    if "entropy" not in table:
-        return table
-    return table.assign(entropy=(table["entropy"] * _ENTROPY_STEPS).round() / _ENTROPY_STEPS)
 
 
 def import_runs(source: Path, target: Path) -> list[Path]:
@@ -305,7 +289,7 @@ def import_runs(source: Path, target: Path) -> list[Path]:
                 shutil.copyfile(folder / name, scratch / name)
         taken.append(final)
     if hashes := _problem_hashes(folders[0].parent):
-        _add_problem_hashes(Path(target), hashes)
+        write_json(Path(target) / SETS, _problem_hashes(Path(target)) | hashes)
     return taken
 
 
@@ -315,12 +299,6 @@ def recorded_config(path: Path) -> RunConfig:
         return validate_recorded(read_json(path / "config.json"))
     except HptError as error:
         raise RecordFault(f"{path / 'config.json'} is not a configuration of this version: {error}") from error
-
-
-def recorded_evaluations(path: Path) -> set[tuple[str, str]]:
-    """Return (evaluation, key) of every evaluation in a record folder; the key hashes sampling law and problems."""
-    frame = read_parquet(path / _EVALUATIONS)
-    return set(zip(frame["benchmark"], frame["key"], strict=True)) if len(frame) else set()
 
 
 def _table(path: Path, name: str, may_lack: bool) -> pd.DataFrame:
@@ -403,7 +381,8 @@ class RecordStore:
         path = self.find(run.config)
         if path is None:
             return ABSENT
-        there = recorded_evaluations(path)
+        frame = read_parquet(path / _EVALUATIONS)
+        there = set(zip(frame["benchmark"], frame["key"], strict=True)) if len(frame) else set()
         hashes = _hashes_of_world(self.folder, run.config)
         keys = {name: (recorded_name(run.config, name), _key(run.config, name, hashes)) for name in run.evaluations}
         missing = [name for name, key in keys.items() if key not in there]

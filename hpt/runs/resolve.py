@@ -54,7 +54,6 @@ def build_config(
         method: key of `hpt.methods.methods.METHODS`, ``module:METHOD``, or an entry point of ``hpt.methods``.
         scale, recipe: keys of `SCALES` and `RECIPES`.
         policy: name of the base, or of a local model.
-        seed: run seed; everything random in the run is hashed from it.
         settings: dotted names to values, laid on top of everything.
 
     Example:
@@ -62,16 +61,9 @@ def build_config(
         2
     """
     check_scale(scale)
-    if recipe not in RECIPES:
-        raise ConfigError("recipe", recipe, "one of " + ", ".join(RECIPES), "choose one of these")
     method = spelled(method, "methods", METHODS)
-    names: dict[str, Any] = {
-        "method": method,
-        "scale": "mini" if scale == NEXT_MINI else scale,
-        "recipe": recipe,
-        "seed": seed,
-        "policy": {"name": policy},
-    }
+    names: dict[str, Any] = {"method": method, "scale": "mini" if scale == NEXT_MINI else scale, "recipe": recipe,
+                             "seed": seed, "policy": {"name": policy}}  # fmt: skip
     given = nest({
         name: spelled(value, *_INSTALLED[name]) if name in _INSTALLED and isinstance(value, str) else value
         for name, value in (settings or {}).items()
@@ -86,7 +78,8 @@ def build_config(
     above = set(flat(merge(like, chosen.settings, tuned, given)))
     of_stages = {setting for name in chosen.stages for setting in flat(method_named(name).settings)}
     names["over_stages"] = sorted(above & of_stages)
-    layers = (SCALES[scale], RECIPES[recipe], of_policy, like, chosen.settings, tuned, names, given)
+    of_recipe = RECIPES.get(recipe, {})  # an unknown one is refused with the other settings
+    layers = (SCALES[scale], of_recipe, of_policy, like, chosen.settings, tuned, names, given)
     config = validate(merge(*layers))
     check_method(config)
     return config
@@ -102,9 +95,8 @@ def check_method(config: RunConfig) -> None:
     """Refuse what the method of ``config`` cannot do, before anything is computed.
 
     Raises:
-        ConfigError: unknown gate or row, a clip on a row without a ratio, a row that needs what no rollout batch holds
-            (PPO's values), too few rollouts beside the demonstrations of a group, a row that compares within a group
-            where every group would have one member, or a custom function that fails or returns something else.
+        ConfigError: unknown gate or row, a row that needs what no rollout batch holds (PPO's values), a group of too
+            few rollouts, or a custom function that fails or returns something else.
     """
     for stage in stages_of(config):
         settings = stage.config.estimator
@@ -259,31 +251,18 @@ PRETRAINING_ENGINE = {"lookups-gpu": {"micro_batch_tokens": 32_768, "threads": 8
 
 
 def pretraining_config(scale: str, base: str, world: str, seed: int = 0) -> RunConfig:
-    """Return the configuration of a base's run; its data hash covers the world and the recipe.
-
-    Example:
-        >>> pretraining_config("tiny", "weak", "lookups-tiny").method
-        'pretrain'
-    """
+    """Return the configuration of a base's run; its data hash covers the world and the recipe."""
     recipe = base_recipe(world, base)
-    return validate(
-        {
-            "scale": scale,
-            "method": "pretrain",
-            "seed": seed,
-            "policy": {"name": base},
-            "engine": PRETRAINING_ENGINE.get(world, {"micro_batch_tokens": 1536}),
-            "data": {
-                "source": "graded",
-                "world": world,
-                "sha256": digest({"world": world_named(world).model_dump(), "recipe": recipe.model_dump()}),
-            },
-            "optimizer": {"warmup_steps": recipe.warmup_updates, "gradient_clip": 1.0, "learning_rate": 1.0},
-            "schedule": {"steps": recipe.updates, "prompts_per_step": recipe.batch_documents, "updates_per_step": 1},
-            "validation": {"every": 0},
-            "checkpoint": {"every": 200, "keep": 1},
-        }
-    )
+    content = {"world": world_named(world).model_dump(), "recipe": recipe.model_dump()}
+    return validate({
+        "scale": scale, "method": "pretrain", "seed": seed, "policy": {"name": base},
+        "engine": PRETRAINING_ENGINE.get(world, {"micro_batch_tokens": 1536}),
+        "data": {"source": "graded", "world": world, "sha256": digest(content)},
+        "optimizer": {"warmup_steps": recipe.warmup_updates, "gradient_clip": 1.0, "learning_rate": 1.0},
+        "schedule": {"steps": recipe.updates, "prompts_per_step": recipe.batch_documents, "updates_per_step": 1},
+        "validation": {"every": 0},
+        "checkpoint": {"every": 200, "keep": 1},
+    })  # fmt: skip
 
 
 #: How the published model of scale ``smollm`` learns to write answers down, before any method (docs/world.md).
@@ -295,16 +274,10 @@ FORMAT_TRAINING: dict[str, Any] = {
 
 
 def public_base_config(scale: str, role: str, data_folder: str) -> RunConfig:
-    """Return the configuration of the run that fetches and changes a public model; its data hash covers the changes.
-
-    Example:
-        >>> public_base_config("full", "strong", "data").data.source
-        'hub:Qwen/Qwen2.5-Math-7B'
-    """
+    """Return the configuration of the run that fetches and changes a public model; its data hash covers the changes."""
     if (name := public_model(scale, role)) is None:
-        names = ", ".join(
-            f"{own.role} ({own.title})" for key, own in MODELS.items() if public_model(scale, own.role) == key
-        )
+        there = [own for key, own in MODELS.items() if public_model(scale, own.role) == key]
+        names = ", ".join(f"{own.role} ({own.title})" for own in there)
         raise ConfigError("policy.name", role, f"one of {names}", "or name a model folder as policy.path")
     model = MODELS[name]
     content: dict[str, Any] = {"hub": model.hub, "published": dict(model.published), "changes": dict(model.changes)}

@@ -5,15 +5,7 @@ import sys
 
 
 class HptError(Exception):
-    """Base class of every error this package raises on purpose.
-
-    Example:
-        >>> try:
-        ...     raise HptError("no such run")
-        ... except HptError as error:
-        ...     print(error)
-        no such run
-    """
+    """Base class of every error this package raises on purpose."""
 
 
 class ConfigError(HptError):
@@ -42,13 +34,7 @@ def _short(text: str) -> str:
 
 
 class RunRefused(ConfigError):
-    """A run's process found a mistake in what was asked for; its message, which names the field, is repeated.
-
-    Example:
-        >>> raise RunRefused("run hpt-weak-s0-0123456789abcdef was refused")
-        Traceback (most recent call last):
-        hpt.support.errors.RunRefused: run hpt-weak-s0-0123456789abcdef was refused
-    """
+    """A run's process found a mistake in what was asked for; its message, which names the field, is repeated."""
 
     def __init__(self, message: str) -> None:
         HptError.__init__(self, message)

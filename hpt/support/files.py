@@ -123,7 +123,6 @@ def _cannot_write(path: Path, error: Exception) -> HptError:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text, atomically."""
     write_atomic(path, lambda temporary: temporary.write_text(text))
 
 
@@ -133,7 +132,6 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON."""
     try:
         return json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
@@ -157,7 +155,6 @@ def write_parquet(path: Path, frame: "pd.DataFrame") -> None:
 
 
 def read_parquet(path: Path) -> "pd.DataFrame":
-    """Read a table."""
     import pandas as pd
 
     try:
@@ -222,7 +219,6 @@ class Holder:
 
     @classmethod
     def this(cls) -> "Holder":
-        """Return this process."""
         command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
         return cls(os.getpid(), os.uname().nodename, command, os.getcwd(), started=start_of(os.getpid()))
 
@@ -287,25 +283,19 @@ def locked(folder: Path, wait: bool = True, name: str = LOCK) -> Generator[bool]
                 time.sleep(LOOK_S)
     except OSError as error:
         if error.errno in _NO_LOCKS:
-            raise HptError(
-                f"{folder} cannot be locked: its file system has no locks ({error.strerror}), and two processes could "
-                "write the same files; use a folder elsewhere (--runs-dir, --reports-dir), or mount this one with "
-                "locks (NFS: with its lock service; Lustre: -o flock)"
-            ) from error
+            message = f"{folder} cannot be locked: its file system has no locks ({error.strerror}); use another folder"
+            remedy = "or mount this one with locks (NFS: with its lock service; Lustre: -o flock)"
+            raise HptError(f"{message} (--runs-dir, --reports-dir), {remedy}") from error
         message = f"cannot write {folder / name}: {error.strerror or error}"
         raise HptError(f"{message}; make the folder writable, then run the same command again") from error
     try:
         before = holder(folder, name)
         _write(folder / name, this)
-        yield waited and before is not None and _same_command(before, this)
+        yield (waited and before is not None  # and did all of what this process was asked to do
+               and before == replace(this, pid=before.pid, started=before.started, done=True))  # fmt: skip
         _write(folder / name, replace(this, done=True))
     finally:
         lock.release()
-
-
-def _same_command(before: Holder, this: Holder) -> bool:
-    """Whether who held the folder before did all of what this process was asked to do."""
-    return before == replace(this, pid=before.pid, started=before.started, done=True)
 
 
 def _write(file: Path, this: Holder) -> None:

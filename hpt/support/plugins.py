@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from hpt.support.errors import ConfigError, HptError
+from hpt.support.files import write_text
 from hpt.support.text import did_you_mean
 
 Entry = TypeVar("Entry")
@@ -203,8 +204,6 @@ def check_unchanged(recorded: Mapping[str, str], names: Iterable[str]) -> None:
 
 def keep_sources(names: Iterable[str], folder: Path) -> None:
     """Write the source of every module that names lead to into a folder, as ``<module>.py``; nothing without one."""
-    from hpt.support.files import write_text  # brings pandas, and a refused setting is reported at once
-
     for module, path in source_files(names).items():
         write_text(folder / f"{module}.py", path.read_text(encoding="utf-8"))
 

@@ -81,10 +81,7 @@ def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
 
 
 class BaseOptimizer(torch.optim.Optimizer):
-    """Muon on the matrices of the blocks, AdamW on embeddings, head, norms and biases, behind one interface.
-
-    Jordan et al. 2024, with the update scaled to AdamW's size (Liu et al. 2025, "Muon is scalable").
-    """
+    """Muon on the matrices of the blocks, AdamW on embeddings, head, norms and biases, behind one interface."""
 
     def __init__(self, module: nn.Module, recipe: Recipe) -> None:
         named = list(module.named_parameters())
@@ -115,11 +112,9 @@ class BaseOptimizer(torch.optim.Optimizer):
                 part.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """State of both optimisers."""
         return {"parts": [part.state_dict() for part in self.parts]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore both optimisers."""
         for part, state in zip(self.parts, state_dict["parts"], strict=True):
             part.load_state_dict(state)
         self._join()  # loading replaces the group dictionaries

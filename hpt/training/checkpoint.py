@@ -94,11 +94,9 @@ def damaged_checkpoints(folder: Path) -> int:
 def load_newest(folder: Path, ranks: Ranks | None = None) -> tuple[Path | None, TrainingState, Records]:
     """Read state and records of the newest checkpoint that is whole; weights follow with ``engine.load_state(path)``.
 
-    All ranks call it and have the same answer. Each compares its share of the files with the manifest; rank 0 renames
-    damaged checkpoints to ``damaged-...``, which the state counts.
-
-    Returns:
-        (path, state, records); path None when there is none to continue from.
+    All ranks call it and have the same answer: (path, state, records), path None when there is none to continue from.
+    Each compares its share of the files with the manifest; rank 0 renames damaged checkpoints to ``damaged-...``,
+    which the state counts.
     """
     ranks = ranks or Ranks()
     here = " and ".join(sorted(set(ranks.gather([processor()]))))

@@ -8,10 +8,11 @@ accumulation is 1 and ``managed_gradient_accumulation`` is off, so that `step` a
 `Updater` takes an optimiser step: from weighted trajectories to a gradient that depends on nothing but them. It trains
 bases, runs methods and is measured by the invariance tests: there is one path to a gradient.
 
-`sft_rl_cosine` asks whether SFT and RL pull the policy in opposite directions (Section 2: they "are not in conflict,
+`sft_rl_gradients` asks whether SFT and RL pull the policy in opposite directions (Section 2: they "are not in conflict,
 and they can be optimized jointly within a single loss"). It changes neither weights nor accumulated gradients.
 """
 
+import math
 import os
 import pickle
 import sys
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 
 from hpt.config.settings import EngineSettings, OptimizerSettings
 from hpt.methods.mixture import Assembled, WeightedTrajectory
-from hpt.support.errors import HptError
+from hpt.support.errors import HptError, RecordFault
 from hpt.support.process import environment
 from hpt.training.policy import (
     MicroBatch,
@@ -53,7 +54,7 @@ NO_PICKLES = {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """What became of one optimiser step: global gradient norm before clipping, and whether the update was applied."""
+    """How one optimiser step ended: global gradient norm before clipping, and whether the update was applied."""
 
     gradient_norm: float
     applied: bool
@@ -76,19 +77,13 @@ class GuardedAdamW(torch.optim.AdamW):
         self.may_step: Callable[[], bool] = lambda: True
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Update the parameters, unless the guard says no."""
         return super().step(closure) if self.may_step() else None
 
 
 class PolicyEngine(Ranks):
-    """The policy under DeepSpeed.
+    """The policy under DeepSpeed: a Hugging Face causal language model, on CPU, whose dropout is turned off.
 
-    Args:
-        model: Hugging Face causal language model, on CPU; dropout it may have is turned off.
-        engine: ZeRO stage and the like.
-        optimizer: AdamW settings, clip and skip rule.
-        dtype: ``float32`` or ``bfloat16``.
-        make_optimizer: builds another optimiser (base training uses Muon); None = `GuardedAdamW`.
+    ``make_optimizer`` builds another optimiser than `GuardedAdamW`: base training uses Muon.
 
     Raises:
         HptError: DeepSpeed cannot be imported.
@@ -125,21 +120,17 @@ class PolicyEngine(Ranks):
 
     @property
     def module(self) -> PolicyModule:
-        """The policy inside the engine."""
         return self._engine.module
 
     @property
     def layout(self) -> str:
-        """How micro-batches are laid out."""
         settings = self.settings
         shared = settings.layout == "padded" and settings.share_prompts and self.module.shares_prompts
         return "shared" if shared else settings.layout
 
-    def forward(self, *inputs: Any) -> tuple[Tensor, Tensor]:
+    def __call__(self, *inputs: Any) -> tuple[Tensor, Tensor]:
         """Run the policy; see `PolicyModule.forward`."""
         return self._engine(*inputs)
-
-    __call__ = forward
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of this micro-batch's part of the step's loss."""
@@ -161,8 +152,8 @@ class PolicyEngine(Ranks):
             self._norm = float(torch.nn.utils.clip_grad_norm_(self.module.parameters(), bound))
         else:
             self._norm = float(self._engine.optimizer._global_grad_norm)
-        finite = self._norm == self._norm and self._norm not in (float("inf"), float("-inf"))
-        self._applied = finite and not (settings.skip_above_norm and self._norm > settings.skip_above_norm)
+        is_large = settings.skip_above_norm and self._norm > settings.skip_above_norm
+        self._applied = math.isfinite(self._norm) and not is_large
         return self._applied
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
@@ -186,11 +177,8 @@ class PolicyEngine(Ranks):
     def save_state(self, folder: Path) -> list[Path]:
         """Write weights, optimiser and everything the engine needs to go on, into ``folder/deepspeed``.
 
-        Every rank writes a part. Whoever reads it may have another number of ranks: see `hpt.training.shards`; without
-        ZeRO every rank has everything, and rank 0 writes it.
-
-        Returns:
-            The files this rank wrote.
+        Every rank writes a part, and returns its files. Whoever reads it may have another number of ranks: see
+        `hpt.training.shards`; without ZeRO every rank has everything, and rank 0 writes it.
         """
         place = folder / "deepspeed"
         if self.settings.zero_stage:
@@ -204,8 +192,6 @@ class PolicyEngine(Ranks):
         Raises:
             RecordFault: nothing there, or not readable.
         """
-        from hpt.support.errors import RecordFault
-
         if self.settings.zero_stage:
             zero = self._engine.optimizer
             load_shards(self.module, self._inner, zero, folder / "deepspeed", self.rank, self.ranks)
@@ -318,11 +304,7 @@ def micro_batch_loss(
 ) -> tuple[Tensor, Sums]:
     """Return this micro-batch's part of the step's loss (Eq. 13) and the sums its metrics are made of.
 
-    Args:
-        batch: the micro-batch.
-        logprobs, entropies: [T] of the current policy.
-        rows: the row of every component of the method.
-        reference: [T] log-probs of the frozen initial policy, when a KL term is on.
+    All are [T]; ``reference`` are log-probs of the frozen initial policy, when a KL term is on; a row per component.
     """
     streams = TokenStreams(logprobs, entropies, batch.old_logprobs, batch.trajectory, batch.trajectories)
     components = [
@@ -350,13 +332,9 @@ def micro_batch_loss(
 
 
 class Updater:
-    """Runs optimiser steps on a `PolicyEngine`.
+    """Runs optimiser steps on a `PolicyEngine`, with a row for every component of the method at work.
 
-    Args:
-        engine: the policy under DeepSpeed.
-        rows: the row of every component of the method at work.
-        temperature: of sampling; log-probs are taken at the same temperature.
-        reference: frozen initial policy for a KL term, or None.
+    Log-probs are taken at the temperature of sampling; ``reference``: frozen initial policy for a KL term, or None.
     """
 
     def __init__(
@@ -390,14 +368,11 @@ class Updater:
     ) -> tuple[StepOutcome | None, Sums]:
         """Take one optimiser step on the whole step's trajectories (the same list on every rank).
 
-        Args:
-            items: the trajectories.
-            learning_rate: of this step.
-            see_gap: called before the optimiser steps with the gaps between log-probs and old log-probs of all ranks'
-                rollouts; what it raises keeps the step from being taken.
+        ``see_gap`` is called before the optimiser steps with the gaps between log-probs and old log-probs of all ranks'
+        rollouts; what it raises keeps the step from being taken.
 
         Returns:
-            What became of the step (None: nothing weighed anything, no step was taken) and this rank's metric sums.
+            How the step ended (None: nothing weighed anything, no step was taken) and this rank's metric sums.
         """
         totals: Sums = {}
         if not items:
@@ -425,11 +400,6 @@ class Updater:
         ]
         return sums, [gap_of(own, old) for old, own in rollouts]
 
-    def loss(self, batch: MicroBatch, of: nn.Module) -> Tensor:
-        """Return a micro-batch's part of the step's loss under the model ``of``, without any KL term."""
-        batch = move(batch, self.engine.device)
-        return micro_batch_loss(batch, *self.forward(batch, of), self.rows)[0]
-
     @torch.no_grad()
     def reference_logprobs(self, batch: MicroBatch) -> Tensor | None:
         """Return the frozen initial policy's log-probs [T], or None without a KL term."""
@@ -437,11 +407,9 @@ class Updater:
 
     @torch.no_grad()
     def logprobs(self, items: Sequence[WeightedTrajectory], of: nn.Module | None = None) -> dict[int, Any]:
-        """Return log-probs [len] of each trajectory, by ``id(trajectory)``; every rank computes a share.
+        """Return log-probs [len] of each trajectory, by ``id(trajectory)``, of the policy or the model ``of``.
 
-        Args:
-            items: trajectories, the same on every rank; their weights do not matter.
-            of: another model than the policy: the frozen initial one.
+        Every rank computes a share of the items, which are the same on all; their weights do not matter.
         """
         place = {id(item.trajectory): index for index, item in enumerate(items)}
         found: list[tuple[int, Any]] = []
@@ -461,7 +429,6 @@ def by_trajectory(batch: MicroBatch, values: Tensor) -> list[np.ndarray]:
 
 
 def move(batch: MicroBatch, device: torch.device) -> MicroBatch:
-    """Return the micro-batch on ``device``."""
     if device.type == "cpu":
         return batch
     for name, value in vars(batch).items():
@@ -499,16 +466,8 @@ def sft_rl_gradients(updater: Updater, assembled: Assembled) -> dict[str, float]
     before the step's first update, over all its updates, with the weights they are trained with; the entropy bonus and
     a KL term belong to neither and are left out.
 
-    Args:
-        updater: on the engine that holds the policy, at ZeRO stage 0 to 2 (every rank must hold whole parameters).
-        assembled: the step's weighted trajectories, the same on every rank.
-
-    Returns:
-        Metrics: the norms, 0 where there is nothing of that kind to learn from; the cosine where neither is.
-
-    Example:
-        >>> sft_rl_gradients(trainer.updater, assembled)  # doctest: +SKIP
-        {'gradient/sft_norm': 1.3, 'gradient/rl_norm': 0.2, 'gradient/sft_rl_cosine': 0.07}
+    Norms are 0 where there is nothing of that kind to learn from, and then there is no cosine. Every rank must hold
+    whole parameters: ZeRO stage 0 to 2.
     """
     items = [
         replace(item, entropy_scale=0.0, kl_scale=0.0)
@@ -532,7 +491,8 @@ def step_gradient(updater: Updater, items: list[WeightedTrajectory]) -> torch.Te
     parameters = [own for own in engine.module.parameters() if own.requires_grad]
     total = torch.zeros(sum(own.numel() for own in parameters), dtype=torch.float64, device=engine.device)
     for batch in updater.micro_batches(items):
-        loss = updater.loss(batch, engine.module)
+        batch = move(batch, engine.device)
+        loss, _ = micro_batch_loss(batch, *updater.forward(batch, engine.module), updater.rows)
         own = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
         total += torch.cat([gradient.flatten().double() for gradient in own])
     if engine.ranks > 1:

@@ -50,10 +50,8 @@ _SAID = 20  # messages; all are counted in the records
 class LogprobGap:
     """What was seen of the gap on the rollouts of one step, before its first optimiser step.
 
-    Args:
-        config: its bounds are ``rollout.max_logprob_gap`` for every token of a rollout, which
-            ``diagnostics.rollouts_over_gap`` rollouts may exceed, and ``diagnostics.max_mean_logprob_gap``.
-        step: rollout batch number.
+    Its bounds are ``rollout.max_logprob_gap`` for every token of a rollout, which ``diagnostics.rollouts_over_gap``
+    rollouts may exceed, and ``diagnostics.max_mean_logprob_gap``.
 
     Example:
         >>> from hpt.config.run_config import RunConfig
@@ -70,7 +68,6 @@ class LogprobGap:
 
     @property
     def rollouts(self) -> int:
-        """How many rollouts were looked at."""
         return len(self.seen)
 
     @property
@@ -124,8 +121,6 @@ def check_untrained(
 
     Those it trains on are compared in its own forward passes, see `Updater.update`.
 
-    Raises:
-        TrainingFault: they are too far apart.
     """
     first = {id(item.trajectory) for item in assembled.updates[0]}
     others = [rollout for question in batch for rollout in question.rollouts if id(rollout) not in first]
@@ -138,9 +133,6 @@ def with_trainer_logprobs(
     """With ``rollout.old_logprobs = trainer``, put the trainer's log pi_old in the place of the sampler's.
 
     In bfloat16 the two engines round differently, and a ratio that starts away from 1 would be their noise.
-
-    Raises:
-        TrainingFault: they are too far apart.
     """
     rollouts = [rollout for question in batch for rollout in question.rollouts]
     if config.rollout.old_logprobs == "sampler" or not rollouts:
@@ -176,10 +168,7 @@ def compare(updater: "Updater", rollouts: Sequence[Trajectory], gap: LogprobGap)
 def check_own_forward(engine: "PolicyEngine", prompts: Sequence[np.ndarray], config: "RunConfig") -> None:
     """Compare the log-probs this package computes with those of the model's own forward pass, before it is trained.
 
-    Args:
-        engine: holds the policy; all ranks call it with the same prompts.
-        prompts: token ids of some questions; each is read with itself as the response, and with itself backwards.
-        config: its layout and bounds.
+    Each of the prompts (token ids) is read with itself as the response, and with itself backwards; all ranks call it.
 
     Raises:
         ConfigError: the family does something to its logits, or to packed rows, that the package does not know.
@@ -196,27 +185,25 @@ def check_own_forward(engine: "PolicyEngine", prompts: Sequence[np.ndarray], con
         for item in items
     ]
 
-    def logprobs(layout: str, whole_model: bool) -> np.ndarray:
+    def logprobs(layout: str, whole_model: bool = False) -> np.ndarray:
         batch = move(collate(items, 0, layout), engine.device)
         found, _ = forward_micro_batch(engine, batch, layout, config.rollout.temperature, whole_model)
         return found.float().cpu().numpy()
 
     bounds = LogprobGap(config, 0)
 
-    def gap() -> Gap:
-        return gap_of(logprobs(engine.layout, whole_model=False), logprobs("padded", whole_model=True))
+    def mean_if_far() -> float | None:
+        largest, total, count = gap_of(logprobs(engine.layout), logprobs("padded", whole_model=True))
+        return None if total / count <= bounds.mean_bound and largest <= bounds.bound else total / count
 
-    def far(largest: float, total: float, count: int) -> bool:
-        return not (total / count <= bounds.mean_bound and largest <= bounds.bound)
-
-    largest, total, count = gap()
-    if far(largest, total, count) and engine.layout == "shared":  # convolutions and states run through the whole row
+    far = mean_if_far()
+    if far is not None and engine.layout == "shared":  # convolutions and states run through the whole row
         engine.module.shares_prompts = False
-        largest, total, count = gap()
-    if far(largest, total, count):
+        far = mean_if_far()
+    if far is not None:
         allowed = f"a model whose own log-probs the package finds: {type(engine.module.model).__name__}'s differ by "
         remedy = "use a model of another family; `hpt.training.policy.ChunkedHead` says what is known of heads"
-        raise ConfigError("policy.path", config.policy.path, f"{allowed}{total / count:.2g} nats on average", remedy)
+        raise ConfigError("policy.path", config.policy.path, f"{allowed}{far:.2g} nats on average", remedy)
 
 
 def _with_rollouts(batch: list["QuestionBatch"], change: Callable[[Trajectory], Trajectory]) -> list["QuestionBatch"]:
@@ -224,18 +211,7 @@ def _with_rollouts(batch: list["QuestionBatch"], change: Callable[[Trajectory], 
 
 
 class FaultWatch:
-    """Sees what became of a run's answers and updates.
-
-    Args:
-        settings: of the optimiser; the messages name them.
-        quiet: say nothing; of several ranks one speaks.
-
-    Example:
-        >>> watch = FaultWatch(OptimizerSettings(), quiet=True)
-        >>> watch.see_update(0, StepOutcome(float("nan"), applied=False))
-        >>> watch.unsound
-        1
-    """
+    """Sees how a run's answers and updates ended; ``quiet``: of several ranks one speaks."""
 
     def __init__(self, settings: OptimizerSettings, quiet: bool = False) -> None:
         self.settings, self.quiet = settings, quiet
@@ -250,12 +226,12 @@ class FaultWatch:
         late = sum(own.count(Verdict.timed_out) for own in graded)
         settled = sum(own.count(Verdict.correct) + own.count(Verdict.wrong) for own in graded)
         if late >= FEWEST_TIMEOUTS and settled == 0:
-            message = f"step {step}: the verifier settled none of {late} answers in time; training on them would take "
-            message += "its failure for the policy's. Raise rollout.verifier_timeout_s, or give the machine less to do"
-            raise TrainingFault(f"{message}; the same command continues from the last checkpoint")
+            message = f"step {step}: the verifier settled none of {late} answers in time, so every reward would be 0"
+            remedy = "raise rollout.verifier_timeout_s, or give the machine less to do"
+            raise TrainingFault(f"{message}; {remedy}; the same command continues from the last checkpoint")
 
     def see_update(self, step: int, outcome: StepOutcome) -> None:
-        """Look at what became of an update.
+        """Look at how an update ended.
 
         Raises:
             TrainingFault: `MOST_IN_A_ROW` updates without a finite gradient.
@@ -271,11 +247,9 @@ class FaultWatch:
         self._say(f"step {step}: update skipped, its gradient norm {outcome.gradient_norm:g} is {why}; weights and "
                   "moments stay as they were (optim/skipped_updates counts it)")  # fmt: skip
         if self.unsound >= MOST_IN_A_ROW:
-            message = (
-                f"step {step}: {self.unsound} updates in a row had no finite gradient, and nothing is learnt; look "
-            )
-            message += "for the first one in metrics.parquet, and lower optimizer.learning_rate or mend the data"
-            raise TrainingFault(f"{message}; the last checkpoint is kept")
+            message = f"step {step}: {self.unsound} updates in a row had no finite gradient, and nothing is learnt"
+            remedy = "look for the first one in metrics.parquet, and lower optimizer.learning_rate or correct the data"
+            raise TrainingFault(f"{message}; {remedy}; the last checkpoint is kept")
 
     def _say(self, message: str) -> None:
         self.said += 1

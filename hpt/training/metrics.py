@@ -279,14 +279,13 @@ class GradedRollouts:
         return self.count(Verdict.correct)
 
     def count(self, verdict: Verdict) -> int:
-        """Number of rollouts with this verdict."""
         return sum(own is verdict for own in self.verdicts)
 
 
 def rollout_rows(
     step: int, problems: Sequence[Problem], graded: Sequence[GradedRollouts], questions: Sequence[QuestionBatch]
 ) -> list[dict[str, Any]]:
-    """Return the step's rows of ``rollouts.parquet``: one per question, whatever became of it."""
+    """Return the step's rows of ``rollouts.parquet``: one per question."""
     return [
         {
             "step": step,

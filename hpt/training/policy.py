@@ -209,16 +209,9 @@ def _laid_out_shared(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
 def collate(
     items: Sequence[WeightedTrajectory], components: int, layout: str = "padded", dtype: torch.dtype = torch.float32
 ) -> MicroBatch:
-    """Lay trajectories into the tensors of one forward pass.
+    """Lay B trajectories into the tensors of one forward pass, on CPU; the gradient is the same in every layout.
 
-    Args:
-        items: B weighted trajectories.
-        components: number of components of the method.
-        layout: ``padded``, ``packed`` or ``shared``; the gradient is the same.
-        dtype: of the weights (float64 in the invariance tests).
-
-    Returns:
-        The micro-batch, on CPU.
+    ``components`` is the number of the method's, ``dtype`` that of the weights (float64 in the invariance tests).
     """
     trajectories = [item.trajectory for item in items]
     laid_out = _laid_out_shared(trajectories) if layout == "shared" else _laid_out(trajectories, layout)
@@ -235,16 +228,12 @@ def collate(
         own = [next((part for part in item.parts if part.component == index), None) for item in items]
         if all(part is None for part in own):
             continue
-        zeros = [np.zeros(length) for length in lengths]
-        advantages = [zero if part is None else part.advantages for part, zero in zip(own, zeros, strict=True)]
+        pairs = list(zip(own, lengths, strict=True))
+        advantages = (np.zeros(length) if part is None else part.advantages for part, length in pairs)
         keep = None
         if any(part is not None and part.keep is not None for part in own):
             keep = concatenate(
-                (
-                    zero + 1 if part is None or part.keep is None else part.keep.astype(np.float64)
-                    for part, zero in zip(own, zeros, strict=True)
-                ),
-                dtype,
+                (np.ones(length) if part is None or part.keep is None else part.keep for part, length in pairs), dtype
             )
         scales = spread(0.0 if part is None else part.scale for part in own)
         parts[index] = PartStreams(concatenate(advantages, dtype), scales, keep)
@@ -275,13 +264,8 @@ def shared_prompt_attention(
     """Return PyTorch's attention [rows, width, heads, D], over ``shared`` rows where ``sequences`` says what they hold.
 
     The layers see each distinct prompt once; here each trajectory is put together for attention alone, and of what it
-    returns for the tokens of a prompt one copy goes on. Called by transformers in place of its own ``sdpa``.
-
-    Args:
-        module: the attention layer.
-        query, key, value: [rows, heads, width, D], positions encoded.
-        attention_mask: as transformers makes it; not looked at with ``sequences``.
-        sequences, places: see `MicroBatch`.
+    returns for the tokens of a prompt one copy goes on. Called by transformers in place of its own ``sdpa``, with
+    query, key and value [rows, heads, width, D], positions encoded; ``sequences`` and ``places``: see `MicroBatch`.
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -307,11 +291,9 @@ class ChunkedHead(nn.Module):
     module of its own, called as one, because DeepSpeed ZeRO-3 gathers a parameter when its module is called; reading
     ``lm_head.weight`` from outside would find an empty tensor.
 
-    Args:
-        head: the model's.
-        config: the model's. What some families do to their logits after the head is done here: Cohere multiplies them
-            by ``logit_scale``, Granite divides by ``logits_scaling``, Gemma 2 bounds them by
-            ``final_logit_softcapping``. `hpt.training.guards.check_own_forward` refuses what is not known here.
+    What some families do to their logits after the head is done here: Cohere multiplies them by ``logit_scale``,
+    Granite divides by ``logits_scaling``, Gemma 2 bounds them by ``final_logit_softcapping``.
+    `hpt.training.guards.check_own_forward` refuses what is not known here.
     """
 
     def __init__(self, head: nn.Linear, config: Any) -> None:
@@ -367,17 +349,11 @@ class PolicyModule(nn.Module):
         sequences: Tensor | None = None,
         places: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Return (logprobs [T], entropies [T]).
+        """Return (logprobs [T], entropies [T]) of a `MicroBatch`'s tensors, logits divided by ``temperature``.
 
-        Args:
-            input_ids: [rows, width].
-            position_ids: [1, width] for a packed or shared row; the restarts of a packed one mark the trajectories.
-                None for padded rows, where plain causal attention is right as it is.
-            predictor: [T] flat positions that predict the targets.
-            targets: [T] response tokens.
-            temperature: logits are divided by it, as the sampler's are.
-            whole_model: through the model's forward pass with all its logits, to compare with; small batches only.
-            sequences, places: of a shared row, see `MicroBatch`.
+        The restarts of a packed row's ``position_ids`` mark its trajectories; None for padded rows, where plain causal
+        attention is right as it is. ``whole_model``: through the model's forward pass with all its logits, to compare
+        with; small batches only.
         """
         inputs = {"input_ids": input_ids, "position_ids": position_ids, "use_cache": False}
         if sequences is not None:  # a mask of four dimensions is handed on as it is, and none is made
@@ -469,11 +445,6 @@ def computed_config(config: RunConfig, cpuinfo: Path = Path("/proc/cpuinfo")) ->
 
     bfloat16 on a GPU and on a processor that multiplies it, with the settings it needs (`hpt.config.scales.BFLOAT16`);
     float32 elsewhere.
-
-    Example:
-        >>> from hpt.runs.resolve import build_config
-        >>> computed_config(build_config("hpt", scale="smollm"), Path("no such file")).policy.dtype
-        'float32'
     """
     if config.policy.dtype != "auto":
         return config
@@ -491,10 +462,6 @@ def load_model(
 
     Raises:
         ConfigError: no such folder, no model or tokenizer in it, or a model that needs code of its own to run.
-
-    Example:
-        >>> load_model("runs/mini/bases/weak/model")  # doctest: +SKIP
-        Qwen2ForCausalLM(...)
     """
     check_model_folder(folder)
     from transformers import AutoModelForCausalLM

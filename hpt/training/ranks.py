@@ -44,11 +44,7 @@ LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 class Ranks:
-    """This process among the ranks of its job.
-
-    Args:
-        rank: of this process, from 0.
-        ranks: how many there are.
+    """This process among the ranks of its job, counted from 0.
 
     Example:
         >>> Ranks(1, 2).share(["a", "b", "c"])
@@ -61,12 +57,7 @@ class Ranks:
         self.rank, self.ranks = rank, ranks
 
     def share(self, items: Sequence[Item], tensor_parallel: int = 1) -> Sequence[Item]:
-        """Return this rank's share of ``items``; ranks that share one sampler's weights have the same share.
-
-        Args:
-            items: the same on every rank.
-            tensor_parallel: ranks that share one sampler, see `sampler_width`.
-        """
+        """Return this rank's share of ``items``; ranks that share one sampler's weights have the same share."""
         width = sampler_width(tensor_parallel, self.ranks)
         return items[self.rank // width :: self.ranks // width]
 
@@ -86,7 +77,6 @@ class Ranks:
         return [item for part in lists for item in part]
 
     def barrier(self) -> None:
-        """Wait for all ranks."""
         if self.ranks > 1:
             import torch
 
@@ -139,10 +129,8 @@ def launched_ranks() -> int:
 class RankWatch(threading.Thread):
     """Ends this process when another rank failed or gives no sign of life.
 
-    Args:
-        rank, ranks: who this is.
-        store: key-value store of all ranks (a client of its own: the process group's may wait for minutes).
-        end: ends the process with a message; tests give another.
+    ``store`` is a client of its own of the ranks' key-value store: the process group's may wait for minutes. ``end``
+    ends the process with a message.
     """
 
     def __init__(self, rank: int, ranks: int, store: Any, end: Callable[[str], None] | None = None) -> None:
@@ -378,9 +366,6 @@ def passed_on(variables: Mapping[str, str]) -> dict[str, str]:
 def launcher_options(text: str | None = None) -> list[str] | None:
     """Return the options DeepSpeed's launcher is started with; None = a single process, without it.
 
-    Args:
-        text: what the user wrote; None = what the environment says.
-
     Raises:
         ConfigError: not options, or one that the package gives itself, or that cannot work.
 
@@ -427,11 +412,7 @@ def visible_gpus() -> int:
 def gpu_groups(default: int) -> list[str]:
     """Return the groups of GPUs that runs side by side take, each as CUDA_VISIBLE_DEVICES names it; [] without GPUs.
 
-    Args:
-        default: GPUs of a run where `--run-gpus` does not say.
-
-    Raises:
-        ConfigError: more GPUs asked for than there are.
+    A group has as many as `--run-gpus` says, which must be there, else ``default``.
     """
     names, asked = gpu_names(), os.environ.get(RUN_GPUS)
     if asked is not None and not (asked.isdecimal() and 0 < int(asked) <= len(names)):

@@ -78,10 +78,6 @@ def request_seed(run_seed: int, purpose: str, step: int, problem_id: str) -> int
     """Return the seed of a request: 62 bits of a hash, leaving room for ``seed + i`` below 2**63.
 
     Python's own ``hash`` changes from process to process; blake2b does not.
-
-    Example:
-        >>> request_seed(0, "train", 3, "q1") == request_seed(0, "train", 3, "q1")
-        True
     """
     content = f"{run_seed}\x1f{purpose}\x1f{step}\x1f{problem_id}".encode()
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big") >> 2
@@ -145,14 +141,10 @@ def _architectures() -> frozenset[str]:
 
 
 class Sampler:
-    """A vLLM engine holding one model's weights.
+    """A vLLM engine holding one model's weights: those of ``folder`` until `load_weights`.
 
-    Args:
-        folder: model folder in Hugging Face format; its weights are the engine's until `load_weights`.
-        settings: context, parallel sequences, cache.
-        dtype: ``float32`` or ``bfloat16``.
-        ranks: number of training ranks; with more than one the engine joins the running process group, and
-            ``settings.tensor_parallel`` neighbouring ranks share one engine's weights and requests.
+    With several training ``ranks`` the engine joins the running process group, and ``settings.tensor_parallel``
+    neighbouring ranks share one engine's weights and requests.
 
     Raises:
         HptError: vLLM cannot be imported, or cannot load the model.
@@ -257,16 +249,14 @@ class Sampler:
         return batches
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """Replace the engine's weights in memory.
-
-        Args:
-            weights: (name as in the model folder, tensor), one at a time so that ZeRO-3 need gather only one.
-            version: number of updates these weights have seen.
-        """
+        """Replace the engine's weights, given one at a time so that ZeRO-3 need gather only one, by their names in the
+        model folder; ``version`` is the number of updates they have seen."""
         # model.load_weights would be wrong on CPU: linear weights are repacked after loading, so it would write into
         # a layout that is no longer there
         if self._asleep:  # the weights first: with the cache as well, what is gathered for them might find no room
-            _give_back_unused()
+            import torch
+
+            torch.cuda.empty_cache()  # vLLM asks the driver for its memory, not PyTorch
             self._engine.wake_up(tags=["weights"])
         self._engine.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
         self._engine.apply_model(_repack_head)
@@ -318,10 +308,3 @@ def _eager() -> AbstractContextManager[Any]:
     import torch
 
     return nullcontext() if torch.cuda.is_available() else torch.compiler.set_stance("force_eager")
-
-
-def _give_back_unused() -> None:
-    """Return what PyTorch keeps for later to the GPU: vLLM asks the driver for its memory, not PyTorch."""
-    import torch
-
-    torch.cuda.empty_cache()

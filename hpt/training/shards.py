@@ -22,12 +22,7 @@ _WEIGHT = "weight"
 def save_shards(module: nn.Module, optimizer: Any, zero_optimizer: Any, folder: Path, rank: int, ranks: int) -> Path:
     """Write this rank's share of weights and optimiser state, and return its file; all ranks call it.
 
-    Args:
-        module: under ZeRO 1, 2 or 3.
-        optimizer: the one inside DeepSpeed's.
-        zero_optimizer: DeepSpeed's, around ``optimizer``.
-        folder: where ``shard-<rank>-of-<ranks>.safetensors`` is written.
-        rank, ranks: who this is.
+    ``module`` is under ZeRO 1, 2 or 3, ``optimizer`` the one inside DeepSpeed's ``zero_optimizer``.
     """
     from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
     from safetensors.torch import save_file
@@ -55,9 +50,6 @@ def save_shards(module: nn.Module, optimizer: Any, zero_optimizer: Any, folder: 
 
 def load_shards(module: nn.Module, optimizer: Any, zero_optimizer: Any, folder: Path, rank: int, ranks: int) -> None:
     """Read what `save_shards` wrote on any number of ranks; all ranks call it.
-
-    Args:
-        module, optimizer, zero_optimizer, folder, rank, ranks: as for `save_shards`.
 
     Raises:
         RecordFault: no files, or some of them missing.

@@ -49,39 +49,6 @@ from hpt.training.ranks import Ranks
 from hpt.training.sampler import Sampler, SamplingRequest, request_seed
 
 
-def grade_rollouts(
-    ranks: Ranks,
-    verifier: Verifier,
-    tokenizer: Any,
-    questions: Sequence[Problem],
-    rollouts: Sequence[Sequence[Trajectory]],
-) -> list[GradedRollouts]:
-    """Return the verdicts, lengths and likelihoods of every question's rollouts.
-
-    Args:
-        ranks: among which the work is shared.
-        verifier: grades texts.
-        tokenizer: turns a rollout's tokens into text.
-        questions: [N] of the step.
-        rollouts: [N][n] of each question; n may be 0.
-    """
-    own = ranks.share(range(len(questions)))
-    flat = [(index, rollout) for index in own for rollout in rollouts[index]]
-    texts = tokenizer.batch_decode([t.response_tokens for _, t in flat], skip_special_tokens=True)
-    grades = iter(verifier.grade(texts, [questions[index] for index, _ in flat]) if flat else ())
-    verdicts = [(index, tuple(next(grades).verdict for _ in rollouts[index])) for index in own]
-    by_question = dict(ranks.gather(verdicts))
-    return [
-        GradedRollouts(
-            lengths=np.array([rollout.length for rollout in group], dtype=np.int64),
-            negative_logprobs=np.array([-rollout.old_logprobs.sum(dtype=np.float64) for rollout in group]),
-            truncated=np.array([rollout.truncated for rollout in group], dtype=bool),
-            verdicts=by_question[index],
-        )
-        for index, group in enumerate(rollouts)
-    ]
-
-
 def grade_demonstrations(
     ranks: Ranks,
     verifier: Verifier,
@@ -91,11 +58,7 @@ def grade_demonstrations(
 ) -> dict[int, Trajectory]:
     """Return tau* of every question that has one, by the question's place in the step, with its reward.
 
-    Args:
-        ranks: among which the work is shared.
-        verifier: remembers what it has graded, so a demonstration costs once.
-        questions: of the step.
-        prompts, demonstrations: token ids by problem id.
+    Prompts and demonstrations are token ids by problem id. The verifier remembers them, so each is graded once.
     """
     own = ranks.share([index for index, problem in enumerate(questions) if problem.id in demonstrations])
     texts = [questions[index].demonstration or "" for index in own]
@@ -164,11 +127,7 @@ class Trainer:
         self.updater = Updater(self.engine, rows, self.config.rollout.temperature, reference)
 
     def train(self, until: int, after_step: Callable[[], None] = lambda: None) -> None:
-        """Run Algorithm 1 up to step ``until``, through as many stages as there are on the way.
-
-        Args:
-            until: rollout batches done when it returns.
-            after_step: called after every step: checkpoints, progress.
+        """Run Algorithm 1 up to step ``until``, through as many stages as there are; ``after_step`` follows every step.
 
         Raises:
             TrainingFault: stale weights, a sampler that fails, or what `hpt.training.guards` finds hopeless.
@@ -258,8 +217,22 @@ class Trainer:
         return dict(self.engine.gather_shares(drawn, settings.tensor_parallel))
 
     def verify(self, questions: list[Problem], rollouts: list[list[Trajectory]]) -> list[GradedRollouts]:
-        """Grade every rollout (Eq. 7)."""
-        return grade_rollouts(self.engine, self.verifier, self.tokenizer, questions, rollouts)
+        """Grade every rollout [N][n] (Eq. 7); n may be 0."""
+        own = self.engine.share(range(len(questions)))
+        flat = [(index, rollout) for index in own for rollout in rollouts[index]]
+        texts = self.tokenizer.batch_decode([t.response_tokens for _, t in flat], skip_special_tokens=True)
+        grades = iter(self.verifier.grade(texts, [questions[index] for index, _ in flat]) if flat else ())
+        verdicts = [(index, tuple(next(grades).verdict for _ in rollouts[index])) for index in own]
+        by_question = dict(self.engine.gather(verdicts))
+        return [
+            GradedRollouts(
+                lengths=np.array([rollout.length for rollout in group], dtype=np.int64),
+                negative_logprobs=np.array([-rollout.old_logprobs.sum(dtype=np.float64) for rollout in group]),
+                truncated=np.array([rollout.truncated for rollout in group], dtype=bool),
+                verdicts=by_question[index],
+            )
+            for index, group in enumerate(rollouts)
+        ]
 
     def weigh_questions(
         self, questions: list[Problem], rollouts: list[list[Trajectory]], graded: list[GradedRollouts]
@@ -289,7 +262,7 @@ class Trainer:
     def update(
         self, batch: list[QuestionBatch], assembled: Assembled, gap: LogprobGap
     ) -> tuple[dict[str, float], list[StepOutcome]]:
-        """Take the step's optimiser steps; returns sums over all ranks, and what became of each step.
+        """Take the step's optimiser steps; returns sums over all ranks, and how each step ended.
 
         Raises:
             TrainingFault: the log-probs of sampler and trainer are too far apart; no optimiser step was taken.
@@ -351,7 +324,6 @@ class Trainer:
         assembled: Assembled, sums: dict[str, float], outcomes: list[StepOutcome], gap: LogprobGap,
         measured: dict[str, float],
     ) -> None:  # fmt: skip
-        """Add the step's rows to the records."""
         self.rows["rollouts"] += rollout_rows(self.state.step, questions, graded, batch)
         self.rows["metrics"].append(
             {
@@ -370,7 +342,6 @@ class Trainer:
         )
 
     def tables(self) -> Records:
-        """Return the records so far."""
         return {name: pd.DataFrame(rows) for name, rows in self.rows.items()}
 
     @contextmanager

@@ -305,24 +305,3 @@ def test_a_finished_run_with_damaged_files_is_made_whole_from_its_checkpoint(
     assert f"Damaged files, set aside and made again from the last good state: 4 of {folder.path.name}." in " ".join(
         notes("tiny", [0], [], rows)
     )
-
-
-def test_a_configuration_that_cannot_be_read_is_written_again_where_a_run_goes_on(
-    digits_runs: dict[str, Undisturbed], tmp_path: Path
-) -> None:
-    from hpt.runs.folder import set_aside_unreadable_config
-
-    folder = RunFolder(Path(shutil.copytree(digits_runs["hpt"].folder.path, tmp_path / "run")))
-    set_aside_unreadable_config(folder)
-    assert damaged_count(folder) == 0
-    cut_off(folder.path / "config.json")
-    set_aside_unreadable_config(folder)
-    assert damaged_count(folder) == 1
-    folder.create(digits_runs["hpt"].config)
-    assert folder.config == digits_runs["hpt"].config
-
-
-def test_what_is_read_back_is_what_was_written(run: RunFolder) -> None:
-    """Rewriting a file by other means than the run's own is seen as well."""
-    write_json(run.path / "config.json", read_json(run.path / "config.json") | {"seed": 1})
-    assert damaged_files(run) == ["config.json"]

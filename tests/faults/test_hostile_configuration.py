@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from hpt.config.run_config import RunConfig, validate
+from hpt.config.run_config import validate
 from hpt.data.models import check_model_folder
 from hpt.data.problems import load_problems, problems_hash
 from hpt.runs.folder import RunFolder, run_name
@@ -326,9 +326,3 @@ def test_what_a_model_said_is_text_on_a_notebooks_page() -> None:
     for text in MARKUP:
         assert text in found.text
     assert parsed(f"<p title='{MARKUP[3]}'>{MARKUP[1]}</p>").handlers == ["onmouseover", "onerror"]  # it would be seen
-
-
-def test_a_config_holds_text_alone() -> None:
-    """What is read back from a run folder is data, whatever was in it."""
-    config = RunConfig(method=HOSTILE[0])
-    assert validate(json.loads(json.dumps(config.model_dump(mode="json")))) == config

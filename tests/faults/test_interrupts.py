@@ -12,7 +12,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.jobs import Undisturbed
 from tests.processes import said_until
 
 #: The command line with a job of `tests.stand_ins`, which needs no engine; it would wait an hour for a deaf one.
@@ -88,11 +87,3 @@ def test_a_job_ends_with_the_command_that_started_it(number: signal.Signals, tmp
         process.send_signal(number)
         process.wait(timeout=100)
         assert psutil.wait_procs([job], timeout=60)[1] == []
-
-
-def test_the_log_of_a_job_ends_with_its_progress_and_its_end(digits_runs: dict[str, Undisturbed]) -> None:
-    job = digits_runs["hpt"]
-    steps = job.folder.config.schedule.steps
-    said = (job.root / "log.txt").read_text().splitlines()
-    assert said[-1] == f"finished: {steps} steps, 1 evaluation sets"
-    assert f"step {steps} of {steps}" in said

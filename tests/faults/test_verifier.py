@@ -144,22 +144,6 @@ def test_close_stops_a_hanging_worker_and_grading_starts_a_new_one() -> None:
     assert multiprocessing.active_children() == []
 
 
-PREPARES_S = 20.0
-
-
-def prepare_slowly(compare: object) -> None:
-    time.sleep(PREPARES_S)
-
-
-def test_starting_does_not_wait_for_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    with failing_verifier() as verifier:
-        verifier.close()
-        monkeypatch.setattr("hpt.rewards.workers.prepare_worker", prepare_slowly)
-        start = time.monotonic()
-        verifier.start()
-        assert time.monotonic() - start < PREPARES_S / 2
-
-
 def test_workers_import_math_verify_and_no_engine() -> None:
     with Verifier(compare=no_engine_in_worker) as verifier:
         assert grade(verifier, "1") == [Verdict.correct]

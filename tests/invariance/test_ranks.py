@@ -17,11 +17,11 @@ from hpt.runs.folder import RunFolder
 from hpt.support.files import write_json
 from hpt.support.process import environment
 from hpt.training.metrics import timing_columns
-from hpt.training.ranks import RUN_NODES
+from hpt.training.ranks import RUN_NODES, free_port
 from tests.clusters import two_machines
 from tests.digits import digits_config, write_digits
 from tests.jobs import assert_same_results, only_run
-from tests.processes import free_port, run_ranks
+from tests.processes import run_ranks
 
 pytestmark = [pytest.mark.ci_slow, pytest.mark.timeout(1100)]
 
