@@ -487,7 +487,7 @@ ARTEFACTS: dict[str, Artefact] = {
         Artefact("grpo_gains", "What RL alone gains on each base",
                  (*arms("strong", "grpo"), *arms("weak", "grpo"), *arms("llama", "grpo")), IN_DISTRIBUTION,
                  "table2_main_results"),
-        # of the other bases' contrasts it shows those whose runs are there (`hpt.reports.Study.family`)
+        # of the other bases' contrasts it shows those whose runs are there (`hpt.reports.notebooks.Study.family`)
         Artefact("contrasts", "HPT minus each baseline: the confirmatory contrasts", STRONG, IN_DISTRIBUTION,
                  "table2_main_results"),
         Artefact("power", "What so many seeds can show", STRONG, IN_DISTRIBUTION, "table2_main_results"),
