@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 
 from hpt.data.models import save_model_folder
-from hpt.reports.notebooks import source_rows
-from hpt.reports.pages import notes
 from hpt.runs.evaluations import evaluation_key, missing_evaluations
 from hpt.runs.folder import (
     CHECKSUMS,
@@ -284,7 +282,7 @@ def test_a_kill_while_damage_is_set_aside_leaves_it_to_be_found(
 def test_a_finished_run_with_damaged_files_is_made_whole_from_its_checkpoint(
     digits_runs: dict[str, Undisturbed], tmp_path: Path
 ) -> None:
-    """Metrics, weights, an evaluation and the configuration at once: all as before, each counted and reported."""
+    """Metrics, weights, an evaluation and the configuration at once: all as before, each counted."""
     own = digits_runs["hpt"]
     shutil.copytree(own.root, tmp_path, dirs_exist_ok=True)
     folder = only_run(tmp_path)
@@ -301,7 +299,3 @@ def test_a_finished_run_with_damaged_files_is_made_whole_from_its_checkpoint(
     assert after == before | {"damaged_files": 4, "damaged_checkpoints": 0}
     assert job.said().count("damaged, set aside and made again") == 4
     assert damaged_files(folder) == []
-    rows = source_rows([load_records(folder.path)])
-    assert f"Damaged files, set aside and made again from the last good state: 4 of {folder.path.name}." in " ".join(
-        notes("tiny", [0], [], rows)
-    )
