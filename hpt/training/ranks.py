@@ -237,6 +237,8 @@ class RankWatch(threading.Thread):
 
 
 _watch: RankWatch | None = None
+#: Where the last words of a rank go.
+_errors = 2
 
 
 def start_watch() -> None:
@@ -247,9 +249,10 @@ def start_watch() -> None:
     Raises:
         HptError: rank 0 did not open it in time, or cannot.
     """
-    global _watch
+    global _watch, _errors
     if _watch is not None or launched_ranks() == 1:
         return
+    _errors = os.dup(2)  # while DeepSpeed tries the compiler, its descriptor 2 leads to a file that it removes
     from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
     place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
@@ -332,7 +335,7 @@ def _is_running(place: str) -> bool:
 
 
 def _end(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    os.write(_errors, f"error: {message}\n".encode())
     os._exit(1)  # the main thread waits for a rank that is gone, and would wait on
 
 
