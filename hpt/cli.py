@@ -247,9 +247,8 @@ def list_models(runs_dir: RunsDir = Path("runs")) -> None:
         config = public_base_config(model.scale, model.role, "data")
         model_folder = RunFolder.of(config, runs_dir).fetched(config)
         changes = ", ".join(f"{setting} {value}" for setting, value in model.changes.items()) or "nothing"
-        rows.append(
-            (name, model.title, model.hub, changes, model_folder if (model_folder / RECORD).is_file() else "no")
-        )
+        here = model_folder if (model_folder / RECORD).is_file() else "no"
+        rows.append((name, model.title, model.hub, changes, here))
     print_table(("name", "model", "hub", "changed", "here"), rows)
 
 

@@ -241,7 +241,8 @@ def test_the_base_learns_the_format_on_other_questions_and_goes_on_where_it_stop
     stand_in(tmp_path / "published")
     (tmp_path / "published" / "hpt-model.json").write_text('{"title": "a stand-in", "sizes": {}}')
     settings = {"schedule": {"steps": 6, "prompts_per_step": 4}, "checkpoint": {"every": 3},
-                "optimizer": {"learning_rate": 1e-2}}  # fmt: skip
+                "optimizer": {"learning_rate": 1e-2}, "data": {"max_prompt_tokens": 320},
+                "rollout": {"max_response_tokens": 80, "max_model_tokens": 400}}  # fmt: skip
     config = validate(merge(base_config(CONFIG).model_dump(), settings))
     stopped = validate(merge(config.model_dump(), {"schedule": {"steps": 3}}))
     assert len(teach_format(stopped, tmp_path)) == 3

@@ -35,7 +35,7 @@ SMOLLM: dict[str, Any] = {
     "policy": {"dtype": "auto"},
     "data": {"world": "smollm", "template": "qwen-no-system", "max_prompt_tokens": 80},
     "rollout": {
-        "max_response_tokens": 48,  # the longest demonstration has 45
+        "max_response_tokens": 48,  # the longest demonstration has 44
         "max_model_tokens": 128,
         "max_parallel_sequences": 128,
     },

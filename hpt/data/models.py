@@ -373,13 +373,18 @@ def prepare_model(model: PublicModel, folder: Path, source: Path | None = None) 
         "revision": revision,
         "changes": {name: [setting_of(published, name), setting_of(now, name)] for name in model.changes},
         "config_sha256": sha256_file(raw / "config.json"),
-        "weights_sha256": sha256_files(raw, "*.safetensors"),
-        "sizes": {path.name: path.stat().st_size for path in sorted(raw.glob("*.safetensors"))},
+        **weights_record(raw),
     }
     write_json(raw / RECORD, record)
     shutil.rmtree(folder, ignore_errors=True)
     raw.rename(folder)
     return record
+
+
+def weights_record(folder: Path) -> dict[str, Any]:
+    """Return what a record says of the weight files of a model folder, for `weights_hash`."""
+    sizes = {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))}
+    return {"weights_sha256": sha256_files(folder, "*.safetensors"), "sizes": sizes}
 
 
 def _from_hub_or_package(model: PublicModel, folder: Path) -> tuple[str, str]:

@@ -17,8 +17,8 @@ import torch
 from torch import nn
 
 from hpt.config.run_config import RunConfig
-from hpt.data.models import RECORD, load_tokenizer, save_model_folder
-from hpt.data.prompts import demonstration_tokens, prompt_tokens
+from hpt.data.models import RECORD, load_tokenizer, save_model_folder, weights_record
+from hpt.data.prompts import encode_training
 from hpt.data.world.gym import mixed
 from hpt.data.world.lookup_corpus import LookupRecipe
 from hpt.data.world.worlds import (
@@ -32,9 +32,9 @@ from hpt.data.world.worlds import (
     world_named,
 )
 from hpt.methods.mixture import DEMONSTRATION, Part, Trajectory, WeightedTrajectory
-from hpt.support.files import read_json, sha256_files, write_json
+from hpt.support.files import read_json, write_json
 from hpt.training.checkpoint import load_newest, save_checkpoint
-from hpt.training.engine import PolicyEngine, Updater, join, sums_over_ranks
+from hpt.training.engine import PolicyEngine, Updater, join, sums_over_ranks, warmed_up
 from hpt.training.guards import FaultWatch
 from hpt.training.metrics import rows_of
 from hpt.training.policy import load_model
@@ -175,25 +175,21 @@ def teach_format(config: RunConfig, folder: Path, note: Callable[[int], None] = 
     By SFT on the demonstrations of questions that nothing else asks (split ``format`` of `hpt.data.world.gym`), in
     turn, so that every update sees all families and levels alike.
     """
-    published, template, size = folder / "published", config.data.template, config.schedule.prompts_per_step
-    tokenizer, problems = load_tokenizer(published), mixed("format")
+    published, size = folder / "published", config.schedule.prompts_per_step
+    tokenizer = load_tokenizer(published)
+    data = encode_training(tokenizer, mixed("format"), config, needs_demonstrations=True)
+    pairs = [(data.prompts[one.id], data.demonstrations[one.id]) for one in data.problems]
 
     def documents(update: int) -> list[Document]:
-        chosen = [problems[(update * size + place) % len(problems)] for place in range(size)]
-        prompts = [prompt_tokens(tokenizer, one, template) for one in chosen]
-        answers = [demonstration_tokens(tokenizer, one.demonstration or "", template) for one in chosen]
-        return [(*pair, [1.0] * len(pair[1])) for pair in zip(prompts, answers, strict=True)]
-
-    def rate(update: int) -> float:
-        return config.optimizer.learning_rate * min(1.0, (update + 1) / config.optimizer.warmup_steps)
+        chosen = [pairs[(update * size + place) % len(pairs)] for place in range(size)]
+        return [(prompt, tokens, [1.0] * len(tokens)) for prompt, tokens in chosen]
 
     join().barrier()  # rank 0 alone has fetched the model
-    metrics = _train(config, folder, load_model(published), tokenizer, documents, rate, note)
+    metrics = _train(config, folder, load_model(published), tokenizer, documents,
+                     lambda update: warmed_up(config.optimizer, update), note)  # fmt: skip
     if launched_rank() == 0:
         record = read_json(published / RECORD) | {"format_updates": config.schedule.steps}
-        sizes = {path.name: path.stat().st_size for path in sorted((folder / "model").glob("*.safetensors"))}
-        record |= {"weights_sha256": sha256_files(folder / "model", "*.safetensors"), "sizes": sizes}
-        write_json(folder / "model" / RECORD, record)
+        write_json(folder / "model" / RECORD, record | weights_record(folder / "model"))
     return metrics
 
 

@@ -80,6 +80,11 @@ class GuardedAdamW(torch.optim.AdamW):
         return super().step(closure) if self.may_step() else None
 
 
+def warmed_up(settings: OptimizerSettings, done: int) -> float:
+    """Return the learning rate after ``done`` steps: constant, after a warm-up that starts above zero."""
+    return settings.learning_rate * min(1.0, (done + 1) / max(1, settings.warmup_steps))
+
+
 class PolicyEngine(Ranks):
     """The policy under DeepSpeed: a Hugging Face causal language model, on CPU, whose dropout is turned off.
 

@@ -26,7 +26,7 @@ from hpt.methods.mixture import DEMONSTRATION, Assembled, QuestionBatch, Traject
 from hpt.rewards.workers import Verdict, Verifier
 from hpt.support.errors import TrainingFault
 from hpt.training.checkpoint import Records, TrainingState
-from hpt.training.engine import PolicyEngine, StepOutcome, Updater, sft_rl_gradients, sums_over_ranks
+from hpt.training.engine import PolicyEngine, StepOutcome, Updater, sft_rl_gradients, sums_over_ranks, warmed_up
 from hpt.training.guards import (
     PROBE_TOKENS,
     FaultWatch,
@@ -285,9 +285,7 @@ class Trainer:
 
     def learning_rate(self) -> float:
         """Return the constant rate, after a short warm-up that starts above zero; a stage has its own."""
-        settings = self.config.optimizer
-        done = self.state.step - self.stage.start
-        return settings.learning_rate * min(1.0, (done + 1) / max(1, settings.warmup_steps))
+        return warmed_up(self.config.optimizer, self.state.step - self.stage.start)
 
     def move_weights(self) -> None:
         """Give the sampler the trainer's weights, with their version, unless it has them."""
