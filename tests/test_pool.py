@@ -221,6 +221,20 @@ def test_two_commands_that_ask_different_things_of_a_run_ask_one_after_the_other
     assert second.started >= first.started + fake.lasts_s
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core")
+def test_two_commands_take_different_cores(tmp_path: Path) -> None:
+    jobs = [Job(config, tmp_path) for config in seeds(1)]
+    first, second = executor.LocalExecutor(jobs, None), executor.LocalExecutor(jobs, None)
+    places = [one.take() for one in (first, second)]
+    assert None not in places
+    assert places[0] != places[1]
+    first.close()
+    third = executor.LocalExecutor(jobs, None)
+    assert third.take() == places[0], "free again"
+    second.close()
+    third.close()
+
+
 # --- what a process is asked to do, and where ------------------------------------------------------------------------
 
 

@@ -23,7 +23,7 @@ from hpt.config.run_config import RunConfig
 from hpt.runs.executor import gpus_of_a_run
 from hpt.runs.folder import package_versions
 from hpt.runs.job import Job
-from hpt.runs.process import Place, RunProcess
+from hpt.runs.process import Place, RunProcess, core_of_its_own
 from hpt.support.errors import ConfigError, warn
 from hpt.support.files import writing
 from hpt.support.process import processor
@@ -50,7 +50,7 @@ class Agent:
         end_with_parent(signal.SIGKILL)  # without the node's raylet Ray's worker goes on, unseen by the cluster
         os.chdir(folder)  # where the command was typed: paths may be relative to it
         sys.argv = command  # by which its runs are known to those who wait for them
-        self._core, self._name = _core_of_its_own()
+        self._core, self._name = core_of_its_own(os.getpid())
         self._process: RunProcess | None = None
 
     def facts(self, shared: str) -> dict[str, Any]:
@@ -74,18 +74,6 @@ class Agent:
     def stop(self, kill: bool) -> None:
         assert self._process is not None
         (self._process.kill if kill else self._process.interrupt)()
-
-
-def _core_of_its_own() -> tuple[int, socket.socket]:
-    """A core that no other agent on this machine has, if there is one, and the name that says so until it ends."""
-    cores = sorted(os.sched_getaffinity(0))
-    for core in cores:
-        name = socket.socket(socket.AF_UNIX)
-        with suppress(OSError):
-            name.bind(f"\0hpt-core-{core}")
-            return core, name
-        name.close()
-    return cores[os.getpid() % len(cores)], socket.socket(socket.AF_UNIX)
 
 
 @dataclass(eq=False)

@@ -4,12 +4,13 @@ An executor has ``slots`` places, as many as runs go side by side.
 """
 
 import os
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 
 from hpt.config.run_config import RunConfig
 from hpt.runs.job import Job
-from hpt.runs.process import Place, RunProcess
+from hpt.runs.process import Place, RunProcess, core_of_its_own
 from hpt.support.errors import ConfigError
 from hpt.training.ranks import RUN_GPUS, gpu_groups, job_command, launcher_options, visible_gpus
 
@@ -19,11 +20,14 @@ class LocalExecutor:
 
     def __init__(self, jobs: Sequence[Job], parallel: int | None) -> None:
         self._options, cores = launcher_options(), sorted(os.sched_getaffinity(0))
+        self._claims = list[tuple[int, socket.socket]]()
         groups = list[str]()
         if self._options is None:
             groups = gpu_groups(gpus_of_a_run([job.config for job in jobs], visible_gpus()))
             places = [Place(cores[i % len(cores)], gpus) for i, gpus in enumerate(groups)]
-            places = places or [Place(core) for core in cores]
+            if not places:  # two commands side by side must not take the same core
+                self._claims = [core_of_its_own(i) for i in range(min(parallel or len(cores), len(jobs), len(cores)))]
+                places = [Place(core) for core, _ in self._claims]
             self._options = [] if groups and "," in groups[0] else None
         elif RUN_GPUS in os.environ:
             raise ConfigError("--run-gpus", os.environ[RUN_GPUS], "nothing beside --launcher-args, which says where a "
@@ -49,6 +53,8 @@ class LocalExecutor:
 
     def close(self) -> None:
         """Give all places up."""
+        for _, name in self._claims:
+            name.close()
 
 
 def gpus_of_a_run(configs: Sequence[RunConfig], there: int) -> int:

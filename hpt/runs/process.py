@@ -8,6 +8,7 @@ import atexit
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -83,6 +84,21 @@ class Place:
 
     core: int
     gpus: str = ""
+
+
+def core_of_its_own(other: int) -> tuple[int, socket.socket]:
+    """A core that no other command or agent on this machine has, and the name that says so until it is closed.
+
+    Where all are taken, the one with number ``other``, modulo their count.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    for core in cores:
+        name = socket.socket(socket.AF_UNIX)
+        with suppress(OSError):
+            name.bind(f"\0hpt-core-{core}")
+            return core, name
+        name.close()
+    return cores[other % len(cores)], socket.socket(socket.AF_UNIX)
 
 
 def run_variables(threads: int, gpus: str = "") -> dict[str, str]:

@@ -5,11 +5,11 @@ A record folder is what a report needs of a run and no more::
     reports/<scale>/records/<run name>/
         config.json         as in the run folder
         provenance.json     commit, versions, hardware, wall time
-        metrics.parquet     one row per step
-        rollouts.parquet    one row per question and step: counts; entropy rounded to 1/4096 nats
+        metrics.parquet     one row per step; numbers that are no integers to 16 bits, relative error 1e-5
+        rollouts.parquet    one row per question and step: counts, no entropy; none of a run of the search
         validation.parquet  one row per problem of the validation curves: counts
         evaluations.parquet one row per problem and evaluation: counts
-        answers.parquet     some answers word for word, chosen by a hash; older records lack it
+        answers.parquet     some answers word for word, chosen by a hash; none of a run of the search
         manifest.json       SHA-256 of each of them
 
 Beside the folders lies ``sets.json``: of each world the hash of every evaluation set's problems, from which the keys of
@@ -65,7 +65,7 @@ if TYPE_CHECKING:
 COLUMNS: dict[str, Sequence[str]] = {
     "metrics": ("step",),
     "rollouts": (
-        "step problem_id level correct rollouts alpha beta branch response_tokens_mean entropy no_answer timed_out"
+        "step problem_id level correct rollouts alpha beta branch response_tokens_mean no_answer timed_out"
     ).split(),
     "validation": ("step", "benchmark", "problem_id", "level", "correct", "samples", "response_tokens_mean"),
     "evaluations": (
@@ -75,9 +75,6 @@ COLUMNS: dict[str, Sequence[str]] = {
 }  # fmt: skip
 _EVALUATIONS = "evaluations.parquet"
 _ANSWERS = "answers.parquet"
-#: Fraction of a nat to which an exported question's entropy is rounded: its last bits were half of a record folder, no
-#: table or figure reads them (`rollout/entropy` of the metrics is whole), and of decimals the bits would not get fewer.
-_ENTROPY_STEPS = 4096
 #: A record folder holds these, its manifest and, of newer runs, answers; what else a manifest names is never read or
 #: copied.
 RECORD_FILES = ("config.json", "provenance.json", *(f"{name}.parquet" for name in TABLES), _EVALUATIONS)
@@ -243,13 +240,13 @@ def export_run(folder: RunFolder, target: Path) -> Path:
         config["policy"]["path"] = None  # a place on one machine; weights_sha256 says which weights
         write_json(scratch / "config.json", config)
         write_json(scratch / "provenance.json", records.provenance)
-        for name in TABLES:
-            table: pd.DataFrame = getattr(records, name)
-            if "entropy" in table:  # rounding again changes nothing
-                table = table.assign(entropy=(table["entropy"] * _ENTROPY_STEPS).round() / _ENTROPY_STEPS)
-            write_parquet(scratch / f"{name}.parquet", table)
+        searched = records.config.seed >= SEARCH_SEED  # judged by its evaluation alone
+        rollouts = records.rollouts.drop(columns="entropy", errors="ignore")  # most of the bytes, and in no table
+        write_parquet(scratch / "metrics.parquet", _rounded(records.metrics))
+        write_parquet(scratch / "rollouts.parquet", rollouts.head(0) if searched else rollouts)
+        write_parquet(scratch / "validation.parquet", records.validation)
         write_parquet(scratch / _EVALUATIONS, evaluations)
-        if len(answers):
+        if len(answers) and not searched:
             write_parquet(scratch / _ANSWERS, answers)
         write_manifest(scratch)
     if records.config.data.evaluation == "graded":  # public problems are read, not made
@@ -257,6 +254,14 @@ def export_run(folder: RunFolder, target: Path) -> Path:
         hashes = {one.name: problems_hash(one.problems) for one in sets}
         write_json(Path(target) / SETS, _problem_hashes(Path(target)) | {records.config.data.world: hashes})
     return final
+
+
+def _rounded(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Return the metrics with 16 bits of what is no integer: the others are noise that no compression removes."""
+    numbers = metrics.select_dtypes("floating")
+    mantissa, exponent = np.frexp(numbers)
+    rounded = (mantissa * 2**16).round() * np.exp2(exponent - 16.0)
+    return metrics.assign(**rounded.where(numbers % 1 != 0, numbers))
 
 
 def _with_earlier(table: pd.DataFrame, before: pd.DataFrame) -> pd.DataFrame:
