@@ -575,7 +575,7 @@ def train(
         given["policy.path"], policy = str(Path(policy).resolve()), Path(policy).name
     names: dict[str, Any] = {"scale": scale, "policy": str(policy)}
     if method == "pretrain":
-        config = base_config(build_config("hpt", **names))
+        config = base_config(build_config("hpt", seed=seed, **names))
     else:
         config = build_config(method, recipe=recipe, seed=seed, settings=given, **names)
     return run_with_base(config, Path(runs_dir), tuple(map(str, evaluations)))

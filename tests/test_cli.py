@@ -115,7 +115,7 @@ def test_plan_says_what_would_run_and_why(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "pretrain" in done.stdout
     assert "not made yet" in done.stdout
-    assert f"no run in {tmp_path / 'runs'}\n" in done.stdout
+    assert f"no run in {tmp_path / 'runs'}" in done.stdout
     assert not list(tmp_path.iterdir())
 
 

@@ -618,3 +618,10 @@ def test_train_takes_a_model_folder_and_a_file_of_questions(tmp_path: Path) -> N
     assert run.metrics["step"].tolist() == [0, 1]
     assert {"rollout/reward", "gate/offline_ratio_prompts", "loss/total"} <= set(run.metrics)
     assert (run.model / "model.safetensors").is_file()
+
+
+def test_a_base_is_made_of_the_seed_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where every seed has a base of its own."""
+    monkeypatch.setattr("hpt.runs.make.run_with_base", lambda config, *rest: config)
+    made: Any = hpt.train("pretrain", scale="lookups", seed=3)
+    assert (made.method, made.seed) == ("pretrain", 3)
