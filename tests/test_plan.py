@@ -195,6 +195,7 @@ def test_every_command_makes_the_run_it_stands_for(tmp_path: Path) -> None:
             )  # fmt: skip
             assert again == run.config
             fingerprints.add(again.fingerprint())
+        assert given["--seed"] == str(run.seed)
         assert given.get("--evaluations", "") == ",".join(run.evaluations)
         assert given["--launcher-args"] == "--num_gpus 8"
     assert len(fingerprints) == len([run for run in runs if run.method != "pretrain"]) > 20

@@ -448,10 +448,10 @@ def command(run: PlannedRun, root: Path, machine: Machine) -> str:
     config = run.config
     names: dict[str, Any] = {"scale": config.scale_key, "policy": config.policy.name}
     words = ["hpt", "train", "--method", config.method, "--scale", names["scale"], "--policy", names["policy"]]
+    words += ["--seed", str(config.seed)]
     if config.method != "pretrain":
         plain = build_config(config.method, recipe=config.recipe, seed=config.seed, **names)
         words += ["--recipe", config.recipe] if config.recipe != "released" else []
-        words += ["--seed", str(config.seed)]
         given, usual = (flat(settings.model_dump(mode="json")) for settings in (config, plain))
         for name, value in given.items():
             if value != usual[name]:
