@@ -258,10 +258,10 @@ def export_run(folder: RunFolder, target: Path) -> Path:
 
 def _rounded(metrics: pd.DataFrame) -> pd.DataFrame:
     """Return the metrics with 16 bits of what is no integer: the others are noise that no compression removes."""
-    numbers = metrics.select_dtypes("floating")
-    mantissa, exponent = np.frexp(numbers)
-    rounded = (mantissa * 2**16).round() * np.exp2(exponent - 16.0)
-    return metrics.assign(**rounded.where(numbers % 1 != 0, numbers))
+    numbers = metrics.select_dtypes("float")
+    mantissa, exponent = np.frexp(numbers.to_numpy())
+    rounded = np.where(numbers % 1 == 0, numbers, np.ldexp((mantissa * 2**16).round(), exponent - 16))
+    return metrics.assign(**pd.DataFrame(rounded, columns=numbers.columns, index=numbers.index))
 
 
 def _with_earlier(table: pd.DataFrame, before: pd.DataFrame) -> pd.DataFrame:
