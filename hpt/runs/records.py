@@ -261,7 +261,7 @@ def _rounded(metrics: pd.DataFrame) -> pd.DataFrame:
     numbers = metrics.select_dtypes("float")
     mantissa, exponent = np.frexp(numbers.to_numpy())
     rounded = np.where(numbers % 1 == 0, numbers, np.ldexp((mantissa * 2**16).round(), exponent - 16))
-    return metrics.assign(**pd.DataFrame(rounded, columns=numbers.columns, index=numbers.index))
+    return metrics.assign(**dict(zip(numbers.columns, rounded.T, strict=True)))
 
 
 def _with_earlier(table: pd.DataFrame, before: pd.DataFrame) -> pd.DataFrame:
