@@ -227,6 +227,8 @@ def test_every_seed_is_held_against_its_own_base(records: list[RunRecords]) -> N
     trained = [run for run in records if run.method != "pretrain"]
     row = by_claim(contrasts([*own, *trained], "mini")).loc["table5-hpt-above-mix_on"]
     assert (row["other_collapsed"], row["other_runs"]) == (2, 3)  # the fourth and fifth seed have no base
+    row = by_claim(contrasts([own[1], *trained], "mini")).loc["table5-hpt-above-mix_on"]
+    assert (row["other_collapsed"], row["other_runs"]) == (1, 1)  # nor is the base of one seed that of another
 
 
 def test_the_spread_that_was_measured_before_hpt(records: list[RunRecords]) -> None:

@@ -13,31 +13,38 @@ from hpt.runs.resolve import pretraining_config
 NOTHING = pd.DataFrame()
 
 
-def record(arm: Arm, seed: int, evaluations: pd.DataFrame = NOTHING) -> RunRecords:
+def record(arm: Arm, seed: int, evaluations: pd.DataFrame = NOTHING, scale: str = "tiny") -> RunRecords:
+    config = arm.config(scale, seed)
     if arm.method == "pretrain":
-        config = pretraining_config("tiny", arm.policy, "lookups-tiny", seed)
-    else:
-        config = arm.config("tiny", seed)
+        config = pretraining_config(scale, arm.policy, {"tiny": "lookups-tiny"}.get(scale, scale), seed)
     frames = pd.DataFrame({"step": [0]}), NOTHING, NOTHING
     return RunRecords(f"{arm.key}-s{seed}", config, *frames, evaluations, arms=(arm.key,))
 
 
-def counted(arm: Arm, seed: int, name: str, correct: int) -> RunRecords:
-    config = record(arm, seed).config
+def counted(arm: Arm, seed: int, name: str, correct: int, scale: str = "tiny") -> RunRecords:
+    config = record(arm, seed, scale=scale).config
     settings, problems, key = evaluation_key(config, name)
     rows = [(key, name, p.id, p.level, correct, settings.samples_per_problem) for p in problems]
     columns = ["key", "benchmark", "problem_id", "level", "correct", "samples"]
-    return record(arm, seed, pd.DataFrame(rows, columns=columns))
+    return record(arm, seed, pd.DataFrame(rows, columns=columns), scale)
 
 
 def test_the_one_base_is_in_every_seed() -> None:
     name = "contest-a@256"
-    records = [counted(Arm("pretrain", "strong"), 0, name, 1)]
-    records += [counted(Arm("grpo", "strong"), seed, name, seed) for seed in (3, 4)]
-    given = claim_records(records, claim_named("figure2-rl-leaves-large-k"), "tiny")
+    records = [counted(Arm("pretrain", "strong"), 0, name, 1, "mini")]
+    records += [counted(Arm("grpo", "strong"), seed, name, seed, "mini") for seed in (3, 4)]
+    given = claim_records(records, claim_named("figure2-rl-leaves-large-k"), "mini")
     assert sorted(given.seeds) == [3, 4]
     assert given.seeds[3]["pretrain"] is not None
     assert [given.seeds[seed]["grpo"].counts["correct"].unique().tolist() for seed in (3, 4)] == [[3], [4]]
+
+
+def test_the_base_of_one_seed_is_in_no_other() -> None:
+    name = "contest-a@256"
+    records = [counted(Arm("pretrain", "strong"), 3, name, 1)]
+    records += [counted(Arm("grpo", "strong"), seed, name, seed) for seed in (3, 4)]
+    given = claim_records(records, claim_named("figure2-rl-leaves-large-k"), "tiny")
+    assert {seed: sorted(runs) for seed, runs in given.seeds.items()} == {3: ["grpo", "pretrain"], 4: ["grpo"]}
 
 
 def test_an_arm_of_another_base_is_named_with_it() -> None:

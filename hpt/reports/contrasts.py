@@ -10,7 +10,7 @@ import pandas as pd
 from hpt.evaluation.intervals import detectable, exact_share, paired_difference, seed_mean, seeds_needed, sign_flip_p
 from hpt.paper.claims import ALPHA
 from hpt.paper.paper import confirmatory_claims
-from hpt.reports.frames import BASE, averages_by_seed, of_method
+from hpt.reports.frames import BASE, averages_by_seed, is_shared, of_method
 from hpt.reports.verdicts import confirmatory, printed_difference, world_spread
 from hpt.runs.records import RunRecords
 
@@ -42,9 +42,10 @@ def contrasts(records: Sequence[RunRecords], scale: str) -> pd.DataFrame:
             sides = [[side[seed] for seed in seeds] for side in averages]
             row |= {"hpt": np.mean(sides[0]), "average": np.mean(sides[1])} | _difference(sides, level, printed)
             row |= {f"seed_{seed}": one - two for seed, one, two in zip(seeds, *sides, strict=True)}
-        bases = averages_by_seed(of_method(records, BASE, claim.policy))
+        base_runs = of_method(records, BASE, claim.policy)
+        bases = averages_by_seed(base_runs)
         for prefix, side in (("hpt_", averages[0]), ("other_", averages[1])):
-            shared = dict.fromkeys(side, *bases.values()) if len(bases) == 1 else bases
+            shared = dict.fromkeys(side, *bases.values()) if is_shared(base_runs) else bases
             row |= _collapses(side, shared, prefix)
         rows.append(row | {"sd_world": world_spread(records, claim.policy)})
     frame = pd.DataFrame(rows)

@@ -17,7 +17,7 @@ from hpt.config.run_config import MOVES_NO_NUMBER
 from hpt.data.public import DATASETS
 from hpt.data.sources import OWN_SET, OWN_TITLE, evaluation_at, evaluation_set, recorded_name, training_problems_of
 from hpt.data.world.sets import EvaluationSet
-from hpt.data.world.worlds import world_named
+from hpt.data.world.worlds import bases_by_seed, world_named
 from hpt.evaluation.intervals import (
     MIN_SEEDS,
     Decision,
@@ -81,6 +81,11 @@ def arm_keys(record: RunRecords) -> tuple[str, ...]:
 def of_method(records: Records, method: str, policy: str) -> list[RunRecords]:
     """Return the runs of the arm ``method`` on a base; ``method`` is an arm's name, the method's for a plain arm."""
     return of_arm(records, f"{method}-{policy}")
+
+
+def is_shared(bases: Records) -> bool:
+    """Return whether these are the one run of a base that all seeds start from, rather than that of a single seed."""
+    return len(bases) == 1 and not bases_by_seed(bases[0].config.data.world)
 
 
 def sets_of(records: Records) -> dict[str, EvaluationSet]:
@@ -495,7 +500,7 @@ def effects(records: Records, methods: Sequence[str], other: str, policy: str) -
     for name in methods:
         mine, theirs = shares[name], shares[other]
         if name != other and mine and theirs:
-            if other == BASE and len(theirs) == 1:
+            if other == BASE and is_shared(of_method(records, BASE, policy)):
                 theirs = dict.fromkeys(mine, next(iter(theirs.values())))
             averages = [float(np.mean([average_of_sets(one) for one in side.values()])) for side in (mine, theirs)]
             numbers, difference = effect(mine, theirs)

@@ -21,6 +21,7 @@ from hpt.reports.frames import (
     PAPER_METHOD,
     average_column,
     averages_by_seed,
+    is_shared,
     label,
     of_method,
 )
@@ -170,7 +171,7 @@ def printed_difference(claim: Claim) -> float:
 def claim_records(
     records: Sequence[RunRecords], claim: Claim, scale: str, frames: Mapping[str, pd.DataFrame] | None = None
 ) -> ClaimRecords:
-    """Return what a claim's test reads: the runs of its arms, by seed; a base's one run counts for all."""
+    """Return what a claim's test reads: the runs of its arms, by seed; a base that all seeds share counts for all."""
     runs = {name: of_method(records, *_place(name, claim.policy)) for name in claim.methods}
     used = [run for group in runs.values() for run in group]
     trained = sorted({run.seed for run in used if run.method != BASE})
@@ -178,7 +179,7 @@ def claim_records(
     for name, group in runs.items():
         for run in group:
             of_run = RunFrames(run.metrics, run.rollouts, _scores(run, claim), _counts(run, claim), run.validation)
-            for seed in trained if run.method == BASE and len(group) == 1 else [run.seed]:
+            for seed in trained if run.method == BASE and is_shared(group) else [run.seed]:
                 seeds.setdefault(seed, {})[name] = of_run
     ceiling = max((run.config.rollout.max_response_tokens for run in used), default=None)
     labels = {name: label_in_claim(name, claim.policy) for name in claim.methods}
