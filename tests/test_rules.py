@@ -147,6 +147,19 @@ def test_intervals_hold_together() -> None:
     assert (result.interval.low, result.interval.high) == pytest.approx((3 - half, 3 + half))
 
 
+def test_an_interval_is_simultaneous_where_the_verdict_is_another() -> None:
+    """At the floor, and of two seeds."""
+    few = family({FAMILY[0]: 3.0}, seeds=2) | {FAMILY[1]: family({FAMILY[1]: 0.5}, sd=0.1, floor=1.0)[FAMILY[1]]}
+    results = judge_together(few, PRINTED, {})
+    assert [results[name].verdict.value for name in FAMILY[:2]] == ["undecided", "not testable: ceiling or floor"]
+    for name, values in ((FAMILY[0], 3 + 2.0 * NOISE[:2]), (FAMILY[1], 0.5 + 0.1 * NOISE)):
+        half = stats.t.ppf(1 - 0.025 / 13, len(values) - 1) * stats.sem(values)
+        interval = results[name].interval
+        assert interval is not None
+        assert (interval.low, interval.high) == pytest.approx((values.mean() - half, values.mean() + half))
+    assert judge_together(family({FAMILY[0]: 3.0}, seeds=1), PRINTED, {})[FAMILY[0]].interval is None
+
+
 def test_ceiling_size_and_seeds() -> None:
     at_floor = family({FAMILY[0]: 0.5}, sd=0.1, floor=1.0)
     assert words(at_floor)[FAMILY[0]] == "not testable: ceiling or floor"

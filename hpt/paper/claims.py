@@ -125,15 +125,19 @@ def judge_together(
     """
     claims = [claim.id for claim in confirmatory_claims()]
     found = {name: judge(claim_named(name), records.get(name, ClaimRecords("", {}))) for name in claims}
-    testable = {name: seed_mean(list(one.per_seed.values()), 1 - ALPHA / len(claims)) for name, one in found.items()
-                if len(one.per_seed) >= MIN_SEEDS and one.verdict is not ClaimVerdict.dead}  # fmt: skip
+    differences = {name: seed_mean(list(one.per_seed.values()), 1 - ALPHA / len(claims))
+                   for name, one in found.items() if one.per_seed}  # fmt: skip
+    for name, one in differences.items():
+        found[name] = replace(found[name], interval=one.interval if one.interval.known else None)
+    testable = {name: one for name, one in differences.items()
+                if len(one.differences) >= MIN_SEEDS and found[name].verdict is not ClaimVerdict.dead}  # fmt: skip
     corrected = holm([testable[name].p_value if name in testable else math.nan for name in claims])
     for name, p in zip(claims, corrected, strict=True):
         if name in testable:
             verdict = confirmed(testable[name], p, printed[name], spread.get(name, math.nan))
             text = f"Corrected p {p:.2g} over {len(claims)} contrasts; the paper {printed[name]:+.1f}."
             found[name] = replace(
-                found[name], verdict=_at_scale(verdict, records[name].scale), interval=testable[name].interval,
+                found[name], verdict=_at_scale(verdict, records[name].scale),
                 explanation=f"{found[name].explanation} {text}", p_corrected=float(p),
             )  # fmt: skip
     return found
