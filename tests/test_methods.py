@@ -389,11 +389,15 @@ def test_stages(method: str, share: float, expected: list[str]) -> None:
     assert stage_at(config, 10).end == 10  # a run that is done has no stage beyond its last
 
 
-def test_only_the_first_stage_has_the_first_rate() -> None:
+def test_only_the_first_stage_has_the_first_rate_and_updates() -> None:
     """Whatever its method: here the third is the same one."""
-    settings = {"schedule.steps": 10, "optimizer.learning_rate": 0.01, "optimizer.first_stage_learning_rate": 0.02}
+    settings = {"schedule.steps": 10, "optimizer.learning_rate": 0.01, "optimizer.first_stage_learning_rate": 0.02,
+                "schedule.first_stage_updates_per_step": 8}  # fmt: skip
     config = build_config("tests.test_methods:THREE", scale="tiny", settings=settings)
     assert [stage.config.optimizer.learning_rate for stage in stages_of(config)] == [0.02, 0.01, 0.01]
+    assert [stage.config.schedule.updates_per_step for stage in stages_of(config)] == [8, 2, 2]
+    with pytest.raises(ConfigError, match="a divisor of"):
+        build_config("tests.test_methods:THREE", scale="tiny", settings={"schedule.first_stage_updates_per_step": 3})
 
 
 def coefficients(method: str, **settings: Any) -> list[tuple[str, float, float]]:

@@ -190,24 +190,28 @@ GRPO: dict[str, dict[str, Any]] = {"optimizer": {"learning_rate": 5e-4},
         "estimator": {"clip_eps_low": "row", "clip_eps_high": "row", "advantage_std": "none"}}  # fmt: skip
 
 
-def test_the_second_stage_of_sft_then_grpo_takes_grpos_choice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the grid's rate is its first stage's; before GRPO has chosen there is nothing to try."""
+SFT: dict[str, dict[str, Any]] = {"optimizer": {"learning_rate": 1e-3}, "schedule": {"updates_per_step": 8}}
+
+
+def test_the_stages_of_sft_then_grpo_take_their_methods_choices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But the grid's rate is its first stage's; before both have chosen there is nothing to try."""
     monkeypatch.setitem(TUNED["lookups"], "strong", {})
     assert not tries_of("strong", "sft_then_grpo")
-    monkeypatch.setitem(TUNED["lookups"], "strong", {"grpo": GRPO})
+    monkeypatch.setitem(TUNED["lookups"], "strong", {"grpo": GRPO, "sft": SFT})
     shown = set()
     for arm in tries_of("strong", "sft_then_grpo"):
         sft, grpo = stages_of(arm.config("lookups", 0))
         shown.add((sft.config.optimizer.learning_rate, sft.end))
         assert (sft.method.name, grpo.method.name, grpo.config.optimizer.learning_rate) == ("sft", "grpo", 5e-4)
+        assert [stage.config.schedule.updates_per_step for stage in (sft, grpo)] == [8, 2]
         assert {name: getattr(grpo.config.estimator, name) for name in GRPO["estimator"]} == GRPO["estimator"]
     assert shown >= {(rate, end) for rate in RATES for end in (12, 24, 36, 48)}
 
 
 def test_both_rates_of_sft_then_grpo_are_held_against_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
     own = {"optimizer": {**GRPO["optimizer"], "first_stage_learning_rate": 2e-3}, "estimator": GRPO["estimator"],
-           "schedule": {"first_stage_share": 0.2}}  # fmt: skip
-    monkeypatch.setitem(TUNED["lookups"], "strong", {"grpo": GRPO, "sft_then_grpo": own})
+           "schedule": {"first_stage_share": 0.2, "first_stage_updates_per_step": 8}}  # fmt: skip
+    monkeypatch.setitem(TUNED["lookups"], "strong", {"grpo": GRPO, "sft": SFT, "sft_then_grpo": own})
     check_taken("strong", "sft_then_grpo", (2e-3, 0))
     with pytest.raises(AssertionError, match="first_stage_learning_rate"):
         check_taken("strong", "sft_then_grpo", (1e-3, 0))
@@ -215,7 +219,7 @@ def test_both_rates_of_sft_then_grpo_are_held_against_the_search(monkeypatch: py
 
 @pytest.mark.parametrize("policy", SEARCHED)
 def test_no_two_tries_of_a_method_are_one_run(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(TUNED["lookups"], policy, {"grpo": GRPO})
+    monkeypatch.setitem(TUNED["lookups"], policy, {"grpo": GRPO, "sft": SFT})
     for method in SEARCHED[policy]:
         configs = [arm.config("lookups", 0) for arm in tries_of(policy, method)]
         assert len({config.fingerprint() for config in configs}) == len(configs)

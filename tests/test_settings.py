@@ -468,6 +468,7 @@ MOVES: dict[str, Moves] = {
     "schedule.steps": Moves(5, wired("until"), 4, 5, ROWS),
     "schedule.prompts_per_step": Moves(2, lambda config, place: len(make_trainer(config).questions(0)), 4, 2),
     "schedule.updates_per_step": Moves(1, metric("optim/updates"), [2.0], [1.0]),
+    "schedule.first_stage_updates_per_step": Moves(1, metric("optim/updates"), [2.0], [1.0], method="sft_then_grpo"),
     "schedule.first_stage_share": Moves(0.75, lambda config, place: [own.length for own in stages_of(config)], [2, 2],
                                         [3, 1], method="sft_then_grpo"),
     "validation.every": Moves(2, validated, [], [0, 2]),

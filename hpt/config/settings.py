@@ -171,6 +171,7 @@ class ScheduleSettings(Settings):
     steps: int = Field(default=600, ge=0, description="rollout batches")
     prompts_per_step: int = Field(default=32, ge=1)
     updates_per_step: int = Field(default=2, ge=1, description="optimiser steps per rollout batch")
+    first_stage_updates_per_step: int | None = neutral(None, "of SFT->GRPO's SFT; None = as GRPO", ge=1)
     first_stage_share: float = Field(default=0.4, ge=0, le=1, description="SFT->GRPO: share of the steps that are SFT")
 
 

@@ -230,7 +230,8 @@ def stages_of(config: RunConfig) -> list[Stage]:
     """Return the stages of a run in order; some may have no steps.
 
     A stage trains with all ``settings`` of its method; above them are the whole method's, what was tuned for it and
-    what the user set (``over_stages``), and ``optimizer.first_stage_learning_rate`` in the first.
+    what the user set (``over_stages``), and in the first ``optimizer.first_stage_learning_rate`` and
+    ``schedule.first_stage_updates_per_step``.
 
     Raises:
         ConfigError: a stage that has stages, or a method that as a stage cannot keep what it sets.
@@ -259,6 +260,8 @@ def _config_of_stage(config: RunConfig, name: str, is_first: bool) -> RunConfig:
     given = {setting: value for setting, value in given.items() if setting not in config.over_stages}
     if is_first and config.optimizer.first_stage_learning_rate is not None:
         given["optimizer.learning_rate"] = config.optimizer.first_stage_learning_rate
+    if is_first and config.schedule.first_stage_updates_per_step is not None:
+        given["schedule.updates_per_step"] = config.schedule.first_stage_updates_per_step
     return validate(merge(config.model_dump(mode="json"), nest(given)))
 
 

@@ -289,23 +289,26 @@ FINALISTS: dict[tuple[str, str], tuple[tuple[float, int], ...]] = {
 def tries_of(policy: str, method: str) -> tuple[Arm, ...]:
     """Return the arms of one method's search on a base: the grid for a quarter of the steps, its best three for all.
 
-    SFT -> GRPO has none before GRPO, whose choice its second stage takes, has chosen on that base.
+    SFT -> GRPO has none before both have chosen on that base: its first stage takes SFT's updates per step, its second
+    all of GRPO's choice.
 
     Example:
         >>> tries_of("weak", "hpt")[0].name, tries_of("weak", "hpt")[0].by_scale["lookups"]["schedule.steps"]
         ('try1_hpt_0.00025_0', 60)
     """
-    last = method_named(method).stages[-1:]
-    tuned = {scale: TUNED.get(scale, {}).get(policy, {}) for scale in ROUND_STEPS}
-    if any(name not in known for known in tuned.values() for name in last):
-        return ()
-    of_last = {scale: flat(known[last[0]]) if last else {} for scale, known in tuned.items()}
+    of_stages: dict[str, dict[str, Any]] = {scale: {} for scale in ROUND_STEPS}
+    for scale in ROUND_STEPS if method == "sft_then_grpo" else ():
+        tuned = TUNED[scale].get(policy, {})
+        if not {"sft", "grpo"} <= set(tuned):
+            return ()
+        updates = tuned["sft"]["schedule"]["updates_per_step"]
+        of_stages[scale] = {**flat(tuned["grpo"]), "schedule.first_stage_updates_per_step": updates}
     rounds = (tuple(itertools.product(RATES, range(len(OWN_CHOICE[method])))), FINALISTS.get((policy, method), ()))
     return tuple(
         Arm(method, policy, f"try{place + 1}_{method}_{rate:g}_{own}",
             {"seed": ROUND_SEEDS[place], _RATE_OF.get(method, "optimizer.learning_rate"): rate,
              **OWN_CHOICE[method][own], **({"gate.count": 2} if (policy, method) == ("llama", "hpt") else {})},
-            {scale: {"schedule.steps": steps[place], "validation.every": 0, **of_last[scale]}
+            {scale: {"schedule.steps": steps[place], "validation.every": 0, **of_stages[scale]}
              for scale, steps in ROUND_STEPS.items()})
         for place, tried in enumerate(rounds) for rate, own in tried
     )  # fmt: skip
