@@ -228,6 +228,9 @@ def test_two_commands_take_different_cores(tmp_path: Path) -> None:
     places = [one.take() for one in (first, second)]
     assert None not in places
     assert places[0] != places[1]
+    both = executor.LocalExecutor([Job(config, tmp_path) for config in seeds(2)], 2)
+    assert both.take() != both.take(), "a core that another has is shared before one of its own"
+    both.close()
     first.close()
     third = executor.LocalExecutor(jobs, None)
     assert third.take() == places[0], "free again"

@@ -23,7 +23,7 @@ from hpt.config.run_config import RunConfig
 from hpt.runs.executor import gpus_of_a_run
 from hpt.runs.folder import package_versions
 from hpt.runs.job import Job
-from hpt.runs.process import Place, RunProcess, core_of_its_own
+from hpt.runs.process import Place, RunProcess, cores_for
 from hpt.support.errors import ConfigError, warn
 from hpt.support.files import writing
 from hpt.support.process import processor
@@ -50,7 +50,7 @@ class Agent:
         end_with_parent(signal.SIGKILL)  # without the node's raylet Ray's worker goes on, unseen by the cluster
         os.chdir(folder)  # where the command was typed: paths may be relative to it
         sys.argv = command  # by which its runs are known to those who wait for them
-        self._core, self._name = core_of_its_own(os.getpid())
+        (self._core,), self._names = cores_for(1)
         self._process: RunProcess | None = None
 
     def facts(self, shared: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hpt.config.run_config import RunConfig
 from hpt.runs.job import Job
-from hpt.runs.process import Place, RunProcess, core_of_its_own
+from hpt.runs.process import Place, RunProcess, cores_for
 from hpt.support.errors import ConfigError
 from hpt.training.ranks import RUN_GPUS, gpu_groups, job_command, launcher_options, visible_gpus
 
@@ -20,14 +20,14 @@ class LocalExecutor:
 
     def __init__(self, jobs: Sequence[Job], parallel: int | None) -> None:
         self._options, cores = launcher_options(), sorted(os.sched_getaffinity(0))
-        self._claims = list[tuple[int, socket.socket]]()
+        self._names = list[socket.socket]()
         groups = list[str]()
         if self._options is None:
             groups = gpu_groups(gpus_of_a_run([job.config for job in jobs], visible_gpus()))
             places = [Place(cores[i % len(cores)], gpus) for i, gpus in enumerate(groups)]
             if not places:  # two commands side by side must not take the same core
-                self._claims = [core_of_its_own(i) for i in range(min(parallel or len(cores), len(jobs), len(cores)))]
-                places = [Place(core) for core, _ in self._claims]
+                own, self._names = cores_for(min(parallel or len(cores), len(jobs), len(cores)))
+                places = [Place(core) for core in own]
             self._options = [] if groups and "," in groups[0] else None
         elif RUN_GPUS in os.environ:
             raise ConfigError("--run-gpus", os.environ[RUN_GPUS], "nothing beside --launcher-args, which says where a "
@@ -53,7 +53,7 @@ class LocalExecutor:
 
     def close(self) -> None:
         """Give all places up."""
-        for _, name in self._claims:
+        for name in self._names:
             name.close()
 
 

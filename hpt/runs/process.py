@@ -86,19 +86,25 @@ class Place:
     gpus: str = ""
 
 
-def core_of_its_own(other: int) -> tuple[int, socket.socket]:
-    """A core that no other command or agent on this machine has, and the name that says so until it is closed.
+def cores_for(count: int) -> tuple[list[int], list[socket.socket]]:
+    """Return different cores for so many runs, and the names that keep them from other commands until they are closed.
 
-    Where all are taken, the one with number ``other``, modulo their count.
+    First come the cores that no other command or agent on this machine has; where these are too few, others are shared.
     """
-    cores = sorted(os.sched_getaffinity(0))
+    free, names, cores = list[int](), list[socket.socket](), sorted(os.sched_getaffinity(0))
     for core in cores:
-        name = socket.socket(socket.AF_UNIX)
-        with suppress(OSError):
-            name.bind(f"\0hpt-core-{core}")
-            return core, name
-        name.close()
-    return cores[other % len(cores)], socket.socket(socket.AF_UNIX)
+        if len(free) < count:
+            name = socket.socket(socket.AF_UNIX)
+            try:
+                name.bind(f"\0hpt-core-{core}")
+            except OSError:
+                name.close()
+            else:
+                free.append(core)
+                names.append(name)
+    others = [core for core in cores if core not in free]
+    first = os.getpid() % max(1, len(others))
+    return [*free, *others[first:], *others[:first]][:count], names
 
 
 def run_variables(threads: int, gpus: str = "") -> dict[str, str]:
