@@ -11,6 +11,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +23,7 @@ import hpt
 from hpt.support.errors import ConfigError, HptError
 from hpt.support.files import MANIFEST, locked, remove_half_written
 from hpt.support.text import did_you_mean
-from hpt.training.ranks import ADDRESS, EXECUTOR, OPTIONS, RUN_GPUS, RUN_NODES, launcher_options
+from hpt.training.ranks import ADDRESS, EXECUTOR, OPTIONS, RUN_GPUS, RUN_NODES, executor_name, launcher_options
 
 if TYPE_CHECKING:
     from hpt.data.problems import Problem
@@ -71,6 +72,7 @@ def use_executor(
         launcher_options(launcher)
     given = {EXECUTOR: executor, ADDRESS: address, OPTIONS: launcher, RUN_GPUS: run_gpus, RUN_NODES: run_nodes}
     os.environ.update({name: str(value) for name, value in given.items() if value is not None})
+    executor_name()  # before anything is read or computed
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -584,13 +586,21 @@ def plan(
     machine = machine_of(scale, gpus, gpu_memory, gpu_tflops, utilisation)
     runs = planned_runs(scale, only or [], parse_seeds(seeds), runs_dir, own=_spelled(extra))
     use_executor(executor, address, None, run_gpus, run_nodes)
-    if os.environ.get(EXECUTOR) == "ray" and machines is None:
+    groups = 1
+    if scale in ON_GPUS and run_gpus is not None:
+        if run_gpus > machine.gpus and executor_name() != "ray":
+            raise ConfigError("--run-gpus", run_gpus, f"at most {machine.gpus}, the GPUs of a machine", "raise --gpus")
+        groups, machine = machine.gpus // run_gpus, replace(machine, gpus=run_gpus)
+    if executor_name() == "ray" and machines is None:
         jobs = min(jobs or sys.maxsize, cluster_room([run.config for run in runs]))
     else:
         if (run_nodes or 1) > (machines or 1):
             raise ConfigError("--run-nodes", str(run_nodes), f"at most {machines or 1}, the machines", "add --machines")
-        # a run over several machines takes a place on each
-        jobs = (1 if scale in ON_GPUS else jobs or len(os.sched_getaffinity(0))) * (machines or 1) // (run_nodes or 1)
+        if scale in ON_GPUS and jobs is not None and jobs > groups:
+            remedy = "leave it out, or lower --run-gpus: runs that share a GPU are not planned"
+            raise ConfigError("--jobs", jobs, f"at most {groups}, one per group of GPUs", remedy)
+        places = jobs or (groups if scale in ON_GPUS else len(os.sched_getaffinity(0)))
+        jobs = places * (machines or 1) // (run_nodes or 1)  # a run over several machines takes a place on each
     if nothing := no_runs(runs_dir):
         print_plain(nothing)
     print_plan(make_plan(scale, runs, runs_dir, machine, jobs), runs_dir, console)

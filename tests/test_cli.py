@@ -102,6 +102,9 @@ def test_a_run_that_refuses_what_was_asked_for_ends_the_command_with_2(
         (("--scale", "mini", "--jobs", "2", "--machines", "3"), "6 runs at a time on cores"),
         (("--scale", "full", "--machines", "3"), "3 runs at a time, each on 8 GPUs"),
         (("--scale", "mini", "--jobs", "2", "--machines", "4", "--run-nodes", "2"), "4 runs at a time on cores"),
+        (("--scale", "full", "--run-gpus", "2"), "4 runs at a time, each on 2 GPUs"),
+        (("--scale", "full", "--run-gpus", "2", "--jobs", "3"), "3 runs at a time, each on 2 GPUs"),
+        (("--scale", "full", "--run-gpus", "2"), "amc,math-500,minerva,olympiad --run-gpus 2"),
     ],
 )
 def test_plan_says_how_long_it_takes_on_several_machines(options: tuple[str, ...], said: str, tmp_path: Path) -> None:
