@@ -285,7 +285,8 @@ def evaluate(
     model: Annotated[Path | None, typer.Option(help="Instead of a run: any model folder (Hugging Face format)")] = None,
     benchmarks: Annotated[str, typer.Option(help="Sets, or files or folders of your questions, comma-separated, or "
                                                  "all; mine.jsonl@8 draws eight answers to each")] = "all",
-    scale: Annotated[str, typer.Option(help="With --model: whose sets, limits and sampling settings")] = "mini",
+    scale: Annotated[str | None, typer.Option(help="With --model: whose sets, limits and sampling settings; "
+                                                   "default: mini")] = None,
     template: Annotated[str | None, typer.Option(help="With --model: how a question becomes a prompt")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="With --model: folder of downloaded sets")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="With --model: one setting, e.g. "
@@ -308,12 +309,14 @@ def evaluate(
     short = {"data.template": template, "data.folder": data_dir and str(data_dir)}
     given = parse_settings([f"{name}={json.dumps(value)}" for name, value in short.items() if value] + (settings or []))
     if model is not None and run is None:
-        config = given_base_config(scale, model, given)
+        config = given_base_config(scale or "mini", model, given)
     elif run is not None and model is None:
         found = find_run(run, runs_dir)
-        if given:
-            raise ConfigError("--set", ", ".join(given), "nothing beside a run: it is evaluated as it was trained",
-                              f"leave it out, or name the run's model: --model {found.model}")  # fmt: skip
+        for option, asked in (("--set", ", ".join(given)), ("--scale", scale)):
+            if asked:
+                raise ConfigError(option, asked, "nothing beside a run: it is evaluated as it was trained",
+                                  f"leave it out, or name the run's model: --model {found.model}")  # fmt: skip
+        _check_finished(found)
         config = found.config
     else:
         raise ConfigError("run", run, "either a run or --model FOLDER", "name one of the two")
@@ -414,9 +417,14 @@ def _finished(name: str, runs_dir: Path) -> Path:
     if (Path(name) / MANIFEST).exists():
         return Path(name).resolve()
     folder = find_run(name, runs_dir)
-    if not folder.finished:
-        raise ConfigError("run", name, f"a finished run (it is {folder.status['state']})", "run its command again")
+    _check_finished(folder)
     return folder.path.resolve()
+
+
+def _check_finished(folder: RunFolder) -> None:
+    if not folder.finished:
+        state = folder.status["state"]
+        raise ConfigError("run", folder.path.name, f"a finished run (it is {state})", "run its command again")
 
 
 @runs_app.command("remove")
@@ -445,10 +453,12 @@ def export_runs(
     from hpt.runs.records import export_run
 
     records = records_of(reports_dir, scale)
-    for folder in run_folders(runs_dir, scale):
-        if folder.finished:
-            export_run(folder, records)
-            console.print(f"exported {folder.path.name}")
+    finished = [folder for folder in run_folders(runs_dir, scale) if folder.finished]
+    for folder in finished:
+        export_run(folder, records)
+        console.print(f"exported {folder.path.name}")
+    if not finished:
+        print_plain(f"nothing exported: no finished run in {(runs_dir / scale).resolve()}")
 
 
 @runs_app.command("fill")

@@ -138,6 +138,24 @@ def test_from_another_folder_the_runs_that_are_elsewhere_are_named(tmp_path: Pat
     assert not list(inner.iterdir())
 
 
+def test_a_run_is_evaluated_as_it_was_trained_and_once_it_is_finished(tmp_path: Path) -> None:
+    config = base_config(build_config("hpt", scale="tiny"))
+    folder = RunFolder.of(config, tmp_path / "runs")
+    folder.create(config)
+    folder.set_status("stopped", 12)
+    name = folder.path.name
+    assert "allowed is a finished run (it is stopped)" in hpt("evaluate", name, folder=tmp_path).stderr
+    refused = hpt("evaluate", name, "--scale", "full", folder=tmp_path)
+    assert refused.returncode == 2
+    assert "--scale = 'full': allowed is nothing beside a run" in refused.stderr
+
+
+def test_an_export_of_nothing_says_so(tmp_path: Path) -> None:
+    done = hpt("runs", "export", "--scale", "tiny", folder=tmp_path)
+    assert f"nothing exported: no finished run in {tmp_path / 'runs' / 'tiny'}" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
 def test_seeds_and_settings_are_read_strictly() -> None:
     assert parse_seeds("0, 2") == [0, 2]
     assert parse_settings(["a.b=1e-3", "c=none", "d=true"]) == {"a.b": 1e-3, "c": "none", "d": True}

@@ -289,8 +289,12 @@ def public_base_config(scale: str, role: str, data_folder: str) -> RunConfig:
 
 
 #: What may be set for the evaluation of a model folder: nothing of it is trained.
-OF_EVALUATIONS = ("rollout", "validation", "policy.dtype", "data.template", "data.evaluation", "data.folder",
-                  "data.world", "data.max_prompt_tokens")  # fmt: skip
+OF_EVALUATIONS = (
+    *(f"rollout.{name}" for name in ("max_response_tokens", "max_model_tokens", "max_parallel_sequences", "cache_gib",
+                                     "gpu_memory_share", "tensor_parallel", "verifier_timeout_s")),
+    "validation.temperature", "validation.top_p", "policy.dtype", "data.template", "data.evaluation", "data.folder",
+    "data.world", "data.max_prompt_tokens",
+)  # fmt: skip
 
 
 def given_base_config(scale: str, folder: Path, settings: Mapping[str, Any]) -> RunConfig:
@@ -302,9 +306,9 @@ def given_base_config(scale: str, folder: Path, settings: Mapping[str, Any]) -> 
         ConfigError: not a model folder; a setting that moves no evaluation, or one that is unknown or impossible.
     """
     for name, value in settings.items():
-        if not any(name == moving or name.startswith(moving + ".") for moving in OF_EVALUATIONS):
+        if name not in OF_EVALUATIONS:
             allowed = "a setting that moves an evaluation: " + ", ".join(OF_EVALUATIONS)
-            raise ConfigError(name, value, allowed, "leave it out: nothing is trained here")
+            raise ConfigError(name, value, allowed, "leave it out: nothing is trained here; set@8 draws eight answers")
     check_model_folder(folder)
     name, hashes = folder.resolve().name, model_hashes(folder)
     chosen = build_config("hpt", scale=scale, policy=name, settings=settings)
