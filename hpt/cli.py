@@ -622,7 +622,7 @@ def train(
                                              "or a custom module:METHOD")] = "hpt",
     scale: Scale = "mini",
     recipe: Annotated[str, typer.Option(help="released: as the authors run it; paper: as printed")] = "released",
-    policy: Annotated[str, typer.Option(help="Base: weak, strong or llama; or a model folder")] = "weak",
+    policy: Annotated[str, typer.Option(help="Base: weak, strong or llama; or a model folder (./weak)")] = "weak",
     data: Annotated[str | None, typer.Option(help="Training problems: a public set (`hpt data check`), or a file or "
                                                    "folder (.jsonl, .json, .parquet)")] = None,
     validation: Annotated[list[str] | None, typer.Option(help="Questions of the curves, as --data; none: with a file "

@@ -85,10 +85,48 @@ def build_config(
     return config
 
 
+def check_no_names(settings: Mapping[str, Any]) -> None:
+    """Refuse, among a user's settings, the names that others follow from: they would move none of these."""
+    for name, value in flat(settings).items():
+        if name in ("scale", "recipe", "method", "seed", "policy.name"):
+            allowed = "a setting; what follows from this one would stay as it is"
+            raise ConfigError(name, value, allowed, "give it as the option, argument or parameter that chooses it")
+
+
 def _texts(settings: Mapping[str, Any]) -> list[str]:
     """Return the texts among nested settings: any of them may name a custom module."""
     inner = [text for value in settings.values() if isinstance(value, Mapping) for text in _texts(value)]
     return inner + [value for value in settings.values() if isinstance(value, str)]
+
+
+#: What the gates of the package read beside their kind.
+_READ_BY_GATE = {"switch": ("count", "inclusive"), "linear": (), "sigmoid": ("count", "inclusive", "slope"),
+                 "constant": ("alpha", "beta")}  # fmt: skip
+#: Settings that only some methods read, beside the gate's.
+_OF_SOME_METHODS = {
+    "optimizer.first_stage_learning_rate", "schedule.first_stage_share",
+    *(f"estimator.{name}" for name in ("rl_coefficient", "sft_coefficient", "offline_coefficient", "online_row",
+                                       "offline_row", "offline_advantage", "offline_shaping",
+                                       "shape_every_offline_term")),
+}  # fmt: skip
+
+
+def warn_of_idle(config: RunConfig, settings: Mapping[str, Any]) -> None:
+    """Warn of settings of the user's that no part of the method reads: they make another run of the same numbers."""
+    stages, read = stages_of(config), {"gate.kind"}
+    for stage in stages:
+        gate = stage.config.gate.kind
+        read |= {f"gate.{name}" for name in _READ_BY_GATE.get(gate, GateSettings.model_fields)}
+        for component in stage.method.components:
+            read |= {f"estimator.{component.coefficient}",
+                     f"estimator.{'online' if component.data == 'rollouts' else 'offline'}_row"}  # fmt: skip
+    if "estimator.offline_coefficient" in read:
+        read |= {name for name in _OF_SOME_METHODS if name.startswith(("estimator.offline", "estimator.shape"))}
+    if len(stages) > 1:
+        read |= {"optimizer.first_stage_learning_rate", "schedule.first_stage_share"}
+    for name, value in flat(nest(settings)).items():
+        if (name in _OF_SOME_METHODS or name.startswith("gate.")) and name not in read:
+            warn(f"{name} = {value} changes nothing: no part of {config.method} reads it")
 
 
 def check_method(config: RunConfig) -> None:
