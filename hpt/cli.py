@@ -487,8 +487,11 @@ def fill_records(
         for run in lacking_runs(planned, RecordStore(records), runs_dir):
             console.print(f"{run.title}: {run.reason}")
         return
-    for name in fill(scale, only or [], numbers, runs_dir, records, jobs):
+    exported = fill(scale, only or [], numbers, runs_dir, records, jobs)
+    for name in exported:
         console.print(f"exported {name}")
+    if not exported:
+        print_plain(f"nothing to make: {records} has a record of every run asked for")
 
 
 @runs_app.command("import")
@@ -557,7 +560,7 @@ def reproduce(
     waited = " (made while this command waited)" if done else ""
     console.print(f"report: {reports_dir / scale / 'index.html'}{waited}", markup=False)
     if len(numbers) < 3:
-        console.print("one seed decides nothing: `hpt reproduce --seeds 0,1,2` adds the intervals")
+        console.print("fewer than three seeds decide little: the same command with --seeds 0,1,2 adds the intervals")
 
 
 def _spelled(extra: list[str] | None) -> list[str]:

@@ -1,6 +1,7 @@
 """The command line: help that helps, mistakes named before any compute, exit codes that scripts can rely on."""
 
 import json
+import shlex
 import subprocess
 import sys
 from functools import partial
@@ -142,6 +143,8 @@ def test_from_another_folder_the_runs_that_are_elsewhere_are_named(tmp_path: Pat
     assert refused.returncode == 1
     assert there in refused.stdout
     assert f"runs are missing in {inner / 'runs' / 'tiny'}" in refused.stderr
+    asked = ("--scale", "tiny", "--seeds", "0,1", "--only", "table6", "--runs-dir", "my runs")
+    assert f"`{shlex.join(('hpt', 'reproduce', *asked))}` computes them" in hpt("report", *asked, folder=inner).stderr
     assert hpt("report", "--scale", "tiny", "--from-records", folder=inner).returncode == 2
     assert not list(inner.iterdir())
 

@@ -5,6 +5,7 @@ trained here (`hpt.training.bases`), fetched and changed, or the user's. All thr
 so that a base is evaluated, listed and found like any other policy.
 """
 
+import shlex
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from hpt.data.world.gym import SMOLLM, mixed
 from hpt.data.world.worlds import BASES, base_recipe, bases_by_seed, world_named
 from hpt.methods.gate import FEEDBACK
 from hpt.methods.methods import METHODS, compares_with_rollouts, method_named, names_used, resolved_row, stages_of
-from hpt.runs.folder import FOLDER, HUB, RunFolder, check, damaged_files
+from hpt.runs.folder import FOLDER, HUB, RunFolder, check, damaged_files, runs_dir_option
 from hpt.support.errors import ConfigError, HptError, warn
 from hpt.support.plugins import checked, custom_modules, module_hashes, refresh, resolve, spelled
 from hpt.upge.advantage import RolloutGroups, advantages
@@ -260,7 +261,10 @@ def resolve_run(config: RunConfig, root: Path) -> RunConfig:
         folder = RunFolder.of(resolve_run(before, root), root)
         if not folder.finished:
             what = f"{before.method} on the {before.policy.name} base" if config.policy.after else "the base"
-            remedy = f"run `hpt train --method {before.method} --scale {config.scale} --policy {config.policy.name}`"
+            command = ["hpt", "train", "--method", before.method, "--scale", config.scale_key]
+            command += ["--policy", config.policy.name, "--seed", str(before.seed)]
+            command += ["--recipe", before.recipe] if before.recipe != "released" else []
+            remedy = f"run `{shlex.join([*command, *runs_dir_option(root)])}`"
             raise HptError(f"{what} ({config.policy.name}) is not trained yet: {remedy}")
         check(folder)  # damaged weights would be another model, and all that starts from them be made again
         path = str(folder.model)
