@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hpt.support.errors import ConfigError
+from hpt.support.errors import ConfigError, warn
 from hpt.upge.advantage import RolloutGroups, advantages
 from hpt.upge.aggregation import StepCounts, trajectory_scales
 from hpt.upge.estimator import ROWS, Term
@@ -532,7 +532,7 @@ def train(
     Args:
         method: of `hpt.methods.methods.METHODS`, or module:METHOD of a custom one.
         scale, recipe, seed: of the run; `hpt.config.scales` says what the first two bring along.
-        policy: a base of the scale (weak, strong, llama) or a model folder.
+        policy: a base of the scale (weak, strong, llama) or a model folder (``./weak`` where it has a base's name).
         data: a public set, or a file or folder of questions; None = those of the scale. Of a file or folder without
             ``validation``, a tenth of the questions, chosen by their hash, is held out: never trained on, and the curve
             ``held-out`` (``settings={"validation.held_out": 0.0}`` trains on all and draws the scale's curves).
@@ -556,28 +556,34 @@ def train(
         >>> run = hpt.train("hpt", scale="tiny", settings={"gate.count": 1})  # doctest: +SKIP
         >>> run.metrics.plot(x="step", y="rollout/reward")  # doctest: +SKIP
     """
+    from hpt.data.models import MODELS
     from hpt.data.public import DATASETS
     from hpt.runs.make import run_with_base
-    from hpt.runs.resolve import base_config, build_config
+    from hpt.runs.resolve import base_config, build_config, check_no_names, warn_of_idle
 
     given = dict(settings or {})
-    if data is not None:
-        given["data.source"] = str(data)
-    if validation:
-        given["validation.sets"] = [str(one) for one in validation]
-    if method == "pretrain" and given:
-        asked = ", ".join(f"{name}={value}" for name, value in given.items())
-        allowed, remedy = f"no {asked}: a base is made by its recipe", "leave it out, or name the method it is for"
+    check_no_names(given)
+    short: dict[str, Any] = {"data.source": data and str(data), "validation.sets": [str(one) for one in validation]}
+    if policy not in {model.role for model in MODELS.values()} and Path(policy).is_dir():
+        short["policy.path"], policy = str(Path(policy).resolve()), Path(policy).name
+    for name, value in short.items():
+        if value and name in given:
+            raise ConfigError(name, given[name], f"one of two: {value} is asked for too", "leave one out")
+        given |= {name: value} if value else {}
+    if method == "pretrain" and (asked := given | ({} if recipe == "released" else {"recipe": recipe})):
+        shown = ", ".join(f"{name}={value}" for name, value in asked.items())
+        allowed, remedy = f"no {shown}: a base is made by its recipe", "leave it out, or name the method it is for"
         raise ConfigError("method", "pretrain", allowed, remedy)
     if data is not None and str(data) not in ("graded", *DATASETS) and "validation.sets" not in given:
         given.setdefault("validation.held_out", HELD_OUT_SHARE)
-    if Path(policy).is_dir():
-        given["policy.path"], policy = str(Path(policy).resolve()), Path(policy).name
     names: dict[str, Any] = {"scale": scale, "policy": str(policy)}
     if method == "pretrain":
         config = base_config(build_config("hpt", seed=seed, **names))
+        if config.seed != seed:
+            warn(f"seed {seed} makes no other base: at scale {scale} all seeds share one")
     else:
         config = build_config(method, recipe=recipe, seed=seed, settings=given, **names)
+        warn_of_idle(config, given)
     return run_with_base(config, Path(runs_dir), tuple(map(str, evaluations)))
 
 

@@ -11,6 +11,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +23,7 @@ import hpt
 from hpt.support.errors import ConfigError, HptError
 from hpt.support.files import MANIFEST, locked, remove_half_written
 from hpt.support.text import did_you_mean
-from hpt.training.ranks import ADDRESS, EXECUTOR, OPTIONS, RUN_GPUS, RUN_NODES, launcher_options
+from hpt.training.ranks import ADDRESS, EXECUTOR, OPTIONS, RUN_GPUS, RUN_NODES, executor_name, launcher_options
 
 if TYPE_CHECKING:
     from hpt.data.problems import Problem
@@ -71,6 +72,7 @@ def use_executor(
         launcher_options(launcher)
     given = {EXECUTOR: executor, ADDRESS: address, OPTIONS: launcher, RUN_GPUS: run_gpus, RUN_NODES: run_nodes}
     os.environ.update({name: str(value) for name, value in given.items() if value is not None})
+    executor_name()  # before anything is read or computed
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -283,7 +285,8 @@ def evaluate(
     model: Annotated[Path | None, typer.Option(help="Instead of a run: any model folder (Hugging Face format)")] = None,
     benchmarks: Annotated[str, typer.Option(help="Sets, or files or folders of your questions, comma-separated, or "
                                                  "all; mine.jsonl@8 draws eight answers to each")] = "all",
-    scale: Annotated[str, typer.Option(help="With --model: whose sets, limits and sampling settings")] = "mini",
+    scale: Annotated[str | None, typer.Option(help="With --model: whose sets, limits and sampling settings; "
+                                                   "default: mini")] = None,
     template: Annotated[str | None, typer.Option(help="With --model: how a question becomes a prompt")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="With --model: folder of downloaded sets")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="With --model: one setting, e.g. "
@@ -306,12 +309,14 @@ def evaluate(
     short = {"data.template": template, "data.folder": data_dir and str(data_dir)}
     given = parse_settings([f"{name}={json.dumps(value)}" for name, value in short.items() if value] + (settings or []))
     if model is not None and run is None:
-        config = given_base_config(scale, model, given)
+        config = given_base_config(scale or "mini", model, given)
     elif run is not None and model is None:
         found = find_run(run, runs_dir)
-        if given:
-            raise ConfigError("--set", ", ".join(given), "nothing beside a run: it is evaluated as it was trained",
-                              f"leave it out, or name the run's model: --model {found.model}")  # fmt: skip
+        for option, asked in (("--set", ", ".join(given)), ("--scale", scale)):
+            if asked:
+                raise ConfigError(option, asked, "nothing beside a run: it is evaluated as it was trained",
+                                  f"leave it out, or name the run's model: --model {found.model}")  # fmt: skip
+        _check_finished(found)
         config = found.config
     else:
         raise ConfigError("run", run, "either a run or --model FOLDER", "name one of the two")
@@ -412,9 +417,14 @@ def _finished(name: str, runs_dir: Path) -> Path:
     if (Path(name) / MANIFEST).exists():
         return Path(name).resolve()
     folder = find_run(name, runs_dir)
-    if not folder.finished:
-        raise ConfigError("run", name, f"a finished run (it is {folder.status['state']})", "run its command again")
+    _check_finished(folder)
     return folder.path.resolve()
+
+
+def _check_finished(folder: RunFolder) -> None:
+    if not folder.finished:
+        state = folder.status["state"]
+        raise ConfigError("run", folder.path.name, f"a finished run (it is {state})", "run its command again")
 
 
 @runs_app.command("remove")
@@ -443,10 +453,12 @@ def export_runs(
     from hpt.runs.records import export_run
 
     records = records_of(reports_dir, scale)
-    for folder in run_folders(runs_dir, scale):
-        if folder.finished:
-            export_run(folder, records)
-            console.print(f"exported {folder.path.name}")
+    finished = [folder for folder in run_folders(runs_dir, scale) if folder.finished]
+    for folder in finished:
+        export_run(folder, records)
+        console.print(f"exported {folder.path.name}")
+    if not finished:
+        print_plain(f"nothing exported: no finished run in {(runs_dir / scale).resolve()}")
 
 
 @runs_app.command("fill")
@@ -475,8 +487,11 @@ def fill_records(
         for run in lacking_runs(planned, RecordStore(records), runs_dir):
             console.print(f"{run.title}: {run.reason}")
         return
-    for name in fill(scale, only or [], numbers, runs_dir, records, jobs):
+    exported = fill(scale, only or [], numbers, runs_dir, records, jobs)
+    for name in exported:
         console.print(f"exported {name}")
+    if not exported:
+        print_plain(f"nothing to make: {records} has a record of every run asked for")
 
 
 @runs_app.command("import")
@@ -545,7 +560,7 @@ def reproduce(
     waited = " (made while this command waited)" if done else ""
     console.print(f"report: {reports_dir / scale / 'index.html'}{waited}", markup=False)
     if len(numbers) < 3:
-        console.print("one seed decides nothing: `hpt reproduce --seeds 0,1,2` adds the intervals")
+        console.print("fewer than three seeds decide little: the same command with --seeds 0,1,2 adds the intervals")
 
 
 def _spelled(extra: list[str] | None) -> list[str]:
@@ -584,13 +599,21 @@ def plan(
     machine = machine_of(scale, gpus, gpu_memory, gpu_tflops, utilisation)
     runs = planned_runs(scale, only or [], parse_seeds(seeds), runs_dir, own=_spelled(extra))
     use_executor(executor, address, None, run_gpus, run_nodes)
-    if os.environ.get(EXECUTOR) == "ray" and machines is None:
+    groups = 1
+    if scale in ON_GPUS and run_gpus is not None:
+        if run_gpus > machine.gpus and executor_name() != "ray":
+            raise ConfigError("--run-gpus", run_gpus, f"at most {machine.gpus}, the GPUs of a machine", "raise --gpus")
+        groups, machine = machine.gpus // run_gpus, replace(machine, gpus=run_gpus)
+    if executor_name() == "ray" and machines is None:
         jobs = min(jobs or sys.maxsize, cluster_room([run.config for run in runs]))
     else:
         if (run_nodes or 1) > (machines or 1):
             raise ConfigError("--run-nodes", str(run_nodes), f"at most {machines or 1}, the machines", "add --machines")
-        # a run over several machines takes a place on each
-        jobs = (1 if scale in ON_GPUS else jobs or len(os.sched_getaffinity(0))) * (machines or 1) // (run_nodes or 1)
+        if scale in ON_GPUS and jobs is not None and jobs > groups:
+            remedy = "leave it out, or lower --run-gpus: runs that share a GPU are not planned"
+            raise ConfigError("--jobs", jobs, f"at most {groups}, one per group of GPUs", remedy)
+        places = jobs or (groups if scale in ON_GPUS else len(os.sched_getaffinity(0)))
+        jobs = places * (machines or 1) // (run_nodes or 1)  # a run over several machines takes a place on each
     if nothing := no_runs(runs_dir):
         print_plain(nothing)
     print_plan(make_plan(scale, runs, runs_dir, machine, jobs), runs_dir, console)
@@ -602,7 +625,7 @@ def train(
                                              "or a custom module:METHOD")] = "hpt",
     scale: Scale = "mini",
     recipe: Annotated[str, typer.Option(help="released: as the authors run it; paper: as printed")] = "released",
-    policy: Annotated[str, typer.Option(help="Base: weak, strong or llama; or a model folder")] = "weak",
+    policy: Annotated[str, typer.Option(help="Base: weak, strong or llama; or a model folder (./weak)")] = "weak",
     data: Annotated[str | None, typer.Option(help="Training problems: a public set (`hpt data check`), or a file or "
                                                    "folder (.jsonl, .json, .parquet)")] = None,
     validation: Annotated[list[str] | None, typer.Option(help="Questions of the curves, as --data; none: with a file "

@@ -1,6 +1,7 @@
 """The command line: help that helps, mistakes named before any compute, exit codes that scripts can rely on."""
 
 import json
+import shlex
 import subprocess
 import sys
 from functools import partial
@@ -43,6 +44,14 @@ def test_the_version_is_the_packages(tmp_path: Path) -> None:
         (("train", "--data", "missing.jsonl"), "missing.jsonl"),
         (("train", "--method", "pretrain", "--set", "gate.count=2"), "a base is made by its recipe"),
         (("train", "--method", "pretrain", "--run-gpus", "99"), "--run-gpus = '99'"),
+        (("train", "--method", "pretrain", "--recipe", "paper"), "no recipe=paper: a base is made by its recipe"),
+        (("train", "--set", "recipe=paper"), "recipe = 'paper': allowed is a setting; what follows"),
+        (("train", "--data", "a.jsonl", "--set", "data.source=b.jsonl"), "data.source = 'b.jsonl': allowed is one of"),
+        (("plan", "--executor", "Ray"), "--executor = 'Ray': allowed is local or ray"),
+        (("plan", "--scale", "gpu", "--jobs", "2"), "--jobs = 2: allowed is at most 1"),
+        (("plan", "--scale", "full", "--run-gpus", "9"), "--run-gpus = 9: allowed is at most 8"),
+        (("evaluate", "--model", ".", "--set", "rollout.temperature=0.2"), "a setting that moves an evaluation"),
+        (("evaluate", "--model", ".", "--set", "validation.samples_per_problem=8"), "set@8 draws eight answers"),
         (("reproduce", "--only", "list"), "allowed is one of table2, table3,"),
         (("reproduce", "--seeds", "0,0"), "seeds = '0,0'"),
         (("runs", "show", "nothing"), "run = 'nothing'"),
@@ -102,6 +111,9 @@ def test_a_run_that_refuses_what_was_asked_for_ends_the_command_with_2(
         (("--scale", "mini", "--jobs", "2", "--machines", "3"), "6 runs at a time on cores"),
         (("--scale", "full", "--machines", "3"), "3 runs at a time, each on 8 GPUs"),
         (("--scale", "mini", "--jobs", "2", "--machines", "4", "--run-nodes", "2"), "4 runs at a time on cores"),
+        (("--scale", "full", "--run-gpus", "2"), "4 runs at a time, each on 2 GPUs"),
+        (("--scale", "full", "--run-gpus", "2", "--jobs", "3"), "3 runs at a time, each on 2 GPUs"),
+        (("--scale", "full", "--run-gpus", "2"), "amc,math-500,minerva,olympiad --run-gpus 2"),
     ],
 )
 def test_plan_says_how_long_it_takes_on_several_machines(options: tuple[str, ...], said: str, tmp_path: Path) -> None:
@@ -131,8 +143,28 @@ def test_from_another_folder_the_runs_that_are_elsewhere_are_named(tmp_path: Pat
     assert refused.returncode == 1
     assert there in refused.stdout
     assert f"runs are missing in {inner / 'runs' / 'tiny'}" in refused.stderr
+    asked = ("--scale", "tiny", "--seeds", "0,1", "--only", "table6", "--runs-dir", "my runs")
+    assert f"`{shlex.join(('hpt', 'reproduce', *asked))}` computes them" in hpt("report", *asked, folder=inner).stderr
     assert hpt("report", "--scale", "tiny", "--from-records", folder=inner).returncode == 2
     assert not list(inner.iterdir())
+
+
+def test_a_run_is_evaluated_as_it_was_trained_and_once_it_is_finished(tmp_path: Path) -> None:
+    config = base_config(build_config("hpt", scale="tiny"))
+    folder = RunFolder.of(config, tmp_path / "runs")
+    folder.create(config)
+    folder.set_status("stopped", 12)
+    name = folder.path.name
+    assert "allowed is a finished run (it is stopped)" in hpt("evaluate", name, folder=tmp_path).stderr
+    refused = hpt("evaluate", name, "--scale", "full", folder=tmp_path)
+    assert refused.returncode == 2
+    assert "--scale = 'full': allowed is nothing beside a run" in refused.stderr
+
+
+def test_an_export_of_nothing_says_so(tmp_path: Path) -> None:
+    done = hpt("runs", "export", "--scale", "tiny", folder=tmp_path)
+    assert f"nothing exported: no finished run in {tmp_path / 'runs' / 'tiny'}" in done.stdout
+    assert not list(tmp_path.iterdir())
 
 
 def test_seeds_and_settings_are_read_strictly() -> None:

@@ -204,6 +204,16 @@ def test_every_command_makes_the_run_it_stands_for(tmp_path: Path) -> None:
     assert names.index("pretrain weak") < names.index("sft weak") < later
 
 
+def test_a_command_leaves_out_what_is_filled_in_when_a_run_is_resolved() -> None:
+    """Of a custom method, too: its base is there, so the plan knows its hashes."""
+    config = build_config("hpt.examples.smooth_gate:METHOD", scale="gpu")
+    policy = config.policy.model_copy(update={"path": "/runs/base/model", "weights_sha256": "00"})
+    data = config.data.model_copy(update={"sha256": "00"})
+    resolved = config.model_copy(update={"policy": policy, "data": data, "own_modules": {"hpt.examples": "00"}})
+    one, other = (command(PlannedRun(own, None, (), ""), Path("runs"), Machine(1)) for own in (config, resolved))
+    assert one == other
+
+
 def test_plan_prints_costs_memory_and_commands(tmp_path: Path) -> None:
     result = hpt("plan", "--scale", "full", "--only", "table3", "--runs-dir", tmp_path, "--gpu-memory", 8)
     assert result.returncode == 0, result.stderr

@@ -625,3 +625,52 @@ def test_a_base_is_made_of_the_seed_asked_for(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("hpt.runs.make.run_with_base", lambda config, *rest: config)
     made: Any = hpt.train("pretrain", scale="lookups", seed=3)
     assert (made.method, made.seed) == ("pretrain", 3)
+
+
+def _asked(patch: pytest.MonkeyPatch, *names: Any, **given: Any) -> Any:
+    """Return the configuration of the run that `hpt.train` would make."""
+    patch.setattr("hpt.support.errors._SAID", set())
+    patch.setattr("hpt.runs.make.run_with_base", lambda config, *rest: config)
+    return hpt.train(*names, scale="tiny", **given)
+
+
+def test_a_base_goes_before_a_folder_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "weak").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert _asked(monkeypatch).policy.path is None
+    for folder in ("./weak", Path("weak"), tmp_path / "weak"):
+        assert _asked(monkeypatch, policy=folder).policy.path == str(tmp_path / "weak")
+        with pytest.raises(ConfigError, match=r"no policy\.path=.*weak: a base is made by its recipe"):
+            _asked(monkeypatch, "pretrain", policy=folder)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "idle"),
+    [
+        ("grpo", {"gate.count": 2, "gate.alpha": 2.0}, ["gate.count"]),
+        ("hpt", {"gate.count": 2, "gate.slope": 2.0, "estimator.offline_coefficient": 2.0},
+         ["estimator.offline_coefficient", "gate.slope"]),
+        ("hpt", {"gate.kind": "sigmoid", "gate.slope": 2.0, "schedule.first_stage_share": 0.1},
+         ["schedule.first_stage_share"]),
+        ("sft", {"estimator.online_row": "grpo", "estimator.offline_row": "dft"}, ["estimator.online_row"]),
+        ("sft_then_grpo", {"schedule.first_stage_share": 0.1, "estimator.rl_coefficient": 2.0}, []),
+        ("luffy", {"estimator.offline_coefficient": 2.0, "estimator.offline_shaping": False}, []),
+        ("hpt.examples.least_error_gate:METHOD", {"gate.count": 1}, []),
+    ],
+)  # fmt: skip
+def test_settings_that_no_part_of_a_method_reads_are_named(
+    method: str, settings: dict[str, Any], idle: list[str], monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    _asked(monkeypatch, method, settings=settings)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "changes nothing" in line]
+    assert sorted(line.removeprefix("warning: ").partition(" = ")[0] for line in lines) == idle
+
+
+def test_a_seed_that_makes_no_other_base_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("hpt.runs.make.run_with_base", lambda config, *rest: config)
+    made: Any = hpt.train("pretrain", scale="mini", seed=3)
+    assert made.seed == 0
+    assert "seed 3 makes no other base: at scale mini all seeds share one" in capsys.readouterr().err

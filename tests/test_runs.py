@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from hpt.runs.folder import RunFolder, damaged_count, run_name, source_commit
-from hpt.runs.resolve import build_config
-from hpt.support.errors import ConfigError
+from hpt.runs.make import run_with_base
+from hpt.runs.resolve import base_config, build_config, resolve_run
+from hpt.support.errors import ConfigError, HptError
 from hpt.support.files import write_json
 from tests.command_line import hpt
 from tests.damage import cut_off
 from tests.digits import write_digits
+from tests.fabricated import write_run
 
 
 def test_a_folder_is_continued_with_the_configuration_it_holds(tmp_path: Path) -> None:
@@ -108,3 +110,23 @@ def test_a_listed_state_is_what_can_be_proved(
         os.utime(path, (time.time() - silent_s, time.time() - silent_s))
     listed = hpt("runs", "list", "--runs-dir", tmp_path)
     assert expected in listed.stdout
+
+
+def test_the_command_for_a_base_that_is_missing_makes_that_base(tmp_path: Path) -> None:
+    """Of that seed and scale; runs of `lookups` say that they are of scale mini."""
+    remedy = f"hpt train --method pretrain --scale lookups --policy weak --seed 2 --runs-dir {tmp_path}`"
+    with pytest.raises(HptError, match=remedy):
+        resolve_run(build_config("hpt", scale="lookups", seed=2), tmp_path)
+
+
+def test_diagnostics_that_a_finished_run_did_not_measure_are_not_promised(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = base_config(build_config("hpt", scale="tiny"))
+    folder = RunFolder.of(config, tmp_path)
+    write_run(folder, config, ())
+    assert run_with_base(config, tmp_path) == folder
+    assert capsys.readouterr().err == ""
+    more = config.diagnostics.model_copy(update={"gradient_cosine_every": 1})
+    assert run_with_base(config.model_copy(update={"diagnostics": more}), tmp_path) == folder
+    assert f"{folder.path.name} had finished with other diagnostics" in capsys.readouterr().err

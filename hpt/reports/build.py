@@ -15,6 +15,7 @@ The page is a function of that folder: with ``only``, what an earlier call made 
 
 import datetime
 import os
+import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -27,7 +28,7 @@ from hpt.paper.paper import claims
 from hpt.reports.notebooks import shown_path
 from hpt.reports.pages import missing_artefacts, notebook_page, render
 from hpt.runs.catalogue import ARTEFACTS, artefacts_at, artefacts_named
-from hpt.runs.folder import source_commit
+from hpt.runs.folder import runs_dir_option, source_commit
 from hpt.runs.make import PlannedRun, planned_runs
 from hpt.runs.records import ABSENT, RecordStore, record_folders
 from hpt.support.errors import ConfigError, HptError
@@ -245,7 +246,11 @@ def checked_artefacts(
     planned = [] if records or so_far else planned_runs(scale, names, seeds, store.folder, own=custom)
     if missing := [run for run in planned if not run.done]:
         texts = few([f"{run.title} ({run.reason})" for run in missing], 4)
-        remedy = f"`hpt reproduce --scale {scale}` computes them, --from-records reads committed records"
+        words = ["hpt", "reproduce", "--scale", scale, "--seeds", ",".join(map(str, seeds))]
+        words += [word for name in only for word in ("--only", name)]
+        words += [word for name in custom for word in ("--extra", name)]
+        command = shlex.join([*words, *runs_dir_option(store.folder)])
+        remedy = f"`{command}` computes them, --from-records reads committed records"
         where = (store.folder / scale).resolve()
         raise HptError(f"{len(missing)} runs are missing in {where} for this report: {texts}; {remedy}")
     return names

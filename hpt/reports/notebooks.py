@@ -30,12 +30,13 @@ from hpt.paper.paper import confirmatory_claims
 from hpt.reports import frames as of_records
 from hpt.reports import style
 from hpt.reports.verdicts import Verdict, verdicts
-from hpt.runs.catalogue import ARTEFACTS, Artefact, artefacts_at, check_addressed, kept_note
+from hpt.runs.catalogue import ARTEFACTS, Artefact, artefacts_at, check_addressed, is_addressed, kept_note
 from hpt.runs.compare import differences, final_values
 from hpt.runs.folder import source_commit
 from hpt.runs.make import PlannedRun, compute, planned_runs
 from hpt.runs.plan import assumptions, make_plan
 from hpt.runs.records import RecordStore, RunRecords, load_records, load_runs, record_folders
+from hpt.runs.resolve import check_no_names
 from hpt.support.errors import ConfigError
 from hpt.support.files import write_json, write_text
 from hpt.support.text import duration
@@ -348,6 +349,8 @@ def begin_study(name: str, artefacts: Sequence[str], given: Mapping[str, Any]) -
         if base not in known:
             raise ConfigError("bases", base, "some of " + ", ".join(known), "correct the name")
     check_addressed(values["settings"], names, values["scale"])
+    for key, value in values["settings"].items():
+        check_no_names(value if is_addressed(key, value) else {key: value})
     more = values.get("evaluations") or ()
     study = Study(
         name=name,

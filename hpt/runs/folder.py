@@ -224,6 +224,11 @@ def run_folders(root: Path, scale: str | None = None) -> list[RunFolder]:
     return [RunFolder(path.parent) for path in sorted(Path(root).glob(pattern))]
 
 
+def runs_dir_option(root: Path) -> list[str]:
+    """Return the option that a command for runs below ``root`` needs."""
+    return ["--runs-dir", str(root)] if root != Path("runs") else []
+
+
 def provenance(wall_s: float | None = None) -> dict[str, Any]:
     """Return where a result comes from: commit, package versions, hardware, time.
 

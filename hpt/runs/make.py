@@ -293,6 +293,9 @@ def run_with_base(config: RunConfig, root: Path, evaluations: Sequence[str] = ()
         config = resolve_run(config, root)
         folder = RunFolder.of(config, root)
         if folder.finished and not missing_evaluations(folder, config, evaluations) and not damaged_files(folder):
+            if folder.config.diagnostics != config.diagnostics:
+                warn(f"{folder.path.name} had finished with other diagnostics, and is not made again for them: "
+                     f"`hpt runs remove {folder.path.name}` first")  # fmt: skip
             return folder
     run_jobs([*(Job(before, root) for before in chain[:-1]), Job(config, root, tuple(evaluations))])
     return RunFolder.of(resolve_run(config, root), root)

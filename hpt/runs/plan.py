@@ -6,6 +6,7 @@ are the runs finished here, and the committed records for what was never run her
 """
 
 import json
+import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from hpt.data.world.gym import SMOLLM
 from hpt.evaluation.evaluate import evaluation_law
 from hpt.methods.methods import stages_of
 from hpt.runs.evaluations import missing_evaluations
-from hpt.runs.folder import run_folders
+from hpt.runs.folder import run_folders, runs_dir_option
 from hpt.runs.make import PlannedRun
 from hpt.runs.records import record_folders, recorded_config
 from hpt.runs.resolve import build_config, initial_run
@@ -32,7 +33,7 @@ from hpt.support.errors import ConfigError, RecordFault
 from hpt.support.files import read_json, read_parquet
 from hpt.support.memory import GIB
 from hpt.support.text import duration
-from hpt.training.ranks import sampler_width
+from hpt.training.ranks import RUN_GPUS, sampler_width
 
 #: Tokens of weights that ZeRO-3 holds whole at once (DeepSpeed's ``stage3_max_live_parameters``).
 LIVE_PARAMETERS = 1_000_000_000
@@ -452,13 +453,18 @@ def command(run: PlannedRun, root: Path, machine: Machine) -> str:
     if config.method != "pretrain":
         plain = build_config(config.method, recipe=config.recipe, seed=config.seed, **names)
         words += ["--recipe", config.recipe] if config.recipe != "released" else []
-        given, usual = (flat(settings.model_dump(mode="json")) for settings in (config, plain))
+        filled_in = {"own_modules": True, "data": {"sha256"}, "validation": {"sha256"},
+                     "policy": {"path", "weights_sha256", "config_sha256", "tokenizer_sha256"}}  # fmt: skip
+        given, usual = (flat(settings.model_dump(mode="json", exclude=filled_in)) for settings in (config, plain))
         for name, value in given.items():
             if value != usual[name]:
                 words += ["--set", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
     words += ["--evaluations", ",".join(run.evaluations)] if run.evaluations else []
-    words += ["--runs-dir", str(root)] if root != Path("runs") else []
-    words += ["--launcher-args", f"--num_gpus {machine.gpus}"] if machine.gpus > 1 else []
+    words += runs_dir_option(root)
+    if RUN_GPUS in os.environ:
+        words += ["--run-gpus", os.environ[RUN_GPUS]]
+    elif machine.gpus > 1:
+        words += ["--launcher-args", f"--num_gpus {machine.gpus}"]
     return shlex.join(words)
 
 

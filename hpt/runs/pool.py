@@ -32,7 +32,7 @@ from hpt.support.errors import ConfigError, HptError, RunRefused, warn
 from hpt.support.files import CLAIM, Held, holder, locked, writing
 from hpt.support.plugins import folders
 from hpt.support.text import duration
-from hpt.training.ranks import EXECUTOR, LAUNCHED, RUN_NODES, launched, launcher_options
+from hpt.training.ranks import LAUNCHED, RUN_NODES, executor_name, launched, launcher_options
 
 Executor = LocalExecutor | RayExecutor
 
@@ -118,11 +118,8 @@ def run_jobs(
 
 def executor_for(jobs: Sequence[Job], parallel: int | None) -> Executor:
     """Return what `--executor` names, for at most ``parallel`` runs at a time (None = as many as there is room for)."""
-    name = os.environ.get(EXECUTOR, "local")
-    if name == "ray":
+    if executor_name() == "ray":
         return RayExecutor(jobs, parallel)
-    if name != "local":
-        raise ConfigError("--executor", name, "local or ray", "leave it out for this machine")
     if os.environ.get(RUN_NODES, "1") != "1":
         raise ConfigError("--run-nodes", os.environ[RUN_NODES], "1 on this machine", "add --executor ray")
     return LocalExecutor(jobs, parallel)

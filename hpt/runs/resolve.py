@@ -5,6 +5,7 @@ trained here (`hpt.training.bases`), fetched and changed, or the user's. All thr
 so that a base is evaluated, listed and found like any other policy.
 """
 
+import shlex
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from hpt.data.world.gym import SMOLLM, mixed
 from hpt.data.world.worlds import BASES, base_recipe, bases_by_seed, world_named
 from hpt.methods.gate import FEEDBACK
 from hpt.methods.methods import METHODS, compares_with_rollouts, method_named, names_used, resolved_row, stages_of
-from hpt.runs.folder import FOLDER, HUB, RunFolder, check, damaged_files
+from hpt.runs.folder import FOLDER, HUB, RunFolder, check, damaged_files, runs_dir_option
 from hpt.support.errors import ConfigError, HptError, warn
 from hpt.support.plugins import checked, custom_modules, module_hashes, refresh, resolve, spelled
 from hpt.upge.advantage import RolloutGroups, advantages
@@ -85,10 +86,48 @@ def build_config(
     return config
 
 
+def check_no_names(settings: Mapping[str, Any]) -> None:
+    """Refuse, among a user's settings, the names that others follow from: they would move none of these."""
+    for name, value in flat(settings).items():
+        if name in ("scale", "recipe", "method", "seed", "policy.name"):
+            allowed = "a setting; what follows from this one would stay as it is"
+            raise ConfigError(name, value, allowed, "give it as the option, argument or parameter that chooses it")
+
+
 def _texts(settings: Mapping[str, Any]) -> list[str]:
     """Return the texts among nested settings: any of them may name a custom module."""
     inner = [text for value in settings.values() if isinstance(value, Mapping) for text in _texts(value)]
     return inner + [value for value in settings.values() if isinstance(value, str)]
+
+
+#: What the gates of the package read beside their kind.
+_READ_BY_GATE = {"switch": ("count", "inclusive"), "linear": (), "sigmoid": ("count", "inclusive", "slope"),
+                 "constant": ("alpha", "beta")}  # fmt: skip
+#: Settings that only some methods read, beside the gate's.
+_OF_SOME_METHODS = {
+    "optimizer.first_stage_learning_rate", "schedule.first_stage_share",
+    *(f"estimator.{name}" for name in ("rl_coefficient", "sft_coefficient", "offline_coefficient", "online_row",
+                                       "offline_row", "offline_advantage", "offline_shaping",
+                                       "shape_every_offline_term")),
+}  # fmt: skip
+
+
+def warn_of_idle(config: RunConfig, settings: Mapping[str, Any]) -> None:
+    """Warn of settings of the user's that no part of the method reads: they make another run of the same numbers."""
+    stages, read = stages_of(config), {"gate.kind"}
+    for stage in stages:
+        gate = stage.config.gate.kind
+        read |= {f"gate.{name}" for name in _READ_BY_GATE.get(gate, GateSettings.model_fields)}
+        for component in stage.method.components:
+            read |= {f"estimator.{component.coefficient}",
+                     f"estimator.{'online' if component.data == 'rollouts' else 'offline'}_row"}  # fmt: skip
+    if "estimator.offline_coefficient" in read:
+        read |= {name for name in _OF_SOME_METHODS if name.startswith(("estimator.offline", "estimator.shape"))}
+    if len(stages) > 1:
+        read |= {"optimizer.first_stage_learning_rate", "schedule.first_stage_share"}
+    for name, value in flat(nest(settings)).items():
+        if (name in _OF_SOME_METHODS or name.startswith("gate.")) and name not in read:
+            warn(f"{name} = {value} changes nothing: no part of {config.method} reads it")
 
 
 def check_method(config: RunConfig) -> None:
@@ -222,7 +261,10 @@ def resolve_run(config: RunConfig, root: Path) -> RunConfig:
         folder = RunFolder.of(resolve_run(before, root), root)
         if not folder.finished:
             what = f"{before.method} on the {before.policy.name} base" if config.policy.after else "the base"
-            remedy = f"run `hpt train --method {before.method} --scale {config.scale} --policy {config.policy.name}`"
+            command = ["hpt", "train", "--method", before.method, "--scale", config.scale_key]
+            command += ["--policy", config.policy.name, "--seed", str(before.seed)]
+            command += ["--recipe", before.recipe] if before.recipe != "released" else []
+            remedy = f"run `{shlex.join([*command, *runs_dir_option(root)])}`"
             raise HptError(f"{what} ({config.policy.name}) is not trained yet: {remedy}")
         check(folder)  # damaged weights would be another model, and all that starts from them be made again
         path = str(folder.model)
@@ -289,8 +331,12 @@ def public_base_config(scale: str, role: str, data_folder: str) -> RunConfig:
 
 
 #: What may be set for the evaluation of a model folder: nothing of it is trained.
-OF_EVALUATIONS = ("rollout", "validation", "policy.dtype", "data.template", "data.evaluation", "data.folder",
-                  "data.world", "data.max_prompt_tokens")  # fmt: skip
+OF_EVALUATIONS = (
+    *(f"rollout.{name}" for name in ("max_response_tokens", "max_model_tokens", "max_parallel_sequences", "cache_gib",
+                                     "gpu_memory_share", "tensor_parallel", "verifier_timeout_s")),
+    "validation.temperature", "validation.top_p", "policy.dtype", "data.template", "data.evaluation", "data.folder",
+    "data.world", "data.max_prompt_tokens",
+)  # fmt: skip
 
 
 def given_base_config(scale: str, folder: Path, settings: Mapping[str, Any]) -> RunConfig:
@@ -302,9 +348,9 @@ def given_base_config(scale: str, folder: Path, settings: Mapping[str, Any]) -> 
         ConfigError: not a model folder; a setting that moves no evaluation, or one that is unknown or impossible.
     """
     for name, value in settings.items():
-        if not any(name == moving or name.startswith(moving + ".") for moving in OF_EVALUATIONS):
+        if name not in OF_EVALUATIONS:
             allowed = "a setting that moves an evaluation: " + ", ".join(OF_EVALUATIONS)
-            raise ConfigError(name, value, allowed, "leave it out: nothing is trained here")
+            raise ConfigError(name, value, allowed, "leave it out: nothing is trained here; set@8 draws eight answers")
     check_model_folder(folder)
     name, hashes = folder.resolve().name, model_hashes(folder)
     chosen = build_config("hpt", scale=scale, policy=name, settings=settings)

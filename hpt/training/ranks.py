@@ -399,6 +399,14 @@ def launcher_options(text: str | None = None) -> list[str] | None:
     return options
 
 
+def executor_name() -> str:
+    """Return which executor `--executor` names."""
+    name = os.environ.get(EXECUTOR, "local")
+    if name not in ("local", "ray"):
+        raise ConfigError("--executor", name, "local or ray", "leave it out for this machine")
+    return name
+
+
 def gpu_names() -> list[str]:
     """Return the GPUs this process may use, as CUDA_VISIBLE_DEVICES names them, without importing PyTorch."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")

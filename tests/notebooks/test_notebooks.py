@@ -237,6 +237,8 @@ def table3(folder: Path, **given: Any) -> Study:
         ({"from_records": "no-such-folder"}, "from_records = .*allowed is a folder of records"),
         ({"settings": {"gate.count": 99}}, "gate.count = 99"),
         ({"settings": {"gate.cuont": 2}}, r"gate\.cuont = 2: .*did you mean count"),
+        ({"settings": {"seed": 5}}, "seed = 5: allowed is a setting; what follows"),
+        ({"settings": {"hpt": {"recipe": "paper"}}}, "recipe = 'paper': allowed is a setting; what follows"),
     ],
 )
 def test_wrong_values_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
