@@ -105,7 +105,7 @@ _READ_BY_GATE = {"switch": ("count", "inclusive"), "linear": (), "sigmoid": ("co
                  "constant": ("alpha", "beta")}  # fmt: skip
 #: Settings that only some methods read, beside the gate's.
 _OF_SOME_METHODS = {
-    "optimizer.first_stage_learning_rate", "schedule.first_stage_share",
+    "optimizer.first_stage_learning_rate", "schedule.first_stage_share", "schedule.first_stage_updates_per_step",
     *(f"estimator.{name}" for name in ("rl_coefficient", "sft_coefficient", "offline_coefficient", "online_row",
                                        "offline_row", "offline_advantage", "offline_shaping",
                                        "shape_every_offline_term")),
@@ -124,7 +124,7 @@ def warn_of_idle(config: RunConfig, settings: Mapping[str, Any]) -> None:
     if "estimator.offline_coefficient" in read:
         read |= {name for name in _OF_SOME_METHODS if name.startswith(("estimator.offline", "estimator.shape"))}
     if len(stages) > 1:
-        read |= {"optimizer.first_stage_learning_rate", "schedule.first_stage_share"}
+        read |= {name for name in _OF_SOME_METHODS if "first_stage" in name}
     for name, value in flat(nest(settings)).items():
         if (name in _OF_SOME_METHODS or name.startswith("gate.")) and name not in read:
             warn(f"{name} = {value} changes nothing: no part of {config.method} reads it")
