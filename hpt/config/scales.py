@@ -274,7 +274,22 @@ _STRONG: dict[str, dict[str, Any]] = {
     "hpt": {"optimizer": {"learning_rate": 5e-4}, "estimator": {"sft_coefficient": 0.125}},
 }
 #: On the world of look-ups every base chooses its own (docs/world.md); so far for the methods it was chosen with.
-LOOKUPS_TUNED: dict[str, dict[str, dict[str, Any]]] = {}
+_LOOKUPS_SFT = {"optimizer": {"learning_rate": 5e-4}, "schedule": {"updates_per_step": 8}}
+_CLIP_OF_ROW = {**_CLIP_AND_STD_OF_ROW, "advantage_std": "none"}
+LOOKUPS_TUNED: dict[str, dict[str, dict[str, Any]]] = {
+    "weak": {
+        "sft": {"optimizer": {"learning_rate": 2e-3}, "schedule": {"updates_per_step": 8}},
+        "grpo": {"optimizer": {"learning_rate": 1e-3}, "estimator": _CLIP_AND_STD_OF_ROW},
+    },
+    "strong": {
+        "sft": _LOOKUPS_SFT,
+        "grpo": {"optimizer": {"learning_rate": 5e-4}, "estimator": _CLIP_AND_STD_OF_ROW},
+    },
+    "llama": {
+        "sft": _LOOKUPS_SFT,
+        "grpo": {"optimizer": {"learning_rate": 1e-3}, "estimator": _CLIP_OF_ROW},
+    },
+}
 TUNED: dict[str, dict[str, dict[str, dict[str, Any]]]] = {
     "mini": {"weak": _WEAK, "llama": _WEAK, "strong": _STRONG},
     "lookups": LOOKUPS_TUNED,
