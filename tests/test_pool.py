@@ -221,8 +221,8 @@ def test_two_commands_that_ask_different_things_of_a_run_ask_one_after_the_other
     assert second.started >= first.started + fake.lasts_s
 
 
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core")
-def test_two_commands_take_different_cores(tmp_path: Path) -> None:
+def test_two_commands_take_different_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {1000, 1001})  # that no other command has
     jobs = [Job(config, tmp_path) for config in seeds(1)]
     first, second = executor.LocalExecutor(jobs, None), executor.LocalExecutor(jobs, None)
     places = [one.take() for one in (first, second)]
