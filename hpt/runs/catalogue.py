@@ -289,31 +289,36 @@ FINALISTS: dict[tuple[str, str], tuple[tuple[float, int], ...]] = {
 def tries_of(policy: str, method: str) -> tuple[Arm, ...]:
     """Return the arms of one method's search on a base: the grid for a quarter of the steps, its best three for all.
 
-    SFT -> GRPO has none before both have chosen on that base: its first stage takes SFT's updates per step, its second
-    all of GRPO's choice.
+    A method of stages has none before all their methods have chosen on that base.
 
     Example:
         >>> tries_of("weak", "hpt")[0].name, tries_of("weak", "hpt")[0].by_scale["lookups"]["schedule.steps"]
         ('try1_hpt_0.00025_0', 60)
     """
-    of_stages: dict[str, dict[str, Any]] = {scale: {} for scale in ROUND_STEPS}
-    for scale in ROUND_STEPS if method == "sft_then_grpo" else ():
-        tuned = TUNED[scale].get(policy, {})
-        if not {"sft", "grpo"} <= set(tuned):
-            return ()
-        updates = tuned["sft"]["schedule"]["updates_per_step"]
-        of_stages[scale] = {**flat(tuned["grpo"]), "schedule.first_stage_updates_per_step": updates}
+    chosen = {scale: TUNED.get(scale, {}).get(policy, {}) for scale in ROUND_STEPS}
+    stages = method_named(method).stages
+    if any(not set(stages) <= set(tuned) for tuned in chosen.values()):
+        return ()
+    of_stages = {scale: _of_stages(stages, tuned) if stages else {} for scale, tuned in chosen.items()}
     rounds = (tuple(itertools.product(RATES, range(len(OWN_CHOICE[method])))), FINALISTS.get((policy, method), ()))
     return tuple(
         Arm(method, policy, f"try{place + 1}_{method}_{rate:g}_{own}",
             {"seed": ROUND_SEEDS[place], _RATE_OF.get(method, "optimizer.learning_rate"): rate,
-             **OWN_CHOICE[method][own], **({"gate.count": 2} if (policy, method) == ("llama", "hpt") else {})},
+             **OWN_CHOICE[method][own], **GATE_OF.get((policy, method), {})},
             {scale: {"schedule.steps": steps[place], "validation.every": 0, **of_stages[scale]}
              for scale, steps in ROUND_STEPS.items()})
         for place, tried in enumerate(rounds) for rate, own in tried
     )  # fmt: skip
 
 
+def _of_stages(stages: Sequence[str], tuned: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what stages take of their methods' choices: the first its updates per step, the last everything."""
+    first, last = flat(tuned[stages[0]]), flat(tuned[stages[-1]])
+    return {**last, "schedule.first_stage_updates_per_step": first.get("schedule.updates_per_step")}
+
+
+#: (base, method) -> its gate, where the paper has another than the method's (Section 4.1).
+GATE_OF: dict[tuple[str, str], Mapping[str, Any]] = {("llama", "hpt"): {"gate.count": 2}}
 #: Whose rate in the grid is not that of all its updates.
 _RATE_OF = {"sft_then_grpo": "optimizer.first_stage_learning_rate"}
 
@@ -437,7 +442,7 @@ PASS_AT_K = ("contest-b@1024", "contest-a@256", "contest-c@256")
 STRONG = arms("strong", "sft", "grpo", "sft_then_grpo", "luffy", "srft", "hpt")
 WEAK = arms("weak", "sft", "grpo", "luffy", "hpt")
 #: Section 3.1: gate 0 for the Qwen family, 2/8 for Llama.
-LLAMA = (*arms("llama", "sft", "grpo", "luffy"), Arm("hpt", "llama", settings={"gate.count": 2}))
+LLAMA = (*arms("llama", "sft", "grpo", "luffy"), Arm("hpt", "llama", settings=GATE_OF["llama", "hpt"]))
 #: Table 6; gate 0 is HPT itself on this base.
 GATES = (
     Arm("hpt", "weak", "hpt_gate2", {"gate.count": 2}, label="HPT, gate 2/8"),

@@ -28,7 +28,7 @@ from hpt.runs.evaluations import missing_evaluations
 from hpt.runs.folder import run_folders, runs_dir_option
 from hpt.runs.make import PlannedRun
 from hpt.runs.records import record_folders, recorded_config
-from hpt.runs.resolve import build_config, initial_run
+from hpt.runs.resolve import FILLED_IN, build_config, initial_run, train_command
 from hpt.support.errors import ConfigError, RecordFault
 from hpt.support.files import read_json, read_parquet
 from hpt.support.memory import GIB
@@ -447,14 +447,11 @@ def command(run: PlannedRun, root: Path, machine: Machine) -> str:
     Settings that an arm adds to its method's are given one by one, so that the run is found again by its fingerprint.
     """
     config = run.config
-    names: dict[str, Any] = {"scale": config.scale_key, "policy": config.policy.name}
-    words = ["hpt", "train", "--method", config.method, "--scale", names["scale"], "--policy", names["policy"]]
-    words += ["--seed", str(config.seed)]
+    words = train_command(config)
     if config.method != "pretrain":
-        plain = build_config(config.method, recipe=config.recipe, seed=config.seed, **names)
-        words += ["--recipe", config.recipe] if config.recipe != "released" else []
-        filled_in = {"own_modules": True, "data": {"sha256"}, "validation": {"sha256"},
-                     "policy": {"path", "weights_sha256", "config_sha256", "tokenizer_sha256"}}  # fmt: skip
+        names: dict[str, Any] = {"scale": config.scale_key, "recipe": config.recipe, "policy": config.policy.name}
+        plain = build_config(config.method, seed=config.seed, **names)
+        filled_in = {**FILLED_IN, "own_modules": True, "data": {"sha256"}}
         given, usual = (flat(settings.model_dump(mode="json", exclude=filled_in)) for settings in (config, plain))
         for name, value in given.items():
             if value != usual[name]:

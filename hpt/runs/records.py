@@ -45,6 +45,7 @@ from hpt.methods.methods import names_used
 from hpt.runs.catalogue import SEED as SEARCH_SEED
 from hpt.runs.evaluations import evaluation_key, sampling_config
 from hpt.runs.folder import TABLES, OfRun, RunFolder, check
+from hpt.runs.resolve import FILLED_IN
 from hpt.support.errors import HptError, RecordFault
 from hpt.support.files import (
     MANIFEST,
@@ -410,8 +411,7 @@ def with_data_hash(config: RunConfig) -> RunConfig:
 
 
 def _settings_key(config: RunConfig) -> str:
-    unknown = {"policy": {"path", "weights_sha256", "config_sha256", "tokenizer_sha256"}, "validation": {"sha256"}}
-    left_out = {**dict.fromkeys(MOVES_NO_NUMBER, True), **unknown}
+    left_out = {**dict.fromkeys(MOVES_NO_NUMBER, True), **FILLED_IN}  # what a machine without the base cannot know
     settings = config.model_dump(mode="json", exclude=left_out)
     # `hpt.examples` is code of the package, which a record names by its commit
     settings["own_modules"] = {name: code for name, code in config.own_modules.items() if not name.startswith("hpt.")}

@@ -244,6 +244,19 @@ def is_ready(config: RunConfig, root: Path) -> bool:
     return folder.finished and not damaged_files(folder)
 
 
+def train_command(config: RunConfig) -> list[str]:
+    """Return the words of the command for a run, without the settings that its names do not bring along."""
+    words = ["hpt", "train", "--method", config.method, "--scale", config.scale_key, "--policy", config.policy.name]
+    words += ["--seed", str(config.seed)]
+    return words + (["--recipe", config.recipe] if config.recipe != "released" else [])
+
+
+#: What `resolve_run` fills in of the base and of the curves' questions.
+FILLED_IN: dict[str, Any] = {
+    "policy": {"path", "weights_sha256", "config_sha256", "tokenizer_sha256"}, "validation": {"sha256"},
+}  # fmt: skip
+
+
 def resolve_run(config: RunConfig, root: Path) -> RunConfig:
     """Fill in the hashes of data, initial model and custom modules, and where the model lies; again, nothing changes.
 
@@ -261,10 +274,7 @@ def resolve_run(config: RunConfig, root: Path) -> RunConfig:
         folder = RunFolder.of(resolve_run(before, root), root)
         if not folder.finished:
             what = f"{before.method} on the {before.policy.name} base" if config.policy.after else "the base"
-            command = ["hpt", "train", "--method", before.method, "--scale", config.scale_key]
-            command += ["--policy", config.policy.name, "--seed", str(before.seed)]
-            command += ["--recipe", before.recipe] if before.recipe != "released" else []
-            remedy = f"run `{shlex.join([*command, *runs_dir_option(root)])}`"
+            remedy = f"run `{shlex.join([*train_command(before), *runs_dir_option(root)])}`"
             raise HptError(f"{what} ({config.policy.name}) is not trained yet: {remedy}")
         check(folder)  # damaged weights would be another model, and all that starts from them be made again
         path = str(folder.model)
