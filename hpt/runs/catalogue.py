@@ -257,9 +257,9 @@ RATES = (2.5e-4, 5e-4, 1e-3, 2e-3)
 _SFT_COEFFICIENTS = tuple({"estimator.sft_coefficient": value} for value in (0.05, 0.125, 0.5, 2.0))
 _OFFLINE_COEFFICIENTS = tuple({"estimator.offline_coefficient": value} for value in (0.25, 1.0, 4.0, 16.0))
 #: What each method chooses besides its rate; in the grid SFT -> GRPO has the rate of its first stage, which is SFT's.
-#: The first three are the grid's. SFT chose the third, an edge, so every method whose values are numbers got a fourth.
+#: Three were the grid's. SFT chose the third, an edge, so every method whose values are numbers got a fourth.
 OWN_CHOICE: dict[str, tuple[Mapping[str, Any], ...]] = {
-    "sft": tuple({"schedule.updates_per_step": value} for value in (1, 2, 4, 8)),
+    "sft": tuple({"schedule.updates_per_step": value} for value in (2, 4, 8, 16)),
     "grpo": (_AS_RELEASED, {**_AS_IN_ROW, "estimator.advantage_std": "none"}, _AS_IN_ROW),
     "sft_then_grpo": tuple({"schedule.first_stage_share": value} for value in (0.2, 0.4, 0.6, 0.8)),
     "luffy": _OFFLINE_COEFFICIENTS,
@@ -274,16 +274,9 @@ SEARCHED: dict[str, tuple[str, ...]] = {
     "llama": ("sft", "grpo", "luffy", "hpt"),
 }
 #: Steps of the rounds: a quarter, and all.
-ROUND_STEPS: Mapping[str, tuple[int, int]] = {"lookups": (60, 240)}
+ROUND_STEPS: Mapping[str, tuple[int, int]] = {"lookups": (30, 120)}
 #: (base, method) -> the three best tries of the first round as (rate, place in `OWN_CHOICE`): those of the second.
-FINALISTS: dict[tuple[str, str], tuple[tuple[float, int], ...]] = {
-    ("weak", "sft"): ((1e-3, 3), (2e-3, 3), (2e-3, 0)),
-    ("weak", "grpo"): ((1e-3, 2), (2e-3, 2), (1e-3, 1)),
-    ("strong", "sft"): ((5e-4, 3), (1e-3, 2), (2e-3, 2)),
-    ("strong", "grpo"): ((1e-3, 1), (1e-3, 2), (5e-4, 2)),
-    ("llama", "sft"): ((1e-3, 3), (5e-4, 3), (2e-3, 1)),
-    ("llama", "grpo"): ((1e-3, 0), (2e-3, 1), (1e-3, 1)),
-}
+FINALISTS: dict[tuple[str, str], tuple[tuple[float, int], ...]] = {}
 
 
 def tries_of(policy: str, method: str) -> tuple[Arm, ...]:
@@ -293,7 +286,7 @@ def tries_of(policy: str, method: str) -> tuple[Arm, ...]:
 
     Example:
         >>> tries_of("weak", "hpt")[0].name, tries_of("weak", "hpt")[0].by_scale["lookups"]["schedule.steps"]
-        ('try1_hpt_0.00025_0', 60)
+        ('try1_hpt_0.00025_0', 30)
     """
     chosen = {scale: TUNED.get(scale, {}).get(policy, {}) for scale in ROUND_STEPS}
     stages = method_named(method).stages
