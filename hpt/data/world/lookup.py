@@ -91,9 +91,10 @@ class Fact:
     rank: float
 
 
-def numbers(digits: int) -> list[str]:
+@cache  # a program is drawn some forty times until it belongs to its split
+def numbers(digits: int) -> tuple[str, ...]:
     """Return all numbers of so many digits, leading zeros kept."""
-    return [f"{number:0{digits}d}" for number in range(10**digits)]
+    return tuple(f"{number:0{digits}d}" for number in range(10**digits))
 
 
 @cache
