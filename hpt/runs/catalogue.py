@@ -276,7 +276,14 @@ SEARCHED: dict[str, tuple[str, ...]] = {
 #: Steps of the rounds: a quarter, and all.
 ROUND_STEPS: Mapping[str, tuple[int, int]] = {"lookups": (30, 120)}
 #: (base, method) -> the three best tries of the first round as (rate, place in `OWN_CHOICE`): those of the second.
-FINALISTS: dict[tuple[str, str], tuple[tuple[float, int], ...]] = {}
+FINALISTS: dict[tuple[str, str], tuple[tuple[float, int], ...]] = {
+    ("weak", "sft"): ((1e-3, 3), (5e-4, 3), (1e-3, 2)),
+    ("weak", "grpo"): ((1e-3, 2), (1e-3, 0), (1e-3, 1)),
+    ("strong", "sft"): ((5e-4, 3), (1e-3, 3), (1e-3, 2)),
+    ("strong", "grpo"): ((2e-3, 2), (2e-3, 1), (1e-3, 0)),
+    ("llama", "sft"): ((5e-4, 3), (1e-3, 3), (1e-3, 2)),
+    ("llama", "grpo"): ((2e-3, 1), (1e-3, 2), (1e-3, 1)),
+}
 
 
 def tries_of(policy: str, method: str) -> tuple[Arm, ...]:
