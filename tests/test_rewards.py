@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from math_verify import parse, verify
 
-from hpt.rewards.verify import last_boxed
+from hpt.rewards.verify import last_boxed, math_verify_equal
 from hpt.rewards.workers import MAX_ANSWER_CHARACTERS, Grade, Verdict, Verifier
 from hpt.support.errors import ConfigError
 from tests.gold import Gold
@@ -82,6 +83,17 @@ def test_a_megabyte_is_read_in_linear_time(text: str, content: str | None) -> No
     start = time.process_time()
     assert last_boxed(text) == content
     assert time.process_time() - start < 5.0  # measured 0.01-0.4 s; quadratic would take minutes
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Whole numbers
+
+
+@given(st.text(alphabet="0123456789", min_size=1, max_size=40), st.integers(0, 3), st.booleans())
+def test_whole_numbers_are_compared_as_math_verify_would(digits: str, zeros: int, same: bool) -> None:
+    answer = "0" * zeros + (digits if same else digits[::-1])
+    own, gold = (parse(f"\\boxed{{{text}}}", parsing_timeout=None) for text in (answer, digits))
+    assert math_verify_equal(answer, digits) == verify(gold, own, timeout_seconds=None)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

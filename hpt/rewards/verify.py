@@ -150,6 +150,10 @@ def math_verify_equal(answer: str, gold: str) -> bool:
         >>> math_verify_equal("0.5", "\\\\frac{1}{2}"), math_verify_equal("6.63e-34", "6.02e-34")
         (True, False)
     """
+    if _is_whole_number(answer) and _is_whole_number(
+        gold
+    ):  # a step of training compares hundreds
+        return answer.lstrip("0") == gold.lstrip("0")
     from math_verify import verify
 
     expected, given = _parse_boxed(gold, is_gold=True), _parse_boxed(answer)
@@ -165,6 +169,10 @@ def math_verify_equal(answer: str, gold: str) -> bool:
     )
 
 
+def _is_whole_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
 def _texts(values: list[Any]) -> set[str]:
     """Return what math-verify could not read, or keeps beside what it read, without spaces."""
     return {text for value in values if isinstance(value, str) and (text := "".join(value.split()))}
@@ -178,7 +186,7 @@ def prepare_worker(compare: Comparison) -> None:
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its own time limit is off; ours is on
-    math_verify_equal("1", "2")  # the first parse builds tables; later ones take half a millisecond
+    math_verify_equal("1", "2.5")  # the first parse builds tables; later ones take half a millisecond
     status = Path("/proc/self/statm")
     if status.exists():  # Linux; elsewhere only the time is limited
         held = int(status.read_text().split()[0]) * resource.getpagesize()
