@@ -150,9 +150,7 @@ def math_verify_equal(answer: str, gold: str) -> bool:
         >>> math_verify_equal("0.5", "\\\\frac{1}{2}"), math_verify_equal("6.63e-34", "6.02e-34")
         (True, False)
     """
-    if _is_whole_number(answer) and _is_whole_number(
-        gold
-    ):  # a step of training compares hundreds
+    if _is_whole_number(answer) and _is_whole_number(gold):  # a step of training compares hundreds
         return answer.lstrip("0") == gold.lstrip("0")
     from math_verify import verify
 

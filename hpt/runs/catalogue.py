@@ -251,8 +251,8 @@ def choice_text(settings: Mapping[str, Any]) -> str:
 
 # --- The search on the world of look-ups: twelve tries for every method on every base ---------------------------------
 
-#: Of the first and the second round; each trains its own base.
-ROUND_SEEDS = (1000, 1001)
+#: Of the first round, and two of the second: on one a rate can be lucky. Each trains its own base.
+ROUND_SEEDS = (1000, 1001, 1002)
 RATES = (2.5e-4, 5e-4, 1e-3, 2e-3)
 _SFT_COEFFICIENTS = tuple({"estimator.sft_coefficient": value} for value in (0.05, 0.125, 0.5, 2.0))
 _OFFLINE_COEFFICIENTS = tuple({"estimator.offline_coefficient": value} for value in (0.25, 1.0, 4.0, 16.0))
@@ -273,7 +273,7 @@ SEARCHED: dict[str, tuple[str, ...]] = {
     "strong": ("sft", "grpo", "sft_then_grpo", "luffy", "srft", "hpt"),
     "llama": ("sft", "grpo", "luffy", "hpt"),
 }
-#: Steps of the rounds: a quarter, and all.
+#: Steps of the first and the second round: a quarter, and all.
 ROUND_STEPS: Mapping[str, tuple[int, int]] = {"lookups": (30, 120)}
 #: (base, method) -> the three best tries of the first round as (rate, place in `OWN_CHOICE`): those of the second.
 FINALISTS: dict[tuple[str, str], tuple[tuple[float, int], ...]] = {
@@ -287,7 +287,7 @@ FINALISTS: dict[tuple[str, str], tuple[tuple[float, int], ...]] = {
 
 
 def tries_of(policy: str, method: str) -> tuple[Arm, ...]:
-    """Return the arms of one method's search on a base: the grid for a quarter of the steps, its best three for all.
+    """Return the arms of one method's search on a base: the grid in a quarter of the steps, its best three twice in all.
 
     A method of stages has none before all their methods have chosen on that base.
 
@@ -300,14 +300,14 @@ def tries_of(policy: str, method: str) -> tuple[Arm, ...]:
     if any(not set(stages) <= set(tuned) for tuned in chosen.values()):
         return ()
     of_stages = {scale: _of_stages(stages, tuned) if stages else {} for scale, tuned in chosen.items()}
-    rounds = (tuple(itertools.product(RATES, range(len(OWN_CHOICE[method])))), FINALISTS.get((policy, method), ()))
+    first, second = itertools.product(RATES, range(len(OWN_CHOICE[method]))), FINALISTS.get((policy, method), ())
     return tuple(
         Arm(method, policy, f"try{place + 1}_{method}_{rate:g}_{own}",
             {"seed": ROUND_SEEDS[place], _RATE_OF.get(method, "optimizer.learning_rate"): rate,
              **OWN_CHOICE[method][own], **GATE_OF.get((policy, method), {})},
-            {scale: {"schedule.steps": steps[place], "validation.every": 0, **of_stages[scale]}
+            {scale: {"schedule.steps": steps[min(place, 1)], "validation.every": 0, **of_stages[scale]}
              for scale, steps in ROUND_STEPS.items()})
-        for place, tried in enumerate(rounds) for rate, own in tried
+        for place, tried in enumerate((first, second, second)) for rate, own in tried
     )  # fmt: skip
 
 
