@@ -287,7 +287,7 @@ FINALISTS: dict[tuple[str, str], tuple[tuple[float, int], ...]] = {
 
 
 def tries_of(policy: str, method: str) -> tuple[Arm, ...]:
-    """Return the arms of one method's search on a base: the grid in a quarter of the steps, its best three twice in all.
+    """Return the tries of a method on a base: the grid for a quarter of the steps, its best three for all, twice.
 
     A method of stages has none before all their methods have chosen on that base.
 
