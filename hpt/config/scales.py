@@ -275,7 +275,16 @@ _STRONG: dict[str, dict[str, Any]] = {
     "hpt": {"optimizer": {"learning_rate": 5e-4}, "estimator": {"sft_coefficient": 0.125}},
 }
 #: On the world of look-ups every base chooses its own (docs/world.md); so far for the methods it was chosen with.
-LOOKUPS_TUNED: dict[str, dict[str, dict[str, Any]]] = {}
+_LOOKUPS_SFT = {"optimizer": {"learning_rate": 5e-4}, "schedule": {"updates_per_step": 16}}
+_LOOKUPS_GRPO: dict[str, Any] = {"optimizer": {"learning_rate": 1e-3}}
+LOOKUPS_TUNED: dict[str, dict[str, dict[str, Any]]] = {
+    "weak": {"sft": _LOOKUPS_SFT, "grpo": {**_LOOKUPS_GRPO, "estimator": _CLIP_AND_STD_OF_ROW}},
+    "strong": {"sft": _LOOKUPS_SFT, "grpo": _LOOKUPS_GRPO},
+    "llama": {
+        "sft": _LOOKUPS_SFT,
+        "grpo": {**_LOOKUPS_GRPO, "estimator": {**_CLIP_AND_STD_OF_ROW, "advantage_std": "none"}},
+    },
+}
 TUNED: dict[str, dict[str, dict[str, dict[str, Any]]]] = {
     "mini": {"weak": _WEAK, "llama": _WEAK, "strong": _STRONG},
     "lookups": LOOKUPS_TUNED,
