@@ -32,6 +32,7 @@ from hpt.data.world.worlds import (
     world_named,
 )
 from hpt.methods.mixture import DEMONSTRATION, Part, Trajectory, WeightedTrajectory
+from hpt.support.errors import TrainingFault
 from hpt.support.files import read_json, write_json
 from hpt.training.checkpoint import load_newest, save_checkpoint
 from hpt.training.engine import PolicyEngine, Updater, join, sums_over_ranks, warmed_up
@@ -144,8 +145,29 @@ def new_model(world: World, recipe: Recipe, folder: Path, seed: int) -> Path:
     return folder
 
 
+#: A base is made anew where the mean loss of its last updates is so many times the least that as many had before.
+BROKEN, WINDOW, ATTEMPTS = 1.1, 50, 3
+
+
+def broke(metrics: pd.DataFrame, recipe: Recipe) -> bool:
+    """Say whether training lost what it had learnt, as one base in 23 did (docs/world.md); whole documents alone count.
+
+    Example:
+        >>> recipe = base_recipe("lookups", "weak")
+        >>> steady = pd.DataFrame({"trained/demonstration_nll": [1.0] * recipe.updates})
+        >>> broke(steady, recipe), broke(pd.concat([steady, 2 * steady]), recipe)
+        (False, True)
+    """
+    if not isinstance(recipe, LookupRecipe):
+        return False
+    losses = metrics["trained/demonstration_nll"].iloc[recipe.facts_updates :].rolling(WINDOW).mean()
+    return bool(losses.iloc[-1] > BROKEN * losses.min())
+
+
 def pretrain(config: RunConfig, folder: Path, note: Callable[[int], None] = lambda step: None) -> pd.DataFrame:
     """Train a base of a world, write its model to ``folder/model``, and return its metrics.
+
+    One that `broke` is trained again from another initialisation on other documents; ``attempt`` counts in its metrics.
 
     Args:
         config: of a base's run.
@@ -153,20 +175,26 @@ def pretrain(config: RunConfig, folder: Path, note: Callable[[int], None] = lamb
         note: called now and then with the updates done.
     """
     world, recipe = world_named(config.data.world), base_recipe(config.data.world, config.policy.name)
-    tokenizer = build_tokenizer(world)
+    tokenizer, ranks = build_tokenizer(world), join()
+    for attempt in range(ATTEMPTS):
+        seed = config.seed + attempt * 1_000_000
+        place = folder / f"attempt{attempt}" if attempt else folder
 
-    def documents(update: int) -> list[Document]:
-        drawn = encoded_documents(world, recipe, tokenizer, config.seed, update)
-        return [([tokenizer.bos_token_id, *prompt], tokens, weights) for prompt, tokens, weights in drawn]
+        def documents(update: int, seed: int = seed) -> list[Document]:
+            drawn = encoded_documents(world, recipe, tokenizer, seed, update)
+            return [([tokenizer.bos_token_id, *prompt], tokens, weights) for prompt, tokens, weights in drawn]
 
-    ranks = join()
-    if ranks.rank == 0:
-        new_model(world, recipe, folder / "initial", config.seed)
-    ranks.barrier()  # the others are not to read a model that is half there
-    return _train(
-        config, folder, load_model(folder / "initial"), tokenizer, documents,
-        lambda update: learning_rate_factor(recipe, update), note, lambda module: BaseOptimizer(module, recipe),
-    )  # fmt: skip
+        if ranks.rank == 0:
+            new_model(world, recipe, place / "initial", seed)
+        ranks.barrier()  # the others are not to read a model that is half there
+        metrics = _train(
+            config, place, load_model(place / "initial"), tokenizer, documents, folder / "model",
+            lambda update: learning_rate_factor(recipe, update), note, lambda module: BaseOptimizer(module, recipe),
+        )  # fmt: skip
+        if not broke(metrics, recipe):
+            return metrics.assign(attempt=attempt) if attempt else metrics
+        print(f"the base lost what it had learnt; trained again from other weights ({attempt + 1})", flush=True)
+    raise TrainingFault(f"{ATTEMPTS} bases of recipe {recipe.name} lost what they had learnt: lower its rates")
 
 
 def teach_format(config: RunConfig, folder: Path, note: Callable[[int], None] = lambda step: None) -> pd.DataFrame:
@@ -185,7 +213,7 @@ def teach_format(config: RunConfig, folder: Path, note: Callable[[int], None] = 
         return [(prompt, tokens, [1.0] * len(tokens)) for prompt, tokens in chosen]
 
     join().barrier()  # rank 0 alone has fetched the model
-    metrics = _train(config, folder, load_model(published), tokenizer, documents,
+    metrics = _train(config, folder, load_model(published), tokenizer, documents, folder / "model",
                      lambda update: warmed_up(config.optimizer, update), note)  # fmt: skip
     if launched_rank() == 0:
         record = read_json(published / RECORD) | {"format_updates": config.schedule.steps}
@@ -199,11 +227,12 @@ def _train(
     model: nn.Module,
     tokenizer: Any,
     documents: Callable[[int], Sequence[Document]],
+    into: Path,
     learning_rate: Callable[[int], float],
     note: Callable[[int], None],
     make_optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None = None,
 ) -> pd.DataFrame:
-    """Train on ``documents`` of every update, going on from the newest checkpoint; write the model, return metrics."""
+    """Train on ``documents`` of every update, going on from the newest checkpoint of ``folder``; return metrics."""
     checkpoints = folder / "checkpoints"
     path, state, records = load_newest(checkpoints, join())
     engine = PolicyEngine(model, config.engine, config.optimizer, make_optimizer=make_optimizer)
@@ -236,5 +265,5 @@ def _train(
             save_checkpoint(checkpoints, engine, state, {"metrics": pd.DataFrame(rows)}, config.checkpoint.keep)
         if state.step % max(1, config.schedule.steps // 60) == 0:
             note(state.step)
-    save_model_folder(engine, tokenizer, folder / "model")
+    save_model_folder(engine, tokenizer, into)
     return pd.DataFrame(rows)
