@@ -155,13 +155,13 @@ def broke(metrics: pd.DataFrame, recipe: Recipe) -> bool:
     Example:
         >>> recipe = base_recipe("lookups", "weak")
         >>> steady = pd.DataFrame({"trained/demonstration_nll": [1.0] * recipe.updates})
-        >>> broke(steady, recipe), broke(pd.concat([steady, 2 * steady]), recipe)
-        (False, True)
+        >>> [broke(one, recipe) for one in (steady, pd.concat([steady, 2 * steady]), steady[:3])]
+        [False, True, False]
     """
     if not isinstance(recipe, LookupRecipe):
         return False
     losses = metrics["trained/demonstration_nll"].iloc[recipe.facts_updates :].rolling(WINDOW).mean()
-    return bool(losses.iloc[-1] > BROKEN * losses.min())
+    return bool((losses.iloc[-1:] > BROKEN * losses.min()).any())  # False where training was cut short
 
 
 def pretrain(config: RunConfig, folder: Path, note: Callable[[int], None] = lambda step: None) -> pd.DataFrame:
