@@ -150,7 +150,7 @@ def math_verify_equal(answer: str, gold: str) -> bool:
         >>> math_verify_equal("0.5", "\\\\frac{1}{2}"), math_verify_equal("6.63e-34", "6.02e-34")
         (True, False)
     """
-    if _is_whole_number(answer) and _is_whole_number(gold):  # a step of training compares hundreds
+    if is_whole_number(answer) and is_whole_number(gold):  # a step of training compares hundreds
         return answer.lstrip("0") == gold.lstrip("0")
     from math_verify import verify
 
@@ -167,7 +167,12 @@ def math_verify_equal(answer: str, gold: str) -> bool:
     )
 
 
-def _is_whole_number(text: str) -> bool:
+def is_whole_number(text: str) -> bool:
+    """Say whether a text is ASCII digits and nothing else.
+
+    str.isdigit alone is true for Arabic-Indic digits, which math-verify cannot read and a tokenizer of ASCII digits
+    never means.
+    """
     return text.isascii() and text.isdigit()
 
 

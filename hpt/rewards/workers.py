@@ -26,7 +26,15 @@ from typing import Protocol, Self
 
 from pebble import ProcessExpired, ProcessPool
 
-from hpt.rewards.verify import Comparison, Pair, compare_chunk, last_boxed, math_verify_equal, prepare_worker
+from hpt.rewards.verify import (
+    Comparison,
+    Pair,
+    compare_chunk,
+    is_whole_number,
+    last_boxed,
+    math_verify_equal,
+    prepare_worker,
+)
 from hpt.support.errors import ConfigError, HptError
 from hpt.support.process import without_main_script
 
@@ -66,11 +74,10 @@ class GradedProblem(Protocol):
     def answer_kind(self) -> str: ...  # a key of FORM_RULES
 
 
-# The form an answer must have before it is compared. str.isdigit alone is true for Arabic-Indic digits, which
-# math-verify cannot read and a tokenizer of ASCII digits never means.
+# The form an answer must have before it is compared.
 FORM_RULES: dict[str, Callable[[str], bool]] = {
     "math": lambda answer: True,
-    "digits": lambda answer: answer.isascii() and answer.isdigit(),
+    "digits": is_whole_number,
     "choice": lambda answer: _choice(answer) is not None,
 }
 

@@ -249,7 +249,7 @@ def choice_text(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{name.rpartition('.')[2]} = {value}" for name, value in settings.items())
 
 
-# --- The search on the world of look-ups: twelve tries for every method on every base ---------------------------------
+# --- The search on the world of look-ups: the same rates and rounds for every method on every base --------------------
 
 #: Of the first round, and two of the second: on one a rate can be lucky. Each trains its own base.
 ROUND_SEEDS = (1000, 1001, 1002)
@@ -273,8 +273,8 @@ SEARCHED: dict[str, tuple[str, ...]] = {
     "strong": ("sft", "grpo", "sft_then_grpo", "luffy", "srft", "hpt"),
     "llama": ("sft", "grpo", "luffy", "hpt"),
 }
-#: Steps of the first and the second round: a quarter, and all.
-ROUND_STEPS: Mapping[str, tuple[int, int]] = {"lookups": (30, 120)}
+#: Steps on each of `ROUND_SEEDS`: a quarter in the first round, all in the second.
+ROUND_STEPS: Mapping[str, tuple[int, ...]] = {"lookups": (30, 120, 120)}
 #: (base, method) -> the three best tries of the first round as (rate, place in `OWN_CHOICE`): those of the second.
 FINALISTS: dict[tuple[str, str], tuple[tuple[float, int], ...]] = {
     ("weak", "sft"): ((1e-3, 3), (5e-4, 3), (1e-3, 2)),
@@ -305,7 +305,7 @@ def tries_of(policy: str, method: str) -> tuple[Arm, ...]:
         Arm(method, policy, f"try{place + 1}_{method}_{rate:g}_{own}",
             {"seed": ROUND_SEEDS[place], _RATE_OF.get(method, "optimizer.learning_rate"): rate,
              **OWN_CHOICE[method][own], **GATE_OF.get((policy, method), {})},
-            {scale: {"schedule.steps": steps[min(place, 1)], "validation.every": 0, **of_stages[scale]}
+            {scale: {"schedule.steps": steps[place], "validation.every": 0, **of_stages[scale]}
              for scale, steps in ROUND_STEPS.items()})
         for place, tried in enumerate((first, second, second)) for rate, own in tried
     )  # fmt: skip

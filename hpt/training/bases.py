@@ -8,6 +8,7 @@ model of this size had learnt nothing after two million tokens.
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -176,19 +177,19 @@ def pretrain(config: RunConfig, folder: Path, note: Callable[[int], None] = lamb
     """
     world, recipe = world_named(config.data.world), base_recipe(config.data.world, config.policy.name)
     tokenizer, ranks = build_tokenizer(world), join()
+
+    def documents(seed: int, update: int) -> list[Document]:
+        drawn = encoded_documents(world, recipe, tokenizer, seed, update)
+        return [([tokenizer.bos_token_id, *prompt], tokens, weights) for prompt, tokens, weights in drawn]
+
     for attempt in range(ATTEMPTS):
         seed = config.seed + attempt * 1_000_000
         place = folder / f"attempt{attempt}" if attempt else folder
-
-        def documents(update: int, seed: int = seed) -> list[Document]:
-            drawn = encoded_documents(world, recipe, tokenizer, seed, update)
-            return [([tokenizer.bos_token_id, *prompt], tokens, weights) for prompt, tokens, weights in drawn]
-
         if ranks.rank == 0:
             new_model(world, recipe, place / "initial", seed)
         ranks.barrier()  # the others are not to read a model that is half there
         metrics = _train(
-            config, place, load_model(place / "initial"), tokenizer, documents, folder / "model",
+            config, place, load_model(place / "initial"), tokenizer, partial(documents, seed), folder / "model",
             lambda update: learning_rate_factor(recipe, update), note, lambda module: BaseOptimizer(module, recipe),
         )  # fmt: skip
         if not broke(metrics, recipe):
