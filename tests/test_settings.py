@@ -26,6 +26,7 @@ from hpt.methods.methods import method_named, resolved_row, stages_of
 from hpt.methods.mixture import baseline_after
 from hpt.runs import job
 from hpt.runs.folder import RunFolder
+from hpt.runs.process import run_variables
 from hpt.runs.resolve import build_config, initial_run
 from hpt.support.errors import ConfigError, TrainingFault
 from hpt.training.engine import PolicyEngine, _deepspeed_config
@@ -317,6 +318,12 @@ def wired(name: str) -> Seen:
     return seen
 
 
+def instructions(config: RunConfig, place: Place) -> str | None:
+    """What PyTorch is told in a run's process (`tests/invariance/test_instruction_set.py`)."""
+    place.patch.delenv("ATEN_CPU_CAPABILITY", raising=False)
+    return run_variables(config.engine).get("ATEN_CPU_CAPABILITY")
+
+
 def rows(config: RunConfig, place: Place) -> list[Any]:
     """(name, denominator) of the rows at work."""
     return [(row.name, row.denominator) for row in _rows(config)]
@@ -487,6 +494,7 @@ MOVES: dict[str, Moves] = {
     "engine.attention": Moves("flash_attention_2", attention, ("sdpa", "padded"), ("flash_attention_2", "padded")),
     "engine.gradient_checkpointing": Moves(True, layer_forwards, 1, 2),
     "engine.threads": Moves(3, wired("threads"), [1], [3], ROWS),
+    "engine.instruction_set": Moves("native", instructions, "avx2", None),
     "checkpoint.every": Moves(1, wired("saves"), 2, 4, ROWS),
     "checkpoint.keep": Moves(5, wired("keep"), 2, 5, ROWS),
     "diagnostics.max_mean_logprob_gap": Moves(1.0, metric("optim/updates", max_mean_gap=None), "stopped", [2.0]),

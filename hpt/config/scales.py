@@ -42,7 +42,7 @@ SMOLLM: dict[str, Any] = {
     "optimizer": {"learning_rate": 1e-5},
     "schedule": {"steps": 60, "prompts_per_step": 8, "updates_per_step": 1},
     "validation": {"every": 15, "problems_per_set": 16, "samples_per_problem": 2},
-    "engine": {"micro_batch_tokens": 1024},
+    "engine": {"micro_batch_tokens": 1024, "instruction_set": "native"},
     "checkpoint": {"every": 5, "keep": 1},
 }
 #: Rates at which SFT and GRPO learnt sums in an earlier try; nothing was searched. The others take GRPO's rate and the
@@ -71,7 +71,14 @@ GPU: dict[str, Any] = {
     "schedule": {"steps": 50, "prompts_per_step": 64},
     "validation": {"every": 10, "problems_per_set": 100},
     # stage 1 keeps the 32-bit weights that bfloat16 needs; one GPU shares them with nobody
-    "engine": {"zero_stage": 1, "micro_batch_tokens": 32_768, "layout": "auto", "attention": "auto", "threads": 8},
+    "engine": {
+        "zero_stage": 1,
+        "micro_batch_tokens": 32_768,
+        "layout": "auto",
+        "attention": "auto",
+        "threads": 8,
+        "instruction_set": "native",
+    },
     "checkpoint": {"every": 25},
     "diagnostics": {"gradient_cosine_every": 10},
 }
@@ -143,6 +150,7 @@ FULL: dict[str, Any] = {
         "attention": "auto",
         "gradient_checkpointing": True,
         "threads": 8,
+        "instruction_set": "native",
     },
     "checkpoint": {"every": 50, "keep": 2},
 }

@@ -212,6 +212,9 @@ class EngineSettings(Settings):
         default=False, description="keep each layer's input alone and compute its insides again in the backward pass"
     )
     threads: int = Field(default=1, ge=1, description="CPU threads of the training process")
+    instruction_set: Literal["avx2", "native"] = neutral(
+        "avx2", "of a run on CPU: avx2 rounds alike with and without AVX-512; native: all that the processor has"
+    )
 
 
 class CheckpointSettings(Settings):

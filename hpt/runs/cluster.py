@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from hpt.config.run_config import RunConfig
+from hpt.config.settings import EngineSettings
 from hpt.runs.executor import gpus_of_a_run
 from hpt.runs.folder import package_versions
 from hpt.runs.job import Job
@@ -60,10 +61,10 @@ class Agent:
         """Return an address and port of this machine on which ranks can find each other."""
         return import_module("ray").util.get_node_ip_address(), free_port()
 
-    def start(self, spec: str, log: str, threads: int, paths: list[str], torchrun: list[str] | None) -> None:
+    def start(self, spec: str, log: str, engine: EngineSettings, paths: list[str], torchrun: list[str] | None) -> None:
         """Start a run, or this machine's ranks of it."""
         launcher = torchrun and [sys.executable, "-m", "torch.distributed.run", *torchrun, "-m", "hpt.runs.job", spec]
-        self._process = RunProcess(spec, Path(log), threads, paths, Place(self._core), launcher)
+        self._process = RunProcess(spec, Path(log), engine, paths, Place(self._core), launcher)
 
     def poll(self) -> int | None:
         """Return the exit code of the process, after a moment; None while it is at work."""
@@ -181,8 +182,8 @@ class RayExecutor:
             self._free.remove(chosen)
         return chosen
 
-    def start(self, place: RayPlace, spec: str, log: Path, threads: int, paths: Sequence[str]) -> "RayWork":
-        asked = str(Path(spec).resolve()), str(log.resolve()), threads, list(paths)
+    def start(self, place: RayPlace, spec: str, log: Path, engine: EngineSettings, paths: Sequence[str]) -> "RayWork":
+        asked = str(Path(spec).resolve()), str(log.resolve()), engine, list(paths)
         return RayWork(self._ray, place.agents, asked, int(self._bundle.get("GPU", 1)))
 
     def give_back(self, place: RayPlace, lost: bool) -> None:
@@ -214,7 +215,7 @@ class RayExecutor:
 class RayWork:
     """A run at work on the machines of a place: one process, or torchrun on each with a rank per GPU."""
 
-    def __init__(self, ray: Any, agents: list[Any], asked: tuple[str, str, int, list[str]], ranks: int) -> None:
+    def __init__(self, ray: Any, agents: list[Any], asked: tuple[str, str, EngineSettings, list[str]], ranks: int) -> None:
         self._ray, self._agents, self.ranked = ray, agents, len(agents) * ranks > 1
         self.lost, self._codes = False, list[int | None]([None] * len(agents))
         self._answers, self._started = list[Any](), [False] * len(agents)

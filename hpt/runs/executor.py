@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hpt.config.run_config import RunConfig
+from hpt.config.settings import EngineSettings
 from hpt.runs.job import Job
 from hpt.runs.process import Place, RunProcess, cores_for
 from hpt.support.errors import ConfigError
@@ -42,10 +43,10 @@ class LocalExecutor:
         """Return a free place, of this kind of processor if there is one; None when all are taken."""
         return self._free.pop() if self._free else None
 
-    def start(self, place: Place, spec: str, log: Path, threads: int, paths: Sequence[str]) -> RunProcess:
+    def start(self, place: Place, spec: str, log: Path, engine: EngineSettings, paths: Sequence[str]) -> RunProcess:
         """Start a run there, see `RunProcess`."""
         launcher = None if self._options is None else job_command("hpt.runs.job", [spec], self._options)
-        return RunProcess(spec, log, threads, paths, place, launcher)
+        return RunProcess(spec, log, engine, paths, place, launcher)
 
     def give_back(self, place: Place, lost: bool) -> None:
         """Have a place back; ``lost``: with a machine that is gone."""

@@ -135,6 +135,7 @@ def _train(config: RunConfig, folder: RunFolder) -> Any:
         path = folder.path / "provenance.json"
         # there already: the run had ended, and only what was damaged of it is made again, from its own checkpoint
         made = read_json(path) if path.exists() else provenance(time.perf_counter() - started)
+        made.setdefault("instruction_set", torch.backends.cpu.get_cpu_capability())
         made |= {"damaged_checkpoints": damaged_checkpoints(folder.path / "checkpoints"),
                  "damaged_files": damaged_count(folder)}  # fmt: skip
         messages = list[str]()

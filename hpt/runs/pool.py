@@ -271,12 +271,12 @@ def _stop(running: Sequence[Running]) -> None:
 
 def _start(run: Run, place: Any, claim: ExitStack, executor: Executor) -> Running:
     config, folder = run.config, run.folder
-    log, threads = folder.path / "log.txt", config.engine.threads
-    spec = str(write_job(replace(run.job, config=config), folder, run_variables(threads)))
+    log = folder.path / "log.txt"
+    spec = str(write_job(replace(run.job, config=config), folder, run_variables(config.engine)))
     with writing(log), open(log, "ab") as file:
         said_before = file.tell()
     # the run's own modules are found where this process found them
-    process = executor.start(place, spec, log, threads, folders(config.own_modules))
+    process = executor.start(place, spec, log, config.engine, folders(config.own_modules))
     bar = tqdm(total=max(1, config.schedule.steps), desc=run.name, unit="step", leave=False,
                disable=UNSEEN if executor.slots <= SHOWN else True)  # fmt: skip
     return Running(run, process, place, claim, log, bar, time.monotonic(), said_before=said_before)

@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+from hpt.config.settings import EngineSettings
 from hpt.runs.job import main as job_main
 from hpt.support.errors import HptError
 from hpt.support.files import writing
-from hpt.support.process import environment, without_main_script
+from hpt.support.process import AVX2, environment, without_main_script
 from hpt.training.ranks import PARENT, end_with_parent, job_command, visible_gpus
 
 
@@ -33,7 +34,7 @@ class Forked:
         context.set_forkserver_preload(["hpt.runs.preload"])
         self._process: ForkServerProcess = context.Process(target=target, args=arguments)
         # libgomp reads this when it is loaded, once for all that are forked
-        with without_main_script(), environment({"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}):
+        with without_main_script(), environment({"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **AVX2}):
             try:
                 self._process.start()
             except (EOFError, OSError) as error:
@@ -107,9 +108,11 @@ def cores_for(count: int) -> tuple[list[int], list[socket.socket]]:
     return [*free, *others[first:], *others[:first]][:count], names
 
 
-def run_variables(threads: int, gpus: str = "") -> dict[str, str]:
+def run_variables(engine: EngineSettings, gpus: str = "") -> dict[str, str]:
     """Return the environment of a run's process that is started here; ``gpus`` "": those of this process."""
-    given = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+    threads = str(engine.threads)
+    given = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}
+    given |= AVX2 if engine.instruction_set == "avx2" else {}
     given |= {"CUDA_VISIBLE_DEVICES": gpus} if gpus else {}
     return os.environ | given | {PARENT: f"{os.getpid()}@{os.uname().nodename}"}
 
@@ -125,11 +128,13 @@ class RunProcess:
     lost = False
 
     def __init__(
-        self, spec: str, log: Path, threads: int, paths: Sequence[str], place: Place, launcher: Sequence[str] | None
-    ) -> None:
-        self.ranked, variables = launcher is not None, run_variables(threads, place.gpus)
+        self, spec: str, log: Path, engine: EngineSettings, paths: Sequence[str], place: Place,
+        launcher: Sequence[str] | None,
+    ) -> None:  # fmt: skip
+        self.ranked, variables = launcher is not None, run_variables(engine, place.gpus)
         self._process: subprocess.Popen[bytes] | Forked
-        if launcher is None and threads == 1 and not visible_gpus():
+        forked = engine.threads == 1 and engine.instruction_set == "avx2"  # as what it is forked from was imported
+        if launcher is None and forked and not visible_gpus():
             self._process = Forked(_job_process, (spec, str(log), variables, list(paths), place.core))
         else:
             inherited = os.environ.get("PYTHONPATH", "")

@@ -39,6 +39,22 @@ def without_main_script() -> Generator[None]:
         sys.modules["__main__"] = main
 
 
+#: Has PyTorch and oneDNN compute as a processor without AVX-512 does; both read it once, before they compute at all.
+AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+
+
+def keep_to_avx2() -> None:
+    """Have vLLM, too, take its AVX2 kernels where `AVX2` is set: it asks PyTorch what the processor has.
+
+    To be called before vLLM is imported.
+    """
+    if os.environ.get("ATEN_CPU_CAPABILITY") == AVX2["ATEN_CPU_CAPABILITY"]:
+        import torch
+
+        for name in ("_is_avx512_supported", "_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+            setattr(torch.cpu, name, lambda: False)
+
+
 def start_of(pid: int | str) -> str:
     """Return when a process of this machine began, in the kernel's ticks; "" when there is none, or it is a zombie."""
     try:

@@ -443,15 +443,17 @@ _BFLOAT16_FLAGS = ("amx_bf16", "avx512_bf16")
 def computed_config(config: RunConfig, cpuinfo: Path = Path("/proc/cpuinfo")) -> RunConfig:
     """Return the settings with ``policy.dtype = auto`` decided by this machine; a run's name keeps ``auto``.
 
-    bfloat16 on a GPU and on a processor that multiplies it, with the settings it needs (`hpt.config.scales.BFLOAT16`);
-    float32 elsewhere.
+    bfloat16 on a GPU and on a processor that multiplies it and may (``engine.instruction_set = native``), with the
+    settings it needs (`hpt.config.scales.BFLOAT16`); float32 elsewhere.
     """
     if config.policy.dtype != "auto":
         return config
     flags = cpuinfo.read_text().split() if cpuinfo.is_file() else []
-    if torch.cuda.is_available() or any(flag in flags for flag in _BFLOAT16_FLAGS):
+    native = config.engine.instruction_set == "native"
+    if torch.cuda.is_available() or (native and any(flag in flags for flag in _BFLOAT16_FLAGS)):
         return validate(merge(config.model_dump(), {"policy": {"dtype": "bfloat16"}}, BFLOAT16))
-    warn(f"policy.dtype = auto: float32 is used, for this processor has none of {', '.join(_BFLOAT16_FLAGS)}")
+    none = f"this processor has none of {', '.join(_BFLOAT16_FLAGS)}" if native else "engine.instruction_set = avx2"
+    warn(f"policy.dtype = auto: float32 is used, for {none}")
     return validate(merge(config.model_dump(), {"policy": {"dtype": "float32"}}))
 
 

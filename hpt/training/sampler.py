@@ -27,6 +27,7 @@ import numpy as np
 from hpt.config.settings import RolloutSettings
 from hpt.data.models import stop_tokens
 from hpt.support.errors import ConfigError, HptError, TrainingFault
+from hpt.support.process import keep_to_avx2
 from hpt.training.ranks import sampler_width, visible_gpus
 
 if TYPE_CHECKING:  # planning a run reads this module's settings and must not wait for PyTorch
@@ -158,6 +159,7 @@ class Sampler:
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+        keep_to_avx2()
         try:
             import torch
             import vllm

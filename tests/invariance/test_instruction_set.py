@@ -1,0 +1,65 @@
+"""Which instructions a run on CPU computes with: AVX2 also on a processor that has AVX-512, unless told otherwise."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hpt.config.run_config import RunConfig
+from hpt.config.settings import EngineSettings
+from hpt.runs.job import Job
+from hpt.runs.pool import run_jobs
+from hpt.runs.process import run_variables
+from hpt.runs.resolve import base_config, build_config, resolve_run
+from hpt.support.files import read_json
+from hpt.support.process import AVX2
+from hpt.training.policy import computed_config
+
+FLAGS = Path("/proc/cpuinfo").read_text().split()
+
+#: What PyTorch computes with, and what vLLM asks before it chooses its kernels.
+ASKED = """
+from hpt.support.process import keep_to_avx2
+keep_to_avx2()
+import torch
+print(torch.backends.cpu.get_cpu_capability(), torch.cpu._is_avx512_supported(), torch.cpu._is_amx_tile_supported())
+"""
+
+
+@pytest.mark.parametrize("chosen", ["avx2", "native"])
+def test_pytorch_and_vllm_are_told_the_same(chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in AVX2:
+        monkeypatch.delenv(name, raising=False)
+    variables = run_variables(EngineSettings.model_validate({"instruction_set": chosen}))
+    found = subprocess.run([sys.executable, "-c", ASKED], env=variables, capture_output=True, text=True, check=True)
+    wide = chosen == "native" and "avx512f" in FLAGS
+    amx = chosen == "native" and "amx_tile" in FLAGS
+    assert found.stdout.split() == ["AVX512" if wide else "AVX2", str(wide), str(amx)]
+
+
+def test_auto_is_float32_in_a_run_that_keeps_to_avx2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    (tmp_path / "cpuinfo").write_text("avx2 avx512_bf16")
+    for chosen, dtype in (("avx2", "float32"), ("native", "bfloat16")):
+        settings = {"policy.dtype": "auto", "engine.instruction_set": chosen}
+        config = build_config("sft", scale="tiny", settings=settings)
+        assert computed_config(config, tmp_path / "cpuinfo").policy.dtype == dtype
+
+
+@pytest.mark.ci_slow
+def test_a_run_says_what_it_computed_with(tmp_path: Path) -> None:
+    """One forked from what has imported PyTorch and vLLM, one started from nothing."""
+    configs = {
+        chosen: build_config("sft", scale="tiny", settings={"schedule.steps": 1, "engine.instruction_set": chosen})
+        for chosen in ("avx2", "native")
+    }
+    bases = [Job(base_config(configs["avx2"]), tmp_path)]
+    run_jobs(bases + [Job(config, tmp_path) for config in configs.values()])
+    said = {chosen: found(config, tmp_path) for chosen, config in configs.items()}
+    assert said == {"avx2": "AVX2", "native": "AVX512" if "avx512f" in FLAGS else "AVX2"}
+
+
+def found(config: RunConfig, root: Path) -> str:
+    (folder,) = root.glob(f"*/sft-*-{resolve_run(config, root).fingerprint()}")
+    return read_json(folder / "provenance.json")["instruction_set"]
