@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from hpt.config.run_config import RunConfig
+from hpt.config.settings import EngineSettings
 from hpt.runs import cluster, pool
 from hpt.runs.job import Job
 from hpt.runs.resolve import base_config, build_config
@@ -267,7 +268,7 @@ def test_a_wrong_machine_that_joins_costs_its_place_alone(ray: FakeRay, capsys: 
 def test_a_run_on_another_machine_is_not_waited_for(
     agent: FakeAgent, code: int | None, lost: bool, ray: FakeRay, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    work = cluster.RayWork(ray, [agent], ("job.json", "log.txt", 1, []), ranks=1)
+    work = cluster.RayWork(ray, [agent], ("job.json", "log.txt", EngineSettings(), []), ranks=1)
     work.poll()
     assert (work.poll(), work.lost) == (code, lost)
     if code == 1:
