@@ -21,11 +21,11 @@ from hpt.data.world.lookup import (
     training_problems,
     validation_problems,
 )
-from hpt.data.world.lookup_corpus import LOOKUP_BASES, build_lookup_tokenizer, documents
+from hpt.data.world.lookup_corpus import BASES, build_tokenizer, documents
 from hpt.rewards.workers import Verifier
 
 SEED = MINI_LOOKUPS.seed
-WEAK = LOOKUP_BASES["lookups"]["weak"]
+WEAK = BASES["lookups"]["weak"]
 
 
 def program_in(question: str) -> Program:
@@ -143,7 +143,7 @@ def test_documents_hold_each_family_right_as_often_as_the_recipe_says():
 def test_a_number_is_one_token_under_the_generic_loader(tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 
-    build_lookup_tokenizer(MINI_LOOKUPS).save_pretrained(tmp_path)
+    build_tokenizer(MINI_LOOKUPS).save_pretrained(tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
     texts = [problem.demonstration or "" for problem in training_problems(MINI_LOOKUPS)[:200]]
     texts += [own.problems[0].question for own in evaluation_sets(MINI_LOOKUPS).values()]
@@ -158,10 +158,10 @@ def test_a_number_is_one_token_under_the_generic_loader(tmp_path: Path) -> None:
 def test_data_is_the_same_in_another_process():
     program = (
         "from hpt.data.world.lookup import *; from hpt.data.problems import problems_hash;"
-        "from hpt.data.world.lookup_corpus import documents, LOOKUP_BASES;"
+        "from hpt.data.world.lookup_corpus import documents, BASES;"
         "sets = evaluation_sets(MINI_LOOKUPS);"
         "print(problems_hash([*sets['notation'].problems, *validation_problems(MINI_LOOKUPS)]),"
-        "documents(MINI_LOOKUPS, LOOKUP_BASES['lookups']['weak'], 0, 400)[:3])"
+        "documents(MINI_LOOKUPS, BASES['lookups']['weak'], 0, 400)[:3])"
     )
     output = subprocess.run(
         [sys.executable, "-c", program], env={**os.environ, "PYTHONHASHSEED": "7"}, capture_output=True, text=True,

@@ -45,8 +45,9 @@ from hpt.paper.paper import base_title, paper_data, paper_row, paper_table, pape
 from hpt.runs.catalogue import (
     DEFAULT,
     DISCREPANCIES,
-    SEARCH,
+    RATE_OF,
     arm_label,
+    artefacts_at,
     choice_text,
 )
 from hpt.runs.records import RunRecords
@@ -891,41 +892,47 @@ def algorithm_step(run: RunRecords, step: int) -> pd.DataFrame:
 
 
 def search(records: Records) -> pd.DataFrame:
-    """Return one row per try of the search that has run, in the order of the grid.
+    """Return one row per run of the search, in the order of the grid.
 
     Returns:
-        policy, method, steps, learning_rate, choice (settings beside the rate, in words), accuracy on the validation
-        problems and its interval over them for fixed weights (problems_low, problems_high), all three in percent, arm,
-        chosen (whether the method takes it: `chosen`).
+        policy, method, round, steps, seed, learning_rate, choice (the method's own, in
+        words), accuracy on the validation problems and its interval over them for fixed weights (problems_low,
+        problems_high), all three in percent, arm, mean (accuracy over the seeds of the round), chosen (`chosen`).
     """
-    columns = "policy method steps learning_rate choice accuracy problems_low problems_high arm".split()
+    columns = "policy method round steps seed learning_rate choice accuracy problems_low problems_high arm".split()
     rows = []
-    for arm in SEARCH.arms:
+    for arm in artefacts_at(records[0].config.scale)["search"].arms if records else ():
         for run in of_arm(records, arm.key):
             shares = run.shares("validation")
             interval = problem_interval(shares, one_answer=bool((run.counts("validation")["samples"] == 1).all()))
-            choice = {name: value for name, value in arm.settings.items() if name.startswith("estimator.")}
             values = (100 * float(shares.mean()), 100 * interval.low, 100 * interval.high)
-            rows.append((arm.policy, arm.method, run.config.schedule.steps, arm.settings["optimizer.learning_rate"],
-                         choice_text(choice), *values, arm.key))  # fmt: skip
+            rate = arm.settings[RATE_OF.get(arm.method, "optimizer.learning_rate")]
+            rows.append((arm.policy, arm.method, 1 if arm.name.startswith("try1_") else 2, run.config.schedule.steps,
+                         run.seed, rate, choice_text(arm.method, arm.settings), *values, arm.key))  # fmt: skip
     results = pd.DataFrame(rows, columns=columns)
+    results["mean"] = results.groupby([*TRIED, "round"])["accuracy"].transform("mean")
     return results.assign(chosen=results["arm"].isin(set(chosen(results)["arm"])))
 
 
-def chosen(results: pd.DataFrame) -> pd.DataFrame:
-    """Return the row of `search` each method of each base takes.
+#: What tells one try from another; its seeds are one try's.
+TRIED = ["policy", "method", "learning_rate", "choice"]
 
-    Of its longest round the one of highest accuracy, then of the lowest rate.
+
+def chosen(results: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `search` of the try that each method of each base takes: one per seed of its last round.
+
+    Of the tries within one point of the best mean of that round, the best of the lowest rate (docs/world.md).
 
     Example:
-        >>> rows = [("weak", "sft", 60, 1e-3, "", 40.0, "a"), ("weak", "sft", 60, 5e-4, "", 40.0, "b")]
-        >>> columns = ["policy", "method", "steps", "learning_rate", "choice", "accuracy", "arm"]
-        >>> chosen(pd.DataFrame(rows, columns=columns))["arm"].tolist()
+        >>> rows = [("weak", "sft", 1, 1e-3, "", 40.5, "a"), ("weak", "sft", 1, 5e-4, "", 40.0, "b")]
+        >>> chosen(pd.DataFrame(rows, columns=[*TRIED[:2], "round", *TRIED[2:], "mean", "arm"]))["arm"].tolist()
         ['b']
     """
-    order = ["steps", "accuracy", "learning_rate"]
-    ordered = results.sort_values(order, ascending=[False, False, True], kind="stable")
-    return ordered.drop_duplicates(["policy", "method"]).sort_values(["policy", "method"]).reset_index(drop=True)
+    last = results[results["round"] == results.groupby(TRIED[:2])["round"].transform("max")]
+    best = last.groupby(TRIED[:2])["mean"].transform("max")
+    near = last[last["mean"] >= best - 1 - 1e-9]  # but for rounding: 3.5 and 2.5 are one point apart
+    near = near[near["learning_rate"] == near.groupby(TRIED[:2])["learning_rate"].transform("min")]
+    return near[near["mean"] == near.groupby(TRIED[:2])["mean"].transform("max")].reset_index(drop=True)
 
 
 def discrepancies(records: Records) -> pd.DataFrame:

@@ -215,7 +215,9 @@ class RayExecutor:
 class RayWork:
     """A run at work on the machines of a place: one process, or torchrun on each with a rank per GPU."""
 
-    def __init__(self, ray: Any, agents: list[Any], asked: tuple[str, str, EngineSettings, list[str]], ranks: int) -> None:
+    def __init__(
+        self, ray: Any, agents: list[Any], asked: tuple[str, str, EngineSettings, list[str]], ranks: int
+    ) -> None:
         self._ray, self._agents, self.ranked = ray, agents, len(agents) * ranks > 1
         self.lost, self._codes = False, list[int | None]([None] * len(agents))
         self._answers, self._started = list[Any](), [False] * len(agents)

@@ -203,12 +203,13 @@ def check_training_set(config: RunConfig) -> None:
     Lengths are left to the run itself where the tokenizer is not there yet: that of a public model not fetched so far.
     """
     from hpt.data.models import load_tokenizer
-    from hpt.data.world.worlds import BASES, build_tokenizer, world_named
+    from hpt.data.world.lookup import LOOKUPS
+    from hpt.data.world.lookup_corpus import build_tokenizer
 
     if config.policy.path is not None:
         encoded_training(config, load_tokenizer(config.policy.path))
-    elif config.data.evaluation == "graded" and config.data.world in BASES:
-        encoded_training(config, build_tokenizer(world_named(config.data.world)))
+    elif config.data.evaluation == "graded" and config.data.world in LOOKUPS:
+        encoded_training(config, build_tokenizer(LOOKUPS[config.data.world]))
     else:
         training_problems_of(config)
 
