@@ -8,8 +8,8 @@ import pytest
 from hpt.config.run_config import RunConfig
 from hpt.config.scales import TUNED
 from hpt.data.world.lookup import GPU_LOOKUPS, MINI_LOOKUPS, evaluation_sets, training_problems
-from hpt.data.world.lookup_corpus import BASES, build_tokenizer
-from hpt.data.world.worlds import base_recipe, encoded_documents
+from hpt.data.world.lookup_corpus import BASES, build_tokenizer, encoded_documents
+from hpt.data.world.worlds import base_recipe
 from hpt.runs.catalogue import ARTEFACTS
 from hpt.runs.evaluations import sampling_config
 from hpt.runs.folder import RunFolder
@@ -57,8 +57,8 @@ def test_every_arm_of_every_artefact_is_possible() -> None:
 
 
 def test_rates_are_the_mini_worlds_divided_by_five() -> None:
-    for method, mini in TUNED["mini"]["weak"].items():
-        for policy in POLICIES:
+    for policy in POLICIES:
+        for method, mini in TUNED["mini"][policy].items():
             own = TUNED["gpu"][policy][method]
             assert own.get("estimator") == mini.get("estimator")
             for name, rate in mini["optimizer"].items():

@@ -229,7 +229,8 @@ def tries_of(policy: str, method: str) -> tuple[Arm, ...]:
         Arm(method, policy, f"try{place + 1}_{method}_{rate:g}_{own}",
             {"seed": ROUND_SEEDS[place], RATE_OF.get(method, "optimizer.learning_rate"): rate, **of_stages,
              **OWN_CHOICE[method][own], **GATE_OF.get((policy, method), {})},
-            {scale: {"schedule.steps": steps[place], "validation.every": 0} for scale, steps in ROUND_STEPS.items()})
+            {scale: {"schedule.steps": steps[place], "validation.every": 0, **_SIXTEEN.get(scale, {})}
+             for scale, steps in ROUND_STEPS.items()})
         for place, tried in enumerate((first, second, second)) for rate, own in tried
     )  # fmt: skip
 
@@ -242,6 +243,8 @@ def _of_stages(stages: Sequence[str], tuned: Mapping[str, Mapping[str, Any]]) ->
 
 #: (base, method) -> its gate, where the paper has another than the method's (Section 4.1).
 GATE_OF: dict[tuple[str, str], Mapping[str, Any]] = {("llama", "hpt"): {"gate.count": 2}}
+#: As many questions as SFT's most updates.
+_SIXTEEN = {"tiny": {"schedule.prompts_per_step": 16}}
 #: Whose rate in the grid is not that of all its updates.
 RATE_OF = {"sft_then_grpo": "optimizer.first_stage_learning_rate"}
 

@@ -1,5 +1,6 @@
 """The world of look-ups: right demonstrations, parts that share no question, knowledge as recipes say."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from hpt.data.problems import problems_hash
+from hpt.data.prompts import encode_training
 from hpt.data.world.lookup import (
+    LOOKUPS,
     MINI_LOOKUPS,
     SLOTS,
     Program,
@@ -21,8 +24,11 @@ from hpt.data.world.lookup import (
     training_problems,
     validation_problems,
 )
-from hpt.data.world.lookup_corpus import BASES, build_tokenizer, documents
+from hpt.data.world.lookup_corpus import BASES, build_tokenizer, documents, learning_rate_factor, model_config
+from hpt.data.world.worlds import WORLDS, base_recipe, curve_problems, world_named
 from hpt.rewards.workers import Verifier
+from hpt.runs.resolve import build_config
+from hpt.support.errors import ConfigError
 
 SEED = MINI_LOOKUPS.seed
 WEAK = BASES["lookups"]["weak"]
@@ -140,10 +146,13 @@ def test_documents_hold_each_family_right_as_often_as_the_recipe_says():
         assert right[family] / seen[family] == pytest.approx(expected, abs=slack), family
 
 
-def test_a_number_is_one_token_under_the_generic_loader(tmp_path: Path) -> None:
+@pytest.mark.parametrize("architecture", ["qwen2", "llama"])
+def test_a_number_is_one_token_under_the_generic_loader(architecture: str, tmp_path: Path) -> None:
+    """Which takes an architecture's own way to split text from the model's config."""
     from transformers import AutoTokenizer
 
     build_tokenizer(MINI_LOOKUPS).save_pretrained(tmp_path)
+    model_config(MINI_LOOKUPS, WEAK.model_copy(update={"architecture": architecture})).save_pretrained(tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
     texts = [problem.demonstration or "" for problem in training_problems(MINI_LOOKUPS)[:200]]
     texts += [own.problems[0].question for own in evaluation_sets(MINI_LOOKUPS).values()]
@@ -169,3 +178,73 @@ def test_data_is_the_same_in_another_process():
     ).stdout  # fmt: skip
     problems = [*evaluation_sets(MINI_LOOKUPS)["notation"].problems, *validation_problems(MINI_LOOKUPS)]
     assert output == f"{problems_hash(problems)} {documents(MINI_LOOKUPS, WEAK, 0, 400)[:3]}\n"
+
+
+def test_evaluation_sets_have_the_sizes_of_the_tables() -> None:
+    sets = evaluation_sets(MINI_LOOKUPS)
+    assert {name: (len(own.problems), own.samples_per_problem, own.distribution) for name, own in sets.items()} == {
+        "contest-a": (30, 32, "in"),
+        "contest-b": (30, 32, "in"),
+        "contest-c": (83, 32, "in"),
+        "graded-500": (500, 1, "in"),
+        "applied": (272, 1, "in"),
+        "olympiad-like": (675, 1, "in"),
+        "choice": (1172, 1, "out"),
+        "notation": (198, 1, "out"),
+    }
+    curves = curve_problems(MINI_LOOKUPS)
+    assert list(curves) == list(sets)[:6]
+    assert max(map(len, curves.values())) == 40
+
+
+def test_any_first_part_of_the_training_questions_holds_all_levels() -> None:
+    problems = training_problems(MINI_LOOKUPS)
+    assert Counter(problem.level for problem in problems) == {1: 143, 2: 143, 3: 143, 4: 286, 5: 286}
+    assert {problem.level for problem in problems[:40]} == {1, 2, 3, 4, 5}
+
+
+def test_a_demonstration_that_is_not_what_its_tokens_say_is_refused() -> None:
+    first, *others = training_problems(MINI_LOOKUPS)[:40]
+    strange = dataclasses.replace(first, demonstration="8114 ☃")
+    with pytest.raises(ConfigError, match="demonstration of"):
+        encode_training(build_tokenizer(MINI_LOOKUPS), [strange, *others], build_config("sft"), True)
+
+
+ALL_BASES = [(world, base) for world, bases in BASES.items() for base in bases]
+
+
+@pytest.mark.parametrize(("world", "base"), ALL_BASES)
+def test_models_have_heads_the_sampler_supports(world: str, base: str) -> None:
+    config = model_config(LOOKUPS[world], base_recipe(world, base))
+    assert config.hidden_size % config.num_attention_heads == 0
+    assert (config.hidden_size // config.num_attention_heads) % 32 == 0
+    assert not config.tie_word_embeddings
+    assert config.model_type == base_recipe(world, base).architecture
+
+
+@pytest.mark.parametrize(("world", "base"), ALL_BASES)
+def test_rates_begin_and_end_low_but_never_at_zero(world: str, base: str) -> None:
+    recipe = base_recipe(world, base)
+    factors = [learning_rate_factor(recipe, update) for update in range(recipe.updates)]
+    assert 0 < factors[0] < 0.3
+    assert 0 < factors[-1] < 0.06
+    assert max(factors) <= 1
+
+
+def test_documents_differ_between_updates_seeds_and_bases_but_not_between_calls() -> None:
+    first = documents(MINI_LOOKUPS, WEAK, 0, 700)
+    others = [
+        documents(MINI_LOOKUPS, WEAK, 0, 701),
+        documents(MINI_LOOKUPS, WEAK, 1, 700),
+        documents(MINI_LOOKUPS, WEAK.model_copy(update={"name": "other"}), 0, 700),
+    ]
+    assert documents(MINI_LOOKUPS, WEAK, 0, 700) == first
+    assert len(first) == WEAK.batch_documents
+    assert all(other != first for other in others)
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(ConfigError, match=", ".join(WORLDS)):
+        world_named("minni")
+    with pytest.raises(ConfigError, match=", ".join(BASES["lookups"])):
+        base_recipe("lookups", "weakest")
