@@ -932,7 +932,8 @@ def chosen(results: pd.DataFrame) -> pd.DataFrame:
     best = last.groupby(TRIED[:2])["mean"].transform("max")
     near = last[last["mean"] >= best - 1 - 1e-9]  # but for rounding: 3.5 and 2.5 are one point apart
     near = near[near["learning_rate"] == near.groupby(TRIED[:2])["learning_rate"].transform("min")]
-    return near[near["mean"] == near.groupby(TRIED[:2])["mean"].transform("max")].reset_index(drop=True)
+    near = near[near["mean"] == near.groupby(TRIED[:2])["mean"].transform("max")]
+    return near[near["choice"] == near.groupby(TRIED[:2])["choice"].transform("first")].reset_index(drop=True)
 
 
 def discrepancies(records: Records) -> pd.DataFrame:
