@@ -1,6 +1,6 @@
 """What a run asks and is asked: training problems, evaluation sets and curves.
 
-They are of a graded world, public sets, or the user's: a file or folder of questions is an evaluation set by its path,
+They are of a small world, public sets, or the user's: a file or folder of questions is an evaluation set by its path,
 and records keep it as its name with the hash of its questions.
 """
 

@@ -290,7 +290,7 @@ def resolve_run(config: RunConfig, root: Path) -> RunConfig:
     policy = config.policy.model_copy(update={"path": path, **hashes})
     data = config.data.model_copy(update={"sha256": problems_hash(problems)})
     validation = config.validation
-    # a graded world's sets are the package's
+    # a small world's sets are the package's
     if validation.every and (config.data.evaluation == "public" or own_validation(config)):
         curves = [problem for of_set in curve_sets(config).values() for problem in of_set]
         validation = validation.model_copy(update={"sha256": problems_hash(curves)})
