@@ -841,11 +841,11 @@ def shares_by_quarter(differences: Grids) -> pd.DataFrame:
 # Single answers, and a single step
 
 
-def transcripts(records: Records, evaluations: Sequence[str]) -> pd.DataFrame:
-    """Return answers kept word for word: every run's to the same question, that of lowest hash.
+def transcripts(records: Records, evaluations: Sequence[str], count: int = 1) -> pd.DataFrame:
+    """Return answers kept word for word: every run's to the same ``count`` questions, those of lowest hash.
 
     Returns:
-        One row per evaluation and run: set, question, right (its answer), method, base, seed, answer (as it
+        One row per evaluation, question and run: set, question, right (its answer), method, base, seed, answer (as it
         was sampled), verdict; none of runs made before answers were kept.
     """
     rows = []
@@ -855,7 +855,7 @@ def transcripts(records: Records, evaluations: Sequence[str]) -> pd.DataFrame:
                      for problem in evaluation_set(run.config, name).problems}  # fmt: skip
             kept = run.answers[run.answers["benchmark"] == recorded_name(run.config, name)].sort_values("hash")
             rows += [(name, *asked[str(row.problem_id)], label(run.method), run.policy, run.seed, row.text, row.verdict)
-                     for row in kept.head(1).itertuples()]  # fmt: skip
+                     for row in kept.drop_duplicates("problem_id").head(count).itertuples()]  # fmt: skip
     columns = ["set", "question", "right", "method", "base", "seed", "answer", "verdict"]
     return pd.DataFrame(rows, columns=columns).sort_values(["set", "question"], kind="stable", ignore_index=True)
 
