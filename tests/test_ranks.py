@@ -1,8 +1,10 @@
 """Shares of the work, the watch over other ranks, and how jobs are started on several devices."""
 
 import os
+import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -153,6 +155,41 @@ def test_a_rank_that_ends_before_it_joins_ends_the_others(rank: int, way: str, s
     with killed_at_the_end(started) as processes:
         assert exit_code(processes[1 - rank], 100) == 1
     assert said in (tmp_path / f"log-{1 - rank}.txt").read_text()
+
+
+_BLIND = """
+import os, sys, time
+from hpt.training import ranks
+
+ranks.LOOK_S = ranks.BEAT_S = 1000.0  # the watch never looks again
+ranks.start_watch()
+while not (ranks._watch._process(0) and ranks._watch._process(1)):
+    time.sleep(0.05)
+print("met", flush=True)
+time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_a_rank_that_is_ended_says_first_which_one_is_gone(killed: bool) -> None:
+    """A launcher that finds a rank gone may be quicker than the watch; where none is gone there is nothing to say."""
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(ranks.free_port()), "WORLD_SIZE": "2"}
+    made = [subprocess.Popen([sys.executable, "-c", _BLIND], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                             env=os.environ | group | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+            for rank in (0, 1)]  # fmt: skip
+    try:
+        assert all(process.stdout and process.stdout.readline() == "met\n" for process in made)
+        if killed:
+            made[1].kill()
+            made[1].wait()
+        made[0].terminate()
+        _, said = made[0].communicate(timeout=60)
+        assert made[0].returncode == (1 if killed else -signal.SIGTERM)
+        assert ("error: rank 1 was lost: its process was killed" in said) is killed
+    finally:
+        for process in made:
+            process.kill()
+            process.communicate()
 
 
 @pytest.mark.parametrize("set_before", ["", "ib0"])

@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -269,6 +270,20 @@ def start_watch() -> None:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", card)
     _watch = RankWatch(launched_rank(), launched_ranks(), store)
     _watch.start()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, partial(_terminated, os.getpid()))
+
+
+def _terminated(owner: int, *signal_and_frame: object) -> None:
+    """Say which rank is gone before this one ends: a launcher that finds one gone may be quicker than the watch.
+
+    Forked processes have another ``owner``: they inherit this and say nothing.
+    """
+    watch = _watch if owner == os.getpid() else None
+    if watch is not None and not watch.finished.is_set() and (message := watch.gone(range(watch.ranks))):
+        watch.end(message)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _card_towards(address: str) -> str | None:
