@@ -371,9 +371,9 @@ def test_a_damaged_record_and_an_interrupted_run_are_not_timed(tmp_path: Path) -
 
 def test_what_is_done_of_a_run_costs_nothing(tmp_path: Path) -> None:
     config, shape = build_config("hpt"), SHAPES["weak"]
-    whole, half = (run_costs(config, shape, CORE, 0, done) for done in (0, 120))
+    whole, half = (run_costs(config, shape, CORE, 0, done) for done in (0, 60))
     assert half.trained_tokens == whole.trained_tokens / 2
-    assert run_costs(config, shape, CORE, 0, 240).sampled_tokens == 0
+    assert run_costs(config, shape, CORE, 0, 120).sampled_tokens == 0
     runs = fabricate(tmp_path, ["table6"])
     assert make_plan("tiny", runs, tmp_path).total.device_s == 0
     assert runs[-1].folder is not None
