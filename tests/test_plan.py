@@ -394,7 +394,7 @@ def test_runs_side_by_side_take_less_but_never_less_than_the_longest(tmp_path: P
 
 
 def test_a_base_is_made_in_its_place_whatever_the_first_seed_is(tmp_path: Path) -> None:
-    """Bases are of seed 0: sorted by it, the last one needed would come before all runs of another seed."""
-    first, second = ([run.arms for run in planned_runs("mini", [], [seed], tmp_path)] for seed in (0, 1))
+    """Published models are of seed 0: sorted by it, the last one needed would come before all runs of another seed."""
+    first, second = ([run.arms for run in planned_runs("full", [], [seed], tmp_path)] for seed in (0, 1))
     assert first == second
     assert first.index(("pretrain-llama",)) > first.index(("pretrain-weak",)) + 3

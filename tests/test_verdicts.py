@@ -1,5 +1,7 @@
 """From records to the rows of the verdict table: which runs a claim is given, and what stands beside its verdict."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
@@ -8,7 +10,7 @@ from hpt.reports.verdicts import claim_records, forest, headlines, paper_evidenc
 from hpt.runs.catalogue import ARTEFACTS, Arm
 from hpt.runs.evaluations import evaluation_key
 from hpt.runs.records import RunRecords
-from hpt.runs.resolve import pretraining_config
+from hpt.runs.resolve import base_config, build_config, pretraining_config
 
 NOTHING = pd.DataFrame()
 
@@ -29,11 +31,12 @@ def counted(arm: Arm, seed: int, name: str, correct: int, scale: str = "tiny") -
     return record(arm, seed, pd.DataFrame(rows, columns=columns), scale)
 
 
-def test_the_one_base_is_in_every_seed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where the base is a published model."""
-    monkeypatch.setattr("hpt.reports.frames.bases_by_seed", lambda world: False)
-    name = "contest-a@256"
-    records = [counted(Arm("pretrain", "strong"), 0, name, 1)]
+def test_the_one_base_is_in_every_seed() -> None:
+    """Where it is a published model, as at scale full."""
+    name, base = "contest-a@256", counted(Arm("pretrain", "strong"), 0, "contest-a@256", 1)
+    source = base_config(build_config("hpt", scale="full", policy="strong")).data.source
+    data = base.config.data.model_copy(update={"source": source})
+    records = [replace(base, config=base.config.model_copy(update={"data": data}))]
     records += [counted(Arm("grpo", "strong"), seed, name, seed) for seed in (3, 4)]
     given = claim_records(records, claim_named("figure2-rl-leaves-large-k"), "tiny")
     assert sorted(given.seeds) == [3, 4]

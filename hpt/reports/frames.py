@@ -17,7 +17,7 @@ from hpt.config.run_config import MOVES_NO_NUMBER
 from hpt.data.public import DATASETS
 from hpt.data.sources import OWN_SET, OWN_TITLE, evaluation_at, evaluation_set, recorded_name, training_problems_of
 from hpt.data.world.sets import EvaluationSet
-from hpt.data.world.worlds import bases_by_seed, world_named
+from hpt.data.world.worlds import world_named
 from hpt.evaluation.intervals import (
     MIN_SEEDS,
     Decision,
@@ -50,6 +50,7 @@ from hpt.runs.catalogue import (
     artefacts_at,
     choice_text,
 )
+from hpt.runs.folder import bases_by_seed
 from hpt.runs.records import RunRecords
 from hpt.support.errors import RecordFault
 from hpt.upge.advantage import RolloutGroups, advantages
@@ -86,7 +87,7 @@ def of_method(records: Records, method: str, policy: str) -> list[RunRecords]:
 
 def is_shared(bases: Records) -> bool:
     """Return whether these are the one run of a base that all seeds start from, rather than that of a single seed."""
-    return len(bases) == 1 and not bases_by_seed(bases[0].config.data.world)
+    return len(bases) == 1 and not bases_by_seed(bases[0].config)
 
 
 def sets_of(records: Records) -> dict[str, EvaluationSet]:

@@ -28,11 +28,10 @@ from hpt.data.sources import (
     training_problems_of,
     with_samples,
 )
-from hpt.data.world.worlds import bases_by_seed
 from hpt.methods.methods import METHODS, method_named
 from hpt.runs.catalogue import ARTEFACTS, arm_label, artefacts_named
 from hpt.runs.evaluations import evaluation_key, missing_evaluations, sampling_config
-from hpt.runs.folder import OfRun, RunFolder, damaged_files
+from hpt.runs.folder import OfRun, RunFolder, bases_by_seed, damaged_files
 from hpt.runs.job import Job, encoded_training
 from hpt.runs.resolve import initial_run, is_ready, resolve_run
 from hpt.support.errors import ConfigError, warn
@@ -58,7 +57,7 @@ class PlannedRun(OfRun):
     def title(self) -> str:
         """The run in words: its arm, base and seed; a base that all seeds share by its name."""
         if self.method == "pretrain":
-            return f"the {self.policy} base" + f", seed {self.seed}" * bases_by_seed(self.config.data.world)
+            return f"the {self.policy} base" + f", seed {self.seed}" * bases_by_seed(self.config)
         return f"{self.line} on the {self.policy} base, seed {self.seed}"
 
     @property

@@ -41,11 +41,6 @@ def base_recipe(world: str, base: str) -> BaseRecipe:
     return recipes[base]
 
 
-def bases_by_seed(world: str) -> bool:
-    """Return whether every seed trains its own bases, or all seeds share one."""
-    return world in LOOKUPS
-
-
 def training_problems(world: World) -> list[Problem]:
     """Return the training questions, each with its demonstration, levels mixed."""
     return gym.mixed("training") if isinstance(world, GymWorld) else lookup.training_problems(world)
