@@ -56,8 +56,9 @@ def test_of_tries_within_one_point_the_lower_rate_is_taken() -> None:
         ("strong", "sft", 2, 5e-4, "b", lower, "low"), ("strong", "sft", 2, 2.5e-4, "b", lower - 0.125, "lowest"),
         ("llama", "grpo", 1, 1e-3, "a", 50.0, "best"), ("llama", "grpo", 1, 5e-4, "b", 49.5, "second"),
         ("llama", "grpo", 1, 5e-4, "c", 49.75, "near"),
+        ("llama", "sft", 1, 1e-3, "a", 50.0, "first"), ("llama", "sft", 1, 1e-3, "b", 50.0, "equal"),
     ]  # fmt: skip
-    assert chosen(pd.DataFrame(rows, columns=COLUMNS))["arm"].tolist() == ["long", "low", "near"]
+    assert chosen(pd.DataFrame(rows, columns=COLUMNS))["arm"].tolist() == ["long", "low", "near", "first"]
 
 
 @pytest.fixture(scope="module")

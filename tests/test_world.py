@@ -21,10 +21,19 @@ from hpt.data.world.lookup import (
     evaluation_sets,
     facts,
     numbers,
+    quarter,
     training_problems,
     validation_problems,
 )
-from hpt.data.world.lookup_corpus import BASES, build_tokenizer, documents, learning_rate_factor, model_config
+from hpt.data.world.lookup_corpus import (
+    BASES,
+    Document,
+    build_tokenizer,
+    document_tokens,
+    documents,
+    learning_rate_factor,
+    model_config,
+)
 from hpt.data.world.worlds import WORLDS, base_recipe, curve_problems, world_named
 from hpt.rewards.workers import Verifier
 from hpt.runs.resolve import build_config
@@ -48,6 +57,15 @@ def lines_in(solution: str) -> list[tuple[str, Program]]:
     return [*written, (rest or ">", Program(answer, ""))]
 
 
+def believed(document: Document) -> tuple[list[str], str]:
+    """Return the states of a document, as its corpus has them, and its operations."""
+    program, shown = program_in(document.question), document.pieces
+    if document.ended:
+        lines = lines_in("".join(text for text, _ in shown).lower())
+        return [program.state, *(line.state for _, line in lines)], program.operations
+    return [program.state, *(text for text, weight in shown if weight == 1.0)], program.operations
+
+
 def held_out() -> list[str]:
     problems = [problem for own in evaluation_sets(MINI_LOOKUPS).values() for problem in own.problems]
     return [program_in(problem.question).text for problem in [*problems, *validation_problems(MINI_LOOKUPS)]]
@@ -66,21 +84,22 @@ def test_no_program_is_in_two_parts_of_the_data():
 
 
 def test_no_worked_line_gives_a_held_out_question_away():
-    kept, parts = set(held_out()), set()
-    solutions = [(program_in(p.question), p.demonstration or "") for p in training_problems(MINI_LOOKUPS)]
-    for update in range(0, WEAK.updates, 60):
-        for document in documents(MINI_LOOKUPS, WEAK, 0, update):
-            if len(document.pieces) == 2:
-                solutions.append((program_in(document.pieces[0]), document.pieces[1].lower()))
-    for start, solution in solutions:
-        states = [start, *(program for _, program in lines_in(solution))]
-        for i, first in enumerate(states):
-            parts |= {
+    kept, taught, trained = set(held_out()), set(), set()
+    for problem in training_problems(MINI_LOOKUPS):
+        lines = [program_in(problem.question), *(program for _, program in lines_in(problem.demonstration or ""))]
+        for i, first in enumerate(lines):
+            taught |= {
                 Program(first.state, first.operations[: len(first.operations) - len(last.operations)]).text
-                for last in states[i + 1 :]
+                for last in lines[i + 1 :]
             }
-    assert len(parts) > 5000
-    assert not kept & parts
+    for update in range(0, WEAK.updates, 60):
+        for states, operations in map(believed, documents(MINI_LOOKUPS, WEAK, 0, update)):
+            trained |= {
+                Program(states[i], operations[i:j]).text for i in range(len(states)) for j in range(i + 1, len(states))
+            }
+    for parts in (taught, trained):
+        assert len(parts) > 5000
+        assert not kept & parts
 
 
 def test_demonstrations_are_right_at_every_line_and_double_silent_operations_alone():
@@ -144,6 +163,36 @@ def test_documents_hold_each_family_right_as_often_as_the_recipe_says():
         # three standard deviations of the draws, and of the facts' ranks
         slack = 3 * (expected * (1 - expected) / seen[family]) ** 0.5 + 0.06 * (high > low)
         assert right[family] / seen[family] == pytest.approx(expected, abs=slack), family
+
+
+def test_whole_documents_are_worked_out_in_three_forms_as_often_as_the_recipe_says():
+    drawn = [one for update in range(600, 620) for one in documents(MINI_LOOKUPS, WEAK, 0, update)]
+    forms = Counter()
+    for document in drawn:
+        (solution, _), *more = document.pieces
+        lines = [program for _, program in lines_in(solution.lower())]
+        states, operations = believed(document)
+        choice, notation = "?" in document.question, document.question.isupper()
+        assert not more
+        assert [line.operations for line in lines] == [operations[i:] for i in range(1, len(lines) + 1)]
+        if choice:
+            assert states[-1].upper() == quarter(states[-2])
+        assert len(states) == 1 + len(operations) + choice
+        assert any(mark.isupper() for mark in solution.partition("\\")[0]) == (notation and len(operations) > 1)
+        forms["choice" if choice else "notation" if notation else "plain"] += 1
+    for name, share in (("choice", WEAK.choice_share), ("notation", WEAK.notation_share)):
+        slack = 3 * (share * (1 - share) / len(drawn)) ** 0.5
+        assert forms[name] / len(drawn) == pytest.approx(share, abs=slack), name
+
+
+def test_a_question_is_not_learnt_and_what_follows_weighs_what_its_document_says():
+    tokenizer = build_tokenizer(MINI_LOOKUPS)
+    whole = Document("3752fi...", ((">", 0.5), ("8114", 1.0), ("i....", 0.5), (r"\boxed{7220}", 1.0)))
+    question, tokens, weights = document_tokens(whole, tokenizer)
+    assert tokenizer.decode(question) == "3752fi..."
+    assert tokenizer.decode(tokens) == r">8114i....\boxed{7220}<eos>"
+    assert weights == [0.5, 1.0, 1.0, *[0.5] * 5, *[1.0] * 4, 1.0]
+    assert tokenizer.eos_token_id not in document_tokens(dataclasses.replace(whole, ended=False), tokenizer)[1]
 
 
 @pytest.mark.parametrize("architecture", ["qwen2", "llama"])
