@@ -8,7 +8,7 @@ rest (`hpt.methods.methods.stages_of`).
 Scale `smollm`: a real language model of 135 million parameters on two cores. No run has been made with it, and nothing
 was searched; docs/world.md says what has to be measured first.
 
-Scale `gpu`: the mini world grown for one GPU, all in an hour and a half. Nothing was searched, and no run has been
+Scale `gpu`: the mini world grown for one GPU, all in about an hour. Nothing was searched, and no run has been
 made with it: sizes follow from what `hpt plan --scale gpu` computes, and learning rates are those of the mini world's
 search (`TUNED`) divided by five, because the models are five times as wide (Yang et al. 2022: Adam's rate goes with one
 over the width).
@@ -46,7 +46,7 @@ SMOLLM: dict[str, Any] = {
     "checkpoint": {"every": 5, "keep": 1},
 }
 #: Rates at which SFT and GRPO learnt sums in an earlier try; nothing was searched. The others take GRPO's rate and the
-#: mini world's weights.
+#: weights that an earlier mini world chose.
 _SMOLLM_GRPO = {"optimizer": {"learning_rate": 1e-5}}
 SMOLLM_TUNED: dict[str, dict[str, Any]] = {
     "sft": {"optimizer": {"learning_rate": 2e-5}},
