@@ -1,4 +1,4 @@
-"""Base models of the mini world, trained by the package so that nothing has to be downloaded: a run like any other.
+"""Base models of the small worlds, trained by the package so that nothing has to be downloaded: a run like any other.
 
 A document is one demonstration under the SFT row whose advantages are the loss weights of its tokens (small or none on
 the question, which is random and cannot be learnt), so base training goes down the same path to
