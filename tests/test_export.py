@@ -65,6 +65,8 @@ def test_a_run_of_the_search_is_exported_without_its_rollouts(plan: list[Planned
     assert len(original.rollouts)
     assert not len(exported.rollouts)
     assert not len(exported.answers)
+    assert len(exported.metrics) == len(original.metrics) > 0
+    assert set(exported.metrics) < set(original.metrics)
     assert len(exported.evaluations) == len(original.evaluations) > 0
 
 

@@ -204,6 +204,10 @@ SEARCHED: dict[str, tuple[str, ...]] = {
 FINALISTS: dict[tuple[str, str], tuple[tuple[float, int], ...]] = {
     ("weak", "sft"): ((1e-3, 3), (5e-4, 3), (1e-3, 2)),
     ("weak", "grpo"): ((1e-3, 2), (1e-3, 0), (1e-3, 1)),
+    ("weak", "luffy"): ((2e-3, 2), (2e-3, 3), (1e-3, 3)),
+    ("weak", "hpt"): ((2e-3, 1), (2e-3, 0), (1e-3, 0)),
+    ("weak", "off_on"): ((2e-3, 2), (2e-3, 3), (1e-3, 2)),
+    ("weak", "mix_on"): ((2e-3, 0), (1e-3, 0), (2e-3, 2)),
     ("strong", "sft"): ((5e-4, 3), (1e-3, 3), (1e-3, 2)),
     ("strong", "grpo"): ((2e-3, 2), (2e-3, 1), (1e-3, 0)),
     ("llama", "sft"): ((5e-4, 3), (1e-3, 3), (1e-3, 2)),

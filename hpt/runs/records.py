@@ -5,7 +5,8 @@ A record folder is what a report needs of a run and no more::
     reports/<scale>/records/<run name>/
         config.json         as in the run folder
         provenance.json     commit, versions, hardware, wall time
-        metrics.parquet     one row per step; numbers that are no integers to 16 bits, relative error 1e-5
+        metrics.parquet     one row per step; numbers that are no integers to 16 bits, relative error 1e-5; of a run of
+                            the search few columns
         rollouts.parquet    one row per question and step: counts, no entropy; none of a run of the search
         validation.parquet  one row per problem of the validation curves: counts
         evaluations.parquet one row per problem and evaluation: counts
@@ -74,6 +75,8 @@ COLUMNS: dict[str, Sequence[str]] = {
     ).split(),
     "answers": "key benchmark problem_id sample hash verdict response_tokens text".split(),
 }  # fmt: skip
+#: What is kept of the metrics of a run of the search.
+OF_SEARCH = ["step", "rollout/reward", "loss/total", "optim/gradient_norm", "time/step_s", "attempt"]
 _EVALUATIONS = "evaluations.parquet"
 _ANSWERS = "answers.parquet"
 #: A record folder holds these, its manifest and, of newer runs, answers; what else a manifest names is never read or
@@ -243,7 +246,8 @@ def export_run(folder: RunFolder, target: Path) -> Path:
         write_json(scratch / "provenance.json", records.provenance)
         searched = records.config.seed >= SEARCH_SEED  # judged by its evaluation alone
         rollouts = records.rollouts.drop(columns="entropy", errors="ignore")  # most of the bytes, and in no table
-        write_parquet(scratch / "metrics.parquet", _rounded(records.metrics))
+        metrics = records.metrics.filter(OF_SEARCH) if searched else records.metrics
+        write_parquet(scratch / "metrics.parquet", _rounded(metrics))
         write_parquet(scratch / "rollouts.parquet", rollouts.head(0) if searched else rollouts)
         write_parquet(scratch / "validation.parquet", records.validation)
         write_parquet(scratch / _EVALUATIONS, evaluations)
