@@ -1,9 +1,9 @@
 """The values a scale and a recipe bring along: two independent choices, both data.
 
-Settings are laid over each other in this order, the last on top: defaults of `hpt.config.settings`, scale, recipe,
-model, method, tuned (what the search chose for a method at a scale), then what the user names. A custom method lies
-over what was tuned for the one it is ``like``. The settings of a stage's method lie below the last three, above the
-rest (`hpt.methods.methods.stages_of`).
+Settings are laid over each other in this order, the last on top: defaults of `hpt.config.settings`, scale, world (not
+over a user's questions), recipe, model, method, tuned (what the search chose for a method at a scale), then what the
+user names. A custom method lies over what was tuned for the one it is ``like``. The settings of a stage's method lie
+below the last three, above the rest (`hpt.methods.methods.stages_of`).
 
 Scale `smollm`: a real language model of 135 million parameters on two cores. No run has been made with it, and nothing
 was searched; docs/world.md says what has to be measured first.
@@ -67,7 +67,7 @@ GPU: dict[str, Any] = {
         "old_logprobs": "trainer",  # sampler and trainer round bfloat16 differently
         "max_logprob_gap": 5.0,  # as at scale full: rounding alone moves single improbable tokens by a nat
     },
-    "optimizer": {"learning_rate": 2e-4},
+    "optimizer": {"learning_rate": 2e-4, "gradient_clip": 0.05},  # the mini world's
     "schedule": {"steps": 50, "prompts_per_step": 64},
     "validation": {"every": 10, "problems_per_set": 100},
     # stage 1 keeps the 32-bit weights that bfloat16 needs; one GPU shares them with nobody
@@ -198,12 +198,7 @@ SCALES: dict[str, dict[str, Any]] = {
     # The default: real, small science on two CPU cores. Why each value is what it is: docs/world.md.
     "mini": {
         "data": {"world": "lookups"},
-        # SFT's gradients have a norm of .4 to 1, GRPO's of .02 to .08: at 1.0 single rollouts ruin it (docs/world.md)
-        "optimizer": {"gradient_clip": 0.05},
-        # at most 37: four lines of eight tokens, the box and the end
-        "rollout": {"max_response_tokens": 48, "max_model_tokens": 112, "max_parallel_sequences": 512},
-        # with 32 questions a step GRPO's gradient is mostly noise where few rollouts are right (docs/world.md)
-        "schedule": {"steps": 120, "prompts_per_step": 64},
+        "schedule": {"steps": 120},
         "validation": {"every": 12},
         "engine": {"micro_batch_tokens": 1536},
         "diagnostics": {"gradient_cosine_every": 5},
@@ -211,6 +206,18 @@ SCALES: dict[str, dict[str, Any]] = {
     "smollm": SMOLLM,
     "gpu": GPU,
     "full": FULL,
+}
+
+#: Settings that belong to the questions of a scale's world, and to nobody else's.
+BY_WORLD: dict[str, dict[str, Any]] = {
+    "mini": {
+        # SFT's gradients have a norm of .4 to 1, GRPO's of .02 to .08: at 1.0 single rollouts ruin it (docs/world.md)
+        "optimizer": {"gradient_clip": 0.05},
+        # at most 37: four lines of eight tokens, the box and the end
+        "rollout": {"max_response_tokens": 48, "max_model_tokens": 112, "max_parallel_sequences": 512},
+        # with 32 questions a step GRPO's gradient is mostly noise where few rollouts are right (docs/world.md)
+        "schedule": {"prompts_per_step": 64},
+    },
 }
 
 #: Settings that belong to a model at a scale, whatever is done with it.

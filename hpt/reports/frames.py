@@ -703,7 +703,8 @@ def _pass_at_k(runs: Records, name: str) -> pd.DataFrame:
         raise RecordFault(f"{name} holds {samples} to {others[-1]} answers per problem; evaluate it again")
     one = sets_of(runs)[name.partition("@")[0]]
     panel = evaluation_at(runs[0].config, name)
-    chance = world_named(runs[0].config.data.world).chance
+    data = runs[0].config.data
+    chance = world_named(data.world).chance if data.evaluation == "graded" else 0.0
     answers = 1 / chance if chance else math.inf
     rows: list[dict[str, Any]] = []
     by_seed: dict[int, dict[int, float]] = {seed: {} for seed in counts}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from hpt.config.run_config import RunConfig, digest, flat, merge, nest, validate
-from hpt.config.scales import BY_POLICY, RECIPES, SCALES, TUNED, check_scale
+from hpt.config.scales import BY_POLICY, BY_WORLD, RECIPES, SCALES, TUNED, check_scale
 from hpt.config.settings import GateSettings
 from hpt.data.models import MODELS, check_context, check_model_folder, model_hashes, public_model
 from hpt.data.problems import problems_hash
@@ -82,7 +82,8 @@ def build_config(
     of_stages = {setting for name in chosen.stages for setting in flat(method_named(name).settings)}
     names["over_stages"] = sorted(above & of_stages)
     of_recipe = RECIPES.get(recipe, {})  # an unknown one is refused with the other settings
-    layers = (SCALES[scale], of_recipe, of_policy, like, chosen.settings, tuned, names, given)
+    of_world = BY_WORLD.get(scale, {}) if given.get("data", {}).get("source", "graded") == "graded" else {}
+    layers = (SCALES[scale], of_world, of_recipe, of_policy, like, chosen.settings, tuned, names, given)
     config = validate(merge(*layers))
     check_method(config)
     return config
