@@ -210,6 +210,10 @@ FINALISTS: dict[tuple[str, str], tuple[tuple[float, int], ...]] = {
     ("weak", "mix_on"): ((2e-3, 0), (1e-3, 0), (2e-3, 2)),
     ("strong", "sft"): ((5e-4, 3), (1e-3, 3), (1e-3, 2)),
     ("strong", "grpo"): ((2e-3, 2), (2e-3, 1), (1e-3, 0)),
+    ("strong", "sft_then_grpo"): ((2.5e-4, 0), (5e-4, 2), (2.5e-4, 1)),
+    ("strong", "luffy"): ((1e-3, 2), (2e-3, 2), (1e-3, 1)),
+    ("strong", "srft"): ((2e-3, 3), (1e-3, 3), (5e-4, 0)),
+    ("strong", "hpt"): ((1e-3, 0), (2e-3, 1), (2e-3, 0)),
     ("llama", "sft"): ((5e-4, 3), (1e-3, 3), (1e-3, 2)),
     ("llama", "grpo"): ((2e-3, 1), (1e-3, 2), (1e-3, 1)),
 }
