@@ -216,6 +216,8 @@ FINALISTS: dict[tuple[str, str], tuple[tuple[float, int], ...]] = {
     ("strong", "hpt"): ((1e-3, 0), (2e-3, 1), (2e-3, 0)),
     ("llama", "sft"): ((5e-4, 3), (1e-3, 3), (1e-3, 2)),
     ("llama", "grpo"): ((2e-3, 1), (1e-3, 2), (1e-3, 1)),
+    ("llama", "luffy"): ((2e-3, 3), (2e-3, 2), (1e-3, 3)),
+    ("llama", "hpt"): ((2e-3, 1), (2e-3, 0), (2e-3, 3)),
 }
 
 
