@@ -15,6 +15,8 @@ if TYPE_CHECKING:  # importing hpt here would be too early for what is set below
 # One thread: on two cores shared with the verifier's workers and vLLM, more is slower and reorders float sums.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
+# As the runs of the small worlds (`engine.instruction_set`): the same bits with and without AVX-512.
+os.environ.update({"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"})
 # Nothing is ever downloaded by a test: a missing file must fail at once, not after a minute of retries.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")

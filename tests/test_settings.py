@@ -4,6 +4,7 @@ What is looked at is the nearest thing a setting reaches: arguments of vLLM and 
 weights of a made-up step, what a job hands to its parts, the records of a step of training on the real engine.
 """
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +27,6 @@ from hpt.methods.methods import method_named, resolved_row, stages_of
 from hpt.methods.mixture import baseline_after
 from hpt.runs import job
 from hpt.runs.folder import RunFolder
-from hpt.runs.process import run_variables
 from hpt.runs.resolve import build_config, initial_run
 from hpt.support.errors import ConfigError, TrainingFault
 from hpt.training.engine import PolicyEngine, _deepspeed_config
@@ -321,7 +321,8 @@ def wired(name: str) -> Seen:
 def instructions(config: RunConfig, place: Place) -> str | None:
     """What PyTorch is told in a run's process (`tests/invariance/test_instruction_set.py`)."""
     place.patch.delenv("ATEN_CPU_CAPABILITY", raising=False)
-    return run_variables(config.engine).get("ATEN_CPU_CAPABILITY")
+    job._read_job(job.write_job(job.Job(config, place.folder), RunFolder(place.folder), {}))
+    return os.environ.get("ATEN_CPU_CAPABILITY")
 
 
 def rows(config: RunConfig, place: Place) -> list[Any]:

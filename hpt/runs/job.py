@@ -35,6 +35,7 @@ from hpt.support.errors import ConfigError, HptError, warn
 from hpt.support.files import read_json, write_json
 from hpt.support.memory import check_memory
 from hpt.support.plugins import check_unchanged, keep_sources
+from hpt.support.process import AVX2
 from hpt.training.ranks import (
     finish_watch,
     first_failure,
@@ -73,6 +74,8 @@ def _read_job(path: Path) -> Job:
         os.environ.setdefault(name, value)
     config = validate(asked["config"])
     os.environ.setdefault("OMP_NUM_THREADS", str(config.engine.threads))
+    if config.engine.instruction_set == "avx2":
+        os.environ.update(AVX2)
     return Job(config, Path(asked["root"]), tuple(asked["evaluations"]))
 
 

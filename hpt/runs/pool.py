@@ -272,7 +272,7 @@ def _stop(running: Sequence[Running]) -> None:
 def _start(run: Run, place: Any, claim: ExitStack, executor: Executor) -> Running:
     config, folder = run.config, run.folder
     log = folder.path / "log.txt"
-    spec = str(write_job(replace(run.job, config=config), folder, run_variables(config.engine)))
+    spec = str(write_job(replace(run.job, config=config), folder, run_variables(config.engine.threads)))
     with writing(log), open(log, "ab") as file:
         said_before = file.tell()
     # the run's own modules are found where this process found them

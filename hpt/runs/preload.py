@@ -10,7 +10,7 @@ import importlib
 import logging
 import os
 
-from hpt.support.process import keep_to_avx2
+from hpt.support.process import AVX2, keep_to_avx2
 
 MODULES = (
     "deepspeed",
@@ -29,6 +29,7 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # read when vLLM is import
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "error")
 logging.getLogger("vllm").setLevel(logging.ERROR)  # for what it says before it has read that
+os.environ.update(AVX2)  # jobs that use more are not forked
 keep_to_avx2()
 gc.disable()  # modules stay: looking for garbage among them takes a fifth of the time
 try:

@@ -22,7 +22,7 @@ from hpt.config.settings import EngineSettings
 from hpt.runs.job import main as job_main
 from hpt.support.errors import HptError
 from hpt.support.files import writing
-from hpt.support.process import AVX2, environment, without_main_script
+from hpt.support.process import environment, without_main_script
 from hpt.training.ranks import PARENT, end_with_parent, job_command, visible_gpus
 
 
@@ -34,7 +34,7 @@ class Forked:
         context.set_forkserver_preload(["hpt.runs.preload"])
         self._process: ForkServerProcess = context.Process(target=target, args=arguments)
         # libgomp reads this when it is loaded, once for all that are forked
-        with without_main_script(), environment({"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **AVX2}):
+        with without_main_script(), environment({"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}):
             try:
                 self._process.start()
             except (EOFError, OSError) as error:
@@ -108,11 +108,9 @@ def cores_for(count: int) -> tuple[list[int], list[socket.socket]]:
     return [*free, *others[first:], *others[:first]][:count], names
 
 
-def run_variables(engine: EngineSettings, gpus: str = "") -> dict[str, str]:
+def run_variables(threads: int, gpus: str = "") -> dict[str, str]:
     """Return the environment of a run's process that is started here; ``gpus`` "": those of this process."""
-    threads = str(engine.threads)
-    given = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}
-    given |= AVX2 if engine.instruction_set == "avx2" else {}
+    given = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
     given |= {"CUDA_VISIBLE_DEVICES": gpus} if gpus else {}
     return os.environ | given | {PARENT: f"{os.getpid()}@{os.uname().nodename}"}
 
@@ -131,7 +129,7 @@ class RunProcess:
         self, spec: str, log: Path, engine: EngineSettings, paths: Sequence[str], place: Place,
         launcher: Sequence[str] | None,
     ) -> None:  # fmt: skip
-        self.ranked, variables = launcher is not None, run_variables(engine, place.gpus)
+        self.ranked, variables = launcher is not None, run_variables(engine.threads, place.gpus)
         self._process: subprocess.Popen[bytes] | Forked
         forked = engine.threads == 1 and engine.instruction_set == "avx2"  # as what it is forked from was imported
         if launcher is None and forked and not visible_gpus():

@@ -363,8 +363,8 @@ _OWN = ("--module", "--no_python", "--no_local_rank", "--autotuning")
 #: Likewise GPUs and machines of each run, the executor (`hpt.runs.executor`), and the cluster's address, as Ray has it.
 RUN_GPUS, RUN_NODES, EXECUTOR, ADDRESS = "HPT_RUN_GPUS", "HPT_RUN_NODES", "HPT_EXECUTOR", "RAY_ADDRESS"
 #: Beginnings of the variables that DeepSpeed's launcher hands to no other machine, or not on every accelerator.
-_PASSED_ON = ("ATEN_", "DS_", "GLOO_", "HF_", "HPT_", "KMP_", "MKL_", "NCCL_", "OMP_", "ONEDNN_", "PYTORCH_",
-              "TOKENIZERS_", "TORCH_", "TRANSFORMERS_", "VLLM_")  # fmt: skip
+_PASSED_ON = ("DS_", "GLOO_", "HF_", "HPT_", "KMP_", "MKL_", "NCCL_", "OMP_", "PYTORCH_", "TOKENIZERS_", "TORCH_",
+              "TRANSFORMERS_", "VLLM_")  # fmt: skip
 
 
 def passed_on(variables: Mapping[str, str]) -> dict[str, str]:
