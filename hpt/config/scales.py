@@ -71,14 +71,7 @@ GPU: dict[str, Any] = {
     "schedule": {"steps": 50, "prompts_per_step": 64},
     "validation": {"every": 10, "problems_per_set": 100},
     # stage 1 keeps the 32-bit weights that bfloat16 needs; one GPU shares them with nobody
-    "engine": {
-        "zero_stage": 1,
-        "micro_batch_tokens": 32_768,
-        "layout": "auto",
-        "attention": "auto",
-        "threads": 8,
-        "instruction_set": "native",
-    },
+    "engine": {"zero_stage": 1, "micro_batch_tokens": 32_768, "layout": "auto", "attention": "auto", "threads": 8},
     "checkpoint": {"every": 25},
     "diagnostics": {"gradient_cosine_every": 10},
 }
@@ -147,7 +140,6 @@ FULL: dict[str, Any] = {
         "attention": "auto",
         "gradient_checkpointing": True,
         "threads": 8,
-        "instruction_set": "native",
     },
     "checkpoint": {"every": 50, "keep": 2},
 }
