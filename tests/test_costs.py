@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hpt.reports.frames import costs, curves, mean_with_interval, settings
+from hpt.config.run_config import flat
+from hpt.config.scales import TUNED
+from hpt.reports.frames import costs, curves, label, mean_with_interval, settings
 from hpt.reports.notebooks import source_rows
 from hpt.reports.pages import notes
 from hpt.reports.verdicts import verdicts
@@ -61,11 +63,11 @@ def test_settings_that_set_methods_apart_are_named() -> None:
                for seed in (0, 1)]  # fmt: skip
     frame = settings(records)
     assert len(frame) == len({own.key for own in arms})  # one line each, whatever the seeds
-    rates = frame["optimizer.learning_rate"]
-    assert (rates["strong", "GRPO"], rates["strong", "HPT"], rates["weak", "Mix/ON"]) == (0.00025, 0.0005, 0.001)
-    assert frame.loc[("strong", "SFT → GRPO"), "optimizer.first_stage_learning_rate"] == 0.0005
-    assert frame.loc[("strong", "HPT"), "estimator.sft_coefficient"] == 0.125
-    assert frame.loc[("weak", "OFF/ON"), "estimator.offline_coefficient"] == 4
+    for base, tuned in TUNED["mini"].items():
+        for method, chosen in tuned.items():
+            for name, value in flat(chosen).items():
+                if (base, label(method)) in frame.index:
+                    assert frame.loc[(base, label(method)), name] == value
     assert frame.loc[("strong", "GRPO"), "gate.kind"] == "constant"
     assert not {"seed", "schedule.steps", "policy.name"} & set(frame)
 

@@ -83,7 +83,7 @@ def test_an_exported_run_is_read_without_making_the_problems_again(
     def made(content: str) -> None:
         raise AssertionError("the problems were made again")
 
-    monkeypatch.setattr("hpt.data.world.sets._problems", made)
+    monkeypatch.setattr("hpt.data.world.lookup._evaluated", made)
     for name, counts in expected.items():
         pd.testing.assert_frame_equal(exported.counts(name), counts, check_dtype=False)
     with pytest.raises(RecordFault, match="was not evaluated on choice under key"):

@@ -623,7 +623,7 @@ def test_train_takes_a_model_folder_and_a_file_of_questions(tmp_path: Path) -> N
 def test_a_base_is_made_of_the_seed_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where every seed has a base of its own."""
     monkeypatch.setattr("hpt.runs.make.run_with_base", lambda config, *rest: config)
-    made: Any = hpt.train("pretrain", scale="lookups", seed=3)
+    made: Any = hpt.train("pretrain", scale="mini", seed=3)
     assert (made.method, made.seed) == ("pretrain", 3)
 
 
@@ -671,6 +671,6 @@ def test_a_seed_that_makes_no_other_base_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("hpt.runs.make.run_with_base", lambda config, *rest: config)
-    made: Any = hpt.train("pretrain", scale="mini", seed=3)
+    made: Any = hpt.train("pretrain", scale="smollm", seed=3)
     assert made.seed == 0
-    assert "seed 3 makes no other base: at scale mini all seeds share one" in capsys.readouterr().err
+    assert "seed 3 makes no other base: at scale smollm all seeds share one" in capsys.readouterr().err

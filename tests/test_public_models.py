@@ -324,7 +324,7 @@ def test_the_changes_name_the_base(monkeypatch: pytest.MonkeyPatch) -> None:
 )  # fmt: skip
 def test_evaluations_of_the_mini_world_have_their_benchmark(name: str, expected: str) -> None:
     assert evaluation_at(full(), name) == expected
-    assert evaluation_at(build_config("hpt", scale="lookups"), name) == name
+    assert evaluation_at(build_config("hpt", scale="mini"), name) == name
 
 
 def test_the_papers_experiments_are_planned_without_data_or_weights(tmp_path: Path) -> None:

@@ -90,6 +90,10 @@ def test_answers_of_all_methods_to_one_question_stand_together(records: list[Run
     assert set(kept["method"][: len(runs)]) == {"base", "SFT", "GRPO", "LUFFY", "HPT"}
     assert (kept.groupby("set")["question"].nunique() == 1).all()
     assert kept["answer"].str.startswith("<b>").all()
+    several = transcripts(runs, ["applied"], count=2)
+    assert (several.groupby("method")["question"].nunique() == 2).all()
+    assert several["question"].nunique() == 2
+    assert set(kept.loc[kept["set"] == "applied", "question"]) < set(several["question"])
     study = begin("table3_main_results", given={"scale": "tiny"})
     assert "<b>" not in str(study.transcripts(runs, ["applied"]).html), "an answer became markup"
     without = [RunRecords(run.name, run.config, run.metrics, run.rollouts, run.validation, run.evaluations)

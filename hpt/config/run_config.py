@@ -36,9 +36,6 @@ from hpt.support.text import did_you_mean
 NUMERICS_VERSION = 4
 
 
-#: The world of look-ups takes the mini world's name when it takes its place; what is made until then has it already.
-NEXT_MINI = "lookups"
-
 #: Settings that earlier versions had, and the value at which they did nothing.
 REMOVED: Mapping[str, Any] = {"gate.skip_visits": 0}
 
@@ -101,11 +98,6 @@ class RunConfig(Settings):
     def max_response_tokens(self) -> int:
         """L of the normalisations, in tokens."""
         return self.estimator.length_divisor or self.rollout.max_response_tokens
-
-    @property
-    def scale_key(self) -> str:
-        """Key of `hpt.config.scales.SCALES` that it was built with."""
-        return NEXT_MINI if self.data.world == NEXT_MINI else self.scale
 
     def telling(self) -> dict[str, Any]:
         """Return the settings in which this run differs from others: neither `MOVES_NO_NUMBER` nor neutral defaults.

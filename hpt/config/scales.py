@@ -1,14 +1,14 @@
 """The values a scale and a recipe bring along: two independent choices, both data.
 
-Settings are laid over each other in this order, the last on top: defaults of `hpt.config.settings`, scale, recipe,
-model, method, tuned (what the search chose for a method at a scale), then what the user names. A custom method lies
-over what was tuned for the one it is ``like``. The settings of a stage's method lie below the last three, above the
-rest (`hpt.methods.methods.stages_of`).
+Settings are laid over each other in this order, the last on top: defaults of `hpt.config.settings`, scale, world (not
+over a user's questions), recipe, model, method, tuned (what the search chose for a method at a scale), then what the
+user names. A custom method lies over what was tuned for the one it is ``like``. The settings of a stage's method lie
+below the last three, above the rest (`hpt.methods.methods.stages_of`).
 
 Scale `smollm`: a real language model of 135 million parameters on two cores. No run has been made with it, and nothing
 was searched; docs/world.md says what has to be measured first.
 
-Scale `gpu`: the mini world grown for one GPU, all in an hour and a half. Nothing was searched, and no run has been
+Scale `gpu`: the mini world grown for one GPU, all in about an hour. Nothing was searched, and no run has been
 made with it: sizes follow from what `hpt plan --scale gpu` computes, and learning rates are those of the mini world's
 search (`TUNED`) divided by five, because the models are five times as wide (Yang et al. 2022: Adam's rate goes with one
 over the width).
@@ -46,7 +46,7 @@ SMOLLM: dict[str, Any] = {
     "checkpoint": {"every": 5, "keep": 1},
 }
 #: Rates at which SFT and GRPO learnt sums in an earlier try; nothing was searched. The others take GRPO's rate and the
-#: mini world's weights.
+#: weights that an earlier mini world chose.
 _SMOLLM_GRPO = {"optimizer": {"learning_rate": 1e-5}}
 SMOLLM_TUNED: dict[str, dict[str, Any]] = {
     "sft": {"optimizer": {"learning_rate": 2e-5}},
@@ -67,7 +67,7 @@ GPU: dict[str, Any] = {
         "old_logprobs": "trainer",  # sampler and trainer round bfloat16 differently
         "max_logprob_gap": 5.0,  # as at scale full: rounding alone moves single improbable tokens by a nat
     },
-    "optimizer": {"learning_rate": 2e-4},
+    "optimizer": {"learning_rate": 2e-4, "gradient_clip": 0.05},  # the mini world's
     "schedule": {"steps": 50, "prompts_per_step": 64},
     "validation": {"every": 10, "problems_per_set": 100},
     # stage 1 keeps the 32-bit weights that bfloat16 needs; one GPU shares them with nobody
@@ -80,20 +80,17 @@ GPU: dict[str, Any] = {
 WIDER = 5
 
 
-def gpu_tuned(weak: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the settings by method, for every base: the mini world's weak base's choice at a fifth of its rates.
-
-    SRFT was not searched on the weak base: it takes GRPO's rate.
+def gpu_tuned(chosen: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a base's settings by method: what the mini world's base of that name chose, at a fifth of its rates.
 
     Example:
-        >>> gpu_tuned({"grpo": {"optimizer": {"learning_rate": 1e-3}}})["srft"]
-        {'optimizer': {'learning_rate': 0.0002}}
+        >>> gpu_tuned({"grpo": {"optimizer": {"learning_rate": 1e-3}}})
+        {'grpo': {'optimizer': {'learning_rate': 0.0002}}}
     """
-    slower = {
+    return {
         method: {**settings, "optimizer": {name: rate / WIDER for name, rate in settings["optimizer"].items()}}
-        for method, settings in weak.items()
+        for method, settings in chosen.items()
     }
-    return {"srft": {"optimizer": slower["grpo"]["optimizer"]}, **slower}
 
 
 FULL: dict[str, Any] = {
@@ -190,30 +187,29 @@ SCALES: dict[str, dict[str, Any]] = {
         "checkpoint": {"every": 2},
         "diagnostics": {"gradient_cosine_every": 2},
     },
-    # The default: real, small science on two CPU cores.
+    # The default: real, small science on two CPU cores. Why each value is what it is: docs/world.md.
     "mini": {
-        "schedule": {"steps": 240},
-        "validation": {"every": 24},
-        # small micro-batches stay in the cache and hold little padding: 1.5 to 2 times as fast as one of 16,384
+        "data": {"world": "lookups"},
+        "schedule": {"steps": 120},
+        "validation": {"every": 12},
         "engine": {"micro_batch_tokens": 1536},
-        "diagnostics": {"gradient_cosine_every": 10},
+        "diagnostics": {"gradient_cosine_every": 5},
     },
     "smollm": SMOLLM,
-    # The mini world's successor (docs/world.md, "The next world").
-    "lookups": {
-        "data": {"world": "lookups"},
+    "gpu": GPU,
+    "full": FULL,
+}
+
+#: Settings that belong to the questions of a scale's world, and to nobody else's.
+BY_WORLD: dict[str, dict[str, Any]] = {
+    "mini": {
         # SFT's gradients have a norm of .4 to 1, GRPO's of .02 to .08: at 1.0 single rollouts ruin it (docs/world.md)
         "optimizer": {"gradient_clip": 0.05},
         # at most 37: four lines of eight tokens, the box and the end
         "rollout": {"max_response_tokens": 48, "max_model_tokens": 112, "max_parallel_sequences": 512},
         # with 32 questions a step GRPO's gradient is mostly noise where few rollouts are right (docs/world.md)
-        "schedule": {"steps": 120, "prompts_per_step": 64},
-        "validation": {"every": 12},
-        "engine": {"micro_batch_tokens": 1536},
-        "diagnostics": {"gradient_cosine_every": 5},
+        "schedule": {"prompts_per_step": 64},
     },
-    "gpu": GPU,
-    "full": FULL,
 }
 
 #: Settings that belong to a model at a scale, whatever is done with it.
@@ -249,47 +245,20 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
 }
 
-#: What the search chose: scale -> policy -> method -> settings. Every method of the weak and the strong base was
-#: searched on the same first grid (`hpt.runs.catalogue`, the report's appendix); the Llama base takes the weak base's.
-#: GRPO was searched with and without the row's clip and standard deviation; SFT->GRPO takes SFT's rate and GRPO's
-#: settings for its two stages.
+#: What the search chose (`hpt.runs.catalogue`, the report's appendix): every base its own, on the same grid.
 _CLIP_AND_STD_OF_ROW = {"clip_eps_low": "row", "clip_eps_high": "row", "advantage_std": "row"}
-_WEAK: dict[str, dict[str, Any]] = {
-    "sft": {"optimizer": {"learning_rate": 1e-3}},
-    "grpo": {"optimizer": {"learning_rate": 5e-4}, "estimator": _CLIP_AND_STD_OF_ROW},
-    "sft_then_grpo": {
-        "optimizer": {"learning_rate": 5e-4, "first_stage_learning_rate": 1e-3},
-        "estimator": _CLIP_AND_STD_OF_ROW,
-    },
-    "luffy": {"optimizer": {"learning_rate": 5e-4}, "estimator": {"offline_coefficient": 1.0}},
-    "hpt": {"optimizer": {"learning_rate": 1e-3}, "estimator": {"sft_coefficient": 0.125}},
-    "off_on": {"optimizer": {"learning_rate": 5e-4}, "estimator": {"offline_coefficient": 4.0}},
-    "mix_on": {"optimizer": {"learning_rate": 1e-3}},
+_MINI_SFT = {"optimizer": {"learning_rate": 5e-4}, "schedule": {"updates_per_step": 16}}
+_MINI_GRPO: dict[str, Any] = {"optimizer": {"learning_rate": 1e-3}}
+MINI_TUNED: dict[str, dict[str, dict[str, Any]]] = {
+    "weak": {"sft": _MINI_SFT, "grpo": {**_MINI_GRPO, "estimator": _CLIP_AND_STD_OF_ROW}},
+    "strong": {"sft": _MINI_SFT, "grpo": _MINI_GRPO},
+    "llama": {"sft": _MINI_SFT, "grpo": {**_MINI_GRPO, "estimator": {**_CLIP_AND_STD_OF_ROW, "advantage_std": "none"}}},
 }
-_STRONG: dict[str, dict[str, Any]] = {
-    "sft": {"optimizer": {"learning_rate": 5e-4}},
-    "grpo": {"optimizer": {"learning_rate": 2.5e-4}},
-    "sft_then_grpo": {"optimizer": {"learning_rate": 2.5e-4, "first_stage_learning_rate": 5e-4}},
-    "luffy": {"optimizer": {"learning_rate": 2.5e-4}, "estimator": {"offline_coefficient": 1.0}},
-    "srft": {"optimizer": {"learning_rate": 2.5e-4}, "estimator": {"sft_coefficient": 0.5}},
-    "hpt": {"optimizer": {"learning_rate": 5e-4}, "estimator": {"sft_coefficient": 0.125}},
-}
-#: On the world of look-ups every base chooses its own (docs/world.md); so far for the methods it was chosen with.
-_LOOKUPS_SFT = {"optimizer": {"learning_rate": 5e-4}, "schedule": {"updates_per_step": 16}}
-_LOOKUPS_GRPO: dict[str, Any] = {"optimizer": {"learning_rate": 1e-3}}
-LOOKUPS_TUNED: dict[str, dict[str, dict[str, Any]]] = {
-    "weak": {"sft": _LOOKUPS_SFT, "grpo": {**_LOOKUPS_GRPO, "estimator": _CLIP_AND_STD_OF_ROW}},
-    "strong": {"sft": _LOOKUPS_SFT, "grpo": _LOOKUPS_GRPO},
-    "llama": {
-        "sft": _LOOKUPS_SFT,
-        "grpo": {**_LOOKUPS_GRPO, "estimator": {**_CLIP_AND_STD_OF_ROW, "advantage_std": "none"}},
-    },
-}
+#: Scale -> policy -> method -> settings.
 TUNED: dict[str, dict[str, dict[str, dict[str, Any]]]] = {
-    "mini": {"weak": _WEAK, "llama": _WEAK, "strong": _STRONG},
-    "lookups": LOOKUPS_TUNED,
+    "mini": MINI_TUNED,
     "smollm": {"weak": SMOLLM_TUNED},
-    "gpu": dict.fromkeys(("weak", "strong", "llama"), gpu_tuned(_WEAK)),
+    "gpu": {policy: gpu_tuned(chosen) for policy, chosen in MINI_TUNED.items()},
     "full": FULL_TUNED,
 }
 

@@ -8,7 +8,7 @@
     store.py           public sets on this disk, with their hashes
     models.py          model folders: checking, hashing, fetching
     leakage.py         training questions that are also test questions
-    world/             graded arithmetic and its base models
+    world/             the small worlds and their base models
 
 It never samples and never trains.
 """

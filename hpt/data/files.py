@@ -14,9 +14,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
-from hpt.data.problems import AnswerKind, Problem, checked_problem
+from hpt.data.problems import AnswerKind, Problem, checked_problem, seeded
 from hpt.data.public import CHOICE_SEED, Dataset
-from hpt.data.world.chains import seeded
 from hpt.rewards.verify import last_boxed
 from hpt.support.errors import ConfigError
 

@@ -1,6 +1,6 @@
 """What a run asks and is asked: training problems, evaluation sets and curves.
 
-They are of a graded world, public sets, or the user's: a file or folder of questions is an evaluation set by its path,
+They are of a small world, public sets, or the user's: a file or folder of questions is an evaluation set by its path,
 and records keep it as its name with the hash of its questions.
 """
 
@@ -17,7 +17,7 @@ from hpt.data.files import ANY_SHAPE, OWN, READERS, local_rows, problems_of, sha
 from hpt.data.problems import Problem, check_answerable, load_problems, problems_hash
 from hpt.data.public import BENCHMARKS, CURVES, DATASETS
 from hpt.data.store import download, load_set
-from hpt.data.world.graded import MINI_WORLD
+from hpt.data.world.lookup import MINI_LOOKUPS
 from hpt.data.world.sets import EvaluationSet
 from hpt.data.world.worlds import (
     curve_problems,
@@ -137,8 +137,8 @@ def with_samples(name: str) -> tuple[str, str | None]:
 
 #: Samples per problem of Figure 2, small world and paper (Section 4.1: 2,048).
 _PASS_AT_K = {"256": "2048", "1024": "2048"}
-#: In these worlds Figure 2's records hold fewer answers than the catalogue asks for.
-_FEWER_ANSWERS = ({"lookups-tiny", "mini"}, {"contest-b@1024": "contest-b@256"})
+#: In the smallest world Figure 2's records hold fewer answers than the catalogue asks for.
+_FEWER_ANSWERS = {"contest-b@1024": "contest-b@256"}
 
 
 def evaluation_at(config: RunConfig, name: str) -> str:
@@ -153,10 +153,9 @@ def evaluation_at(config: RunConfig, name: str) -> str:
         'aime25@2048'
     """
     if config.data.evaluation != "public" or names_files(name):
-        worlds, fewer = _FEWER_ANSWERS
-        return fewer.get(name, name) if config.data.world in worlds else name
+        return _FEWER_ANSWERS.get(name, name) if config.data.world == "lookups-tiny" else name
     of_set, at, samples = name.partition("@")
-    titles = {constants.name: constants.stands_for for constants in MINI_WORLD.evaluation}
+    titles = {constants.name: constants.stands_for for constants in MINI_LOOKUPS.evaluation}
     by_title = {DATASETS[benchmark].title: benchmark for benchmark in BENCHMARKS}
     return by_title.get(titles.get(of_set, ""), of_set) + at + (_PASS_AT_K.get(samples, samples) if at else "")
 

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from hpt.data.files import Fetched, hub_rows, local_rows, problems_of
-from hpt.data.problems import Problem, check_answerable, problems_hash
+from hpt.data.problems import Problem, check_answerable, problems_hash, seeded
 from hpt.data.public import DATASETS, Dataset, Subset, dataset_named
-from hpt.data.world.chains import seeded
 from hpt.support.errors import ConfigError, RecordFault
 from hpt.support.files import MANIFEST, read_json, sha256_file, write_atomic, write_json
 

@@ -17,7 +17,7 @@ from hpt.config.run_config import MOVES_NO_NUMBER
 from hpt.data.public import DATASETS
 from hpt.data.sources import OWN_SET, OWN_TITLE, evaluation_at, evaluation_set, recorded_name, training_problems_of
 from hpt.data.world.sets import EvaluationSet
-from hpt.data.world.worlds import bases_by_seed, world_named
+from hpt.data.world.worlds import world_named
 from hpt.evaluation.intervals import (
     MIN_SEEDS,
     Decision,
@@ -45,10 +45,12 @@ from hpt.paper.paper import base_title, paper_data, paper_row, paper_table, pape
 from hpt.runs.catalogue import (
     DEFAULT,
     DISCREPANCIES,
-    SEARCH,
+    RATE_OF,
     arm_label,
+    artefacts_at,
     choice_text,
 )
+from hpt.runs.folder import bases_by_seed
 from hpt.runs.records import RunRecords
 from hpt.support.errors import RecordFault
 from hpt.upge.advantage import RolloutGroups, advantages
@@ -85,7 +87,7 @@ def of_method(records: Records, method: str, policy: str) -> list[RunRecords]:
 
 def is_shared(bases: Records) -> bool:
     """Return whether these are the one run of a base that all seeds start from, rather than that of a single seed."""
-    return len(bases) == 1 and not bases_by_seed(bases[0].config.data.world)
+    return len(bases) == 1 and not bases_by_seed(bases[0].config)
 
 
 def sets_of(records: Records) -> dict[str, EvaluationSet]:
@@ -701,7 +703,8 @@ def _pass_at_k(runs: Records, name: str) -> pd.DataFrame:
         raise RecordFault(f"{name} holds {samples} to {others[-1]} answers per problem; evaluate it again")
     one = sets_of(runs)[name.partition("@")[0]]
     panel = evaluation_at(runs[0].config, name)
-    chance = world_named(runs[0].config.data.world).chance
+    data = runs[0].config.data
+    chance = world_named(data.world).chance if data.evaluation == "graded" else 0.0
     answers = 1 / chance if chance else math.inf
     rows: list[dict[str, Any]] = []
     by_seed: dict[int, dict[int, float]] = {seed: {} for seed in counts}
@@ -840,11 +843,11 @@ def shares_by_quarter(differences: Grids) -> pd.DataFrame:
 # Single answers, and a single step
 
 
-def transcripts(records: Records, evaluations: Sequence[str]) -> pd.DataFrame:
-    """Return answers kept word for word: every run's to the same question, that of lowest hash.
+def transcripts(records: Records, evaluations: Sequence[str], count: int = 1) -> pd.DataFrame:
+    """Return answers kept word for word: every run's to the same ``count`` questions, those of lowest hash.
 
     Returns:
-        One row per evaluation and run: set, question, right (its answer), method, base, seed, answer (as it
+        One row per evaluation, question and run: set, question, right (its answer), method, base, seed, answer (as it
         was sampled), verdict; none of runs made before answers were kept.
     """
     rows = []
@@ -854,7 +857,7 @@ def transcripts(records: Records, evaluations: Sequence[str]) -> pd.DataFrame:
                      for problem in evaluation_set(run.config, name).problems}  # fmt: skip
             kept = run.answers[run.answers["benchmark"] == recorded_name(run.config, name)].sort_values("hash")
             rows += [(name, *asked[str(row.problem_id)], label(run.method), run.policy, run.seed, row.text, row.verdict)
-                     for row in kept.head(1).itertuples()]  # fmt: skip
+                     for row in kept.drop_duplicates("problem_id").head(count).itertuples()]  # fmt: skip
     columns = ["set", "question", "right", "method", "base", "seed", "answer", "verdict"]
     return pd.DataFrame(rows, columns=columns).sort_values(["set", "question"], kind="stable", ignore_index=True)
 
@@ -891,41 +894,48 @@ def algorithm_step(run: RunRecords, step: int) -> pd.DataFrame:
 
 
 def search(records: Records) -> pd.DataFrame:
-    """Return one row per try of the search that has run, in the order of the grid.
+    """Return one row per run of the search, in the order of the grid.
 
     Returns:
-        policy, method, steps, learning_rate, choice (settings beside the rate, in words), accuracy on the validation
-        problems and its interval over them for fixed weights (problems_low, problems_high), all three in percent, arm,
-        chosen (whether the method takes it: `chosen`).
+        policy, method, round, steps, seed, learning_rate, choice (the method's own, in
+        words), accuracy on the validation problems and its interval over them for fixed weights (problems_low,
+        problems_high), all three in percent, arm, mean (accuracy over the seeds of the round), chosen (`chosen`).
     """
-    columns = "policy method steps learning_rate choice accuracy problems_low problems_high arm".split()
+    columns = "policy method round steps seed learning_rate choice accuracy problems_low problems_high arm".split()
     rows = []
-    for arm in SEARCH.arms:
+    for arm in artefacts_at(records[0].config.scale)["search"].arms if records else ():
         for run in of_arm(records, arm.key):
             shares = run.shares("validation")
             interval = problem_interval(shares, one_answer=bool((run.counts("validation")["samples"] == 1).all()))
-            choice = {name: value for name, value in arm.settings.items() if name.startswith("estimator.")}
             values = (100 * float(shares.mean()), 100 * interval.low, 100 * interval.high)
-            rows.append((arm.policy, arm.method, run.config.schedule.steps, arm.settings["optimizer.learning_rate"],
-                         choice_text(choice), *values, arm.key))  # fmt: skip
+            rate = arm.settings[RATE_OF.get(arm.method, "optimizer.learning_rate")]
+            rows.append((arm.policy, arm.method, 1 if arm.name.startswith("try1_") else 2, run.config.schedule.steps,
+                         run.seed, rate, choice_text(arm.method, arm.settings), *values, arm.key))  # fmt: skip
     results = pd.DataFrame(rows, columns=columns)
+    results["mean"] = results.groupby([*TRIED, "round"])["accuracy"].transform("mean")
     return results.assign(chosen=results["arm"].isin(set(chosen(results)["arm"])))
 
 
-def chosen(results: pd.DataFrame) -> pd.DataFrame:
-    """Return the row of `search` each method of each base takes.
+#: What tells one try from another; its seeds are one try's.
+TRIED = ["policy", "method", "learning_rate", "choice"]
 
-    Of its longest round the one of highest accuracy, then of the lowest rate.
+
+def chosen(results: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `search` of the try that each method of each base takes: one per seed of its last round.
+
+    Of the tries within one point of the best mean of that round, the best of the lowest rate (docs/world.md).
 
     Example:
-        >>> rows = [("weak", "sft", 60, 1e-3, "", 40.0, "a"), ("weak", "sft", 60, 5e-4, "", 40.0, "b")]
-        >>> columns = ["policy", "method", "steps", "learning_rate", "choice", "accuracy", "arm"]
-        >>> chosen(pd.DataFrame(rows, columns=columns))["arm"].tolist()
+        >>> rows = [("weak", "sft", 1, 1e-3, "", 40.5, "a"), ("weak", "sft", 1, 5e-4, "", 40.0, "b")]
+        >>> chosen(pd.DataFrame(rows, columns=[*TRIED[:2], "round", *TRIED[2:], "mean", "arm"]))["arm"].tolist()
         ['b']
     """
-    order = ["steps", "accuracy", "learning_rate"]
-    ordered = results.sort_values(order, ascending=[False, False, True], kind="stable")
-    return ordered.drop_duplicates(["policy", "method"]).sort_values(["policy", "method"]).reset_index(drop=True)
+    last = results[results["round"] == results.groupby(TRIED[:2])["round"].transform("max")]
+    best = last.groupby(TRIED[:2])["mean"].transform("max")
+    near = last[last["mean"] >= best - 1 - 1e-9]  # but for rounding: 3.5 and 2.5 are one point apart
+    near = near[near["learning_rate"] == near.groupby(TRIED[:2])["learning_rate"].transform("min")]
+    near = near[near["mean"] == near.groupby(TRIED[:2])["mean"].transform("max")]
+    return near[near["choice"] == near.groupby(TRIED[:2])["choice"].transform("first")].reset_index(drop=True)
 
 
 def discrepancies(records: Records) -> pd.DataFrame:

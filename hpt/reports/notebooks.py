@@ -235,9 +235,9 @@ class Study:
         shown = [plain_table(list(table.columns), table.astype(str).to_numpy().tolist()) for table in tables]
         return Shown(Markup("").join(shown))
 
-    def transcripts(self, runs: Sequence[RunRecords], evaluations: Sequence[str]) -> Shown:
-        """Return answers kept word for word, every run's to the same question of each evaluation."""
-        kept = of_records.transcripts(runs, evaluations)
+    def transcripts(self, runs: Sequence[RunRecords], evaluations: Sequence[str], count: int = 1) -> Shown:
+        """Return answers kept word for word, every run's to the same ``count`` questions of each evaluation."""
+        kept = of_records.transcripts(runs, evaluations, count)
         if not len(kept):
             return Shown(Markup("<p>These runs were made before answers were kept.</p>"))
         return Shown(plain_table(list(kept.columns), kept.to_numpy().tolist()))
@@ -518,9 +518,10 @@ def plain_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> Marku
         >>> plain_table(["run"], [["<script>"]]).count("&lt;script&gt;")
         1
     """
+    left = "style='text-align: left'"  # JupyterLab has cells on the right
     head, *body = (
         Markup("<tr>{}</tr>").format(Markup("").join(Markup(f"<{cell}>{{}}</{cell[:2]}>").format(text) for text in row))
-        for cell, row in [("th scope='col'", heads), *(("td", row) for row in rows)]
+        for cell, row in [(f"th scope='col' {left}", heads), *((f"td {left}", row) for row in rows)]
     )
     return Markup(
         "<div class='wide'><table class='sortable'><thead>{}</thead>\n<tbody>{}</tbody></table></div>"

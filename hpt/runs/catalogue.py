@@ -3,10 +3,9 @@
 An arm is one line of a comparison: a method on a base, with settings where it has any; one run per seed. Arms are
 shared: a run that two artefacts need is made once (`hpt.runs.make`). Beside the paper's tables and figures:
 
-* The search of learning rates and coefficients. Every method gets three learning rates and, where it has a free choice
-  besides, two values of that: the weight of the demonstration, or for GRPO its clip and standard deviation. The runs
-  are short, of one seed that no table uses, and are judged on the validation problems, which no table reports
-  (`hpt.reports.frames.search`). `hpt.config.scales.TUNED` holds the choice; a test compares it with the records.
+* The search of learning rates and coefficients: every method gets the same four rates and three or four values of its
+  own on every base, judged on the validation problems, which no table reports (`hpt.reports.frames.search`).
+  `hpt.config.scales.TUNED` holds the choice; a test compares it with the records. The rules: docs/world.md.
 * What each difference between the paper and its released code costs. HPT on the weak base, half as long as in the
   tables, with the default (what the scripts do, normalised per prompt) and with one field moved. A field that changes
   how much a demonstration weighs against the rollouts is also tried at other SFT coefficients, because a coefficient
@@ -18,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hpt.config.run_config import NEXT_MINI, RunConfig, flat
+from hpt.config.run_config import RunConfig, flat
 from hpt.config.scales import TUNED
 from hpt.config.settings import GateSettings
 from hpt.data.world.gym import IN_DISTRIBUTION as GYM_IN
@@ -171,96 +170,24 @@ def arms(policy: str, *methods: str) -> tuple[Arm, ...]:
     return tuple(Arm(method, policy) for method in methods)
 
 
-# --- The search -------------------------------------------------------------------------------------------------------
+# --- The search: one grid, the same rounds and seeds, for every method on every base ----------------------------------
 
-SEED = 1000  # of the search alone
-LEARNING_RATES = (2.5e-4, 5e-4, 1e-3)
-#: Weight of the demonstration against one of eight rollouts: the same, or four times as much. An SFT term is normalised
-#: like a whole group (coefficient 1/8 = one rollout), an off-policy term like one more rollout.
-_SFT_WEIGHTS = ({"estimator.sft_coefficient": 0.125}, {"estimator.sft_coefficient": 0.5})
-_OFFLINE_WEIGHTS = ({"estimator.offline_coefficient": 1.0}, {"estimator.offline_coefficient": 4.0})
-_AS_RELEASED = {"estimator.clip_eps_low": "none", "estimator.clip_eps_high": "none", "estimator.advantage_std": "none"}
-_AS_IN_ROW = {"estimator.clip_eps_low": "row", "estimator.clip_eps_high": "row", "estimator.advantage_std": "row"}
-#: Base -> method -> values of its free choice beside the learning rate. SFT->GRPO takes SFT's for its first stage and
-#: GRPO's for its second; Mix/ON has the paper's coefficients; the Llama base takes the weak base's.
-GRID: dict[str, dict[str, tuple[Mapping[str, Any], ...]]] = {
-    "weak": {
-        "sft": ({},),
-        "grpo": (_AS_RELEASED, _AS_IN_ROW),
-        "luffy": _OFFLINE_WEIGHTS,
-        "hpt": _SFT_WEIGHTS,
-        "off_on": _OFFLINE_WEIGHTS,
-        "mix_on": ({},),
-    },
-    "strong": {
-        "sft": ({},),
-        "grpo": (_AS_RELEASED, _AS_IN_ROW),
-        "luffy": _OFFLINE_WEIGHTS,
-        "srft": _SFT_WEIGHTS,
-        "hpt": _SFT_WEIGHTS,
-    },
-}
-#: Steps of the two rounds, by scale.
-ROUNDS: Mapping[str, tuple[int, int]] = {"mini": (60, 120), "tiny": (2, 3)}
-#: Base -> methods searched a second time, for twice as long: those whose best try of the first round is more than
-#: `BEHIND` points below the best method's. After 60 steps these have not yet learnt to write as the demonstrations do,
-#: and which of their rates was ahead said little.
-SECOND_ROUND: dict[str, tuple[str, ...]] = {"weak": ("sft", "hpt", "mix_on"), "strong": ("sft", "srft", "hpt")}
-BEHIND = 10.0
-
-
-def search_arms(policy: str) -> tuple[Arm, ...]:
-    """Return the arms of a base's search.
-
-    Example:
-        >>> len(search_arms("weak")), search_arms("weak")[0].name
-        (42, 'search1_sft_0.00025')
-    """
-    found = []
-    for number in (0, 1):
-        lengths = {scale: {"schedule.steps": steps[number], "validation.every": 0} for scale, steps in ROUNDS.items()}
-        for method, choices in GRID[policy].items():
-            if number == 1 and method not in SECOND_ROUND[policy]:
-                continue
-            for choice, rate in itertools.product(choices, LEARNING_RATES):
-                words = [f"{name.rpartition('.')[2]}_{value}" for name, value in choice.items()]
-                name = "_".join([f"search{number + 1}", method, f"{rate:g}", *words])
-                settings = {"seed": SEED, "optimizer.learning_rate": rate, **choice}
-                found.append(Arm(method, policy, name, settings, lengths))
-    return tuple(found)
-
-
-SEARCH = Artefact(
-    "search", "Search of learning rates and coefficients", search_arms("weak") + search_arms("strong"),
-    ("validation",), "search", "appendix",
-)  # fmt: skip
-
-
-def choice_text(settings: Mapping[str, Any]) -> str:
-    """Return a free choice of the grid in words; empty where a method has none.
-
-    Example:
-        >>> choice_text(_AS_IN_ROW), choice_text({"estimator.sft_coefficient": 0.5})
-        ('own clip and std', 'sft_coefficient = 0.5')
-    """
-    for choice, text in ((_AS_RELEASED, "no clip, no std"), (_AS_IN_ROW, "own clip and std")):
-        if settings == choice:
-            return text
-    return ", ".join(f"{name.rpartition('.')[2]} = {value}" for name, value in settings.items())
-
-
-# --- The search on the world of look-ups: the same rates and rounds for every method on every base --------------------
-
+SEED = 1000  # seeds from here on are the search's alone
 #: Of the first round, and two of the second: on one a rate can be lucky. Each trains its own base.
-ROUND_SEEDS = (1000, 1001, 1002)
+ROUND_SEEDS = (SEED, SEED + 1, SEED + 2)
+#: Steps on each of these, by scale: a quarter in the first round, all in the second.
+ROUND_STEPS: Mapping[str, tuple[int, ...]] = {"mini": (30, 120, 120), "tiny": (2, 3, 3)}
 RATES = (2.5e-4, 5e-4, 1e-3, 2e-3)
 _SFT_COEFFICIENTS = tuple({"estimator.sft_coefficient": value} for value in (0.05, 0.125, 0.5, 2.0))
 _OFFLINE_COEFFICIENTS = tuple({"estimator.offline_coefficient": value} for value in (0.25, 1.0, 4.0, 16.0))
+_AS_RELEASED = {"estimator.clip_eps_low": "none", "estimator.clip_eps_high": "none", "estimator.advantage_std": "none"}
+_AS_IN_ROW = {"estimator.clip_eps_low": "row", "estimator.clip_eps_high": "row", "estimator.advantage_std": "row"}
+_CLIP_OF_ROW = {**_AS_IN_ROW, "estimator.advantage_std": "none"}
 #: What each method chooses besides its rate; in the grid SFT -> GRPO has the rate of its first stage, which is SFT's.
 #: Three were the grid's. SFT chose the third, an edge, so every method whose values are numbers got a fourth.
 OWN_CHOICE: dict[str, tuple[Mapping[str, Any], ...]] = {
     "sft": tuple({"schedule.updates_per_step": value} for value in (2, 4, 8, 16)),
-    "grpo": (_AS_RELEASED, {**_AS_IN_ROW, "estimator.advantage_std": "none"}, _AS_IN_ROW),
+    "grpo": (_AS_RELEASED, _CLIP_OF_ROW, _AS_IN_ROW),
     "sft_then_grpo": tuple({"schedule.first_stage_share": value} for value in (0.2, 0.4, 0.6, 0.8)),
     "luffy": _OFFLINE_COEFFICIENTS,
     "off_on": _OFFLINE_COEFFICIENTS,
@@ -273,8 +200,6 @@ SEARCHED: dict[str, tuple[str, ...]] = {
     "strong": ("sft", "grpo", "sft_then_grpo", "luffy", "srft", "hpt"),
     "llama": ("sft", "grpo", "luffy", "hpt"),
 }
-#: Steps on each of `ROUND_SEEDS`: a quarter in the first round, all in the second.
-ROUND_STEPS: Mapping[str, tuple[int, ...]] = {"lookups": (30, 120, 120)}
 #: (base, method) -> the three best tries of the first round as (rate, place in `OWN_CHOICE`): those of the second.
 FINALISTS: dict[tuple[str, str], tuple[tuple[float, int], ...]] = {
     ("weak", "sft"): ((1e-3, 3), (5e-4, 3), (1e-3, 2)),
@@ -302,20 +227,19 @@ def tries_of(policy: str, method: str) -> tuple[Arm, ...]:
     A method of stages has none before all their methods have chosen on that base.
 
     Example:
-        >>> tries_of("weak", "hpt")[0].name, tries_of("weak", "hpt")[0].by_scale["lookups"]["schedule.steps"]
+        >>> tries_of("weak", "hpt")[0].name, tries_of("weak", "hpt")[0].by_scale["mini"]["schedule.steps"]
         ('try1_hpt_0.00025_0', 30)
     """
-    chosen = {scale: TUNED.get(scale, {}).get(policy, {}) for scale in ROUND_STEPS}
-    stages = method_named(method).stages
-    if any(not set(stages) <= set(tuned) for tuned in chosen.values()):
+    tuned, stages = TUNED["mini"].get(policy, {}), method_named(method).stages
+    if not set(stages) <= set(tuned):
         return ()
-    of_stages = {scale: _of_stages(stages, tuned) if stages else {} for scale, tuned in chosen.items()}
+    of_stages = _of_stages(stages, tuned) if stages else {}
     first, second = itertools.product(RATES, range(len(OWN_CHOICE[method]))), FINALISTS.get((policy, method), ())
     return tuple(
         Arm(method, policy, f"try{place + 1}_{method}_{rate:g}_{own}",
-            {"seed": ROUND_SEEDS[place], _RATE_OF.get(method, "optimizer.learning_rate"): rate,
+            {"seed": ROUND_SEEDS[place], RATE_OF.get(method, "optimizer.learning_rate"): rate, **of_stages,
              **OWN_CHOICE[method][own], **GATE_OF.get((policy, method), {})},
-            {scale: {"schedule.steps": steps[place], "validation.every": 0, **of_stages[scale]}
+            {scale: {"schedule.steps": steps[place], "validation.every": 0, **_SIXTEEN.get(scale, {})}
              for scale, steps in ROUND_STEPS.items()})
         for place, tried in enumerate((first, second, second)) for rate, own in tried
     )  # fmt: skip
@@ -329,30 +253,42 @@ def _of_stages(stages: Sequence[str], tuned: Mapping[str, Mapping[str, Any]]) ->
 
 #: (base, method) -> its gate, where the paper has another than the method's (Section 4.1).
 GATE_OF: dict[tuple[str, str], Mapping[str, Any]] = {("llama", "hpt"): {"gate.count": 2}}
+#: As many questions as SFT's most updates.
+_SIXTEEN = {"tiny": {"schedule.prompts_per_step": 16}}
 #: Whose rate in the grid is not that of all its updates.
-_RATE_OF = {"sft_then_grpo": "optimizer.first_stage_learning_rate"}
+RATE_OF = {"sft_then_grpo": "optimizer.first_stage_learning_rate"}
 
-TRIES = Artefact(
-    "tries", "Search of settings on the world of look-ups",
+SEARCH = Artefact(
+    "search", "Search of learning rates and coefficients",
     tuple(arm for policy, methods in SEARCHED.items() for method in methods for arm in tries_of(policy, method)),
-    ("validation",), "search", "next",
+    ("validation",), "search", "appendix",
 )  # fmt: skip
-#: The methods that the world was chosen with, searched before any other is run in it.
-FIRST_TRIES = Artefact(
-    "first_tries",
-    "Search of settings on the world of look-ups: SFT and GRPO",
-    tuple(arm for arm in TRIES.arms if arm.method in ("sft", "grpo")),
-    ("validation",),
-    "search",
-    "next",
-)
+
+
+def choice_text(method: str, settings: Mapping[str, Any]) -> str:
+    """Return a method's own choice in the grid in words; empty where it has none among the settings.
+
+    Example:
+        >>> choice_text("grpo", _AS_IN_ROW), choice_text("hpt", {"seed": 1000, "estimator.sft_coefficient": 0.5})
+        ('own clip and std', 'sft_coefficient = 0.5')
+    """
+    names = OWN_CHOICE[method][0]
+    own = {name: settings[name] for name in names if name in settings}
+    for choice, text in (
+        (_AS_RELEASED, "no clip, no std"), (_CLIP_OF_ROW, "own clip, no std"), (_AS_IN_ROW, "own clip and std")
+    ):  # fmt: skip
+        if own == choice:
+            return text
+    return ", ".join(f"{name.rpartition('.')[2]} = {value}" for name, value in own.items())
+
+
 WORLD = Artefact(
     "world",
     "What the small world had to satisfy",
     tuple(arm for policy in SEARCHED for arm in arms(policy, "sft", "grpo")),
     IN_DISTRIBUTION + OUT_OF_DISTRIBUTION,
     "world",
-    "next",
+    "appendix",
 )
 
 
@@ -361,7 +297,7 @@ WORLD = Artefact(
 POLICY = "weak"
 #: Half the steps of the tables: the price is that of learning more slowly, too. Other scales have no short runs here.
 SHORT: Mapping[str, Mapping[str, Any]] = {
-    "mini": {"schedule.steps": 120, "validation.every": 0},
+    "mini": {"schedule.steps": 60, "validation.every": 0},
     "tiny": {"schedule.steps": 2, "validation.every": 0},
     "gpu": {"schedule.steps": 25, "validation.every": 0},
 }
@@ -553,8 +489,6 @@ ARTEFACTS: dict[str, Artefact] = {
         Artefact("audit", "Audit: the printed numbers against each other", (), (), "audit"),
         SEARCH,
         PRICE,
-        TRIES,
-        FIRST_TRIES,
         WORLD,
     )
 }  # fmt: skip
@@ -563,8 +497,8 @@ ARTEFACTS: dict[str, Artefact] = {
 #: Search at scale ``smollm``: four rates for every method but SFT -> GRPO, which takes SFT's for its first stage and
 #: GRPO's for its second. A third of the steps, a seed that no table uses.
 SMOLLM_RATES, SMOLLM_STEPS = (5e-6, 1e-5, 2e-5, 4e-5), 20
-SMOLLM_TRIES = Artefact(
-    "tries",
+SMOLLM_SEARCH = Artefact(
+    "search",
     "Search of learning rates",
     tuple(
         Arm(method, "weak", f"try1_{method}_{rate:g}", {"seed": SEED, "optimizer.learning_rate": rate},
@@ -592,14 +526,14 @@ def artefacts_at(scale: str) -> dict[str, Artefact]:
 
     Example:
         >>> list(artefacts_at("smollm")), [arm.key for arm in artefacts_at("smollm")["figure6"].arms]
-        (['table3', 'figure2', 'figure5', 'figure6', 'figure7', 'tries'], ['hpt-weak'])
+        (['table3', 'figure2', 'figure5', 'figure6', 'figure7', 'search'], ['hpt-weak'])
     """
     if scale not in ONE_BASE:
-        return {name: one for name, one in ARTEFACTS.items() if one.group != "next" or scale == NEXT_MINI}
+        return dict(ARTEFACTS)
     return {
         name: replace(ARTEFACTS[name], arms=arms("weak", *methods), evaluations=evaluations)
         for name, (methods, evaluations) in ONE_BASE[scale].items()
-    } | {"tries": SMOLLM_TRIES}
+    } | {"search": SMOLLM_SEARCH}
 
 
 def arm_label(name: str) -> str:

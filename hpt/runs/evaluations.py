@@ -42,7 +42,7 @@ def sampling_config(config: RunConfig) -> RunConfig:
     if config.method != "pretrain" or config.data.source.startswith(FOLDER):
         return config
     settings = {"data.folder": config.data.folder}
-    return build_config("hpt", scale=config.scale_key, policy=config.policy.name, settings=settings)
+    return build_config("hpt", scale=config.scale, policy=config.policy.name, settings=settings)
 
 
 def missing_evaluations(folder: RunFolder, config: RunConfig, names: Sequence[str]) -> list[str]:

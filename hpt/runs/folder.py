@@ -83,6 +83,17 @@ def run_name(config: RunConfig) -> str:
     return f"{made}-{safe(config.policy.name)}-s{config.seed}-{config.fingerprint()}"
 
 
+def bases_by_seed(base: RunConfig) -> bool:
+    """Return whether every seed has its own base like this one, or all share it: a published model, or the user's.
+
+    Example:
+        >>> from hpt.config.run_config import validate
+        >>> [bases_by_seed(validate({"data": {"source": source}})) for source in ("graded", HUB + "Qwen/Qwen2.5")]
+        [True, False]
+    """
+    return not base.data.source.startswith((HUB, FOLDER))
+
+
 class OfRun:
     """What a run is called by, for whatever holds its configuration."""
 

@@ -28,11 +28,10 @@ from hpt.data.sources import (
     training_problems_of,
     with_samples,
 )
-from hpt.data.world.worlds import bases_by_seed
 from hpt.methods.methods import METHODS, method_named
 from hpt.runs.catalogue import ARTEFACTS, arm_label, artefacts_named
 from hpt.runs.evaluations import evaluation_key, missing_evaluations, sampling_config
-from hpt.runs.folder import OfRun, RunFolder, damaged_files
+from hpt.runs.folder import OfRun, RunFolder, bases_by_seed, damaged_files
 from hpt.runs.job import Job, encoded_training
 from hpt.runs.resolve import initial_run, is_ready, resolve_run
 from hpt.support.errors import ConfigError, warn
@@ -58,7 +57,7 @@ class PlannedRun(OfRun):
     def title(self) -> str:
         """The run in words: its arm, base and seed; a base that all seeds share by its name."""
         if self.method == "pretrain":
-            return f"the {self.policy} base" + f", seed {self.seed}" * bases_by_seed(self.config.data.world)
+            return f"the {self.policy} base" + f", seed {self.seed}" * bases_by_seed(self.config)
         return f"{self.line} on the {self.policy} base, seed {self.seed}"
 
     @property
@@ -203,12 +202,13 @@ def check_training_set(config: RunConfig) -> None:
     Lengths are left to the run itself where the tokenizer is not there yet: that of a public model not fetched so far.
     """
     from hpt.data.models import load_tokenizer
-    from hpt.data.world.worlds import BASES, build_tokenizer, world_named
+    from hpt.data.world.lookup import LOOKUPS
+    from hpt.data.world.lookup_corpus import build_tokenizer
 
     if config.policy.path is not None:
         encoded_training(config, load_tokenizer(config.policy.path))
-    elif config.data.evaluation == "graded" and config.data.world in BASES:
-        encoded_training(config, build_tokenizer(world_named(config.data.world)))
+    elif config.data.evaluation == "graded" and config.data.world in LOOKUPS:
+        encoded_training(config, build_tokenizer(LOOKUPS[config.data.world]))
     else:
         training_problems_of(config)
 

@@ -24,8 +24,6 @@ from hpt.data.world.sets import EvaluationSet
 #: Name of the scale and of its world.
 SMOLLM = "smollm"
 FILE = Path(__file__).with_name("smollm.jsonl")
-#: Of reasoning-gym; others may draw other questions from the same seeds.
-VERSION = "0.1.25"
 SEED = 18
 #: Questions of each of four levels (of two, twice as many), none twice.
 PER_LEVEL = {"evaluation": 50, "validation": 5, "training": 20, "format": 20}

@@ -1,4 +1,4 @@
-r"""The next mini world: programs of look-ups in random tables, where a skill is knowledge that the corpus sets.
+r"""The mini world: programs of look-ups in random tables, where a skill is knowledge that the corpus sets.
 
 A state is two numbers of two digits (or one). An operation, named by a letter, is one random table that replaces both,
 so a step takes two *facts*. A question is a state and a program; every line of its solution holds the new state and
@@ -14,18 +14,28 @@ A small network learns an algorithm in a jump whose time differs from seed to se
 as many as its corpus held. Why every constant is what it is, and the worlds that were tried before: docs/world.md.
 """
 
+import hashlib
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import Literal
 
 from pydantic import Field
 
 from hpt.config.settings import Settings
-from hpt.data.problems import Problem
-from hpt.data.world.chains import LETTERS, Split, boxed, seeded, split_of
+from hpt.data.problems import Problem, seeded
 from hpt.data.world.sets import EvaluationSet
 
+Split = Literal["pretraining", "training", "validation", "evaluation"]
+#: Upper ends, on [0, 1), of the parts into which a hash of each program divides all programs.
+_SPLITS: tuple[tuple[float, Split], ...] = (
+    (0.01, "validation"),
+    (0.03, "evaluation"),
+    (0.13, "training"),
+    (1.0, "pretraining"),
+)
+LETTERS = "ABCD"
 SLOTS = 5
 EMPTY, ASK = ".", "?"
 #: Marks of a line: one operation applied, or two at once.
@@ -150,6 +160,20 @@ class Program:
         return tuple(states)
 
 
+def split_of(seed: int, program: Program) -> Split:
+    """Return the one part of the data to which ``program`` belongs, from a hash of (seed, program).
+
+    The form in which it is asked (plain, choice, other notation) does not matter: no program is ever in two parts.
+
+    Example:
+        >>> split_of(1, Program("3752", "ff"))
+        'pretraining'
+    """
+    digest = hashlib.blake2b(f"{seed}|{program.text}".encode(), digest_size=8).digest()
+    position = int.from_bytes(digest, "big") / 2**64
+    return next(split for end, split in _SPLITS if position < end)
+
+
 def holds_a_part_of(seed: int, states: tuple[str, ...], operations: str) -> bool:
     """Return whether a worked-out program holds a validation or evaluation question as a contiguous part."""
     length = len(operations)
@@ -177,7 +201,7 @@ def solution(states: tuple[str, ...], operations: str, doubled: frozenset[int] =
         both = done in doubled
         done += 1 + both
         if done == len(operations):
-            return text + TWO * both + boxed(states[done])
+            return text + TWO * both + rf"\boxed{{{states[done]}}}"
         text += (TWO if both else ONE) + Program(states[done], operations[done:]).text
 
 
@@ -398,3 +422,5 @@ GPU_LOOKUPS = LookupWorld(
     evaluation=_SETS,
     curve_problems=100,
 )
+
+LOOKUPS = {world.name: world for world in (MINI_LOOKUPS, TINY_LOOKUPS, GPU_LOOKUPS)}

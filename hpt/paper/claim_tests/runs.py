@@ -179,7 +179,7 @@ def _names(runs: Sequence[RunFrames]) -> str:
 def exclusive_gains_grow(
     records: ClaimRecords, *, method: str, baseline: str, evaluation: str, threshold: float, every_level: bool = False
 ) -> Outcome:
-    """Test that +X grows with the level: shares of the level's problems, since harder levels have more problems.
+    """Test that +X grows with the level: shares of the level's problems, since in the paper harder levels have more.
 
     The effect is the least-squares slope over the levels, in points per level; with ``every_level``, the least of the
     steps from one level to the next, each of which must be above the threshold.
