@@ -250,9 +250,31 @@ _CLIP_AND_STD_OF_ROW = {"clip_eps_low": "row", "clip_eps_high": "row", "advantag
 _MINI_SFT = {"optimizer": {"learning_rate": 5e-4}, "schedule": {"updates_per_step": 16}}
 _MINI_GRPO: dict[str, Any] = {"optimizer": {"learning_rate": 1e-3}}
 MINI_TUNED: dict[str, dict[str, dict[str, Any]]] = {
-    "weak": {"sft": _MINI_SFT, "grpo": {**_MINI_GRPO, "estimator": _CLIP_AND_STD_OF_ROW}},
-    "strong": {"sft": _MINI_SFT, "grpo": _MINI_GRPO},
-    "llama": {"sft": _MINI_SFT, "grpo": {**_MINI_GRPO, "estimator": {**_CLIP_AND_STD_OF_ROW, "advantage_std": "none"}}},
+    "weak": {
+        "sft": _MINI_SFT,
+        "grpo": {**_MINI_GRPO, "estimator": _CLIP_AND_STD_OF_ROW},
+        "luffy": {"optimizer": {"learning_rate": 2e-3}, "estimator": {"offline_coefficient": 4.0}},
+        "hpt": {"optimizer": {"learning_rate": 2e-3}, "estimator": {"sft_coefficient": 0.05}},
+        "off_on": {"optimizer": {"learning_rate": 1e-3}, "estimator": {"offline_coefficient": 4.0}},
+        "mix_on": {"optimizer": {"learning_rate": 2e-3}, "estimator": {"sft_coefficient": 0.05}},
+    },
+    "strong": {
+        "sft": _MINI_SFT,
+        "grpo": _MINI_GRPO,
+        "sft_then_grpo": {
+            "optimizer": {"learning_rate": 1e-3, "first_stage_learning_rate": 2.5e-4},
+            "schedule": {"first_stage_share": 0.4, "first_stage_updates_per_step": 16},
+        },
+        "luffy": {"optimizer": {"learning_rate": 2e-3}, "estimator": {"offline_coefficient": 4.0}},
+        "srft": {"optimizer": {"learning_rate": 1e-3}, "estimator": {"sft_coefficient": 2.0}},
+        "hpt": {"optimizer": {"learning_rate": 1e-3}, "estimator": {"sft_coefficient": 0.05}},
+    },
+    "llama": {
+        "sft": _MINI_SFT,
+        "grpo": {**_MINI_GRPO, "estimator": {**_CLIP_AND_STD_OF_ROW, "advantage_std": "none"}},
+        "luffy": {"optimizer": {"learning_rate": 1e-3}, "estimator": {"offline_coefficient": 16.0}},
+        "hpt": {"optimizer": {"learning_rate": 2e-3}, "estimator": {"sft_coefficient": 0.125}},
+    },
 }
 #: Scale -> policy -> method -> settings.
 TUNED: dict[str, dict[str, dict[str, dict[str, Any]]]] = {
