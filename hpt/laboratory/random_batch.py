@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -44,16 +44,20 @@ class World:
         """Tokens of each trajectory."""
         return np.array([len(tokens) for tokens in self.tokens])
 
-    def logits(self, policy: Policy, index: int) -> Tensor:
-        """[length, V]: a bigram network that also knows its question."""
+    def token_laws(self, policy: Policy, index: int) -> Tensor:
+        """Return log pi of every next token, [length, V]: a bigram network that also knows its question."""
         previous = torch.cat([torch.zeros(1, dtype=torch.int64), self.tokens[index][:-1]])
         hidden = torch.tanh(policy["embedding"][previous] + policy["question"][self.question[index]])
-        return hidden @ policy["output"].T + policy["bias"]
+        return torch.log_softmax(hidden @ policy["output"].T + policy["bias"], -1)
 
     def logprobs(self, policy: Policy, index: int) -> Tensor:
         """Return log pi of a trajectory's tokens [length], with gradient."""
-        chosen = self.tokens[index][:, None]
-        return torch.log_softmax(self.logits(policy, index), -1).gather(1, chosen).squeeze(1)
+        return self.token_laws(policy, index).gather(1, self.tokens[index][:, None]).squeeze(1)
+
+    def entropies(self, policy: Policy, index: int) -> Tensor:
+        """Return the exact entropy at a trajectory's tokens [length], nats."""
+        log_p = self.token_laws(policy, index)
+        return -(log_p.exp() * log_p).sum(-1)
 
     @cached_property
     def old_logprobs(self) -> list[Tensor]:
@@ -65,19 +69,16 @@ class World:
         """log pi_old - log pi_frozen of each trajectory's tokens [length]."""
         return [old - self.logprobs(self.frozen_policy, i).detach() for i, old in enumerate(self.old_logprobs)]
 
-    def entropies(self, policy: Policy, index: int) -> Tensor:
-        """Return the exact entropy at a trajectory's tokens [length], nats."""
-        log_p = torch.log_softmax(self.logits(policy, index), -1)
-        return -(log_p.exp() * log_p).sum(-1)
+    def reordered(self, order: np.ndarray) -> "World":
+        """Return the same trajectories in another order."""
+        return replace(
+            self, tokens=[self.tokens[i] for i in order], values=[self.values[i] for i in order],
+            question=self.question[order], rewards=self.rewards[order], is_demonstration=self.is_demonstration[order],
+        )  # fmt: skip
 
 
 def make_world(seed: int) -> World:
-    """Return the batch of a seed: sixteen rollouts, six of them right, and four demonstrations, three of them right.
-
-    Example:
-        >>> float(make_world(1).rewards.sum())
-        9.0
-    """
+    """Return the batch of a seed: sixteen rollouts, six of them right, and four demonstrations, three of them right."""
     generator, rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
     shapes = {
         "embedding": (VOCABULARY, WIDTH),
@@ -146,14 +147,9 @@ def row_advantages(world: World, row: Row) -> list[np.ndarray]:
     """Return the advantages of every token of every trajectory; zeros where the row does not compare."""
     index = np.flatnonzero(members(world, row)[1])
     groups = RolloutGroups(
-        rewards=world.rewards[index],
-        group=world.question[index],
-        is_demonstration=world.is_demonstration[index],
-        lengths=world.lengths[index],
-        kl=[world.kl[i].numpy() for i in index],
-        values=[world.values[i] for i in index],
-        baseline=BASELINE,
-    )
+        world.rewards[index], world.question[index], world.is_demonstration[index], world.lengths[index],
+        kl=[world.kl[i].numpy() for i in index], values=[world.values[i] for i in index], baseline=BASELINE,
+    )  # fmt: skip
     result = [np.zeros(length) for length in world.lengths]
     for i, values in zip(index, advantages(row, groups), strict=True):
         result[i] = values
@@ -167,14 +163,9 @@ def kept_tokens(world: World, row: Row) -> list[np.ndarray] | None:
     acting = np.flatnonzero(members(world, row)[0])
     per_token = row_advantages(world, row)
     kept = BATCH_MASKS[row.mask](
-        row,
-        [world.old_logprobs[i].numpy() for i in acting],
-        [per_token[i] for i in acting],
-        seed=0,
-        step=3,
-        problem_ids=[f"q{world.question[i]}" for i in acting],
-        samples=[int(i) % ROLLOUTS for i in acting],
-    )
+        row, [world.old_logprobs[i].numpy() for i in acting], [per_token[i] for i in acting], seed=0, step=3,
+        problem_ids=[f"q{world.question[i]}" for i in acting], samples=[int(i) % ROLLOUTS for i in acting],
+    )  # fmt: skip
     keep = [np.ones(length, dtype=bool) for length in world.lengths]
     for i, array in zip(acting, kept, strict=True):
         keep[i] = array
@@ -199,20 +190,14 @@ def step_counts(world: World, row: Row) -> StepCounts:
     """Return the counts a row's aggregation divides by."""
     lengths = world.lengths[members(world, row)[0]]
     return StepCounts(
-        prompts=QUESTIONS,
-        rollouts_per_prompt=ROLLOUTS,
-        max_response_tokens=LONGEST,
-        sequences=len(lengths),
-        tokens=int(lengths.sum()),
-        pooled_tokens=int(world.lengths.sum()),
+        QUESTIONS, ROLLOUTS, LONGEST, len(lengths), int(lengths.sum()), pooled_tokens=int(world.lengths.sum())
     )
 
 
 def component_of(world: World, row: Row, chosen: Sequence[int] | None = None) -> Term:
     """Return the row on some trajectories of the world, or all, scaled by counts of the whole world."""
     chosen = list(range(len(world.tokens)) if chosen is None else chosen)
-    acting, _ = members(world, row)
-    scales = trajectory_scales(row.aggregation, world.lengths, step_counts(world, row)) * acting
+    scales = trajectory_scales(row.aggregation, world.lengths, step_counts(world, row)) * members(world, row)[0]
     per_token, keep = row_advantages(world, row), kept_tokens(world, row)
     return Term(
         row=row,
@@ -225,11 +210,11 @@ def component_of(world: World, row: Row, chosen: Sequence[int] | None = None) ->
 
 def upge_gradient(world: World, rows: Sequence[Row], splits: Sequence[Sequence[int]] | None = None) -> Tensor:
     """Return the gradient of the package's loss over all parameters, flat; summed over micro-batches given."""
-    total = torch.zeros(sum(value.numel() for value in world.policy.values()), dtype=torch.float64)
+    gradients = []
     for chosen in splits or [range(len(world.tokens))]:
-        components = [component_of(world, row, chosen) for row in rows]
-        total = total + flat_gradient(upge_loss(streams_of(world, chosen), components).loss, world.policy)
-    return total
+        terms = [component_of(world, row, chosen) for row in rows]
+        gradients.append(flat_gradient(upge_loss(streams_of(world, chosen), terms).loss, world.policy))
+    return torch.stack(gradients).sum(0)
 
 
 def flat_gradient(loss: Tensor, policy: Policy) -> Tensor:
