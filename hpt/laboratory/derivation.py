@@ -7,8 +7,7 @@ difference is the price.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,18 +27,13 @@ from hpt.laboratory.exact import (
     objective,
     random_parameters,
     score_expectation,
-    token_entropies,
     token_logprobs,
     trajectory_logprobs,
     unified_gradient,
 )
-from hpt.laboratory.experiment import token_streams
+from hpt.laboratory.experiment import Draws, method_gradients, token_streams
 from hpt.methods.gate import feedback_coefficients
-from hpt.methods.methods import method_named, resolved_row
-from hpt.methods.mixture import DEMONSTRATION, QuestionBatch, Trajectory, assemble
 from hpt.runs.resolve import build_config
-from hpt.training.engine import micro_batch_loss
-from hpt.training.policy import collate
 from hpt.upge.estimator import ROWS, Row, weights_mask_ratio
 
 #: Relative; float64 sums over at most 625 terms lose 1e-13, a wrong term is worth more than 1e-4.
@@ -115,7 +109,8 @@ def make_case(
     reward = torch.from_numpy(np.random.default_rng(seed).integers(0, 2, len(space)).astype(np.float64))
     parameters = random_parameters(policy, seed, spread)
     old = parameters + random_parameters(policy, seed + 1, spread=0.4 * spread)
-    return Experiment(policy, parameters, old, reward, random_law(space, seed, zeros=len(space) // 2))
+    demonstrator = random_law(space, seed, zeros=len(space) // 2)
+    return Experiment(policy, parameters, old, reward, demonstrator, rollouts=ROLLOUTS)
 
 
 def random_law(space: TrajectorySpace, seed: int, zeros: int = 0) -> Tensor:
@@ -281,88 +276,49 @@ def one_token_statements(case: Experiment) -> Iterator[Statement]:
 # Eq. 8 to 13: the package's mixed loss against the printed one, with real alpha and beta
 
 
-@dataclass(frozen=True, eq=False)
-class MixedBatch:
-    """Four rollouts, half of them right, a demonstration (indices of trajectories), and the gate's two numbers."""
-
-    case: Experiment
-    config: RunConfig
-    chosen: tuple[int, ...]
-    demonstration: int
-    alpha: float
-    beta: float
+def one_draw(case: Experiment) -> Draws:
+    """Return four rollouts, half of them right (P = 1/2, Eq. 8), and a demonstration."""
+    right, wrong = (torch.nonzero(case.reward == reward).flatten() for reward in (1, 0))
+    rollouts = torch.stack([right[0], wrong[1], right[2], wrong[-1]])
+    return Draws(rollouts[None], right[1:2], torch.ones(1, dtype=torch.float64))
 
 
-def mixed_batch(case: Experiment, gate: dict[str, Any]) -> MixedBatch:
-    """Return a batch of one question under a gate, in the recipe ``paper``; P = 1/2 (Eq. 8)."""
-    right = torch.nonzero(case.reward > 0).flatten().tolist()
-    wrong = torch.nonzero(case.reward == 0).flatten().tolist()
-    settings: dict[str, Any] = {f"gate.{key}": value for key, value in gate.items()}
-    settings |= {"rollout.rollouts_per_prompt": ROLLOUTS, "schedule.prompts_per_step": 1,
-                 "schedule.updates_per_step": 1}  # fmt: skip
-    config = build_config("hpt", scale="tiny", recipe="paper", settings=settings)
-    (alpha,), (beta,) = feedback_coefficients(config.gate, np.array([2]), ROLLOUTS)
-    return MixedBatch(case, config, (right[0], wrong[1], right[2], wrong[-1]), right[1], float(alpha), float(beta))
+def with_gate(**gate: Any) -> RunConfig:
+    """Return HPT's configuration in the recipe ``paper`` with a gate."""
+    settings = {f"gate.{key}": value for key, value in gate.items()} | {"rollout.rollouts_per_prompt": ROLLOUTS}
+    return build_config("hpt", scale="tiny", recipe="paper", settings=settings)
 
 
-def _rollouts(case: Experiment, chosen: Sequence[int]) -> tuple[Trajectory, ...]:
-    """Return trajectories of the space as rollouts of pi_old."""
-    space, before = case.policy.space, token_logprobs(case.policy, case.old_parameters).detach()
-    made = []
-    for sample, position in enumerate(chosen):
-        length = int(space.lengths[position])
-        tokens = space.tokens[position, :length].numpy().astype(np.int32)
-        old = before[space.pair[position, :length]].numpy()
-        made.append(Trajectory("q0", 0, sample, np.zeros(1, np.int32), tokens, old, float(case.reward[position]), 0))
-    return tuple(made)
-
-
-def package_gradient(mixed: MixedBatch) -> Tensor:
-    """Return the gradient [D] of the package's loss, assembled as training assembles it."""
-    case, space = mixed.case, mixed.case.policy.space
-    (demonstration,) = _rollouts(case, [mixed.demonstration])
-    demonstration = replace(demonstration, sample=DEMONSTRATION, old_logprobs=0 * demonstration.old_logprobs)
-    place = {**dict(enumerate(mixed.chosen)), DEMONSTRATION: mixed.demonstration}
-    method = method_named("hpt")
-    batch = QuestionBatch("q0", _rollouts(case, mixed.chosen), demonstration, mixed.alpha, mixed.beta)
-    (items,) = assemble([batch], method, mixed.config, step=0).updates
-    rows = [resolved_row(component, mixed.config) for component in method.components]
-    pairs = torch.cat([space.pair[place[item.trajectory.sample], : item.trajectory.length] for item in items])
-
-    def loss(leaf: Tensor) -> Tensor:
-        entropies = token_entropies(case.policy, leaf)[pairs // space.vocabulary]
-        micro = collate(items, len(rows), dtype=torch.float64)
-        return micro_batch_loss(micro, token_logprobs(case.policy, leaf)[pairs], entropies, rows)[0]
-
-    return case.gradient(loss)
-
-
-def printed_gradient(mixed: MixedBatch) -> Tensor:
+def printed_gradient(case: Experiment, draw: Draws, alpha: float, beta: float) -> Tensor:
     """Return the gradient [D] of Eq. 11 to 13 as they stand, alpha and beta as numbers."""
-    case, space = mixed.case, mixed.case.policy.space
+    space, rollouts = case.policy.space, draw.rollouts[0]
     before = token_logprobs(case.policy, case.old_parameters).detach()
-    rewards = case.reward[list(mixed.chosen)]
+    rewards = case.reward[rollouts]
     normalised = (rewards - rewards.mean()) / (rewards.std() + 1e-6)
 
     def loss(leaf: Tensor) -> Tensor:
         now, loss_rl = token_logprobs(case.policy, leaf), torch.zeros((), dtype=torch.float64)
-        for trajectory, advantage in zip(mixed.chosen, normalised, strict=True):
+        for trajectory, advantage in zip(rollouts, normalised, strict=True):
             pairs = space.pair[trajectory, : space.lengths[trajectory]]
             ratio = (now[pairs] - before[pairs]).exp()
             clipped = torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)
             loss_rl = loss_rl - clipped.sum() / ROLLOUTS
-        loss_sft = -now[space.pair[mixed.demonstration, : space.lengths[mixed.demonstration]]].mean()
-        return mixed.alpha * loss_rl + mixed.beta * loss_sft
+        demonstration = draw.demonstrations[0]
+        loss_sft = -now[space.pair[demonstration, : space.lengths[demonstration]]].mean()
+        return alpha * loss_rl + beta * loss_sft
 
     return case.gradient(loss)
 
 
 def _mixed(case: Experiment) -> Iterator[Statement]:
     """Yield Eq. 13 under every gate of `FEEDBACK`, and what a gate of another pair would be off by."""
+    draw, paper = one_draw(case), "Eq. 9 to 13"
     for name, gate in FEEDBACK.items():
-        mixed = mixed_batch(case, gate)
-        states = f"the mixed loss, {name}: alpha = {mixed.alpha:.3g}, beta = {mixed.beta:.3g}"
-        yield _same("Eq. 9 to 13", states, printed_gradient(mixed), package_gradient(mixed))
-    mixed = mixed_batch(case, FEEDBACK["linear"])
-    other = package_gradient(replace(mixed, alpha=1.0, beta=0.0))
-    yield _ends("Eq. 9 to 13", "linear gate, alpha and beta rounded to 1 and 0", printed_gradient(mixed), other)
+        config = with_gate(**gate)
+        (alpha,), (beta,) = feedback_coefficients(config.gate, np.array([ROLLOUTS // 2]), ROLLOUTS)
+        printed = printed_gradient(case, draw, alpha, beta)
+        states = f"the mixed loss, {name}: alpha = {alpha:.3g}, beta = {beta:.3g}"
+        yield _same(paper, states, printed, -method_gradients(config, case, draw)[0][0])
+    printed = printed_gradient(case, draw, 0.5, 0.5)
+    other = -method_gradients(with_gate(kind="constant", alpha=1.0, beta=0.0), case, draw)[0][0]
+    yield _ends(paper, "linear gate, alpha and beta rounded to 1 and 0", printed, other)

@@ -106,47 +106,42 @@ class TabularPolicy:
         return (table / table.sum(1, keepdim=True)).log().flatten()
 
 
-class TransformerPolicy:
+class TransformerPolicy(nn.Module):
     """A small causal transformer over the same prefixes; it shares parameters between them, as language models do."""
 
     def __init__(self, space: TrajectorySpace) -> None:
-        self.space = space
-        width = 8
+        super().__init__()
+        self.space, width = space, 8
         layer = nn.TransformerEncoderLayer(
             width, 2, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
         )
-        self.module = nn.ModuleDict(
-            {
-                "tokens": nn.Embedding(space.vocabulary + 1, width),  # the last one begins every prefix
-                "positions": nn.Embedding(space.length, width),
-                "body": nn.TransformerEncoder(layer, 1, enable_nested_tensor=False),
-                "head": nn.Linear(width, space.vocabulary),
-            }
-        ).double()
-        self._inputs = torch.full((len(space.prefixes), space.length), space.vocabulary, dtype=torch.int64)
+        self.tokens = nn.Embedding(space.vocabulary + 1, width)  # the last one begins every prefix
+        self.positions = nn.Embedding(space.length, width)
+        self.body = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+        self.head = nn.Linear(width, space.vocabulary)
+        self.double()
+        self.inputs = torch.full((len(space.prefixes), space.length), space.vocabulary, dtype=torch.int64)
         for row, prefix in enumerate(space.prefixes):
-            self._inputs[row, 1 : 1 + len(prefix)] = torch.tensor(prefix, dtype=torch.int64)
-        self._last = torch.tensor([len(prefix) for prefix in space.prefixes])
+            self.inputs[row, 1 : 1 + len(prefix)] = torch.tensor(prefix, dtype=torch.int64)
 
     @property
     def size(self) -> int:
         """D."""
-        return sum(parameter.numel() for parameter in self.module.parameters())
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def forward(self) -> Tensor:
+        """Return [M, V]; causal attention, so what stands behind a prefix does not matter."""
+        causal = nn.Transformer.generate_square_subsequent_mask(self.space.length, dtype=torch.float64)
+        hidden = self.body(self.tokens(self.inputs) + self.positions.weight, mask=causal, is_causal=True)
+        last = torch.tensor([len(prefix) for prefix in self.space.prefixes])
+        return self.head(hidden[torch.arange(len(hidden)), last])
 
     def logits(self, parameters: Tensor) -> Tensor:
-        """Return [M, V]; causal attention, so what stands behind a prefix does not matter."""
-        shapes = dict(self.module.named_parameters())
-        values = parameters.split([parameter.numel() for parameter in shapes.values()])
-        named = {name: value.view(shapes[name].shape) for name, value in zip(shapes, values, strict=True)}
-
-        def run(part: str, *inputs: Tensor, **options: Tensor | bool) -> Tensor:
-            of_part = {name.removeprefix(f"{part}."): named[name] for name in named if name.startswith(f"{part}.")}
-            return torch.func.functional_call(self.module[part], of_part, inputs, options)
-
-        hidden = run("tokens", self._inputs) + run("positions", torch.arange(self.space.length))
-        causal = nn.Transformer.generate_square_subsequent_mask(self.space.length, dtype=torch.float64)
-        hidden = run("body", hidden, mask=causal, is_causal=True)
-        return run("head", hidden[torch.arange(len(hidden)), self._last])
+        """Return the network's output [M, V] with these parameters, one after the other, in place of its own."""
+        own = dict(self.named_parameters())
+        values = parameters.split([value.numel() for value in own.values()])
+        given = {name: value.view(own[name].shape) for name, value in zip(own, values, strict=True)}
+        return torch.func.functional_call(self, given, ())
 
 
 #: A policy on a `TrajectorySpace`: a differentiable map from D parameters, one flat vector, to logits.

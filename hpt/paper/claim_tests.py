@@ -226,10 +226,7 @@ def pass_at_k_above(
 def gains_more(
     records: ClaimRecords, *, method: str, baseline: str, other: str, other_baseline: str, distribution: str
 ) -> Outcome:
-    """Test that a method gains more over its baseline than another over its baseline (Section 2.3): RL on two bases.
-
-    The effect is the difference of the two gains, each of unweighted means over the same sets.
-    """
+    """Test that a method gains more over its baseline than another over its baseline (Section 2.3): RL on two bases."""
     first, second = (_above(records, arm, under, _average(distribution)) for arm, under in
                      ((method, baseline), (other, other_baseline)))  # fmt: skip
     per_seed = {seed: first.per_seed[seed] - second.per_seed[seed] for seed in records.seeds}
@@ -245,10 +242,7 @@ def best_on_most_sets(
     sets_at_least: int,
     distributions: Sequence[str] = ("in", "out"),
 ) -> Outcome:
-    """Test that a method is above all others on as many sets as in the paper's table ("consistently", abstract).
-
-    The effect is the number of sets of these distributions on which it is above the best of the others.
-    """
+    """Test that a method is above all others on as many sets as in the paper's table ("consistently", abstract)."""
 
     def score(run: RunFrames) -> pd.Series:
         return pd.concat([_average(kind)(run) for kind in distributions])
@@ -311,8 +305,7 @@ def exclusive_gains_grow(
 ) -> Outcome:
     """Test that +X grows with the level: shares of the level's problems, since in the paper harder levels have more.
 
-    The effect is the least-squares slope over the levels, in points per level; with ``every_level``, the least of the
-    steps from one level to the next, each of which must be above 0.
+    By the least-squares slope over the levels, or with ``every_level`` by every step from one level to the next.
     """
     slopes: dict[str, dict[int, float]] = {}
     for seed, runs in records.each_seed(method, baseline):
@@ -330,7 +323,7 @@ def exclusive_gains_grow(
 def exclusive_losses_small(
     records: ClaimRecords, *, method: str, baseline: str, evaluation: str, printed: str
 ) -> Outcome:
-    """Test that -Y is at most what a row of Table 4 prints; the effect is -Y in percent of all problems."""
+    """Test that -Y is at most what a row of Table 4 prints, in percent of all problems."""
     percent = paper_value("table4", printed, "Overall")
     assert percent is not None, printed
     per_seed = {seed: 100 * float(_exclusive(runs, evaluation)[1].mean())
@@ -368,10 +361,7 @@ def _exclusive(runs: Sequence[RunFrames], evaluation: str) -> tuple[pd.Series, p
 def series_above(
     records: ClaimRecords, *, method: str, baseline: str, column: str, after_share: float, windows: int
 ) -> Outcome:
-    """Test that a method's curve lies above a baseline's (Figures 7 and 8), in each of so many equal windows.
-
-    Training counts from ``after_share`` of its steps on.
-    """
+    """Test that a method's curve lies above a baseline's from a share of the steps on, in each of so many windows."""
     found: list[dict[int, float]] = [{} for _ in range(windows)]
     for seed, runs in records.each_seed(method, baseline):
         curve, other = _curves(runs, column)
@@ -395,7 +385,7 @@ def rises(
 ) -> Outcome:
     """Test that a curve is higher in one part of training than in an earlier one, or with ``falls`` lower.
 
-    Parts are shares of the steps, as [0.8, 1]. The effect is the mean over the later part minus that over the earlier.
+    Parts are shares of the steps, as [0.8, 1].
     """
     per_seed, sign = {}, -1.0 if falls else 1.0
     for seed, runs in records.each_seed(method):
@@ -412,7 +402,7 @@ def slows_down(
     """Test that a curve changes faster before a point of training than after it: it settles (Figures 6 and 7).
 
     A speed is the difference of the means at both ends of a part, each of ``window`` of all steps, over the part's
-    length. The effect is the earlier speed minus the later, up or with ``falls`` down, per whole training.
+    length.
     """
     per_seed, sign = {}, -1.0 if falls else 1.0
     for seed, runs in records.each_seed(method):
@@ -427,10 +417,7 @@ def slows_down(
 
 
 def stays_below_ceiling(records: ClaimRecords, *, method: str) -> Outcome:
-    """Test that no step's mean response is as long as sampling allows (Figure 7, right).
-
-    The effect is the longest step's share of the ceiling, in percent.
-    """
+    """Test that no step's mean response is as long as sampling allows (Figure 7, right)."""
     if records.ceiling_tokens is None:
         raise NotTestable("the largest response length is not known")
     per_seed = {}
@@ -454,7 +441,6 @@ def stays_above_longer(records: ClaimRecords, *, longer: str, shorter: str, colu
     """Test that one run's curve is above a level for more steps than another's (Figure 6: the weaker base on SFT).
 
     Steps are counted wherever they are, so that a curve that wavers around the level has no single crossing to find.
-    The effect is the difference of the two counts.
     """
     per_seed = {}
     for seed, runs in records.each_seed(longer, shorter):
@@ -477,10 +463,7 @@ def validation_above(records: ClaimRecords, *, method: str, baseline: str, every
 
 
 def validation_improves(records: ClaimRecords, *, method: str, parts: int, every_set: bool = False) -> Outcome:
-    """Test that a method's validation curves rise over each of so many equal parts of training (Figure 5).
-
-    Of the sets' mean, or of every one of them. The first point is the base.
-    """
+    """Test that a method's validation curves, or their mean, rise over each of so many parts of training (Figure 5)."""
     found = []
     for part in range(parts):
         gains = {}
@@ -493,7 +476,7 @@ def validation_improves(records: ClaimRecords, *, method: str, parts: int, every
 
 
 def _of_sets(by_seed: dict[int, pd.Series], what: str, every_set: bool, parts: int = 1) -> Outcome:
-    """Decide by the mean of the sets' values, or by every one of them; one of so many parts."""
+    """Decide by the mean of the sets' values, or by every one of them, in one of so many parts."""
     if not every_set:
         means = {seed: float(one.mean()) for seed, one in by_seed.items()}
         return over_seeds(means, "points", what, of=parts)
@@ -510,7 +493,7 @@ def _validation_curves(run: RunFrames) -> pd.DataFrame:
 
 
 def _curves(runs: Sequence[RunFrames], column: str, fewest: int = MIN_STEPS) -> list[pd.Series]:
-    """Return a column of the metrics by step, without the steps that have no value."""
+    """Return a column of the metrics by step, without the steps that have no value, of runs that are compared."""
 
     def curve(run: RunFrames) -> pd.Series:
         found = run.metrics.set_index("step")[column].sort_index().dropna() if column in run.metrics else pd.Series()
@@ -531,19 +514,13 @@ def _mean_between(curve: pd.Series, start: float, end: float) -> float:
 
 
 def rows_at_zero(records: ClaimRecords, *, method: str, level: int) -> Outcome:
-    """Test that a question of a level, or more, stays unsolved over all of training: no rollout correct in any epoch.
-
-    The effect is the number of such questions.
-    """
+    """Test that a question of a level, or more, stays unsolved over all of training: no rollout is ever correct."""
     per_seed = {seed: float(always_zero(_level(_grid(run), level)).sum()) for seed, (run,) in records.each_seed(method)}
     return over_seeds(per_seed, "questions", f"at zero on level {level}", 1.0, side="at least")
 
 
 def more_rows_at_zero(records: ClaimRecords, *, method: str, level: int, easier_level: int) -> Outcome:
-    """Test that more questions of a hard level than of an easier one stay unsolved over all of training.
-
-    The effect is the difference of the shares of such questions between the levels, in points.
-    """
+    """Test that of a hard level's questions a larger share stays unsolved over all of training than of an easier's."""
     per_seed = {}
     for seed, (run,) in records.each_seed(method):
         hard, easy = (always_zero(_level(_grid(run), of_level)) for of_level in (level, easier_level))
@@ -563,8 +540,8 @@ def map_dominance(
 ) -> Outcome:
     """Test that one method's colour dominates a part of the difference map (Figure 4).
 
-    The effect is the share of cells (question and epoch) in which ``leader`` has the higher accuracy minus the share
-    in which ``other`` has, in points; with ``against_levels``, this on ``levels`` minus the same on those.
+    By the share of cells (question and epoch) in which ``leader`` has the higher accuracy minus the share in which
+    ``other`` has; with ``against_levels``, this on ``levels`` minus the same on those.
     """
 
     def lead(difference: pd.DataFrame, levels: Sequence[int]) -> float:
@@ -602,9 +579,8 @@ def costs_less(
 ) -> Outcome:
     """Test that a method's run costs less than a baseline's: the sum of the columns over all steps.
 
-    The effect is the method's cost relative to the baseline's, in percent less (positive: cheaper). Where the baseline
-    starts from another run, that run (``baseline_after``) is part of its cost. A column a run does not have is a cost
-    it does not pay: SFT samples nothing.
+    Where the baseline starts from another run, that run (``baseline_after``) is part of its cost. A column a run does
+    not have is a cost it does not pay: SFT samples nothing.
     """
     per_seed, what = {}, ", ".join(map(_quantity, columns))
     for seed, runs in records.each_seed(method, baseline, *([baseline_after] if baseline_after else [])):
@@ -616,11 +592,7 @@ def costs_less(
 
 
 def rollouts_left_out_when_switched(records: ClaimRecords, *, method: str) -> Outcome:
-    """Test that questions on the demonstration branch cost no rollouts (Section 4.2).
-
-    The effect is the share of all sampled tokens that were sampled for questions which then learnt from their
-    demonstration alone.
-    """
+    """Test that questions which then learn from their demonstration alone cost no sampled tokens (Section 4.2)."""
     per_seed = {}
     for seed, (run,) in records.each_seed(method):
         rows = run.table("rollouts")
@@ -640,7 +612,7 @@ def rows_effective(records: ClaimRecords, *, frame: str, situation: str) -> Outc
     """Test that every row is an effective direction: E[g] . t > 0, t the true gradient of the objective.
 
     It holds when the 95 % interval of every row's cosine lies above 0. It fails as soon as one row's lies below 0, at a
-    level divided by the number of rows: of many rows one would be below by chance. The effect is the smallest cosine.
+    level divided by the number of rows: of many rows one would be below by chance.
     """
     sums = _sums(records, frame, situation)
     cosines = {row: _resampled(sums, row, "cosine") for row in dict.fromkeys(sums["row"])}
@@ -674,8 +646,8 @@ def row_against_row(
 def rows_trade_off(records: ClaimRecords, *, frame: str, situation: str) -> Outcome:
     """Test that no row has both the least bias (angle) and the least variance (noise).
 
-    It holds when the row of least variance has more bias than the row of least bias, and that one more variance, each
-    with the 95 % interval of the difference above 0. The effect is the difference in bias, degrees.
+    It holds when the row of least noise has more bias than the row of least bias, and that one more noise, each with
+    the 95 % interval of the difference above 0.
     """
     sums = _sums(records, frame, situation)
     angle, noise = ({row: _resampled(sums, row, name) for row in dict.fromkeys(sums["row"])}
@@ -696,7 +668,7 @@ def rows_trade_off(records: ClaimRecords, *, frame: str, situation: str) -> Outc
 def gate_better(
     records: ClaimRecords, *, frame: str, objective: str, gate: str, others: Sequence[str], threshold: float = 0.0
 ) -> Outcome:
-    """Test that a gate has less error than each of some others; the effect is the smallest difference, in |t|^2.
+    """Test that a gate has less error than each of some others, in |t|^2.
 
     A gate with one constant more is never worse than one without, so for those a threshold of 0 would be no test.
     """
@@ -718,7 +690,7 @@ def terms_agree(records: ClaimRecords, *, frame: str, success_at_most: float) ->
     """Test that the reward's gradient and the demonstrations' (the two terms of Eq. 2) do not point apart.
 
     It holds when the mean cosine over questions is above 0 at every success rate and distance of a demonstrator that
-    never errs, each with its 95 % interval, and fails as soon as one is below. The effect is the smallest of the means.
+    never errs, each with its 95 % interval, and fails as soon as one is below.
     """
     found = records.frame(frame)
     chosen = found[(found["success"] <= success_at_most) & (found["slips"] == 0)]

@@ -20,12 +20,13 @@ from hpt.laboratory.derivation import (
     Statement,
     centred_reward,
     make_case,
-    mixed_batch,
+    one_draw,
     one_token_statements,
     printed_gradient,
     random_law,
     random_values,
     statements,
+    with_gate,
 )
 from hpt.laboratory.exact import (
     Experiment,
@@ -137,20 +138,21 @@ def test_masks_are_at_work_on_both_sides(case: Experiment) -> None:
 
 
 def test_the_mixed_loss_is_compared_under_real_valued_alpha_and_beta(case: Experiment) -> None:
-    found = {name: mixed_batch(case, gate) for name, gate in FEEDBACK.items()}
-    pairs = {name: (mixed.alpha, mixed.beta) for name, mixed in found.items()}
+    correct = int(case.reward[one_draw(case).rollouts].sum())
+    assert performance(np.array([correct]), ROLLOUTS) == 0.5
+    gates = {name: with_gate(**gate).gate for name, gate in FEEDBACK.items()}
+    found = {name: feedback_coefficients(gate, np.array([correct]), ROLLOUTS) for name, gate in gates.items()}
+    pairs = {name: (float(alpha[0]), float(beta[0])) for name, (alpha, beta) in found.items()}
     alpha, beta = pairs.pop("sigmoid")
     assert 0.5 < alpha < 1
     assert alpha + beta == pytest.approx(1)
     assert pairs == {"switch below": (0, 1), "switch above": (1, 0), "linear": (0.5, 0.5), "constant": (0.7, 1.9)}
-    for mixed in found.values():
-        assert performance(np.array([int(case.reward[list(mixed.chosen)].sum())]), ROLLOUTS) == 0.5
 
 
 def test_eq_13_is_linear_in_alpha_and_beta(case: Experiment) -> None:
     """The printed loss against sums written out here, so that both sides of the package's table cannot err alike."""
-    mixed = mixed_batch(case, FEEDBACK["constant"])
-    space, chosen = case.policy.space, list(mixed.chosen)
+    draw, space = one_draw(case), case.policy.space
+    chosen, demonstration = draw.rollouts[0], int(draw.demonstrations[0])
     rewards = case.reward[chosen]
     assert rewards.tolist() == [1, 0, 1, 0]
     advantage = (rewards - 0.5) / (1 / 3**0.5 + 1e-6)  # sample standard deviation of two ones and two zeros
@@ -162,9 +164,9 @@ def test_eq_13_is_linear_in_alpha_and_beta(case: Experiment) -> None:
             ratio = float((now[pair] - before[pair]).exp())
             kept = ratio <= 1.2 if value > 0 else ratio >= 0.8
             found -= 0.7 * kept * ratio * value / 4 * case.token_scores[pair]
-    length = int(space.lengths[mixed.demonstration])
-    found -= 1.9 * case.token_scores[space.pair[mixed.demonstration, :length]].sum(0) / length
-    assert near(found, printed_gradient(mixed))
+    length = int(space.lengths[demonstration])
+    found -= 1.9 * case.token_scores[space.pair[demonstration, :length]].sum(0) / length
+    assert near(found, printed_gradient(case, draw, 0.7, 1.9))
 
 
 def test_eq_9_accepts_any_pair_of_functions_and_eq_10_is_one_of_them() -> None:
