@@ -17,6 +17,7 @@ spread over 0.1 to 0.9 unless success is the dial. Everything is seeded.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -234,12 +235,11 @@ def conflict(size: Size, seed: int = 0) -> pd.DataFrame:
     Nothing is sampled: a line per question with success, distance, slips (of the demonstrator), question, cosine.
     """
     lines = []
-    for slips in (0.0, 0.3):
-        for distance in (0.0, 0.5, 1.0):
-            for success in (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98):
-                for question in range(2 * size.questions):
-                    experiment = make_experiment(seed + question, success=success, distance=distance, slips=slips)
-                    reward, demonstration = experiment.true_gradient, experiment.demonstrator @ experiment.scores
-                    cosine = float(reward @ demonstration / (reward.norm() * demonstration.norm()))
-                    lines.append((success, distance, slips, question, cosine))
+    shares, distances = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98), (0.0, 0.5, 1.0)
+    for slips, distance, success in itertools.product((0.0, 0.3), distances, shares):
+        for question in range(2 * size.questions):
+            experiment = make_experiment(seed + question, success=success, distance=distance, slips=slips)
+            reward, demonstration = experiment.true_gradient, experiment.demonstrator @ experiment.scores
+            cosine = float(reward @ demonstration / (reward.norm() * demonstration.norm()))
+            lines.append((success, distance, slips, question, cosine))
     return pd.DataFrame(lines, columns=["success", "distance", "slips", "question", "cosine"])

@@ -51,7 +51,8 @@ class GateMoments(NamedTuple):
 
 def total(moments: Iterable[GateMoments]) -> GateMoments:
     """Return the sum over questions: one learning rate and one gate for all of them."""
-    return GateMoments(*map(sum, zip(*moments, strict=True)))
+    second, cross, size, share = zip(*moments, strict=True)
+    return GateMoments(np.sum(second, 0), np.sum(cross, 0), sum(size), np.sum(share, 0))
 
 
 def gate_moments(experiment: Experiment, draws: Draws, log_success: bool = False) -> GateMoments:

@@ -159,10 +159,10 @@ def load_group() -> Group:
     content = read_json(GROUP)
     table = pd.DataFrame(content["trajectories"])
     old, now = ([np.array(values) for values in table[name]] for name in ("old_logprobs", "logprobs"))
-    about = [content[name] for name in ("question", "answer", "run", "step")]
     return Group(
-        *about, table["tokens"].to_list(), old, now, table["reward"].to_numpy(), table["is_demonstration"].to_numpy()
-    )
+        content["question"], content["answer"], content["run"], content["step"], table["tokens"].to_list(), old, now,
+        table["reward"].to_numpy(), table["is_demonstration"].to_numpy(),
+    )  # fmt: skip
 
 
 def token_parts(group: Group, row: Row) -> pd.DataFrame:

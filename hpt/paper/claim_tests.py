@@ -156,6 +156,15 @@ def all_of(found: Sequence[Outcome]) -> Outcome:
     return Outcome(nearest.per_seed, nearest.unit, decision, text, dead=all(outcome.dead for outcome in found))
 
 
+def each_over_seeds(by_seed: dict[int, pd.Series], unit: str, digits: int = 1, parts: int = 1) -> Outcome:
+    """Decide what must hold of each of several named effects, in one of so many parts (`over_seeds`, `all_of`)."""
+    found, names = [], list(next(iter(by_seed.values())).index)
+    for name in names:
+        per_seed = {seed: float(effects[name]) for seed, effects in by_seed.items()}
+        found.append(over_seeds(per_seed, unit, name, digits=digits, of=parts * len(names)))
+    return all_of(found)
+
+
 def both(*decisions: Decision) -> Decision:
     """Decide a claim of several parts: above when all are, below as soon as one is."""
     if Decision.below in decisions:
@@ -307,17 +316,15 @@ def exclusive_gains_grow(
 
     By the least-squares slope over the levels, or with ``every_level`` by every step from one level to the next.
     """
-    slopes: dict[str, dict[int, float]] = {}
+    slopes: dict[int, pd.Series] = {}
     for seed, runs in records.each_seed(method, baseline):
         gains = _exclusive(runs, evaluation)[0].groupby("level").mean() * 100
         if len(gains) < 2:
             raise NotTestable(f"{evaluation} has one level")
-        steps = {f"+X from level {level - 1} to {level}": step for level, step in gains.diff().dropna().items()}
-        found = steps if every_level else {"slope of +X": float(np.polyfit(gains.index.to_numpy(float), gains, 1)[0])}
-        for name, value in found.items():
-            slopes.setdefault(name, {})[seed] = value
-    return all_of([over_seeds(per_seed, "points/level", name, digits=2, of=len(slopes))
-                   for name, per_seed in slopes.items()])  # fmt: skip
+        slope = float(np.polyfit(gains.index.to_numpy(float), gains, 1)[0])
+        steps = gains.diff().dropna().rename(lambda level: f"+X from level {level - 1} to {level}")
+        slopes[seed] = steps if every_level else pd.Series({"slope of +X": slope})
+    return each_over_seeds(slopes, "points/level", digits=2)
 
 
 def exclusive_losses_small(
@@ -362,37 +369,36 @@ def series_above(
     records: ClaimRecords, *, method: str, baseline: str, column: str, after_share: float, windows: int
 ) -> Outcome:
     """Test that a method's curve lies above a baseline's from a share of the steps on, in each of so many windows."""
-    found: list[dict[int, float]] = [{} for _ in range(windows)]
+    means: dict[int, pd.Series] = {}
+    what = records.difference(method, baseline)
+    names = [what] if windows == 1 else [f"window {place}: {what}" for place in range(1, windows + 1)]
     for seed, runs in records.each_seed(method, baseline):
         curve, other = _curves(runs, column)
         counted = (curve - other).iloc[round(after_share * len(curve)) :]
-        for per_seed, part in zip(found, np.array_split(counted.to_numpy(dtype=np.float64), windows), strict=True):
-            per_seed[seed] = float(part.mean())
-    what, unit = records.difference(method, baseline), METRICS[column].unit
-    names = [what] if windows == 1 else [f"window {place}: {what}" for place in range(1, windows + 1)]
-    return all_of([over_seeds(per_seed, unit, name, digits=3, of=windows)
-                   for per_seed, name in zip(found, names, strict=True)])  # fmt: skip
+        parts = np.array_split(counted.to_numpy(dtype=np.float64), windows)
+        means[seed] = pd.Series([part.mean() for part in parts], names)
+    return each_over_seeds(means, METRICS[column].unit, digits=3)
 
 
-def rises(
+def mean_above(
     records: ClaimRecords,
     *,
     method: str,
     column: str,
-    start: tuple[float, float],
-    end: tuple[float, float],
+    part: tuple[float, float] = (0.0, 1.0),
+    minus: tuple[float, float] | None = None,
     falls: bool = False,
 ) -> Outcome:
-    """Test that a curve is higher in one part of training than in an earlier one, or with ``falls`` lower.
+    """Test that a curve is above 0 on average over a part of training, or above its average over an earlier part.
 
-    Parts are shares of the steps, as [0.8, 1].
+    Parts are shares of the steps that have it, as [0.8, 1]. With ``falls`` the earlier average must be the larger one.
     """
     per_seed, sign = {}, -1.0 if falls else 1.0
     for seed, runs in records.each_seed(method):
-        (curve,) = _curves(runs, column)
-        per_seed[seed] = sign * (_mean_between(curve, *end) - _mean_between(curve, *start))
-    order = "early minus late" if falls else "late minus early"
-    what = f"{_quantity(column)} of {records.label(method)}, {order}"
+        (curve,) = _curves(runs, column, fewest=MIN_STEPS if minus else 1)
+        per_seed[seed] = sign * (_mean_between(curve, *part) - (_mean_between(curve, *minus) if minus else 0.0))
+    order = "" if minus is None else ", early minus late" if falls else ", late minus early"
+    what = f"{_quantity(column)} of {records.label(method)}{order}"
     return over_seeds(per_seed, METRICS[column].unit, what, digits=3)
 
 
@@ -426,15 +432,6 @@ def stays_below_ceiling(records: ClaimRecords, *, method: str) -> Outcome:
         per_seed[seed] = 100 * float(curve.max()) / records.ceiling_tokens
     below = over_seeds({seed: 100 - value for seed, value in per_seed.items()}, "percent", "left to the ceiling")
     return replace(below, per_seed=per_seed, unit="% of the ceiling")
-
-
-def mean_above(records: ClaimRecords, *, method: str, column: str, after_share: float = 0.0) -> Outcome:
-    """Test that a quantity is above 0 on average over the steps that have it, from a share of them on."""
-    per_seed = {}
-    for seed, runs in records.each_seed(method):
-        (curve,) = _curves(runs, column, fewest=1)
-        per_seed[seed] = _mean_between(curve, after_share, 1.0)
-    return over_seeds(per_seed, METRICS[column].unit, f"{_quantity(column)} of {records.label(method)}", digits=3)
 
 
 def stays_above_longer(records: ClaimRecords, *, longer: str, shorter: str, column: str, level: float) -> Outcome:
@@ -477,12 +474,9 @@ def validation_improves(records: ClaimRecords, *, method: str, parts: int, every
 
 def _of_sets(by_seed: dict[int, pd.Series], what: str, every_set: bool, parts: int = 1) -> Outcome:
     """Decide by the mean of the sets' values, or by every one of them, in one of so many parts."""
-    if not every_set:
-        means = {seed: float(one.mean()) for seed, one in by_seed.items()}
-        return over_seeds(means, "points", what, of=parts)
-    sets = pd.DataFrame(by_seed).T  # [seeds, sets]
-    return all_of([over_seeds(values.to_dict(), "points", f"{name}: {what}", of=parts * sets.shape[1])
-                   for name, values in sets.items()])  # fmt: skip
+    named = {seed: values.rename(lambda name: f"{name}: {what}") if every_set else pd.Series({what: values.mean()})
+             for seed, values in by_seed.items()}  # fmt: skip
+    return each_over_seeds(named, "points", parts=parts)
 
 
 def _validation_curves(run: RunFrames) -> pd.DataFrame:
@@ -584,7 +578,7 @@ def costs_less(
     """
     per_seed, what = {}, ", ".join(map(_quantity, columns))
     for seed, runs in records.each_seed(method, baseline, *([baseline_after] if baseline_after else [])):
-        ours, *theirs = (float(run.metrics.filter(columns).sum().sum()) for run in runs)
+        ours, *theirs = (float(run.metrics.filter(list(columns)).sum().sum()) for run in runs)
         if ours <= 0 or theirs[0] <= 0:
             raise NotTestable(f"{runs[0].name} or {runs[1].name} has no {what}")
         per_seed[seed] = 100 * (1 - ours / sum(theirs))
@@ -765,7 +759,7 @@ TESTS: dict[str, Callable[..., Outcome]] = {
     test.__name__: test
     for test in (
         average_above, pass_at_k_above, gains_more, best_on_most_sets, exclusive_gains_grow, exclusive_losses_small,
-        exclusive_net_gain, series_above, mean_above, rises, slows_down, stays_below_ceiling, stays_above_longer,
+        exclusive_net_gain, series_above, mean_above, slows_down, stays_below_ceiling, stays_above_longer,
         validation_above, validation_improves, map_dominance, more_rows_at_zero, rows_at_zero, costs_less,
         rollouts_left_out_when_switched, rows_effective, row_against_row, rows_trade_off, gate_better, terms_agree,
         rows_agree,
