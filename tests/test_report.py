@@ -112,6 +112,16 @@ def check_table1(folder: Path) -> None:
     assert sft["trajectory"].nunique() == 1  # the demonstration alone
 
 
+def check_checkpoints(folder: Path) -> None:
+    errors, questions = csv(folder, "checkpoint_error"), csv(folder, "checkpoint_error_questions")
+    assert len(errors) == errors["step"].nunique() * errors["row"].nunique()
+    assert (errors["error_low"] <= errors["error"] + 1e-6).all()
+    assert questions["question"].nunique() == len(questions[["step", "problem"]].drop_duplicates())
+    own = questions[(questions["step"] == 0) & (questions["row"] == "grpo")]
+    truth = own["size"].sum() / own["truth_square"].sum()
+    assert errors[errors["step"] == 0]["truth_cosine"].unique() == pytest.approx([truth], rel=1e-4)
+
+
 def check_audit(folder: Path) -> None:
     checks, shown = csv(folder, "audit"), (folder / "tables" / "audit.md").read_text()
     assert {"GPQA, k of 198", "Table 2, SRFT, strong base", "gate 1/8"} <= {*checks["what"], *checks["group"].str[11:]}
@@ -120,7 +130,8 @@ def check_audit(folder: Path) -> None:
     assert all(what in shown for what in hidden["what"])
 
 
-CHECKS = {"derivation": check_derivation, "table1_estimator": check_table1, "audit": check_audit}
+CHECKS = {"derivation": check_derivation, "table1_estimator": check_table1,
+          "checkpoint_error": check_checkpoints, "audit": check_audit}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)

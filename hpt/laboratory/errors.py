@@ -126,17 +126,18 @@ def measure_all(experiments: Sequence[Experiment], draws: int, rows: Rows | None
     )
 
 
-def pooled(measured: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+def pooled(measured: pd.DataFrame, by: Sequence[str] = ("row",), seed: int = 0) -> pd.DataFrame:
     """Return `derived` of sums of `measure` over questions, with 95 % intervals that resample the questions.
 
-    One line per row, in order of appearance: `derived`, ``masked`` (share of tokens dropped) and ``<name>_low``,
-    ``<name>_high`` where there are at least three questions.
+    One line per combination of the columns ``by``, in order of appearance: `derived`, ``masked`` (share of tokens
+    dropped) and ``<name>_low``, ``<name>_high`` where there are at least three questions.
     """
     lines: list[dict[str, Any]] = []
-    for row, of_row in measured.groupby("row", sort=False):
-        sums = of_row[list(SUMS)].to_numpy()
-        line: dict[str, Any] = {"row": row} | {name: float(value) for name, value in derived(*sums.sum(0)).items()}
-        line["masked"] = of_row["masked_tokens"].sum() / of_row["tokens"].sum()
+    for key, lines_of in measured.groupby(list(by), sort=False):
+        sums = lines_of[list(SUMS)].to_numpy()
+        line = dict(zip(by, key, strict=True))
+        line |= {name: float(value) for name, value in derived(*sums.sum(0)).items()}
+        line["masked"] = lines_of["masked_tokens"].sum() / lines_of["tokens"].sum()
         if len(sums) >= 3:
             chosen = np.random.default_rng(seed).integers(0, len(sums), (RESAMPLES, len(sums)))
             for name, values in derived(*sums[chosen].sum(1).T).items():

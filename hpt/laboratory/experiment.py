@@ -150,6 +150,31 @@ def _component(row: str) -> Component:
 USES: dict[str, Component] = {name: _component(name) for name in ROWS}
 
 
+def group_terms(
+    row: Row,
+    rewards: np.ndarray,
+    lengths: np.ndarray,
+    is_demonstration: np.ndarray,
+    acting: np.ndarray,
+    n: int,
+    longest: int,
+    values: list[np.ndarray] | None = None,
+    baseline: float = 0.0,
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Return advantages per token and scales [B] of the trajectories a row compares, where a step is one question.
+
+    ``acting`` [B] are those the row acts on, ``longest`` is L.
+    """
+    groups = RolloutGroups(
+        rewards, np.zeros(len(rewards), dtype=int), is_demonstration, lengths, values=values, baseline=baseline
+    )
+    counts = StepCounts(
+        prompts=1, rollouts_per_prompt=n, max_response_tokens=longest, sequences=int(acting.sum()),
+        tokens=int(lengths[acting].sum()), pooled_tokens=int(lengths.sum()),
+    )  # fmt: skip
+    return advantages(row, groups), trajectory_scales(row.aggregation, lengths, counts)
+
+
 def token_streams(experiment: Experiment, chosen: Tensor, sampled: bool = True) -> tuple[TokenStreams, Tensor]:
     """Return trajectories [B] as one micro-batch, and the (prefix, token) pair of each of its tokens [T].
 
@@ -208,16 +233,10 @@ def _terms(
         if pooled or not on_rollouts:
             compared, is_demonstration = np.append(compared, demonstration), np.append(is_demonstration, True)
         acting = is_demonstration != on_rollouts
-        groups = RolloutGroups(
-            reward[compared], np.zeros_like(compared), is_demonstration, lengths[compared],
-            values=[values[i] for i in compared], baseline=experiment.baseline,
+        per_token, scales = group_terms(
+            row, reward[compared], lengths[compared], is_demonstration, acting, experiment.rollouts, space.length,
+            [values[i] for i in compared], experiment.baseline,
         )  # fmt: skip
-        counts = StepCounts(
-            prompts=1, rollouts_per_prompt=experiment.rollouts, max_response_tokens=space.length,
-            sequences=int(acting.sum()), tokens=int(lengths[compared[acting]].sum()),
-            pooled_tokens=int(lengths[compared].sum()),
-        )  # fmt: skip
-        per_token, scales = advantages(row, groups), trajectory_scales(row.aggregation, lengths[compared], counts)
         actors, of_actors = compared[acting], [per_token[i] for i in np.flatnonzero(acting)]
         found[0].extend(of_actors)
         found[1].append(np.repeat(scales[acting], lengths[actors]))

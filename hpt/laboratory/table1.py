@@ -2,8 +2,8 @@
 
 The first two are gradients of one tiny float64 policy on random batches on which masks are at work on both sides
 (`hpt.laboratory.random_batch`). The points at which the table simplifies are `READINGS`: the rows as a reader of the
-table would build them, and the rows as their papers have them. The tokens are of one group of answers, captured from a
-run of an earlier mini world.
+table would build them, and the rows as their papers have them. The tokens are of one group of answers that
+`hpt.laboratory.checkpoints` captured from a run.
 """
 
 import inspect
@@ -93,6 +93,10 @@ def agreements(seeds: Sequence[int] = SEEDS) -> pd.DataFrame:
 
     A line per row with its name (``row``), parts and source, the loss, and the largest difference of the two gradients,
     relative to the largest entry.
+
+    Example:
+        >>> bool((agreements([1])["largest_difference"] < 1e-10).all())
+        True
     """
     lines = []
     for name, printed in ROWS.items():
@@ -114,6 +118,10 @@ def reading_gaps(seeds: Sequence[int] = SEEDS) -> pd.DataFrame:
 
     A line per point: as printed, as used, ``relative_difference`` |printed - used| / |used|, the angle between the two
     gradients and ``length_ratio`` |printed| / |used|.
+
+    Example:
+        >>> float(reading_gaps([1]).set_index("point").loc["GRPO", "length_ratio"]) > 1
+        True
     """
     lines = []
     for reading in READINGS:
@@ -139,8 +147,12 @@ def reading_gaps(seeds: Sequence[int] = SEEDS) -> pd.DataFrame:
 class Group:
     """The answers to one question, sampled after ``step`` steps of ``run``; the demonstration last.
 
-    By trajectory: text of every response token; log-probs [length] of the policy that sampled (zeros for the
-    demonstration) and of the policy one update later; reward, and whether it is the demonstration.
+    Attributes:
+        question, answer: as the model saw and as the verifier wants it.
+        tokens: text of every response token, per trajectory.
+        old_logprobs, logprobs: [len] float64 of the policy that sampled and of the policy one update later;
+            ``old_logprobs`` are zeros for the demonstration.
+        rewards: [B]; is_demonstration: [B].
     """
 
     question: str
@@ -155,7 +167,13 @@ class Group:
 
 
 def load_group() -> Group:
-    """Return the group in the package."""
+    """Return the group in the package.
+
+    Example:
+        >>> group = load_group()
+        >>> int(group.is_demonstration.sum()), len(group.tokens) == len(group.rewards)
+        (1, True)
+    """
     content = read_json(GROUP)
     table = pd.DataFrame(content["trajectories"])
     old, now = ([np.array(values) for values in table[name]] for name in ("old_logprobs", "logprobs"))
@@ -171,11 +189,22 @@ def token_parts(group: Group, row: Row) -> pd.DataFrame:
     A row of Table 1's offline half acts on the demonstration, every other on the rollouts; a row whose mask is drawn
     over a whole batch (Clip-Cov) has no meaning on one group. ``weight`` = mask x advantage x pi / pi_ref is the factor
     of grad log pi.
+
+    Example:
+        >>> found = token_parts(load_group(), ROWS["sft"])
+        >>> found["trajectory"].unique().tolist(), found["weight"].unique().tolist()
+        ([8], [1.0])
     """
     acts = group.is_demonstration if row.name in OFFLINE else ~group.is_demonstration
     compared = np.ones_like(acts) if row.name in OFFLINE and row.advantage == "group" else acts
     seen, lengths = np.flatnonzero(compared), np.array([len(tokens) for tokens in group.tokens])
-    groups = RolloutGroups(group.rewards[seen], np.zeros_like(seen), group.is_demonstration[seen], lengths[seen])
+    groups = RolloutGroups(
+        rewards=group.rewards[seen],
+        group=np.zeros(len(seen), dtype=int),
+        is_demonstration=group.is_demonstration[seen],
+        lengths=lengths[seen],
+        kl=[np.zeros(lengths[i]) for i in seen],
+    )
     per_token = dict(zip(seen, advantages(row, groups), strict=True))
     index = np.flatnonzero(acts)
     size = lengths[index]

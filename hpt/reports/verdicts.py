@@ -58,7 +58,7 @@ SECTIONS = (
     Section("off_policy", "Off-policy", "SFT or an off-policy term on the demonstrations?", ("table5",)),
     Section("theory", "Theory", "Is Table 1 one estimator, with which bias and noise, and do SFT and RL conflict?",
             ("table1", "table1_readings", "figure1", "figure1_tokens", "derivation", "bias_variance", "estimators",
-             "estimator_error", "gates_as_estimators", "best_gate", "gradient_conflict")),
+             "estimator_error", "checkpoint_error", "gates_as_estimators", "best_gate", "gradient_conflict")),
     Section("audit", "Audit of printed numbers", "Do the paper's printed numbers agree with each other?", ("audit",)),
     Section("discrepancies", "Price of discrepancies", "What does each difference between paper and code cost?",
             ("discrepancies",)),

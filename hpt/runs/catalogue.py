@@ -480,6 +480,8 @@ ARTEFACTS: dict[str, Artefact] = {
         Artefact("bias_variance", "Section 2.3: bias and variance of every row", (), (), "bias_variance"),
         Artefact("estimators", "Section 2.3: which rows are effective directions", (), (), "bias_variance"),
         Artefact("estimator_error", "Section 2.3: error of every row as one thing changes", (), (), "bias_variance"),
+        Artefact("checkpoint_error", "Section 2.3 on a real small model: the rows at checkpoints of a run", (), (),
+                 "checkpoint_error"),
         Artefact("gates_as_estimators", "Section 2.4: the error of every gate", (), (), "bias_variance"),
         Artefact("best_gate", "Section 2.4: the gate of least error", (), (), "bias_variance"),
         Artefact("gradient_conflict", "Section 2.2: do SFT and RL conflict?", (), (), "bias_variance"),
