@@ -44,13 +44,24 @@ def test_a_method_on_a_question_is_its_rows_under_its_gate() -> None:
     gradients, sums = method_gradients(config, experiment, draws)
     on, off = (row_gradients(row, experiment, draws, rule)[0]
                for row, rule in (("dr_grpo", "per_prompt_rollouts"), ("sft", "per_prompt_demonstration")))  # fmt: skip
-    solved = experiment.question.reward[draws.rollouts].sum(1) > 0
+    solved = experiment.reward[draws.rollouts].sum(1) > 0
     assert 0 < int(solved.sum()) < len(solved)
     expected = torch.where(solved[:, None], on, config.estimator.sft_coefficient * off)
     torch.testing.assert_close(gradients, expected, rtol=1e-12, atol=1e-15)
     assert sums["tokens"] > 0
     with pytest.raises(ConfigError, match="a method of one stage"):
         method_gradients(build_config("sft_then_grpo"), experiment, draws)
+
+
+def test_a_demonstration_takes_the_place_of_a_rollout() -> None:
+    """LUFFY compares n - 1 rollouts with the demonstration: all rollouts wrong, and the group still has a signal."""
+    experiment = make_experiment(seed=3, success=0.0001)
+    draws = sample_draws(experiment, 10, seed=1)
+    assert not experiment.reward[draws.rollouts].any()
+    gradients, sums = method_gradients(build_config("luffy"), experiment, draws)
+    assert (gradients.norm(dim=1) > 0).all()
+    lengths = experiment.policy.space.lengths
+    assert sums["tokens"] == float(lengths[draws.rollouts[:, 1:]].sum() + lengths[draws.demonstrations].sum())
 
 
 def test_methods_lie_in_the_plane_beside_rows() -> None:

@@ -68,26 +68,21 @@ def test_the_reference_page_is_what_the_docstrings_say() -> None:
 def padded_row(own: world.World, row: hpt.upge.row.Row, left: int = 3, right: int = 2) -> dict[str, Any]:
     """The trajectories a row acts on as a padded batch, with junk where the mask is False."""
     acting = np.flatnonzero(world.members(own, row)[0])
-    width = left + int(own.lengths.max()) + right
 
-    def pad(streams: list[Tensor]) -> Tensor:
-        rows = torch.full((len(acting), width), -7.5, dtype=torch.float64)
-        for place, stream in enumerate(streams):
-            rows[place, left : left + len(stream)] = stream
-        return rows
+    def pad(values: Tensor) -> Tensor:
+        junk = values[acting].where(own.mask[acting], -7.5)
+        return torch.nn.functional.pad(junk, (left, right), value=-7.5)
 
-    mask = pad([torch.full((int(own.lengths[i]),), torch.inf) for i in acting]) == torch.inf
     keep = world.kept_tokens(own, row)
-    per_token = world.row_advantages(own, row)
     offline = row.name in own.offline
     return {
-        "logprobs": pad([own.logprobs(own.policy, i) for i in acting]),
-        "old_logprobs": None if offline else pad([own.old_logprobs[i] for i in acting]),
-        "advantages": pad([torch.from_numpy(per_token[i]) for i in acting]),
-        "response_mask": mask,
-        "entropies": pad([own.entropies(own.policy, i) for i in acting]),
+        "logprobs": pad(own.logprobs(own.policy)),
+        "old_logprobs": None if offline else pad(own.old_logprobs),
+        "advantages": pad(world.row_advantages(own, row)),
+        "response_mask": torch.nn.functional.pad(own.mask[acting], (left, right)),
+        "entropies": pad(own.entropies(own.policy)),
         "rewards": own.rewards[acting],
-        "keep": None if keep is None else pad([torch.from_numpy(keep[i]).double() for i in acting]),
+        "keep": None if keep is None else pad(keep.double()),
         "max_response_tokens": world.LONGEST,
         "counts": world.step_counts(own, row) if row.aggregation == "pooled_token_mean" else None,
     }

@@ -12,8 +12,7 @@ import pandas as pd
 from hpt.data.sources import evaluation_at, recorded_name
 from hpt.evaluation.intervals import Interval
 from hpt.evaluation.scores import round_half_up
-from hpt.paper.claim_tests import ClaimRecords, RunFrames
-from hpt.paper.claim_tests.laboratory import OVER_QUESTIONS
+from hpt.paper.claim_tests import OVER_QUESTIONS, ClaimRecords, RunFrames
 from hpt.paper.claims import ClaimResult, ClaimVerdict, judge, judge_together
 from hpt.paper.paper import Claim, base_title, claims, confirmatory_claims, paper_columns, paper_data, paper_value
 from hpt.reports.frames import (
@@ -269,15 +268,13 @@ def _place(name: str, policy: str) -> tuple[str, str]:
 
 
 def _verdict(claim: Claim, result: ClaimResult) -> Verdict:
-    threshold = claim.parameters.get("threshold_points")  # a number where the text only speaks of it
-    above = "above the threshold" if threshold is None else f"above {threshold:g} points"
     return Verdict(
         claim=claim.id,
         artefact=claim.artefact,
         subject=_subject(claim),
         section=claim.section,
         sentence=claim.sentence,
-        reading=claim.reading.replace("above the threshold", above),
+        reading=claim.reading,
         paper=paper_evidence(claim),
         ours="" if result.effect is None else f"{_number(result.effect, result.unit)} {result.unit}".strip(),
         interval=_interval(result.interval, result.unit),
