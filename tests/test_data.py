@@ -388,10 +388,8 @@ def test_of_a_list_of_answers_one_is_taken_and_more_are_refused(truth: Any, answ
 UNANSWERABLE = [
     ("blue", "choice", "a lone letter A-J"), ("1", "choice", "a lone letter A-J"),
     ("AB", "choice", "a lone letter A-J"), ("5.0", "digits", "digits alone"),
-    ("\\frac{1}{2", "math", "braces are closed"), ("1\\", "math", "braces are closed"),
-    ("\\text{}", "math", "shows something"), ("$ $", "math", "shows something"), ("}{", "math", "shows something"),
-    ("9" * 2_001, "math", "at most 2,000 characters"), ("\u200b2", "math", "no invisible character"),
-    ("\ufeff2\u2060", "math", "no invisible character"),
+    ("\\frac{1}{2", "math", "all braces closed"), ("1\\", "math", "all braces closed"),
+    ("9" * 2_001, "math", "at most 2,000 characters"),
 ]  # fmt: skip
 
 
@@ -400,7 +398,7 @@ UNANSWERABLE = [
 def test_an_answer_nothing_can_equal_is_refused_by_its_row(
     answer: str, kind: Any, said: str, ending: str, tmp_path: Path
 ) -> None:
-    assert not verify(answer.strip("\u200b\u2060\ufeff"), answer, kind=kind, boxed=False)
+    assert not verify(answer, answer, kind=kind, boxed=False)
     good = {"id": "q1", "question": "1+1?", "answer": "2"}
     path = write(tmp_path / f"own.{ending}", [good, {**good, "id": "q2", "answer": answer, "answer_kind": kind}])
     with pytest.raises(ConfigError, match=rf"own.{ending}: answer of q2 = .*{said}"):

@@ -1,7 +1,6 @@
-"""Sampling one policy on sets of problems: every answer with its verdict; all scores are computed afterwards.
+"""Sampling one policy on sets of problems: every answer with its verdict.
 
-avg@k, pass@k, exclusive solves and their intervals (`hpt.evaluation.scores`, `hpt.evaluation.intervals`) come from the
-same table of answers, so no two numbers of a report can come from different generations.
+All scores (`hpt.evaluation.scores`) come from this table, so no two numbers of a report are of different generations.
 """
 
 import hashlib
@@ -53,9 +52,7 @@ def evaluation_law(config: RunConfig, samples: int) -> EvaluationSettings:
     """Return how a run's policy is evaluated, on curves and at the end: ``samples`` answers a problem, greedily one."""
     law = config.validation
     if law.temperature == 0 and samples > 1:
-        warn(
-            f"validation.temperature = 0 is greedy: all answers to a problem are the same; one is drawn, not {samples}"
-        )
+        warn(f"validation.temperature = 0 is greedy, all answers to a problem are the same: 1 is drawn, not {samples}")
         samples = 1
     return EvaluationSettings(
         samples_per_problem=samples,
@@ -75,10 +72,6 @@ def answer_hash(evaluation: str, problem_id: str, sample: int) -> int:
     """Return the hash by which answers are chosen to be kept: 32 bits of the SHA-256 of ``set/question/sample``.
 
     Nothing a policy does moves it, so all runs keep their answers to the same questions.
-
-    Example:
-        >>> answer_hash("contest-a", "p", 0) == answer_hash("contest-a@256", "p", 0)
-        True
     """
     name = f"{evaluation.partition('@')[0]}/{problem_id}/{sample}"
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4])
@@ -117,8 +110,8 @@ def sample_answers(
         keep: (question, sample) of the answers whose text is kept (`kept_answers`).
 
     Returns:
-        One row per answer: benchmark, problem_id, level, sample, verdict, answer (content of the last box),
-        response_tokens, finish_reason, mean_logprob (nats/token, of the law sampled from), text (of the kept answers).
+        One row per answer; ``answer`` is the content of the last box, ``mean_logprob`` in nats/token of the law sampled
+        from, ``text`` only of those kept.
     """
     asked = [(name, problem) for name, problems in sets.items() for problem in problems]
     prompts = {name: {one.id: prompt_tokens(tokenizer, one, settings.template) for one in problems}
@@ -172,14 +165,9 @@ def validation_rows(
     step: int,
     engine: "PolicyEngine",
 ) -> list[dict[str, Any]]:
-    """Sample every curve's problems from the weights the sampler holds; each rank takes a share, all get all rows.
-
-    Returns:
-        One row per problem: step, benchmark, problem_id, level, correct, samples, response_tokens_mean.
-    """
-    law = evaluation_law(config, config.validation.samples_per_problem)
+    """Sample every curve's problems from the weights the sampler holds; each rank takes a share, all get all rows."""
+    law, width = evaluation_law(config, config.validation.samples_per_problem), config.rollout.tensor_parallel
     rows: list[dict[str, Any]] = []
-    width = config.rollout.tensor_parallel
     shares = {name: engine.share(problems, width) for name, problems in curves.items()}
     answers = sample_answers(sampler, verifier, tokenizer, shares, law)
     answers["correct"] = answers["verdict"] == Verdict.correct.value
