@@ -19,7 +19,6 @@ from hpt.data.prompts import (
     encode_training,
     prompt_text,
     prompt_tokens,
-    template_named,
     warn_of_unknown,
 )
 from hpt.data.world.tokenizer import character_tokenizer
@@ -87,7 +86,7 @@ def test_turn_marks_are_single_special_tokens(qwen: Any) -> None:
 
 def test_braces_of_a_question_stay_as_they_are(llama: Any) -> None:
     problem = Problem("1", r"What is \frac{1}{2} of {question}?", "1")
-    text = prompt_text(template_named("llama"), llama, problem)
+    text = prompt_text("llama", llama, problem)
     assert text.startswith("Question:\nWhat is \\frac{1}{2} of {question}?\nPlease")
 
 

@@ -24,8 +24,7 @@ from typing import Literal
 from pydantic import Field
 
 from hpt.config.settings import Settings
-from hpt.data.problems import Problem, seeded
-from hpt.data.world.sets import EvaluationSet
+from hpt.data.problems import EvaluationSet, Problem, seeded
 
 Split = Literal["pretraining", "training", "validation", "evaluation"]
 #: Upper ends, on [0, 1), of the parts into which a hash of each program divides all programs.
@@ -88,17 +87,11 @@ class LookupWorld(Settings):
 
 @dataclass(frozen=True)
 class Fact:
-    """One entry of an operation's table.
+    """One entry of an operation's table."""
 
-    Attributes:
-        right: the number it gives.
-        misconception: the wrong number that corpora hold in its place.
-        rank: in [0, 1); where the fact stands in its family, from seldom to often known.
-    """
-
-    right: str
-    misconception: str
-    rank: float
+    right: str  # the number it gives
+    misconception: str  # the wrong number that corpora hold in its place
+    rank: float  # in [0, 1); where the fact stands in its family, from seldom to often known
 
 
 @cache  # a program is drawn some forty times until it belongs to its split
@@ -109,12 +102,7 @@ def numbers(digits: int) -> tuple[str, ...]:
 
 @cache
 def facts(seed: int, operation: str, digits: int = 2) -> dict[str, Fact]:
-    """Return the table of ``operation``: a permutation of the numbers, so answers are as uniform as starts.
-
-    Example:
-        >>> len({fact.right for fact in facts(1, "f").values()})
-        100
-    """
+    """Return the table of ``operation``: a permutation of the numbers, so answers are as uniform as starts."""
     generator = seeded(seed, "table", operation)
     all_of_them = numbers(digits)
     count = len(all_of_them)
@@ -124,12 +112,10 @@ def facts(seed: int, operation: str, digits: int = 2) -> dict[str, Fact]:
 
 
 def halves(state: str) -> tuple[str, str]:
-    """Return the two numbers of a state."""
     return state[: len(state) // 2], state[len(state) // 2 :]
 
 
 def applied(seed: int, operation: str, state: str) -> str:
-    """Return ``state`` with both numbers replaced by the table of ``operation``."""
     first, second = halves(state)
     table = facts(seed, operation, len(first))
     return table[first].right + table[second].right
@@ -137,19 +123,14 @@ def applied(seed: int, operation: str, state: str) -> str:
 
 @dataclass(frozen=True)
 class Program:
-    """A state and the operations to apply to it, the first first.
-
-    Example:
-        >>> Program("3752", "ffi").text
-        '3752ffi..'
-    """
+    """A state and the operations to apply to it, the first first."""
 
     state: str
     operations: str
 
     @property
     def text(self) -> str:
-        """State and program, padded to five places: its name, and its question."""
+        """State and program, padded to five places, such as ``3752ffi..``: its name, and its question."""
         return self.state + self.operations.ljust(SLOTS, EMPTY)
 
     def states(self, seed: int) -> tuple[str, ...]:
@@ -164,10 +145,6 @@ def split_of(seed: int, program: Program) -> Split:
     """Return the one part of the data to which ``program`` belongs, from a hash of (seed, program).
 
     The form in which it is asked (plain, choice, other notation) does not matter: no program is ever in two parts.
-
-    Example:
-        >>> split_of(1, Program("3752", "ff"))
-        'pretraining'
     """
     digest = hashlib.blake2b(f"{seed}|{program.text}".encode(), digest_size=8).digest()
     position = int.from_bytes(digest, "big") / 2**64
@@ -182,12 +159,7 @@ def holds_a_part_of(seed: int, states: tuple[str, ...], operations: str) -> bool
 
 
 def solution(states: tuple[str, ...], operations: str, doubled: frozenset[int] = frozenset()) -> str:
-    r"""Return the lines of a solution and its box.
-
-    Args:
-        states: from the start on; one more than operations.
-        operations: all of them.
-        doubled: operations (0-based) that are done together with the next, on one line.
+    r"""Return the lines of a solution and its box; ``doubled`` are places of operations done together with the next.
 
     Example:
         >>> states = ("3752", "8114", "0963", "7220")
@@ -206,14 +178,10 @@ def solution(states: tuple[str, ...], operations: str, doubled: frozenset[int] =
 
 
 def demonstration(world: LookupWorld, program: Program) -> str:
-    r"""Return the teacher's solution: right, but an operation of a silent family is done at once with a neighbour.
+    """Return the teacher's solution: right, but an operation of a silent family is done at once with a neighbour.
 
     The teacher is the larger model that can. A pupil that imitates it has to guess there (two tables make 10,000
     composites, of which the demonstrations show a few), and hardly sees the table of a silent operation.
-
-    Example:
-        >>> demonstration(MINI_LOOKUPS, Program("3752", "f"))
-        '\\boxed{3783}'
     """
     silent = "".join(family.operations for family in world.families if family.silent)
     doubled, place = set(), 0
@@ -229,12 +197,7 @@ def demonstration(world: LookupWorld, program: Program) -> str:
 def draw_program(
     generator: random.Random, world: LookupWorld, split: Split, length: int, shares: tuple[float, ...] | None = None
 ) -> Program:
-    """Draw a program of ``length`` operations that belongs to ``split``; ``shares`` of families, or the world's.
-
-    Example:
-        >>> len(draw_program(seeded(0), MINI_LOOKUPS, "training", 3).operations)
-        3
-    """
+    """Draw a program of ``length`` operations that belongs to ``split``; ``shares`` of families, or the world's."""
     weights = shares or tuple(family.share for family in world.families)
     while True:
         chosen = generator.choices(world.families, weights, k=length)
@@ -265,24 +228,13 @@ def asked(world: LookupWorld, program: Program, form: str) -> tuple[str, str]:
 
 
 def quarter(state: str) -> str:
-    """Return the letter of the quarter of all numbers in which the first number lies.
-
-    Example:
-        >>> quarter("2499"), quarter("2500")
-        ('A', 'B')
-    """
+    """Return the letter of the quarter of all numbers in which the first number lies."""
     first, _ = halves(state)
     return LETTERS[int(first) * len(LETTERS) // 10 ** len(first)]
 
 
 def training_problems(world: LookupWorld) -> list[Problem]:
-    """Return the training questions, each with its demonstration, levels mixed.
-
-    Example:
-        >>> problem = training_problems(MINI_LOOKUPS)[0]
-        >>> problem.demonstration.endswith(f"boxed{{{problem.answer}}}")
-        True
-    """
+    """Return the training questions, each with its demonstration, levels mixed."""
     problems = list(_learnt_from(world.model_dump_json(), "training"))
     seeded(world.seed, "training", "order").shuffle(problems)
     return problems
@@ -320,12 +272,7 @@ def _new(
 
 
 def evaluation_sets(world: LookupWorld) -> dict[str, EvaluationSet]:
-    """Return the evaluation sets by name, in the order of the tables; no program is in two of them.
-
-    Example:
-        >>> [(one.name, len(one.problems)) for one in evaluation_sets(MINI_LOOKUPS).values()][:2]
-        [('contest-a', 30), ('contest-b', 30)]
-    """
+    """Return the evaluation sets by name, in the order of the tables; no program is in two of them."""
     made = partial(_evaluated, world.model_dump_json())
     sets = {}
     for one in world.evaluation:
@@ -369,7 +316,6 @@ _SETS = (
 
 
 def _few(sets: tuple[LookupSet, ...]) -> tuple[LookupSet, ...]:
-    """Return the sets with one or two problems of a level, and two answers to each at most."""
     return tuple(
         one.model_copy(update={
             "problems_per_level": {level: 2 if count >= 100 else 1 for level, count in one.problems_per_level.items()},
@@ -394,7 +340,7 @@ MINI_LOOKUPS = LookupWorld(
     evaluation=_SETS,
 )
 
-#: The smallest world with the same parts; its numbers mean nothing.
+#: The smallest world with the same parts; its numbers mean nothing. One or two problems of a level, two answers each.
 TINY_LOOKUPS = LookupWorld(
     name="lookups-tiny",
     seed=4032,
