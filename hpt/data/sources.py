@@ -69,16 +69,14 @@ def _trained_and_held_out(config: RunConfig) -> tuple[list[Problem], list[Proble
 
 
 def _of_levels(problems: list[Problem], counts: Sequence[int]) -> list[Problem]:
-    left, chosen = dict(enumerate(counts, start=1)), []
-    for problem in problems:
-        if problem.level is not None and left.get(problem.level, 0) > 0:
-            left[problem.level] -= 1
-            chosen.append(problem)
-    for level, lacking in left.items():
-        if lacking:
-            have = f"at most {counts[level - 1] - lacking} of level {level}: there are no more"
-            raise ConfigError("data.questions_per_level", list(counts), have, "ask for fewer")
-    return chosen
+    chosen = set[Problem]()
+    for level, count in enumerate(counts, start=1):
+        of_level = [problem for problem in problems if problem.level == level]
+        if len(of_level) < count:
+            allowed = f"at most {len(of_level)} of level {level}: there are no more"
+            raise ConfigError("data.questions_per_level", list(counts), allowed, "ask for fewer")
+        chosen |= set(of_level[:count])
+    return [problem for problem in problems if problem in chosen]
 
 
 def problems_from(source: str | Path) -> list[Problem]:

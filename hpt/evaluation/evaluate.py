@@ -16,7 +16,8 @@ from hpt.config.run_config import RunConfig, digest
 from hpt.config.settings import Settings
 from hpt.data.problems import Problem, problems_hash
 from hpt.data.prompts import prompt_tokens, warn_of_unknown
-from hpt.rewards.workers import Verdict, Verifier
+from hpt.evaluation.scores import counts_per_problem
+from hpt.rewards.workers import Verifier
 from hpt.support.errors import warn
 from hpt.training.metrics import rows_of
 from hpt.training.sampler import Sampler, SamplingRequest, request_seed
@@ -170,17 +171,9 @@ def validation_rows(
     rows: list[dict[str, Any]] = []
     shares = {name: engine.share(problems, width) for name, problems in curves.items()}
     answers = sample_answers(sampler, verifier, tokenizer, shares, law)
-    answers["correct"] = answers["verdict"] == Verdict.correct.value
+    counts = counts_per_problem(answers).sort_values("problem_id")
+    columns = ["benchmark", "problem_id", "level", "correct", "samples", "response_tokens_mean"]
     for name in curves:
-        counts = (
-            answers[answers["benchmark"] == name]
-            .groupby(["benchmark", "problem_id"], sort=True)
-            .agg(
-                level=("level", "first"),
-                correct=("correct", "sum"),
-                samples=("correct", "size"),
-                response_tokens_mean=("response_tokens", "mean"),
-            )
-        )
-        rows += [{"step": step, **row} for row in engine.gather_shares(rows_of(counts.reset_index()), width)]
+        shared = rows_of(counts.loc[counts["benchmark"] == name, columns])
+        rows += [{"step": step, **row} for row in engine.gather_shares(shared, width)]
     return rows

@@ -134,8 +134,7 @@ class Verifier:
 
     def __init__(self, workers: int = 1, timeout_s: float = 5.0, *, compare: Comparison = math_verify_equal) -> None:
         self.workers, self.timeout_s = workers, timeout_s
-        names = ("too_long", "errors", "retried_alone", "worker_deaths", "pool_restarts", "cache_hits")
-        self.counters: dict[str, int] = dict.fromkeys([*(verdict.value for verdict in Verdict), *names], 0)
+        self.counters = Counter[str]()
         self._compare = compare
         self._cache: dict[Pair, Verdict] = {}
         self._pool: ProcessPool | None = None
@@ -180,8 +179,7 @@ class Verifier:
         while len(self._cache) > CACHE_SIZE:
             del self._cache[next(iter(self._cache))]
         finished = [Grade(verdicts[grade], grade.answer) if isinstance(grade, Pair) else grade for grade in grades]
-        for grade in finished:
-            self.counters[grade.verdict.value] += 1
+        self.counters.update(grade.verdict.value for grade in finished)
         return finished
 
     def _grade_form(self, response: str, problem: GradedProblem) -> Grade | Pair:

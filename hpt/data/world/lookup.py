@@ -16,9 +16,9 @@ as many as its corpus held. Why every constant is what it is, and the worlds tha
 
 import hashlib
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from typing import Literal
 
 from pydantic import Field
@@ -248,37 +248,35 @@ def validation_problems(world: LookupWorld) -> list[Problem]:
 @cache
 def _learnt_from(content: str, split: Split) -> tuple[Problem, ...]:
     world = LookupWorld.model_validate_json(content)
-    per_level = {"training": world.training_per_level, "validation": world.validation_per_level}[split]
-    problems, seen = [], set()
-    for level, count in enumerate(per_level, start=1):
-        for number in range(count):
-            program = _new(world, split, (split, level, number), level, None, seen)
-            shown = demonstration(world, program) if split == "training" else None
-            question, answer = asked(world, program, "plain")
-            problems.append(Problem(f"{world.name}-{split}-{level}-{number}", question, answer, shown, level, "digits"))
+    per_level = world.training_per_level if split == "training" else world.validation_per_level
+    return _made(world, split, (split,), dict(enumerate(per_level, start=1)), set())
+
+
+def _made(
+    world: LookupWorld, split: Split, name: tuple[str, ...], per_level: Mapping[int, int], seen: set[str],
+    shares: tuple[float, ...] | None = None, form: str = "plain",
+) -> tuple[Problem, ...]:  # fmt: skip
+    """Return so many problems of every level, none of a program that is in ``seen``, and add theirs to it."""
+    problems = []
+    for level, number in ((level, number) for level, count in per_level.items() for number in range(count)):
+        # a function of seed and name, so that changing one set leaves the others as they are
+        generator = seeded(world.seed, *name, level, number)
+        while (program := draw_program(generator, world, split, level, shares)).text in seen:
+            pass
+        seen.add(program.text)
+        shown = demonstration(world, program) if split == "training" else None
+        identity, kind = f"{world.name}-{name[-1]}-{level}-{number}", "choice" if form == "choice" else "digits"
+        problems.append(Problem(identity, *asked(world, program, form), shown, level, kind))
     return tuple(problems)
-
-
-def _new(
-    world: LookupWorld, split: Split, name: tuple[object, ...], level: int, shares: tuple[float, ...] | None,
-    seen: set[str],
-) -> Program:  # fmt: skip
-    # a function of seed and name, so that changing one set leaves the others as they are
-    generator = seeded(world.seed, *name)
-    while (program := draw_program(generator, world, split, level, shares)).text in seen:
-        pass
-    seen.add(program.text)
-    return program
 
 
 def evaluation_sets(world: LookupWorld) -> dict[str, EvaluationSet]:
     """Return the evaluation sets by name, in the order of the tables; no program is in two of them."""
-    made = partial(_evaluated, world.model_dump_json())
-    sets = {}
+    content, sets = world.model_dump_json(), {}
     for one in world.evaluation:
         distribution, choices = ("in" if one.form == "plain" else "out"), (len(LETTERS) if one.form == "choice" else 0)
-        make: Callable[[], tuple[Problem, ...]] = lambda name=one.name: made()[name]  # noqa: E731
-        sets[one.name] = EvaluationSet(one.name, one.stands_for, one.samples_per_problem, distribution, choices, make)
+        about = (one.name, one.stands_for, one.samples_per_problem, distribution, choices)
+        sets[one.name] = EvaluationSet(*about, lambda name=one.name: _evaluated(content)[name])
     return sets
 
 
@@ -286,15 +284,8 @@ def evaluation_sets(world: LookupWorld) -> dict[str, EvaluationSet]:
 def _evaluated(content: str) -> Mapping[str, tuple[Problem, ...]]:
     world, seen, sets = LookupWorld.model_validate_json(content), set[str](), {}
     for one in world.evaluation:
-        problems = []
-        for level, count in one.problems_per_level.items():
-            for number in range(count):
-                name = ("evaluation", one.name, level, number)
-                program = _new(world, "evaluation", name, level, one.shares, seen)
-                kind = "choice" if one.form == "choice" else "digits"
-                identity = f"{world.name}-{one.name}-{level}-{number}"
-                problems.append(Problem(identity, *asked(world, program, one.form), None, level, kind))
-        sets[one.name] = tuple(problems)
+        name = ("evaluation", one.name)
+        sets[one.name] = _made(world, "evaluation", name, one.problems_per_level, seen, one.shares, one.form)
     return sets
 
 
