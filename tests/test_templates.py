@@ -271,7 +271,7 @@ def qwen_text(tokens: np.ndarray) -> str:
 
 def test_a_tokenizer_that_changes_the_text_is_refused_with_the_place_it_does() -> None:
     text = "So there it is, as long as you like, and then x\u00b2 = 4: \\boxed{2}"  # NFKC makes it x2
-    with pytest.raises(ConfigError, match=r"demonstration of x-0 = .*x2 = 4: .*x\\\\xb2 = 4: "):
+    with pytest.raises(ConfigError, match=r"demonstration of x-0 = .*x2 = 4: .*x\\xb2 = 4: "):
         encode_training(normalising("NFKC"), with_demonstration(text), settings(), True)
 
 

@@ -181,8 +181,8 @@ def _level(value: Any) -> int | None:
     return int(digits) if digits.isdecimal() else None
 
 
-def _plain(question: str, answer: str, row: Row, solution: str = "") -> dict[str, Any]:
-    """Read values that stand in columns of their own; the question may be a conversation."""
+def _plain(question: str, answer: str, solution: str, row: Row) -> dict[str, Any]:
+    """Read values that stand in these columns; the question may be a conversation."""
     for column in ("choices", "options"):
         if row.get(column):
             raise ValueError(f"{column} are not shown: write them below the question and leave the column out")
@@ -259,19 +259,18 @@ def _gpqa(row: Row) -> dict[str, Any]:
     return {"question": shown, "answer": LETTERS[order.index(0)], "answer_kind": "choice"}
 
 
-_SOLVED = {"solution": "solution"}
 #: Shapes by name: a user's file has the first whose columns are all there, the package's own before any other.
 SHAPES: dict[str, Shape] = {
-    "question": Shape(("question", "answer"), partial(_plain, "question", "answer", **_SOLVED)),
+    "question": Shape(("question", "answer"), partial(_plain, "question", "answer", "solution")),
     "openr1": Shape(("prompt", "target", "reward_model"), _rewarded, id_columns=()),
     "verl": Shape(("prompt", "reward_model"), _rewarded, id_columns=()),
-    "math": Shape(("problem", "solution", "answer", "level"), partial(_plain, "problem", "answer", **_SOLVED)),
-    "expected": Shape(("problem", "expected_answer"), partial(_plain, "problem", "expected_answer")),
-    "final_answer": Shape(("question", "final_answer"), partial(_plain, "question", "final_answer"), id_columns=()),
+    "math": Shape(("problem", "solution", "answer", "level"), partial(_plain, "problem", "answer", "solution")),
+    "expected": Shape(("problem", "expected_answer"), partial(_plain, "problem", "expected_answer", "")),
+    "final_answer": Shape(("question", "final_answer"), partial(_plain, "question", "final_answer", ""), id_columns=()),
     "choices": Shape(("question", "choices", "answerKey"), _choices),
     "gpqa": Shape(("Question", *_GPQA_CHOICES), _gpqa),
-    "released": Shape(("prompt", "answer"), partial(_plain, "prompt", "answer")),
-    "problem": Shape(("problem", "answer"), partial(_plain, "problem", "answer", **_SOLVED)),
+    "released": Shape(("prompt", "answer"), partial(_plain, "prompt", "answer", "")),
+    "problem": Shape(("problem", "answer"), partial(_plain, "problem", "answer", "solution")),
     "messages": Shape(("messages",), _shown),
     "alpaca": Shape(("instruction", "output"), _shown),
 }

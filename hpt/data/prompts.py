@@ -23,21 +23,16 @@ from hpt.support.text import few
 
 @dataclass(frozen=True)
 class Template:
-    """One way to write a prompt.
+    """One way to write a prompt: a text with ``{question}`` in it, or the tokenizer's chat template (None).
 
-    Attributes:
-        text: the prompt with ``{question}`` in it; None = the tokenizer's chat template.
-        system: the system message of a chat template: ``own`` (what the template itself puts when none is given),
-            ``data`` (the row's) or ``none`` (an empty one).
-        begin: whether the tokenizer's begin-of-text token stands first. Chat templates write their own where they want
-            one, so it is for raw text alone.
-        opens: text after everything else, with which the response is taken to begin.
+    Whose system message a chat template shows: its ``own``, which it puts when none is given, that of the ``data``, or
+    an empty one (``none``).
     """
 
     text: str | None = None
     system: Literal["own", "data", "none"] = "own"
-    begin: bool = False
-    opens: str = ""
+    begin: bool = False  # with the begin-of-text token first; chat templates write their own where they want one
+    opens: str = ""  # stands after everything else; the response is taken to begin with it
 
 
 #: The prompt of the release for LLaMA; its second line is what Qwen2.5-Math's own template says.
@@ -212,11 +207,10 @@ def _check_round_trip(tokenizer: Any, what: str, text: str, tokens: list[int]) -
     taught, given = (unicodedata.normalize("NFC", own) for own in (decoded, text))
     if taught != given:
         alike = next((place for place, pair in enumerate(zip(taught, given, strict=False)) if len({*pair}) > 1), 0)
-        part = slice(max(0, alike - 20), alike + 40)
         # in ASCII: different characters may look the same
-        taught, given = (own[part].encode("ascii", "backslashreplace").decode() for own in (taught, given))
+        taught, given = (ascii(own[max(0, alike - 20) : alike + 40]) for own in (taught, given))
         remedy = "use the tokenizer the model was trained with, and check that it knows every character"
-        raise ConfigError(what, taught, f"what the text says there: {given!r}", remedy)
+        raise ConfigError(what, taught, f"what the text says there: {given}", remedy)
 
 
 def warn_of_unknown(tokenizer: Any, prompts: Mapping[str, np.ndarray], where: str) -> None:

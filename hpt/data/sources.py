@@ -94,14 +94,9 @@ def names_files(name: str) -> bool:
 
 
 def with_samples(name: str) -> tuple[str, str | None]:
-    """Return the set that an evaluation's name, ``set`` or ``set@samples``, is of, and its samples; None = the set's.
-
-    Example:
-        >>> with_samples("contest-a@256"), with_samples("/data@lab/mine.jsonl")
-        (('contest-a', '256'), ('/data@lab/mine.jsonl', None))
-    """
+    """Return the set of an evaluation's name, ``set`` or ``set@samples``, and its samples; None = the set's."""
     of_set, at, samples = name.rpartition("@")
-    return (of_set, samples) if at and "/" not in samples else (name, None)
+    return (of_set, samples) if at and "/" not in samples else (name, None)  # /data@lab/mine.jsonl is a path
 
 
 #: Samples per problem of Figure 2, small world and paper (Section 4.1: 2,048).

@@ -85,9 +85,8 @@ def kept_answers(evaluation: str, problems: Sequence[Problem], samples: int) -> 
 
 
 def _both_ends(text: str) -> str:
-    if len(text) <= 2 * KEPT_CHARACTERS:
-        return text
-    return f"{text[:KEPT_CHARACTERS]} [...] {text[-KEPT_CHARACTERS:]}"
+    whole = len(text) <= 2 * KEPT_CHARACTERS
+    return text if whole else f"{text[:KEPT_CHARACTERS]} [...] {text[-KEPT_CHARACTERS:]}"
 
 
 def sample_answers(
@@ -103,16 +102,9 @@ def sample_answers(
     Several small sets cost less together than one after the other: each call ends with a tail in which the sampler
     works on the few longest answers alone. What is drawn does not depend on it, since every request has a seed.
 
-    Args:
-        sampler, verifier, tokenizer: of the policy.
-        sets: problems (or a rank's share of them) by name of the evaluation, ``set`` or ``set@samples``; the set's name
-            is part of the request seeds, so that more samples begin with the same ones.
-        settings: sampling law, samples per problem, seed.
-        keep: (question, sample) of the answers whose text is kept (`kept_answers`).
-
-    Returns:
-        One row per answer; ``answer`` is the content of the last box, ``mean_logprob`` in nats/token of the law sampled
-        from, ``text`` only of those kept.
+    ``sets`` are problems (or a rank's share of them) by evaluation, ``set`` or ``set@samples``; the set's name is part
+    of the request seeds, so that more samples begin with the same ones. One row per answer: ``answer`` is the content
+    of the last box, ``mean_logprob`` in nats/token of the law sampled from, ``text`` only of those in ``keep``.
     """
     asked = [(name, problem) for name, problems in sets.items() for problem in problems]
     prompts = {name: {one.id: prompt_tokens(tokenizer, one, settings.template) for one in problems}

@@ -99,12 +99,7 @@ def _exclusive_row(level: object, a: Shares, b: Shares) -> dict[str, object]:
 
 
 def round_half_up(value: float, decimals: int = 1) -> float:
-    """Round as the paper's tables do: ties away from zero (Python's `round` takes ties to the even digit).
-
-    Example:
-        >>> round_half_up(0.25), round(0.25, 1), round_half_up(-0.25)
-        (0.3, 0.2, -0.3)
-    """
+    """Round as the paper's tables do: ties away from zero (Python's `round` takes ties to the even digit)."""
     # Nine decimals first: a mean of printed cells that is a tie on paper is 44.449999999999996 in binary.
     exact = Decimal(repr(round(float(value), 9)))
     return float(exact.quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP))
@@ -170,12 +165,7 @@ def always_zero(grid: pd.DataFrame) -> pd.Series:
 
 
 def part_of_training(epochs: int, start_share: float, end_share: float) -> slice:
-    """Return the epochs that begin in a part of training, as places from 0: of 50, the first quarter has 13.
-
-    Example:
-        >>> [part_of_training(50, quarter / 4, (quarter + 1) / 4) for quarter in (0, 3)]
-        [slice(0, 13, None), slice(38, 50, None)]
-    """
+    """Return the epochs that begin in a part of training, as places from 0: of 50, the first quarter has 13."""
     return slice(ceil(start_share * epochs), ceil(end_share * epochs))
 
 

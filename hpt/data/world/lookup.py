@@ -74,6 +74,9 @@ class LookupWorld(Settings):
     curve_samples: int = Field(default=4, ge=1, description="answers sampled per problem in curves")
     context_tokens: int = Field(default=128, ge=16)
 
+    def __hash__(self) -> int:  # problems are made once for a world, and dictionaries in it have no hash
+        return hash(self.name)
+
     @property
     def operations(self) -> str:
         """All letters, family by family."""
@@ -213,13 +216,8 @@ def draw_program(
 def asked(world: LookupWorld, program: Program, form: str) -> tuple[str, str]:
     """Return (question, answer) in one of the forms.
 
-    ``notation`` writes operations as capitals; ``choice`` asks, by ``?`` behind the last operation, in which quarter of
-    all numbers the first one ends.
-
-    Example:
-        >>> program = Program("3752", "fi")
-        >>> asked(MINI_LOOKUPS, program, "notation")[0], asked(MINI_LOOKUPS, program, "choice")
-        ('3752FI...', ('3752fi?..', 'B'))
+    ``notation`` writes operations as capitals, ``3752FI...``; ``choice`` asks, by ``?`` behind the last operation, in
+    which quarter of all numbers the first one ends: ``3752fi?..``, answer B.
     """
     answer = program.states(world.seed)[-1]
     if form == "choice":
@@ -235,19 +233,18 @@ def quarter(state: str) -> str:
 
 def training_problems(world: LookupWorld) -> list[Problem]:
     """Return the training questions, each with its demonstration, levels mixed."""
-    problems = list(_learnt_from(world.model_dump_json(), "training"))
+    problems = list(_learnt_from(world, "training"))
     seeded(world.seed, "training", "order").shuffle(problems)
     return problems
 
 
 def validation_problems(world: LookupWorld) -> list[Problem]:
     """Return the problems on which settings are chosen; no table reports them."""
-    return list(_learnt_from(world.model_dump_json(), "validation"))
+    return list(_learnt_from(world, "validation"))
 
 
 @cache
-def _learnt_from(content: str, split: Split) -> tuple[Problem, ...]:
-    world = LookupWorld.model_validate_json(content)
+def _learnt_from(world: LookupWorld, split: Split) -> tuple[Problem, ...]:
     per_level = world.training_per_level if split == "training" else world.validation_per_level
     return _made(world, split, (split,), dict(enumerate(per_level, start=1)), set())
 
@@ -272,17 +269,17 @@ def _made(
 
 def evaluation_sets(world: LookupWorld) -> dict[str, EvaluationSet]:
     """Return the evaluation sets by name, in the order of the tables; no program is in two of them."""
-    content, sets = world.model_dump_json(), {}
+    sets = {}
     for one in world.evaluation:
         distribution, choices = ("in" if one.form == "plain" else "out"), (len(LETTERS) if one.form == "choice" else 0)
         about = (one.name, one.stands_for, one.samples_per_problem, distribution, choices)
-        sets[one.name] = EvaluationSet(*about, lambda name=one.name: _evaluated(content)[name])
+        sets[one.name] = EvaluationSet(*about, lambda name=one.name: _evaluated(world)[name])
     return sets
 
 
 @cache
-def _evaluated(content: str) -> Mapping[str, tuple[Problem, ...]]:
-    world, seen, sets = LookupWorld.model_validate_json(content), set[str](), {}
+def _evaluated(world: LookupWorld) -> Mapping[str, tuple[Problem, ...]]:
+    seen, sets = set[str](), {}
     for one in world.evaluation:
         name = ("evaluation", one.name)
         sets[one.name] = _made(world, "evaluation", name, one.problems_per_level, seen, one.shares, one.form)
