@@ -46,19 +46,23 @@ def check_model_folder(folder: str | os.PathLike[str]) -> None:
         remedy = "save the weights with save_pretrained(folder, safe_serialization=True)"
         raise ConfigError("policy.path", str(folder), "weights in safetensors files (pickles are not read)", remedy)
     index = path / "model.safetensors.index.json"
-    named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()) if index.is_file() else set()
+    named = set(_parsed(index)["weight_map"].values()) if index.is_file() else set()
     if missing := sorted(name for name in named if not (path / name).is_file()):
         remedy = "download the model again; the files that came are kept"
         raise ConfigError("policy.path", str(folder), f"all {len(named)} weight files; {missing[0]} is missing", remedy)
     for file in sorted(path.glob("*config.json")):  # of the model, its tokenizer, its processor, its generation
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))  # parsed: JSON can write a name in many ways
-        except (OSError, ValueError, RecursionError) as error:
-            raise ConfigError("policy.path", str(file), "readable JSON", f"save the model again: {error}") from error
+        content = _parsed(file)  # JSON can write a name in many ways
         if isinstance(content, dict) and "auto_map" in content:
             remedy = "use a model whose architecture transformers ships; code from model folders is never run"
             allowed = f"a model without Python code ({file.name} names some: auto_map)"
             raise ConfigError("policy.path", str(folder), allowed, remedy)
+
+
+def _parsed(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError("policy.path", str(file), "readable JSON", f"save the model again: {error}") from error
 
 
 def _config(folder: str | os.PathLike[str]) -> dict[str, Any]:
