@@ -255,7 +255,9 @@ def test_an_arc_row_whose_key_is_no_label_is_named(tmp_path: Path) -> None:
     [
         ("openr1-math-46k", "reward_model", LEFT_OUT, "row 3: reward_model = None: allowed is a value in every row"),
         ("aime24", "expected_answer", LEFT_OUT, "row 3: expected_answer = None: allowed is a value in every row"),
-        ("gpqa-diamond", "Incorrect Answer 2", None, "columns as a gpqa row has them"),
+        ("gpqa-diamond", "Incorrect Answer 2", " ", "columns as a gpqa row has them"),
+        ("gpqa-diamond", "Question", " ", "columns as a gpqa row has them"),
+        ("arc-c", "question", " ", "columns as a choices row has them"),
         ("arc-c", "choices", {"text": ["a"], "label": ["A", "B"]}, "columns as a choices row has them"),
     ],
 )
@@ -342,8 +344,10 @@ def test_a_byte_order_mark_and_lines_in_json_are_read(row: dict[str, Any], endin
     ("column", "value"),
     [
         *((column, value) for column in ("question", "answer")
-          for value in (True, {"text": "2"}, " \n", math.nan, math.inf, None)),
+          for value in (True, {"text": "2"}, " \n", "\u200b\ufeff \u2060", math.nan, math.inf, None)),
         ("answer", [{"text": "2"}]), ("question", 3), ("question", ["1+1?"]), ("question", "\ud800"),
+        ("question", str(TURNS)), ("question", json.dumps(TURNS)), ("answer", '["2"]'), ("answer", "{'text': '2'}"),
+        ("question", "nan"), ("answer", "nan"), ("answer", "<NA>"),
         ("demonstration", {"text": "2"}), ("demonstration", True), ("demonstration", " "), ("system", 3),
     ],
 )  # fmt: skip
@@ -385,7 +389,9 @@ UNANSWERABLE = [
     ("blue", "choice", "a lone letter A-J"), ("1", "choice", "a lone letter A-J"),
     ("AB", "choice", "a lone letter A-J"), ("5.0", "digits", "digits alone"),
     ("\\frac{1}{2", "math", "all braces closed"), ("1\\", "math", "all braces closed"),
-    ("9" * 2_001, "math", "at most 2,000 characters"),
+    ("\\text{}", "math", "can be seen"), ("$ $", "math", "can be seen"), ("}{", "math", "can be seen"),
+    ("9" * 2_001, "math", "at most 2,000 characters"), ("\u200b2", "math", "no zero-width space"),
+    ("\ufeff2\u2060", "math", "no zero-width space"),
 ]  # fmt: skip
 
 
@@ -394,7 +400,7 @@ UNANSWERABLE = [
 def test_an_answer_nothing_can_equal_is_refused_by_its_row(
     answer: str, kind: Any, said: str, ending: str, tmp_path: Path
 ) -> None:
-    assert not verify(answer, answer, kind=kind, boxed=False)
+    assert not verify(answer.strip("\u200b\u2060\ufeff"), answer, kind=kind, boxed=False)
     good = {"id": "q1", "question": "1+1?", "answer": "2"}
     path = write(tmp_path / f"own.{ending}", [good, {**good, "id": "q2", "answer": answer, "answer_kind": kind}])
     with pytest.raises(ConfigError, match=rf"own.{ending}: answer of q2 = .*{said}"):

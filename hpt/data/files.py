@@ -245,7 +245,7 @@ def _choices(row: Row) -> dict[str, Any]:
     texts, labels = row["choices"]["text"], map(str, row["choices"]["label"])
     letters = dict(zip(labels, LETTERS[: len(texts)], strict=True))
     answer = letters.get(str(row["answerKey"]))
-    return {"question": with_choices(row["question"], texts), "answer": answer, "answer_kind": "choice"}
+    return {"question": with_choices(_text(row["question"]), texts), "answer": answer, "answer_kind": "choice"}
 
 
 _GPQA_CHOICES = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
@@ -253,9 +253,9 @@ _GPQA_CHOICES = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "
 
 def _gpqa(row: Row) -> dict[str, Any]:
     """GPQA: the right answer stands first in its row; the order shown is drawn from the question and a fixed seed."""
-    question, order = row["Question"].strip(), list(range(len(_GPQA_CHOICES)))
+    question, order = _text(row["Question"]), list(range(len(_GPQA_CHOICES)))
     seeded("choices", CHOICE_SEED, question).shuffle(order)
-    shown = with_choices(question, [row[_GPQA_CHOICES[place]] for place in order])
+    shown = with_choices(question, [_text(row[_GPQA_CHOICES[place]]) for place in order])
     return {"question": shown, "answer": LETTERS[order.index(0)], "answer_kind": "choice"}
 
 

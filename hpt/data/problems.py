@@ -3,13 +3,14 @@
 import hashlib
 import json
 import random
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, Strict, StringConstraints, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, Strict, TypeAdapter, ValidationError, ValidationInfo
 
 from hpt.rewards.verify import last_boxed
 from hpt.rewards.workers import Verdict, Verifier, why_unanswerable
@@ -17,7 +18,20 @@ from hpt.support.errors import ConfigError, warn
 from hpt.support.text import few
 
 AnswerKind = Literal["math", "digits", "choice"]
-Text = Annotated[str, StringConstraints(pattern=r"\S")]
+#: A list or an object that somebody wrote as text: of messages where a question belongs, of whatever as an answer.
+_WRITTEN_OUT = {"question": r"\s*\[\s*\{\s*['\"](role|content)['\"]\s*:", "answer": r"\s*[\[{][\[{\s]*['\"]"}
+
+
+def _shown(text: str, of: ValidationInfo) -> str:
+    """Refuse blanks, zero-width characters alone, what pandas writes where a value is missing, and `_WRITTEN_OUT`."""
+    missing = text in ("nan", "<NA>") or not any(map(str.isprintable, text.replace(" ", "")))
+    written = _WRITTEN_OUT.get(of.field_name or "")
+    if missing or (written and re.match(written, text)):
+        raise ValueError
+    return text
+
+
+Text = Annotated[str, Strict(), AfterValidator(_shown)]
 
 
 def seeded(*parts: object) -> random.Random:
@@ -77,7 +91,7 @@ def checked_problem(row: dict[str, Any], where: str) -> Problem:
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
-        allowed = _ALLOWED.get(name, "non-empty text")
+        allowed = _ALLOWED.get(name, "non-empty text, not a list or an object written as text")
         raise ConfigError(f"{where}: {name}", row.get(name), allowed, "correct the row or remove it") from None
 
 

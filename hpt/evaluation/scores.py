@@ -25,6 +25,9 @@ def pass_at_k(correct_counts: ArrayLike, samples: ArrayLike, k: int) -> Shares:
     1 - C(N - c, k) / C(N, k) for c correct (``correct_counts``, [problems]) among N samples (one number for all, or
     [problems]), in log space: C(2048, 1024) is above the largest float.
 
+    Raises:
+        ValueError: k outside 1..N, or a count outside 0..N.
+
     Example:
         >>> pass_at_k([0, 1, 4], 4, 2)
         array([0. , 0.5, 1. ])

@@ -15,6 +15,7 @@ They do not import the parent's main script, as spawn otherwise does: it may hol
 
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, TimeoutError, wait
@@ -81,6 +82,10 @@ FORM_RULES: dict[str, Callable[[str], bool]] = {
 }
 
 
+#: What a text may hold and still show nothing: spaces, braces, dollars, \text and its like around nothing.
+_SHOWS_NOTHING = re.compile(r"(?:\\(?:text|math)[a-z]*|[{}$'\s])*")
+
+
 def why_unanswerable(problem: GradedProblem) -> str | None:
     r"""Return what a gold answer must be and is not, so that no response can be graded as correct; None where one can.
 
@@ -91,6 +96,9 @@ def why_unanswerable(problem: GradedProblem) -> str | None:
         return {"choice": "a lone letter A-J", "digits": "digits alone"}[problem.answer_kind]
     if last_boxed(f"\\boxed{{{gold}}}") is None or len(gold) > MAX_ANSWER_CHARACTERS:
         return f"at most {MAX_ANSWER_CHARACTERS:,} characters, with all braces closed"
+    # inside a word, some scripts need invisible characters
+    if _SHOWS_NOTHING.fullmatch(gold) or "Cf" in map(unicodedata.category, (gold[0], gold[-1])):
+        return "text that can be seen from its first character to its last (no zero-width space, no byte-order mark)"
     return None
 
 
