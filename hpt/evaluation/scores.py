@@ -20,10 +20,17 @@ Shares = NDArray[np.float64]
 
 
 def pass_at_k(correct_counts: ArrayLike, samples: ArrayLike, k: int) -> Shares:
-    """Return the unbiased estimate [problems] of the chance that one of k answers is correct (Chen et al. 2021).
+    """Return the unbiased estimate of each problem's chance that one of k answers is correct (Chen et al. 2021).
 
-    1 - C(N - c, k) / C(N, k) for c correct (``correct_counts``, [problems]) among N samples (one number for all, or
-    [problems]), in log space: C(2048, 1024) is above the largest float.
+    1 - C(N - c, k) / C(N, k) for c correct among N samples, in log space: C(2048, 1024) is above the largest float.
+
+    Args:
+        correct_counts: [problems] integers c.
+        samples: N, one for all problems or [problems].
+        k: answers drawn, 1 to N.
+
+    Returns:
+        [problems] shares from 0 to 1; their mean is the score.
 
     Raises:
         ValueError: k outside 1..N, or a count outside 0..N.
