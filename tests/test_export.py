@@ -80,7 +80,7 @@ def test_an_exported_run_is_read_without_making_the_problems_again(
     }
     assert len(expected) == 6
 
-    def made(content: str) -> None:
+    def made(world: object) -> None:
         raise AssertionError("the problems were made again")
 
     monkeypatch.setattr("hpt.data.world.lookup._evaluated", made)

@@ -87,7 +87,7 @@ def test_questions_that_are_not_there_are_refused(name: str) -> None:
 
 def test_an_answer_that_nothing_can_equal_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.jsonl").write_text(json.dumps({"id": "1", "question": "1+1?", "answer": "{2"}) + "\n")
-    with pytest.raises(ConfigError, match="an answer whose braces are closed"):
+    with pytest.raises(ConfigError, match="all braces closed"):
         evaluation_set(build_config("sft", scale="tiny"), str(tmp_path / "mine.jsonl"))
 
 

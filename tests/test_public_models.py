@@ -90,6 +90,13 @@ def test_the_change_reaches_the_place_newer_configurations_use() -> None:
     assert nested["rope_parameters"]["rope_theta"] == 10000.0
 
 
+def test_a_change_that_transformers_does_not_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hpt.data.models.changed_config", lambda config, changes: dict(config))
+    with pytest.raises(ConfigError, match=r"rope_theta as read = 10000.*: allowed is 40000"):
+        prepare_model(MODELS["weak"], tmp_path / "model", copy_of("weak", tmp_path / "published"))
+    assert not (tmp_path / "model").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

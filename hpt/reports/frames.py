@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 
 from hpt.config.run_config import MOVES_NO_NUMBER
+from hpt.data.problems import EvaluationSet
 from hpt.data.public import DATASETS
 from hpt.data.sources import OWN_SET, OWN_TITLE, evaluation_at, evaluation_set, recorded_name, training_problems_of
-from hpt.data.world.sets import EvaluationSet
 from hpt.data.world.worlds import world_named
 from hpt.evaluation.intervals import (
     MIN_SEEDS,

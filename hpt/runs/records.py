@@ -30,7 +30,7 @@ import numpy as np
 import pandas as pd
 
 from hpt.config.run_config import MOVES_NO_NUMBER, RunConfig, digest, validate_recorded
-from hpt.data.problems import problems_hash
+from hpt.data.problems import EvaluationSet, problems_hash
 from hpt.data.sources import (
     evaluation_at,
     evaluation_names,
@@ -39,7 +39,6 @@ from hpt.data.sources import (
     training_problems_of,
     with_samples,
 )
-from hpt.data.world.sets import EvaluationSet
 from hpt.evaluation.evaluate import answer_hash, evaluation_law
 from hpt.evaluation.scores import Shares, counts_per_problem
 from hpt.methods.methods import names_used

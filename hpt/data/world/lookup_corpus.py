@@ -32,24 +32,18 @@ from hpt.data.world.lookup import (
 )
 from hpt.data.world.tokenizer import BEGIN, CLOSE_BOX, END, OPEN_BOX, PAD, SPECIAL, tokenizer_of
 
+#: Lines of a solution that phase 1 shows.
+SHOWN_LINES = 3
+
 
 def texts(world: LookupWorld) -> tuple[str, ...]:
-    """Return what the tokenizer of a world knows."""
+    """Return what the tokenizer of a world knows; the number of a world is one token."""
     operations = world.operations + world.operations.upper()
     return (*numbers(world.digits), *operations, *LETTERS, EMPTY, ASK, ONE, TWO, OPEN_BOX, CLOSE_BOX)
 
 
-SHOWN_LINES = 3
-
-
 def build_tokenizer(world: LookupWorld) -> Any:
-    r"""Return the tokenizer: a number of two digits is one token.
-
-    Example:
-        >>> from hpt.data.world.lookup import MINI_LOOKUPS
-        >>> len(build_tokenizer(MINI_LOOKUPS).encode(r">8114fi...\boxed{8114}"))
-        12
-    """
+    """Return the tokenizer of a world."""
     return tokenizer_of(texts(world), rf"\\boxed\{{|\d{{{world.digits}}}|[\s\S]", world.context_tokens)
 
 
@@ -154,13 +148,7 @@ def model_config(world: LookupWorld, recipe: BaseRecipe) -> Any:
 
 
 def learning_rate_factor(recipe: BaseRecipe, update: int) -> float:
-    """Return what multiplies both learning rates: falling in phase 1, level in phase 2, and falling at its end.
-
-    Example:
-        >>> recipe = BASES["lookups"]["weak"]
-        >>> [round(learning_rate_factor(recipe, update), 2) for update in (0, 100, 600, 1100, 1249)]
-        [0.03, 0.88, 0.6, 0.37, 0.02]
-    """
+    """Return what multiplies both learning rates: falling in phase 1, level in phase 2, and falling at its end."""
     if update < recipe.facts_updates:
         return (1 - 0.6 * update / recipe.facts_updates) * min(1.0, (update + 1) / recipe.warmup_updates)
     into_decay = max(0, update - (recipe.updates - recipe.decay_updates)) / recipe.decay_updates
@@ -189,14 +177,7 @@ def document_tokens(document: Document, tokenizer: Any) -> tuple[list[int], list
 
 
 def documents(world: LookupWorld, recipe: BaseRecipe, seed: int, update: int) -> list[Document]:
-    """Return the documents of one update; a function of its arguments alone.
-
-    Example:
-        >>> from hpt.data.world.lookup import MINI_LOOKUPS
-        >>> first = documents(MINI_LOOKUPS, BASES["lookups"]["weak"], 0, 0)
-        >>> len(first), len(first[0].pieces)
-        (64, 8)
-    """
+    """Return the documents of one update; a function of its arguments alone."""
     early = update < recipe.facts_updates
     make = _three_lines if early else _whole
     count = recipe.facts_documents if early else recipe.batch_documents

@@ -11,15 +11,7 @@ VOCABULARY = (*SPECIAL, *CHARACTERS, OPEN_BOX, CLOSE_BOX)
 
 
 def character_tokenizer(context_tokens: int = 128) -> Any:
-    r"""Return a tokenizer of one token per character of `CHARACTERS`, and one for the opening of a box.
-
-    `save_pretrained` makes it load like any other.
-
-    Example:
-        >>> tokenizer = character_tokenizer()
-        >>> tokenizer.decode(tokenizer.encode(r"12+3>\boxed{45}"))
-        '12+3>\\boxed{45}'
-    """
+    """Return a tokenizer of one token per character of `CHARACTERS`, and one for the opening of a box."""
     return tokenizer_of((*CHARACTERS, OPEN_BOX, CLOSE_BOX), r"\\boxed\{|[\s\S]", context_tokens)
 
 

@@ -1,11 +1,10 @@
 """The worlds by name: look-ups, or questions of reasoning-gym."""
 
-from hpt.data.problems import Problem
+from hpt.data.problems import EvaluationSet, Problem
 from hpt.data.world import gym, lookup
 from hpt.data.world.gym import SMOLLM_WORLD, GymWorld
 from hpt.data.world.lookup import LOOKUPS, LookupWorld
 from hpt.data.world.lookup_corpus import BASES, BaseRecipe
-from hpt.data.world.sets import EvaluationSet
 from hpt.support.errors import ConfigError
 
 World = LookupWorld | GymWorld
@@ -14,26 +13,14 @@ WORLDS: dict[str, World] = {**LOOKUPS, SMOLLM_WORLD.name: SMOLLM_WORLD}
 
 
 def world_named(name: str) -> World:
-    """Return a preset world.
-
-    Raises:
-        ConfigError: no such world.
-
-    Example:
-        >>> world_named("lookups").name
-        'lookups'
-    """
+    """Return a preset world."""
     if name not in WORLDS:
         raise ConfigError("data.world", name, "one of " + ", ".join(WORLDS), "choose one of these")
     return WORLDS[name]
 
 
 def base_recipe(world: str, base: str) -> BaseRecipe:
-    """Return the recipe of a base of a world.
-
-    Raises:
-        ConfigError: no such base.
-    """
+    """Return the recipe of a base of a world."""
     recipes = BASES.get(world, {})
     if base not in recipes:
         remedy = "choose one, or name a model folder that exists: --policy FOLDER"
