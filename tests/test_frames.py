@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from hpt.reports.frames import (
     validation,
     with_interval,
 )
-from hpt.reports.style import label_lines, legend_below
+from hpt.reports.style import draw_curve, legend_below, look
 from hpt.runs.folder import RunFolder
 from hpt.runs.records import RunRecords, load_records
 from hpt.support.errors import RecordFault
@@ -97,7 +96,7 @@ def test_seeds_stand_where_an_interval_over_them_says_less() -> None:
     rows = [(50.0, 40.0, 60.0, 49.0, 51.0), (5.0, 0.0, 60.0, 0.0, 10.0), (0.0, 0.0, 0.0, 0.0, 0.0)]
     frame = pd.DataFrame(rows, columns=["score", "seeds_low", "seeds_high", "seed_0", "seed_1"])
     frame = frame.assign(seeds=2, problems_low=1.0, problems_high=2.0)
-    assert with_interval(frame).tolist() == ["50.0 [40.0, 60.0]", "5.0 (0.0, 10.0)", "all seeds 0.0"]
+    assert with_interval(frame).tolist() == ["50.0 [40.0, 60.0]", "5.0 (0.0, 10.0)", "0.0 (0.0, 0.0)"]
     assert with_interval(frame, sign="+").iloc[1] == "+5.0 [0.0, 60.0]"  # a difference may well reach 0
 
 
@@ -137,8 +136,8 @@ def study(folder: Path, out: Path) -> tuple[pd.DataFrame, list[RunRecords], list
     frame = curves(runs, ["gate/offline_ratio_prompts"], ["hpt"], ["weak", "strong"])
     own.table("mine", frame.head(2), frame, "A caption & more.", runs)
     figure, axes = pyplot.subplots()
-    axes.plot(frame["step"], frame["mean"], label="ratio")
-    label_lines(axes)
+    for _, curve in frame.groupby("policy"):
+        draw_curve(axes, curve, look("hpt"))
     own.figure("figure6", figure, frame, "A caption.", runs, more={"means": frame[["step", "mean"]]})
     own.finish()
     return frame, runs, sorted(path for path in out.rglob("*") if path.is_file())
@@ -253,16 +252,3 @@ def test_text_is_escaped_everywhere(tmp_path: Path, styled: bool) -> None:
     assert r"\|" in (tmp_path / "tables" / "evil.md").read_text()
     body = (tmp_path / "tables" / "evil.tex").read_text().partition(r"\toprule")[2]
     assert not any(character in body.replace(rf"\{character}", "") for character in "_$")
-
-
-def test_labels_stand_apart_at_the_ends_of_lines() -> None:
-    figure, axes = pyplot.subplots()
-    for number, name in enumerate(["low", "near", "nearer"]):
-        axes.plot([0, 1], [0, 0.5 + number / 1000], label=name)
-    axes.plot([0, 1], [0, 1])  # without a label
-    label_lines(axes)
-    texts = sorted(axes.texts, key=lambda text: text.get_window_extent().y0)
-    assert [text.get_text() for text in texts] == ["low", "near", "nearer"]
-    boxes = [text.get_window_extent() for text in texts]
-    assert all(upper.y0 >= lower.y1 - 1 for lower, upper in pairwise(boxes))
-    pyplot.close(figure)

@@ -152,7 +152,7 @@ def test_an_artefact_can_have_fewer_seeds_than_another(folder: Path) -> None:
     rows = {row["artefact"]: row["seeds"] for row in missing_artefacts(folder)}
     assert (rows["figure6"], rows["figure7"], rows["table2"]) == ([0], [0], [])
     render(folder, "tiny")
-    assert "made of seed 0 alone" in (folder / "provenance.html").read_text()
+    assert "made of seeds 0 alone" in (folder / "provenance.html").read_text()
 
 
 def test_only_asks_for_whole_artefacts(folder: Path) -> None:

@@ -1,24 +1,18 @@
-"""What a reader of a notebook moves and sees: sliders, progress bars, two runs compared, answers, one step."""
+"""What a reader of a notebook sees: progress bars, answers, one step, scores beside the paper's."""
 
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
-from matplotlib import pyplot
-from matplotlib.figure import Figure
 from nbformat import v4
 
 from hpt.reports import begin
 from hpt.reports.frames import algorithm_step, beside_the_papers, scores, transcripts, with_interval
-from hpt.reports.notebooks import html_table
 from hpt.reports.pages import notebook_page
-from hpt.runs.records import RunRecords, export_run
-from hpt.support.errors import RecordFault
-from tests.fabricated import fabricate, fabricated_records
+from hpt.runs.records import RunRecords
+from tests.fabricated import fabricated_records
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -28,32 +22,9 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> list[RunRecords]:
     return fabricated_records(tmp_path_factory.mktemp("runs"), "table3", seeds=(0, 1, 2))
 
 
-def test_a_slider_draws_anew_and_is_a_picture_where_nothing_moves_it() -> None:
-    drawn = []
-
-    def draw(gate: int) -> Figure:
-        drawn.append(gate)
-        figure, axes = pyplot.subplots(figsize=(1, 1))
-        axes.set_title(str(gate))
-        return figure
-
-    shown = begin("table6_gate_threshold", given={"scale": "tiny"}).sliders(draw, gate=range(5))
-    bundle = shown._repr_mimebundle_()  # pyright: ignore[reportPrivateUsage]
-    assert WIDGET in bundle
-    assert "gate = 2" in bundle["text/html"]
-    assert "src='data:image/png;base64," in bundle["text/html"]
-    slider, picture = shown.controls.children
-    before = picture.value
-    slider.value = 4
-    assert drawn == [2, 4]
-    assert picture.value != before
-    assert pyplot.get_fignums() == []
-
-
-def test_a_page_shows_the_picture_of_a_slider_and_no_progress_bar() -> None:
+def test_a_page_shows_no_progress_bar() -> None:
     bar = v4.new_output("display_data", {WIDGET: {"model_id": "1"}, "text/plain": "all: 0%"})
-    slider = v4.new_output("execute_result", {WIDGET: {"model_id": "2"}, "text/html": "<img alt='gate = 2'>"})
-    code = v4.new_code_cell("1", outputs=[bar, slider])
+    code = v4.new_code_cell("1", outputs=[bar, v4.new_output("display_data", {"text/plain": "gate = 2"})])
     status = {"notebook": "audit", "scale": "tiny", "when": "", "commit": "0" * 40, "dirty": False,
               "verdicts": [], "artefacts": [], "seeds": [0]}  # fmt: skip
     page = notebook_page(v4.new_notebook(cells=[v4.new_markdown_cell("# Audit"), code]), status)
@@ -72,18 +43,6 @@ def test_bars_are_drawn_in_a_notebook_whose_kernel_has_no_terminal() -> None:
     assert said == ["False\n", "None\n"]
 
 
-def test_two_runs_are_compared_in_a_cell(tmp_path: Path) -> None:
-    names = [export_run(run.folder, tmp_path / "records").name for run in fabricate(tmp_path / "runs", ["table3"])
-             if run.folder is not None and run.policy == "weak"]  # fmt: skip
-    study = begin("table3_main_results", given={"scale": "tiny", "from_records": str(tmp_path / "records")})
-    first, second = (next(name for name in names if name.startswith(method)) for method in ("sft", "hpt"))
-    shown = str(study.compare(first, second).html)
-    assert "<td>method</td><td>sft</td><td>hpt</td>" in shown
-    assert "Entropy (nats/token)" in shown
-    with pytest.raises(RecordFault, match="/no"):
-        study.compare("no", second)
-
-
 def test_answers_of_all_methods_to_one_question_stand_together(records: list[RunRecords]) -> None:
     runs = [run for run in records if run.seed == 0 and run.policy == "weak"]
     kept = transcripts(runs, ["contest-a", "applied"])
@@ -96,9 +55,6 @@ def test_answers_of_all_methods_to_one_question_stand_together(records: list[Run
     assert set(kept.loc[kept["set"] == "applied", "question"]) < set(several["question"])
     study = begin("table3_main_results", given={"scale": "tiny"})
     assert "<b>" not in str(study.transcripts(runs, ["applied"]).html), "an answer became markup"
-    without = [RunRecords(run.name, run.config, run.metrics, run.rollouts, run.validation, run.evaluations)
-               for run in runs]  # fmt: skip
-    assert "before answers were kept" in str(study.transcripts(without, ["applied"]).html)
 
 
 def test_a_step_of_algorithm_1_gives_every_question_its_weights(records: list[RunRecords]) -> None:
@@ -118,14 +74,11 @@ def test_a_step_of_algorithm_1_gives_every_question_its_weights(records: list[Ru
     np.testing.assert_allclose(step["weight_demonstration"], run.config.estimator.sft_coefficient * step["beta"])
 
 
-def test_a_score_keeps_its_seeds_and_only_a_clear_best_is_bold(records: list[RunRecords]) -> None:
+def test_ours_and_the_papers_values_stand_side_by_side(records: list[RunRecords]) -> None:
     data = scores(records, {"weak": ["pretrain", "sft", "hpt"]}, paper="table3")
-    made = data.assign(base="weak", ours=with_interval(data), paper=data["paper"].map(str))
-    clear = html_table(beside_the_papers(made), "t")
-    seeds = data[(data["method"] == "hpt") & (data["column"] == "graded-500")][["seed_0", "seed_1", "seed_2"]]
-    assert "".join(f"<i style='left:{seed:.0f}%'></i>" for seed in seeds.to_numpy()[0]) in clear
-    assert clear.count(' best"') > 0
-    near = data.assign(seed_2=data["seed_2"].where(data["method"] != "hpt", 0.0))
-    made = near.assign(base="weak", ours=with_interval(near), paper="")
-    assert ' best"' not in html_table(beside_the_papers(made), "t")
-    assert list(beside_the_papers(pd.DataFrame(made)).columns.unique(2)) == ["ours"]
+    table = beside_the_papers(data.assign(base="weak", ours=with_interval(data), paper=data["paper"].map(str)))
+    assert [name[2] for name in table.columns] == ["ours", "paper"] * data["column"].nunique()
+    assert list(dict.fromkeys(name[0] for name in table.columns)) == list(dict.fromkeys(data["column"]))
+    assert table.index.tolist() == [("weak", name) for name in ("pretrain", "sft", "hpt")]
+    alone = beside_the_papers(data.assign(base="weak", ours=with_interval(data), paper=""))
+    assert list(alone.columns.unique(2)) == ["ours"]

@@ -6,15 +6,14 @@ A notebook begins with ``study = reports.begin("its_name")``, asks for the runs 
 vLLM; nothing here catches an exception around a run.
 """
 
+import base64
 import html
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -24,18 +23,17 @@ from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
 from hpt.config.run_config import merge, nest, validate
-from hpt.config.scales import SCALES
+from hpt.config.scales import SCALES, check_scale
 from hpt.data.sources import names_files
 from hpt.paper.paper import confirmatory_claims
 from hpt.reports import frames as of_records
 from hpt.reports import style
 from hpt.reports.verdicts import Verdict, verdicts
 from hpt.runs.catalogue import ARTEFACTS, Artefact, artefacts_at, check_addressed, is_addressed, kept_note
-from hpt.runs.compare import differences, final_values
 from hpt.runs.folder import source_commit
 from hpt.runs.make import PlannedRun, compute, planned_runs
 from hpt.runs.plan import assumptions, make_plan
-from hpt.runs.records import RecordStore, RunRecords, load_records, load_runs, record_folders
+from hpt.runs.records import RecordStore, RunRecords, load_runs, record_folders
 from hpt.runs.resolve import check_no_names
 from hpt.support.errors import ConfigError
 from hpt.support.files import write_json, write_text
@@ -44,17 +42,13 @@ from hpt.support.text import duration
 
 @dataclass(frozen=True)
 class Shown:
-    """HTML that a notebook displays, plain text for where HTML is not, and controls for where there is a front end."""
+    """HTML that a notebook displays, and plain text for where HTML is not."""
 
     html: Markup
     text: str = ""
-    controls: Any = None
 
     def _repr_html_(self) -> str:
         return str(self.html)
-
-    def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
-        return {} if self.controls is None else {**self.controls._repr_mimebundle_(), "text/html": str(self.html)}
 
     def __repr__(self) -> str:
         return self.text or re.sub(r"<[^>]+>", " ", str(self.html))
@@ -64,10 +58,8 @@ class Shown:
 class Study:
     """What a notebook computes and shows; made by `begin`, from the notebook's parameters.
 
-    Attributes:
-        artefacts: tables and figures it makes.
-        made: what it has shown so far, by name, as the report takes it.
-        frames: the tidy frames behind them, by the name of their CSV.
+    ``artefacts`` are the tables and figures it makes; ``made`` what it has shown so far, by name, as the report takes
+    it; ``frames`` the tidy frames behind them, by the name of their CSV.
     """
 
     name: str
@@ -98,9 +90,8 @@ class Study:
         if not planned:
             return Shown(Markup("<p>No run is needed.</p>"), "No run is needed.")
         todo, times = ["read"] * len(planned), [""] * len(planned)
-        if self.from_records is not None:
-            note = f"Nothing is computed: records are read from {shown_path(self.from_records)}."
-        else:
+        note = f"Nothing is computed: records are read from {shown_path(self.from_records or Path())}."
+        if self.from_records is None:
             expected = make_plan(self.scale, planned, self.runs_dir)
             todo = [run.reason or "nothing: done" for run in planned]
             times = ["" if run.done else f"about {duration(cost.device_s)}"
@@ -108,9 +99,9 @@ class Study:
             left = sum(not run.done for run in planned)
             note = f"{left} of {len(planned)} runs are left to compute: {assumptions(expected)}."
             note = note if left else "Nothing is left to compute."
+        note += kept_note(self.settings, self.artefacts, self.scale)
         rows = [(run.line, run.policy, run.seed, run.config.schedule.steps, len(run.evaluations), what, time_left)
                 for run, what, time_left in zip(planned, todo, times, strict=True)]  # fmt: skip
-        note += kept_note(self.settings, self.artefacts, self.scale)
         heads = ("method", "base", "seed", "steps", "evaluation sets", "to do", "time")
         return Shown(plain_table(heads, rows) + Markup("<p>{}</p>").format(note), note)
 
@@ -133,17 +124,11 @@ class Study:
     def table(
         self, name: str, table: pd.DataFrame | Styler, data: pd.DataFrame, caption: str, runs: Sequence[RunRecords] = ()
     ) -> Shown:
-        """Keep a table and return it to be displayed.
+        """Keep a table and return it to be displayed; a Styler's colours are kept in HTML.
 
-        Where ``output_dir`` is set, ``tables/<name>`` is written as .csv (the tidy data), .md, .tex and
-        .provenance.json.
-
-        Args:
-            name: of the artefact, or a new one, which the report shows last.
-            table: laid out with pandas; a Styler's colours are kept in HTML.
-            data: the tidy frame behind it.
-            caption: what is shown, of how many seeds, what the intervals are, units.
-            runs: it was made from.
+        ``name`` is an artefact's, or a new one, which the report shows last; ``data`` the tidy frame behind it, and
+        ``runs`` what it was made from; ``caption`` says of how many seeds, what the intervals are, units. Where
+        ``output_dir`` is set, ``tables/<name>`` is written as .csv (the tidy data), .md, .tex and .provenance.json.
         """
         title = self._title(name)
         plain = table.data if isinstance(table, Styler) else table  # pyright: ignore[reportAttributeAccessIssue]
@@ -169,77 +154,29 @@ class Study:
         runs: Sequence[RunRecords] = (),
         more: Mapping[str, pd.DataFrame] | None = None,
     ) -> Shown:
-        """Keep a figure and return it to be displayed.
+        """Keep a figure and return it to be displayed; arguments as for `table`, ``more`` are further tidy frames.
 
         Where ``output_dir`` is set, ``figures/<name>`` is written as .png and .svg, and ``tables/<name>`` as .csv (the
-        tidy data) and .provenance.json.
-
-        Args:
-            name, data, caption, runs: as for `table`.
-            figure: drawn with matplotlib.
-            more: further tidy frames, each written as ``tables/<name>_<its name>.csv``.
+        tidy data), ``tables/<name>_<its name>.csv`` for each of ``more``, and .provenance.json.
         """
-        title, metadata = self._title(name), {"Description": caption, "Source": source_line(runs)}
+        title = self._title(name)
         frames = {f"{name}_{part}": frame for part, frame in (more or {}).items()}
         self._keep(name, data, {"kind": "figure", "caption": caption, "more": list(frames)})
         self.frames |= frames
-        with TemporaryDirectory() as folder:
-            target = self.output_dir / "figures" if self.output_dir else Path(folder)
-            _, png = style.save(figure, target / name, {"Title": title, **metadata})
-            # not the SVG, which the report links: inside a page it takes three times the room
-            source = style.png_source(png.read_bytes())
-            picture = Markup("<img class='{}' alt='{}' src='{}'>").format(name, title, source)
-        pyplot.close(figure)  # else the notebook draws it a second time
+        metadata = {"Title": title, "Description": caption, "Source": source_line(runs)}
+        png = style.png_of(figure, metadata)
         if self.output_dir is not None:
+            style.save(figure, png, self.output_dir / "figures" / name, metadata)
             self._write(name, {name: data, **frames}, runs)
+        # not the SVG, which the report links: inside a page it takes three times the room
+        source = "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+        picture = Markup("<img class='{}' alt='{}' src='{}'>").format(name, title, source)
+        pyplot.close(figure)  # else the notebook draws it a second time
         return Shown(picture + caption_html(title, caption), title)
-
-    def sliders(self, draw: Callable[..., Figure], **values: Sequence[Any]) -> Shown:
-        """Return a figure with sliders that draw it anew; where no front end moves them, it stays as they begin.
-
-        Args:
-            draw: makes the figure of one value of each.
-            values: that each argument of ``draw`` can have; a slider begins in their middle.
-
-        Example:
-            >>> study.sliders(draw, gate=range(9))  # doctest: +SKIP
-        """
-        from ipywidgets import Image, SelectionSlider, VBox
-
-        sliders = {name: SelectionSlider(options=list(of), value=of[len(of) // 2], description=name,
-                                         continuous_update=False) for name, of in values.items()}  # fmt: skip
-
-        def drawn() -> bytes:
-            figure, file = draw(**{name: slider.value for name, slider in sliders.items()}), BytesIO()
-            figure.savefig(file, format="png", dpi=style.PNG_DPI)
-            pyplot.close(figure)
-            return file.getvalue()
-
-        picture = Image(value=drawn())
-        for slider in sliders.values():
-            slider.observe(lambda _: setattr(picture, "value", drawn()), "value")
-        begins = ", ".join(f"{name} = {slider.value}" for name, slider in sliders.items())
-        shown = Markup("<img alt='{0}' src='{1}'><p><small>{0}; the notebook has sliders.</small></p>")
-        source = style.png_source(picture.value)
-        return Shown(shown.format(begins, source), begins, VBox([*sliders.values(), picture]))
-
-    def compare(self, first: str, second: str) -> Shown:
-        """Return what two runs differ in, settings and the last values of every quantity: ``hpt runs compare``.
-
-        Args:
-            first, second: names of runs, as `finish` lists them.
-        """
-        folder = self.from_records or self.runs_dir / self.scale
-        runs = [load_records(folder / name) for name in (first, second)]
-        tables = (differences(*runs), final_values(*runs).round(4).reset_index())
-        shown = [plain_table(list(table.columns), table.astype(str).to_numpy().tolist()) for table in tables]
-        return Shown(Markup("").join(shown))
 
     def transcripts(self, runs: Sequence[RunRecords], evaluations: Sequence[str], count: int = 1) -> Shown:
         """Return answers kept word for word, every run's to the same ``count`` questions of each evaluation."""
         kept = of_records.transcripts(runs, evaluations, count)
-        if not len(kept):
-            return Shown(Markup("<p>These runs were made before answers were kept.</p>"))
         return Shown(plain_table(list(kept.columns), kept.to_numpy().tolist()))
 
     def verdicts(self) -> list[Verdict]:
@@ -291,14 +228,14 @@ class Study:
         }
         if self.output_dir is not None:
             write_json(self.output_dir / "notebooks" / f"{self.name}.json", status)
-        rows = [(r["run"], r["fingerprint"], r["commit"][:12], r["dirty"], r["finished"]) for r in status["runs"]]
+        rows = [(row["run"], row["fingerprint"], short_commit(row), row["finished"]) for row in status["runs"]]
         source = "committed records" if status["from_records"] else "runs on this machine"
         source = source if rows else "the package alone, without a run"
         changed = "; ".join(f"{name} = {value!r}" for name, value in self.settings.items())
-        note = f"Rendered at commit {status['commit'][:12]}{' with changed files' if dirty else ''} from {source}."
+        note = f"Rendered at commit {status['commit'][:12]}{' with changed files' * dirty} from {source}."
         note += f" Changed settings: {changed}." if changed else ""
-        heads = ("run", "fingerprint", "commit", "files changed", "finished")
-        return Shown(plain_table(heads, rows) + Markup("<p>{}</p>").format(note), note)
+        table = plain_table(("run", "fingerprint", "commit", "finished"), rows)
+        return Shown(table + Markup("<p>{}</p>").format(note), note)
 
     def _asked(self, artefacts: Sequence[str]) -> dict[str, Any]:
         custom = self.extra_methods if any(ARTEFACTS[name].extra_policy for name in artefacts) else ()
@@ -328,11 +265,9 @@ def begin_study(name: str, artefacts: Sequence[str], given: Mapping[str, Any]) -
     """Return what a notebook does with its parameters, once their values are checked (`hpt.reports.begin`)."""
     defaults = {"scale": "mini", "seeds": [0], "settings": {}, "runs_dir": "runs", "from_records": "", "output_dir": ""}
     values: dict[str, Any] = {**defaults, **given}
-    if values["scale"] not in SCALES:
-        raise ConfigError("scale", values["scale"], "one of " + ", ".join(SCALES), "choose one of these")
+    check_scale(values["scale"])
     seeds = values["seeds"]
-    whole = all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in seeds)
-    if not seeds or not whole or len(set(seeds)) < len(seeds):
+    if not seeds or len(set(seeds)) < len(seeds) or not all(type(seed) is int and seed >= 0 for seed in seeds):
         raise ConfigError("seeds", seeds, "a list of different whole numbers of at least 0", "write e.g. [0, 1, 2]")
     from_records = project_path(values["from_records"]) if values["from_records"] else None
     if from_records is not None and not record_folders(from_records):
@@ -345,9 +280,8 @@ def begin_study(name: str, artefacts: Sequence[str], given: Mapping[str, Any]) -
         raise ConfigError("scale", values["scale"], "a scale that makes this notebook", f"there, open {notebooks}")
     bases = tuple(values.get("bases") or ())
     known = dict.fromkeys(base for key in names for base in here[key].policies)
-    for base in bases:
-        if base not in known:
-            raise ConfigError("bases", base, "some of " + ", ".join(known), "correct the name")
+    if unknown := [base for base in bases if base not in known]:
+        raise ConfigError("bases", unknown[0], "some of " + ", ".join(known), "correct the name")
     check_addressed(values["settings"], names, values["scale"])
     for key, value in values["settings"].items():
         check_no_names(value if is_addressed(key, value) else {key: value})
@@ -391,12 +325,7 @@ def shown_path(path: Path) -> str:
 
 
 def source_rows(records: Iterable[RunRecords]) -> list[dict[str, Any]]:
-    """Return one entry per run, sorted by name: what a companion file of a table or figure lists.
-
-    Example:
-        >>> source_rows([])
-        []
-    """
+    """Return one entry per run, sorted by name: what a companion file of a table or figure lists."""
     rows = [
         {
             "run": run.name,
@@ -417,28 +346,18 @@ def source_rows(records: Iterable[RunRecords]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: row["run"])
 
 
-def short_commit(commit: str) -> str:
-    """Return a commit's first 12 digits, keeping a final ``+``, which marks files that differed from it.
-
-    Example:
-        >>> short_commit("0123456789abcdef0123+"), short_commit("unknown")
-        ('0123456789ab+', 'unknown')
-    """
-    return commit.rstrip("+")[:12] + ("+" if commit.endswith("+") else "")
+def short_commit(row: Mapping[str, Any]) -> str:
+    """Return the commit of a row of `source_rows`, or of a status, as reports show it; ``+`` marks changed files."""
+    return row["commit"][:12] + "+" * row["dirty"]
 
 
 def commits(records: Iterable[RunRecords]) -> str:
     """Return the commits the runs were made at."""
-    return ", ".join(sorted({short_commit(run.commit) for run in records})) or "none"
+    return ", ".join(sorted({short_commit(row) for row in source_rows(records)})) or "none"
 
 
 def source_line(records: Sequence[RunRecords]) -> str:
-    """Return where a table or figure came from, in one line; its provenance.json names the runs.
-
-    Example:
-        >>> source_line([])
-        'Made without a run.'
-    """
+    """Return where a table or figure came from, in one line; its provenance.json names the runs."""
     if not records:
         return "Made without a run."
     return f"From {len(records)} run{'' if len(records) == 1 else 's'} at commit {commits(records)}."
@@ -450,29 +369,17 @@ def source_line(records: Sequence[RunRecords]) -> str:
 def html_table(table: pd.DataFrame | Styler, name: str) -> Markup:
     """Return a laid out table as HTML; of a Styler with its colours."""
     styler: Any = table if isinstance(table, Styler) else table.style  # its methods are half typed
-    styler = styler.format(_cell_html, na_rep="")
-    if styler.index.is_unique and styler.columns.is_unique:  # sentences are read from the left
-        classes = styler.data.map(_cell_class)
-        classes.loc[:, classes.eq("text").any()] = "text"
+    styler = styler.format(str, escape="html", na_rep="")
+    if styler.index.is_unique and styler.columns.is_unique:  # columns with sentences are read from the left
+        sentences = styler.data.map(lambda cell: bool(re.search(r"[a-z]{3} ", str(cell)))).any()
+        classes = pd.DataFrame("", styler.index, styler.columns)
+        classes.loc[:, sentences] = "text"
         styler = styler.set_td_classes(classes)
     for axis in (0, 1):
         styler = styler.format_index(str, escape="html", axis=axis)
         styler = styler.format_index_names(lambda label: html.escape(str(label)), axis=axis)
     text = styler.set_uuid(name).set_table_attributes('class="scores"').to_html()
     return Markup("<div class='wide'>{}</div>").format(Markup(text))
-
-
-def _cell_class(cell: object) -> str:
-    if getattr(cell, "seeds", ()):
-        return "best" if getattr(cell, "best", False) else ""
-    return "text" if re.search(r"[a-z]{3} ", str(cell)) else ""
-
-
-def _cell_html(cell: object) -> str:
-    """Return a cell's text, its interval on one line, with a dot for each of its seeds on a line from 0 to 100."""
-    dots = "".join(f"<i style='left:{seed:.0f}%'></i>" for seed in getattr(cell, "seeds", ()))
-    text = re.sub(r"(?<=\d), (?=[-+\d])", ",&nbsp;", html.escape(str(cell)))
-    return (f"<span class='seeds'>{dots}</span>" if dots else "") + text
 
 
 def markdown_table(frame: pd.DataFrame) -> str:
@@ -512,29 +419,19 @@ def caption_html(title: str, caption: str) -> Markup:
 
 
 def plain_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> Markup:
-    """Return a table of texts.
+    """Return a table of texts, on the left of their cells (JupyterLab has them on the right)."""
 
-    Example:
-        >>> plain_table(["run"], [["<script>"]]).count("&lt;script&gt;")
-        1
-    """
-    left = "style='text-align: left'"  # JupyterLab has cells on the right
-    head, *body = (
-        Markup("<tr>{}</tr>").format(Markup("").join(Markup(f"<{cell}>{{}}</{cell[:2]}>").format(text) for text in row))
-        for cell, row in [(f"th scope='col' {left}", heads), *((f"td {left}", row) for row in rows)]
-    )
-    return Markup(
-        "<div class='wide'><table class='sortable'><thead>{}</thead>\n<tbody>{}</tbody></table></div>"
-    ).format(head, Markup("\n").join(body))
+    def line(cell: str, texts: Sequence[object]) -> Markup:
+        form = Markup(f"<{cell} style='text-align: left'>{{}}</{cell}>")
+        return Markup("<tr>{}</tr>\n").format(Markup("").join(form.format(text) for text in texts))
+
+    body = Markup("").join(line("td", row) for row in rows)
+    form = Markup("<div class='wide'><table class='sortable'><thead>{}</thead><tbody>{}</tbody></table></div>")
+    return form.format(line("th", heads), body)
 
 
 def verdict_badge(verdict: str) -> Markup:
-    """Return a verdict as a coloured word; the word itself says it, the colour only helps.
-
-    Example:
-        >>> str(verdict_badge("does not hold"))
-        "<span class='verdict does-not'>does not hold</span>"
-    """
+    """Return a verdict as a coloured word; the word itself says it, the colour only helps."""
     kind = "-".join(re.sub(r"[(:]", "", verdict).split()[:2])
     return Markup("<span class='verdict {}'>{}</span>").format(kind, verdict)
 
@@ -543,17 +440,15 @@ def verdict_table(rows: Sequence[Verdict]) -> Markup:
     """Return claims and verdicts as a table; what was tested and the numbers behind it stand below each sentence."""
     if not rows:
         return Markup("<p>The paper makes no claim that these test.</p>")
+    claim = Markup("<b>{}:</b> “{}” (Section {})<br><small>{}</small>")
+    judged = Markup("{} <small>{}</small><br><small>{}</small>")
     shown = [
         (
-            Markup("<b>{}:</b> “{}” (Section {})<br><small>{}</small>").format(
-                row.subject, row.sentence, row.section, row.reading
-            ),
+            claim.format(row.subject, row.sentence, row.section, row.reading),
             row.paper,
             row.ours,
             row.interval,
-            Markup("{} <small>{}</small><br><small>{}</small>").format(
-                verdict_badge(row.verdict), row.kind, row.explanation
-            ),
+            judged.format(verdict_badge(row.verdict), row.kind, row.explanation),
         )
         for row in rows
     ]
