@@ -213,16 +213,17 @@ def available(
     found = []
     for artefact in artefacts_named(list(artefacts), scale):
         there, missing = [], {}
+        own = custom if artefact.extra_policy else ()
         for seed in seeds:
             # no run folder lies below the records, so nothing on this machine changes what is planned
-            own = custom if artefact.extra_policy else ()
-            before = len(missing)
+            left = {}
             for run in planned_runs(scale, [artefact.name], [seed], store.folder, own=own):
                 key = f"{run.config.fingerprint()} {run.evaluations}"
                 lacking[key] = lacking[key] if key in lacking else store.lacking(run)
                 if reason := lacking[key]:
-                    missing[run.title] = run.title if reason == ABSENT else f"{run.title} ({reason})"
-            there += [seed] if len(missing) == before else []
+                    left[run.title] = run.title if reason == ABSENT else f"{run.title} ({reason})"
+            there += [] if left else [seed]
+            missing |= left
         found.append(Available(artefact.name, tuple(there), tuple(missing.values())))
     return found
 
