@@ -148,14 +148,14 @@ def test_a_study_writes_the_same_bytes_twice_and_says_where_they_come_from(tmp_p
     frame, runs, first = study(tmp_path / "runs", tmp_path / "a")
     _, _, second = study(tmp_path / "runs", tmp_path / "b")
     names = {"figure6.png", "figure6.svg", "figure6.csv", "figure6_means.csv", "figure6.provenance.json", "mine.csv",
-             "mine.md", "mine.tex", "mine.provenance.json", "mine.json"}  # fmt: skip
+             "mine.md", "mine.provenance.json", "mine.json"}  # fmt: skip
     assert {path.name for path in first} == {path.name for path in second} == names
     for left, right in zip(first, second, strict=True):
         if left.name != "mine.json":  # which says how long it took
             assert left.read_bytes() == right.read_bytes(), left.name
     files = {path.name: path for path in first}
     assert pd.read_csv(files["mine.csv"])["mean"].tolist() == pytest.approx(frame["mean"].tolist(), rel=1e-5)
-    for name in ("mine.md", "mine.tex", "figure6.svg"):
+    for name in ("mine.md", "figure6.svg"):
         assert COMMIT[:12] in files[name].read_text(), name
     with Image.open(files["figure6.png"]) as image:
         assert COMMIT[:12] in json.dumps(image.info)
@@ -250,5 +250,3 @@ def test_text_is_escaped_everywhere(tmp_path: Path, styled: bool) -> None:
         assert "<script" not in text
         assert text.count("&lt;script&gt;") >= 4
     assert r"\|" in (tmp_path / "tables" / "evil.md").read_text()
-    body = (tmp_path / "tables" / "evil.tex").read_text().partition(r"\toprule")[2]
-    assert not any(character in body.replace(rf"\{character}", "") for character in "_$")

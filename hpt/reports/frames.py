@@ -189,17 +189,34 @@ def mean_with_interval(values: pd.Series) -> str:
     return f"{mean.mean:,.1f}" + ("" if pd.isna(low) else f" [{max(0.0, low):,.1f}, {high:,.1f}]")
 
 
-def beside_the_papers(cells: pd.DataFrame) -> pd.DataFrame:
-    """Lay out a score table: a row per base and method; of every set, ours and the paper's in adjacent columns.
+def beside_the_papers(scores: pd.DataFrame, names: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Lay out a frame of `scores`: a row per base and method; of every set, ours and the paper's in adjacent columns.
 
-    ``cells`` is the frame of `scores` with columns of texts ``base``, ``method``, ``ours`` and ``paper``.
+    Averages come first. ``names`` are what methods are called instead of `label`; a star marks what the paper's authors
+    copied from another paper.
     """
     sets = ["column", "stands_for"]
-    texts = cells.melt(["base", "method", *sets], ["ours", "paper"], "whose", "text", ignore_index=False)
+    texts = scores[sets].assign(
+        base=scores["policy"].map(base_label),
+        method=[(names or {}).get(method) or label(method) for method in scores["method"]],
+        ours=with_interval(scores),
+        paper=number_text(scores["paper"]) + scores["paper_copied"].map({True: "*", False: ""}),
+    )
+    texts = texts.melt(["base", "method", *sets], ["ours", "paper"], "whose", "text", ignore_index=False)
     texts = texts.sort_index(kind="stable")  # ours and the paper's side by side
     table = texts.pivot_table("text", ["base", "method"], [*sets, "whose"], "first", sort=False)
     table.columns.names = ["set", "stands for", ""]
+    averages = [name for name in paper_data()["averages"] if name in table.columns.unique(0)]
+    table = table[[*averages, *table.columns.unique(0).drop(averages)]]
     return table.loc[:, (table != "").any()]
+
+
+def means_by_method(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
+    """Lay out quantities of runs (column -> head), `mean_with_interval` of each: a row per base and method."""
+    means = frame.groupby(["policy", "method"], sort=False)[list(columns)].agg(mean_with_interval)
+    rows = [(base_label(policy), label(method)) for policy, method in means.index]
+    means.index = pd.MultiIndex.from_tuples(rows, names=["base", "method"])
+    return means.rename(columns=columns)
 
 
 #: What does not set two lines apart, or is named beside them already.
@@ -211,11 +228,7 @@ _NOT_A_SETTING: dict[str, Any] = {
 
 
 def settings(records: Records) -> pd.DataFrame:
-    """Return the settings in which the lines of a table or figure differ: what one needs to compare them fairly.
-
-    A row per base and method (the index), a column for each dotted setting of which there are two values; a method
-    need not read all of them.
-    """
+    """Return the settings in which the lines of a table or figure differ: a row per base and method (the index)."""
     lines = {key: run for run in records if run.method != BASE for key in arm_keys(run) if not key.startswith(BASE)}
     names = [(run.policy, label(key.removesuffix(f"-{run.policy}"))) for key, run in lines.items()]
     flat = pd.json_normalize([run.config.model_dump(mode="json", exclude=_NOT_A_SETTING) for run in lines.values()])
@@ -241,11 +254,9 @@ def scores(
 ) -> pd.DataFrame:
     """Return the score of every method on every set, with the paper's value beside it.
 
-    Args:
-        lines: base -> names of arms, in order; `BASE` is the base itself.
-        paper: the table whose values stand beside; its rows that exist only as published numbers come last.
-        distributions: ``in``, ``out`` or both: which sets, each group followed by its average.
-        own: further evaluations, such as files of the user's questions; in no average.
+    ``lines`` are names of arms by base (`BASE` is the base itself), ``paper`` the table whose values stand beside; its
+    rows that exist only as published numbers come last. Sets ``in`` or ``out`` of distribution are followed by their
+    average; ``own`` are further evaluations, such as files of the user's questions, in no average.
 
     Returns:
         One row per base, method and column: policy, method, column, stands_for, samples_per_problem, problems, seeds
@@ -263,10 +274,11 @@ def scores(
             found += [_of_set(runs, name)[0] for name in own if runs]
             for row in found:
                 stands_for[row["column"]] = row["stands_for"]
-                rows.append({"policy": policy, "method": method} | row | _published(printed, row["stands_for"]))
+                rows.append({"policy": policy, "method": method, **row, "paper": printed.get(row["stands_for"], NAN),
+                             "paper_copied": bool(printed.get("starred"))})  # fmt: skip
         for row in _rows_of_others(paper, policy):
-            about = {"policy": policy, "method": row["row"], "seeds": 0}
-            rows += [about | {"column": column, "stands_for": theirs} | _published(row, theirs)
+            rows += [{"policy": policy, "method": row["row"], "column": column, "stands_for": theirs, "seeds": 0,
+                      "paper": row.get(theirs, NAN), "paper_copied": bool(row["starred"])}
                      for column, theirs in stands_for.items()]  # fmt: skip
     return pd.DataFrame(rows, columns=[*_OF_SCORES, *seed_columns(name for row in rows for name in row)])
 
@@ -312,10 +324,6 @@ def _score(by_seed: Mapping[int, float], over_problems: Interval) -> dict[str, A
         "problems_interval": over_problems.kind,
         **{f"seed_{seed}": value for seed, value in by_seed.items()},
     }
-
-
-def _published(row: Mapping[Any, Any], column: str) -> dict[str, Any]:
-    return {"paper": row.get(column, np.nan), "paper_copied": bool(row.get("starred", False))}
 
 
 def _rows_of_others(table: str, policy: str) -> list[dict[Any, Any]]:
@@ -536,8 +544,8 @@ def costs(records: Records, methods: Sequence[str], policy: str) -> pd.DataFrame
 def equal_costs(records: Records, methods: Sequence[str], policy: str) -> pd.DataFrame:
     """Return the validation accuracy of every run at equal steps, tokens and seconds, and its mean over training.
 
-    Costs are cumulated over the steps, and the curve (the unweighted mean of the in-distribution sets) is interpolated
-    between its points. What all runs of a seed are compared at is the least that one of them spent.
+    The curve (the unweighted mean of the in-distribution sets) is interpolated between its points, at the least that a
+    run of the same seed spent.
 
     Returns:
         policy, method, seed; in percent: end (after the last step), area (under the curve, over the steps: its mean
@@ -685,8 +693,6 @@ def question_grids(records: Records, method: str, policy: str = "weak") -> dict[
 
 def row_order(grids: Grids) -> pd.MultiIndex:
     """Return the order in which questions are drawn: by level, then mean accuracy over epochs and seeds, best first."""
-    if not grids:
-        raise RecordFault("no seed has the runs on few questions of Figures 3 and 4; compute them, or import them")
     mean = pd.concat([grid.mean(axis=1) for grid in grids.values()], axis=1).mean(axis=1).rename("mean").reset_index()
     ordered = mean.sort_values(["level", "mean", "problem_id"], ascending=[True, False, True], kind="stable")
     return pd.MultiIndex.from_frame(ordered[["level", "problem_id"]])

@@ -26,10 +26,9 @@ from hpt.config.run_config import merge, nest, validate
 from hpt.config.scales import SCALES, check_scale
 from hpt.data.sources import names_files
 from hpt.paper.paper import confirmatory_claims
-from hpt.reports import frames as of_records
 from hpt.reports import style
 from hpt.reports.verdicts import Verdict, verdicts
-from hpt.runs.catalogue import ARTEFACTS, Artefact, artefacts_at, check_addressed, is_addressed, kept_note
+from hpt.runs.catalogue import ARTEFACTS, artefacts_at, check_addressed, is_addressed, kept_note
 from hpt.runs.folder import source_commit
 from hpt.runs.make import PlannedRun, compute, planned_runs
 from hpt.runs.plan import assumptions, make_plan
@@ -37,7 +36,7 @@ from hpt.runs.records import RecordStore, RunRecords, load_runs, record_folders
 from hpt.runs.resolve import check_no_names
 from hpt.support.errors import ConfigError
 from hpt.support.files import write_json, write_text
-from hpt.support.text import duration
+from hpt.support.text import few
 
 
 @dataclass(frozen=True)
@@ -85,29 +84,21 @@ class Study:
         return planned_runs(**self._asked(artefacts or self.artefacts))
 
     def to_run(self) -> Shown:
-        """Return the table of runs: which are there, which will be made, and how long that takes."""
+        """Return which runs will be made, and how long that takes."""
         planned = self.planned()
+        left = [run for run in planned if not run.done]
         if not planned:
-            return Shown(Markup("<p>No run is needed.</p>"), "No run is needed.")
-        todo, times = ["read"] * len(planned), [""] * len(planned)
-        note = f"Nothing is computed: records are read from {shown_path(self.from_records or Path())}."
-        if self.from_records is None:
-            expected = make_plan(self.scale, planned, self.runs_dir)
-            todo = [run.reason or "nothing: done" for run in planned]
-            times = ["" if run.done else f"about {duration(cost.device_s)}"
-                     for run, cost in zip(planned, expected.costs, strict=True)]  # fmt: skip
-            left = sum(not run.done for run in planned)
-            note = f"{left} of {len(planned)} runs are left to compute: {assumptions(expected)}."
-            note = note if left else "Nothing is left to compute."
+            note = "No run is needed."
+        elif self.from_records is not None:
+            note = f"Nothing is computed: records are read from {shown_path(self.from_records)}."
+        elif not left:
+            note = "Nothing is left to compute."
+        else:
+            expected = assumptions(make_plan(self.scale, planned, self.runs_dir))
+            note = f"{len(left)} of {len(planned)} runs are left to compute: {expected}. They are "
+            note += few([f"{run.title} ({run.reason})" for run in left], 12) + "."
         note += kept_note(self.settings, self.artefacts, self.scale)
-        rows = [(run.line, run.policy, run.seed, run.config.schedule.steps, len(run.evaluations), what, time_left)
-                for run, what, time_left in zip(planned, todo, times, strict=True)]  # fmt: skip
-        heads = ("method", "base", "seed", "steps", "evaluation sets", "to do", "time")
-        return Shown(plain_table(heads, rows) + Markup("<p>{}</p>").format(note), note)
-
-    def artefact(self, name: str) -> Artefact:
-        """Return one of its tables or figures as the scale makes it: arms, evaluations, bases."""
-        return artefacts_at(self.scale)[name]
+        return Shown(Markup("<p>{}</p>").format(note), note)
 
     def runs(self, *artefacts: str) -> list[RunRecords]:
         """Return the records of the runs that tables or figures compare (none = all), computing what is missing."""
@@ -128,20 +119,16 @@ class Study:
 
         ``name`` is an artefact's, or a new one, which the report shows last; ``data`` the tidy frame behind it, and
         ``runs`` what it was made from; ``caption`` says of how many seeds, what the intervals are, units. Where
-        ``output_dir`` is set, ``tables/<name>`` is written as .csv (the tidy data), .md, .tex and .provenance.json.
+        ``output_dir`` is set, ``tables/<name>`` is written as .csv (the tidy data), .md and .provenance.json.
         """
         title = self._title(name)
         plain = table.data if isinstance(table, Styler) else table  # pyright: ignore[reportAttributeAccessIssue]
         shown = html_table(table, name)
         self._keep(name, data, {"kind": "table", "caption": caption, "html": str(shown)})
         if self.output_dir is not None:
-            stem = self.output_dir / "tables" / name
-            source = source_line(runs)
-            head, foot = f"**{markdown_text(title)}**", f"<sub>{markdown_text(source)}</sub>"
+            head, foot = f"**{markdown_text(title)}**", f"<sub>{markdown_text(source_line(runs))}</sub>"
             text = "\n\n".join([head, markdown_table(plain), markdown_text(caption), foot]) + "\n"
-            write_text(stem.with_name(f"{name}.md"), text)
-            comments = "".join(f"% {' '.join(text.split())}\n" for text in (title, source, caption))
-            write_text(stem.with_name(f"{name}.tex"), comments + tex_table(plain))
+            write_text(self.output_dir / "tables" / f"{name}.md", text)
             self._write(name, {name: data}, runs)
         return Shown(shown + caption_html(title, caption), title)
 
@@ -173,11 +160,6 @@ class Study:
         picture = Markup("<img class='{}' alt='{}' src='{}'>").format(name, title, source)
         pyplot.close(figure)  # else the notebook draws it a second time
         return Shown(picture + caption_html(title, caption), title)
-
-    def transcripts(self, runs: Sequence[RunRecords], evaluations: Sequence[str], count: int = 1) -> Shown:
-        """Return answers kept word for word, every run's to the same ``count`` questions of each evaluation."""
-        kept = of_records.transcripts(runs, evaluations, count)
-        return Shown(plain_table(list(kept.columns), kept.to_numpy().tolist()))
 
     def verdicts(self) -> list[Verdict]:
         """Return the verdicts on the claims about what was shown so far."""
@@ -261,47 +243,47 @@ class Study:
         write_json(folder / f"{name}.provenance.json", sources)
 
 
-def begin_study(name: str, artefacts: Sequence[str], given: Mapping[str, Any]) -> Study:
+def begin_study(
+    name: str, artefacts: Sequence[str], scale: str = "mini", seeds: Sequence[Any] = (0,),
+    settings: Mapping[str, Any] | None = None, runs_dir: str = "runs", from_records: str = "", output_dir: str = "",
+    bases: Sequence[str] = (), extra_methods: Sequence[str] = (), evaluations: Sequence[str] = (), **_: Any,
+) -> Study:  # fmt: skip
     """Return what a notebook does with its parameters, once their values are checked (`hpt.reports.begin`)."""
-    defaults = {"scale": "mini", "seeds": [0], "settings": {}, "runs_dir": "runs", "from_records": "", "output_dir": ""}
-    values: dict[str, Any] = {**defaults, **given}
-    check_scale(values["scale"])
-    seeds = values["seeds"]
+    settings = dict(settings or {})
+    check_scale(scale)
     if not seeds or len(set(seeds)) < len(seeds) or not all(type(seed) is int and seed >= 0 for seed in seeds):
         raise ConfigError("seeds", seeds, "a list of different whole numbers of at least 0", "write e.g. [0, 1, 2]")
-    from_records = project_path(values["from_records"]) if values["from_records"] else None
-    if from_records is not None and not record_folders(from_records):
+    if from_records and not record_folders(project_path(from_records)):
         remedy = "name a folder written by `hpt runs export`"
-        raise ConfigError("from_records", str(from_records), "a folder of records, or empty to compute", remedy)
-    here = artefacts_at(values["scale"])
+        raise ConfigError("from_records", from_records, "a folder of records, or empty to compute", remedy)
+    here = artefacts_at(scale)
     names = tuple(artefacts) or tuple(key for key, artefact in here.items() if artefact.notebook == name)
     if not names and any(artefact.notebook == name for artefact in ARTEFACTS.values()):
         notebooks = ", ".join(dict.fromkeys(artefact.notebook for artefact in here.values()))
-        raise ConfigError("scale", values["scale"], "a scale that makes this notebook", f"there, open {notebooks}")
-    bases = tuple(values.get("bases") or ())
+        raise ConfigError("scale", scale, "a scale that makes this notebook", f"there, open {notebooks}")
     known = dict.fromkeys(base for key in names for base in here[key].policies)
     if unknown := [base for base in bases if base not in known]:
         raise ConfigError("bases", unknown[0], "some of " + ", ".join(known), "correct the name")
-    check_addressed(values["settings"], names, values["scale"])
-    for key, value in values["settings"].items():
+    check_addressed(settings, names, scale)
+    for key, value in settings.items():
         check_no_names(value if is_addressed(key, value) else {key: value})
-    more = values.get("evaluations") or ()
     study = Study(
         name=name,
         artefacts=names,
-        scale=values["scale"],
+        scale=scale,
         seeds=tuple(seeds),
-        settings=dict(values["settings"]),
-        runs_dir=project_path(values["runs_dir"]),
-        from_records=from_records,
-        output_dir=project_path(values["output_dir"]) if values["output_dir"] else None,
-        bases=bases,
-        extra_methods=tuple(values.get("extra_methods") or ()),
-        evaluations=tuple(str(project_path(name)) if names_files(name) else name for name in more),
+        settings=settings,
+        runs_dir=project_path(runs_dir),
+        from_records=project_path(from_records) if from_records else None,
+        output_dir=project_path(output_dir) if output_dir else None,
+        bases=tuple(bases),
+        extra_methods=tuple(extra_methods),
+        evaluations=tuple(str(project_path(name)) if names_files(name) else name for name in evaluations),
     )
     if not study.planned():  # no run whose configuration would be refused: a misspelt setting is still named
-        validate(merge(SCALES[study.scale], nest(study.settings)))
+        validate(merge(SCALES[scale], nest(settings)))
     style.use()
+    pd.set_option("display.max_colwidth", None)  # answers are shown whole
     return study
 
 
@@ -374,6 +356,7 @@ def html_table(table: pd.DataFrame | Styler, name: str) -> Markup:
         sentences = styler.data.map(lambda cell: bool(re.search(r"[a-z]{3} ", str(cell)))).any()
         classes = pd.DataFrame("", styler.index, styler.columns)
         classes.loc[:, sentences] = "text"
+        classes.loc[:, ["paper" in str(name) for name in classes]] = "paper"  # beside ours: `frames.beside_the_papers`
         styler = styler.set_td_classes(classes)
     for axis in (0, 1):
         styler = styler.format_index(str, escape="html", axis=axis)
@@ -400,12 +383,6 @@ def markdown_table(frame: pd.DataFrame) -> str:
         texts = [*(key if isinstance(key, tuple) else (key,)), *("" if pd.isna(cell) else cell for cell in cells)]
         lines.append([markdown_text(str(text)) for text in texts])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def tex_table(frame: pd.DataFrame) -> str:
-    """Return a laid out table as a LaTeX ``tabular`` (packages booktabs and multirow)."""
-    text = frame.to_latex(escape=True, na_rep="", multicolumn_format="c")
-    return text.replace("→", r"$\to$").replace("γ", r"$\gamma$")
 
 
 def markdown_text(text: str) -> str:

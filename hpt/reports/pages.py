@@ -11,15 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from markupsafe import Markup
 
-from hpt.config.run_config import NUMERICS_VERSION
-from hpt.data.world.gym import SMOLLM
 from hpt.evaluation.intervals import MIN_SEEDS
 from hpt.paper.paper import claims, headline_claims
 from hpt.reports.notebooks import markdown_text, short_commit, verdict_badge
-from hpt.reports.verdicts import SECTIONS, by_kind, chance_text, counted, forest, headlines, section_of
+from hpt.reports.verdicts import EXPLORATORY, SECTIONS, counted, forest, headlines, section_of
 from hpt.runs.catalogue import ARTEFACTS
 from hpt.support.files import read_json, write_text
 from hpt.support.text import duration, few
@@ -30,13 +27,8 @@ _OTHER_PAGES = (
     ("provenance.html", "Provenance", "Notebooks, runs, their settings, commits and times"),
 )
 _SMALL = (
-    "This is a small world made by this package. It says nothing about the level a model of 1.5 or 7 billion "
-    "parameters reaches: compare signs and order with the paper, never levels."
-)
-_SMOLLM = (
-    "This is SmolLM2-135M-Instruct, a real language model, on graded arithmetic questions of reasoning-gym. All seeds "
-    "start from this one base: an interval over seeds does not hold what another base would change. It says nothing "
-    "about the level a model of 1.5 or 7 billion parameters reaches: compare signs and order with the paper."
+    "Models and questions are small. They say nothing about the level a model of 1.5 or 7 billion parameters reaches: "
+    "compare signs and order with the paper, never levels."
 )
 
 
@@ -73,7 +65,6 @@ def _report(folder: Path, scale: str) -> dict[str, Any]:
     return {
         "scale": scale,
         "headlines": headlines(verdicts, seeds),
-        "tiles": _tiles(verdicts, folder / "tables" / "audit.csv"),
         "forest": _drawn(forest(verdicts)),
         "headline_rows": _headline_rows(verdicts),
         "seeds_text": f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'} ({', '.join(map(str, seeds))})",
@@ -83,7 +74,7 @@ def _report(folder: Path, scale: str) -> dict[str, Any]:
         "chapters": [*chapters, *_OTHER_PAGES],
         "verdicts": verdicts,
         "topics": [(section, rows) for section, rows in topics if rows],
-        "chance_text": chance_text(verdicts),
+        "exploratory": sum(row["kind"] == EXPLORATORY for row in verdicts),
         "missing": [_missing_row(row) for row in missing_artefacts(folder)],
         "notebooks": statuses,
         "runs": [runs[name] for name in sorted(runs)],
@@ -141,19 +132,6 @@ def answer(verdicts: Sequence[Mapping[str, Any]], artefacts: Sequence[Mapping[st
     return re.split(r"(?<=\.)\s(?=[A-Z])", artefacts[0]["caption"])[0]
 
 
-def _tiles(verdicts: Sequence[Mapping[str, Any]], audit: Path) -> list[dict[str, Any]]:
-    """Return the three counts of the first page: claims on theory, on training, and checks of printed numbers."""
-    rows = {what: [row["verdict"] for row in own] for what, own in by_kind(verdicts).items()}
-    printed = pd.read_csv(audit)["verdict"].tolist() if audit.exists() else []
-    tiles = (
-        ("Theory claims", "claims.html#theory", rows["the estimator"]),
-        ("Training claims", "claims.html", rows["training"]),
-        ("The paper's printed numbers, against each other", "audit.html", printed),
-    )
-    return [{"title": title, "href": href, "tally": Counter(found).most_common()}
-            for title, href, found in tiles if found]  # fmt: skip
-
-
 def _drawn(lines: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the forest plot's lines with places in percent of its width, and its ticks."""
     values = [value for line in lines for value in (*line["dots"], line["low"], line["high"], line["paper"])]
@@ -175,7 +153,7 @@ def _shown(folder: Path, made: dict[str, Any], status: dict[str, Any]) -> dict[s
     """Return a table or figure as the page shows it: what a notebook left of it, with links to its files."""
     name, is_table = made["name"], made["kind"] == "table"
     files = [] if is_table else [f"figures/{name}.svg", f"figures/{name}.png"]
-    files += [f"tables/{name}.{ending}" for ending in ("csv", *(("md", "tex") if is_table else ()), "provenance.json")]
+    files += [f"tables/{name}.{ending}" for ending in ("csv", *["md"] * is_table, "provenance.json")]
     links = [{"text": file.partition(f"/{name}.")[2], "href": file} for file in files]
     links += [{"text": f"{more}.csv", "href": f"tables/{more}.csv"} for more in made.get("more", ())]
     links += [{"text": "notebook", "href": f"notebooks/{status['notebook']}.html"}]
@@ -189,7 +167,7 @@ def _shown(folder: Path, made: dict[str, Any], status: dict[str, Any]) -> dict[s
 
 def _missing_row(row: dict[str, Any]) -> dict[str, Any]:
     waiting = sum(claim.artefact == row["artefact"] for claim in claims())
-    state = f"made of seeds {', '.join(map(str, row['seeds']))} alone"
+    state = f"made with --seeds {','.join(map(str, row['seeds']))} alone"
     if not row["seeds"]:
         state = "not made" + f", and {waiting} claims not judged" * (waiting > 0)
     runs = row["missing"]
@@ -206,36 +184,20 @@ def missing_artefacts(folder: Path) -> list[dict[str, Any]]:
 
 
 def notebook_page(notebook: Any, status: dict[str, Any]) -> str:
-    """Return an executed notebook as a page: its question, the answer, what it shows, and then how it was made."""
+    """Return an executed notebook as a page, its code folded, without progress bars, which need a front end."""
     from nbconvert import HTMLExporter
-    from nbformat import from_dict
 
-    first, *rest = notebook.cells
-    results = [output for cell in rest for output in cell.get("outputs", ()) if _is_result(output)]
-    for cell in rest:
+    for cell in notebook.cells:
         if "outputs" in cell:
-            cell.outputs = [output for output in cell.outputs if not _is_result(output) and not _is_bar(output)]
+            cell.outputs = [one for one in cell.outputs if "application/vnd.jupyter.widget-view+json" not in
+                            one.get("data", {})]  # fmt: skip
     folded = (
         "{% extends 'basic/index.html.j2' %}{% block input_group %}<details><summary>code</summary>{{ super() }}"
         "</details>{% endblock input_group %}"
     )
-    exporter = HTMLExporter(raw_template=folded)
-    head, body = (exporter.from_notebook_node(from_dict({**notebook, "cells": cells}))[0] for cells in ([first], rest))
     # nbconvert escapes what cells printed; what they display is HTML of `hpt.reports`
-    shown = [Markup(output.data["text/html"]) for output in results]
-    said = answer(status["verdicts"], status["artefacts"], status["seeds"])
-    page = page_environment().get_template("notebook.html.jinja")
-    return page.render(status=status, head=Markup(head), answer=said, results=shown, body=Markup(body))
-
-
-def _is_bar(output: Any) -> bool:
-    """Whether an output is a progress bar, which is nothing without a front end."""
-    return "application/vnd.jupyter.widget-view+json" in output.get("data", {})
-
-
-def _is_result(output: Any) -> bool:
-    """Whether a cell's output is a table or figure of the study, with its caption."""
-    return "<p class='caption'>" in output.get("data", {}).get("text/html", "")
+    body = Markup(HTMLExporter(raw_template=folded).from_notebook_node(notebook)[0])
+    return page_environment().get_template("notebook.html.jinja").render(status=status, body=body)
 
 
 def style_sheet() -> str:
@@ -277,15 +239,15 @@ def notes(scale: str, seeds: Sequence[int], statuses: list[dict[str, Any]], runs
     if scale == "tiny":
         found.append("Scale tiny exists for tests: its numbers mean nothing.")
     elif scale != "full":
-        found.append(_SMOLLM if scale == SMOLLM else _SMALL)
+        found.append(_SMALL)
     changed = {f"{key} = {value}" for status in statuses for key, value in status.get("settings", {}).items()}
     if changed:
         found.append("Changed settings: " + ", ".join(sorted(changed)) + ".")
     if 0 < len(seeds) < MIN_SEEDS:
         found.append(f"Fewer than {MIN_SEEDS} seeds decide nothing about methods.")
     started = {(row["policy"], row["seed"], row["base_weights"]) for row in runs if row.get("base_weights")}
-    shared = len({(policy, weights) for policy, _, weights in started}) < len(started)
-    if len(seeds) > 1 and scale != SMOLLM and started:
+    if len(seeds) > 1 and started:
+        shared = len({(policy, weights) for policy, _, weights in started}) < len(started)
         found.append(
             "Seeds share their bases: an interval over seeds does not hold what another base would change."
             if shared
@@ -295,14 +257,7 @@ def notes(scale: str, seeds: Sequence[int], statuses: list[dict[str, Any]], runs
         found.append("Some runs of one seed start from different weights of a base: it was trained more than once.")
     if any(status.get("from_records") for status in statuses):
         found.append(
-            "Training results are read from committed records. What needs no run was computed when this page was made, "
-            "but for what was measured once on runs that the captions name: the gradients at checkpoints, and the "
-            "tokens of Figure 1's group."
+            "Training results are read from committed records; what needs no run was computed when this page was made, "
+            "but for the gradients at checkpoints and the tokens of Figure 1's group."
         )
-    made_at = sorted({short_commit(row) for row in runs})
-    if len(made_at) > 1:
-        found.append(f"The runs were made at {len(made_at)} commits (+: with changed files): {', '.join(made_at)}.")
-    older = sorted({str(row["numerics_version"]) for row in runs} - {str(NUMERICS_VERSION)})
-    if older:
-        found.append(f"Some runs are of numerics version {', '.join(older)}; the package is at {NUMERICS_VERSION}.")
     return found

@@ -22,7 +22,6 @@ from hpt.evaluation.intervals import (
     seeds_needed,
     sign_flip_p,
 )
-from hpt.evaluation.scores import round_half_up
 from hpt.paper.claim_tests import ClaimRecords, RunFrames
 from hpt.paper.claim_tests.laboratory import OVER_QUESTIONS
 from hpt.paper.claims import ALPHA, ClaimResult, ClaimVerdict, judge, judge_together
@@ -417,19 +416,13 @@ def headlines(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> list[s
         several = f"over {len(seeds)} seeds, in distribution corrected for 13 contrasts, with 95 % intervals"
         over = several if len(seeds) > 1 else "of one seed, which decides nothing"
         sentences.insert(0, f"Points of the average, {over}:")
-    return sentences + [counted(own, what) for what, own in by_kind(rows).items() if own]
+    without = {what: [row for row in rows if (row["subject"] == WITHOUT_RUNS) == (what == "the estimator")]
+               for what in ("training", "the estimator")}  # fmt: skip
+    return sentences + [counted(own, what) for what, own in without.items() if own]
 
 
 def _in_points(row: Mapping[str, Any]) -> str:
     return f"{row['ours'].removesuffix(' points')} {row['interval']}".strip()
-
-
-def by_kind(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """Return the verdicts on claims that need runs, and on those that need none."""
-    return {
-        "training": [row for row in rows if row["subject"] != WITHOUT_RUNS],
-        "the estimator": [row for row in rows if row["subject"] == WITHOUT_RUNS],
-    }
 
 
 def counted(rows: Sequence[Mapping[str, Any]], what: str = "") -> str:
@@ -474,18 +467,3 @@ def forest(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         }
         for claim, row in comparisons(rows, "in")
     ]
-
-
-def chance_text(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return what is corrected for the number of claims, and how many verdicts chance alone could make, in words.
-
-    An interval of 95 % lies above its threshold in 2.5 % of the cases where nothing differs, and below in as many.
-    """
-    count = sum(row.get("kind") == EXPLORATORY for row in rows)
-    expected = f"{round_half_up(0.025 * count):.1f}"
-    return (
-        f"Confirmatory are {len(confirmatory_claims())} contrasts of HPT with a baseline: paired t over seeds with "
-        "Holm's correction over all of them, and simultaneous intervals. All other claims on training are exploratory, "
-        f"each decided by its own 95 % interval over at least three seeds: of {count}, up to {expected} would hold, "
-        "and as many fail, by chance alone if nothing differed."
-    )
