@@ -152,11 +152,10 @@ def _drawn(lines: list[dict[str, Any]]) -> dict[str, Any]:
 def _shown(folder: Path, made: dict[str, Any], status: dict[str, Any]) -> dict[str, Any]:
     """Return a table or figure as the page shows it: what a notebook left of it, with links to its files."""
     name, is_table = made["name"], made["kind"] == "table"
-    files = [] if is_table else [f"figures/{name}.svg", f"figures/{name}.png"]
-    files += [f"tables/{name}.{ending}" for ending in ("csv", *["md"] * is_table, "provenance.json")]
-    links = [{"text": file.partition(f"/{name}.")[2], "href": file} for file in files]
-    links += [{"text": f"{more}.csv", "href": f"tables/{more}.csv"} for more in made.get("more", ())]
-    links += [{"text": "notebook", "href": f"notebooks/{status['notebook']}.html"}]
+    files = [f"tables/{name}.md"] if is_table else [f"figures/{name}.svg", f"figures/{name}.png"]
+    files += [f"tables/{data}.csv" for data in (name, *made.get("more", ()))]
+    files += [f"tables/{name}.provenance.json", f"notebooks/{status['notebook']}.html"]
+    links = [{"text": Path(file).name, "href": file} for file in files]
     provenance = folder / "tables" / f"{name}.provenance.json"
     runs = [row["run"] for row in read_json(provenance)["runs"]] if provenance.exists() else []
     shown = made | {"notebook": status["notebook"], "runs": runs, "links": links}
