@@ -1,7 +1,7 @@
 """One look for all figures: ``hpt.mplstyle``, a colour and a marker per method, and files whose bytes repeat.
 
-Colours are those of Okabe and Ito (2008), told apart by readers with any common colour blindness; the marker carries
-the same information in print. Figures have a white background; pages invert it in dark mode.
+Colours are those of Okabe and Ito (2008), told apart by readers with any common colour blindness; the marker and the
+label beside a line carry the same information in print. Figures have a white background; pages invert it in dark mode.
 """
 
 import zlib
@@ -71,6 +71,36 @@ def draw_curve(
     axes.plot(curve[x], curve.filter(like="seed_"), color=colour, linewidth=0.6, alpha=0.45)
     axes.fill_between(curve[x], curve[band[0]], curve[band[1]], color=colour, alpha=0.16, linewidth=0)
     axes.plot(curve[x], curve[y], **line)
+
+
+def label_lines(axes: Axes) -> None:
+    """Write the label of every labelled line right of the panel, instead of a legend, as `label_points` does."""
+    ends = {}
+    for line in axes.get_lines():
+        known = [point for point in np.asarray(line.get_xydata(), float) if np.isfinite(point).all()]
+        if known and not str(line.get_label()).startswith("_"):
+            ends[str(line.get_label())] = (*known[-1], line.get_color())
+    label_points(axes, ends)
+
+
+def label_points(axes: Axes, points: Mapping[str, tuple[float, float, Any]]) -> None:
+    """Write the names of points (x, y, colour) in a column right of the panel, none over another, a thin line to each.
+
+    Call it when limits and scales are set.
+    """
+    axes.figure.canvas.draw()  # the layout, so that places in pixels are known
+    height = {name: axes.transData.transform((x, y))[1] for name, (x, y, _) in points.items()}
+    names, size = sorted(points, key=lambda name: height[name]), 8.5
+    steps = 1.25 * size * axes.figure.dpi / 72 * np.arange(len(names))  # of labels that touch
+    apart = np.maximum.accumulate([height[name] for name in names] - steps)
+    places = np.minimum(apart, axes.bbox.y1 - steps.max(initial=0.0)) + steps
+    for name, place in zip(names, places, strict=True):
+        x, y, colour = points[name]
+        axes.annotate(
+            name, (x, y), xytext=(1.02, (place - axes.bbox.y0) / axes.bbox.height), textcoords="axes fraction",
+            color=colour, fontsize=size, va="center", annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "alpha": 0.6},
+        )  # fmt: skip
 
 
 def legend_below(figure: Figure) -> None:
