@@ -122,11 +122,36 @@ def number_text(values: pd.Series, sign: str = "") -> pd.Series:
     return values.map(lambda value: "" if pd.isna(value) else f"{round_half_up(value):{sign}.1f}").astype(object)
 
 
+class Cell(str):
+    """The text of a score, with what a page draws beside it: its seeds, and whether it is marked as the best."""
+
+    seeds: tuple[float, ...] = ()
+    best: bool = False
+
+
+def best_of(frame: pd.DataFrame) -> pd.Series:
+    """Return which scores are the best of their base and column: above every other one by the paired seeds' interval.
+
+    Example:
+        >>> rows = pd.DataFrame({"policy": "weak", "column": "choice", "method": ["a", "b"], "seeds": 3,
+        ...                      "seed_0": [9.0, 1.0], "seed_1": [8.0, 1.0], "seed_2": [9.0, 2.0]})
+        >>> best_of(rows).tolist(), best_of(rows.assign(seed_2=[9.0, 8.0])).tolist()
+        ([True, False], [False, False])
+    """
+    best = pd.Series(False, frame.index)
+    for _, rows in frame[frame["seeds"] > 0].groupby(["policy", "column"], sort=False):
+        values = rows.filter(like="seed_").T.ffill().T.to_numpy(float)  # a base has one run, which all seeds share
+        top = int(np.nanargmax(np.nanmean(values, axis=1)))
+        others = [paired_difference(values[top], one).interval.low > 0 for one in np.delete(values, top, axis=0)]
+        best[rows.index[top]] = rows["seeds"].iloc[top] >= MIN_SEEDS and bool(others) and all(others)
+    return best
+
+
 def with_interval(frame: pd.DataFrame, value: str = "score", sign: str = "") -> pd.Series:
     """Return a column as text with its interval: over seeds where there are several, else over problems.
 
-    Where an interval of scores would leave 0 to 100, the seeds themselves say more (``seed_<n>``). ``sign="+"`` is for
-    differences.
+    Where all seeds are alike, or an interval of scores would leave 0 to 100, the seeds themselves say more
+    (``seed_<n>``). ``sign="+"`` is for differences. Texts of `scores` over several seeds are `Cell`.
 
     Example:
         >>> row = {"score": 41.25, "seeds": 1, "seeds_low": NAN, "seeds_high": NAN, "problems_low": 38.0,
@@ -138,10 +163,20 @@ def with_interval(frame: pd.DataFrame, value: str = "score", sign: str = "") -> 
     low, high = (frame[f"seeds_{end}"].where(several, frame[f"problems_{end}"]) for end in ("low", "high"))
     number, brackets = number_text(frame[value], sign), " [" + number_text(low) + ", " + number_text(high) + "]"
     text = number + brackets.where(low.notna() & high.notna(), "")
-    if sign or frame.empty:
+    if not sign and len(frame):
+        seeds = frame.filter(like="seed_").apply(lambda row: f" ({', '.join(number_text(row.dropna()))})", axis=1)
+        text = text.mask(_cut_off(frame), number + seeds)
+    text = text.mask(several & (low == high), "all seeds " + number)
+    if not _has_dots(frame):
         return text
-    seeds = frame.filter(like="seed_").apply(lambda row: f" ({', '.join(number_text(row.dropna()))})", axis=1)
-    return text.mask(_cut_off(frame), number + seeds)
+    cells = [Cell(own) for own in text]
+    for cell, values, best in zip(cells, frame.filter(like="seed_").to_numpy(float), best_of(frame), strict=True):
+        cell.seeds, cell.best = tuple(values[np.isfinite(values)]), bool(best)
+    return pd.Series(cells, frame.index, dtype=object)
+
+
+def _has_dots(frame: pd.DataFrame) -> bool:
+    return {"policy", "column"} <= set(frame) and bool((frame["seeds"] > 1).any())
 
 
 def _cut_off(frame: pd.DataFrame) -> pd.Series:
@@ -165,6 +200,10 @@ def interval_note(frame: pd.DataFrame, of: str = "mean") -> str:
         note += "; of one run, such as a base that all seeds share, over the problems for fixed weights"
     if "column" in frame and _cut_off(frame).any():
         note += "; in parentheses the seeds, where it would reach beyond 0 or 100: they differ much, some took off"
+    if _has_dots(frame):
+        note += "; on the page a dot per seed, from 0 to 100"
+        note += ", bold: above every other" if best_of(frame).any() else ""
+        note += '; "all seeds" where they are equal' if (frame["seeds_low"] == frame["seeds_high"]).any() else ""
     return note
 
 
@@ -192,8 +231,8 @@ def mean_with_interval(values: pd.Series) -> str:
 def beside_the_papers(scores: pd.DataFrame, names: Mapping[str, str] | None = None) -> pd.DataFrame:
     """Lay out a frame of `scores`: a row per base and method; of every set, ours and the paper's in adjacent columns.
 
-    Averages come first. ``names`` are what methods are called instead of `label`; a star marks what the paper's authors
-    copied from another paper.
+    ``names`` are what methods are called instead of `label`; a star marks what the paper's authors copied from another
+    paper.
     """
     sets = ["column", "stands_for"]
     texts = scores[sets].assign(
@@ -202,12 +241,11 @@ def beside_the_papers(scores: pd.DataFrame, names: Mapping[str, str] | None = No
         ours=with_interval(scores),
         paper=number_text(scores["paper"]) + scores["paper_copied"].map({True: "*", False: ""}),
     )
-    texts = texts.melt(["base", "method", *sets], ["ours", "paper"], "whose", "text", ignore_index=False)
-    texts = texts.sort_index(kind="stable")  # ours and the paper's side by side
-    table = texts.pivot_table("text", ["base", "method"], [*sets, "whose"], "first", sort=False)
-    table.columns.names = ["set", "stands for", ""]
-    averages = [name for name in paper_data()["averages"] if name in table.columns.unique(0)]
-    table = table[[*averages, *table.columns.unique(0).drop(averages)]]
+    # not melted first, which would make plain texts of the cells
+    table = texts.pivot_table(["ours", "paper"], ["base", "method"], sets, "first", sort=False)
+    table = table.reorder_levels([1, 2, 0], axis=1).rename_axis(["set", "stands for", ""], axis=1)
+    order = texts[sets].drop_duplicates().itertuples(index=False, name=None)
+    table = table[[(*name, whose) for name in order for whose in ("ours", "paper")]]
     return table.loc[:, (table != "").any()]
 
 
@@ -826,16 +864,16 @@ def discrepancies(records: Records) -> pd.DataFrame:
     title, why, sft_weight (multiple of the default's coefficient), chosen (highest validation accuracy among the
     weights tried, on the seeds that all of them have; None where only one was), validation and average (percent, means
     over seeds), seeds (that it has with the default), the columns of `effect`, skipped_updates (sum over seeds). Last
-    comes the skip rule, which needs no run as long as it never acted on the default.
+    comes the skip rule, which needs no run as long as it never acted on the default. Two runs have a seed together
+    where they began from the same bits: a base trained again is another base.
     """
-    default = {run.seed: run for run in of_arm(records, DEFAULT.arms[0].key)}
+    default = _by_base(records, DEFAULT.arms[0].key)
     if not default:
         raise RecordFault(f"no run of {DEFAULT.arms[0].key}, which every effect is measured against; compute it first")
-    usual = {seed: in_distribution_shares(run) for seed, run in default.items()}
+    usual = {key: in_distribution_shares(run) for key, run in default.items()}
     rows: list[dict[str, Any]] = []
     for one in (DEFAULT, *DISCREPANCIES):
-        tried = {arm.key: {run.seed: run for run in of_arm(records, arm.key)} for arm in one.arms}
-        tried = {key: runs for key, runs in tried.items() if runs}
+        tried = {arm.key: runs for arm in one.arms if (runs := _by_base(records, arm.key))}
         common = set.intersection(*map(set, tried.values())) if len(tried) > 1 else set()
         on_common = {
             key: np.mean([_validation(runs[seed]) for seed in common]) for key, runs in tried.items() if common
@@ -845,15 +883,16 @@ def discrepancies(records: Records) -> pd.DataFrame:
             runs = tried.get(arm.key, {})
             if not runs:
                 continue
-            shares = {seed: in_distribution_shares(run) for seed, run in runs.items()}
-            numbers = effect(shares, usual if arm.key != DEFAULT.arms[0].key else {})
+            both = runs.keys() & default.keys()
+            shares = {seed: in_distribution_shares(run) for (seed, _), run in runs.items()}
+            numbers = effect(shares, {key[0]: usual[key] for key in both} if arm.key != DEFAULT.arms[0].key else {})
             numbers.pop("verdict", None)
             rows.append({
                 "title": arm.label, "why": one.why, "sft_weight": weight,
                 "chosen": arm.key == best if best else None,
                 "validation": float(np.mean([_validation(run) for run in runs.values()])),
                 "average": float(np.mean([average_of_sets(own) for own in shares.values()])),
-                "seeds": len(runs.keys() & default.keys()) or len(runs), **numbers, "skipped_updates": _skipped(runs),
+                "seeds": len(both) or len(runs), **numbers, "skipped_updates": _skipped(runs),
             })  # fmt: skip
     skipped = _skipped(default)
     why = "The scripts skip an update whose gradient norm is above 80; the paper has no such rule. " + (
@@ -865,9 +904,14 @@ def discrepancies(records: Records) -> pd.DataFrame:
     return seeds_last(pd.DataFrame(rows))
 
 
+def _by_base(records: Records, key: str) -> dict[Any, RunRecords]:
+    """Return the runs of an arm by their seed and the bits they began from."""
+    return {(run.seed, run.config.policy.base_weights): run for run in of_arm(records, key)}
+
+
 def _validation(run: RunRecords) -> float:
     return 100 * float(run.shares("validation").mean())
 
 
-def _skipped(runs: Mapping[int, RunRecords]) -> int:
+def _skipped(runs: Mapping[Any, RunRecords]) -> int:
     return sum(int(run.metrics["optim/skipped_updates"].sum()) for run in runs.values())

@@ -11,7 +11,7 @@ import html
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,15 @@ from hpt.config.run_config import merge, nest, validate
 from hpt.config.scales import SCALES, check_scale
 from hpt.data.sources import names_files
 from hpt.paper.paper import confirmatory_claims
+from hpt.reports import frames as of_records
 from hpt.reports import style
 from hpt.reports.verdicts import Verdict, verdicts
 from hpt.runs.catalogue import ARTEFACTS, artefacts_at, check_addressed, is_addressed, kept_note
+from hpt.runs.compare import differences, final_values
 from hpt.runs.folder import source_commit
 from hpt.runs.make import PlannedRun, compute, planned_runs
 from hpt.runs.plan import assumptions, make_plan
-from hpt.runs.records import RecordStore, RunRecords, load_runs, record_folders
+from hpt.runs.records import RecordStore, RunRecords, load_records, load_runs, record_folders
 from hpt.runs.resolve import check_no_names
 from hpt.support.errors import ConfigError
 from hpt.support.files import write_json, write_text
@@ -41,13 +43,17 @@ from hpt.support.text import few
 
 @dataclass(frozen=True)
 class Shown:
-    """HTML that a notebook displays, and plain text for where HTML is not."""
+    """HTML that a notebook displays, plain text for where HTML is not, and controls for where there is a front end."""
 
     html: Markup
     text: str = ""
+    controls: Any = None
 
     def _repr_html_(self) -> str:
         return str(self.html)
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
+        return {} if self.controls is None else {**self.controls._repr_mimebundle_(), "text/html": str(self.html)}
 
     def __repr__(self) -> str:
         return self.text or re.sub(r"<[^>]+>", " ", str(self.html))
@@ -119,16 +125,19 @@ class Study:
 
         ``name`` is an artefact's, or a new one, which the report shows last; ``data`` the tidy frame behind it, and
         ``runs`` what it was made from; ``caption`` says of how many seeds, what the intervals are, units. Where
-        ``output_dir`` is set, ``tables/<name>`` is written as .csv (the tidy data), .md and .provenance.json.
+        ``output_dir`` is set, ``tables/<name>`` is written as .csv (the tidy data), .md, .tex and .provenance.json.
         """
         title = self._title(name)
         plain = table.data if isinstance(table, Styler) else table  # pyright: ignore[reportAttributeAccessIssue]
         shown = html_table(table, name)
         self._keep(name, data, {"kind": "table", "caption": caption, "html": str(shown)})
         if self.output_dir is not None:
-            head, foot = f"**{markdown_text(title)}**", f"<sub>{markdown_text(source_line(runs))}</sub>"
+            source = source_line(runs)
+            head, foot = f"**{markdown_text(title)}**", f"<sub>{markdown_text(source)}</sub>"
             text = "\n\n".join([head, markdown_table(plain), markdown_text(caption), foot]) + "\n"
             write_text(self.output_dir / "tables" / f"{name}.md", text)
+            comments = "".join(f"% {' '.join(text.split())}\n" for text in (title, source, caption))
+            write_text(self.output_dir / "tables" / f"{name}.tex", comments + tex_table(plain))
             self._write(name, {name: data}, runs)
         return Shown(shown + caption_html(title, caption), title)
 
@@ -156,10 +165,42 @@ class Study:
             style.save(figure, png, self.output_dir / "figures" / name, metadata)
             self._write(name, {name: data, **frames}, runs)
         # not the SVG, which the report links: inside a page it takes three times the room
-        source = "data:image/png;base64," + base64.b64encode(png).decode("ascii")
-        picture = Markup("<img class='{}' alt='{}' src='{}'>").format(name, title, source)
+        picture = Markup("<img class='{}' alt='{}' src='{}'>").format(name, title, png_source(png))
         pyplot.close(figure)  # else the notebook draws it a second time
         return Shown(picture + caption_html(title, caption), title)
+
+    def sliders(self, draw: Callable[..., Figure], **values: Sequence[Any]) -> Shown:
+        """Return a figure with sliders that draw it anew; where no front end moves them, it stays as they begin.
+
+        ``draw`` makes the figure of one of each of ``values``; a slider begins in their middle.
+        """
+        from ipywidgets import Image, SelectionSlider, VBox
+
+        sliders = {name: SelectionSlider(options=list(of), value=of[len(of) // 2], description=name,
+                                         continuous_update=False) for name, of in values.items()}  # fmt: skip
+
+        def drawn() -> bytes:
+            figure = draw(**{name: slider.value for name, slider in sliders.items()})
+            png = style.png_of(figure, {})
+            pyplot.close(figure)
+            return png
+
+        picture = Image(value=drawn())
+        for slider in sliders.values():
+            slider.observe(lambda _: setattr(picture, "value", drawn()), "value")
+        begins = ", ".join(f"{name} = {slider.value}" for name, slider in sliders.items())
+        shown = Markup("<img alt='{0}' src='{1}'><p><small>{0}; the notebook has sliders.</small></p>")
+        return Shown(shown.format(begins, png_source(picture.value)), begins, VBox([*sliders.values(), picture]))
+
+    def compare(self, first: str, second: str) -> Shown:
+        """Return what two runs, named as `finish` lists them, differ in: ``hpt runs compare`` in a cell."""
+        folder = self.from_records or self.runs_dir / self.scale
+        runs = [load_records(folder / name) for name in (first, second)]
+        return Shown(frame_table(differences(*runs)) + frame_table(final_values(*runs).round(4).reset_index()))
+
+    def transcripts(self, runs: Sequence[RunRecords], evaluations: Sequence[str], count: int = 1) -> Shown:
+        """Return answers kept word for word, every run's to the same ``count`` questions of each evaluation."""
+        return Shown(frame_table(of_records.transcripts(runs, evaluations, count)))
 
     def verdicts(self) -> list[Verdict]:
         """Return the verdicts on the claims about what was shown so far."""
@@ -283,7 +324,6 @@ def begin_study(
     if not study.planned():  # no run whose configuration would be refused: a misspelt setting is still named
         validate(merge(SCALES[scale], nest(settings)))
     style.use()
-    pd.set_option("display.max_colwidth", None)  # answers are shown whole
     return study
 
 
@@ -321,6 +361,8 @@ def source_rows(records: Iterable[RunRecords]) -> list[dict[str, Any]]:
             "base_weights": run.config.policy.base_weights,
             "commit": str(run.provenance.get("commit") or "unknown"),
             "dirty": bool(run.provenance.get("dirty")),
+            "processor": " and ".join(run.provenance.get("processors") or [run.provenance.get("processor") or ""]),
+            "damaged": sum(run.provenance.get(name) or 0 for name in ("damaged_checkpoints", "damaged_files")),
             **{name: run.provenance.get(name) for name in ("numerics_version", "finished", "wall_s")},
         }
         for run in records
@@ -351,11 +393,10 @@ def source_line(records: Sequence[RunRecords]) -> str:
 def html_table(table: pd.DataFrame | Styler, name: str) -> Markup:
     """Return a laid out table as HTML; of a Styler with its colours."""
     styler: Any = table if isinstance(table, Styler) else table.style  # its methods are half typed
-    styler = styler.format(str, escape="html", na_rep="")
+    styler = styler.format(_cell_html, na_rep="")
     if styler.index.is_unique and styler.columns.is_unique:  # columns with sentences are read from the left
-        sentences = styler.data.map(lambda cell: bool(re.search(r"[a-z]{3} ", str(cell)))).any()
-        classes = pd.DataFrame("", styler.index, styler.columns)
-        classes.loc[:, sentences] = "text"
+        classes = styler.data.map(_cell_class)
+        classes.loc[:, classes.eq("text").any()] = "text"
         classes.loc[:, ["paper" in str(name) for name in classes]] = "paper"  # beside ours: `frames.beside_the_papers`
         styler = styler.set_td_classes(classes)
     for axis in (0, 1):
@@ -363,6 +404,18 @@ def html_table(table: pd.DataFrame | Styler, name: str) -> Markup:
         styler = styler.format_index_names(lambda label: html.escape(str(label)), axis=axis)
     text = styler.set_uuid(name).set_table_attributes('class="scores"').to_html()
     return Markup("<div class='wide'>{}</div>").format(Markup(text))
+
+
+def _cell_class(cell: object) -> str:
+    if isinstance(cell, of_records.Cell):
+        return "best" * cell.best
+    return "text" * bool(re.search(r"[a-z]{3} ", str(cell)))
+
+
+def _cell_html(cell: object) -> str:
+    """Return a cell's text, with a dot for each of its seeds on a line from 0 to 100."""
+    dots = "".join(f"<i style='left:{seed:.0f}%'></i>" for seed in getattr(cell, "seeds", ()))
+    return f"<span class='seeds'>{dots}</span>" * bool(dots) + html.escape(str(cell))
 
 
 def markdown_table(frame: pd.DataFrame) -> str:
@@ -385,6 +438,12 @@ def markdown_table(frame: pd.DataFrame) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def tex_table(frame: pd.DataFrame) -> str:
+    """Return a laid out table as a LaTeX ``tabular`` (packages booktabs and multirow)."""
+    text = frame.to_latex(escape=True, na_rep="", multicolumn_format="c")
+    return text.replace("→", r"$\to$").replace("γ", r"$\gamma$")
+
+
 def markdown_text(text: str) -> str:
     """Escape what Markdown and the HTML inside it would read as markup."""
     return re.sub(r"([\\`*_\[\]|])", r"\\\1", html.escape(text, quote=False).replace("\n", " "))
@@ -405,6 +464,16 @@ def plain_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> Marku
     body = Markup("").join(line("td", row) for row in rows)
     form = Markup("<div class='wide'><table class='sortable'><thead>{}</thead><tbody>{}</tbody></table></div>")
     return form.format(line("th", heads), body)
+
+
+def frame_table(frame: pd.DataFrame) -> Markup:
+    """Return a frame as a table of texts."""
+    return plain_table(list(frame.columns), frame.astype(str).to_numpy().tolist())
+
+
+def png_source(png: bytes) -> str:
+    """Return a PNG as a data address, so that a page holds its pictures itself."""
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
 def verdict_badge(verdict: str) -> Markup:

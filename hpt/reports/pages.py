@@ -9,14 +9,17 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
+import pandas as pd
 from markupsafe import Markup
 
+from hpt.data.world.gym import SMOLLM
 from hpt.evaluation.intervals import MIN_SEEDS
 from hpt.paper.paper import claims, headline_claims
 from hpt.reports.notebooks import markdown_text, short_commit, verdict_badge
-from hpt.reports.verdicts import EXPLORATORY, SECTIONS, counted, forest, headlines, section_of
+from hpt.reports.verdicts import EXPLORATORY, SECTIONS, WITHOUT_RUNS, counted, forest, headlines, section_of
 from hpt.runs.catalogue import ARTEFACTS
 from hpt.support.files import read_json, write_text
 from hpt.support.text import duration, few
@@ -29,6 +32,10 @@ _OTHER_PAGES = (
 _SMALL = (
     "Models and questions are small. They say nothing about the level a model of 1.5 or 7 billion parameters reaches: "
     "compare signs and order with the paper, never levels."
+)
+_SMOLLM = (
+    "This is SmolLM2-135M-Instruct, a real language model; all seeds start from this one base, and an interval over "
+    "seeds does not hold what another would change. "
 )
 
 
@@ -61,11 +68,17 @@ def _report(folder: Path, scale: str) -> dict[str, Any]:
     seeds = sorted({seed for status in statuses for seed in status["seeds"]})
     sections = _sections([made[name] for name in dict.fromkeys([*ARTEFACTS, *made]) if name in made], verdicts, seeds)
     chapters = [(f"{section['name']}.html", section["title"], section["question"]) for section in sections]
+    others = [own for own in sorted(folder.parent.glob("*/")) if own != folder and (own / "notebooks").is_dir()]
+    lines = [
+        *forest(verdicts, scale),
+        *(line for own in others for line in forest(_verdicts(_statuses(own)), own.name)),
+    ]
     topics = [(section, [row for row in verdicts if row["page"] == section.name]) for section in SECTIONS]
     return {
         "scale": scale,
         "headlines": headlines(verdicts, seeds),
-        "forest": _drawn(forest(verdicts)),
+        "tiles": _tiles(verdicts, folder / "tables" / "audit.csv"),
+        "forest": _drawn(lines),
         "headline_rows": _headline_rows(verdicts),
         "seeds_text": f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'} ({', '.join(map(str, seeds))})",
         "notes": notes(scale, seeds, statuses, list(runs.values())),
@@ -126,10 +139,36 @@ def _sections(
 
 
 def answer(verdicts: Sequence[Mapping[str, Any]], artefacts: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> str:
-    """Return what a page found, in its first words: comparisons and counts of verdicts, else the first caption."""
-    if verdicts or not artefacts:
-        return " ".join(headlines(verdicts, seeds))
-    return re.split(r"(?<=\.)\s(?=[A-Z])", artefacts[0]["caption"])[0]
+    """Return what a page found, in its first words: comparisons, else claims that are decided; else the first caption.
+
+    Example:
+        >>> row = {"subject": "HPT", "sentence": "It rises.", "ours": "+5 points", "interval": "[+1, +9]", "claim": ""}
+        >>> answer([{**row, "verdict": "does not hold"}], [], [0, 1, 2])
+        'Of 1 claim on training 1 does not hold. Does not hold: “It rises.” (+5 points [+1, +9]).'
+    """
+    if artefacts and not verdicts:
+        return re.split(r"(?<=\.)\s(?=[A-Z])", artefacts[0]["caption"])[0]
+    sentences = headlines(verdicts, seeds)
+    for words in ("reproduced", "holds", "does not hold") if len(sentences) <= 2 else ():
+        found = [(shorten(row["sentence"], 90, placeholder=" ..."), f"{row['ours']} {row['interval']}".strip())
+                 for row in verdicts if row["verdict"] == words]  # fmt: skip
+        decided = few([f"“{sentence}” ({numbers})" for sentence, numbers in found], 3)
+        sentences += [f"{words.capitalize()}: {decided}."] if found else []
+    return " ".join(sentences)
+
+
+def _tiles(verdicts: Sequence[Mapping[str, Any]], audit: Path) -> list[dict[str, Any]]:
+    """Return the three counts of the first page: claims on theory, on training, and checks of printed numbers."""
+    theory, training = ([row["verdict"] for row in verdicts if (row["subject"] == WITHOUT_RUNS) is without]
+                        for without in (True, False))  # fmt: skip
+    printed = pd.read_csv(audit)["verdict"] if audit.exists() else ()
+    tiles = (
+        ("Theory claims", "claims.html#theory", theory),
+        ("Training claims", "claims.html", training),
+        ("The paper's printed numbers, against each other", "audit.html", printed),
+    )
+    return [{"title": title, "href": href, "tally": Counter(found).most_common()}
+            for title, href, found in tiles if len(found)]  # fmt: skip
 
 
 def _drawn(lines: list[dict[str, Any]]) -> dict[str, Any]:
@@ -152,7 +191,7 @@ def _drawn(lines: list[dict[str, Any]]) -> dict[str, Any]:
 def _shown(folder: Path, made: dict[str, Any], status: dict[str, Any]) -> dict[str, Any]:
     """Return a table or figure as the page shows it: what a notebook left of it, with links to its files."""
     name, is_table = made["name"], made["kind"] == "table"
-    files = [f"tables/{name}.md"] if is_table else [f"figures/{name}.svg", f"figures/{name}.png"]
+    files = [f"tables/{name}.md", f"tables/{name}.tex"] if is_table else [f"figures/{name}.svg", f"figures/{name}.png"]
     files += [f"tables/{data}.csv" for data in (name, *made.get("more", ()))]
     files += [f"tables/{name}.provenance.json", f"notebooks/{status['notebook']}.html"]
     links = [{"text": Path(file).name, "href": file} for file in files]
@@ -183,20 +222,34 @@ def missing_artefacts(folder: Path) -> list[dict[str, Any]]:
 
 
 def notebook_page(notebook: Any, status: dict[str, Any]) -> str:
-    """Return an executed notebook as a page, its code folded, without progress bars, which need a front end."""
+    """Return an executed notebook as a page: its question, the answer, what it shows, and then how, its code folded."""
     from nbconvert import HTMLExporter
+    from nbformat import from_dict
 
-    for cell in notebook.cells:
-        if "outputs" in cell:
-            cell.outputs = [one for one in cell.outputs if "application/vnd.jupyter.widget-view+json" not in
-                            one.get("data", {})]  # fmt: skip
+    first, *rest = notebook.cells
+    results = []
+    for cell in rest:
+        others = []
+        for output in cell.get("outputs", ()):
+            data = output.get("data", {})
+            shown = data.get("text/html", "")
+            bar = data.pop("application/vnd.jupyter.widget-view+json", None) and not shown  # needs a front end
+            if "<p class='caption'>" in shown:
+                results.append(Markup(shown))
+            elif not bar:
+                others.append(output)
+        cell.update({"outputs": others} if "outputs" in cell else {})
     folded = (
         "{% extends 'basic/index.html.j2' %}{% block input_group %}<details><summary>code</summary>{{ super() }}"
         "</details>{% endblock input_group %}"
     )
+    exporter = HTMLExporter(raw_template=folded)
     # nbconvert escapes what cells printed; what they display is HTML of `hpt.reports`
-    body = Markup(HTMLExporter(raw_template=folded).from_notebook_node(notebook)[0])
-    return page_environment().get_template("notebook.html.jinja").render(status=status, body=body)
+    head, body = (Markup(exporter.from_notebook_node(from_dict({**notebook, "cells": cells}))[0])
+                  for cells in ([first], rest))  # fmt: skip
+    said = answer(status["verdicts"], status["artefacts"], status["seeds"])
+    page = page_environment().get_template("notebook.html.jinja")
+    return page.render(status=status, head=head, answer=said, results=results, body=body)
 
 
 def style_sheet() -> str:
@@ -238,14 +291,14 @@ def notes(scale: str, seeds: Sequence[int], statuses: list[dict[str, Any]], runs
     if scale == "tiny":
         found.append("Scale tiny exists for tests: its numbers mean nothing.")
     elif scale != "full":
-        found.append(_SMALL)
+        found.append(_SMOLLM * (scale == SMOLLM) + _SMALL)
     changed = {f"{key} = {value}" for status in statuses for key, value in status.get("settings", {}).items()}
     if changed:
         found.append("Changed settings: " + ", ".join(sorted(changed)) + ".")
     if 0 < len(seeds) < MIN_SEEDS:
         found.append(f"Fewer than {MIN_SEEDS} seeds decide nothing about methods.")
     started = {(row["policy"], row["seed"], row["base_weights"]) for row in runs if row.get("base_weights")}
-    if len(seeds) > 1 and started:
+    if len(seeds) > 1 and started and scale != SMOLLM:
         shared = len({(policy, weights) for policy, _, weights in started}) < len(started)
         found.append(
             "Seeds share their bases: an interval over seeds does not hold what another base would change."
@@ -254,6 +307,8 @@ def notes(scale: str, seeds: Sequence[int], statuses: list[dict[str, Any]], runs
         )
     if any(count > 1 for count in Counter((policy, seed) for policy, seed, _ in started).values()):
         found.append("Some runs of one seed start from different weights of a base: it was trained more than once.")
+    if damaged := sum(row.get("damaged", 0) for row in runs):
+        found.append(f"{damaged} damaged files of runs were noticed, set aside and made again.")
     if any(status.get("from_records") for status in statuses):
         found.append(
             "Training results are read from committed records; what needs no run was computed when this page was made, "

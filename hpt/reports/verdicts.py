@@ -451,11 +451,11 @@ def comparisons(rows: Sequence[Mapping[str, Any]], distribution: str) -> list[tu
     return [(claim, judged[claim.id]) for claim in found if claim.id in judged]
 
 
-def forest(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return HPT minus each baseline on each base as lines of a forest plot, in points of the average."""
+def forest(rows: Sequence[Mapping[str, Any]], world: str) -> list[dict[str, Any]]:
+    """Return HPT minus each baseline on each base of a scale as lines of a forest plot, in points of the average."""
     return [
         {
-            "group": base_title(claim.policy),
+            "group": f"{world}: {base_title(claim.policy)}",
             "other": label_in_claim(claim.methods[1], claim.policy),
             "text": _in_points(row),
             "mean": row["numbers"]["effect"],
