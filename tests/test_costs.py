@@ -89,6 +89,13 @@ def test_whether_seeds_share_a_base_is_said_and_whether_one_was_trained_again() 
     assert any("it was trained more than once" in own for own in again)
     assert not any("it was trained more than once" in own for own in found)
     assert not any("bases" in own for own in notes("mini", [0], [], rows[:1]))
+    assert "a real language model" in notes("smollm", [0, 1, 2], [], rows)[0]
+
+
+def test_damaged_files_of_runs_are_counted_on_the_page() -> None:
+    rows = [{"run": "hpt-0", "policy": "weak", "seed": 0, "damaged": count} for count in (2, 0)]
+    assert "2 damaged files of runs were noticed, set aside and made again." in notes("mini", [0], [], rows)
+    assert not any("damaged" in own for own in notes("mini", [0], [], rows[1:]))
 
 
 def test_the_weights_a_run_starts_from_stand_with_it_unless_they_are_another_runs() -> None:

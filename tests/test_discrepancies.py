@@ -100,6 +100,26 @@ def test_the_weight_is_chosen_on_validation(records: list[RunRecords]) -> None:
     assert table["no entropy bonus"]["chosen"] is None
 
 
+def from_base(run: RunRecords, weights: str) -> RunRecords:
+    policy = run.config.policy.model_copy(update={"weights_sha256": weights})
+    return replace(run, config=run.config.model_copy(update={"policy": policy}))
+
+
+def test_runs_from_bases_of_other_bits_are_not_compared(records: list[RunRecords]) -> None:
+    """The weight that is best on validation ran seed 0 from another base: there it is neither chosen nor compared."""
+    far = "price_normalization_paper_sft_64-weak"
+    mixed = [
+        from_base(scored(run, 0.9, 0.1), "b") if (run.seed, run.arms[0]) == (0, far) else from_base(run, "a")
+        for run in records
+    ]
+    table = by_title(mixed)
+    row = table["normalisation as printed, SFT coefficient × 64"]
+    assert (row["seeds"], row["chosen"]) == (2, True)
+    assert row["effect"] == pytest.approx(-11.5)
+    assert table["normalisation as printed"]["seeds"] == 3
+    assert table["normalisation as printed"]["effect"] == pytest.approx(-11)
+
+
 def test_the_skip_rule_needs_a_run_only_where_it_acted(records: list[RunRecords]) -> None:
     assert by_title(records)["no skip rule"]["effect"] == 0.0
     acted = [scored(run, 0.5, skipped=1.0) if run.arms[0] == "price_default-weak" else run for run in records]

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot
+from matplotlib.text import Text
 from PIL import Image
 from scipy import stats
 
@@ -25,7 +27,7 @@ from hpt.reports.frames import (
     validation,
     with_interval,
 )
-from hpt.reports.style import draw_curve, legend_below, look
+from hpt.reports.style import draw_curve, label_lines, legend_below, look
 from hpt.runs.folder import RunFolder
 from hpt.runs.records import RunRecords, load_records
 from hpt.support.errors import RecordFault
@@ -96,7 +98,7 @@ def test_seeds_stand_where_an_interval_over_them_says_less() -> None:
     rows = [(50.0, 40.0, 60.0, 49.0, 51.0), (5.0, 0.0, 60.0, 0.0, 10.0), (0.0, 0.0, 0.0, 0.0, 0.0)]
     frame = pd.DataFrame(rows, columns=["score", "seeds_low", "seeds_high", "seed_0", "seed_1"])
     frame = frame.assign(seeds=2, problems_low=1.0, problems_high=2.0)
-    assert with_interval(frame).tolist() == ["50.0 [40.0, 60.0]", "5.0 (0.0, 10.0)", "0.0 (0.0, 0.0)"]
+    assert with_interval(frame).tolist() == ["50.0 [40.0, 60.0]", "5.0 (0.0, 10.0)", "all seeds 0.0"]
     assert with_interval(frame, sign="+").iloc[1] == "+5.0 [0.0, 60.0]"  # a difference may well reach 0
 
 
@@ -138,6 +140,7 @@ def study(folder: Path, out: Path) -> tuple[pd.DataFrame, list[RunRecords], list
     figure, axes = pyplot.subplots()
     for _, curve in frame.groupby("policy"):
         draw_curve(axes, curve, look("hpt"))
+    label_lines(axes)
     own.figure("figure6", figure, frame, "A caption.", runs, more={"means": frame[["step", "mean"]]})
     own.finish()
     return frame, runs, sorted(path for path in out.rglob("*") if path.is_file())
@@ -148,14 +151,14 @@ def test_a_study_writes_the_same_bytes_twice_and_says_where_they_come_from(tmp_p
     frame, runs, first = study(tmp_path / "runs", tmp_path / "a")
     _, _, second = study(tmp_path / "runs", tmp_path / "b")
     names = {"figure6.png", "figure6.svg", "figure6.csv", "figure6_means.csv", "figure6.provenance.json", "mine.csv",
-             "mine.md", "mine.provenance.json", "mine.json"}  # fmt: skip
+             "mine.md", "mine.tex", "mine.provenance.json", "mine.json"}  # fmt: skip
     assert {path.name for path in first} == {path.name for path in second} == names
     for left, right in zip(first, second, strict=True):
         if left.name != "mine.json":  # which says how long it took
             assert left.read_bytes() == right.read_bytes(), left.name
     files = {path.name: path for path in first}
     assert pd.read_csv(files["mine.csv"])["mean"].tolist() == pytest.approx(frame["mean"].tolist(), rel=1e-5)
-    for name in ("mine.md", "figure6.svg"):
+    for name in ("mine.md", "mine.tex", "figure6.svg"):
         assert COMMIT[:12] in files[name].read_text(), name
     with Image.open(files["figure6.png"]) as image:
         assert COMMIT[:12] in json.dumps(image.info)
@@ -250,3 +253,18 @@ def test_text_is_escaped_everywhere(tmp_path: Path, styled: bool) -> None:
         assert "<script" not in text
         assert text.count("&lt;script&gt;") >= 4
     assert r"\|" in (tmp_path / "tables" / "evil.md").read_text()
+    body = (tmp_path / "tables" / "evil.tex").read_text().partition(r"\toprule")[2]
+    assert not any(character in body.replace(rf"\{character}", "") for character in "_$")
+
+
+def test_labels_stand_apart_beside_the_ends_of_lines() -> None:
+    figure, axes = pyplot.subplots()
+    for number, name in enumerate(["low", "near", "nearer"]):
+        axes.plot([0, 1], [0, 0.5 + number / 1000], label=name)
+    axes.plot([0, 1], [0, 1])  # without a label
+    label_lines(axes)
+    figure.canvas.draw()
+    boxes = {text.get_text(): Text.get_window_extent(text) for text in axes.texts}  # without its line
+    assert sorted(boxes, key=lambda name: boxes[name].y0) == ["low", "near", "nearer"]
+    assert all(upper.y0 >= lower.y1 for lower, upper in pairwise(boxes[name] for name in ("low", "near", "nearer")))
+    pyplot.close(figure)

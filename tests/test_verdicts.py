@@ -129,10 +129,10 @@ def test_a_report_opens_with_whom_a_method_beats_and_draws_every_seed() -> None:
         "level with GRPO on the weak base (+7.5 [+4.3, +10.6]).",
         "Of 2 claims on training 1 is smaller than the paper's, 1 does not hold (level).",
     ]
-    lines = forest(rows)
+    lines = forest(rows, "mini")
     assert [(line["group"], line["other"], line["paper"]) for line in lines] == [
-        ("weak base (stands for Qwen2.5-Math-1.5B)", "SFT", 5.0),
-        ("weak base (stands for Qwen2.5-Math-1.5B)", "GRPO", 7.9),
+        ("mini: weak base (stands for Qwen2.5-Math-1.5B)", "SFT", 5.0),
+        ("mini: weak base (stands for Qwen2.5-Math-1.5B)", "GRPO", 7.9),
     ]
     assert lines[0]["dots"] == [6.0, 7.5, 9.0]
 
