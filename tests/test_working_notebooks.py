@@ -135,5 +135,5 @@ def test_ours_and_the_papers_values_stand_side_by_side(records: list[RunRecords]
     assert [name[2] for name in table.columns] == ["ours", "paper"] * data["column"].nunique()
     assert list(table.columns.unique(0)) == list(data["column"].unique())
     assert table.index.unique("method").tolist() == ["base", "SFT", "HPT, ours"]
-    assert table.loc[(slice(None), "HPT, ours"), ("Avg", "Avg", "paper")].item() == "41.9"
+    assert list(table["Avg", "Avg", "paper"])[-1] == "41.9"
     assert list(beside_the_papers(data.assign(paper=np.nan, paper_copied=False)).columns.unique(2)) == ["ours"]

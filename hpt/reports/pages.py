@@ -144,15 +144,15 @@ def answer(verdicts: Sequence[Mapping[str, Any]], artefacts: Sequence[Mapping[st
     Example:
         >>> row = {"subject": "HPT", "sentence": "It rises.", "ours": "+5 points", "interval": "[+1, +9]", "claim": ""}
         >>> answer([{**row, "verdict": "does not hold"}], [], [0, 1, 2])
-        'Of 1 claim on training 1 does not hold. Does not hold: “It rises.” (+5 points [+1, +9]).'
+        'Of 1 claim on training 1 does not hold. Does not hold: “It rises.” (HPT: +5 points [+1, +9]).'
     """
     if artefacts and not verdicts:
         return re.split(r"(?<=\.)\s(?=[A-Z])", artefacts[0]["caption"])[0]
     sentences = headlines(verdicts, seeds)
     for words in ("reproduced", "holds", "does not hold") if len(sentences) <= 2 else ():
-        found = [(shorten(row["sentence"], 90, placeholder=" ..."), f"{row['ours']} {row['interval']}".strip())
-                 for row in verdicts if row["verdict"] == words]  # fmt: skip
-        decided = few([f"“{sentence}” ({numbers})" for sentence, numbers in found], 3)
+        found = [(shorten(row["sentence"], 90, placeholder=" ..."), f"{row['ours']} {row['interval']}".strip(),
+                  row["subject"]) for row in verdicts if row["verdict"] == words]  # fmt: skip
+        decided = few([f"“{sentence}” ({subject}: {numbers})" for sentence, numbers, subject in found], 3)
         sentences += [f"{words.capitalize()}: {decided}."] if found else []
     return " ".join(sentences)
 
@@ -224,7 +224,6 @@ def missing_artefacts(folder: Path) -> list[dict[str, Any]]:
 def notebook_page(notebook: Any, status: dict[str, Any]) -> str:
     """Return an executed notebook as a page: its question, the answer, what it shows, and then how, its code folded."""
     from nbconvert import HTMLExporter
-    from nbformat import from_dict
 
     first, *rest = notebook.cells
     results = []
@@ -245,7 +244,7 @@ def notebook_page(notebook: Any, status: dict[str, Any]) -> str:
     )
     exporter = HTMLExporter(raw_template=folded)
     # nbconvert escapes what cells printed; what they display is HTML of `hpt.reports`
-    head, body = (Markup(exporter.from_notebook_node(from_dict({**notebook, "cells": cells}))[0])
+    head, body = (Markup(exporter.from_notebook_node(type(notebook)({**notebook, "cells": cells}))[0])
                   for cells in ([first], rest))  # fmt: skip
     said = answer(status["verdicts"], status["artefacts"], status["seeds"])
     page = page_environment().get_template("notebook.html.jinja")
