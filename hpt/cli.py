@@ -659,35 +659,30 @@ def report(
     runs_dir: RunsDir = Path("runs"),
     reports_dir: ReportsDir = Path("reports"),
     from_records: Annotated[bool, typer.Option("--from-records", help="Render from committed records")] = False,
-    so_far: Annotated[bool, typer.Option("--so-far", help="Render what the finished runs allow and list what is "
-                                                          "missing")] = False,
 ) -> None:  # fmt: skip
     """Execute the notebooks and write the report from what is there."""
     from hpt.config.scales import check_scale
 
-    if so_far and from_records:
-        raise ConfigError("--so-far", "--from-records", "one of the two: records are rendered as far as they go anyway",
-                          "leave one out")  # fmt: skip
     check_scale(scale)
     if not from_records and (nothing := no_runs(runs_dir)):
         print_plain(nothing)
-    _make_report(scale, parse_seeds(seeds), runs_dir, reports_dir, only, from_records, so_far)
+    _make_report(scale, parse_seeds(seeds), runs_dir, reports_dir, only, from_records)
 
 
 def _make_report(
     scale: str, seeds: list[int], runs_dir: Path, reports_dir: Path, only: list[str] | None = None,
-    from_records: bool = False, so_far: bool = False, custom: Sequence[str] = (),
+    from_records: bool = False, custom: Sequence[str] = (),
 ) -> bool:  # fmt: skip
     """Render, one process at a time; returns whether the same command did it while this one waited."""
-    from hpt.reports.build import FinishedRuns, build_report, checked_artefacts
+    from hpt.reports.build import build_report, checked_artefacts
     from hpt.runs.records import RecordStore
 
-    store = RecordStore(records_of(reports_dir, scale)) if from_records else FinishedRuns(runs_dir)
-    checked_artefacts(scale, only or [], seeds, store, so_far, custom)  # before a folder is made for it
+    store = RecordStore(records_of(reports_dir, scale)) if from_records else None
+    checked_artefacts(scale, only or [], seeds, runs_dir, store, custom)  # before a folder is made for it
     with locked(reports_dir / scale) as done:
         if not done:
             remove_half_written(reports_dir / scale, besides="records")
-            build_report(scale, seeds, runs_dir, reports_dir, only or None, from_records, so_far, custom)
+            build_report(scale, seeds, runs_dir, reports_dir, only or None, from_records, custom)
     return done
 
 

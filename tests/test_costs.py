@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-import pytest
 
 from hpt.config.run_config import flat
 from hpt.config.scales import TUNED
@@ -78,17 +77,25 @@ def test_a_threshold_is_a_number() -> None:
     assert not any("the threshold" in row.reading for row in rows)
 
 
-@pytest.mark.parametrize(("weights", "said"), [("a" * 64, False), ("b" * 64, True)])
-def test_a_base_that_not_all_seeds_share_is_named(weights: str, said: bool) -> None:
+def test_whether_seeds_share_a_base_is_said_and_whether_one_was_trained_again() -> None:
     rows = [
         {"run": f"hpt-{seed}", "policy": "weak", "seed": seed, "base_weights": own, "commit": "unknown", "dirty": False,
          "numerics_version": 2}
-        for seed, own in ((0, "a" * 64), (1, "a" * 64), (2, weights))
+        for seed, own in ((0, "a" * 64), (1, "a" * 64), (2, "b" * 64))
     ]  # fmt: skip
     found = notes("mini", [0, 1, 2], [], rows)
-    assert any("trained once and shared by all seeds" in own for own in found)
-    assert any(own.startswith("Not so the weak base") for own in found) is said
-    assert not any("shared by all seeds" in own for own in notes("mini", [0], [], rows[:1]))
+    assert any(own.startswith("Seeds share their bases") for own in found)
+    again = notes("mini", [0, 1, 2], [], [*rows, {**rows[0], "base_weights": "c" * 64}])
+    assert any("it was trained more than once" in own for own in again)
+    assert not any("it was trained more than once" in own for own in found)
+    assert not any("bases" in own for own in notes("mini", [0], [], rows[:1]))
+    assert "a real language model" in notes("smollm", [0, 1, 2], [], rows)[0]
+
+
+def test_damaged_files_of_runs_are_counted_on_the_page() -> None:
+    rows = [{"run": "hpt-0", "policy": "weak", "seed": 0, "damaged": count} for count in (2, 0)]
+    assert "2 damaged files of runs were noticed, set aside and made again." in notes("mini", [0], [], rows)
+    assert not any("damaged" in own for own in notes("mini", [0], [], rows[1:]))
 
 
 def test_the_weights_a_run_starts_from_stand_with_it_unless_they_are_another_runs() -> None:

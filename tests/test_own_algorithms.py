@@ -1,6 +1,5 @@
 """A custom algorithm among the others: in the plane, among the gates, in Table 3 and Figures 5 to 7."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import torch
 from hpt.laboratory.errors import Size, plane, plane_sums
 from hpt.laboratory.experiment import make_experiment, method_gradients, row_gradients, sample_draws
 from hpt.laboratory.gates import gate_table, gate_weights
-from hpt.reports.build import FinishedRuns, notebook_tasks
+from hpt.reports.build import notebook_tasks
 from hpt.reports.frames import curves, effects, label, scores, validation
 from hpt.runs.make import planned_runs
 from hpt.runs.records import RunRecords, load_records
@@ -117,10 +116,9 @@ def test_what_cannot_be_shown_is_refused_before_compute(
         planned_runs("tiny", artefacts, [0], tmp_path, own=(own,))
 
 
-def test_the_report_hands_it_to_the_notebooks_that_take_it(runs: Path, tmp_path: Path) -> None:
-    tasks = notebook_tasks("tiny", ["table3", "table1"], [0], FinishedRuns(runs), tmp_path, custom=(OWN,))
-    given: Mapping[str, object] = {task.notebook: task.parameters().get("extra_methods") for task in tasks}
-    assert given == {"table3_main_results": [OWN], "table1_estimator": None}
+def test_the_report_hands_it_to_the_notebooks_that_take_it(runs: Path) -> None:
+    tasks, _ = notebook_tasks("tiny", ["table3", "table1"], [0], runs, None, custom=(OWN,))
+    assert {task.notebook: task.custom for task in tasks} == {"table3_main_results": (OWN,), "table1_estimator": ()}
 
 
 def test_the_three_examples_are_held_against_hpt(runs: Path) -> None:
