@@ -694,9 +694,9 @@ def _make_report(
 @app.command()
 def doctor() -> None:
     """Check the environment: what is missing, and what to type."""
-    from hpt.runs.doctor import diagnose, read_facts
+    from hpt.runs.doctor import diagnose
 
-    lines = diagnose(read_facts())
+    lines = list(diagnose())
     for line in lines:
         mark = {"ok": "[green]ok  [/]", "warn": "[yellow]warn[/]", "fail": "[red]fail[/]"}[line.status]
         console.print(f"{mark} {line.name}: {line.detail}" + (f"\n     → {line.remedy}" if line.remedy else ""))
