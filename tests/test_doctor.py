@@ -1,5 +1,6 @@
 """The doctor's verdicts, also on made-up machines: every fault it knows is found, and says what to type."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ def lines(patch: pytest.MonkeyPatch, **change: Any) -> dict[str, Diagnosis]:
 
 def test_a_healthy_machine_lacks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     found = lines(monkeypatch)
-    machine = ("disk", "Python headers", "libnuma")  # of the one the test runs on
+    machine = ("cores", "disk", "cache folder", "Python headers", "libnuma")  # of the one the test runs on
     assert [one for name, one in found.items() if name not in machine and (one.status != "ok" or one.remedy)] == []
     assert {"Python", "PyTorch", "vllm", "deepspeed", "math-verify", "lock", "memory", *machine} <= set(found)
 
@@ -47,6 +48,18 @@ def test_each_fault_is_found(
     assert found.status == status
     assert detail in found.detail
     assert remedy in found.remedy
+
+
+def test_a_cache_that_cannot_be_written_and_a_missing_lock_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    monkeypatch.setattr(doctor, "LOCKS", tmp_path)
+    found = lines(monkeypatch)
+    assert found["cache folder"].status == "fail"
+    assert found["lock"].status == "warn"
+    assert "no requirements" in found["lock"].detail
 
 
 def test_this_machine_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ Packages are looked up, not imported: importing vLLM takes seconds and may itsel
 import ctypes.util
 import importlib.metadata
 import importlib.util
+import os
 import platform
 import re
 import runpy
@@ -66,11 +67,22 @@ def diagnose() -> Iterator[Diagnosis]:
     locked = read_lock(lock.read_text(encoding="utf-8")) if lock.exists() else {}
     other = [f"{name} {found.get(name, 'missing')} (locked: {version})" for name, version in sorted(locked.items())
              if found.get(name) != version]  # fmt: skip
-    yield _line("lock", not other, f"{len(locked)} packages as locked", few(other, 5), REPAIR, "warn")
+    if locked:
+        yield _line("lock", not other, f"{len(locked)} packages as locked", few(other, 5), REPAIR, "warn")
+    else:
+        remedy = "install from a clone of the repository"
+        yield Diagnosis("lock", "warn", "no requirements/*.lock beside the package", remedy)
+    cores = len(os.sched_getaffinity(0))
+    remedy = "the mini scale is sized for 2 cores: allow this process another one"
+    yield _line("cores", cores >= 2, str(cores), str(cores), remedy, "warn")
     memory, disk = free_memory(), shutil.disk_usage(Path.cwd()).free / GIB
     for name, free, least in (("memory", memory, MIN_MEMORY), ("disk", disk, MIN_DISK)):
         otherwise = f"{free:.1f} GiB free; the mini scale wants {least:.0f}"
         yield _line(name, free >= least, f"{free:.1f} GiB free", otherwise, "free some, or use --scale tiny", "warn")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    there = next((path for path in (cache, *cache.parents) if path.exists()), cache)  # it is made at first use
+    remedy = "make it writable, or set XDG_CACHE_HOME to a folder that is"
+    yield _line("cache folder", os.access(there, os.W_OK), str(cache), f"{cache} cannot be written to", remedy)
     # what kernels compiled at first use, and vLLM's on CPUs, need of the system
     for name, package, is_there in (
         ("C++ compiler", "g++", any(map(shutil.which, ("g++", "c++", "clang++")))),
@@ -86,7 +98,8 @@ def _line(name: str, holds: object, detail: str, otherwise: str, remedy: str, wo
 
 def packages() -> dict[str, str]:
     """Return the versions of what is installed, by names as locks write them: ``Math_Verify`` is ``math-verify``."""
-    return {re.sub(r"[-_.]+", "-", own.name).lower(): own.version for own in importlib.metadata.distributions()}
+    found = (own for own in importlib.metadata.distributions() if own.name)  # a broken one has none
+    return {re.sub(r"[-_.]+", "-", own.name).lower(): own.version for own in found}
 
 
 def torch_cuda() -> str | None:
