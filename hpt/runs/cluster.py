@@ -21,10 +21,9 @@ from typing import Any
 
 from hpt.config.run_config import RunConfig
 from hpt.config.settings import EngineSettings
-from hpt.runs.executor import gpus_of_a_run
 from hpt.runs.folder import package_versions
 from hpt.runs.job import Job
-from hpt.runs.process import Place, RunProcess, cores_for
+from hpt.runs.process import Place, RunProcess, cores_for, gpus_of_a_run
 from hpt.support.errors import ConfigError, warn
 from hpt.support.files import writing
 from hpt.support.process import processor

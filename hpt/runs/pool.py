@@ -1,7 +1,7 @@
 """Independent runs side by side, each a process with a core or GPUs; one bar for all and one per run.
 
-Where they are computed is an executor's matter (`hpt.runs.executor`): on this machine, or on those of a Ray cluster.
-Commands that share a folder share its runs: whoever claims one makes it, the others take what is left.
+Where they are computed is an executor's matter: on this machine (`hpt.runs.process`), or on those of a Ray cluster
+(`hpt.runs.cluster`). Commands that share a folder share its runs: whoever claims one makes it.
 
 A run that fails stops no other: the rest are made, and at the end all failures are reported. What a run's process says
 with its exit code proves nothing, its folder alone says that it is finished. A run whose machine is lost goes on
@@ -23,10 +23,9 @@ from tqdm.auto import tqdm
 from hpt.config.run_config import RunConfig
 from hpt.runs.cluster import RayExecutor, RayWork
 from hpt.runs.evaluations import missing_evaluations
-from hpt.runs.executor import LocalExecutor
 from hpt.runs.folder import RunFolder, damaged_files
 from hpt.runs.job import Job, write_job
-from hpt.runs.process import RunProcess, run_variables
+from hpt.runs.process import LocalExecutor, RunProcess, run_variables
 from hpt.runs.resolve import is_ready, resolve_run
 from hpt.support.errors import ConfigError, HptError, RunRefused, warn
 from hpt.support.files import CLAIM, Held, holder, locked, writing
@@ -71,18 +70,18 @@ class Run:
 
 @dataclass
 class Running:
-    """A run at work: its process, place, claim, log, bar and start."""
+    """A run at work."""
 
     run: Run
     process: RunProcess | RayWork
     place: Any
     claim: ExitStack
     log: Path
+    said_before: int  # bytes of its log
     bar: Any
     started: float
     shown_at: float = 0.0
     step: int = 0
-    said_before: int = 0  # bytes of its log
 
 
 def run_jobs(
@@ -99,7 +98,12 @@ def run_jobs(
     if launcher_options() is None and launched():
         raise ConfigError("RANK", os.environ["RANK"], "unset for hpt's own commands, which start the ranks themselves",
                           f"type `unset {' '.join(LAUNCHED)}`; --launcher-args says on how many devices")  # fmt: skip
-    executor = executor_for(jobs, parallel)
+    if executor_name() == "ray":
+        executor = RayExecutor(jobs, parallel)
+    elif os.environ.get(RUN_NODES, "1") != "1":
+        raise ConfigError("--run-nodes", os.environ[RUN_NODES], "1 on this machine", "add --executor ray")
+    else:
+        executor = LocalExecutor(jobs, parallel)
     pool = _Pool(jobs, executor, on_finish)
     try:
         with tqdm(total=len(jobs), desc="all", unit="run", disable=UNSEEN) as pool.done:
@@ -114,15 +118,6 @@ def run_jobs(
             _stop(pool.running)
         finally:
             executor.close()
-
-
-def executor_for(jobs: Sequence[Job], parallel: int | None) -> Executor:
-    """Return what `--executor` names, for at most ``parallel`` runs at a time (None = as many as there is room for)."""
-    if executor_name() == "ray":
-        return RayExecutor(jobs, parallel)
-    if os.environ.get(RUN_NODES, "1") != "1":
-        raise ConfigError("--run-nodes", os.environ[RUN_NODES], "1 on this machine", "add --executor ray")
-    return LocalExecutor(jobs, parallel)
 
 
 class _Pool:
@@ -279,17 +274,13 @@ def _start(run: Run, place: Any, claim: ExitStack, executor: Executor) -> Runnin
     process = executor.start(place, spec, log, config.engine, folders(config.own_modules))
     bar = tqdm(total=max(1, config.schedule.steps), desc=run.name, unit="step", leave=False,
                disable=UNSEEN if executor.slots <= SHOWN else True)  # fmt: skip
-    return Running(run, process, place, claim, log, bar, time.monotonic(), said_before=said_before)
+    return Running(run, process, place, claim, log, said_before, bar, time.monotonic())
 
 
 def _show(running: Running) -> None:
-    running.shown_at = time.monotonic()
-    status, parts = running.run.folder.status, list[str]()
-    if status.get("reward") is not None:
-        parts.append(f"reward {status['reward']:.2f}")
-    if status.get("offline_ratio") is not None:
-        parts.append(f"offline {status['offline_ratio']:.2f}")
-    running.bar.set_postfix_str(", ".join(parts), refresh=False)
+    running.shown_at, status = time.monotonic(), running.run.folder.status
+    shown = {name: status[name] for name in ("reward", "offline_ratio") if status.get(name) is not None}
+    running.bar.set_postfix(shown, refresh=False)
     running.step = status["step"]
     running.bar.update(running.step - running.bar.n)
 
