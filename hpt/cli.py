@@ -476,9 +476,8 @@ def fill_records(
     address: Address = None,
 ) -> None:
     """Make the runs that reports/<scale>/records/ lacks, exporting each as it ends; run again to continue."""
-    from hpt.runs.fill import fill, lacking_runs
     from hpt.runs.make import planned_runs
-    from hpt.runs.records import RecordStore
+    from hpt.runs.records import RecordStore, fill, lacking_runs
 
     use_executor(executor, address, None, run_gpus, run_nodes)
     records, numbers = records_of(reports_dir, scale), parse_seeds(seeds)

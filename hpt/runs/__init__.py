@@ -9,8 +9,7 @@
     job.py             one run in one process: prepare, train, evaluate
     evaluations.py     the final evaluations of a run
     folder.py          a run's folder, its status and its checksums
-    records.py         finished runs as small files that travel
-    fill.py            making and exporting what records lack, seed by seed
+    records.py         finished runs as small files that travel, and making what they lack
     plan.py            how long, how much memory, how much disk
     compare.py         two runs beside each other
     doctor.py          what this machine lacks
