@@ -76,12 +76,7 @@ def use_executor(
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Return the seeds of a comma-separated list.
-
-    Example:
-        >>> parse_seeds("0,1,2")
-        [0, 1, 2]
-    """
+    """Return the seeds of a comma-separated list."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and part.isascii() for part in parts) or len(set(parts)) < len(parts):
         raise ConfigError("seeds", text, "different whole numbers of at least 0, comma-separated", "write e.g. 0,1,2")

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,15 @@ class Job:
     config: RunConfig
     root: Path
     evaluations: tuple[str, ...] = ()
+
+    @cached_property
+    def folder(self) -> RunFolder:
+        """Its run's, where the configuration is resolved."""
+        return RunFolder.of(self.config, self.root)
+
+    @property
+    def name(self) -> str:
+        return self.folder.path.name
 
 
 def write_job(job: Job, folder: RunFolder, variables: Mapping[str, str]) -> Path:
