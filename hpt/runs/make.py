@@ -109,11 +109,11 @@ def planned_runs(
 
     seeds = list(seeds)
     for artefact in artefacts_named(artefacts, scale):
+        names = (*artefact.evaluations, *evaluations) if artefact.evaluations else ()
         for arm in (arm for arm in artefact.with_own(own).arms if not bases or arm.policy in bases):
             for seed in seeds:
                 config = arm.config(scale, seed, settings)
-                more = evaluations if artefact.evaluations else ()
-                need(config, [evaluation_at(config, name) for name in (*artefact.evaluations, *more)], arm.key)
+                need(config, [evaluation_at(config, name) for name in names], arm.key)
     planned = [
         replace(_planned(config, tuple(sets[key]), root, key in starts), arms=tuple(arms[key]))
         for key, config in configs.items()
@@ -171,15 +171,7 @@ def _planned(config: RunConfig, names: tuple[str, ...], root: Path, others_start
 
 
 def compute(
-    scale: str,
-    artefacts: Sequence[str],
-    seeds: Iterable[int],
-    root: Path,
-    jobs: int | None = None,
-    settings: Mapping[str, Any] | None = None,
-    bases: Sequence[str] = (),
-    own: Sequence[str] = (),
-    evaluations: Sequence[str] = (),
+    scale: str, artefacts: Sequence[str], seeds: Sequence[int], root: Path, jobs: int | None = None, **more: Any
 ) -> list[PlannedRun]:
     """Make whatever the artefacts need and is missing, a process each, and return the finished runs.
 
@@ -187,14 +179,13 @@ def compute(
     """
     from hpt.runs.pool import run_jobs
 
-    asked = (scale, artefacts, list(seeds), root, settings, bases, own, evaluations)
-    planned = planned_runs(*asked)
+    planned = planned_runs(scale, artefacts, seeds, root, **more)
     if left := [Job(run.config, root, run.evaluations) for run in planned if not run.done]:
         for job in left:
             fetch_sets(job.config)
             check_own_questions(job.config, job.evaluations)
         run_jobs(left, jobs)
-        planned = planned_runs(*asked)
+        planned = planned_runs(scale, artefacts, seeds, root, **more)
     return planned
 
 
