@@ -296,7 +296,6 @@ def hpt_loss(
         beta: [N], from `gate`; multiply a coefficient of the SFT half into it.
         row: of the RL half. The paper's text says Dr. GRPO; its Eq. 11 prints a standard deviation, which is
             ``hpt.ROWS["dr_grpo"].with_parameters(std="sample")``.
-        normalization: see above.
         rollouts_per_prompt: n; None = as many as every question that has rollouts here has.
         max_response_tokens: L; None = the longest response here.
 
@@ -540,7 +539,6 @@ def train(
         settings: dotted names to values, such as ``{"gate.count": 2}`` (`hpt.config.settings`).
         evaluations: sets, files or folders of questions that the final policy is evaluated on, ``mine.jsonl@8`` with
             eight answers to each.
-        runs_dir: folder of run folders.
 
     Returns:
         `hpt.runs.folder.RunFolder`: ``metrics`` (a data frame, one row per step, with the columns of
