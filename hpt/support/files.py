@@ -227,8 +227,9 @@ class Holder:
     @property
     def at_work(self) -> bool:
         """Whether it may still hold the folder: it is not done, and not known to have ended."""
-        ended = self.is_here and not (start_of(self.pid) == self.started if self.started else start_of(self.pid))
-        return not self.done and not ended
+        if self.done or not self.is_here:
+            return not self.done
+        return start_of(self.pid) == self.started if self.started else os.path.exists(f"/proc/{self.pid}")
 
 
 class Held(HptError):
