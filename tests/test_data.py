@@ -583,7 +583,7 @@ def test_a_models_evaluation_fetches_its_sets_and_checks_them_first(
     with pytest.raises(ConfigError, match="a tokenizer with a chat template"):
         run_with_base(given_base_config("full", model, {**given, "data.template": "qwen"}), tmp_path / "runs", ["amc"])
     with monkeypatch.context() as patch:
-        patch.setattr("hpt.data.prompts.prompt_tokens", lambda *_: [1] * 8200)
+        patch.setattr("hpt.runs.make.prompt_tokens", lambda *_: [1] * 8200)
         with pytest.raises(ConfigError, match=r"prompt of amc-0 \(amc\) = '8200 tokens': allowed is at most 8192"):
             run_with_base(config, tmp_path / "runs", ["amc"])
     rows = tmp_path / "data" / "minerva" / "rows.parquet"

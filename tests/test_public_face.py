@@ -22,6 +22,7 @@ from docs.reference import PAGE, page
 from hpt.laboratory import random_batch as world
 from hpt.laboratory import textbook
 from hpt.runs.records import load_records
+from hpt.runs.resolve import build_config
 from hpt.support.errors import ConfigError
 from hpt.upge import likelihood
 from hpt.upge.aggregation import StepCounts
@@ -588,6 +589,15 @@ def test_scores_of_committed_records_are_those_of_the_committed_table() -> None:
     assert compared == 3 * 3 * 8
     changed = scores[(scores["method"] == "hpt") & (scores["settings"] == "gate.count=2")]
     assert set(changed["base"]) >= {"weak"}
+
+
+def test_hashes_that_a_run_fills_in_are_no_settings() -> None:
+    config = build_config("hpt", scale="tiny", settings={"gate.count": 1})
+    filled = {
+        "policy": config.policy.model_copy(update={"tokenizer_sha256": "0" * 64, "weights_sha256": "1" * 64}),
+        "validation": config.validation.model_copy(update={"sha256": "2" * 64}),
+    }
+    assert hpt.api._changed_settings(config.model_copy(update=filled)) == "gate.count=1"
 
 
 def test_train_finds_the_finished_run_of_its_settings(tmp_path: Path) -> None:

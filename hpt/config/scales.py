@@ -19,7 +19,6 @@ nothing is released; the paper for what no script says. The paper states a learn
 and the response limit, and no batch size, steps, optimiser settings, clip, entropy bonus or normalisation.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from hpt.support.errors import ConfigError
@@ -75,22 +74,6 @@ GPU: dict[str, Any] = {
     "checkpoint": {"every": 25},
     "diagnostics": {"gradient_cosine_every": 10},
 }
-
-#: The models are five times as wide as the mini world's.
-WIDER = 5
-
-
-def gpu_tuned(chosen: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return a base's settings by method: what the mini world's base of that name chose, at a fifth of its rates.
-
-    Example:
-        >>> gpu_tuned({"grpo": {"optimizer": {"learning_rate": 1e-3}}})
-        {'grpo': {'optimizer': {'learning_rate': 0.0002}}}
-    """
-    return {
-        method: {**settings, "optimizer": {name: rate / WIDER for name, rate in settings["optimizer"].items()}}
-        for method, settings in chosen.items()
-    }
 
 
 FULL: dict[str, Any] = {
@@ -163,11 +146,6 @@ _METHODS: dict[str, dict[str, Any]] = {
     "srft": _BASELINE,
 }
 
-#: What belongs to a model whatever is done with it.
-FULL_BY_POLICY: dict[str, dict[str, Any]] = {
-    "llama": {"data": {"template": "llama"}, "optimizer": {"skip_above_norm": 0.0}},
-}
-
 #: Learning rates and coefficients by model and method, as scripts have them; HPT's are the scale's.
 FULL_TUNED: dict[str, dict[str, dict[str, Any]]] = {
     "strong": _METHODS,
@@ -213,7 +191,9 @@ BY_WORLD: dict[str, dict[str, Any]] = {
 }
 
 #: Settings that belong to a model at a scale, whatever is done with it.
-BY_POLICY: dict[str, dict[str, dict[str, Any]]] = {"full": FULL_BY_POLICY}
+BY_POLICY: dict[str, dict[str, dict[str, Any]]] = {
+    "full": {"llama": {"data": {"template": "llama"}, "optimizer": {"skip_above_norm": 0.0}}},
+}
 
 #: `released` is what the authors' scripts do, `paper` is the equations as printed; rows of the discrepancy table that
 #: are fields. `released` leaves the normalisation to the scale (`released` at full, `per_prompt` below it, because a
@@ -276,11 +256,19 @@ MINI_TUNED: dict[str, dict[str, dict[str, Any]]] = {
         "hpt": {"optimizer": {"learning_rate": 2e-3}, "estimator": {"sft_coefficient": 0.125}},
     },
 }
+#: A fifth of their rates, because the models are five times as wide.
+_GPU_TUNED = {
+    policy: {
+        method: {**settings, "optimizer": {name: rate / 5 for name, rate in settings["optimizer"].items()}}
+        for method, settings in chosen.items()
+    }
+    for policy, chosen in MINI_TUNED.items()
+}
 #: Scale -> policy -> method -> settings.
 TUNED: dict[str, dict[str, dict[str, dict[str, Any]]]] = {
     "mini": MINI_TUNED,
     "smollm": {"weak": SMOLLM_TUNED},
-    "gpu": {policy: gpu_tuned(chosen) for policy, chosen in MINI_TUNED.items()},
+    "gpu": _GPU_TUNED,
     "full": FULL_TUNED,
 }
 

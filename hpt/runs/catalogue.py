@@ -31,7 +31,6 @@ from hpt.support.text import did_you_mean
 IN_DISTRIBUTION = ("contest-a", "contest-b", "contest-c", "graded-500", "applied", "olympiad-like")
 OUT_OF_DISTRIBUTION = ("choice", "notation")
 
-
 #: What `hpt.methods.gate.constant` never reads; a misspelt name is not among them, and is refused.
 _NOT_OF_A_CONSTANT_GATE = {f"gate.{name}" for name in GateSettings.model_fields} - {"gate.alpha", "gate.beta"}
 
@@ -43,19 +42,10 @@ def is_addressed(name: str, value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Arm:
-    """One line of a comparison.
+    """One line of a comparison: a method (``module:METHOD`` too) on a base.
 
-    Attributes:
-        method: key of `hpt.methods.methods.METHODS` or ``module:METHOD``.
-        policy: base.
-        name: of the arm, unique on its base; empty = the method's.
-        settings: dotted settings, on top of the user's; ``by_scale`` holds more of them, for sizes of a scale.
-        label: for legends and tables; empty = the method's title.
-        recipe: key of `hpt.config.scales.RECIPES`.
-
-    Example:
-        >>> Arm("hpt", "weak").key, Arm("hpt", "weak", "hpt_gate2", {"gate.count": 2}).key
-        ('hpt-weak', 'hpt_gate2-weak')
+    Its dotted ``settings`` lie on top of the user's; ``by_scale`` holds more of them, for sizes of a scale. Without a
+    ``name``, unique on its base, it is called as its method, and without a ``label`` legends have the method's title.
     """
 
     method: str
@@ -68,7 +58,7 @@ class Arm:
 
     @property
     def key(self) -> str:
-        """What records of its runs are found by."""
+        """What records of its runs are found by, such as ``hpt_gate2-weak``."""
         return f"{self.name or self.method}-{self.policy}"
 
     @property
@@ -83,22 +73,16 @@ class Arm:
             field = f"settings[{(self.name or self.method)!r}][{name!r}]"
             allowed = f"a setting that {self.key} is not defined by ({name} = {kept!r})"
             raise ConfigError(field, addressed[name], allowed, "leave it out, or give it to another method")
-        return build_config(
-            self.method, scale=scale, recipe=self.recipe, policy=self.policy, seed=seed,
-            settings={**self.settings_for(settings or {}), **self.fixed(scale)},
-        )  # fmt: skip
+        given = {**self.settings_for(settings or {}), **self.fixed(scale)}
+        names: dict[str, Any] = {"scale": scale, "recipe": self.recipe, "policy": self.policy, "seed": seed}
+        return build_config(self.method, settings=given, **names)
 
     def fixed(self, scale: str) -> dict[str, Any]:
         """Return the settings it is defined by at a scale."""
         return {**self.settings, **self.by_scale.get(scale, {})}
 
     def keeps(self, scale: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Return those settings it is defined by that the user's would have moved: these stay.
-
-        Example:
-            >>> Arm("hpt", "weak", "hpt_gate2", {"gate.count": 2}).keeps("mini", {"gate.count": 1})
-            {'gate.count': 2}
-        """
+        """Return those settings it is defined by that the user's would have moved: these stay."""
         fixed = self.fixed(scale)
         return {name: fixed[name] for name, value in settings.items() if name in fixed and fixed[name] != value}
 
@@ -128,16 +112,12 @@ class Arm:
 
 @dataclass(frozen=True)
 class Artefact:
-    """One table or figure.
+    """One table or figure: what ``--only`` takes and its file is called, and the notebook that makes it.
 
-    Attributes:
-        name: file name and what ``--only`` takes.
-        arms: what it compares; the base of each is always among its runs. None: it needs no runs.
-        evaluations: sets on which the final policies (and the bases) are evaluated, ``set@samples`` for another number
-            of answers than the set's; none for training curves.
-        notebook: the notebook that makes it.
-        group: ``paper``, or ``appendix`` for what is only computed when asked for.
-        extra_policy: base on which it takes custom methods as further lines; empty = it takes none.
+    The base of each arm is always among its runs; without arms it needs none. ``evaluations`` are the sets on which
+    final policies and bases are evaluated, ``set@samples`` for another number of answers than the set's; none for
+    training curves. Of group ``appendix`` is what is only computed when asked for. On ``extra_policy`` it takes custom
+    methods as further lines; empty = it takes none.
     """
 
     name: str
@@ -154,13 +134,7 @@ class Artefact:
         return tuple(dict.fromkeys(arm.policy for arm in self.arms))
 
     def with_own(self, methods: Sequence[str]) -> "Artefact":
-        """Return it with the plain arms of custom methods (``module:METHOD``), where it takes any.
-
-        Example:
-            >>> plain = Artefact("table3", "Table 3", (Arm("hpt", "weak"),), (), "table3", extra_policy="weak")
-            >>> [arm.method for arm in plain.with_own(["mine:METHOD"]).arms]
-            ['hpt', 'mine:METHOD']
-        """
+        """Return it with the plain arms of custom methods (``module:METHOD``), where it takes any."""
         more = tuple(Arm(method, self.extra_policy) for method in methods) if self.extra_policy else ()
         return replace(self, arms=(*self.arms, *more))
 
@@ -224,16 +198,16 @@ FINALISTS: dict[tuple[str, str], tuple[tuple[float, int], ...]] = {
 def tries_of(policy: str, method: str) -> tuple[Arm, ...]:
     """Return the tries of a method on a base: the grid for a quarter of the steps, its best three for all, twice.
 
-    A method of stages has none before all their methods have chosen on that base.
-
-    Example:
-        >>> tries_of("weak", "hpt")[0].name, tries_of("weak", "hpt")[0].by_scale["mini"]["schedule.steps"]
-        ('try1_hpt_0.00025_0', 30)
+    A method of stages has none before all their methods have chosen on that base. Of their choices its first stage
+    takes the updates per step, its last one everything.
     """
     tuned, stages = TUNED["mini"].get(policy, {}), method_named(method).stages
     if not set(stages) <= set(tuned):
         return ()
-    of_stages = _of_stages(stages, tuned) if stages else {}
+    of_stages: dict[str, Any] = {}
+    if stages:
+        updates = flat(tuned[stages[0]]).get("schedule.updates_per_step")
+        of_stages = {**flat(tuned[stages[-1]]), "schedule.first_stage_updates_per_step": updates}
     first, second = itertools.product(RATES, range(len(OWN_CHOICE[method]))), FINALISTS.get((policy, method), ())
     return tuple(
         Arm(method, policy, f"try{place + 1}_{method}_{rate:g}_{own}",
@@ -243,12 +217,6 @@ def tries_of(policy: str, method: str) -> tuple[Arm, ...]:
              for scale, steps in ROUND_STEPS.items()})
         for place, tried in enumerate((first, second, second)) for rate, own in tried
     )  # fmt: skip
-
-
-def _of_stages(stages: Sequence[str], tuned: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what stages take of their methods' choices: the first its updates per step, the last everything."""
-    first, last = flat(tuned[stages[0]]), flat(tuned[stages[-1]])
-    return {**last, "schedule.first_stage_updates_per_step": first.get("schedule.updates_per_step")}
 
 
 #: (base, method) -> its gate, where the paper has another than the method's (Section 4.1).
@@ -266,14 +234,8 @@ SEARCH = Artefact(
 
 
 def choice_text(method: str, settings: Mapping[str, Any]) -> str:
-    """Return a method's own choice in the grid in words; empty where it has none among the settings.
-
-    Example:
-        >>> choice_text("grpo", _AS_IN_ROW), choice_text("hpt", {"seed": 1000, "estimator.sft_coefficient": 0.5})
-        ('own clip and std', 'sft_coefficient = 0.5')
-    """
-    names = OWN_CHOICE[method][0]
-    own = {name: settings[name] for name in names if name in settings}
+    """Return a method's own choice in the grid in words; empty where it has none among the settings."""
+    own = {name: settings[name] for name in OWN_CHOICE[method][0] if name in settings}
     for choice, text in (
         (_AS_RELEASED, "no clip, no std"), (_CLIP_OF_ROW, "own clip, no std"), (_AS_IN_ROW, "own clip and std")
     ):  # fmt: skip
@@ -306,10 +268,9 @@ _COEFFICIENT = {scale: build_config("hpt", scale=scale, policy=POLICY).estimator
 
 @dataclass(frozen=True)
 class Discrepancy:
-    """One field, or a whole recipe, moved away from the default.
+    """One field, or a whole recipe, moved away from the default, and ``why``: what paper and released code say.
 
-    ``why`` says what the paper says and what the released code does; ``weights`` are the SFT coefficients tried besides
-    the default's, as multiples of it: none where no scale changes.
+    ``weights`` are the SFT coefficients tried besides the default's, as multiples of it: none where no scale changes.
     """
 
     name: str
@@ -322,15 +283,15 @@ class Discrepancy:
     @property
     def arms(self) -> tuple[Arm, ...]:
         """Its arms, the one at the default's SFT coefficient first."""
-        return tuple(self._arm(weight) for weight in (1.0, *self.weights))
-
-    def _arm(self, weight: float) -> Arm:
-        name, label = f"price_{self.name}", self.title
-        if weight != 1.0:
-            name, label = f"{name}_sft_{weight:g}", f"{label}, SFT coefficient × {weight:g}"
-        by_scale = {scale: {**short, "estimator.sft_coefficient": weight * _COEFFICIENT[scale]}
-                    for scale, short in SHORT.items()}  # fmt: skip
-        return Arm("hpt", POLICY, name, self.settings, by_scale, label, self.recipe)
+        found = []
+        for weight in (1.0, *self.weights):
+            name, label = f"price_{self.name}", self.title
+            if weight != 1.0:
+                name, label = f"{name}_sft_{weight:g}", f"{label}, SFT coefficient × {weight:g}"
+            by_scale = {scale: {**short, "estimator.sft_coefficient": weight * _COEFFICIENT[scale]}
+                        for scale, short in SHORT.items()}  # fmt: skip
+            found.append(Arm("hpt", POLICY, name, self.settings, by_scale, label, self.recipe))
+        return tuple(found)
 
 
 #: The weights tried follow from the scales: as printed, a demonstration token weighs 1/length of what it weighs per
@@ -522,12 +483,7 @@ ONE_BASE: dict[str, dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
 
 
 def artefacts_at(scale: str) -> dict[str, Artefact]:
-    """Return the artefacts that a scale makes, by name, with the arms it compares.
-
-    Example:
-        >>> list(artefacts_at("smollm")), [arm.key for arm in artefacts_at("smollm")["figure6"].arms]
-        (['table3', 'figure2', 'figure5', 'figure6', 'figure7', 'search'], ['hpt-weak'])
-    """
+    """Return the artefacts that a scale makes, by name, with the arms it compares."""
     if scale not in ONE_BASE:
         return dict(ARTEFACTS)
     return {
@@ -537,12 +493,7 @@ def artefacts_at(scale: str) -> dict[str, Artefact]:
 
 
 def arm_label(name: str) -> str:
-    """Return what legends and tables call an arm, or a method; a custom one by its title, where its module is there.
-
-    Example:
-        >>> arm_label("hpt_gate1"), arm_label("hpt"), arm_label("mine:GATE")
-        ('HPT, gate 1/8', 'HPT', 'mine:GATE')
-    """
+    """Return what legends and tables call an arm, or a method; a custom one by its title, where its module is there."""
     labels = {arm.name: arm.label for artefact in ARTEFACTS.values() for arm in artefact.arms if arm.label}
     try:
         return labels.get(name) or method_named(name).title
@@ -551,12 +502,7 @@ def arm_label(name: str) -> str:
 
 
 def artefacts_named(names: Sequence[str], scale: str = "mini") -> list[Artefact]:
-    """Return a scale's artefacts of these names; those of the paper for none; ``appendix`` stands for its group.
-
-    Example:
-        >>> [artefact.name for artefact in artefacts_named(["figure6", "table5"])]
-        ['figure6', 'table5']
-    """
+    """Return a scale's artefacts of these names; those of the paper for none; ``appendix`` stands for its group."""
     here = artefacts_at(scale)
     groups = {artefact.group for artefact in ARTEFACTS.values()} | {"paper", "appendix"}
     chosen: dict[str, Artefact] = {}

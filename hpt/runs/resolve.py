@@ -53,11 +53,8 @@ def build_config(
 ) -> RunConfig:
     """Return the resolved configuration of a run from its names and the dotted settings the user gave.
 
-    Args:
-        method: key of `hpt.methods.methods.METHODS`, ``module:METHOD``, or an entry point of ``hpt.methods``.
-        scale, recipe: keys of `SCALES` and `RECIPES`.
-        policy: name of the base, or of a local model.
-        settings: dotted names to values, laid on top of everything.
+    ``method`` is one of `hpt.methods.methods.METHODS`, ``module:METHOD``, or an entry point of ``hpt.methods``;
+    ``policy`` a base or a local model's name.
 
     Example:
         >>> build_config("hpt", scale="tiny", settings={"gate.count": 2}).gate.count
@@ -136,9 +133,8 @@ def warn_of_idle(config: RunConfig, settings: Mapping[str, Any]) -> None:
 def check_method(config: RunConfig) -> None:
     """Refuse what the method of ``config`` cannot do, before anything is computed.
 
-    Raises:
-        ConfigError: unknown gate or row, a row that needs what no rollout batch holds (PPO's values), a group of too
-            few rollouts, or a custom function that fails or returns something else.
+    That is an unknown gate or row, a row that needs what no rollout batch holds (PPO's values), a group of too few
+    rollouts, or a custom function that fails or returns something else.
     """
     for stage in stages_of(config):
         settings = stage.config.estimator
@@ -221,10 +217,7 @@ def base_config(config: RunConfig) -> RunConfig:
 
 
 def initial_run(config: RunConfig) -> RunConfig | None:
-    """Return the run whose final weights ``config`` starts from: its base, or the run named by ``policy.after``.
-
-    None for a base, which starts from nothing, and for the user's model folder.
-    """
+    """Return the run whose final weights ``config`` starts from: its base, or that of ``policy.after``; None = none."""
     if config.method == "pretrain" or config.policy.path is not None:
         return None
     if config.policy.after is None:
@@ -262,9 +255,7 @@ FILLED_IN: dict[str, Any] = {
 def resolve_run(config: RunConfig, root: Path) -> RunConfig:
     """Fill in the hashes of data, initial model and custom modules, and where the model lies; again, nothing changes.
 
-    Raises:
-        HptError: what it starts from is not trained yet.
-        RecordFault: what it starts from is damaged.
+    What it starts from must be trained and undamaged.
     """
     if config.method == "pretrain":
         return config
@@ -354,10 +345,7 @@ OF_EVALUATIONS = (
 def given_base_config(scale: str, folder: Path, settings: Mapping[str, Any]) -> RunConfig:
     """Return the configuration under which the user's model folder (Hugging Face format) is evaluated.
 
-    The ``settings`` (of `OF_EVALUATIONS`: context, limits, template, sets) lie over the scale's.
-
-    Raises:
-        ConfigError: not a model folder; a setting that moves no evaluation, or one that is unknown or impossible.
+    The ``settings`` (of `OF_EVALUATIONS`: context, limits, template, sets) lie over the scale's; others are refused.
     """
     for name, value in settings.items():
         if name not in OF_EVALUATIONS:
