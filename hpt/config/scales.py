@@ -274,15 +274,34 @@ _STRONG: dict[str, dict[str, Any]] = {
     "srft": {"optimizer": {"learning_rate": 2.5e-4}, "estimator": {"sft_coefficient": 0.5}},
     "hpt": {"optimizer": {"learning_rate": 5e-4}, "estimator": {"sft_coefficient": 0.125}},
 }
-#: On the world of look-ups every base chooses its own (docs/world.md); so far for the methods it was chosen with.
+#: On the world of look-ups every base chooses its own (docs/world.md).
 _LOOKUPS_SFT = {"optimizer": {"learning_rate": 5e-4}, "schedule": {"updates_per_step": 16}}
 _LOOKUPS_GRPO: dict[str, Any] = {"optimizer": {"learning_rate": 1e-3}}
 LOOKUPS_TUNED: dict[str, dict[str, dict[str, Any]]] = {
-    "weak": {"sft": _LOOKUPS_SFT, "grpo": {**_LOOKUPS_GRPO, "estimator": _CLIP_AND_STD_OF_ROW}},
-    "strong": {"sft": _LOOKUPS_SFT, "grpo": _LOOKUPS_GRPO},
+    "weak": {
+        "sft": _LOOKUPS_SFT,
+        "grpo": {**_LOOKUPS_GRPO, "estimator": _CLIP_AND_STD_OF_ROW},
+        "luffy": {"optimizer": {"learning_rate": 2e-3}, "estimator": {"offline_coefficient": 4.0}},
+        "hpt": {"optimizer": {"learning_rate": 2e-3}, "estimator": {"sft_coefficient": 0.05}},
+        "off_on": {"optimizer": {"learning_rate": 1e-3}, "estimator": {"offline_coefficient": 4.0}},
+        "mix_on": {"optimizer": {"learning_rate": 2e-3}, "estimator": {"sft_coefficient": 0.05}},
+    },
+    "strong": {
+        "sft": _LOOKUPS_SFT,
+        "grpo": _LOOKUPS_GRPO,
+        "sft_then_grpo": {
+            "optimizer": {"learning_rate": 1e-3, "first_stage_learning_rate": 2.5e-4},
+            "schedule": {"first_stage_share": 0.4, "first_stage_updates_per_step": 16},
+        },
+        "luffy": {"optimizer": {"learning_rate": 2e-3}, "estimator": {"offline_coefficient": 4.0}},
+        "srft": {"optimizer": {"learning_rate": 1e-3}, "estimator": {"sft_coefficient": 2.0}},
+        "hpt": {"optimizer": {"learning_rate": 1e-3}, "estimator": {"sft_coefficient": 0.05}},
+    },
     "llama": {
         "sft": _LOOKUPS_SFT,
         "grpo": {**_LOOKUPS_GRPO, "estimator": {**_CLIP_AND_STD_OF_ROW, "advantage_std": "none"}},
+        "luffy": {"optimizer": {"learning_rate": 1e-3}, "estimator": {"offline_coefficient": 16.0}},
+        "hpt": {"optimizer": {"learning_rate": 2e-3}, "estimator": {"sft_coefficient": 0.125}},
     },
 }
 TUNED: dict[str, dict[str, dict[str, dict[str, Any]]]] = {
