@@ -34,8 +34,8 @@ PROMPTS, ROLLOUTS, TOKENS, MICRO_BATCH, WARM_UP = 32, 8, 64, 64, 1
 #: A token of the vocabulary that no base was ever shown as a target.
 NEVER = "<unk>"
 SETTINGS = {
-    "rollout__max_response_tokens": TOKENS, "data__overlong_demonstrations": "drop",
-    "rollout__max_logprob_gap": 1.0, "schedule__prompts_per_step": PROMPTS,
+    "rollout__max_response_tokens": TOKENS, "rollout__max_model_tokens": 2 * TOKENS,
+    "data__overlong_demonstrations": "drop", "rollout__max_logprob_gap": 1.0, "schedule__prompts_per_step": PROMPTS,
     "rollout__rollouts_per_prompt": ROLLOUTS, "schedule__updates_per_step": 1, "optimizer__learning_rate": 1e-6,
     "engine__micro_batch_tokens": MICRO_BATCH * 80,
 }  # fmt: skip

@@ -296,7 +296,6 @@ def hpt_loss(
         beta: [N], from `gate`; multiply a coefficient of the SFT half into it.
         row: of the RL half. The paper's text says Dr. GRPO; its Eq. 11 prints a standard deviation, which is
             ``hpt.ROWS["dr_grpo"].with_parameters(std="sample")``.
-        normalization: see above.
         rollouts_per_prompt: n; None = as many as every question that has rollouts here has.
         max_response_tokens: L; None = the longest response here.
 
@@ -455,8 +454,8 @@ def load_scores(folder: str | Path) -> pd.DataFrame:
         >>> import hpt
         >>> scores = hpt.load_scores("reports/mini")
         >>> chosen = scores[(scores.base == "strong") & (scores.settings == "") & (scores.benchmark == "graded-500")]
-        >>> chosen.groupby("method").score.mean().round(1)[["sft", "hpt"]].to_dict()
-        {'sft': 44.9, 'hpt': 57.4}
+        >>> chosen[chosen.seed == 0].set_index("method").score.round(1)[["sft", "hpt"]].to_dict()
+        {'sft': 61.6, 'hpt': 98.8}
     """
     import pandas as pd
 
@@ -540,7 +539,6 @@ def train(
         settings: dotted names to values, such as ``{"gate.count": 2}`` (`hpt.config.settings`).
         evaluations: sets, files or folders of questions that the final policy is evaluated on, ``mine.jsonl@8`` with
             eight answers to each.
-        runs_dir: folder of run folders.
 
     Returns:
         `hpt.runs.folder.RunFolder`: ``metrics`` (a data frame, one row per step, with the columns of
@@ -570,19 +568,19 @@ def train(
         if value and name in given:
             raise ConfigError(name, given[name], f"one of two: {value} is asked for too", "leave one out")
         given |= {name: value} if value else {}
-    if method == "pretrain" and (asked := given | ({} if recipe == "released" else {"recipe": recipe})):
-        shown = ", ".join(f"{name}={value}" for name, value in asked.items())
-        allowed, remedy = f"no {shown}: a base is made by its recipe", "leave it out, or name the method it is for"
-        raise ConfigError("method", "pretrain", allowed, remedy)
-    if data is not None and str(data) not in ("graded", *DATASETS) and "validation.sets" not in given:
-        given.setdefault("validation.held_out", HELD_OUT_SHARE)
-    names: dict[str, Any] = {"scale": scale, "policy": str(policy)}
+    names: dict[str, Any] = {"scale": scale, "policy": str(policy), "seed": seed}
     if method == "pretrain":
-        config = base_config(build_config("hpt", seed=seed, **names))
+        if asked := given | ({} if recipe == "released" else {"recipe": recipe}):
+            shown = ", ".join(f"{name}={value}" for name, value in asked.items())
+            allowed, remedy = f"no {shown}: a base is made by its recipe", "leave it out, or name the method it is for"
+            raise ConfigError("method", "pretrain", allowed, remedy)
+        config = base_config(build_config("hpt", **names))
         if config.seed != seed:
             warn(f"seed {seed} makes no other base: at scale {scale} all seeds share one")
     else:
-        config = build_config(method, recipe=recipe, seed=seed, settings=given, **names)
+        if data is not None and str(data) not in ("graded", *DATASETS) and "validation.sets" not in given:
+            given.setdefault("validation.held_out", HELD_OUT_SHARE)
+        config = build_config(method, recipe=recipe, settings=given, **names)
         warn_of_idle(config, given)
     return run_with_base(config, Path(runs_dir), tuple(map(str, evaluations)))
 
@@ -656,10 +654,8 @@ def _vector(
 
 def _whole(name: str, values: Tensor | ArrayLike, size: int | None = None, most: float = np.inf) -> np.ndarray:
     given = _vector(name, values, size, 0, most)
-    if (given != np.round(given)).any():
-        raise ConfigError(
-            name, given[given != np.round(given)][0], "whole numbers", "pass counts or places, not shares"
-        )
+    if len(wrong := given[given != np.round(given)]):
+        raise ConfigError(name, wrong[0], "whole numbers", "pass counts or places, not shares")
     return given.astype(np.int64)
 
 
@@ -720,13 +716,13 @@ def _verifier() -> Verifier:
 def _changed_settings(config: RunConfig) -> str:
     """Return the settings that move a number and differ from the method's defaults at this scale, base and seed."""
     from hpt.config.run_config import MOVES_NO_NUMBER, flat
-    from hpt.runs.resolve import build_config
+    from hpt.runs.resolve import FILLED_IN, build_config
 
     if config.method == "pretrain":  # made by a recipe
         return ""
     names = {name: getattr(config, name) for name in ("scale", "recipe", "seed")}
     default = flat(build_config(config.method, policy=config.policy.name, **names).model_dump())
     left_out = {**dict.fromkeys(MOVES_NO_NUMBER | {"own_modules", "over_stages"}, True), "data": {"sha256"},
-                "policy": {"path", "weights_sha256", "config_sha256"}}  # fmt: skip
+                **FILLED_IN}  # fmt: skip
     changed = flat(config.model_dump(exclude=left_out))
     return ", ".join(f"{name}={value}" for name, value in changed.items() if value != default[name])

@@ -30,9 +30,20 @@ if TYPE_CHECKING:
     from hpt.data.prompts import ShownToken
     from hpt.runs.folder import RunFolder
 
-
 #: What every command prints on.
 console = Console(soft_wrap=True)
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Check, understand and change *Towards a Unified View of Large Language Model Post-Training*.",
+)
+runs_app = typer.Typer(no_args_is_help=True, help="List, show, compare, export, import or remove runs.")
+data_app = typer.Typer(no_args_is_help=True, help="Fetch, check and show the public data sets of the paper.")
+models_app = typer.Typer(no_args_is_help=True, help="Fetch published models and change what the paper changes.")
+app.add_typer(runs_app, name="runs")
+app.add_typer(data_app, name="data")
+app.add_typer(models_app, name="models")
 
 # Options that several commands share.
 # fmt: off
@@ -76,12 +87,7 @@ def use_executor(
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Return the seeds of a comma-separated list.
-
-    Example:
-        >>> parse_seeds("0,1,2")
-        [0, 1, 2]
-    """
+    """Return the seeds of a comma-separated list."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and part.isascii() for part in parts) or len(set(parts)) < len(parts):
         raise ConfigError("seeds", text, "different whole numbers of at least 0, comma-separated", "write e.g. 0,1,2")
@@ -120,9 +126,6 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
 def print_plain(text: str) -> None:
     """Print a text as it is: neither markup nor colours."""
     console.print(text, markup=False, highlight=False)
-
-
-data_app = typer.Typer(no_args_is_help=True, help="Fetch, check and show the public data sets of the paper.")
 
 
 @data_app.command("download")
@@ -234,9 +237,6 @@ def _print_list(tokens: list[ShownToken], whole: bool) -> None:
             console.print(f"     ... {len(left_out)} more (--all shows them)")
 
 
-models_app = typer.Typer(no_args_is_help=True, help="Fetch published models and change what the paper changes.")
-
-
 @models_app.command("list")
 def list_models(runs_dir: RunsDir = Path("runs")) -> None:
     """List the models with their place on the hub, what is changed, and whether they are here."""
@@ -280,61 +280,6 @@ def prepare(
     console.print(f"{record['title']} from {record['source']}: {folder.fetched(config)}")
 
 
-def evaluate(
-    run: Annotated[str | None, typer.Argument(help="Name of a finished run, or the start of it")] = None,
-    model: Annotated[Path | None, typer.Option(help="Instead of a run: any model folder (Hugging Face format)")] = None,
-    benchmarks: Annotated[str, typer.Option(help="Sets, or files or folders of your questions, comma-separated, or "
-                                                 "all; mine.jsonl@8 draws eight answers to each")] = "all",
-    scale: Annotated[str | None, typer.Option(help="With --model: whose sets, limits and sampling settings; "
-                                                   "default: mini")] = None,
-    template: Annotated[str | None, typer.Option(help="With --model: how a question becomes a prompt")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="With --model: folder of downloaded sets")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="With --model: one setting, e.g. "
-                                                                     "--set rollout.max_model_tokens=4096")] = None,
-    runs_dir: RunsDir = Path("runs"),
-    launcher_args: LauncherArgs = None,
-    run_gpus: RunGpus = None,
-    run_nodes: RunNodes = None,
-    executor: Executor = None,
-    address: Address = None,
-) -> None:  # fmt: skip
-    """Sample a finished run's policy, or any model, on evaluation sets and print its scores."""
-    from hpt.data.sources import evaluation_names, recorded_name
-    from hpt.runs.evaluations import evaluation_key, sampling_config
-    from hpt.runs.make import run_with_base
-    from hpt.runs.records import load_records
-    from hpt.runs.resolve import given_base_config
-
-    use_executor(executor, address, launcher_args, run_gpus, run_nodes)
-    short = {"data.template": template, "data.folder": data_dir and str(data_dir)}
-    given = parse_settings([f"{name}={json.dumps(value)}" for name, value in short.items() if value] + (settings or []))
-    if model is not None and run is None:
-        config = given_base_config(scale or "mini", model, given)
-    elif run is not None and model is None:
-        found = find_run(run, runs_dir)
-        for option, asked in (("--set", ", ".join(given)), ("--scale", scale)):
-            if asked:
-                raise ConfigError(option, asked, "nothing beside a run: it is evaluated as it was trained",
-                                  f"leave it out, or name the run's model: --model {found.model}")  # fmt: skip
-        _check_finished(found)
-        config = found.config
-    else:
-        raise ConfigError("run", run, "either a run or --model FOLDER", "name one of the two")
-    sets = evaluation_names(sampling_config(config)) if benchmarks == "all" else tuple(benchmarks.split(","))
-    folder = run_with_base(config, runs_dir, sets)
-    counts = load_records(folder.path).evaluations
-    rows = []
-    for name in sets:
-        solved = counts[counts["key"] == evaluation_key(config, name)[2]]  # not the same set under an earlier law
-        share = 100 * (solved["correct"] / solved["samples"]).mean()
-        called = recorded_name(folder.config, name)
-        rows.append((called, len(solved), int(solved["samples"].sum()), f"{share:.1f}"))
-    print_table(("set", "problems", "samples", "accuracy (%)"), rows)
-
-
-runs_app = typer.Typer(no_args_is_help=True, help="List, show, compare, export, import or remove runs.")
-
-
 def records_of(reports_dir: Path, scale: str) -> Path:
     """Return the folder of a scale's records."""
     from hpt.config.scales import check_scale
@@ -343,14 +288,17 @@ def records_of(reports_dir: Path, scale: str) -> Path:
     return reports_dir / scale / "records"
 
 
-def find_run(name: str, runs_dir: Path) -> RunFolder:
-    """Return the one run folder whose name starts with ``name``."""
+def find_run(name: str, runs_dir: Path, finished: bool = False) -> RunFolder:
+    """Return the one run folder whose name starts with ``name``, perhaps only if it is finished."""
     from hpt.runs.folder import run_folders
 
     found = [folder for folder in run_folders(runs_dir) if folder.path.name.startswith(name)]
     if len(found) != 1:
         names = ", ".join(folder.path.name for folder in found[:5]) or no_runs(runs_dir) or "none begins so"
         raise ConfigError("run", name, f"the beginning of one run's name ({names})", "see `hpt runs list`")
+    if finished and not found[0].finished:
+        allowed = f"a finished run (it is {found[0].status['state']})"
+        raise ConfigError("run", found[0].path.name, allowed, "run its command again")
     return found[0]
 
 
@@ -402,7 +350,11 @@ def compare_runs(
     from hpt.runs.compare import differences, final_values
     from hpt.runs.records import load_records
 
-    paths = [_finished(name, runs_dir) for name in (first, second)]
+    def folder_of(name: str) -> Path:
+        exported = (Path(name) / MANIFEST).exists()
+        return (Path(name) if exported else find_run(name, runs_dir, finished=True).path).resolve()
+
+    paths = [folder_of(name) for name in (first, second)]
     if paths[0] == paths[1]:
         raise ConfigError("run", second, f"another run than {first}", "name two runs; see `hpt runs list`")
     left, right = (load_records(path) for path in paths)
@@ -410,21 +362,6 @@ def compare_runs(
     print_plain(settings.to_string(index=False) if len(settings) else "they differ in no setting")
     values = final_values(left, right).to_string(float_format="{:.4g}".format)
     print_plain(f"means of the last tenth of training:\n{values}")
-
-
-def _finished(name: str, runs_dir: Path) -> Path:
-    """Return the folder of a finished run, or of records."""
-    if (Path(name) / MANIFEST).exists():
-        return Path(name).resolve()
-    folder = find_run(name, runs_dir)
-    _check_finished(folder)
-    return folder.path.resolve()
-
-
-def _check_finished(folder: RunFolder) -> None:
-    if not folder.finished:
-        state = folder.status["state"]
-        raise ConfigError("run", folder.path.name, f"a finished run (it is {state})", "run its command again")
 
 
 @runs_app.command("remove")
@@ -476,9 +413,8 @@ def fill_records(
     address: Address = None,
 ) -> None:
     """Make the runs that reports/<scale>/records/ lacks, exporting each as it ends; run again to continue."""
-    from hpt.runs.fill import fill, lacking_runs
     from hpt.runs.make import planned_runs
-    from hpt.runs.records import RecordStore
+    from hpt.runs.records import RecordStore, fill, lacking_runs
 
     use_executor(executor, address, None, run_gpus, run_nodes)
     records, numbers = records_of(reports_dir, scale), parse_seeds(seeds)
@@ -501,18 +437,6 @@ def import_run_records(source: Path, scale: Scale = "mini", reports_dir: Reports
 
     for folder in import_runs(source, records_of(reports_dir, scale)):
         console.print(f"imported {folder.name}")
-
-
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Check, understand and change *Towards a Unified View of Large Language Model Post-Training*.",
-)
-app.add_typer(runs_app, name="runs")
-app.add_typer(data_app, name="data")
-app.add_typer(models_app, name="models")
-app.command()(evaluate)
 
 
 def _print_version(asked: bool) -> None:
@@ -652,6 +576,58 @@ def train(
 
 
 @app.command()
+def evaluate(
+    run: Annotated[str | None, typer.Argument(help="Name of a finished run, or the start of it")] = None,
+    model: Annotated[Path | None, typer.Option(help="Instead of a run: any model folder (Hugging Face format)")] = None,
+    benchmarks: Annotated[str, typer.Option(help="Sets, or files or folders of your questions, comma-separated, or "
+                                                 "all; mine.jsonl@8 draws eight answers to each")] = "all",
+    scale: Annotated[str | None, typer.Option(help="With --model: whose sets, limits and sampling settings; "
+                                                   "default: mini")] = None,
+    template: Annotated[str | None, typer.Option(help="With --model: how a question becomes a prompt")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="With --model: folder of downloaded sets")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="With --model: one setting, e.g. "
+                                                                     "--set rollout.max_model_tokens=4096")] = None,
+    runs_dir: RunsDir = Path("runs"),
+    launcher_args: LauncherArgs = None,
+    run_gpus: RunGpus = None,
+    run_nodes: RunNodes = None,
+    executor: Executor = None,
+    address: Address = None,
+) -> None:  # fmt: skip
+    """Sample a finished run's policy, or any model, on evaluation sets and print its scores."""
+    from hpt.data.sources import evaluation_names, recorded_name
+    from hpt.runs.evaluations import evaluation_key, sampling_config
+    from hpt.runs.make import run_with_base
+    from hpt.runs.records import load_records
+    from hpt.runs.resolve import given_base_config
+
+    use_executor(executor, address, launcher_args, run_gpus, run_nodes)
+    short = {"data.template": template, "data.folder": data_dir and str(data_dir)}
+    given = parse_settings([f"{name}={json.dumps(value)}" for name, value in short.items() if value] + (settings or []))
+    if model is not None and run is None:
+        config = given_base_config(scale or "mini", model, given)
+    elif run is not None and model is None:
+        found = find_run(run, runs_dir)
+        for option, asked in (("--set", ", ".join(given)), ("--scale", scale)):
+            if asked:
+                raise ConfigError(option, asked, "nothing beside a run: it is evaluated as it was trained",
+                                  f"leave it out, or name the run's model: --model {found.model}")  # fmt: skip
+        config = find_run(run, runs_dir, finished=True).config
+    else:
+        raise ConfigError("run", run, "either a run or --model FOLDER", "name one of the two")
+    sets = evaluation_names(sampling_config(config)) if benchmarks == "all" else tuple(benchmarks.split(","))
+    folder = run_with_base(config, runs_dir, sets)
+    counts = load_records(folder.path).evaluations
+    rows = []
+    for name in sets:
+        solved = counts[counts["key"] == evaluation_key(config, name)[2]]  # not the same set under an earlier law
+        share = 100 * (solved["correct"] / solved["samples"]).mean()
+        called = recorded_name(folder.config, name)
+        rows.append((called, len(solved), int(solved["samples"].sum()), f"{share:.1f}"))
+    print_table(("set", "problems", "samples", "accuracy (%)"), rows)
+
+
+@app.command()
 def report(
     scale: Scale = "mini",
     only: Only = None,
@@ -659,44 +635,39 @@ def report(
     runs_dir: RunsDir = Path("runs"),
     reports_dir: ReportsDir = Path("reports"),
     from_records: Annotated[bool, typer.Option("--from-records", help="Render from committed records")] = False,
-    so_far: Annotated[bool, typer.Option("--so-far", help="Render what the finished runs allow and list what is "
-                                                          "missing")] = False,
 ) -> None:  # fmt: skip
     """Execute the notebooks and write the report from what is there."""
     from hpt.config.scales import check_scale
 
-    if so_far and from_records:
-        raise ConfigError("--so-far", "--from-records", "one of the two: records are rendered as far as they go anyway",
-                          "leave one out")  # fmt: skip
     check_scale(scale)
     if not from_records and (nothing := no_runs(runs_dir)):
         print_plain(nothing)
-    _make_report(scale, parse_seeds(seeds), runs_dir, reports_dir, only, from_records, so_far)
+    _make_report(scale, parse_seeds(seeds), runs_dir, reports_dir, only, from_records)
 
 
 def _make_report(
     scale: str, seeds: list[int], runs_dir: Path, reports_dir: Path, only: list[str] | None = None,
-    from_records: bool = False, so_far: bool = False, custom: Sequence[str] = (),
+    from_records: bool = False, custom: Sequence[str] = (),
 ) -> bool:  # fmt: skip
     """Render, one process at a time; returns whether the same command did it while this one waited."""
-    from hpt.reports.build import FinishedRuns, build_report, checked_artefacts
+    from hpt.reports.build import build_report, checked_artefacts
     from hpt.runs.records import RecordStore
 
-    store = RecordStore(records_of(reports_dir, scale)) if from_records else FinishedRuns(runs_dir)
-    checked_artefacts(scale, only or [], seeds, store, so_far, custom)  # before a folder is made for it
+    store = RecordStore(records_of(reports_dir, scale)) if from_records else None
+    checked_artefacts(scale, only or [], seeds, runs_dir, store, custom)  # before a folder is made for it
     with locked(reports_dir / scale) as done:
         if not done:
             remove_half_written(reports_dir / scale, besides="records")
-            build_report(scale, seeds, runs_dir, reports_dir, only or None, from_records, so_far, custom)
+            build_report(scale, seeds, runs_dir, reports_dir, only or None, from_records, custom)
     return done
 
 
 @app.command()
 def doctor() -> None:
     """Check the environment: what is missing, and what to type."""
-    from hpt.runs.doctor import diagnose, read_facts
+    from hpt.runs.doctor import diagnose
 
-    lines = diagnose(read_facts())
+    lines = list(diagnose())
     for line in lines:
         mark = {"ok": "[green]ok  [/]", "warn": "[yellow]warn[/]", "fail": "[red]fail[/]"}[line.status]
         console.print(f"{mark} {line.name}: {line.detail}" + (f"\n     → {line.remedy}" if line.remedy else ""))

@@ -15,7 +15,6 @@ import pandas as pd
 from hpt.config.run_config import NUMERICS_VERSION, RunConfig, digest
 from hpt.config.scales import RECIPES
 from hpt.data.problems import problems_hash
-from hpt.data.world.graded import MINI_WORLD
 from hpt.data.world.lookup import MINI_LOOKUPS, TINY_LOOKUPS
 from hpt.data.world.worlds import evaluation_sets, training_problems
 from hpt.methods.methods import METHODS
@@ -77,7 +76,8 @@ def scripted(config: RunConfig) -> dict[str, Any]:
 
 def base_training(folder: Path) -> dict[str, Any]:
     """Three updates of the tiny world's weak base."""
-    from hpt.data.world.worlds import base_recipe, build_tokenizer, encoded_documents, learning_rate_factor
+    from hpt.data.world.lookup_corpus import build_tokenizer, encoded_documents, learning_rate_factor
+    from hpt.data.world.worlds import base_recipe
     from hpt.runs.resolve import base_config
     from hpt.training.bases import BaseOptimizer, new_model, weighted
     from hpt.training.engine import PolicyEngine, Updater
@@ -103,7 +103,7 @@ def base_training(folder: Path) -> dict[str, Any]:
 def data() -> dict[str, str]:
     """Hashes of the questions of worlds with records or golden numbers: exact, they are made of whole numbers."""
     found = {}
-    for world in (MINI_WORLD, MINI_LOOKUPS, TINY_LOOKUPS):
+    for world in (MINI_LOOKUPS, TINY_LOOKUPS):
         name = world.name
         found[f"{name}, training"] = problems_hash(training_problems(world))
         for own in evaluation_sets(world).values():

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpt.cli import console
-from hpt.paper.audit import AuditCheck, Consistency, audit, fractions_to_one_decimal, standard_errors
+from hpt.paper.audit import CONSISTENT, INCONSISTENT, AuditCheck, audit, fractions_to_one_decimal, standard_errors
 from hpt.paper.paper import paper_data, paper_table
 from hpt.reports import begin
 from hpt.runs.catalogue import ARTEFACTS
@@ -39,7 +39,7 @@ def row_of(data: Data, table: str, label: str, policy: str) -> list[float]:
 
 
 def verdicts(checks: list[AuditCheck], group: str) -> Counter[str]:
-    return Counter(own.verdict.value for own in checks if own.group.startswith(group))
+    return Counter(own.verdict for own in checks if own.group.startswith(group))
 
 
 def test_what_the_paper_gets_right(printed: list[AuditCheck]) -> None:
@@ -59,10 +59,10 @@ def test_table_4_is_not_of_the_answers_of_table_2(printed: list[AuditCheck]) -> 
         ("+43", "+37", 6),
         ("+27", "+4", 23),
     ]
-    assert {grpo.verdict, luffy.verdict} == {Consistency.inconsistent}
+    assert {grpo.verdict, luffy.verdict} == {INCONSISTENT}
     assert "would be that of SRFT" in luffy.note
     assert "446 and 442 of 500" in luffy.note
-    chance = [found(printed, "Table 4 against", f"HPT against {own}, +X minus -Y, another generation").verdict.value
+    chance = [found(printed, "Table 4 against", f"HPT against {own}, +X minus -Y, another generation").verdict
               for own in ("GRPO", "LUFFY")]  # fmt: skip
     assert chance == ["cannot be told", "inconsistent"]
 
@@ -79,20 +79,20 @@ def test_set_sizes(printed: list[AuditCheck]) -> None:
 
 def test_sentences(printed: list[AuditCheck]) -> None:
     by_average, in_column = (own for own in printed if own.group.startswith("Section 1"))
-    assert (by_average.follows, by_average.verdict.value) == ("+6.9", "consistent")
-    assert (in_column.follows, in_column.verdict.value) == ("-0.4", "inconsistent")
+    assert (by_average.follows, by_average.verdict) == ("+6.9", "consistent")
+    assert (in_column.follows, in_column.verdict) == ("-0.4", "inconsistent")
     own, copied = (
         check for check in printed if check.group.startswith("Abstract") and check.what.startswith("Table 2")
     )
     assert "SFT on AIME 25: 22.8, HPT 21.9" in own.note
     assert "Oat-Zero on AIME 24: 33.4, HPT 33.0" in copied.note
-    assert {own.verdict, copied.verdict} == {Consistency.inconsistent}
+    assert {own.verdict, copied.verdict} == {INCONSISTENT}
     gates = {check.what: check for check in printed if check.what.startswith("gate ")}
-    assert [gates[f"gate {count}/8"].verdict.value for count in range(3)] == ["consistent", *["inconsistent"] * 2]
+    assert [gates[f"gate {count}/8"].verdict for count in range(3)] == ["consistent", *["inconsistent"] * 2]
     assert (
         "they differ at 1 of 8 correct; the sentence describes what Eq. 10 does with gate 0/8" in gates["gate 1/8"].note
     )
-    rising = [check.verdict.value for check in printed if check.group.startswith("Section 4.1")]
+    rising = [check.verdict for check in printed if check.group.startswith("Section 4.1")]
     assert rising == ["consistent", "inconsistent", "consistent", "inconsistent"]  # LUFFY's: 5 to 5, 5.6 to 4.8
 
 
@@ -136,10 +136,10 @@ def change_gate(data: Data) -> None:
 def test_a_changed_number_fails_its_check(
     printed: list[AuditCheck], change: Callable[[Data], None], group: str, what: str
 ) -> None:
-    assert found(printed, group, what).verdict is Consistency.consistent
+    assert found(printed, group, what).verdict == CONSISTENT
     data = copy.deepcopy(paper_data())
     change(data)
-    assert found(audit(data), group, what).verdict is Consistency.inconsistent
+    assert found(audit(data), group, what).verdict == INCONSISTENT
 
 
 def test_a_mended_number_passes_its_check(printed: list[AuditCheck]) -> None:
@@ -162,8 +162,8 @@ def test_a_mended_number_passes_its_check(printed: list[AuditCheck]) -> None:
         ("Section 4.5: “Similarly", "gate 1/8"),
         ("Section 4.5: “Similarly", "gate 2/8"),
     ):
-        assert found(printed, group, what).verdict is Consistency.inconsistent, what
-        assert found(checks, group, what).verdict is Consistency.consistent, what
+        assert found(printed, group, what).verdict == INCONSISTENT, what
+        assert found(checks, group, what).verdict == CONSISTENT, what
 
 
 def test_fractions_are_those_of_every_count() -> None:
@@ -215,7 +215,7 @@ def test_every_lead_of_hpt_has_its_errors(printed: list[AuditCheck]) -> None:
     assert len(single) == 10 * 8 + (3 + 3) * 6 + 2 * 6 + 2 * 6
     aime = found(single, "HPT's lead", "Table 2, HPT against LUFFY, AIME 24, strong base")
     assert [aime.smallest_error, aime.answers_error, aime.largest_error] == list(standard_errors(33.0, 26.1, 30, 32))
-    assert (aime.difference, aime.verdict.value) == (6.9, "cannot be told")
+    assert (aime.difference, aime.verdict) == (6.9, "cannot be told")
     below = {own.what for own in single if "within chance of the problems in any case" in own.note}
     assert "Table 2, HPT against LUFFY, AIME 25, strong base" in below
     assert "Table 3, HPT against SFT, AIME 25, weak base" in below
@@ -229,7 +229,7 @@ def test_every_lead_of_hpt_has_its_errors(printed: list[AuditCheck]) -> None:
         for name, own in sizes.items()
     ]  # fmt: skip
     assert mean.largest_error == pytest.approx(100 * np.sqrt(sum(parts)) / 6)
-    assert (mean.difference, mean.verdict.value) == (2.9, "cannot be told")  # less than its largest error
+    assert (mean.difference, mean.verdict) == (2.9, "cannot be told")  # less than its largest error
 
 
 def test_a_lead_beyond_chance_and_one_behind() -> None:
@@ -238,8 +238,8 @@ def test_a_lead_beyond_chance_and_one_behind() -> None:
     row_of(data, "table2", "GRPO", "strong")[3] = 99.0
     group = "HPT's lead on single sets"
     checks = audit(data)
-    assert found(checks, group, "Table 2, HPT against LUFFY, MATH-500, strong base").verdict is Consistency.consistent
-    assert found(checks, group, "Table 2, HPT against GRPO, MATH-500, strong base").verdict is Consistency.inconsistent
+    assert found(checks, group, "Table 2, HPT against LUFFY, MATH-500, strong base").verdict == CONSISTENT
+    assert found(checks, group, "Table 2, HPT against GRPO, MATH-500, strong base").verdict == INCONSISTENT
 
 
 def test_it_needs_no_run_anywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from hpt.evaluation.intervals import Decision
-from hpt.paper.claim_tests import ClaimRecords, NotTestable
-from hpt.paper.claim_tests.laboratory import (
+from hpt.paper.claim_tests import (
+    ClaimRecords,
+    NotTestable,
     gate_better,
     row_against_row,
     rows_agree,
@@ -105,7 +106,7 @@ def test_what_cannot_be_compared_is_not_testable(rows: list[list[dict[str, Any]]
     ],
 )
 def test_bias_trades_against_variance(rows: list[list[dict[str, Any]]], expected: Decision) -> None:
-    found = rows_trade_off(sums(*rows), **FRAME, bias="angle", variance="noise")
+    found = rows_trade_off(sums(*rows), **FRAME)
     if expected is Decision.undecided:
         assert found.decision is not Decision.above
     else:
@@ -141,18 +142,17 @@ def cosines(at_half: float) -> ClaimRecords:
 
 @pytest.mark.parametrize(("at_half", "expected"), [(0.2, Decision.above), (-0.2, Decision.below)])
 def test_terms_agree_where_they_are_looked_at(at_half: float, expected: Decision) -> None:
-    settings: dict[str, Any] = {"frame": "cosines", "slips": 0.0, "success_at_least": 0.0, "threshold": -0.05}
-    found = terms_agree(cosines(at_half), **settings, success_at_most=0.5)
+    found = terms_agree(cosines(at_half), frame="cosines", success_at_most=0.5)
     assert (found.decision, found.effect) == (expected, pytest.approx(at_half, abs=0.02))
-    assert terms_agree(cosines(at_half), **settings, success_at_most=0.9).decision is Decision.below
+    assert terms_agree(cosines(at_half), frame="cosines", success_at_most=0.9).decision is Decision.below
     with pytest.raises(NotTestable, match="fewer than"):
-        terms_agree(cosines(at_half), **{**settings, "slips": 0.3}, success_at_most=0.9)
+        terms_agree(cosines(at_half), frame="cosines", success_at_most=0.05)
 
 
 def test_an_identity_holds_on_every_line_or_not() -> None:
     def found(*same: bool | None) -> Any:
         table = pd.DataFrame({"row": [f"row {i}" for i in range(len(same))], "same": list(same)})
-        return rows_agree(ClaimRecords("mini", {}, frames={"table1": table}), frame="table1", column="same")
+        return rows_agree(ClaimRecords("mini", {}, frames={"table1": table}), frame="table1")
 
     assert (found(True, True).decision, found(True, True).effect) == (Decision.above, 100)
     assert found(True, None).decision is Decision.above  # a line that states no identity

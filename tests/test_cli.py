@@ -1,7 +1,6 @@
 """The command line: help that helps, mistakes named before any compute, exit codes that scripts can rely on."""
 
 import json
-import shlex
 import subprocess
 import sys
 from functools import partial
@@ -69,12 +68,12 @@ def test_a_mistake_is_named_and_exits_with_2_before_any_compute(
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({}, "demonstration of q0 = None: allowed is a text: hpt learns from it"),
+        ({}, "demonstration of q0 = None: allowed is a text before its end token: hpt learns from it"),
         (
             {"question": "1+" * 60, "demonstration": "2"},
             "q0 = '121 tokens': allowed is at most data.max_prompt_tokens",
         ),
-        ({"answer": 2, "demonstration": "2"}, "rows.jsonl:1"),
+        ({"answer": None, "demonstration": "2"}, "rows.jsonl, row 0: answer"),
     ],
 )
 def test_questions_that_cannot_be_trained_on_are_named_before_a_base_is_trained(
@@ -144,7 +143,7 @@ def test_from_another_folder_the_runs_that_are_elsewhere_are_named(tmp_path: Pat
     assert there in refused.stdout
     assert f"runs are missing in {inner / 'runs' / 'tiny'}" in refused.stderr
     asked = ("--scale", "tiny", "--seeds", "0,1", "--only", "table6", "--runs-dir", "my runs")
-    assert f"`{shlex.join(('hpt', 'reproduce', *asked))}` computes them" in hpt("report", *asked, folder=inner).stderr
+    assert "`hpt reproduce` with the same options computes them" in hpt("report", *asked, folder=inner).stderr
     assert hpt("report", "--scale", "tiny", "--from-records", folder=inner).returncode == 2
     assert not list(inner.iterdir())
 

@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 
 from hpt.config import run_config as config_module
 from hpt.config.run_config import RunConfig, merge, nest, validate
-from hpt.config.scales import RECIPES, SCALES
+from hpt.config.scales import RECIPES, SCALES, TUNED
 from hpt.config.settings import Settings
 from hpt.methods.methods import METHODS
 from hpt.runs.resolve import build_config
@@ -231,7 +231,12 @@ def test_layers_lie_over_each_other_in_the_stated_order() -> None:
     assert (config.estimator.advantage_std, config.gate.kind) == ("population", "linear")
     assert config.schedule.prompts_per_step == 8
     assert build_config("sft", scale="tiny").gate.beta == 1.0
-    assert build_config("mix_on").estimator.sft_coefficient == 0.1
+    tuned = TUNED["mini"]["weak"]["mix_on"]["estimator"]["sft_coefficient"]
+    assert (
+        build_config("mix_on").estimator.sft_coefficient
+        == tuned
+        != build_config("mix_on", scale="tiny").estimator.sft_coefficient
+    )
 
 
 # --- fingerprint ------------------------------------------------------------------------------------------------------

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-import pytest
 
-from hpt.reports.frames import costs, curves, mean_with_interval, settings
+from hpt.config.run_config import flat
+from hpt.config.scales import TUNED
+from hpt.reports.frames import costs, curves, label, mean_with_interval, settings
 from hpt.reports.notebooks import source_rows
 from hpt.reports.pages import notes
 from hpt.reports.verdicts import verdicts
@@ -61,11 +62,11 @@ def test_settings_that_set_methods_apart_are_named() -> None:
                for seed in (0, 1)]  # fmt: skip
     frame = settings(records)
     assert len(frame) == len({own.key for own in arms})  # one line each, whatever the seeds
-    rates = frame["optimizer.learning_rate"]
-    assert (rates["strong", "GRPO"], rates["strong", "HPT"], rates["weak", "Mix/ON"]) == (0.00025, 0.0005, 0.001)
-    assert frame.loc[("strong", "SFT → GRPO"), "optimizer.first_stage_learning_rate"] == 0.0005
-    assert frame.loc[("strong", "HPT"), "estimator.sft_coefficient"] == 0.125
-    assert frame.loc[("weak", "OFF/ON"), "estimator.offline_coefficient"] == 4
+    for base, tuned in TUNED["mini"].items():
+        for method, chosen in tuned.items():
+            for name, value in flat(chosen).items():
+                if (base, label(method)) in frame.index and name in frame:  # 0.4 is the share of every method
+                    assert frame.loc[(base, label(method)), name] == value
     assert frame.loc[("strong", "GRPO"), "gate.kind"] == "constant"
     assert not {"seed", "schedule.steps", "policy.name"} & set(frame)
 
@@ -76,17 +77,25 @@ def test_a_threshold_is_a_number() -> None:
     assert not any("the threshold" in row.reading for row in rows)
 
 
-@pytest.mark.parametrize(("weights", "said"), [("a" * 64, False), ("b" * 64, True)])
-def test_a_base_that_not_all_seeds_share_is_named(weights: str, said: bool) -> None:
+def test_whether_seeds_share_a_base_is_said_and_whether_one_was_trained_again() -> None:
     rows = [
         {"run": f"hpt-{seed}", "policy": "weak", "seed": seed, "base_weights": own, "commit": "unknown", "dirty": False,
          "numerics_version": 2}
-        for seed, own in ((0, "a" * 64), (1, "a" * 64), (2, weights))
+        for seed, own in ((0, "a" * 64), (1, "a" * 64), (2, "b" * 64))
     ]  # fmt: skip
     found = notes("mini", [0, 1, 2], [], rows)
-    assert any("trained once and shared by all seeds" in own for own in found)
-    assert any(own.startswith("Not so the weak base") for own in found) is said
-    assert not any("shared by all seeds" in own for own in notes("mini", [0], [], rows[:1]))
+    assert any(own.startswith("Seeds share their bases") for own in found)
+    again = notes("mini", [0, 1, 2], [], [*rows, {**rows[0], "base_weights": "c" * 64}])
+    assert any("it was trained more than once" in own for own in again)
+    assert not any("it was trained more than once" in own for own in found)
+    assert not any("bases" in own for own in notes("mini", [0], [], rows[:1]))
+    assert "a real language model" in notes("smollm", [0, 1, 2], [], rows)[0]
+
+
+def test_damaged_files_of_runs_are_counted_on_the_page() -> None:
+    rows = [{"run": "hpt-0", "policy": "weak", "seed": 0, "damaged": count} for count in (2, 0)]
+    assert "2 damaged files of runs were noticed, set aside and made again." in notes("mini", [0], [], rows)
+    assert not any("damaged" in own for own in notes("mini", [0], [], rows[1:]))
 
 
 def test_the_weights_a_run_starts_from_stand_with_it_unless_they_are_another_runs() -> None:

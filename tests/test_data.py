@@ -5,7 +5,6 @@ import math
 import os
 import shutil
 from dataclasses import replace
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +90,7 @@ def test_the_table_holds_the_sets_of_the_issue_with_their_sizes() -> None:
 def test_every_shape_a_set_may_have_exists() -> None:
     for dataset in DATASETS.values():
         assert set(dataset.shapes) <= set(SHAPES)
-        assert set(dataset.known) <= set(dataset.shapes)
+        assert not dataset.known or "released" in dataset.shapes
 
 
 # --- the same records whatever the file -------------------------------------------------------------------------------
@@ -154,7 +153,6 @@ def test_choices_of_gpqa_are_shuffled_by_question_and_always_alike() -> None:
         ("\\boxed{204}", "204"),
         (None, None),
         (10**400, "1" + "0" * 400),
-        (Decimal("1.50"), "1.50"),
         (False, False),
         (b"2", b"2"),
     ],
@@ -231,7 +229,7 @@ def test_the_released_files_are_known_by_content(tmp_path: Path) -> None:
     rows = [{"prompt": f"Question {number}", "answer": str(number)} for number in range(30)]
     message = refused("aime24", tmp_path, write(tmp_path / "x.json", rows))
     assert "data set aime24: content = " in message
-    assert DATASETS["aime24"].known["released"][:12] in message
+    assert DATASETS["aime24"].known[:12] in message
 
 
 @pytest.mark.parametrize("column", ["problem", "answer"])
@@ -257,8 +255,10 @@ def test_an_arc_row_whose_key_is_no_label_is_named(tmp_path: Path) -> None:
     [
         ("openr1-math-46k", "reward_model", LEFT_OUT, "row 3: reward_model = None: allowed is a value in every row"),
         ("aime24", "expected_answer", LEFT_OUT, "row 3: expected_answer = None: allowed is a value in every row"),
-        ("gpqa-diamond", "Incorrect Answer 2", None, "Incorrect Answer 2 is empty"),
-        ("arc-c", "choices", {"text": ["a"], "label": ["A", "B"]}, "1 choices and 2 labels"),
+        ("gpqa-diamond", "Incorrect Answer 2", " ", "columns as a gpqa row has them"),
+        ("gpqa-diamond", "Question", " ", "columns as a gpqa row has them"),
+        ("arc-c", "question", " ", "columns as a choices row has them"),
+        ("arc-c", "choices", {"text": ["a"], "label": ["A", "B"]}, "columns as a choices row has them"),
     ],
 )
 def test_a_row_of_a_users_file_that_lacks_something_is_named(
@@ -360,7 +360,7 @@ def test_what_is_no_text_is_refused_by_its_row(column: str, value: Any, own: boo
         problems_from(path)
     assert str(path) in caught.value.field
     assert column in str(caught.value)
-    assert any(place in caught.value.field for place in ("row 2", ":3"))
+    assert "row 2" in caught.value.field
 
 
 @pytest.mark.parametrize("name", ["chat", "alpaca", "verl"])
@@ -388,10 +388,10 @@ def test_of_a_list_of_answers_one_is_taken_and_more_are_refused(truth: Any, answ
 UNANSWERABLE = [
     ("blue", "choice", "a lone letter A-J"), ("1", "choice", "a lone letter A-J"),
     ("AB", "choice", "a lone letter A-J"), ("5.0", "digits", "digits alone"),
-    ("\\frac{1}{2", "math", "braces are closed"), ("1\\", "math", "braces are closed"),
-    ("\\text{}", "math", "shows something"), ("$ $", "math", "shows something"), ("}{", "math", "shows something"),
-    ("9" * 2_001, "math", "at most 2,000 characters"), ("\u200b2", "math", "no invisible character"),
-    ("\ufeff2\u2060", "math", "no invisible character"),
+    ("\\frac{1}{2", "math", "all braces closed"), ("1\\", "math", "all braces closed"),
+    ("\\text{}", "math", "can be seen"), ("$ $", "math", "can be seen"), ("}{", "math", "can be seen"),
+    ("9" * 2_001, "math", "at most 2,000 characters"), ("\u200b2", "math", "no zero-width space"),
+    ("\ufeff2\u2060", "math", "no zero-width space"),
 ]  # fmt: skip
 
 
@@ -438,7 +438,7 @@ def test_a_multiple_choice_set_with_another_answer_than_a_letter_is_refused(tmp_
     rows[7]["answer"] = "mercury"
     path = write(tmp_path / "gpqa.json", rows)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(table.DATASETS, "gpqa-diamond", replace(DATASETS["gpqa-diamond"], known={}))
+        patch.setitem(table.DATASETS, "gpqa-diamond", replace(DATASETS["gpqa-diamond"], known=""))
         assert "answer of 7 = 'mercury': allowed is a lone letter" in refused("gpqa-diamond", tmp_path / "data", path)
 
 
@@ -452,8 +452,8 @@ def test_messages_without_a_question_are_named(messages: Any, tmp_path: Path) ->
 def test_unknown_columns_are_told_all_known_shapes(ending: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         problems_from(write(tmp_path / f"own.{ending}", [{"conversations": [], "id": "1"}]))
-    for shape in SHAPES.values():
-        assert f"{', '.join(shape.columns)} ({shape.name})" in str(caught.value)
+    for name, shape in SHAPES.items():
+        assert f"{', '.join(shape.columns)} ({name})" in str(caught.value)
 
 
 def test_a_training_row_without_demonstration_is_named(few_rows: None, tmp_path: Path) -> None:
@@ -469,14 +469,6 @@ def test_an_id_twice_is_named(tmp_path: Path) -> None:
     assert "row 9: id = 'test/algebra/4.json'" in refused("math-500", tmp_path, write(tmp_path / "x.json", rows))
 
 
-def test_wrong_level_counts_are_refused(tmp_path: Path) -> None:
-    rows = rows_of("math-500")
-    rows[0]["level"] = 5
-    message = refused("math-500", tmp_path, write(tmp_path / "x.json", rows))
-    assert "1: 42, 2: 90, 3: 105, 4: 128, 5: 135" in message
-    assert "1: 43, 2: 90, 3: 105, 4: 128, 5: 134" in message
-
-
 @pytest.mark.parametrize("ending", ["parquet", "jsonl", "json"])
 def test_a_file_cut_off_is_refused(ending: str, tmp_path: Path) -> None:
     path = write(tmp_path / f"amc.{ending}", rows_of("amc"))
@@ -484,12 +476,6 @@ def test_a_file_cut_off_is_refused(ending: str, tmp_path: Path) -> None:
     message = refused("amc", tmp_path, path)
     assert str(path) in message
     assert f"a complete .{ending} file" in message
-
-
-def test_a_git_lfs_pointer_is_no_data(tmp_path: Path) -> None:
-    path = tmp_path / "amc.parquet"
-    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 3\n")
-    assert "not a Git LFS pointer" in refused("amc", tmp_path, path)
 
 
 def test_a_download_cut_off_or_changed_later_is_refused(everything: Path) -> None:
@@ -520,7 +506,7 @@ def test_the_manifest_says_where_a_set_came_from(everything: Path) -> None:
     assert manifest["source"] == "file:aime24.parquet"
     assert manifest["rows"] == 30
     assert manifest["shape"] == "expected"
-    assert len(manifest["sha256"]) == len(manifest["content_sha256"]) == 64
+    assert len(manifest["sha256"]) == 64
 
 
 # --- the hub ----------------------------------------------------------------------------------------------------------
@@ -597,7 +583,7 @@ def test_a_models_evaluation_fetches_its_sets_and_checks_them_first(
     with pytest.raises(ConfigError, match="a tokenizer with a chat template"):
         run_with_base(given_base_config("full", model, {**given, "data.template": "qwen"}), tmp_path / "runs", ["amc"])
     with monkeypatch.context() as patch:
-        patch.setattr("hpt.data.prompts.prompt_tokens", lambda *_: [1] * 8200)
+        patch.setattr("hpt.runs.make.prompt_tokens", lambda *_: [1] * 8200)
         with pytest.raises(ConfigError, match=r"prompt of amc-0 \(amc\) = '8200 tokens': allowed is at most 8192"):
             run_with_base(config, tmp_path / "runs", ["amc"])
     rows = tmp_path / "data" / "minerva" / "rows.parquet"
@@ -653,18 +639,16 @@ def test_the_packages_form_is_the_same_in_every_format(ending: str, tmp_path: Pa
     rows = [vars(problem) for problem in problems]
     assert problems_from(write(tmp_path / f"own.{ending}", rows)) == problems
     rows[1] = {**rows[1], "answer_kind": "words"}
-    with pytest.raises(ConfigError, match=r"own.*(row 1|:2): answer_kind = 'words': allowed is one of math"):
+    with pytest.raises(ConfigError, match=r"own.*row 1: answer_kind = 'words': allowed is one of math"):
         problems_from(write(tmp_path / f"own.{ending}", rows))
 
 
-def test_a_file_in_the_packages_form_is_read_strictly(tmp_path: Path) -> None:
-    path, problem = tmp_path / "own.jsonl", Problem("1", "1+1?", "2", "it is \\boxed{2}", 3, "digits", "Be brief.")
-    save_problems(path, [problem])
-    assert problems_from(path) == [problem]
+def test_a_column_that_is_misspelt_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "own.jsonl"
     good, bad = '{"id": "0", "question": "1+1?", "answer": "2"}\n', '{"id": "1", "question": "1+1?", "answr": "2"}\n'
     for text, said in (
-        (good + bad, r":2: answer = None"),
-        (bad, r": columns = 'id, question, answr': .*answer \(hpt\)"),
+        (good + bad, r", row 1: answer = None"),
+        (bad, r": columns = 'id, question, answr': .*answer \(question\)"),
     ):
         path.write_text(text)
         with pytest.raises(ConfigError, match=r"own.jsonl" + said):

@@ -9,7 +9,7 @@ from scipy import stats
 
 from hpt.config.run_config import flat
 from hpt.config.scales import RECIPES
-from hpt.reports.frames import discrepancies, trainings
+from hpt.reports.frames import discrepancies
 from hpt.runs.catalogue import DEFAULT, DISCREPANCIES, IN_DISTRIBUTION, PRICE
 from hpt.runs.records import RunRecords
 from hpt.support.errors import RecordFault
@@ -118,7 +118,6 @@ def test_runs_from_bases_of_other_bits_are_not_compared(records: list[RunRecords
     assert row["effect"] == pytest.approx(-11.5)
     assert table["normalisation as printed"]["seeds"] == 3
     assert table["normalisation as printed"]["effect"] == pytest.approx(-11)
-    assert len(trainings((run.config.policy.base_weights, run.seed) for run in mixed)) == 2
 
 
 def test_the_skip_rule_needs_a_run_only_where_it_acted(records: list[RunRecords]) -> None:

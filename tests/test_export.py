@@ -80,10 +80,10 @@ def test_an_exported_run_is_read_without_making_the_problems_again(
     }
     assert len(expected) == 6
 
-    def made(content: str) -> None:
+    def made(world: object) -> None:
         raise AssertionError("the problems were made again")
 
-    monkeypatch.setattr("hpt.data.world.sets._problems", made)
+    monkeypatch.setattr("hpt.data.world.lookup._evaluated", made)
     for name, counts in expected.items():
         pd.testing.assert_frame_equal(exported.counts(name), counts, check_dtype=False)
     with pytest.raises(RecordFault, match="was not evaluated on choice under key"):

@@ -5,10 +5,9 @@ from unittest import mock
 
 import pytest
 
-from hpt.runs.fill import fill, lacking_runs
 from hpt.runs.job import Job
 from hpt.runs.make import PlannedRun, planned_runs
-from hpt.runs.records import RecordStore, export_run, load_records, record_folders
+from hpt.runs.records import RecordStore, export_run, fill, lacking_runs, load_records, record_folders
 from hpt.support.errors import HptError
 from tests.fabricated import fabricate
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot
+from matplotlib.text import Text
 from PIL import Image
 from scipy import stats
 
@@ -26,7 +27,7 @@ from hpt.reports.frames import (
     validation,
     with_interval,
 )
-from hpt.reports.style import label_lines, legend_below
+from hpt.reports.style import draw_curve, label_lines, legend_below, look
 from hpt.runs.folder import RunFolder
 from hpt.runs.records import RunRecords, load_records
 from hpt.support.errors import RecordFault
@@ -137,7 +138,8 @@ def study(folder: Path, out: Path) -> tuple[pd.DataFrame, list[RunRecords], list
     frame = curves(runs, ["gate/offline_ratio_prompts"], ["hpt"], ["weak", "strong"])
     own.table("mine", frame.head(2), frame, "A caption & more.", runs)
     figure, axes = pyplot.subplots()
-    axes.plot(frame["step"], frame["mean"], label="ratio")
+    for _, curve in frame.groupby("policy"):
+        draw_curve(axes, curve, look("hpt"))
     label_lines(axes)
     own.figure("figure6", figure, frame, "A caption.", runs, more={"means": frame[["step", "mean"]]})
     own.finish()
@@ -255,14 +257,14 @@ def test_text_is_escaped_everywhere(tmp_path: Path, styled: bool) -> None:
     assert not any(character in body.replace(rf"\{character}", "") for character in "_$")
 
 
-def test_labels_stand_apart_at_the_ends_of_lines() -> None:
+def test_labels_stand_apart_beside_the_ends_of_lines() -> None:
     figure, axes = pyplot.subplots()
     for number, name in enumerate(["low", "near", "nearer"]):
         axes.plot([0, 1], [0, 0.5 + number / 1000], label=name)
     axes.plot([0, 1], [0, 1])  # without a label
     label_lines(axes)
-    texts = sorted(axes.texts, key=lambda text: text.get_window_extent().y0)
-    assert [text.get_text() for text in texts] == ["low", "near", "nearer"]
-    boxes = [text.get_window_extent() for text in texts]
-    assert all(upper.y0 >= lower.y1 - 1 for lower, upper in pairwise(boxes))
+    figure.canvas.draw()
+    boxes = {text.get_text(): Text.get_window_extent(text) for text in axes.texts}  # without its line
+    assert sorted(boxes, key=lambda name: boxes[name].y0) == ["low", "near", "nearer"]
+    assert all(upper.y0 >= lower.y1 for lower, upper in pairwise(boxes[name] for name in ("low", "near", "nearer")))
     pyplot.close(figure)

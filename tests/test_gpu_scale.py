@@ -8,8 +8,8 @@ import pytest
 from hpt.config.run_config import RunConfig
 from hpt.config.scales import TUNED
 from hpt.data.world.lookup import GPU_LOOKUPS, MINI_LOOKUPS, evaluation_sets, training_problems
-from hpt.data.world.lookup_corpus import LOOKUP_BASES, build_lookup_tokenizer
-from hpt.data.world.worlds import base_recipe, encoded_documents
+from hpt.data.world.lookup_corpus import BASES, build_tokenizer, encoded_documents
+from hpt.data.world.worlds import base_recipe
 from hpt.runs.catalogue import ARTEFACTS
 from hpt.runs.evaluations import sampling_config
 from hpt.runs.folder import RunFolder
@@ -33,14 +33,14 @@ def test_there_is_more_to_know_and_to_ask_than_in_the_mini_world() -> None:
     assert len(GPU_LOOKUPS.operations) > len(MINI_LOOKUPS.operations)
     assert sum(GPU_LOOKUPS.training_per_level) > sum(MINI_LOOKUPS.training_per_level)
     recipe = base_recipe("lookups-gpu", "llama")
-    drawn = encoded_documents(GPU_LOOKUPS, recipe, build_lookup_tokenizer(GPU_LOOKUPS), 0, recipe.updates - 1)
+    drawn = encoded_documents(GPU_LOOKUPS, recipe, build_tokenizer(GPU_LOOKUPS), 0, recipe.updates - 1)
     assert len(drawn) == recipe.batch_documents == 192
 
 
 def test_every_prompt_and_demonstration_is_within_its_limit() -> None:
     config = build_config("hpt", scale="gpu")
     check_training_set(config)
-    tokenizer = build_lookup_tokenizer(GPU_LOOKUPS)
+    tokenizer = build_tokenizer(GPU_LOOKUPS)
     shown = [problem.demonstration or "" for problem in training_problems(GPU_LOOKUPS)]
     longest = max(len(tokens) for tokens in tokenizer(shown)["input_ids"])
     assert longest >= 0.75 * config.rollout.max_response_tokens, "a limit far above what is needed costs time"
@@ -57,8 +57,8 @@ def test_every_arm_of_every_artefact_is_possible() -> None:
 
 
 def test_rates_are_the_mini_worlds_divided_by_five() -> None:
-    for method, mini in TUNED["mini"]["weak"].items():
-        for policy in POLICIES:
+    for policy in POLICIES:
+        for method, mini in TUNED["mini"][policy].items():
             own = TUNED["gpu"][policy][method]
             assert own.get("estimator") == mini.get("estimator")
             for name, rate in mini["optimizer"].items():
@@ -89,7 +89,7 @@ def test_a_base_and_a_run_go_their_whole_way_on_a_cpu(tmp_path: Path, monkeypatc
 
     plan = base_config(build_config("hpt", scale="gpu"))
     short = base_recipe("lookups-gpu", "weak").model_copy(update={"updates": 1, "facts_documents": 4})
-    monkeypatch.setitem(LOOKUP_BASES["lookups-gpu"], "weak", short)
+    monkeypatch.setitem(BASES["lookups-gpu"], "weak", short)
     base = plan.model_copy(update={"schedule": plan.schedule.model_copy(update={"steps": 1, "prompts_per_step": 4})})
     folder = RunFolder.of(base, tmp_path / "bases")
     folder.create(base)

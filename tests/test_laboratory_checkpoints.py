@@ -23,10 +23,10 @@ def halves() -> tuple[list[Half], np.ndarray, int]:
     own = make_experiment(seed=3, success=0.4, rollouts=N)
     space, scores = own.policy.space, own.policy.space.incidence @ own.token_scores
     drawn = sample_draws(own, 2 * COUNT // N, seed=5).rollouts.flatten().numpy().reshape(2, COUNT)
-    demonstration = int(own.question.demonstrator.argmax())
+    demonstration = int(own.demonstrator.argmax())
     offline = scores[demonstration].repeat(len(ON_DEMONSTRATION), 1)
     made = [
-        Half(torch.cat([scores[part], offline]).float(), own.question.reward[part].numpy(), space.lengths[part].numpy())
+        Half(torch.cat([scores[part], offline]).float(), own.reward[part].numpy(), space.lengths[part].numpy())
         for part in drawn
     ]
     return made, drawn, demonstration
@@ -54,7 +54,7 @@ def test_the_truth_is_estimated_without_bias() -> None:
     drawn = sample_draws(own, 4000, seed=9).rollouts
     total = torch.zeros(scores.shape[1], dtype=torch.float64)
     for part in drawn:
-        seen = Half(scores[part], own.question.reward[part].numpy(), own.policy.space.lengths[part].numpy())
+        seen = Half(scores[part], own.reward[part].numpy(), own.policy.space.lengths[part].numpy())
         total += truth_coefficients(seen)[: len(part)] @ scores[part]
     assert float((total / len(drawn) - own.true_gradient).norm() / own.true_gradient.norm()) < 0.1
 

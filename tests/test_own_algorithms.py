@@ -1,6 +1,5 @@
 """A custom algorithm among the others: in the plane, among the gates, in Table 3 and Figures 5 to 7."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import torch
 from hpt.laboratory.errors import Size, plane, plane_sums
 from hpt.laboratory.experiment import make_experiment, method_gradients, row_gradients, sample_draws
 from hpt.laboratory.gates import gate_table, gate_weights
-from hpt.reports.build import FinishedRuns, notebook_tasks
+from hpt.reports.build import notebook_tasks
 from hpt.reports.frames import curves, effects, label, scores, validation
 from hpt.runs.make import planned_runs
 from hpt.runs.records import RunRecords, load_records
@@ -44,13 +43,24 @@ def test_a_method_on_a_question_is_its_rows_under_its_gate() -> None:
     gradients, sums = method_gradients(config, experiment, draws)
     on, off = (row_gradients(row, experiment, draws, rule)[0]
                for row, rule in (("dr_grpo", "per_prompt_rollouts"), ("sft", "per_prompt_demonstration")))  # fmt: skip
-    solved = experiment.question.reward[draws.rollouts].sum(1) > 0
+    solved = experiment.reward[draws.rollouts].sum(1) > 0
     assert 0 < int(solved.sum()) < len(solved)
     expected = torch.where(solved[:, None], on, config.estimator.sft_coefficient * off)
     torch.testing.assert_close(gradients, expected, rtol=1e-12, atol=1e-15)
     assert sums["tokens"] > 0
     with pytest.raises(ConfigError, match="a method of one stage"):
         method_gradients(build_config("sft_then_grpo"), experiment, draws)
+
+
+def test_a_demonstration_takes_the_place_of_a_rollout() -> None:
+    """LUFFY compares n - 1 rollouts with the demonstration: all rollouts wrong, and the group still has a signal."""
+    experiment = make_experiment(seed=3, success=0.0001)
+    draws = sample_draws(experiment, 10, seed=1)
+    assert not experiment.reward[draws.rollouts].any()
+    gradients, sums = method_gradients(build_config("luffy"), experiment, draws)
+    assert (gradients.norm(dim=1) > 0).all()
+    lengths = experiment.policy.space.lengths
+    assert sums["tokens"] == float(lengths[draws.rollouts[:, 1:]].sum() + lengths[draws.demonstrations].sum())
 
 
 def test_methods_lie_in_the_plane_beside_rows() -> None:
@@ -106,10 +116,9 @@ def test_what_cannot_be_shown_is_refused_before_compute(
         planned_runs("tiny", artefacts, [0], tmp_path, own=(own,))
 
 
-def test_the_report_hands_it_to_the_notebooks_that_take_it(runs: Path, tmp_path: Path) -> None:
-    tasks = notebook_tasks("tiny", ["table3", "table1"], [0], FinishedRuns(runs), tmp_path, custom=(OWN,))
-    given: Mapping[str, object] = {task.notebook: task.parameters().get("extra_methods") for task in tasks}
-    assert given == {"table3_main_results": [OWN], "table1_estimator": None}
+def test_the_report_hands_it_to_the_notebooks_that_take_it(runs: Path) -> None:
+    tasks, _ = notebook_tasks("tiny", ["table3", "table1"], [0], runs, None, custom=(OWN,))
+    assert {task.notebook: task.custom for task in tasks} == {"table3_main_results": (OWN,), "table1_estimator": ()}
 
 
 def test_the_three_examples_are_held_against_hpt(runs: Path) -> None:

@@ -87,7 +87,7 @@ def test_questions_that_are_not_there_are_refused(name: str) -> None:
 
 def test_an_answer_that_nothing_can_equal_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.jsonl").write_text(json.dumps({"id": "1", "question": "1+1?", "answer": "{2"}) + "\n")
-    with pytest.raises(ConfigError, match="an answer whose braces are closed"):
+    with pytest.raises(ConfigError, match="all braces closed"):
         evaluation_set(build_config("sft", scale="tiny"), str(tmp_path / "mine.jsonl"))
 
 
@@ -138,3 +138,12 @@ def test_a_figure_of_curves_has_a_panel_of_the_users_questions(tmp_path: Path) -
     runs = load_runs(fabricate(tmp_path / "runs", ("figure5",), **sets))
     (panel,) = set(validation(runs, ["hpt"])["panel"])
     assert panel.startswith("test-")
+
+
+def test_limits_and_clip_of_the_small_world_are_not_those_of_other_questions() -> None:
+    world = build_config("hpt", scale="mini")
+    own = build_config("hpt", scale="mini", settings={"data.source": "mine.jsonl"})
+    plain = RunConfig()
+    assert own.rollout.max_response_tokens == plain.rollout.max_response_tokens > world.rollout.max_response_tokens
+    assert own.optimizer.gradient_clip == plain.optimizer.gradient_clip > world.optimizer.gradient_clip
+    assert own.schedule.steps == world.schedule.steps

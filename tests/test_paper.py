@@ -6,8 +6,7 @@ from dataclasses import fields
 
 import pytest
 
-from hpt.data.world.graded import MINI_WORLD
-from hpt.data.world.sets import evaluation_sets
+from hpt.data.world.lookup import MINI_LOOKUPS, evaluation_sets
 from hpt.paper.claim_tests import TESTS, RunFrames
 from hpt.paper.paper import claim_named, claims, paper_data, paper_table, paper_value
 from hpt.runs.catalogue import ARTEFACTS
@@ -59,7 +58,7 @@ def test_methods_named_in_the_tables_exist(table: str) -> None:
 
 
 def test_every_evaluation_set_stands_for_a_printed_benchmark() -> None:
-    sets = evaluation_sets(MINI_WORLD).values()
+    sets = evaluation_sets(MINI_LOOKUPS).values()
     assert {(own.stands_for, own.distribution) for own in sets} == {
         (name, own["distribution"]) for name, own in BENCHMARKS.items()
     }

@@ -371,9 +371,9 @@ def test_a_damaged_record_and_an_interrupted_run_are_not_timed(tmp_path: Path) -
 
 def test_what_is_done_of_a_run_costs_nothing(tmp_path: Path) -> None:
     config, shape = build_config("hpt"), SHAPES["weak"]
-    whole, half = (run_costs(config, shape, CORE, 0, done) for done in (0, 120))
+    whole, half = (run_costs(config, shape, CORE, 0, done) for done in (0, 60))
     assert half.trained_tokens == whole.trained_tokens / 2
-    assert run_costs(config, shape, CORE, 0, 240).sampled_tokens == 0
+    assert run_costs(config, shape, CORE, 0, 120).sampled_tokens == 0
     runs = fabricate(tmp_path, ["table6"])
     assert make_plan("tiny", runs, tmp_path).total.device_s == 0
     assert runs[-1].folder is not None
@@ -384,7 +384,7 @@ def test_what_is_done_of_a_run_costs_nothing(tmp_path: Path) -> None:
 
 
 def test_runs_side_by_side_take_less_but_never_less_than_the_longest(tmp_path: Path) -> None:
-    runs = runs_of(tmp_path, "table6")
+    runs = runs_of(tmp_path, "table2")
     one, two, many = (make_plan("mini", runs, tmp_path, jobs=jobs) for jobs in (1, 2, 99))
     assert two.wall_s == pytest.approx(one.wall_s / 2)
     base, *others = many.costs
@@ -394,7 +394,7 @@ def test_runs_side_by_side_take_less_but_never_less_than_the_longest(tmp_path: P
 
 
 def test_a_base_is_made_in_its_place_whatever_the_first_seed_is(tmp_path: Path) -> None:
-    """Bases are of seed 0: sorted by it, the last one needed would come before all runs of another seed."""
-    first, second = ([run.arms for run in planned_runs("mini", [], [seed], tmp_path)] for seed in (0, 1))
+    """Published models are of seed 0: sorted by it, the last one needed would come before all runs of another seed."""
+    first, second = ([run.arms for run in planned_runs("full", [], [seed], tmp_path)] for seed in (0, 1))
     assert first == second
     assert first.index(("pretrain-llama",)) > first.index(("pretrain-weak",)) + 3

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from hpt.config.run_config import RunConfig
-from hpt.runs import executor, pool, process
+from hpt.runs import pool, process
 from hpt.runs.evaluations import evaluation_key
 from hpt.runs.folder import RunFolder, add_checksum, write_checksums
 from hpt.runs.job import Job
@@ -224,15 +224,15 @@ def test_two_commands_that_ask_different_things_of_a_run_ask_one_after_the_other
 def test_two_commands_take_different_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {1000, 1001})  # that no other command has
     jobs = [Job(config, tmp_path) for config in seeds(1)]
-    first, second = executor.LocalExecutor(jobs, None), executor.LocalExecutor(jobs, None)
+    first, second = process.LocalExecutor(jobs, None), process.LocalExecutor(jobs, None)
     places = [one.take() for one in (first, second)]
     assert None not in places
     assert places[0] != places[1]
-    both = executor.LocalExecutor([Job(config, tmp_path) for config in seeds(2)], 2)
+    both = process.LocalExecutor([Job(config, tmp_path) for config in seeds(2)], 2)
     assert both.take() != both.take(), "a core that another has is shared before one of its own"
     both.close()
     first.close()
-    third = executor.LocalExecutor(jobs, None)
+    third = process.LocalExecutor(jobs, None)
     assert third.take() == places[0], "free again"
     second.close()
     third.close()
@@ -291,14 +291,13 @@ def test_runs_side_by_side_have_separate_gpus(
     if run_gpus is not None:
         monkeypatch.setenv(ranks.RUN_GPUS, run_gpus)
     commands: list[bool] = []
-    command = executor.job_command
+    command = process.job_command
 
     def seen(*asked: Any) -> list[str]:
         commands.append(asked[-1] is not None)
         return command(*asked)
 
-    for module in (executor, process):
-        monkeypatch.setattr(module, "job_command", seen)
+    monkeypatch.setattr(process, "job_command", seen)
     fake.lasts_s = 0.5
     most = 0
 

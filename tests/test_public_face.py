@@ -22,6 +22,7 @@ from docs.reference import PAGE, page
 from hpt.laboratory import random_batch as world
 from hpt.laboratory import textbook
 from hpt.runs.records import load_records
+from hpt.runs.resolve import build_config
 from hpt.support.errors import ConfigError
 from hpt.upge import likelihood
 from hpt.upge.aggregation import StepCounts
@@ -68,26 +69,21 @@ def test_the_reference_page_is_what_the_docstrings_say() -> None:
 def padded_row(own: world.World, row: hpt.upge.row.Row, left: int = 3, right: int = 2) -> dict[str, Any]:
     """The trajectories a row acts on as a padded batch, with junk where the mask is False."""
     acting = np.flatnonzero(world.members(own, row)[0])
-    width = left + int(own.lengths.max()) + right
 
-    def pad(streams: list[Tensor]) -> Tensor:
-        rows = torch.full((len(acting), width), -7.5, dtype=torch.float64)
-        for place, stream in enumerate(streams):
-            rows[place, left : left + len(stream)] = stream
-        return rows
+    def pad(values: Tensor) -> Tensor:
+        junk = values[acting].where(own.mask[acting], -7.5)
+        return torch.nn.functional.pad(junk, (left, right), value=-7.5)
 
-    mask = pad([torch.full((int(own.lengths[i]),), torch.inf) for i in acting]) == torch.inf
     keep = world.kept_tokens(own, row)
-    per_token = world.row_advantages(own, row)
     offline = row.name in own.offline
     return {
-        "logprobs": pad([own.logprobs(own.policy, i) for i in acting]),
-        "old_logprobs": None if offline else pad([own.old_logprobs[i] for i in acting]),
-        "advantages": pad([torch.from_numpy(per_token[i]) for i in acting]),
-        "response_mask": mask,
-        "entropies": pad([own.entropies(own.policy, i) for i in acting]),
+        "logprobs": pad(own.logprobs(own.policy)),
+        "old_logprobs": None if offline else pad(own.old_logprobs),
+        "advantages": pad(world.row_advantages(own, row)),
+        "response_mask": torch.nn.functional.pad(own.mask[acting], (left, right)),
+        "entropies": pad(own.entropies(own.policy)),
         "rewards": own.rewards[acting],
-        "keep": None if keep is None else pad([torch.from_numpy(keep[i]).double() for i in acting]),
+        "keep": None if keep is None else pad(keep.double()),
         "max_response_tokens": world.LONGEST,
         "counts": world.step_counts(own, row) if row.aggregation == "pooled_token_mean" else None,
     }
@@ -595,6 +591,15 @@ def test_scores_of_committed_records_are_those_of_the_committed_table() -> None:
     assert set(changed["base"]) >= {"weak"}
 
 
+def test_hashes_that_a_run_fills_in_are_no_settings() -> None:
+    config = build_config("hpt", scale="tiny", settings={"gate.count": 1})
+    filled = {
+        "policy": config.policy.model_copy(update={"tokenizer_sha256": "0" * 64, "weights_sha256": "1" * 64}),
+        "validation": config.validation.model_copy(update={"sha256": "2" * 64}),
+    }
+    assert hpt.api._changed_settings(config.model_copy(update=filled)) == "gate.count=1"
+
+
 def test_train_finds_the_finished_run_of_its_settings(tmp_path: Path) -> None:
     (*_, planned) = [run for run in fabricate(tmp_path, ("table6",)) if run.config.gate.count == 1]
     run = hpt.train("hpt", scale="tiny", settings={"gate.count": 1}, runs_dir=tmp_path)
@@ -623,7 +628,7 @@ def test_train_takes_a_model_folder_and_a_file_of_questions(tmp_path: Path) -> N
 def test_a_base_is_made_of_the_seed_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where every seed has a base of its own."""
     monkeypatch.setattr("hpt.runs.make.run_with_base", lambda config, *rest: config)
-    made: Any = hpt.train("pretrain", scale="lookups", seed=3)
+    made: Any = hpt.train("pretrain", scale="mini", seed=3)
     assert (made.method, made.seed) == ("pretrain", 3)
 
 
@@ -671,6 +676,6 @@ def test_a_seed_that_makes_no_other_base_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("hpt.runs.make.run_with_base", lambda config, *rest: config)
-    made: Any = hpt.train("pretrain", scale="mini", seed=3)
+    made: Any = hpt.train("pretrain", scale="smollm", seed=3)
     assert made.seed == 0
-    assert "seed 3 makes no other base: at scale mini all seeds share one" in capsys.readouterr().err
+    assert "seed 3 makes no other base: at scale smollm all seeds share one" in capsys.readouterr().err

@@ -90,6 +90,13 @@ def test_the_change_reaches_the_place_newer_configurations_use() -> None:
     assert nested["rope_parameters"]["rope_theta"] == 10000.0
 
 
+def test_a_change_that_transformers_does_not_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hpt.data.models.changed_config", lambda config, changes: dict(config))
+    with pytest.raises(ConfigError, match=r"rope_theta as read = 10000.*: allowed is 40000"):
+        prepare_model(MODELS["weak"], tmp_path / "model", copy_of("weak", tmp_path / "published"))
+    assert not (tmp_path / "model").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -324,7 +331,7 @@ def test_the_changes_name_the_base(monkeypatch: pytest.MonkeyPatch) -> None:
 )  # fmt: skip
 def test_evaluations_of_the_mini_world_have_their_benchmark(name: str, expected: str) -> None:
     assert evaluation_at(full(), name) == expected
-    assert evaluation_at(build_config("hpt", scale="lookups"), name) == name
+    assert evaluation_at(build_config("hpt", scale="mini"), name) == name
 
 
 def test_the_papers_experiments_are_planned_without_data_or_weights(tmp_path: Path) -> None:

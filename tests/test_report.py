@@ -333,8 +333,7 @@ def test_missing_runs_are_not_computed_by_a_report(work: Path, tmp_path: Path) -
     # every arm of the paper once, and its base
     arms = [arm for artefact in artefacts_named([]) for arm in artefact.arms]
     count = len({arm.key for arm in arms} | {arm.policy for arm in arms})
-    command = f"hpt reproduce --scale tiny --seeds 9 --runs-dir {work / 'runs'}"
-    with pytest.raises(HptError, match=rf"^{count} runs are missing .* seed 9 .*`{command}` computes them"):
+    with pytest.raises(HptError, match=rf"^{count} runs are missing .* seed 9 .*`hpt reproduce` .* computes them"):
         build_report("tiny", [9], work / "runs", tmp_path)
     assert not list(tmp_path.iterdir())
 

@@ -2,12 +2,13 @@
 
 import html
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from hpt.paper.paper import claims
-from hpt.reports.build import FinishedRuns, NotebookTask, available, build_report, notebook_tasks
+from hpt.reports.build import Available, NotebookTask, available, build_report, notebook_tasks
 from hpt.reports.pages import missing_artefacts, render
 from hpt.runs.catalogue import ARTEFACTS
 from hpt.runs.make import PlannedRun
@@ -36,8 +37,8 @@ def record(folder: Path, start: str) -> Path:
     return found
 
 
-def from_records(folder: Path, only: list[str], seeds: list[int]) -> list[NotebookTask]:
-    return notebook_tasks("tiny", only, seeds, RecordStore(folder / "records"), folder)
+def from_records(folder: Path, only: list[str], seeds: list[int]) -> tuple[list[NotebookTask], list[Available]]:
+    return notebook_tasks("tiny", only, seeds, folder / "none", RecordStore(folder / "records"))
 
 
 def test_a_record_is_found_by_its_settings(plan: list[PlannedRun], folder: Path) -> None:
@@ -144,32 +145,25 @@ def test_a_report_makes_what_the_records_allow_and_names_the_rest(
 def test_an_artefact_can_have_fewer_seeds_than_another(folder: Path) -> None:
     """The strong base's second seed is missing: what needs it is made of the first, and the page says so."""
     shutil.rmtree(record(folder, "grpo-weak-s1"))
-    assert [(task.artefacts, task.seeds) for task in from_records(folder, [], [0, 1])
+    assert [(task.artefacts, task.seeds) for task in from_records(folder, [], [0, 1])[0]
             if task.notebook == "training_dynamics"] == [(("figure6", "hpt_runs", "algorithm1"), (0, 1))]  # fmt: skip
     shutil.rmtree(record(folder, "hpt-strong-s1"))
-    (task,) = [own for own in from_records(folder, [], [0, 1]) if own.notebook == "training_dynamics"]
+    tasks, incomplete = from_records(folder, [], [0, 1])
+    (task,) = [own for own in tasks if own.notebook == "training_dynamics"]
     assert task == NotebookTask("training_dynamics", ("figure6", "figure7", "hpt_runs", "algorithm1"), (0,))
-    rows = {row["artefact"]: row["seeds"] for row in missing_artefacts(folder)}
-    assert (rows["figure6"], rows["figure7"], rows["table2"]) == ([0], [0], [])
+    rows = {row.artefact: row.seeds for row in incomplete}
+    assert (rows["figure6"], rows["figure7"], rows["table2"]) == ((0,), (0,), ())
+    write_json(folder / "missing.json", [asdict(row) for row in incomplete])
     render(folder, "tiny")
-    assert "made of seed 0 alone" in (folder / "provenance.html").read_text()
+    assert "made with --seeds 0 alone" in (folder / "provenance.html").read_text()
 
 
 def test_only_asks_for_whole_artefacts(folder: Path) -> None:
-    assert from_records(folder, ["figure7"], [0, 1])[0].artefacts == ("figure7",)
-    assert not (folder / "missing.json").exists()
+    (task,), incomplete = from_records(folder, ["figure7"], [0, 1])
+    assert (task.artefacts, incomplete) == (("figure7",), [])
     shutil.rmtree(record(folder, "luffy-weak-s1"))
-    with pytest.raises(HptError, match=r"lack 1 runs for figure7: LUFFY on .*; compute and export .*leave --only out"):
+    with pytest.raises(HptError, match=r"lack 1 runs for figure7: LUFFY on .*; export them .*leave --only out"):
         from_records(folder, ["figure7"], [0, 1])
-
-
-def test_what_is_computed_later_leaves_the_list(folder: Path, plan: list[PlannedRun]) -> None:
-    write_json(
-        folder / "missing.json", [{"artefact": name, "seeds": [], "missing": ["x"]} for name in ("figure7", "a")]
-    )
-    assert plan[0].folder is not None
-    notebook_tasks("tiny", ["figure7"], [0], FinishedRuns(plan[0].folder.path.parent.parent), folder)
-    assert [row["artefact"] for row in missing_artefacts(folder)] == ["a"]
 
 
 def test_nothing_possible_is_a_fault(folder: Path, tmp_path: Path) -> None:
@@ -187,20 +181,3 @@ def test_a_damaged_record_is_not_a_missing_one(folder: Path) -> None:
     with pytest.raises(RecordFault, match=r"config\.json"):
         from_records(folder, [], [0])
     assert (path / MANIFEST).exists()
-
-
-def test_so_far_makes_what_finished_runs_allow_and_lists_the_rest(tmp_path: Path) -> None:
-    runs, folder = tmp_path / "runs", tmp_path / "reports" / "tiny"
-    llama = next(run.folder for run in fabricate(runs, ["table3", "table5"]) if run.arms == ("hpt-llama",))
-    assert llama is not None
-    shutil.move(llama.path, tmp_path / "aside")
-    made = notebook_tasks("tiny", ["table3", "table5"], [0], FinishedRuns(runs), folder, so_far=True)
-    assert made == [NotebookTask("table5_off_policy", ("table5",), (0,))]
-    assert missing_artefacts(folder) == [
-        {"artefact": "table3", "seeds": [], "missing": ["HPT on the llama base, seed 0"]}
-    ]
-    with pytest.raises(HptError, match=r"1 runs are missing .*HPT on the llama base, seed 0"):
-        notebook_tasks("tiny", ["table3", "table5"], [0], FinishedRuns(runs), folder)
-    shutil.move(tmp_path / "aside", llama.path)
-    assert len(notebook_tasks("tiny", ["table3", "table5"], [0], FinishedRuns(runs), folder)) == 2
-    assert missing_artefacts(folder) == []

@@ -3,6 +3,7 @@ r"""The grader's rules: what counts as the answer, what form it must have, and t
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -251,12 +252,11 @@ def test_a_box_over_the_limit_is_wrong_and_counted(verifier: Verifier) -> None:
 
 
 def test_counters_count_verdicts_and_the_cache(verifier: Verifier) -> None:
-    before = dict(verifier.counters)
+    before = Counter(verifier.counters)
     responses = [r"\boxed{101}", r"\boxed{101}", r"\boxed{102}", "no"]
     for _ in range(2):
         verifier.grade(responses, [Gold("101", "digits")] * 4)
-    grown = {name: count - before[name] for name, count in verifier.counters.items() if count != before[name]}
-    assert grown == {"correct": 4, "wrong": 2, "no_answer": 2, "cache_hits": 3}
+    assert verifier.counters - before == {"correct": 4, "wrong": 2, "no_answer": 2, "cache_hits": 3}
 
 
 def test_an_empty_batch(verifier: Verifier) -> None:

@@ -22,9 +22,8 @@ from hpt.paper.claim_tests import ClaimRecords, RunFrames
 from hpt.paper.claims import confirmed, judge_together
 from hpt.paper.paper import confirmatory_claims
 from hpt.reports import begin
-from hpt.reports.contrasts import contrasts
 from hpt.reports.frames import equal_costs
-from hpt.reports.verdicts import printed_difference, verdicts, world_spread
+from hpt.reports.verdicts import contrasts, printed_difference, verdicts, world_spread
 from hpt.runs.catalogue import IN_DISTRIBUTION
 from hpt.runs.records import RunRecords, load_runs
 from tests.fabricated import fabricate

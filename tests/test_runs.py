@@ -113,10 +113,10 @@ def test_a_listed_state_is_what_can_be_proved(
 
 
 def test_the_command_for_a_base_that_is_missing_makes_that_base(tmp_path: Path) -> None:
-    """Of that seed and scale; runs of `lookups` say that they are of scale mini."""
-    remedy = f"hpt train --method pretrain --scale lookups --policy weak --seed 2 --runs-dir {tmp_path}`"
+    """Of that seed and scale."""
+    remedy = f"hpt train --method pretrain --scale mini --policy weak --seed 2 --runs-dir {tmp_path}`"
     with pytest.raises(HptError, match=remedy):
-        resolve_run(build_config("hpt", scale="lookups", seed=2), tmp_path)
+        resolve_run(build_config("hpt", scale="mini", seed=2), tmp_path)
 
 
 def test_diagnostics_that_a_finished_run_did_not_measure_are_not_promised(

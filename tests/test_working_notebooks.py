@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 from nbformat import v4
 
 from hpt.reports import begin
-from hpt.reports.frames import algorithm_step, beside_the_papers, scores, transcripts, with_interval
+from hpt.reports.frames import algorithm_step, beside_the_papers, scores, transcripts
 from hpt.reports.notebooks import html_table
 from hpt.reports.pages import notebook_page
 from hpt.runs.records import RunRecords, export_run
@@ -50,13 +49,18 @@ def test_a_slider_draws_anew_and_is_a_picture_where_nothing_moves_it() -> None:
     assert pyplot.get_fignums() == []
 
 
-def test_a_page_shows_the_picture_of_a_slider_and_no_progress_bar() -> None:
+def test_a_page_opens_with_its_answer_and_results_and_has_pictures_of_sliders_but_no_progress_bar() -> None:
     bar = v4.new_output("display_data", {WIDGET: {"model_id": "1"}, "text/plain": "all: 0%"})
     slider = v4.new_output("execute_result", {WIDGET: {"model_id": "2"}, "text/html": "<img alt='gate = 2'>"})
-    code = v4.new_code_cell("1", outputs=[bar, slider])
-    status = {"notebook": "audit", "scale": "tiny", "when": "", "commit": "0" * 40, "dirty": False,
-              "verdicts": [], "artefacts": [], "seeds": [0]}  # fmt: skip
+    result = v4.new_output("execute_result", {"text/html": "<p class='caption'>Table 6</p>"})
+    code = v4.new_code_cell("1", outputs=[bar, slider, result])
+    status = {"notebook": "audit", "scale": "tiny", "when": "", "commit": "0" * 40, "dirty": False, "verdicts": [],
+              "artefacts": [{"caption": "The answer. More."}], "seeds": [0]}  # fmt: skip
     page = notebook_page(v4.new_notebook(cells=[v4.new_markdown_cell("# Audit"), code]), status)
+    parts = ["<h1 id=\"Audit\">", "<p class=\"lead\">The answer.</p>", "Table 6",
+             "<h2>How</h2>", "<summary>code"]  # fmt: skip
+    assert sorted(parts, key=page.index) == parts
+    assert page.count("Table 6") == 1
     assert "gate = 2" in page
     assert "all: 0%" not in page
     assert "widget" not in page
@@ -78,7 +82,7 @@ def test_two_runs_are_compared_in_a_cell(tmp_path: Path) -> None:
     study = begin("table3_main_results", given={"scale": "tiny", "from_records": str(tmp_path / "records")})
     first, second = (next(name for name in names if name.startswith(method)) for method in ("sft", "hpt"))
     shown = str(study.compare(first, second).html)
-    assert "<td>method</td><td>sft</td><td>hpt</td>" in shown
+    assert ">method</td><td style='text-align: left'>sft</td><td style='text-align: left'>hpt</td>" in shown
     assert "Entropy (nats/token)" in shown
     with pytest.raises(RecordFault, match="/no"):
         study.compare("no", second)
@@ -90,11 +94,12 @@ def test_answers_of_all_methods_to_one_question_stand_together(records: list[Run
     assert set(kept["method"][: len(runs)]) == {"base", "SFT", "GRPO", "LUFFY", "HPT"}
     assert (kept.groupby("set")["question"].nunique() == 1).all()
     assert kept["answer"].str.startswith("<b>").all()
-    study = begin("table3_main_results", given={"scale": "tiny"})
-    assert "<b>" not in str(study.transcripts(runs, ["applied"]).html), "an answer became markup"
-    without = [RunRecords(run.name, run.config, run.metrics, run.rollouts, run.validation, run.evaluations)
-               for run in runs]  # fmt: skip
-    assert "before answers were kept" in str(study.transcripts(without, ["applied"]).html)
+    several = transcripts(runs, ["applied"], count=2)
+    assert (several.groupby("method")["question"].nunique() == 2).all()
+    assert several["question"].nunique() == 2
+    assert set(kept.loc[kept["set"] == "applied", "question"]) < set(several["question"])
+    shown = begin("table3_main_results", given={"scale": "tiny"}).transcripts(runs, ["applied"])
+    assert "<b>" not in str(shown.html), "an answer became markup"
 
 
 def test_a_step_of_algorithm_1_gives_every_question_its_weights(records: list[RunRecords]) -> None:
@@ -116,12 +121,19 @@ def test_a_step_of_algorithm_1_gives_every_question_its_weights(records: list[Ru
 
 def test_a_score_keeps_its_seeds_and_only_a_clear_best_is_bold(records: list[RunRecords]) -> None:
     data = scores(records, {"weak": ["pretrain", "sft", "hpt"]}, paper="table3")
-    made = data.assign(base="weak", ours=with_interval(data), paper=data["paper"].map(str))
-    clear = html_table(beside_the_papers(made), "t")
+    clear = html_table(beside_the_papers(data), "t")
     seeds = data[(data["method"] == "hpt") & (data["column"] == "graded-500")][["seed_0", "seed_1", "seed_2"]]
     assert "".join(f"<i style='left:{seed:.0f}%'></i>" for seed in seeds.to_numpy()[0]) in clear
-    assert clear.count(' best"') > 0
+    assert ' best"' in clear
     near = data.assign(seed_2=data["seed_2"].where(data["method"] != "hpt", 0.0))
-    made = near.assign(base="weak", ours=with_interval(near), paper="")
-    assert ' best"' not in html_table(beside_the_papers(made), "t")
-    assert list(beside_the_papers(pd.DataFrame(made)).columns.unique(2)) == ["ours"]
+    assert ' best"' not in html_table(beside_the_papers(near), "t")
+
+
+def test_ours_and_the_papers_values_stand_side_by_side(records: list[RunRecords]) -> None:
+    data = scores(records, {"weak": ["pretrain", "sft", "hpt"]}, paper="table3")
+    table = beside_the_papers(data, {"hpt": "HPT, ours"})
+    assert [name[2] for name in table.columns] == ["ours", "paper"] * data["column"].nunique()
+    assert list(table.columns.unique(0)) == list(data["column"].unique())
+    assert table.index.unique("method").tolist() == ["base", "SFT", "HPT, ours"]
+    assert list(table["Avg", "Avg", "paper"])[-1] == "41.9"
+    assert list(beside_the_papers(data.assign(paper=np.nan, paper_copied=False)).columns.unique(2)) == ["ours"]

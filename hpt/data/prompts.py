@@ -1,18 +1,15 @@
-r"""What the model sees of a problem, token by token.
+r"""What the model sees: a question as prompt tokens, a demonstration as response tokens.
 
-How a question becomes a prompt, as data: every choice the paper leaves open has a name here.
-
-The released scripts train Qwen2.5-Math on its tokenizer's chat template without the data's system message (the template
-then puts its own, "Please reason step by step, ..."), and LLaMA on raw text without a begin-of-text token. LUFFY, whose
-data both use, keeps the data's system message and opens the think tag in the prompt.
-
-What the model sees: a question as prompt tokens, a demonstration as response tokens.
+Every choice the paper leaves open has a name in `TEMPLATES`. The released scripts train Qwen2.5-Math on its tokenizer's
+chat template without the data's system message (the template then puts its own, "Please reason step by step, ..."), and
+LLaMA on raw text without a begin-of-text token. LUFFY, whose data both use, keeps the data's system message and opens
+the think tag in the prompt.
 """
 
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -23,101 +20,96 @@ from hpt.data.public import DATASETS
 from hpt.support.errors import ConfigError, warn
 from hpt.support.text import few
 
-THINK = "<think>\n"
-#: What Qwen2.5-Math's own template says where no system message is given, and the release appends for LLaMA.
-INSTRUCTION = r"Please reason step by step, and put your final answer within \boxed{}."
-
 
 @dataclass(frozen=True)
 class Template:
-    """One way to write a prompt.
+    """One way to write a prompt: a text with ``{question}`` in it, or the tokenizer's chat template (None).
 
-    Attributes:
-        name: key of `TEMPLATES`, what ``data.template`` takes.
-        about: for people.
-        text: the prompt with ``{question}`` in it; None = the tokenizer's chat template.
-        system: the system message of a chat template: ``own`` (what the template itself puts when none is given),
-            ``data`` (the row's) or ``none`` (an empty one).
-        begin: whether the tokenizer's begin-of-text token stands first. Chat templates write their own where they want
-            one, so it is for raw text alone.
-        opens: text after everything else, with which the response is taken to begin.
+    Whose system message a chat template shows: its ``own``, which it puts when none is given, that of the ``data``, or
+    an empty one (``none``).
     """
 
-    name: str
-    about: str
     text: str | None = None
     system: Literal["own", "data", "none"] = "own"
-    begin: bool = False
-    opens: str = ""
+    begin: bool = False  # with the begin-of-text token first; chat templates write their own where they want one
+    opens: str = ""  # stands after everything else; the response is taken to begin with it
 
 
-_LLAMA = "Question:\n{question}\n" + INSTRUCTION + "\nAnswer:\nLet's think step by step."
-
+#: The prompt of the release for LLaMA; its second line is what Qwen2.5-Math's own template says.
+_LLAMA = "\n".join([
+    "Question:", "{question}", r"Please reason step by step, and put your final answer within \boxed{}.",
+    "Answer:", "Let's think step by step.",
+])  # fmt: skip
+#: What ``data.template`` takes.
 TEMPLATES: dict[str, Template] = {
-    template.name: template
-    for template in (
-        Template("plain", "the question alone, after the begin token if there is one", "{question}", begin=True),
-        Template("qwen", "chat template, its own system message: the release on Qwen2.5-Math"),
-        Template("qwen-data-system", "chat template with the data's system message", system="data"),
-        Template("qwen-no-system", "chat template with an empty system message", system="none"),
-        Template("luffy", "chat template, the data's system message, think tag open", system="data", opens=THINK),
-        Template("llama", "raw text without begin-of-text token: the release on LLaMA", _LLAMA),
-        Template("llama-begin", "the same with begin-of-text token, as text given to vLLM has it", _LLAMA, begin=True),
-    )
+    "plain": Template("{question}", begin=True),
+    "qwen": Template(),  # the release on Qwen2.5-Math
+    "qwen-data-system": Template(system="data"),
+    "qwen-no-system": Template(system="none"),
+    "luffy": Template(system="data", opens="<think>\n"),
+    "llama": Template(_LLAMA),  # the release on LLaMA
+    "llama-begin": Template(_LLAMA, begin=True),  # as text given to vLLM has it
 }
 
 
 def template_named(name: str) -> Template:
-    """Return a template.
-
-    Raises:
-        ConfigError: no such template.
-
-    Example:
-        >>> template_named("llama").begin
-        False
-    """
+    """Return a template."""
     if name not in TEMPLATES:
         raise ConfigError("data.template", name, "one of " + ", ".join(TEMPLATES), "choose one of these")
     return TEMPLATES[name]
 
 
-def prompt_text(template: Template, tokenizer: Any, problem: Problem) -> str:
-    """Return the prompt as text, without the begin-of-text token of ``template.begin``.
-
-    Raises:
-        ConfigError: a chat template is asked for and the tokenizer has none, or the row lacks a system message.
-    """
+def prompt_text(name: str, tokenizer: Any, problem: Problem) -> str:
+    """Return the prompt in a template as text, without the begin-of-text token."""
+    template = template_named(name)
     if template.text is not None:
         # not str.format: questions are full of LaTeX braces, and so is the instruction
         return template.text.replace("{question}", problem.question) + template.opens
     if not getattr(tokenizer, "chat_template", None):
         remedy = "set data.template to llama (raw text), or save a tokenizer with a chat template beside the model"
-        raise ConfigError("data.template", template.name, "a tokenizer with a chat template", remedy)
+        raise ConfigError("data.template", name, "a tokenizer with a chat template", remedy)
     messages = [{"role": "user", "content": problem.question}]
     if template.system == "data" and problem.system is None:
         remedy = "use data rows with a system message, or set data.template to qwen"
-        raise ConfigError(f"system message of {problem.id}", None, f"a text, for {template.name}", remedy)
+        raise ConfigError(f"system message of {problem.id}", None, f"a text, for {name}", remedy)
     if template.system != "own":
         messages.insert(0, {"role": "system", "content": (problem.system or "") * (template.system == "data")})
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     return text if text.endswith(template.opens) else text + template.opens
 
 
-def response_text(template: Template, demonstration: str, ends: Sequence[str]) -> str:
+def response_text(name: str, demonstration: str, ends: Sequence[str]) -> str:
     """Return a demonstration as a response: without what the prompt has opened already, and without end tokens.
 
     Left in, the policy would be taught to open the tag twice; taken out where the prompt does not open it, it would
     never learn to (the release's SFT script does that). ``ends`` are those tokens' texts: every response gets one.
 
     Example:
-        >>> [response_text(TEMPLATES[name], "<think>\\nSo<eos>", ["<eos>"]) for name in ("luffy", "qwen")]
+        >>> [response_text(name, "<think>\\nSo<eos>", ["<eos>"]) for name in ("luffy", "qwen")]
         ['So', '<think>\\nSo']
     """
-    text = demonstration.removeprefix(template.opens)
+    text = demonstration.removeprefix(template_named(name).opens)
     while (shown := text.rstrip()).endswith(tuple(ends)):
         text = shown.removesuffix(next(end for end in ends if shown.endswith(end)))
     return text
+
+
+def prompt_tokens(tokenizer: Any, problem: Problem, template: str = "plain") -> np.ndarray:
+    """Return the prompt of a question: int32 [P]."""
+    text = prompt_text(template, tokenizer, problem)
+    return _prompt(tokenizer, template, tokenizer.encode(text, add_special_tokens=False))
+
+
+def _prompt(tokenizer: Any, template: str, tokens: list[int]) -> np.ndarray:
+    begin = [tokenizer.bos_token_id] if TEMPLATES[template].begin and tokenizer.bos_token_id is not None else []
+    return np.array([*begin, *tokens], dtype=np.int32)
+
+
+def demonstration_tokens(tokenizer: Any, text: str, template: str = "plain") -> np.ndarray:
+    """Return a demonstration as a response, end token included: int32 [len]."""
+    response = response_text(template, text, end_texts(tokenizer))
+    tokens = tokenizer.encode(response, add_special_tokens=False)
+    return np.array([*tokens, tokenizer.eos_token_id], dtype=np.int32)
 
 
 #: Of a large set, so many demonstrations are decoded again to see that the tokenizer lost nothing.
@@ -126,12 +118,9 @@ ROUND_TRIPS = 2_000
 
 @dataclass
 class EncodedTraining:
-    """The training set as tokens.
+    """The training set as tokens: int32 by problem id; no demonstrations where the method needs none.
 
-    Attributes:
-        problems: those that are trained on, in their order; a cut demonstration is cut in them too.
-        prompts, demonstrations: int32 token ids by problem id; no demonstrations where the method needs none.
-        counts: how many prompts and demonstrations were over their limits and what became of them.
+    ``problems`` are those that are trained on, in their order; a cut demonstration is cut in them too.
     """
 
     problems: list[Problem] = field(default_factory=list)
@@ -142,103 +131,61 @@ class EncodedTraining:
     )
 
 
-def prompt_tokens(tokenizer: Any, problem: Problem, template: str = "plain") -> np.ndarray:
-    """Return the prompt of a question in a template of `hpt.data.prompts`: int32 [P].
-
-    Raises:
-        ConfigError: no such template, or the tokenizer or the row lacks what it needs.
-    """
-    own = template_named(template)
-    return _prompt(tokenizer, own, tokenizer.encode(prompt_text(own, tokenizer, problem), add_special_tokens=False))
-
-
-def _prompt(tokenizer: Any, template: Template, tokens: list[int]) -> np.ndarray:
-    begin = [tokenizer.bos_token_id] if template.begin and tokenizer.bos_token_id is not None else []
-    return np.array([*begin, *tokens], dtype=np.int32)
-
-
-def demonstration_tokens(tokenizer: Any, text: str, template: str = "plain") -> np.ndarray:
-    """Return a demonstration as a response, end token included: int32 [len]."""
-    response = response_text(template_named(template), text, end_texts(tokenizer))
-    tokens = tokenizer.encode(response, add_special_tokens=False)
-    return np.array([*tokens, tokenizer.eos_token_id], dtype=np.int32)
-
-
 def encode_training(
     tokenizer: Any, problems: Sequence[Problem], config: RunConfig, needs_demonstrations: bool
 ) -> EncodedTraining:
     """Encode every training question and demonstration once, and check them before any compute.
 
     A demonstration that is cut loses its end token with its end, as in the release; it is graded as it is trained.
-
-    Raises:
-        ConfigError: a prompt over ``data.max_prompt_tokens``, a missing demonstration the method needs, or one over
-            ``rollout.max_response_tokens``, each where the settings say ``refuse``; a tokenizer that is not the
-            model's, or that loses a part of a demonstration; demonstrations that all end in a wrong answer.
     """
-    template = template_named(config.data.template)
+    data, name, encoded = config.data, config.data.template, EncodedTraining()
     vocabulary = vocabulary_size(config.policy.path) if config.policy.path else None
-    unseen = 0 if template.system == "data" else sum(problem.system is not None for problem in problems)
-    if unseen and config.data.source not in DATASETS:  # of those the paper's templates are chosen knowingly
-        warn(f"{unseen} of {len(problems)} questions of {config.data.source} have a system message, which "
-             f"data.template = {template.name} does not show; qwen-data-system does")  # fmt: skip
-    encoded = EncodedTraining()
-    texts = [prompt_text(template, tokenizer, problem) for problem in problems]
+    unseen = 0 if template_named(name).system == "data" else sum(own.system is not None for own in problems)
+    if unseen and data.source not in DATASETS:  # of those the paper's templates are chosen knowingly
+        warn(f"{unseen} of {len(problems)} questions of {data.source} have a system message, which "
+             f"data.template = {name} does not show; qwen-data-system does")  # fmt: skip
+    all_prompts = _encode_all(tokenizer, [prompt_text(name, tokenizer, problem) for problem in problems])
     shown = problems if needs_demonstrations else ()  # else nothing is to be wrong with what is never used
     ends = end_texts(tokenizer)
-    responses = [response_text(template, problem.demonstration or "", ends) for problem in shown]
-    all_prompts, all_responses = _encode_all(tokenizer, texts), _encode_all(tokenizer, responses)
-    spread = max(1, len(problems) // ROUND_TRIPS)
+    responses = [response_text(name, problem.demonstration or "", ends) for problem in shown]
+    all_responses = _encode_all(tokenizer, responses)
     for number, problem in enumerate(problems):
-        prompt = _prompt(tokenizer, template, all_prompts[number])
+        prompt = _prompt(tokenizer, name, all_prompts[number])
         _check_known(tokenizer, f"question {problem.id}", prompt, vocabulary)
-        if _too_long(f"question {problem.id}", len(prompt), "data.max_prompt_tokens", config.data.max_prompt_tokens,
-                     config.data.overlong_prompts, "data.overlong_prompts"):  # fmt: skip
+        if _too_long(f"question {problem.id}", len(prompt), "data.max_prompt_tokens", data.max_prompt_tokens,
+                     data.overlong_prompts, "data.overlong_prompts"):  # fmt: skip
             encoded.counts["prompts_dropped"] += 1
             continue
         if needs_demonstrations:
-            if problem.demonstration is None:
-                remedy = "add one, or choose a method that needs none (grpo)"
-                allowed = f"a text: {config.method} learns from it"
-                raise ConfigError(f"demonstration of {problem.id}", None, allowed, remedy)
-            if not responses[number].strip():
-                allowed, remedy = "a response before its end token", "correct the row or remove it"
-                raise ConfigError(f"demonstration of {problem.id}", problem.demonstration, allowed, remedy)
-            if number % spread == 0:
-                _check_round_trip(tokenizer, problem.id, responses[number], all_responses[number])
-            problem, response = _fitted(tokenizer, problem, all_responses[number], config, encoded.counts)
-            if response is None:
-                continue
-            _check_known(tokenizer, f"demonstration of {problem.id}", response, vocabulary)
+            text, what = responses[number], f"demonstration of {problem.id}"
+            if problem.demonstration is None or not text.strip():
+                allowed = f"a text before its end token: {config.method} learns from it"
+                remedy = "correct the row or remove it, or choose a method that needs none (grpo)"
+                raise ConfigError(what, problem.demonstration, allowed, remedy)
+            if number % max(1, len(problems) // ROUND_TRIPS) == 0:
+                _check_round_trip(tokenizer, what, text, all_responses[number])
+            response = np.array([*all_responses[number], tokenizer.eos_token_id], dtype=np.int32)
+            _check_known(tokenizer, what, response, vocabulary)
+            limit, choice = config.rollout.max_response_tokens, data.overlong_demonstrations
+            if _too_long(what, len(response), "rollout.max_response_tokens", limit, choice,
+                         "data.overlong_demonstrations"):  # fmt: skip
+                if choice == "drop":
+                    encoded.counts["demonstrations_dropped"] += 1
+                    continue
+                encoded.counts["demonstrations_cut"] += 1
+                response = response[:limit]
+                problem = replace(problem, demonstration=tokenizer.decode(response))
             encoded.demonstrations[problem.id] = response
         encoded.prompts[problem.id] = prompt
         encoded.problems.append(problem)
-    warn_of_unknown(tokenizer, encoded.prompts, config.data.source)
+    warn_of_unknown(tokenizer, encoded.prompts, data.source)
     if len(encoded.problems) < config.schedule.prompts_per_step:
         allowed = f"at least schedule.prompts_per_step = {config.schedule.prompts_per_step} questions"
-        remedy = "lower it, add questions" + ", or hold out fewer (validation.held_out)" * (
-            config.validation.held_out > 0
-        )
+        remedy = "lower it, add questions, or hold out fewer (validation.held_out)"
         raise ConfigError("data", f"{len(encoded.problems)} usable questions", allowed, remedy)
-    if needs_demonstrations and config.data.source != "graded":  # the world's own are tested
-        check_demonstrations(encoded.problems, config.data.source)
+    if needs_demonstrations and data.source != "graded":  # the world's own are tested
+        check_demonstrations(encoded.problems, data.source)
     return encoded
-
-
-def _fitted(
-    tokenizer: Any, problem: Problem, tokens: list[int], config: RunConfig, counts: dict[str, int]
-) -> tuple[Problem, np.ndarray | None]:
-    """Return a problem with its response tokens, cut to the limit or None where the settings say so."""
-    response = np.array([*tokens, tokenizer.eos_token_id], dtype=np.int32)
-    choice, limit = config.data.overlong_demonstrations, config.rollout.max_response_tokens
-    if not _too_long(f"demonstration of {problem.id}", len(response), "rollout.max_response_tokens", limit, choice,
-                     "data.overlong_demonstrations"):  # fmt: skip
-        return problem, response
-    if choice == "drop":
-        counts["demonstrations_dropped"] += 1
-        return problem, None
-    counts["demonstrations_cut"] += 1
-    return replace(problem, demonstration=tokenizer.decode(response[:limit])), response[:limit]
 
 
 def _encode_all(tokenizer: Any, texts: list[str]) -> list[list[int]]:
@@ -253,18 +200,17 @@ def _too_long(what: str, tokens: int, limit_name: str, limit: int, choice: str, 
     return tokens > limit
 
 
-def _check_round_trip(tokenizer: Any, problem_id: str, text: str, tokens: list[int]) -> None:
+def _check_round_trip(tokenizer: Any, what: str, text: str, tokens: list[int]) -> None:
     # a tokenizer that drops what it does not know would teach the policy another text, and nothing would look wrong
     decoded = tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
     # many tokenizers compose characters first: the same text, in another spelling of Unicode
     taught, given = (unicodedata.normalize("NFC", own) for own in (decoded, text))
     if taught != given:
         alike = next((place for place, pair in enumerate(zip(taught, given, strict=False)) if len({*pair}) > 1), 0)
-        part = slice(max(0, alike - 20), alike + 40)
         # in ASCII: different characters may look the same
-        taught, given = (own[part].encode("ascii", "backslashreplace").decode() for own in (taught, given))
+        taught, given = (ascii(own[max(0, alike - 20) : alike + 40]) for own in (taught, given))
         remedy = "use the tokenizer the model was trained with, and check that it knows every character"
-        raise ConfigError(f"demonstration of {problem_id}", taught, f"what the text says there: {given!r}", remedy)
+        raise ConfigError(what, taught, f"what the text says there: {given}", remedy)
 
 
 def warn_of_unknown(tokenizer: Any, prompts: Mapping[str, np.ndarray], where: str) -> None:
@@ -283,24 +229,17 @@ def _check_known(tokenizer: Any, what: str, tokens: np.ndarray, vocabulary: int 
         raise ConfigError(what, said, allowed, "save model and tokenizer that belong together")
 
 
-@dataclass(frozen=True)
-class ShownToken:
-    """A token's place in its sequence, its id, and its text (the vocabulary's own spelling where it is no whole text).
-
-    Example:
-        >>> ShownToken(0, 17, "2").text
-        '2'
-    """
+class ShownToken(NamedTuple):
+    """A token's place in its sequence, its id, and its text."""
 
     place: int
     id: int
     text: str
 
 
-def shown_tokens(tokenizer: Any, tokens: Sequence[int]) -> list[ShownToken]:
-    """Return every token with the text it stands for; special tokens are shown as they are called."""
+def _shown(tokenizer: Any, tokens: np.ndarray) -> list[ShownToken]:
     shown = []
-    for place, token in enumerate(int(token) for token in tokens):
+    for place, token in enumerate(map(int, tokens)):
         text = tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False)
         # a part of a character has no text of its own
         shown.append(ShownToken(place, token, tokenizer.convert_ids_to_tokens(token) if "\ufffd" in text else text))
@@ -311,8 +250,8 @@ def shown_problem(
     tokenizer: Any, problem: Problem, template: str, limit: int
 ) -> tuple[list[ShownToken], list[ShownToken] | None, bool]:
     """Return (prompt tokens, demonstration tokens or None, whether the demonstration is over ``limit`` tokens)."""
-    prompt = shown_tokens(tokenizer, prompt_tokens(tokenizer, problem, template).tolist())
+    prompt = _shown(tokenizer, prompt_tokens(tokenizer, problem, template))
     if problem.demonstration is None:
         return prompt, None, False
     response = demonstration_tokens(tokenizer, problem.demonstration, template)
-    return prompt, shown_tokens(tokenizer, response[:limit].tolist()), len(response) > limit
+    return prompt, _shown(tokenizer, response[:limit]), len(response) > limit

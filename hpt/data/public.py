@@ -5,8 +5,7 @@ Where sizes and choices come from: the paper's Section 3.1, the authors' release
 Where the paper and the release differ (AMC 40 or 83 problems, OlympiadBench 674 or 675), both are here by name.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from hpt.data.problems import AnswerKind
@@ -28,43 +27,22 @@ class Subset:
 
 @dataclass(frozen=True)
 class Dataset:
-    """One public set.
+    """One public set."""
 
-    Attributes:
-        name: what the command line and settings call it.
-        title: the paper's name.
-        use: ``training`` sets hold demonstrations, ``evaluation`` sets are the tables' columns.
-        hub: repository on the Hugging Face hub; "" for a set that only exists as a file (`hpt data download --from`).
-        split, config, revision: which part of it; revision None = newest, recorded when downloaded.
-        shapes: names of `hpt.data.files.SHAPES` its rows may have, the hub's first.
-        rows: fewest and most rows it may have; a truncated set is refused.
-        answer_kind: how its answers are graded.
-        samples_per_problem: answers sampled per problem in the tables (avg@32 or avg@1).
-        distribution: "in" or "out" of the training distribution.
-        levels: level to number of problems, where known.
-        known: shape to the SHA-256 of its problems, where known; other content in that shape is refused.
-        subset: how it is drawn from another set; it has no source then.
-        gated: whether the hub wants an accepted licence and a token.
-        note: what a reader should know.
-    """
-
-    name: str
-    title: str
-    use: Literal["training", "evaluation"]
-    shapes: tuple[str, ...]
-    rows: tuple[int, int]
-    hub: str = ""
+    name: str  # what the command line and settings call it
+    title: str  # the paper's name
+    use: Literal["training", "evaluation"]  # training sets hold demonstrations
+    shapes: tuple[str, ...]  # of `hpt.data.files.SHAPES` its rows may have, the hub's first
+    rows: tuple[int, int]  # fewest and most; a truncated set is refused
+    hub: str = ""  # repository; "" for a set that only exists as a file (`hpt data download --from`)
     split: str = "test"
     config: str | None = None
-    revision: str | None = None
+    revision: str | None = None  # None = newest, recorded when downloaded
     answer_kind: AnswerKind = "math"
-    samples_per_problem: int = 1
+    samples_per_problem: int = 1  # in the tables: avg@32 or avg@1
     distribution: Literal["in", "out"] = "in"
-    levels: Mapping[int, int] = field(default_factory=dict)
-    known: Mapping[str, str] = field(default_factory=dict)
-    subset: Subset | None = None
-    gated: bool = False
-    note: str = ""
+    known: str = ""  # SHA-256 of its problems in the released files; other content in that shape is refused
+    subset: Subset | None = None  # how it is drawn from another set; it has no source then
 
     @property
     def size(self) -> str:
@@ -72,14 +50,6 @@ class Dataset:
         fewest, most = self.rows
         return f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
 
-
-def _exactly(rows: int) -> tuple[int, int]:
-    return rows, rows
-
-
-_OPENR1 = ("openr1",)
-#: Sizes of Table 4's levels of MATH-500.
-_MATH_500_LEVELS = {1: 43, 2: 90, 3: 105, 4: 128, 5: 134}
 
 #: SHA-256 of the problems in the release's evaluation files (data/*/test.json at the commit named above).
 _RELEASED = {
@@ -93,70 +63,65 @@ _RELEASED = {
 }
 
 DATASETS: dict[str, Dataset] = {
-    dataset.name: replace(dataset, known={"released": _RELEASED[dataset.name]} if dataset.name in _RELEASED else {})
+    dataset.name: replace(dataset, known=_RELEASED.get(dataset.name, ""))
     for dataset in (
+        # its maintainer speaks of 45k rows, its name of 46k; the count found is recorded when downloaded
         Dataset(
-            "openr1-math-46k", "OpenR1-Math-46k-8192", "training", _OPENR1, (44_000, 47_000),
+            "openr1-math-46k", "OpenR1-Math-46k-8192", "training", ("openr1",), (44_000, 47_000),
             hub="Elliott/Openr1-Math-46k-8192", split="train",
-            note="its maintainer speaks of 45k rows, its name of 46k; the count found is recorded when downloaded",
         ),
+        # the second stage of the released SFT -> GRPO; prompts disjoint from the 46k
         Dataset(
-            "openr1-math-48k-complement", "OpenR1-Math-48k-Complement", "training", _OPENR1, (46_000, 50_000),
+            "openr1-math-48k-complement", "OpenR1-Math-48k-Complement", "training", ("openr1",), (46_000, 50_000),
             hub="Elliott/Openr1-Math-48k-Complement", split="train",
-            note="the second stage of the released SFT -> GRPO; prompts disjoint from the 46k",
         ),
         Dataset(
-            "math", "MATH without MATH-500", "training", ("math",), _exactly(12_000),
+            "math", "MATH without MATH-500", "training", ("math",), (12_000, 12_000),
             hub="nlile/hendrycks-MATH-benchmark", split="train", revision="465bcdb36f5962aa3512891498966df785fc3c18",
-            note="with levels, ids and the reference solutions as demonstrations",
+        ),
+        # Figures 3 and 4; the authors' choice of problems is not published
+        Dataset(
+            "math-255", "MATH, 85 problems of each of Levels 3, 4, 5", "training", ("math",), (255, 255),
+            subset=Subset("math", (3, 4, 5), 85, seed=255),
         ),
         Dataset(
-            "math-255", "MATH, 85 problems of each of Levels 3, 4, 5", "training", ("math",), _exactly(255),
-            levels={3: 85, 4: 85, 5: 85}, subset=Subset("math", (3, 4, 5), 85, seed=255),
-            note="Figures 3 and 4; the authors' choice of problems is not published",
-        ),
-        Dataset(
-            "aime24", "AIME 24", "evaluation", ("expected", "released"), _exactly(30), samples_per_problem=32,
+            "aime24", "AIME 24", "evaluation", ("expected", "released"), (30, 30), samples_per_problem=32,
             hub="zwhe99/aime90", split="2024",
         ),
         Dataset(
-            "aime25", "AIME 25", "evaluation", ("problem", "released"), _exactly(30), samples_per_problem=32,
+            "aime25", "AIME 25", "evaluation", ("problem", "released"), (30, 30), samples_per_problem=32,
             hub="math-ai/aime25",
         ),
+        # AMC 12 of 2022 and 2023: the tables' 83 problems
         Dataset(
-            "amc", "AMC", "evaluation", ("problem",), _exactly(83), samples_per_problem=32,
+            "amc", "AMC", "evaluation", ("problem",), (83, 83), samples_per_problem=32,
             hub="AI-MO/aimo-validation-amc", split="train", revision="69d78a4a2c840e82d69af6bc742bda09005f6316",
-            note="AMC 12 of 2022 and 2023: the tables' 83 problems",
         ),
+        # the 40 problems of the curves drawn in training; all among the 83
         Dataset(
-            "amc23", "AMC 23", "evaluation", ("question", "released"), _exactly(40), samples_per_problem=32,
-            hub="zwhe99/amc23", note="the 40 problems of the curves drawn in training; all among the 83",
+            "amc23", "AMC 23", "evaluation", ("question", "released"), (40, 40), samples_per_problem=32,
+            hub="zwhe99/amc23",
         ),
+        Dataset("math-500", "MATH-500", "evaluation", ("math", "released"), (500, 500), hub="HuggingFaceH4/MATH-500"),
         Dataset(
-            "math-500", "MATH-500", "evaluation", ("math", "released"), _exactly(500), levels=_MATH_500_LEVELS,
-            hub="HuggingFaceH4/MATH-500",
+            "minerva", "Minerva", "evaluation", ("problem", "released"), (272, 272), hub="zwhe99/simplerl-minerva-math"
         ),
+        # every printed score fits 675 problems, many do not fit 674
         Dataset(
-            "minerva", "Minerva", "evaluation", ("problem", "released"), _exactly(272),
-            hub="zwhe99/simplerl-minerva-math",
+            "olympiad", "OlympiadBench", "evaluation", ("final_answer",), (675, 675),
+            hub="zwhe99/simplerl-OlympiadBench",
         ),
+        # data/Olympiad-Bench/test.json of the release; 16 of the 675 questions are not in it word for word
+        Dataset("olympiad-674", "OlympiadBench (released file)", "evaluation", ("released",), (674, 674)),
+        # prompts of the paper are not published; the choices stand below the question, one a line
         Dataset(
-            "olympiad", "OlympiadBench", "evaluation", ("final_answer",), _exactly(675),
-            hub="zwhe99/simplerl-OlympiadBench", note="every printed score fits 675 problems, many do not fit 674",
-        ),
-        Dataset(
-            "olympiad-674", "OlympiadBench (released file)", "evaluation", ("released",), _exactly(674),
-            note="data/Olympiad-Bench/test.json of the release; 16 of the 675 questions are not in it word for word",
-        ),
-        Dataset(
-            "arc-c", "ARC-c", "evaluation", ("choices",), _exactly(1172), answer_kind="choice", distribution="out",
+            "arc-c", "ARC-c", "evaluation", ("choices",), (1172, 1172), answer_kind="choice", distribution="out",
             hub="allenai/ai2_arc", config="ARC-Challenge",
-            note="prompts of the paper are not published; the choices stand below the question, one a line",
         ),
+        # gated on the hub; the released file has its choices in another order than `CHOICE_SEED` draws
         Dataset(
-            "gpqa-diamond", "GPQA", "evaluation", ("gpqa", "released"), _exactly(198), answer_kind="choice",
-            hub="Idavidrein/gpqa", config="gpqa_diamond", split="train", gated=True, distribution="out",
-            note=f"choices in an order drawn with seed {CHOICE_SEED}; the released file has another order",
+            "gpqa-diamond", "GPQA", "evaluation", ("gpqa", "released"), (198, 198), answer_kind="choice",
+            hub="Idavidrein/gpqa", config="gpqa_diamond", split="train", distribution="out",
         ),
     )
 }  # fmt: skip
@@ -167,15 +132,7 @@ CURVES = ("aime24", "amc23", "math-500")
 
 
 def dataset_named(name: str) -> Dataset:
-    """Return a public set.
-
-    Raises:
-        ConfigError: no such set.
-
-    Example:
-        >>> dataset_named("amc").rows
-        (83, 83)
-    """
+    """Return a public set."""
     if name not in DATASETS:
         raise ConfigError("data set", name, "one of " + ", ".join(DATASETS), "see `hpt data check`")
     return DATASETS[name]

@@ -1,10 +1,9 @@
 """What a run asks and is asked: training problems, evaluation sets and curves.
 
-They are of a graded world, public sets, or the user's: a file or folder of questions is an evaluation set by its path,
+They are of a small world, public sets, or the user's: a file or folder of questions is an evaluation set by its path,
 and records keep it as its name with the hash of its questions.
 """
 
-import json
 import math
 import os
 import re
@@ -13,12 +12,11 @@ from hashlib import sha256
 from pathlib import Path
 
 from hpt.config.run_config import RunConfig
-from hpt.data.files import ANY_SHAPE, OWN, READERS, local_rows, problems_of, shape_of
-from hpt.data.problems import Problem, check_answerable, load_problems, problems_hash
+from hpt.data.files import READERS, SHAPES, local_rows, problems_of
+from hpt.data.problems import EvaluationSet, Problem, check_answerable, problems_hash
 from hpt.data.public import BENCHMARKS, CURVES, DATASETS
 from hpt.data.store import download, load_set
-from hpt.data.world.graded import MINI_WORLD
-from hpt.data.world.sets import EvaluationSet
+from hpt.data.world.lookup import MINI_LOOKUPS
 from hpt.data.world.worlds import (
     curve_problems,
     evaluation_sets,
@@ -35,11 +33,7 @@ HELD_OUT = "held-out"
 
 
 def training_problems_of(config: RunConfig) -> list[Problem]:
-    """Return the training questions of a run, without those that are held out.
-
-    Raises:
-        ConfigError: unknown world, set not downloaded, unreadable file, malformed row.
-    """
+    """Return the training questions of a run, without those that are held out."""
     data, problems = config.data, _trained_and_held_out(config)[0]
     if data.questions_per_level is not None:
         problems = _of_levels(problems, data.questions_per_level)
@@ -75,70 +69,40 @@ def _trained_and_held_out(config: RunConfig) -> tuple[list[Problem], list[Proble
 
 
 def _of_levels(problems: list[Problem], counts: Sequence[int]) -> list[Problem]:
-    left, chosen = dict(enumerate(counts, start=1)), []
-    for problem in problems:
-        if problem.level is not None and left.get(problem.level, 0) > 0:
-            left[problem.level] -= 1
-            chosen.append(problem)
-    for level, lacking in left.items():
-        if lacking:
-            have = f"at most {counts[level - 1] - lacking} of level {level}: there are no more"
-            raise ConfigError("data.questions_per_level", list(counts), have, "ask for fewer")
-    return chosen
+    chosen = set[Problem]()
+    for level, count in enumerate(counts, start=1):
+        of_level = [problem for problem in problems if problem.level == level]
+        if len(of_level) < count:
+            allowed = f"at most {len(of_level)} of level {level}: there are no more"
+            raise ConfigError("data.questions_per_level", list(counts), allowed, "ask for fewer")
+        chosen |= set(of_level[:count])
+    return [problem for problem in problems if problem in chosen]
 
 
 def problems_from(source: str | Path) -> list[Problem]:
-    """Return the problems of a user's file or folder, in the package's form or a public set's.
-
-    Raises:
-        ConfigError: nothing readable there, columns of no known shape, or a malformed row; names file and row.
-    """
+    """Return the problems of a user's file or folder, in any of `hpt.data.files.SHAPES`."""
     path = Path(source)
-    if path.suffix == ".jsonl" and _in_package_form(path):
-        problems = load_problems(path)  # checks every field of every line
-    else:
-        problems = problems_of(local_rows(path), ANY_SHAPE, str(path), prefix=path.stem)[0]
+    problems, _ = problems_of(local_rows(path), tuple(SHAPES), str(path), prefix=path.stem)
     check_answerable(problems, str(path))
     return problems
 
 
-def _in_package_form(path: Path) -> bool:
-    """Whether the first line has the package's columns; a file that cannot be looked at is left to their reader."""
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            first = json.loads(next((line for line in file if line.strip()), ""))
-    except (OSError, ValueError, RecursionError):
-        return True
-    shape = shape_of(first) if isinstance(first, dict) else None
-    return shape is not None and shape.name == OWN
-
-
 def names_files(name: str) -> bool:
-    """Return whether an evaluation's name is the path of the user's file or folder of questions.
-
-    Example:
-        >>> names_files("mine.jsonl@8"), names_files("./questions"), names_files("contest-a@256")
-        (True, True, False)
-    """
+    """Return whether an evaluation's name is the path of the user's file or folder of questions."""
     of_set, _ = with_samples(name)
     return "/" in of_set or Path(of_set).suffix in READERS
 
 
 def with_samples(name: str) -> tuple[str, str | None]:
-    """Return the set that an evaluation's name, ``set`` or ``set@samples``, is of, and its samples; None = the set's.
-
-    Example:
-        >>> with_samples("contest-a@256"), with_samples("/data@lab/mine.jsonl")
-        (('contest-a', '256'), ('/data@lab/mine.jsonl', None))
-    """
+    """Return the set of an evaluation's name, ``set`` or ``set@samples``, and its samples; None = the set's."""
     of_set, at, samples = name.rpartition("@")
-    return (of_set, samples) if at and "/" not in samples else (name, None)
+    return (of_set, samples) if at and "/" not in samples else (name, None)  # /data@lab/mine.jsonl is a path
 
 
 #: Samples per problem of Figure 2, small world and paper (Section 4.1: 2,048).
 _PASS_AT_K = {"256": "2048", "1024": "2048"}
-#: In these worlds Figure 2's records hold fewer answers than the catalogue asks for.
-_FEWER_ANSWERS = ({"lookups-tiny", "mini"}, {"contest-b@1024": "contest-b@256"})
+#: In the smallest world Figure 2's records hold fewer answers than the catalogue asks for.
+_FEWER_ANSWERS = {"contest-b@1024": "contest-b@256"}
 
 
 def evaluation_at(config: RunConfig, name: str) -> str:
@@ -146,17 +110,11 @@ def evaluation_at(config: RunConfig, name: str) -> str:
 
     Tables and figures name their evaluations once, by the mini world's sets; at the scale of the paper these are the
     benchmarks themselves, and Figure 2's ``@256`` and ``@1024`` are the paper's 2,048.
-
-    Example:
-        >>> from hpt.runs.resolve import build_config
-        >>> evaluation_at(build_config("hpt", scale="full"), "contest-b@256")
-        'aime25@2048'
     """
     if config.data.evaluation != "public" or names_files(name):
-        worlds, fewer = _FEWER_ANSWERS
-        return fewer.get(name, name) if config.data.world in worlds else name
+        return _FEWER_ANSWERS.get(name, name) if config.data.world == "lookups-tiny" else name
     of_set, at, samples = name.partition("@")
-    titles = {constants.name: constants.stands_for for constants in MINI_WORLD.evaluation}
+    titles = {constants.name: constants.stands_for for constants in MINI_LOOKUPS.evaluation}
     by_title = {DATASETS[benchmark].title: benchmark for benchmark in BENCHMARKS}
     return by_title.get(titles.get(of_set, ""), of_set) + at + (_PASS_AT_K.get(samples, samples) if at else "")
 
@@ -181,17 +139,13 @@ def evaluation_set(config: RunConfig, name: str) -> EvaluationSet:
 
     ``validation`` is the world's set on which settings are chosen, and no table reports. The name of what is the user's
     ends in the hash of its questions.
-
-    Raises:
-        ConfigError: no such set, or unusable questions; when its problems are asked for, that it is not downloaded.
     """
     data = config.data
     if name == HELD_OUT and config.validation.held_out:
         if not (held := held_out_problems(config)):
-            allowed = f"0 where {config.data.source} holds one question alone"
-            raise ConfigError(
-                "validation.held_out", config.validation.held_out, allowed, "add questions, or set it to 0"
-            )
+            allowed = f"0 where {data.source} holds one question alone"
+            remedy = "add questions, or set it to 0"
+            raise ConfigError("validation.held_out", config.validation.held_out, allowed, remedy)
         return _own_set(HELD_OUT, held)
     public = {key: _public_set(key, data.folder) for key, dataset in DATASETS.items() if dataset.use == "evaluation"}
     sets = public
@@ -241,14 +195,13 @@ def own_validation(config: RunConfig) -> list[str]:
 
 def lacking_sets(config: RunConfig) -> list[str]:
     """Return the public sets a run needs that are not on this machine; a glance, nothing is read."""
-    training = [config.data.source] if config.data.source in DATASETS else []
     evaluation = [*BENCHMARKS, *CURVES] if config.data.evaluation == "public" else []
-    evaluation += [name for name in config.validation.sets if name in DATASETS and name not in evaluation]
-    return _lacking(config, [*training, *evaluation])
+    return _lacking(config, [config.data.source, *evaluation, *config.validation.sets])
 
 
 def _lacking(config: RunConfig, names: Iterable[str]) -> list[str]:
-    held = {name: subset.of if (subset := DATASETS[name].subset) else name for name in names}
+    public = {name: DATASETS[name].subset for name in names if name in DATASETS}
+    held = {name: subset.of if subset else name for name, subset in public.items()}
     return [name for name, where in held.items() if not (Path(config.data.folder) / where).exists()]
 
 
@@ -260,6 +213,5 @@ def fetch_sets(config: RunConfig) -> None:
 
 def fetch_evaluations(config: RunConfig, names: Sequence[str]) -> None:
     """Download the public sets that are lacking among the names of evaluations."""
-    asked = (with_samples(name)[0] for name in names)
-    for name in _lacking(config, (name for name in asked if name in DATASETS)):
+    for name in _lacking(config, (with_samples(name)[0] for name in names)):
         download(name, config.data.folder)

@@ -1,7 +1,6 @@
-"""Sampling one policy on sets of problems: every answer with its verdict; all scores are computed afterwards.
+"""Sampling one policy on sets of problems: every answer with its verdict.
 
-avg@k, pass@k, exclusive solves and their intervals (`hpt.evaluation.scores`, `hpt.evaluation.intervals`) come from the
-same table of answers, so no two numbers of a report can come from different generations.
+All scores (`hpt.evaluation.scores`) come from this table, so no two numbers of a report are of different generations.
 """
 
 import hashlib
@@ -17,7 +16,8 @@ from hpt.config.run_config import RunConfig, digest
 from hpt.config.settings import Settings
 from hpt.data.problems import Problem, problems_hash
 from hpt.data.prompts import prompt_tokens, warn_of_unknown
-from hpt.rewards.workers import Verdict, Verifier
+from hpt.evaluation.scores import counts_per_problem
+from hpt.rewards.workers import Verifier
 from hpt.support.errors import warn
 from hpt.training.metrics import rows_of
 from hpt.training.sampler import Sampler, SamplingRequest, request_seed
@@ -53,9 +53,7 @@ def evaluation_law(config: RunConfig, samples: int) -> EvaluationSettings:
     """Return how a run's policy is evaluated, on curves and at the end: ``samples`` answers a problem, greedily one."""
     law = config.validation
     if law.temperature == 0 and samples > 1:
-        warn(
-            f"validation.temperature = 0 is greedy: all answers to a problem are the same; one is drawn, not {samples}"
-        )
+        warn(f"validation.temperature = 0 is greedy, all answers to a problem are the same: 1 is drawn, not {samples}")
         samples = 1
     return EvaluationSettings(
         samples_per_problem=samples,
@@ -75,10 +73,6 @@ def answer_hash(evaluation: str, problem_id: str, sample: int) -> int:
     """Return the hash by which answers are chosen to be kept: 32 bits of the SHA-256 of ``set/question/sample``.
 
     Nothing a policy does moves it, so all runs keep their answers to the same questions.
-
-    Example:
-        >>> answer_hash("contest-a", "p", 0) == answer_hash("contest-a@256", "p", 0)
-        True
     """
     name = f"{evaluation.partition('@')[0]}/{problem_id}/{sample}"
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4])
@@ -91,9 +85,8 @@ def kept_answers(evaluation: str, problems: Sequence[Problem], samples: int) -> 
 
 
 def _both_ends(text: str) -> str:
-    if len(text) <= 2 * KEPT_CHARACTERS:
-        return text
-    return f"{text[:KEPT_CHARACTERS]} [...] {text[-KEPT_CHARACTERS:]}"
+    whole = len(text) <= 2 * KEPT_CHARACTERS
+    return text if whole else f"{text[:KEPT_CHARACTERS]} [...] {text[-KEPT_CHARACTERS:]}"
 
 
 def sample_answers(
@@ -109,16 +102,9 @@ def sample_answers(
     Several small sets cost less together than one after the other: each call ends with a tail in which the sampler
     works on the few longest answers alone. What is drawn does not depend on it, since every request has a seed.
 
-    Args:
-        sampler, verifier, tokenizer: of the policy.
-        sets: problems (or a rank's share of them) by name of the evaluation, ``set`` or ``set@samples``; the set's name
-            is part of the request seeds, so that more samples begin with the same ones.
-        settings: sampling law, samples per problem, seed.
-        keep: (question, sample) of the answers whose text is kept (`kept_answers`).
-
-    Returns:
-        One row per answer: benchmark, problem_id, level, sample, verdict, answer (content of the last box),
-        response_tokens, finish_reason, mean_logprob (nats/token, of the law sampled from), text (of the kept answers).
+    ``sets`` are problems (or a rank's share of them) by evaluation, ``set`` or ``set@samples``; the set's name is part
+    of the request seeds, so that more samples begin with the same ones. One row per answer: ``answer`` is the content
+    of the last box, ``mean_logprob`` in nats/token of the law sampled from, ``text`` only of those in ``keep``.
     """
     asked = [(name, problem) for name, problems in sets.items() for problem in problems]
     prompts = {name: {one.id: prompt_tokens(tokenizer, one, settings.template) for one in problems}
@@ -172,27 +158,14 @@ def validation_rows(
     step: int,
     engine: "PolicyEngine",
 ) -> list[dict[str, Any]]:
-    """Sample every curve's problems from the weights the sampler holds; each rank takes a share, all get all rows.
-
-    Returns:
-        One row per problem: step, benchmark, problem_id, level, correct, samples, response_tokens_mean.
-    """
-    law = evaluation_law(config, config.validation.samples_per_problem)
+    """Sample every curve's problems from the weights the sampler holds; each rank takes a share, all get all rows."""
+    law, width = evaluation_law(config, config.validation.samples_per_problem), config.rollout.tensor_parallel
     rows: list[dict[str, Any]] = []
-    width = config.rollout.tensor_parallel
     shares = {name: engine.share(problems, width) for name, problems in curves.items()}
     answers = sample_answers(sampler, verifier, tokenizer, shares, law)
-    answers["correct"] = answers["verdict"] == Verdict.correct.value
+    counts = counts_per_problem(answers).sort_values("problem_id")
+    columns = ["benchmark", "problem_id", "level", "correct", "samples", "response_tokens_mean"]
     for name in curves:
-        counts = (
-            answers[answers["benchmark"] == name]
-            .groupby(["benchmark", "problem_id"], sort=True)
-            .agg(
-                level=("level", "first"),
-                correct=("correct", "sum"),
-                samples=("correct", "size"),
-                response_tokens_mean=("response_tokens", "mean"),
-            )
-        )
-        rows += [{"step": step, **row} for row in engine.gather_shares(rows_of(counts.reset_index()), width)]
+        shared = rows_of(counts.loc[counts["benchmark"] == name, columns])
+        rows += [{"step": step, **row} for row in engine.gather_shares(shared, width)]
     return rows

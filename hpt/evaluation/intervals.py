@@ -3,8 +3,6 @@
 Two kinds of uncertainty, never mixed. An interval *over problems* (Wilson, BCa) says how much a score would move with
 other problems of the same kind, for the weights at hand ("fixed weights"). A difference *over seeds* (Student's t) says
 whether one training method beats another; only it can carry a claim about methods.
-
-Every random function takes a numpy generator or a seed for one, so that two calls agree.
 """
 
 # scipy takes a second to import, and a refused setting should not wait for it
@@ -66,10 +64,6 @@ class SeedDifference:
         """Say on which side of a threshold the difference is; never with fewer than three seeds.
 
         ``inclusive``: an interval that begins at the threshold is above it, as "at least" asks.
-
-        Example:
-            >>> paired_difference([3, 4, 5], [1, 1, 1]).decide().value, paired_difference([3], [1]).decide().value
-            ('above', 'undecided (one seed)')
         """
         if len(self.differences) == 1:
             return Decision.one_seed
@@ -81,13 +75,7 @@ class SeedDifference:
 
 
 def wilson_interval(correct: int, problems: int, level: float = 0.95) -> Interval:
-    """Return the Wilson score interval of an accuracy (Wilson 1927), for avg@1: one answer per problem.
-
-    Example:
-        >>> interval = wilson_interval(8, 10)
-        >>> round(interval.low, 3), round(interval.high, 3)
-        (0.49, 0.943)
-    """
+    """Return the Wilson score interval of an accuracy (Wilson 1927), for avg@1: one answer per problem."""
     from scipy import stats
 
     low, high = stats.binomtest(int(correct), int(problems)).proportion_ci(level, method="wilson")
@@ -97,16 +85,11 @@ def wilson_interval(correct: int, problems: int, level: float = 0.95) -> Interva
 def bca_interval(
     values: ArrayLike, level: float = 0.95, *, generator: np.random.Generator | int, resamples: int = RESAMPLES
 ) -> Interval:
-    """Return the BCa bootstrap interval of a mean over problems (Efron 1987), for avg@k and pass@k.
+    """Return the BCa bootstrap interval of a mean of shares [problems] (Efron 1987), for avg@k and pass@k.
 
     Problems are resampled, not answers: the answers to one problem are not independent of each other. Where all values
-    are equal the bootstrap sees no spread and would return a point; for all 0 or all 1 the Wilson interval takes its
-    place, otherwise the point is returned and ``kind`` says so. ``values`` are [problems], a share each.
-
-    Example:
-        >>> interval = bca_interval([0.0, 0.25, 0.5, 1.0] * 10, generator=0)
-        >>> round(interval.low, 1), round(interval.high, 1)
-        (0.3, 0.6)
+    are equal the bootstrap sees no spread; for all 0 or all 1 the Wilson interval takes its place, otherwise the point
+    is returned and ``kind`` says so.
     """
     from scipy import stats
 
@@ -133,12 +116,7 @@ def bca_interval(
 
 
 def problem_interval(shares: NDArray[np.float64], one_answer: bool) -> Interval:
-    """Return the interval of a set's score over its problems [problems]: Wilson for one graded answer each, else BCa.
-
-    Example:
-        >>> problem_interval(np.array([1.0, 0.0, 1.0, 1.0]), one_answer=True).kind
-        'Wilson over problems, fixed weights'
-    """
+    """Return the interval of a set's score over its shares [problems]: Wilson for one answer each, else BCa."""
     if one_answer:
         return wilson_interval(round(float(shares.sum())), len(shares))
     return bca_interval(shares, generator=0)
@@ -148,16 +126,9 @@ def average_interval(shares: Sequence[NDArray[np.float64]]) -> Interval:
     """Return the interval of the unweighted mean of several sets' scores; each set is resampled alone.
 
     Pooling the problems instead would weigh a set by its size, which the paper's average does not.
-
-    Example:
-        >>> half = np.array([0.0, 1.0] * 20)
-        >>> interval = average_interval([half, half])
-        >>> interval.low < 0.5 < interval.high
-        True
     """
     from scipy import stats
 
-    kind = "BCa over problems of each set, fixed weights"
     if all(np.ptp(one) == 0 for one in shares):
         return Interval(math.nan, math.nan, 0.95, "unknown: no spread over problems")
 
@@ -172,18 +143,14 @@ def average_interval(shares: Sequence[NDArray[np.float64]]) -> Interval:
             samples, average, n_resamples=RESAMPLES, confidence_level=0.95, method="BCa",
             rng=np.random.default_rng(0), batch=1_000,
         )  # fmt: skip
-    return Interval(float(result.confidence_interval.low), float(result.confidence_interval.high), 0.95, kind)
+    low, high = map(float, result.confidence_interval)
+    return Interval(low, high, 0.95, "BCa over problems of each set, fixed weights")
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> SeedDifference:
     """Compare two methods by their difference per seed, each [seeds] in the same order, with Student's t.
 
     Paired, because runs of one seed share their data order; unpaired seeds would add that spread to both sides.
-
-    Example:
-        >>> difference = paired_difference([3.0, 4.0, 5.0], [1.0, 1.0, 1.0])
-        >>> difference.mean, round(difference.interval.low, 2), round(difference.p_value, 2)
-        (3.0, 0.52, 0.04)
     """
     first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if first.shape != second.shape or first.ndim != 1:
@@ -192,7 +159,7 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> SeedDi
 
 
 def seed_mean(values: ArrayLike, level: float = 0.95) -> SeedDifference:
-    """Return mean and Student's t interval of one value per seed; see `paired_difference`, which calls it.
+    """Return mean and Student's t interval of one value per seed.
 
     Where all seeds are equal the interval is that point and ``kind`` says so.
     """
@@ -218,10 +185,6 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     """Return p-values corrected for their number (Holm 1979): below alpha, all of them err together with alpha at most.
 
     NaN, a test that could not be made, counts as 1.
-
-    Example:
-        >>> holm([0.01, 0.04, float("nan")]).round(2).tolist()
-        [0.03, 0.08, 1.0]
     """
     values = np.nan_to_num(np.asarray(p_values, np.float64), nan=1.0)
     order, corrected = np.argsort(values), np.empty_like(values)
@@ -233,10 +196,6 @@ def sign_flip_p(differences: ArrayLike) -> float:
     """Return the two-sided p of the exact sign-flip test: the share of all 2^n signs with as large a mean.
 
     It assumes that differences are symmetric about 0, not that they are normal.
-
-    Example:
-        >>> sign_flip_p([1.0, 2.0, 3.0, 4.0])
-        0.125
     """
     from scipy import stats
 
@@ -246,12 +205,7 @@ def sign_flip_p(differences: ArrayLike) -> float:
 
 
 def exact_share(count: int, total: int) -> Interval:
-    """Return the exact interval of a share (Clopper and Pearson 1934), for counts of few runs.
-
-    Example:
-        >>> round(exact_share(0, 10).high, 3)
-        0.308
-    """
+    """Return the exact interval of a share (Clopper and Pearson 1934), for counts of few runs."""
     from scipy import stats
 
     low, high = stats.binomtest(int(count), int(total)).proportion_ci(method="exact")
@@ -262,10 +216,6 @@ def detectable(seeds: int, level: float = 0.95) -> float:
     """Return the smallest true difference that so many seeds show, in standard deviations of the paired difference.
 
     Shown four times in five by the two-sided t test of this level (of one of thirteen, 1 - 0.05 / 13).
-
-    Example:
-        >>> round(detectable(10), 2), round(detectable(10, 1 - 0.05 / 13), 2)
-        (1.0, 1.54)
     """
     from scipy import optimize, stats
 
@@ -279,12 +229,7 @@ def detectable(seeds: int, level: float = 0.95) -> float:
 
 
 def seeds_needed(difference: float, sd: float, level: float = 0.95) -> float:
-    """Return how many seeds show a true difference of this size; infinite beyond 10,000. See `detectable`.
-
-    Example:
-        >>> seeds_needed(1.0, 1.0), seeds_needed(0.0, 1.0)
-        (10, inf)
-    """
+    """Return how many seeds show a true difference of this size; infinite beyond 10,000. See `detectable`."""
     most = 10_000
     needed = bisect_left(range(most), True, MIN_SEEDS, key=lambda n: sd * detectable(n, level) <= difference)
     return needed if needed < most else math.inf

@@ -53,34 +53,21 @@ def pass_at_k(correct_counts: ArrayLike, samples: ArrayLike, k: int) -> Shares:
 def pass_at_k_bootstrap(
     correct_counts: ArrayLike, samples: ArrayLike, k: int, *, draws: int = 1_000, generator: np.random.Generator | int
 ) -> Shares:
-    """Return bootstrap draws of a benchmark's pass@k, the paper's estimate (Section 4.1, Figure 2).
+    """Return bootstrap draws [draws] of a benchmark's pass@k, the paper's estimate (Section 4.1, Figure 2).
 
     Each draw takes k of a problem's N samples with replacement and asks whether any is correct. The number correct
     among them is binomial(k, c / N), so it is drawn as such. The mean over draws lies slightly below `pass_at_k`
     (drawing with replacement sees fewer distinct samples); percentiles of the draws give the band, which holds the
-    problems and their samples fixed. Arguments as for `pass_at_k`; returned are [draws] means over problems.
-
-    Example:
-        >>> pass_at_k_bootstrap([0, 8], 8, 4, draws=3, generator=0)
-        array([0.5, 0.5, 0.5])
+    problems and their samples fixed.
     """
     counts, total = _counts(correct_counts, samples)
-    if k < 1 or draws < 1:
-        raise ValueError(f"k and draws must be at least 1, got k = {k}, draws = {draws}")
     hits = np.random.default_rng(generator).binomial(k, counts / total, size=(draws, len(counts)))
     return (hits > 0).mean(axis=1)
 
 
 def chance_pass_at_k(answers: ArrayLike, k: int) -> Shares:
-    """Return pass@k of guessing: 1 - (1 - 1/answers)^k for that many equally likely answers, scalar or [problems].
-
-    Example:
-        >>> float(chance_pass_at_k(10_000, 256).round(4))
-        0.0253
-    """
+    """Return pass@k of guessing: 1 - (1 - 1/answers)^k for that many equally likely answers, scalar or [problems]."""
     possible = np.asarray(answers, dtype=np.float64)
-    if (possible < 1).any() or k < 1:
-        raise ValueError(f"answers and k must be at least 1, got answers = {answers}, k = {k}")
     with np.errstate(divide="ignore"):  # one possible answer: log(0), and the chance is 1
         return -np.expm1(k * np.log1p(-1 / possible))
 
@@ -90,18 +77,13 @@ def exclusive_solves(a: ArrayLike, b: ArrayLike, levels: ArrayLike) -> pd.DataFr
 
     With several answers per problem the counts are expectations of one answer each: a problem that a solves with chance
     p and b with chance q is solved by a alone with p (1 - q), the mean over all pairs of an answer of a and one of b.
-
-    Returns:
-        One row per level and a last one "Overall": level, problems, a_only (+X), b_only (-Y), their percentages of the
-        row's problems (0.1, half up), p_value: the two-sided exact sign test that a problem is as likely to be solved
-        more often by a as by b, ties left out. With one answer each it is McNemar's.
+    One row per level and a last one "Overall"; ``p_value`` is the two-sided exact sign test that a problem is as likely
+    to be solved more often by a as by b, ties left out. With one answer each it is McNemar's.
 
     Example:
         >>> frame = exclusive_solves([1, 1, 0], [0, 1, 0], [1, 1, 2])
         >>> frame[["level", "problems", "a_only", "b_only", "a_only_percent"]].values.tolist()
         [[1, 2, 1.0, 0.0, 50.0], [2, 1, 0.0, 0.0, 0.0], ['Overall', 3, 1.0, 0.0, 33.3]]
-        >>> exclusive_solves([0.5, 1.0], [0.5, 0.0], [1, 1])["a_only"].tolist()
-        [1.25, 1.25]
     """
     first, second, level = np.asarray(a, np.float64), np.asarray(b, np.float64), np.asarray(levels)
     if not first.shape == second.shape == level.shape or first.ndim != 1:
@@ -127,12 +109,7 @@ def _exclusive_row(level: object, a: Shares, b: Shares) -> dict[str, object]:
 
 
 def round_half_up(value: float, decimals: int = 1) -> float:
-    """Round as the paper's tables do: ties away from zero (Python's `round` takes ties to the even digit).
-
-    Example:
-        >>> round_half_up(0.25), round(0.25, 1), round_half_up(-0.25)
-        (0.3, 0.2, -0.3)
-    """
+    """Round as the paper's tables do: ties away from zero (Python's `round` takes ties to the even digit)."""
     # Nine decimals first: a mean of printed cells that is a tie on paper is 44.449999999999996 in binary.
     exact = Decimal(repr(round(float(value), 9)))
     return float(exact.quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP))
@@ -143,27 +120,12 @@ def average_of_cells(cells: Iterable[float]) -> float:
 
     Averaging unrounded scores instead differs in the last digit: in 12 of the paper's 40 averages the mean of the
     printed cells is an exact tie.
-
-    Example:
-        >>> average_of_cells([25.1, 22.8, 56.1, 84.2, 33.8, 44.7])
-        44.5
     """
     return round_half_up(float(np.mean([round_half_up(cell) for cell in cells])))
 
 
 def counts_per_problem(answers: pd.DataFrame) -> pd.DataFrame:
-    """Reduce sampled answers (`hpt.evaluation.evaluate.sample_answers`) to counts: what a report needs.
-
-    Returns:
-        One row per problem in order of appearance: benchmark, problem_id, level, correct, samples, no_answer,
-        timed_out (counts), response_tokens_mean.
-
-    Example:
-        >>> answers = pd.DataFrame({"benchmark": "a", "problem_id": ["p", "p"], "level": 1, "sample": [0, 1],
-        ...                         "verdict": ["correct", "no_answer"], "response_tokens": [10, 20]})
-        >>> counts_per_problem(answers).values.tolist()
-        [['a', 'p', 1, 1, 2, 1, 0, 15.0]]
-    """
+    """Reduce answers (`hpt.evaluation.evaluate.sample_answers`) to a row per problem, in order of appearance."""
     counted = (Verdict.correct, Verdict.no_answer, Verdict.timed_out)
     flags = {verdict.value: (answers["verdict"] == verdict.value).astype(int) for verdict in counted}
     grouped = answers.assign(**flags).groupby(["benchmark", "problem_id"], sort=False)
@@ -192,19 +154,11 @@ QUARTERS = 4
 
 
 def accuracy_grid(rollouts: pd.DataFrame) -> pd.DataFrame:
-    """Return the share of correct rollouts per question and epoch (Figure 3).
+    """Return the share of correct rollouts [questions, epochs], by level and problem_id (Figure 3).
 
     An epoch of a question is the n-th time it was asked; epochs that not every question reached are left out. Where the
-    prompts of a step divide the questions, as in Figures 3 and 4, these are the epochs of training.
-
-    Returns:
-        [questions, epochs], indexed by level and problem_id (sorted), columns 1, 2, ...; NaN where a question was asked
-        without being sampled.
-
-    Example:
-        >>> rows = pd.DataFrame({"step": [0, 1], "problem_id": "p", "level": 3, "correct": [0, 6], "rollouts": 8})
-        >>> accuracy_grid(rows).loc[(3, "p")].tolist()
-        [0.0, 0.75]
+    prompts of a step divide the questions, as in Figures 3 and 4, these are the epochs of training. NaN where a
+    question was asked without being sampled.
     """
     ordered = rollouts.sort_values("step", kind="stable")
     epoch = ordered.groupby("problem_id").cumcount() + 1
@@ -221,25 +175,14 @@ def always_zero(grid: pd.DataFrame) -> pd.Series:
 
 
 def part_of_training(epochs: int, start_share: float, end_share: float) -> slice:
-    """Return the epochs that begin in a part of training, as places from 0: of 50, the first quarter has 13.
-
-    Example:
-        >>> [part_of_training(50, quarter / 4, (quarter + 1) / 4) for quarter in (0, 3)]
-        [slice(0, 13, None), slice(38, 50, None)]
-    """
+    """Return the epochs that begin in a part of training, as places from 0: of 50, the first quarter has 13."""
     return slice(ceil(start_share * epochs), ceil(end_share * epochs))
 
 
 def quarter_shares(difference: pd.DataFrame) -> pd.DataFrame:
     """Return how much of a difference of two grids is positive, zero and negative in each quarter of training.
 
-    Returns:
-        One row per level and quarter: level, quarter (1 to 4), red (share above 0), white (0), blue (below 0).
-
-    Example:
-        >>> index = pd.MultiIndex.from_tuples([(3, "p")], names=["level", "problem_id"])
-        >>> quarter_shares(pd.DataFrame([[-1.0, 0.0, 0.5, 0.25]], index=index))["red"].tolist()
-        [0.0, 0.0, 1.0, 1.0]
+    One row per level and quarter (1 to 4); shares as in Figure 4: red (above 0), white (0), blue (below 0).
     """
     epochs = difference.shape[1]
     if epochs < QUARTERS:

@@ -7,8 +7,7 @@ difference is the price.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,26 +20,21 @@ from hpt.laboratory import exact
 from hpt.laboratory.exact import (
     ExactPolicy,
     Experiment,
-    Question,
     TabularPolicy,
     TrajectorySpace,
     TransformerPolicy,
     law,
+    objective,
     random_parameters,
     score_expectation,
-    token_entropies,
     token_logprobs,
     trajectory_logprobs,
     unified_gradient,
 )
+from hpt.laboratory.experiment import Draws, method_gradients, token_streams
 from hpt.methods.gate import feedback_coefficients
-from hpt.methods.methods import method_named, resolved_row
-from hpt.methods.mixture import DEMONSTRATION, QuestionBatch, Trajectory, assemble
 from hpt.runs.resolve import build_config
-from hpt.training.engine import micro_batch_loss
-from hpt.training.policy import collate
-from hpt.upge.estimator import ROWS, weights_mask_ratio
-from hpt.upge.row import TokenStreams
+from hpt.upge.estimator import ROWS, Row, weights_mask_ratio
 
 #: Relative; float64 sums over at most 625 terms lose 1e-13, a wrong term is worth more than 1e-4.
 TOLERANCE = 1e-10
@@ -109,18 +103,14 @@ def _ends(paper: str, states: str, left: Tensor, right: Tensor) -> Statement:
 def make_case(
     kind: type[ExactPolicy], vocabulary: int, length: int, ends: bool, seed: int, spread: float
 ) -> Experiment:
-    """Return a policy with rewards of 0 and 1 and a demonstrator that never writes half of the answers.
-
-    Example:
-        >>> len(make_case(*CASES["tabular-5-4"]).pi)
-        625
-    """
+    """Return a policy with rewards of 0 and 1 and a demonstrator that never writes half of the answers."""
     space = TrajectorySpace.of(vocabulary, length, ends)
     policy = kind(space)
     reward = torch.from_numpy(np.random.default_rng(seed).integers(0, 2, len(space)).astype(np.float64))
     parameters = random_parameters(policy, seed, spread)
     old = parameters + random_parameters(policy, seed + 1, spread=0.4 * spread)
-    return Experiment(policy, parameters, old, Question(space, reward, random_law(space, seed, zeros=len(space) // 2)))
+    demonstrator = random_law(space, seed, zeros=len(space) // 2)
+    return Experiment(policy, parameters, old, reward, demonstrator, rollouts=ROLLOUTS)
 
 
 def random_law(space: TrajectorySpace, seed: int, zeros: int = 0) -> Tensor:
@@ -138,44 +128,25 @@ def random_values(case: Experiment) -> Tensor:
 
 def centred_reward(case: Experiment) -> Tensor:
     """Return the reward minus its expectation under pi_old, [K]: an advantage of both signs."""
-    return case.question.reward - (case.pi_old * case.question.reward).sum()
+    return case.reward - (case.pi_old * case.reward).sum()
 
 
 def references(case: Experiment) -> dict[str, Tensor]:
     """Return reference policies that cover the policy, [K] each."""
-    space = case.policy.space
     return {
         "pi": case.pi,
         "pi_old": case.pi_old,
-        "uniform": torch.full((len(space),), 1 / len(space), dtype=torch.float64),
-        "mixture of pi_old and pi_beta": 0.5 * case.pi_old + 0.5 * case.question.demonstrator,
+        "uniform": torch.full_like(case.pi, 1 / len(case.pi)),
+        "mixture of pi_old and pi_beta": 0.5 * case.pi_old + 0.5 * case.demonstrator,
     }
 
 
-def without_demonstrations(case: Experiment) -> Tensor:
-    """Return pi_old without the likelier half of the demonstrations, [K]: it cannot carry Eq. 4's SFT term."""
-    partial = torch.where(case.question.demonstrator > case.question.demonstrator.median(), 0.0, case.pi_old)
-    return partial / partial.sum()
-
-
-def every_trajectory(case: Experiment, per_trajectory: Tensor) -> tuple[TokenStreams, Tensor]:
-    """Return all K trajectories as one micro-batch, and a number per trajectory spread over its tokens."""
-    space = case.policy.space
-    on = space.mask.bool()
-    now, before = (token_logprobs(case.policy, theta).detach() for theta in (case.parameters, case.old_parameters))
-    owner = torch.arange(len(space))[:, None].expand_as(space.pair)[on]
-    entropies = token_entropies(case.policy, case.parameters).detach()[space.state[on]]
-    streams = TokenStreams(now[space.pair[on]], entropies, before[space.pair[on]], owner, len(space))
-    return streams, per_trajectory[owner]
-
-
-def token_weighted(case: Experiment, weights: Tensor, sampled_from: Tensor) -> Tensor:
-    """Return E_s of sum_t weight_t grad log pi_t, [D]; weights of all tokens as `every_trajectory` orders them."""
-    space = case.policy.space
-    on = space.mask.bool()
-    owner = torch.arange(len(space))[:, None].expand_as(space.pair)[on]
-    per_pair = torch.zeros(len(space.prefixes) * space.vocabulary, dtype=torch.float64)
-    per_pair.index_add_(0, space.pair[on], weights * sampled_from[owner])
+def package_weighted(case: Experiment, row: Row, advantage: Tensor) -> Tensor:
+    """Return E_old of sum_t weight_t grad log pi_t, [D], with the package's weights (Eq. 6) and an advantage [K]."""
+    streams, pairs = token_streams(case, torch.arange(len(case.pi)))
+    weights = weights_mask_ratio(row, streams, advantage[streams.trajectory])[0]
+    per_pair = torch.zeros(len(case.token_scores), dtype=torch.float64)
+    per_pair.index_add_(0, pairs, weights * case.pi_old[streams.trajectory])
     return per_pair @ case.token_scores
 
 
@@ -208,9 +179,9 @@ def statements(case: Experiment) -> Iterator[Statement]:
 def _lemmas(case: Experiment) -> Iterator[Statement]:
     values, sampler, ones = random_values(case), random_law(case.policy.space, 21), torch.ones_like(case.pi)
     left = case.gradient(lambda leaf: (law(case.policy, leaf) * values).sum())
-    score = score_expectation(values, case.scores, case.pi)
+    score = score_expectation(case, values, case.pi)
     yield _same("Lemma A1", "grad E[f] = E[f grad log pi]", left, score)
-    nothing = score_expectation(ones, case.scores, case.pi)
+    nothing = score_expectation(case, ones, case.pi)
     yield Statement("Lemma A1", "E[grad log pi] = 0", True, float(nothing.abs().max()))
 
     def integrand(leaf: Tensor) -> Tensor:
@@ -218,176 +189,136 @@ def _lemmas(case: Experiment) -> Iterator[Statement]:
 
     left = case.gradient(lambda leaf: (law(case.policy, leaf) * integrand(leaf)).sum())
     moving = case.gradient(lambda leaf: (case.pi * integrand(leaf)).sum())
-    fixed = score_expectation(integrand(case.parameters).detach(), case.scores, case.pi)
+    fixed = score_expectation(case, integrand(case.parameters).detach(), case.pi)
     yield _same("Lemma A2", "f depends on the parameters: + E[grad f]", left, fixed + moving)
     yield _ends("Lemma A2", "without that term", left, fixed)
-    changed = score_expectation(case.pi / sampler * values, case.scores, sampler)
+    changed = score_expectation(case, case.pi / sampler * values, sampler)
     yield _same("Lemma A3", "E_pi[f grad log pi] = E_s[(pi / s) f grad log pi]", score, changed)
     partial = random_law(case.policy.space, 22, zeros=5)
-    right = unified_gradient(case.pi, case.scores, values, partial)
-    lost = exact.lost_by_coverage(case.pi, case.scores, values, partial)
+    right = unified_gradient(case, values, partial)
     yield _ends("Lemma A3", "with s = 0 on five trajectories", score, right)
+    lost = exact.lost_by_coverage(case, values, partial)
     yield _same("Lemma A3", "... plus what s never draws", score, right + lost)
 
 
 def _unified(case: Experiment) -> Iterator[Statement]:
-    question, demonstrator, pi, scores = case.question, case.question.demonstrator, case.pi, case.scores
+    demonstrator, pi = case.demonstrator, case.pi
     for mu in (0.0, ADHERENCE, 2.0):
-        left = exact.objective_gradient(case.policy, case.parameters, question, mu)
-        right = exact.two_term_gradient(pi, scores, question, mu)
+        left = case.gradient(lambda leaf, mu=mu: objective(case, leaf, mu))
+        right = exact.two_term_gradient(case, mu)
         yield _same("Eq. 1, 2", f"grad J_mu is the sum of the two terms, mu = {mu:g}", left, right)
-    left = exact.objective_gradient(case.policy, case.parameters, question, ADHERENCE)
-    advantage = exact.unified_advantage(pi, question, ADHERENCE)
+    left = case.gradient(lambda leaf: objective(case, leaf, ADHERENCE))
+    advantage = exact.unified_advantage(case, ADHERENCE)
     for name, reference in references(case).items():
-        right = unified_gradient(pi, scores, advantage, reference)
+        right = unified_gradient(case, advantage, reference)
         yield _same("Eq. 3, 4", f"under the reference {name}", left, right)
-    right = unified_gradient(pi, scores, advantage, demonstrator)
-    lost = exact.lost_by_coverage(pi, scores, advantage, demonstrator)
+    right = unified_gradient(case, advantage, demonstrator)
     yield _ends("Eq. 3, 4", "under the demonstrator, which never writes half of the answers", left, right)
+    lost = exact.lost_by_coverage(case, advantage, demonstrator)
     yield _same("Eq. 3, 4", "... plus what it never writes", left, right + lost)
     sft = ADHERENCE * demonstrator / pi
-    whole = ADHERENCE * score_expectation(torch.ones_like(pi), scores, demonstrator)
-    right = unified_gradient(pi, scores, sft, demonstrator)
+    whole = ADHERENCE * score_expectation(case, torch.ones_like(pi), demonstrator)
+    right = unified_gradient(case, sft, demonstrator)
     yield _same("Eq. 3, 4", "the SFT term alone under the demonstrator", whole, right)
-    right = unified_gradient(pi, scores, sft, without_demonstrations(case))
+    # pi_old without the likelier half of the demonstrations: it cannot carry Eq. 4's SFT term
+    partial = torch.where(demonstrator > demonstrator.median(), 0.0, case.pi_old)
+    right = unified_gradient(case, sft, partial / partial.sum())
     yield _ends("Eq. 3, 4", "the SFT term under a reference that lacks demonstrations", whole, right)
     for trust in (TRUST, 1.5):
-        left = case.gradient(lambda leaf, trust=trust: exact.objective(
-            case.policy, leaf, question, ADHERENCE, trust, case.pi_old))  # fmt: skip
-        advantage = exact.unified_advantage(pi, question, ADHERENCE, trust, case.pi_old)
+        left = case.gradient(lambda leaf, trust=trust: objective(case, leaf, ADHERENCE, trust))
+        advantage = exact.unified_advantage(case, ADHERENCE, trust)
         for name, reference in references(case).items():
-            right = unified_gradient(pi, scores, advantage, reference)
+            right = unified_gradient(case, advantage, reference)
             yield _same("Appendix B.2", f"trust region {trust:g}, under {name}", left, right)
-    weighted = score_expectation(pi * question.reward, scores, case.pi_old)
-    left = case.gradient(lambda leaf: (case.pi_old * question.reward * law(case.policy, leaf)).sum())
+    weighted = score_expectation(case, pi * case.reward, case.pi_old)
+    left = case.gradient(lambda leaf: (case.pi_old * case.reward * law(case.policy, leaf)).sum())
     yield _same("Eq. 20", "pi_ref = 1 is the gradient of E_old[A pi]", left, weighted)
-    true = exact.two_term_gradient(pi, scores, question, 0.0)
+    true = exact.two_term_gradient(case, 0.0)
     # its length is that of a probability: compared in direction
     scaled = weighted * (weighted @ true) / (weighted @ weighted)
     yield _ends("Eq. 20", "... against that of E_pi[A], best rescaled", true, scaled)
 
 
 def _masks(case: Experiment) -> Iterator[Statement]:
-    paper, reward, advantage = "Appendix B.3, Eq. 21", case.question.reward, centred_reward(case)
-    left = case.gradient(lambda leaf: exact.ppo_surrogate(law(case.policy, leaf), case.pi_old, advantage, EPS))
-    masked = exact.masked_gradient(case.pi, case.pi_old, case.scores, advantage, EPS)
+    paper, advantage, ratio = "Appendix B.3, Eq. 21", centred_reward(case), case.pi / case.pi_old
+
+    def surrogate(leaf: Tensor) -> Tensor:
+        moved = law(case.policy, leaf) / case.pi_old
+        return (case.pi_old * torch.minimum(moved * advantage, moved.clamp(1 - EPS, 1 + EPS) * advantage)).sum()
+
+    left = case.gradient(surrogate)
+    masked = exact.masked_gradient(case, advantage, EPS)
     yield _same(paper, "the mask is the derivative of the surrogate, trajectories", left, masked)
-    ratio = case.pi / case.pi_old
     symmetric = ((ratio > 1 - EPS) & (ratio < 1 + EPS)) * ratio * advantage
-    right = score_expectation(symmetric, case.scores, case.pi_old)
+    right = score_expectation(case, symmetric, case.pi_old)
     yield _ends(paper, "with the mask 1[|r - 1| <= eps]", left, right)
-    streams, per_token = every_trajectory(case, advantage)
-    found = token_weighted(case, weights_mask_ratio(CLIPPED, streams, per_token)[0], case.pi_old)
+    found = package_weighted(case, CLIPPED, advantage)
     yield _same(paper, "the same token by token, the package's mask", token_surrogate(case, advantage, EPS), found)
-    streams, per_token = every_trajectory(case, reward)
-    found = token_weighted(case, weights_mask_ratio(UNMASKED, streams, per_token)[0], case.pi_old)
-    yield _same("Eq. 18", "ratios of single tokens, unmasked", token_surrogate(case, reward, None), found)
-    true = exact.two_term_gradient(case.pi, case.scores, case.question, 0.0)
+    found = package_weighted(case, UNMASKED, case.reward)
+    yield _same("Eq. 18", "ratios of single tokens, unmasked", token_surrogate(case, case.reward, None), found)
+    true = exact.two_term_gradient(case, 0.0)
     yield _ends("Eq. 18", "... against the true gradient", true, found)
-    whole = unified_gradient(case.pi, case.scores, reward, case.pi_old)
+    whole = unified_gradient(case, case.reward, case.pi_old)
     yield _same("Eq. 18", "... with ratios of whole answers instead, against the true gradient", true, whole)
 
 
 def one_token_statements(case: Experiment) -> Iterator[Statement]:
     """Yield Eq. 6 with the package's weights on a case of one token per trajectory."""
-    advantage = exact.unified_advantage(case.pi, case.question, ADHERENCE)
-    streams, per_token = every_trajectory(case, advantage)
-    left = exact.objective_gradient(case.policy, case.parameters, case.question, ADHERENCE)
-    found = token_weighted(case, weights_mask_ratio(UNMASKED, streams, per_token)[0], case.pi_old)
+    advantage = exact.unified_advantage(case, ADHERENCE)
+    left = case.gradient(lambda leaf: objective(case, leaf, ADHERENCE))
+    found = package_weighted(case, UNMASKED, advantage)
     yield _same("Eq. 6", "the package's weights, one token per answer", left, found)
-    masked = token_weighted(case, weights_mask_ratio(CLIPPED, streams, per_token)[0], case.pi_old)
-    expected = exact.masked_gradient(case.pi, case.pi_old, case.scores, advantage, EPS)
-    yield _same("Eq. 6", "... and with the mask", expected, masked)
+    masked = package_weighted(case, CLIPPED, advantage)
+    yield _same("Eq. 6", "... and with the mask", exact.masked_gradient(case, advantage, EPS), masked)
     yield _ends("Eq. 6", "the mask against the true gradient", left, masked)
 
 
 # Eq. 8 to 13: the package's mixed loss against the printed one, with real alpha and beta
 
 
-@dataclass(frozen=True, eq=False)
-class MixedBatch:
-    """Four rollouts, half of them right, a demonstration (indices of trajectories), and the gate's two numbers."""
-
-    case: Experiment
-    config: RunConfig
-    chosen: tuple[int, ...]
-    demonstration: int
-    alpha: float
-    beta: float
+def one_draw(case: Experiment) -> Draws:
+    """Return four rollouts, half of them right (P = 1/2, Eq. 8), and a demonstration."""
+    right, wrong = (torch.nonzero(case.reward == reward).flatten() for reward in (1, 0))
+    rollouts = torch.stack([right[0], wrong[1], right[2], wrong[-1]])
+    return Draws(rollouts[None], right[1:2], torch.ones(1, dtype=torch.float64))
 
 
-def mixed_batch(case: Experiment, gate: dict[str, Any]) -> MixedBatch:
-    """Return a batch of one question under a gate, in the recipe ``paper``; P = 1/2 (Eq. 8)."""
-    right = torch.nonzero(case.question.reward > 0).flatten().tolist()
-    wrong = torch.nonzero(case.question.reward == 0).flatten().tolist()
-    settings: dict[str, Any] = {f"gate.{key}": value for key, value in gate.items()}
-    settings |= {"rollout.rollouts_per_prompt": ROLLOUTS, "schedule.prompts_per_step": 1,
-                 "schedule.updates_per_step": 1}  # fmt: skip
-    config = build_config("hpt", scale="tiny", recipe="paper", settings=settings)
-    (alpha,), (beta,) = feedback_coefficients(config.gate, np.array([2]), ROLLOUTS)
-    return MixedBatch(case, config, (right[0], wrong[1], right[2], wrong[-1]), right[1], float(alpha), float(beta))
+def with_gate(**gate: Any) -> RunConfig:
+    """Return HPT's configuration in the recipe ``paper`` with a gate."""
+    settings = {f"gate.{key}": value for key, value in gate.items()} | {"rollout.rollouts_per_prompt": ROLLOUTS}
+    return build_config("hpt", scale="tiny", recipe="paper", settings=settings)
 
 
-def _rollouts(case: Experiment, chosen: Sequence[int]) -> tuple[Trajectory, ...]:
-    """Return trajectories of the space as rollouts of pi_old."""
-    space, before = case.policy.space, token_logprobs(case.policy, case.old_parameters).detach()
-    made = []
-    for sample, position in enumerate(chosen):
-        length = int(space.lengths[position])
-        tokens = space.tokens[position, :length].numpy().astype(np.int32)
-        old = before[space.pair[position, :length]].numpy()
-        reward = float(case.question.reward[position])
-        made.append(Trajectory("q0", 0, sample, np.zeros(1, np.int32), tokens, old, reward, 0))
-    return tuple(made)
-
-
-def package_gradient(mixed: MixedBatch) -> Tensor:
-    """Return the gradient [D] of the package's loss, assembled as training assembles it."""
-    case, space = mixed.case, mixed.case.policy.space
-    (demonstration,) = _rollouts(case, [mixed.demonstration])
-    demonstration = replace(demonstration, sample=DEMONSTRATION, old_logprobs=0 * demonstration.old_logprobs)
-    place = {**dict(enumerate(mixed.chosen)), DEMONSTRATION: mixed.demonstration}
-    method = method_named("hpt")
-    batch = QuestionBatch("q0", _rollouts(case, mixed.chosen), demonstration, mixed.alpha, mixed.beta)
-    (items,) = assemble([batch], method, mixed.config, step=0).updates
-    rows = [resolved_row(component, mixed.config) for component in method.components]
-    pairs = torch.cat([space.pair[place[item.trajectory.sample], : item.trajectory.length] for item in items])
-
-    def loss(leaf: Tensor) -> Tensor:
-        entropies = token_entropies(case.policy, leaf)[pairs // space.vocabulary]
-        micro = collate(items, len(rows), dtype=torch.float64)
-        return micro_batch_loss(micro, token_logprobs(case.policy, leaf)[pairs], entropies, rows)[0]
-
-    return case.gradient(loss)
-
-
-def printed_gradient(mixed: MixedBatch) -> Tensor:
+def printed_gradient(case: Experiment, draw: Draws, alpha: float, beta: float) -> Tensor:
     """Return the gradient [D] of Eq. 11 to 13 as they stand, alpha and beta as numbers."""
-    case, space = mixed.case, mixed.case.policy.space
+    space, rollouts = case.policy.space, draw.rollouts[0]
+    before = token_logprobs(case.policy, case.old_parameters).detach()
+    rewards = case.reward[rollouts]
+    normalised = (rewards - rewards.mean()) / (rewards.std() + 1e-6)
 
     def loss(leaf: Tensor) -> Tensor:
-        now, before = token_logprobs(case.policy, leaf), token_logprobs(case.policy, case.old_parameters).detach()
-        rewards = case.question.reward[list(mixed.chosen)]
-        normalised = (rewards - rewards.mean()) / (rewards.std() + 1e-6)
-        loss_rl = torch.zeros((), dtype=torch.float64)
-        for trajectory, advantage in zip(mixed.chosen, normalised, strict=True):
-            for t in range(int(space.lengths[trajectory])):
-                pair = space.pair[trajectory, t]
-                ratio = (now[pair] - before[pair]).exp()
-                loss_rl = loss_rl - torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage) / ROLLOUTS
-        length = int(space.lengths[mixed.demonstration])
-        loss_sft = -now[space.pair[mixed.demonstration, :length]].sum() / length
-        return mixed.alpha * loss_rl + mixed.beta * loss_sft
+        now, loss_rl = token_logprobs(case.policy, leaf), torch.zeros((), dtype=torch.float64)
+        for trajectory, advantage in zip(rollouts, normalised, strict=True):
+            pairs = space.pair[trajectory, : space.lengths[trajectory]]
+            ratio = (now[pairs] - before[pairs]).exp()
+            clipped = torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)
+            loss_rl = loss_rl - clipped.sum() / ROLLOUTS
+        demonstration = draw.demonstrations[0]
+        loss_sft = -now[space.pair[demonstration, : space.lengths[demonstration]]].mean()
+        return alpha * loss_rl + beta * loss_sft
 
     return case.gradient(loss)
 
 
 def _mixed(case: Experiment) -> Iterator[Statement]:
     """Yield Eq. 13 under every gate of `FEEDBACK`, and what a gate of another pair would be off by."""
+    draw, paper = one_draw(case), "Eq. 9 to 13"
     for name, gate in FEEDBACK.items():
-        mixed = mixed_batch(case, gate)
-        states = f"the mixed loss, {name}: alpha = {mixed.alpha:.3g}, beta = {mixed.beta:.3g}"
-        yield _same("Eq. 9 to 13", states, printed_gradient(mixed), package_gradient(mixed))
-    mixed = mixed_batch(case, FEEDBACK["linear"])
-    other = package_gradient(replace(mixed, alpha=1.0, beta=0.0))
-    yield _ends("Eq. 9 to 13", "linear gate, alpha and beta rounded to 1 and 0", printed_gradient(mixed), other)
+        config = with_gate(**gate)
+        (alpha,), (beta,) = feedback_coefficients(config.gate, np.array([ROLLOUTS // 2]), ROLLOUTS)
+        printed = printed_gradient(case, draw, alpha, beta)
+        states = f"the mixed loss, {name}: alpha = {alpha:.3g}, beta = {beta:.3g}"
+        yield _same(paper, states, printed, -method_gradients(config, case, draw)[0][0])
+    printed = printed_gradient(case, draw, 0.5, 0.5)
+    other = -method_gradients(with_gate(kind="constant", alpha=1.0, beta=0.0), case, draw)[0][0]
+    yield _ends(paper, "linear gate, alpha and beta rounded to 1 and 0", printed, other)

@@ -17,6 +17,7 @@ spread over 0.1 to 0.9 unless success is the dial. Everything is seeded.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +38,6 @@ from hpt.laboratory.experiment import (
     sample_draws,
 )
 from hpt.methods.methods import Component
-from hpt.support.errors import ConfigError
 
 #: What `derived` needs, added over questions: E[g] . t, |E g|^2, E|g|^2, |t|^2.
 SUMS = ("along", "mean_square", "square", "size")
@@ -56,28 +56,20 @@ Rows = Mapping[str, Component | str | RunConfig]
 def sums_of(gradients: Tensor, draws: Draws, target: Tensor) -> dict[str, float]:
     """Return E[g] . t, |E g|^2, E|g|^2 and |t|^2 of one question from g [S, D] of every draw and t [D].
 
-    Of sampled draws, |mean g|^2 is freed of the share of noise it holds.
+    |mean g|^2 is freed of the share of noise it holds.
     """
-    mean, squares = draws.weights @ gradients, (gradients**2).sum(1)
-    plain, count = float(mean @ mean), len(gradients)
-    if not draws.listed and count > 1:
-        plain = (count * plain - float(squares.sum()) / count) / (count - 1)
-    values = (float(mean @ target), plain, float(draws.weights @ squares), float(target @ target))
+    mean, squares, count = draws.weights @ gradients, (gradients**2).sum(1), len(gradients)
+    mean_square = (count * float(mean @ mean) - float(squares.sum()) / count) / (count - 1)
+    values = (float(mean @ target), mean_square, float(draws.weights @ squares), float(target @ target))
     return dict(zip(SUMS, values, strict=True))
 
 
 def derived(along: Any, mean_square: Any, square: Any, size: Any) -> dict[str, Any]:
     """Return bias, variance and error from the four sums; numbers, or arrays of any one shape.
 
-    Returns:
-        cosine (of E[g] and t), angle (degrees), length (|E g| / |t|), bias (|E g - t| / |t|), variance (E|g - E g|^2 /
-        |t|^2), mse (E|g - t|^2 / |t|^2), bias_across, noise, error. bias_across and noise are infinite where E[g] makes
-        no progress; all are NaN without a signal (size 0).
-
-    Example:
-        >>> exact = derived(along=4.0, mean_square=4.0, square=5.0, size=4.0)
-        >>> float(exact["cosine"]), float(exact["noise"]), float(exact["error"])
-        (1.0, 0.5, 0.2)
+    cosine (of E[g] and t), angle (degrees), length (|E g| / |t|), bias (|E g - t| / |t|), variance (E|g - E g|^2 /
+    |t|^2), mse (E|g - t|^2 / |t|^2), bias_across, noise, error. bias_across and noise are infinite where E[g] makes no
+    progress; all are NaN without a signal (size 0).
     """
     along, square, size = (np.asarray(value, np.float64) for value in (along, square, size))
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -112,21 +104,11 @@ def measure(rows: Rows, experiment: Experiment, draws: Draws) -> pd.DataFrame:
     """Return one line per row: its name, `SUMS`, and the tokens it saw and dropped.
 
     The draws are the same for all rows, so that differences between rows are not luck.
-
-    Example:
-        >>> from hpt.laboratory.experiment import list_draws
-        >>> experiment = make_experiment(seed=0, vocabulary=3, length=2, correct_share=0.3, rollouts=2)
-        >>> found = pooled(measure({"RLOO": "rloo"}, experiment, list_draws(experiment, with_demonstrations=False)))
-        >>> float(found["cosine"].iloc[0])  # unbiased on the rollouts of its policy
-        1.0
     """
     lines = []
     for label, use in rows.items():
-        gradients, sums = (
-            method_gradients(use, experiment, draws)
-            if isinstance(use, RunConfig)
-            else row_gradients(use, experiment, draws)
-        )
+        of = method_gradients if isinstance(use, RunConfig) else row_gradients
+        gradients, sums = of(use, experiment, draws)  # type: ignore[arg-type]
         found = sums_of(gradients, draws, experiment.true_gradient)
         lines.append({"row": label, **found, "tokens": sums["tokens"], "masked_tokens": sums["masked_tokens"]})
     return pd.DataFrame(lines)
@@ -214,8 +196,6 @@ def _questions(count: int) -> list[tuple[int, float]]:
 
 def sweep(dial: str, size: Size, rows: Rows | None = None, seed: int = 0) -> pd.DataFrame:
     """Return bias, variance and error of every row at every setting of a dial: `pooled`, and dial and value."""
-    if dial not in DIALS:
-        raise ConfigError("dial", dial, "one of " + ", ".join(DIALS), "correct the name")
     turned, lines = DIALS[dial], []
     for value in turned.values:
         experiments = [turned.experiment(seed + index, success, value) for index, success in _questions(size.questions)]
@@ -256,13 +236,11 @@ def conflict(size: Size, seed: int = 0) -> pd.DataFrame:
     Nothing is sampled: a line per question with success, distance, slips (of the demonstrator), question, cosine.
     """
     lines = []
-    for slips in (0.0, 0.3):
-        for distance in (0.0, 0.5, 1.0):
-            for success in (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98):
-                for question in range(2 * size.questions):
-                    experiment = make_experiment(seed + question, success=success, distance=distance, slips=slips)
-                    reward = experiment.true_gradient
-                    demonstration = experiment.question.demonstrator @ experiment.scores
-                    cosine = float(reward @ demonstration / (reward.norm() * demonstration.norm()))
-                    lines.append((success, distance, slips, question, cosine))
+    shares, distances = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98), (0.0, 0.5, 1.0)
+    for slips, distance, success in itertools.product((0.0, 0.3), distances, shares):
+        for question in range(2 * size.questions):
+            experiment = make_experiment(seed + question, success=success, distance=distance, slips=slips)
+            reward, demonstration = experiment.true_gradient, experiment.demonstrator @ experiment.scores
+            cosine = float(reward @ demonstration / (reward.norm() * demonstration.norm()))
+            lines.append((success, distance, slips, question, cosine))
     return pd.DataFrame(lines, columns=["success", "distance", "slips", "question", "cosine"])

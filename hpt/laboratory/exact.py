@@ -18,10 +18,6 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from hpt.support.errors import ConfigError
-
-#: More trajectories than this are refused: Jacobians [MV, D] would no longer fit in a laptop's memory.
-MAX_TRAJECTORIES = 4096
 END_TOKEN = 0
 #: Rows of a Jacobian computed at once; more no longer fit in the cache and are slower.
 SCORE_CHUNK = 64
@@ -31,11 +27,8 @@ SCORE_CHUNK = 64
 class TrajectorySpace:
     """All trajectories of at most ``length`` tokens; with ``ends``, token 0 ends one early, else all have L tokens.
 
-    Attributes:
-        tokens: [K, L] int64, zeros behind the end.
-        mask: [K, L] float64, 1 on tokens.
-        state: [K, L] int64, index of the prefix that precedes each token.
-        prefixes: the M prefixes, shortest first.
+    ``tokens`` [K, L] int64 are zeros behind the end, ``mask`` [K, L] float64 is 1 on tokens, ``state`` [K, L] int64 the
+    index of the prefix that precedes each token, ``prefixes`` the M prefixes, shortest first.
 
     Example:
         >>> space = TrajectorySpace.of(vocabulary=3, length=2)
@@ -52,12 +45,8 @@ class TrajectorySpace:
     prefixes: tuple[tuple[int, ...], ...]
 
     @classmethod
-    def of(cls, vocabulary: int = 4, length: int = 3, ends: bool = True) -> TrajectorySpace:
+    def of(cls, vocabulary: int, length: int, ends: bool = True) -> TrajectorySpace:
         """Enumerate; see the class."""
-        if vocabulary**length > MAX_TRAJECTORIES:
-            raise ConfigError(
-                "vocabulary ** length", vocabulary**length, f"at most {MAX_TRAJECTORIES}", "choose a smaller space"
-            )
         inner = range(1, vocabulary) if ends else range(vocabulary)
         prefixes = tuple(prefix for size in range(length) for prefix in itertools.product(inner, repeat=size))
         index = {prefix: position for position, prefix in enumerate(prefixes)}
@@ -75,7 +64,7 @@ class TrajectorySpace:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    @property
+    @cached_property
     def lengths(self) -> Tensor:
         """Tokens of each trajectory, [K] int64."""
         return self.mask.sum(1).long()
@@ -112,60 +101,47 @@ class TabularPolicy:
         return parameters.view(len(self.space.prefixes), self.space.vocabulary)
 
     def parameters_of(self, probabilities: Tensor) -> Tensor:
-        """Return parameters [D] whose policy has exactly these trajectory probabilities [K], all positive.
-
-        Example:
-            >>> space = TrajectorySpace.of(3, 2)
-            >>> wanted = torch.full((7,), 1 / 7, dtype=torch.float64)
-            >>> policy = TabularPolicy(space)
-            >>> torch.allclose(law(policy, policy.parameters_of(wanted)), wanted)
-            True
-        """
+        """Return parameters [D] whose policy has exactly these trajectory probabilities [K], all positive."""
         table = self.space.reached(probabilities)
         return (table / table.sum(1, keepdim=True)).log().flatten()
 
 
-class TransformerPolicy:
+class TransformerPolicy(nn.Module):
     """A small causal transformer over the same prefixes; it shares parameters between them, as language models do."""
 
     def __init__(self, space: TrajectorySpace) -> None:
-        self.space = space
-        width = 8
+        super().__init__()
+        self.space, width = space, 8
         layer = nn.TransformerEncoderLayer(
             width, 2, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
         )
-        self.module = nn.ModuleDict(
-            {
-                "tokens": nn.Embedding(space.vocabulary + 1, width),  # the last one begins every prefix
-                "positions": nn.Embedding(space.length, width),
-                "body": nn.TransformerEncoder(layer, 1, enable_nested_tensor=False),
-                "head": nn.Linear(width, space.vocabulary),
-            }
-        ).double()
-        self._inputs = torch.full((len(space.prefixes), space.length), space.vocabulary, dtype=torch.int64)
+        self.tokens = nn.Embedding(space.vocabulary + 1, width)  # the last one begins every prefix
+        self.positions = nn.Embedding(space.length, width)
+        self.body = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+        self.head = nn.Linear(width, space.vocabulary)
+        self.double()
+        self.inputs = torch.full((len(space.prefixes), space.length), space.vocabulary, dtype=torch.int64)
         for row, prefix in enumerate(space.prefixes):
-            self._inputs[row, 1 : 1 + len(prefix)] = torch.tensor(prefix, dtype=torch.int64)
-        self._last = torch.tensor([len(prefix) for prefix in space.prefixes])
+            self.inputs[row, 1 : 1 + len(prefix)] = torch.tensor(prefix, dtype=torch.int64)
 
     @property
     def size(self) -> int:
         """D."""
-        return sum(parameter.numel() for parameter in self.module.parameters())
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def forward(self) -> Tensor:
+        """Return [M, V]; causal attention, so what stands behind a prefix does not matter."""
+        causal = nn.Transformer.generate_square_subsequent_mask(self.space.length, dtype=torch.float64)
+        hidden = self.body(self.tokens(self.inputs) + self.positions.weight, mask=causal, is_causal=True)
+        last = torch.tensor([len(prefix) for prefix in self.space.prefixes])
+        return self.head(hidden[torch.arange(len(hidden)), last])
 
     def logits(self, parameters: Tensor) -> Tensor:
-        """Return [M, V]; causal attention, so what stands behind a prefix does not matter."""
-        shapes = dict(self.module.named_parameters())
-        values = parameters.split([parameter.numel() for parameter in shapes.values()])
-        named = {name: value.view(shapes[name].shape) for name, value in zip(shapes, values, strict=True)}
-
-        def run(part: str, *inputs: Tensor, **options: Tensor | bool) -> Tensor:
-            of_part = {name.removeprefix(f"{part}."): named[name] for name in named if name.startswith(f"{part}.")}
-            return torch.func.functional_call(self.module[part], of_part, inputs, options)
-
-        hidden = run("tokens", self._inputs) + run("positions", torch.arange(self.space.length))
-        causal = nn.Transformer.generate_square_subsequent_mask(self.space.length, dtype=torch.float64)
-        hidden = run("body", hidden, mask=causal, is_causal=True)
-        return run("head", hidden[torch.arange(len(hidden)), self._last])
+        """Return the network's output [M, V] with these parameters, one after the other, in place of its own."""
+        own = dict(self.named_parameters())
+        values = parameters.split([value.numel() for value in own.values()])
+        given = {name: value.view(own[name].shape) for name, value in zip(own, values, strict=True)}
+        return torch.func.functional_call(self, given, ())
 
 
 #: A policy on a `TrajectorySpace`: a differentiable map from D parameters, one flat vector, to logits.
@@ -189,25 +165,8 @@ def trajectory_logprobs(policy: ExactPolicy, parameters: Tensor) -> Tensor:
 
 
 def law(policy: ExactPolicy, parameters: Tensor) -> Tensor:
-    """Return pi_theta of every trajectory, [K]; carries the gradient.
-
-    Example:
-        >>> policy = TabularPolicy(TrajectorySpace.of(3, 2))
-        >>> float(law(policy, random_parameters(policy, seed=0)).sum())
-        1.0
-    """
+    """Return pi_theta of every trajectory, [K]; carries the gradient."""
     return trajectory_logprobs(policy, parameters).exp()
-
-
-def token_scores(policy: ExactPolicy, parameters: Tensor) -> Tensor:
-    """Return grad log pi of every (prefix, token) pair, [MV, D]; every estimator's gradient is weights times this."""
-    leaf = parameters.detach().clone().requires_grad_()
-    logprobs = token_logprobs(policy, leaf)
-    chunks = torch.eye(len(logprobs), dtype=torch.float64).split(SCORE_CHUNK)
-    scores = [
-        torch.autograd.grad(logprobs, leaf, chunk, retain_graph=True, is_grads_batched=True)[0] for chunk in chunks
-    ]
-    return torch.cat(scores)
 
 
 def random_parameters(policy: ExactPolicy, seed: int, spread: float = 1.0) -> Tensor:
@@ -217,32 +176,19 @@ def random_parameters(policy: ExactPolicy, seed: int, spread: float = 1.0) -> Te
 
 
 @dataclass(frozen=True, eq=False)
-class Question:
-    """One question whose answers are all known: r(tau | q) [K] float64 and the demonstrator pi_beta [K], a law."""
-
-    space: TrajectorySpace
-    reward: Tensor
-    demonstrator: Tensor
-
-
-@dataclass(frozen=True, eq=False)
 class Experiment:
-    """A question, a policy at two points (now, and when it sampled), and what follows from them.
+    """A question whose answers are all known, a policy now and when it sampled, and what follows from them.
 
-    Attributes:
-        policy: maps parameters to a law.
-        parameters: theta, at which gradients are taken, [D].
-        old_parameters: theta_old, which drew the rollouts, [D].
-        question: rewards and demonstrator.
-        mu: of the Common Objective (Eq. 1).
-        rollouts: n.
-        baseline: b of REINFORCE with a running baseline: what the policy earns on all questions, not on this one.
+    ``parameters`` are theta, at which gradients are taken, ``old_parameters`` theta_old, which drew the rollouts, [D].
+    ``reward`` is r(tau | q) [K], ``demonstrator`` the law pi_beta [K], ``mu`` that of the Common Objective (Eq. 1),
+    ``rollouts`` n, ``baseline`` b of REINFORCE: what the policy earns on all questions, not on this one.
     """
 
     policy: ExactPolicy
     parameters: Tensor
     old_parameters: Tensor
-    question: Question
+    reward: Tensor
+    demonstrator: Tensor
     mu: float = 0.0
     rollouts: int = 8
     baseline: float = 0.5
@@ -259,8 +205,14 @@ class Experiment:
 
     @cached_property
     def token_scores(self) -> Tensor:
-        """grad log pi of every (prefix, token) pair, [MV, D]."""
-        return token_scores(self.policy, self.parameters)
+        """grad log pi of every (prefix, token) pair, [MV, D]; every estimator's gradient is weights times this."""
+        leaf = self.parameters.detach().clone().requires_grad_()
+        logprobs = token_logprobs(self.policy, leaf)
+        chunks = torch.eye(len(logprobs), dtype=torch.float64).split(SCORE_CHUNK)
+        scores = [
+            torch.autograd.grad(logprobs, leaf, chunk, retain_graph=True, is_grads_batched=True)[0] for chunk in chunks
+        ]
+        return torch.cat(scores)
 
     @cached_property
     def scores(self) -> Tensor:
@@ -270,117 +222,76 @@ class Experiment:
     @cached_property
     def true_gradient(self) -> Tensor:
         """grad J_mu, [D], by Eq. 2."""
-        weights = self.pi * self.question.reward + self.mu * self.question.demonstrator
+        weights = self.pi * self.reward + self.mu * self.demonstrator
         return (weights @ self.policy.space.incidence) @ self.token_scores
 
     @cached_property
     def success(self) -> float:
         """P of the policy that sampled, exactly."""
-        return float(self.pi_old @ self.question.reward)
+        return float(self.pi_old @ self.reward)
 
     @cached_property
     def values(self) -> Tensor:
         """The critic a perfect PPO would have: expected reward after every prefix under pi_old, [M]."""
         space = self.policy.space
-        return space.reached(self.pi_old * self.question.reward).sum(1) / space.reached(self.pi_old).sum(1)
+        return space.reached(self.pi_old * self.reward).sum(1) / space.reached(self.pi_old).sum(1)
 
     def gradient(self, function: Callable[[Tensor], Tensor]) -> Tensor:
         """Return the gradient [D] of a scalar function of the parameters, by autograd."""
-        return gradient(function, self.parameters)
+        leaf = self.parameters.detach().clone().requires_grad_()
+        (result,) = torch.autograd.grad(function(leaf), leaf)
+        return result
 
 
-# Formulas of the paper
+# Formulas of the paper; gradients are [D], at the experiment's parameters
 
 
-def objective(
-    policy: ExactPolicy,
-    parameters: Tensor,
-    question: Question,
-    mu: float,
-    trust: float = 0.0,
-    reference: Tensor | None = None,
-) -> Tensor:
+def objective(case: Experiment, parameters: Tensor, mu: float, trust: float = 0.0) -> Tensor:
     """Return the Common Objective J_mu of Eq. 1; with ``trust`` > 0 the one of Appendix B.2; carries the gradient.
 
-    J = E_pi[r] - mu KL(pi_beta || pi) - lambda KL(pi || pi_ref), nats; lambda is ``trust``, pi_ref ``reference`` [K].
+    J = E_pi[r] - mu KL(pi_beta || pi) - lambda KL(pi || pi_old), nats; lambda is ``trust``.
     """
-    logprobs = trajectory_logprobs(policy, parameters)
-    demonstrated = question.demonstrator > 0
-    weights = question.demonstrator[demonstrated]
+    logprobs = trajectory_logprobs(case.policy, parameters)
+    demonstrated = case.demonstrator > 0
+    weights = case.demonstrator[demonstrated]
     adherence = (weights * (weights.log() - logprobs[demonstrated])).sum()
-    value = (logprobs.exp() * question.reward).sum() - mu * adherence
-    if trust:
-        assert reference is not None, "a trust region needs the policy it is around"
-        value = value - trust * (logprobs.exp() * (logprobs - reference.log())).sum()
-    return value
+    moved = (logprobs.exp() * (logprobs - case.pi_old.log())).sum()
+    return (logprobs.exp() * case.reward).sum() - mu * adherence - trust * moved
 
 
-def gradient(function: Callable[[Tensor], Tensor], parameters: Tensor) -> Tensor:
-    """Return the gradient [D] of a scalar function of the parameters, by autograd."""
-    leaf = parameters.detach().clone().requires_grad_()
-    (result,) = torch.autograd.grad(function(leaf), leaf)
-    return result
+def score_expectation(case: Experiment, weights: Tensor, sampled_from: Tensor) -> Tensor:
+    """Return E_s[f grad log pi] of weights f [K]: Lemmas A1 to A3 are about this."""
+    return (sampled_from * weights) @ case.scores
 
 
-def objective_gradient(policy: ExactPolicy, parameters: Tensor, question: Question, mu: float) -> Tensor:
-    """Return grad J_mu, [D], by autograd through Eq. 1: every estimator of the laboratory is measured against it."""
-    return gradient(lambda leaf: objective(policy, leaf, question, mu), parameters)
+def two_term_gradient(case: Experiment, mu: float) -> Tensor:
+    """Return the right side of Eq. 2: E_pi[r grad log pi] + mu E_beta[grad log pi]."""
+    ones = torch.ones_like(case.pi)
+    return score_expectation(case, case.reward, case.pi) + mu * score_expectation(case, ones, case.demonstrator)
 
 
-def score_expectation(weights: Tensor, scores: Tensor, sampled_from: Tensor) -> Tensor:
-    """Return E_s[f grad log pi], [D], of weights f [K] and scores [K, D]: Lemmas A1 to A3 are about this.
-
-    Example:
-        >>> policy = TabularPolicy(TrajectorySpace.of(3, 2))
-        >>> parameters = random_parameters(policy, seed=0)
-        >>> scores, pi = policy.space.incidence @ token_scores(policy, parameters), law(policy, parameters)
-        >>> bool(score_expectation(torch.ones(7), scores, pi).abs().max() < 1e-15)  # E[grad log pi] = 0, Lemma A1
-        True
-    """
-    return (sampled_from * weights) @ scores
-
-
-def two_term_gradient(pi: Tensor, scores: Tensor, question: Question, mu: float) -> Tensor:
-    """Return the right side of Eq. 2: E_pi[r grad log pi] + mu E_beta[grad log pi], [D]."""
-    ones = torch.ones_like(pi)
-    return score_expectation(question.reward, scores, pi) + mu * score_expectation(ones, scores, question.demonstrator)
-
-
-def unified_advantage(
-    pi: Tensor, question: Question, mu: float, trust: float = 0.0, reference: Tensor | None = None
-) -> Tensor:
+def unified_advantage(case: Experiment, mu: float, trust: float = 0.0) -> Tensor:
     """Return A_uni of Eq. 4, r + mu pi_beta / pi, [K]; with ``trust`` the one of Appendix B.2."""
-    value = question.reward + mu * question.demonstrator / pi
-    if trust:
-        assert reference is not None, "a trust region needs the policy it is around"
-        value = value - trust * (pi / reference).log()
-    return value
+    return case.reward + mu * case.demonstrator / case.pi - trust * (case.pi / case.pi_old).log()
 
 
-def unified_gradient(pi: Tensor, scores: Tensor, advantage: Tensor, sampled_from: Tensor) -> Tensor:
-    """Return the right side of Eq. 3, E_s[(1/s) A grad pi] with s as the denominator, [D].
+def unified_gradient(case: Experiment, advantage: Tensor, sampled_from: Tensor) -> Tensor:
+    """Return the right side of Eq. 3, E_s[(1/s) A grad pi] with s as the denominator.
 
     The expectation runs over what s can draw: where s is 0, nothing is ever drawn, and the identity with Eq. 2 loses
-    those trajectories.
+    those trajectories (`lost_by_coverage`).
     """
-    drawn = sampled_from > 0
-    ratio = torch.where(drawn, pi / sampled_from.where(drawn, torch.ones_like(pi)), torch.zeros_like(pi))
-    return score_expectation(ratio * advantage, scores, sampled_from)
+    ratio = torch.where(sampled_from > 0, case.pi / sampled_from, 0.0)
+    return score_expectation(case, ratio * advantage, sampled_from)
 
 
-def lost_by_coverage(pi: Tensor, scores: Tensor, advantage: Tensor, sampled_from: Tensor) -> Tensor:
-    """Return what Eq. 3 misses where s does not cover: the sum of A grad pi over trajectories s never draws, [D]."""
-    return (pi * advantage * (sampled_from == 0)) @ scores
+def lost_by_coverage(case: Experiment, advantage: Tensor, sampled_from: Tensor) -> Tensor:
+    """Return what Eq. 3 misses where s does not cover: the sum of A grad pi over trajectories s never draws."""
+    return (case.pi * advantage * (sampled_from == 0)) @ case.scores
 
 
-def ppo_surrogate(pi: Tensor, pi_old: Tensor, advantage: Tensor, eps: float) -> Tensor:
-    """Return the surrogate of Appendix B.3, E_old[min(r A, clip(r) A)] over whole trajectories, a scalar."""
-    ratio = pi / pi_old
-    return (pi_old * torch.minimum(ratio * advantage, ratio.clamp(1 - eps, 1 + eps) * advantage)).sum()
-
-
-def masked_gradient(pi: Tensor, pi_old: Tensor, scores: Tensor, advantage: Tensor, eps: float) -> Tensor:
-    """Return the right side of Eq. 21, E_old[1_stable (1/pi_old) A grad pi], [D]."""
-    ratio = pi / pi_old
+def masked_gradient(case: Experiment, advantage: Tensor, eps: float) -> Tensor:
+    """Return the right side of Eq. 21, E_old[1_stable (1/pi_old) A grad pi]."""
+    ratio = case.pi / case.pi_old
     harmful = ((advantage > 0) & (ratio > 1 + eps)) | ((advantage < 0) & (ratio < 1 - eps))
-    return score_expectation((~harmful) * ratio * advantage, scores, pi_old)
+    return score_expectation(case, (~harmful) * ratio * advantage, case.pi_old)

@@ -12,8 +12,9 @@ So the best gate is x_c = M_c^-1 v_c, and any other is compared with it after it
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -39,37 +40,19 @@ COMPARED = ("switch at 0/{n}", "no gate: both always", "RL alone", "SFT alone", 
 RESAMPLES = 200
 
 
-@dataclass(frozen=True, eq=False)
-class GateMoments:
-    """What the error of every gate follows from, added over questions.
-
-    Attributes:
-        second: [n + 1, 2, 2], M_c.
-        cross: [n + 1, 2], v_c.
-        size: E|t|^2.
-        share: [n + 1], how often c of n were right.
-    """
+class GateMoments(NamedTuple):
+    """What the error of every gate follows from: M_c [n + 1, 2, 2], v_c [n + 1, 2], E|t|^2, and shares of c [n + 1]."""
 
     second: np.ndarray
     cross: np.ndarray
     size: float
     share: np.ndarray
 
-    def __add__(self, other: GateMoments) -> GateMoments:
-        return GateMoments(
-            self.second + other.second, self.cross + other.cross, self.size + other.size, self.share + other.share
-        )
-
-    @property
-    def rollouts(self) -> int:
-        """n."""
-        return len(self.share) - 1
-
 
 def total(moments: Iterable[GateMoments]) -> GateMoments:
     """Return the sum over questions: one learning rate and one gate for all of them."""
-    first, *others = moments
-    return sum(others, first)
+    second, cross, size, share = zip(*moments, strict=True)
+    return GateMoments(np.sum(second, 0), np.sum(cross, 0), sum(size), np.sum(share, 0))
 
 
 def gate_moments(experiment: Experiment, draws: Draws, log_success: bool = False) -> GateMoments:
@@ -81,11 +64,10 @@ def gate_moments(experiment: Experiment, draws: Draws, log_success: bool = False
     """
     target, n = experiment.true_gradient, experiment.rollouts
     if log_success:
-        reward_part = replace(experiment, mu=0.0).true_gradient
-        target = target + (1 / experiment.success - 1) * reward_part
+        target = target + (1 / experiment.success - 1) * replace(experiment, mu=0.0).true_gradient
     on, off = (row_gradients(row, experiment, draws, aggregation="constant_length")[0] * experiment.policy.space.length
                for row in ("dr_grpo", "sft"))  # fmt: skip
-    correct = experiment.question.reward[draws.rollouts].sum(1).long().numpy()
+    correct = experiment.reward[draws.rollouts].sum(1).long().numpy()
     products = torch.stack([(on * on).sum(1), (on * off).sum(1), (off * off).sum(1), on @ target, off @ target], 1)
     sums = np.zeros((n + 1, 5))
     np.add.at(sums, correct, (products * draws.weights[:, None]).numpy())
@@ -158,36 +140,29 @@ def gate_table(
             ``high``, of every pair of `COMPARED`, on the same resamples.
     """
     errors, weights, differences = [], [], []
+    gates = {**smooth_gates(n), **(more or {})}
     for objective, (mu, log_success) in OBJECTIVES.items():
         parts = []
         for index, rate in enumerate(np.linspace(0.02, 0.98, 2 * size.questions)):
             experiment = make_experiment(seed + index, success=float(rate), mu=mu, distance=0.5, rollouts=n)
-            draws = sample_draws(experiment, size.draws, seed + 2000 + index)
-            parts.append(gate_moments(experiment, draws, log_success))
-        found = _resampled_errors(parts, seed, more or {})
+            parts.append(
+                gate_moments(experiment, sample_draws(experiment, size.draws, seed + 2000 + index), log_success)
+            )
+        # all questions, then every resample of them; each gate is tuned anew on each
+        generator = np.random.default_rng(seed)
+        chosen = [generator.integers(0, len(parts), len(parts)) for _ in range(RESAMPLES)]
+        sums = [total(parts), *(total(parts[i] for i in places) for places in chosen)]
+        found = {name: np.array([gate_error(one, gate) for one in sums]) for name, gate in gates.items()}
+        found[LEAST] = np.array([gate_error(one, best_gate(one), tuned=False) for one in sums])
         for gate, values in found.items():
             errors.append({"objective": objective, "gate": gate, **_with_interval("error", values)})
         for gate, against in itertools.permutations((name.format(n=n) for name in COMPARED), 2):
             line = _with_interval("difference", found[against] - found[gate])
             differences.append({"objective": objective, "gate": gate, "against": against, **line})
-        whole = total(parts)
-        alpha, beta = best_gate(whole)
-        share = whole.share / whole.share.sum()
+        (alpha, beta), share = best_gate(sums[0]), sums[0].share / sums[0].share.sum()
         best = {"objective": objective, "correct": np.arange(n + 1), "alpha": alpha, "beta": beta, "share": share}
         weights.append(pd.DataFrame(best))
     return pd.DataFrame(errors), pd.concat(weights, ignore_index=True), pd.DataFrame(differences)
-
-
-def _resampled_errors(parts: Sequence[GateMoments], seed: int, more: Mapping[str, Weights]) -> dict[str, np.ndarray]:
-    """Return gate -> its error on all questions, then on every resample of them, each time tuned anew."""
-    generator = np.random.default_rng(seed)
-    chosen = [generator.integers(0, len(parts), len(parts)) for _ in range(RESAMPLES)]
-    sums = [total(parts), *(total(parts[i] for i in places) for places in chosen)]
-    found = {
-        name: np.array([gate_error(moments, weights) for moments in sums])
-        for name, weights in {**smooth_gates(parts[0].rollouts), **more}.items()
-    }
-    return found | {LEAST: np.array([gate_error(moments, best_gate(moments), tuned=False) for moments in sums])}
 
 
 def _with_interval(name: str, values: np.ndarray) -> dict[str, float]:

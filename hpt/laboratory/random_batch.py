@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -27,57 +27,61 @@ Policy = dict[str, Tensor]
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """Trajectories of 4 questions, made as 16 rollouts, then 4 demonstrations, on which rows ``offline`` act."""
+    """Trajectories of 4 questions, padded to [B, L]: 16 rollouts, then 4 demonstrations for the rows ``offline``."""
 
     policy: Policy
     old_policy: Policy
     frozen_policy: Policy
-    tokens: list[Tensor]
+    tokens: Tensor
+    mask: Tensor
     question: np.ndarray
     rewards: np.ndarray
-    values: list[np.ndarray]
+    values: Tensor
     is_demonstration: np.ndarray
     offline: frozenset[str] = frozenset(OFFLINE)
 
-    @cached_property
+    @property
     def lengths(self) -> np.ndarray:
-        """Tokens of each trajectory."""
-        return np.array([len(tokens) for tokens in self.tokens])
+        """Tokens of each trajectory, [B]."""
+        return self.mask.sum(1).numpy()
 
-    def logits(self, policy: Policy, index: int) -> Tensor:
-        """[length, V]: a bigram network that also knows its question."""
-        previous = torch.cat([torch.zeros(1, dtype=torch.int64), self.tokens[index][:-1]])
-        hidden = torch.tanh(policy["embedding"][previous] + policy["question"][self.question[index]])
-        return hidden @ policy["output"].T + policy["bias"]
+    def laws(self, policy: Policy) -> Tensor:
+        """Return log pi of every next token, [B, L, V]: a bigram network that also knows its question."""
+        previous = torch.nn.functional.pad(self.tokens[:, :-1], (1, 0))
+        hidden = torch.tanh(policy["embedding"][previous] + policy["question"][self.question][:, None])
+        return torch.log_softmax(hidden @ policy["output"].T + policy["bias"], -1)
 
-    def logprobs(self, policy: Policy, index: int) -> Tensor:
-        """Return log pi of a trajectory's tokens [length], with gradient."""
-        chosen = self.tokens[index][:, None]
-        return torch.log_softmax(self.logits(policy, index), -1).gather(1, chosen).squeeze(1)
+    def logprobs(self, policy: Policy) -> Tensor:
+        """Return log pi of every token, [B, L], with gradient."""
+        return self.laws(policy).gather(2, self.tokens[..., None]).squeeze(2)
 
-    @cached_property
-    def old_logprobs(self) -> list[Tensor]:
-        """log pi_old of each trajectory's tokens [length]."""
-        return [self.logprobs(self.old_policy, i).detach() for i in range(len(self.tokens))]
-
-    @cached_property
-    def kl(self) -> list[Tensor]:
-        """log pi_old - log pi_frozen of each trajectory's tokens [length]."""
-        return [old - self.logprobs(self.frozen_policy, i).detach() for i, old in enumerate(self.old_logprobs)]
-
-    def entropies(self, policy: Policy, index: int) -> Tensor:
-        """Return the exact entropy at a trajectory's tokens [length], nats."""
-        log_p = torch.log_softmax(self.logits(policy, index), -1)
+    def entropies(self, policy: Policy) -> Tensor:
+        """Return the exact entropy at every token, [B, L], nats."""
+        log_p = self.laws(policy)
         return -(log_p.exp() * log_p).sum(-1)
+
+    @cached_property
+    def old_logprobs(self) -> Tensor:
+        """log pi_old of every token, [B, L]."""
+        return self.logprobs(self.old_policy)
+
+    @cached_property
+    def kl(self) -> Tensor:
+        """log pi_old - log pi_frozen of every token, [B, L]."""
+        return self.old_logprobs - self.logprobs(self.frozen_policy)
+
+    def each(self, padded: Tensor, chosen: np.ndarray) -> list[np.ndarray]:
+        """Return the numbers of some trajectories, [length] each."""
+        return [padded[i][self.mask[i]].numpy() for i in chosen]
+
+    def reordered(self, order: np.ndarray) -> "World":
+        """Return the same trajectories in another order."""
+        names = ("tokens", "mask", "question", "rewards", "values", "is_demonstration")
+        return replace(self, **{name: getattr(self, name)[order] for name in names})
 
 
 def make_world(seed: int) -> World:
-    """Return the batch of a seed: sixteen rollouts, six of them right, and four demonstrations, three of them right.
-
-    Example:
-        >>> float(make_world(1).rewards.sum())
-        9.0
-    """
+    """Return the batch of a seed: sixteen rollouts, six of them right, and four demonstrations, three of them right."""
     generator, rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
     shapes = {
         "embedding": (VOCABULARY, WIDTH),
@@ -91,48 +95,34 @@ def make_world(seed: int) -> World:
 
     policy = {name: value.requires_grad_() for name, value in drawn().items()}
     old, frozen = ({name: policy[name].detach() + 0.4 * noise for name, noise in drawn().items()} for _ in range(2))
-    trajectories = QUESTIONS * (ROLLOUTS + 1)
-    lengths = rng.integers(2, LONGEST + 1, trajectories)
-    tokens = [torch.from_numpy(rng.integers(0, VOCABULARY, length)) for length in lengths]
+    lengths = rng.integers(2, LONGEST + 1, QUESTIONS * (ROLLOUTS + 1))
+    mask = torch.arange(LONGEST) < torch.from_numpy(lengths)[:, None]
+    tokens, values = torch.zeros(mask.shape, dtype=torch.int64), torch.zeros(mask.shape, dtype=torch.float64)
+    tokens[mask] = torch.from_numpy(rng.integers(0, VOCABULARY, lengths.sum()))
     rollout_rewards = rng.permutation([1, 0, 0, 0, 1, 1, 0, 0, 1, 1, 1, 0]).tolist() + [0, 0, 0, 0]
-    values = [rng.normal(0.5, 0.3, length) for length in lengths]
+    values[mask] = torch.from_numpy(rng.normal(0.5, 0.3, lengths.sum()))
     question = np.append(np.repeat(np.arange(QUESTIONS), ROLLOUTS), np.arange(QUESTIONS))
     rewards = np.array(rollout_rewards + [1, 1, 0, 1], float)
-    is_demonstration = np.arange(trajectories) >= QUESTIONS * ROLLOUTS
-    return World(policy, old, frozen, tokens, question, rewards, values, is_demonstration)
+    is_demonstration = np.arange(len(lengths)) >= QUESTIONS * ROLLOUTS
+    return World(policy, old, frozen, tokens, mask, question, rewards, values, is_demonstration)
 
 
 def textbook_of(world: World, row: Row | None = None, policy: Policy | None = None) -> Textbook:
-    """Pad the world into what the papers' formulas are written in; a row says which tokens its batch mask drops."""
-    policy = world.policy if policy is None else policy
-    count, everyone = QUESTIONS * ROLLOUTS, range(len(world.tokens))
+    """Return the world in the papers' symbols; a row says which tokens its batch mask drops."""
+    policy, count = world.policy if policy is None else policy, QUESTIONS * ROLLOUTS
 
-    def padded(streams: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        stacked = torch.stack([torch.nn.functional.pad(stream, (0, LONGEST - len(stream))) for stream in streams])
-        return stacked[:count].view(QUESTIONS, ROLLOUTS, LONGEST), stacked[count:]
+    def of_rollouts(values: Tensor) -> Tensor:
+        return values[:count].view(QUESTIONS, ROLLOUTS, -1)
 
-    logp, demo_logp = padded([world.logprobs(policy, i) for i in everyone])
-    mask, demo_mask = padded([torch.ones(length, dtype=torch.float64) for length in world.lengths])
-    entropy, demo_entropy = padded([world.entropies(policy, i) for i in everyone])
-    keep = kept_tokens(world, row) if row is not None else None
-    clipped = [~array for array in keep] if keep else [np.zeros(length, dtype=bool) for length in world.lengths]
-    rewards = torch.from_numpy(world.rewards)
+    logp, mask, entropy = world.logprobs(policy), world.mask.double(), world.entropies(policy)
+    keep, rewards = None if row is None else kept_tokens(world, row), torch.from_numpy(world.rewards)
     return Textbook(
-        logp=logp,
-        old=padded(world.old_logprobs)[0],
-        mask=mask,
-        entropy=entropy,
-        demo_logp=demo_logp,
-        demo_mask=demo_mask,
-        demo_entropy=demo_entropy,
-        reward=rewards[:count].view(QUESTIONS, ROLLOUTS),
-        demo_reward=rewards[count:],
-        kl=padded(world.kl)[0],
-        values=padded([torch.from_numpy(values) for values in world.values])[0],
-        clipped=padded([torch.from_numpy(array) for array in clipped])[0],
-        baseline=BASELINE,
-        longest=LONGEST,
-    )
+        logp=of_rollouts(logp), old=of_rollouts(world.old_logprobs), mask=of_rollouts(mask),
+        entropy=of_rollouts(entropy), demo_logp=logp[count:], demo_mask=mask[count:], demo_entropy=entropy[count:],
+        reward=rewards[:count].view(QUESTIONS, ROLLOUTS), demo_reward=rewards[count:], kl=of_rollouts(world.kl),
+        values=of_rollouts(world.values), clipped=of_rollouts(~(torch.ones_like(world.mask) if keep is None else keep)),
+        baseline=BASELINE, longest=LONGEST,
+    )  # fmt: skip
 
 
 def members(world: World, row: Row) -> tuple[np.ndarray, np.ndarray]:
@@ -142,42 +132,31 @@ def members(world: World, row: Row) -> tuple[np.ndarray, np.ndarray]:
     return acting, compared
 
 
-def row_advantages(world: World, row: Row) -> list[np.ndarray]:
-    """Return the advantages of every token of every trajectory; zeros where the row does not compare."""
+def row_advantages(world: World, row: Row) -> Tensor:
+    """Return the advantage of every token, [B, L]; 0 where the row does not compare."""
     index = np.flatnonzero(members(world, row)[1])
     groups = RolloutGroups(
-        rewards=world.rewards[index],
-        group=world.question[index],
-        is_demonstration=world.is_demonstration[index],
-        lengths=world.lengths[index],
-        kl=[world.kl[i].numpy() for i in index],
-        values=[world.values[i] for i in index],
-        baseline=BASELINE,
-    )
-    result = [np.zeros(length) for length in world.lengths]
+        world.rewards[index], world.question[index], world.is_demonstration[index], world.lengths[index],
+        kl=world.each(world.kl, index), values=world.each(world.values, index), baseline=BASELINE,
+    )  # fmt: skip
+    result = torch.zeros_like(world.values)
     for i, values in zip(index, advantages(row, groups), strict=True):
-        result[i] = values
+        result[i, : len(values)] = torch.from_numpy(values)
     return result
 
 
-def kept_tokens(world: World, row: Row) -> list[np.ndarray] | None:
-    """Return what a mask over the batch lets through; None for other rows."""
+def kept_tokens(world: World, row: Row) -> Tensor | None:
+    """Return what a mask over the batch lets through, bool [B, L]; None for other rows."""
     if row.mask not in BATCH_MASKS:
         return None
     acting = np.flatnonzero(members(world, row)[0])
-    per_token = row_advantages(world, row)
     kept = BATCH_MASKS[row.mask](
-        row,
-        [world.old_logprobs[i].numpy() for i in acting],
-        [per_token[i] for i in acting],
-        seed=0,
-        step=3,
-        problem_ids=[f"q{world.question[i]}" for i in acting],
-        samples=[int(i) % ROLLOUTS for i in acting],
-    )
-    keep = [np.ones(length, dtype=bool) for length in world.lengths]
+        row, world.each(world.old_logprobs, acting), world.each(row_advantages(world, row), acting), seed=0, step=3,
+        problem_ids=[f"q{world.question[i]}" for i in acting], samples=[int(i) % ROLLOUTS for i in acting],
+    )  # fmt: skip
+    keep = torch.ones_like(world.mask)
     for i, array in zip(acting, kept, strict=True):
-        keep[i] = array
+        keep[i, : len(array)] = torch.from_numpy(array)
     return keep
 
 
@@ -185,51 +164,42 @@ def streams_of(world: World, chosen: Sequence[int] | None = None, policy: Policy
     """Flatten some trajectories of the world, or all, into one micro-batch."""
     policy = world.policy if policy is None else policy
     chosen = list(range(len(world.tokens)) if chosen is None else chosen)
-    old = [world.old_logprobs[i] * float(not world.is_demonstration[i]) for i in chosen]  # a demonstration has none
-    return TokenStreams(
-        logprobs=torch.cat([world.logprobs(policy, i) for i in chosen]),
-        entropies=torch.cat([world.entropies(policy, i) for i in chosen]),
-        old_logprobs=torch.cat(old),
-        trajectory=torch.repeat_interleave(torch.arange(len(chosen)), torch.from_numpy(world.lengths[chosen])),
-        trajectories=len(chosen),
-    )
+    mask = world.mask[chosen]
+    sampled = torch.from_numpy(~world.is_demonstration)[:, None]  # a demonstration has no old log-probs
+    logprobs, entropies, old = (values[chosen][mask] for values in (
+        world.logprobs(policy), world.entropies(policy), world.old_logprobs * sampled))  # fmt: skip
+    return TokenStreams(logprobs, entropies, old, torch.nonzero(mask)[:, 0], len(chosen))
 
 
 def step_counts(world: World, row: Row) -> StepCounts:
     """Return the counts a row's aggregation divides by."""
     lengths = world.lengths[members(world, row)[0]]
     return StepCounts(
-        prompts=QUESTIONS,
-        rollouts_per_prompt=ROLLOUTS,
-        max_response_tokens=LONGEST,
-        sequences=len(lengths),
-        tokens=int(lengths.sum()),
-        pooled_tokens=int(world.lengths.sum()),
+        QUESTIONS, ROLLOUTS, LONGEST, len(lengths), int(lengths.sum()), pooled_tokens=int(world.lengths.sum())
     )
 
 
 def component_of(world: World, row: Row, chosen: Sequence[int] | None = None) -> Term:
     """Return the row on some trajectories of the world, or all, scaled by counts of the whole world."""
     chosen = list(range(len(world.tokens)) if chosen is None else chosen)
-    acting, _ = members(world, row)
-    scales = trajectory_scales(row.aggregation, world.lengths, step_counts(world, row)) * acting
-    per_token, keep = row_advantages(world, row), kept_tokens(world, row)
+    mask, keep = world.mask[chosen], kept_tokens(world, row)
+    scales = trajectory_scales(row.aggregation, world.lengths, step_counts(world, row)) * members(world, row)[0]
     return Term(
-        row=row,
-        advantages=torch.from_numpy(np.concatenate([per_token[i] for i in chosen])),
-        scales=torch.from_numpy(np.repeat(scales[chosen], world.lengths[chosen])),
-        keep=None if keep is None else torch.from_numpy(np.concatenate([keep[i] for i in chosen])).double(),
-        rewards=torch.from_numpy(world.rewards[chosen]),
+        row,
+        row_advantages(world, row)[chosen][mask],
+        torch.from_numpy(np.repeat(scales[chosen], world.lengths[chosen])),
+        None if keep is None else keep[chosen][mask].double(),
+        torch.from_numpy(world.rewards[chosen]),
     )
 
 
 def upge_gradient(world: World, rows: Sequence[Row], splits: Sequence[Sequence[int]] | None = None) -> Tensor:
     """Return the gradient of the package's loss over all parameters, flat; summed over micro-batches given."""
-    total = torch.zeros(sum(value.numel() for value in world.policy.values()), dtype=torch.float64)
+    gradients = []
     for chosen in splits or [range(len(world.tokens))]:
-        components = [component_of(world, row, chosen) for row in rows]
-        total = total + flat_gradient(upge_loss(streams_of(world, chosen), components).loss, world.policy)
-    return total
+        terms = [component_of(world, row, chosen) for row in rows]
+        gradients.append(flat_gradient(upge_loss(streams_of(world, chosen), terms).loss, world.policy))
+    return torch.stack(gradients).sum(0)
 
 
 def flat_gradient(loss: Tensor, policy: Policy) -> Tensor:

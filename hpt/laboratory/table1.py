@@ -175,18 +175,12 @@ def load_group() -> Group:
         (1, True)
     """
     content = read_json(GROUP)
-    trajectories = content["trajectories"]
+    table = pd.DataFrame(content["trajectories"])
+    old, now = ([np.array(values) for values in table[name]] for name in ("old_logprobs", "logprobs"))
     return Group(
-        question=content["question"],
-        answer=content["answer"],
-        run=content["run"],
-        step=content["step"],
-        tokens=[one["tokens"] for one in trajectories],
-        old_logprobs=[np.array(one["old_logprobs"]) for one in trajectories],
-        logprobs=[np.array(one["logprobs"]) for one in trajectories],
-        rewards=np.array([one["reward"] for one in trajectories]),
-        is_demonstration=np.array([one["is_demonstration"] for one in trajectories]),
-    )
+        content["question"], content["answer"], content["run"], content["step"], table["tokens"].to_list(), old, now,
+        table["reward"].to_numpy(), table["is_demonstration"].to_numpy(),
+    )  # fmt: skip
 
 
 def token_parts(group: Group, row: Row) -> pd.DataFrame:

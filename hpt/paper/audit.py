@@ -1,26 +1,21 @@
 """The paper's printed numbers against each other: what is printed, what follows from the rest of it, and a verdict.
 
 Every check is a function of the published numbers (`hpt.paper.paper.paper_data`) alone, so that one changed digit can
-be seen to change its verdict: tables against themselves, counts of problems, sentences, and spreads that are not
-printed.
+be seen to change its verdict.
 
 The paper prints one number per method and set: no interval, no number of training runs. How far a difference could be
 chance of the problems is bounded here from the two accuracies p and q, the N problems of the set and its s answers per
-problem, taking the problems as a sample of their kind and the answers to a problem as independent draws.
+problem, taking the problems as a sample of their kind and the answers to a problem as independent draws:
 
-A problem's difference has the mean d = p - q and a variance of at least |d| (1 - |d|) / s: one that is always d wide
-still has answers that are 0 or 1. So no difference has a standard error below sqrt(|d| (1 - |d|) / (N s)), whatever the
-problems are like and however alike the two policies. With problems that are all equally hard the answers alone give
-sqrt((p (1 - p) + q (1 - q)) / (N s)). With problems that a policy always or never solves, and two policies that have
-nothing to do with each other, it is sqrt((p (1 - p) + q (1 - q)) / N), the largest without a negative dependence. For
-one answer per problem the last two are the same.
+    smallest   sqrt(|d| (1 - |d|) / (N s)), d = p - q: a difference that is the same on every problem, of answers 0 or 1
+    answers    sqrt((p (1 - p) + q (1 - q)) / (N s)): problems that are all equally hard
+    largest    sqrt((p (1 - p) + q (1 - q)) / N): problems that a policy always or never solves, two unrelated policies
 """
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
-from enum import StrEnum
 from fractions import Fraction
 from functools import cache
 from itertools import pairwise
@@ -36,15 +31,8 @@ from hpt.methods.gate import switch
 #: Standard errors beyond which a difference is no chance, 95 %, two-sided.
 CRITICAL = float(norm.ppf(0.975))
 BASE, HPT = "base", "hpt"
+CONSISTENT, INCONSISTENT, UNKNOWN = "consistent", "inconsistent", "cannot be told"
 Data = Mapping[str, Any]
-
-
-class Consistency(StrEnum):
-    """What a check finds."""
-
-    consistent = "consistent"
-    inconsistent = "inconsistent"
-    unknown = "cannot be told"
 
 
 @dataclass(frozen=True)
@@ -62,7 +50,7 @@ class AuditCheck:
     follows: str
     difference: float | None
     unit: str
-    verdict: Consistency
+    verdict: str
     note: str = ""
     smallest_error: float | None = None
     answers_error: float | None = None
@@ -81,29 +69,25 @@ class PrintedRow:
     cells: Mapping[str, float]
 
     @property
-    def is_base(self) -> bool:
-        """Whether it is an untrained model."""
-        return self.method == BASE
+    def title(self) -> str:
+        """The table's name and the row's label."""
+        return f"{_title(self.table)}, {self.label}"
 
 
 def audit(data: Data) -> list[AuditCheck]:
-    """Return every check of the published numbers, in the order of the report.
-
-    Example:
-        >>> from hpt.paper.paper import paper_data
-        >>> [check.verdict.value for check in audit(paper_data()) if check.what == "Table 2, HPT, Avg"]
-        ['consistent']
-    """
+    """Return every check of the published numbers, in the order of the report."""
     kinds = (averages, exclusive_solves_add_up, one_run_in_several_tables, table_4_against_table_2, set_sizes,
              statements, spreads)  # fmt: skip
     return [check for kind in kinds for check in kind(data)]
 
 
 def _rows(data: Data, *tables: str) -> Iterator[PrintedRow]:
-    for table in tables:
-        printed = data["tables"][table]
-        for row in printed["rows"]:
-            cells = dict(zip(printed["columns"], row["values"], strict=True))
+    """Yield the rows of tables; without names, of all that print accuracies."""
+    accuracies = [name for name, table in data["tables"].items() if set(table["columns"]) & set(data["benchmarks"])]
+    for table in tables or accuracies:
+        columns = data["tables"][table]["columns"]
+        for row in data["tables"][table]["rows"]:
+            cells = dict(zip(columns, row["values"], strict=True))
             yield PrintedRow(table, row["row"], row["method"], row["policy"], row["starred"], cells)
 
 
@@ -111,16 +95,12 @@ def _title(table: str) -> str:
     return f"Table {table.removeprefix('table')}"
 
 
-def _accuracy_tables(data: Data) -> list[str]:
-    return [name for name, table in data["tables"].items() if set(table["columns"]) & set(data["benchmarks"])]
-
-
 def _benchmarks(data: Data, distribution: str) -> list[str]:
     return [name for name, about in data["benchmarks"].items() if about["distribution"] == distribution]
 
 
-def _agrees(right: bool) -> Consistency:
-    return Consistency.consistent if right else Consistency.inconsistent
+def _agrees(right: bool) -> str:
+    return CONSISTENT if right else INCONSISTENT
 
 
 def _equal(
@@ -143,11 +123,11 @@ def averages(data: Data) -> Iterator[AuditCheck]:
     up; of the scores before rounding, up in about half of the cases.
     """
     ties = []
-    for row in _rows(data, *_accuracy_tables(data)):
+    note = "unweighted mean of the printed cells, rounded half up"
+    for row in _rows(data):
         for name in (average for average in data["averages"] if average in row.cells):
             cells = [row.cells[benchmark] for benchmark in _benchmarks(data, data["averages"][name])]
-            label = f"{_title(row.table)}, {row.label}, {name}" + _base_text(data, row)
-            note = "unweighted mean of the printed cells, rounded half up"
+            label = f"{row.title}, {name}{_base_text(data, row)}"
             yield _equal("Averages", label, row.cells[name], average_of_cells(cells), note=note)
             exact = sum(map(Fraction, map(str, cells)), Fraction()) / len(cells)
             if (10 * exact) % 1 == Fraction(1, 2):
@@ -161,9 +141,8 @@ def averages(data: Data) -> Iterator[AuditCheck]:
 
 def _base_text(data: Data, row: PrintedRow) -> str:
     """Return which base a row is on, where its table has several."""
-    table = list(_rows(data, row.table))
-    names = (other.label for other in table if other.is_base and other.policy == row.policy)
-    return f" ({next(names, row.policy)})" if len({other.policy for other in table}) > 1 else ""
+    bases = {other.policy: other.label for other in _rows(data, row.table) if other.method == BASE}
+    return f" ({bases[row.policy]})" if len(bases) > 1 else ""
 
 
 def exclusive_solves_add_up(data: Data) -> Iterator[AuditCheck]:
@@ -187,7 +166,7 @@ def exclusive_solves_add_up(data: Data) -> Iterator[AuditCheck]:
 def one_run_in_several_tables(data: Data) -> Iterator[AuditCheck]:
     """Yield a check per pair of tables that print the same method on the same base: their cells must be the same."""
     placed: dict[tuple[str, str], list[PrintedRow]] = {}
-    for row in _rows(data, *_accuracy_tables(data)):
+    for row in _rows(data):
         if row.method is not None:
             placed.setdefault((row.method, row.policy), []).append(row)
     for first, second in (pair for rows in placed.values() for pair in pairwise(rows)):
@@ -211,7 +190,7 @@ def set_sizes(data: Data) -> Iterator[AuditCheck]:
     tables print is checked once.
     """
     distinct: dict[tuple[str, str], PrintedRow] = {}
-    for row in _rows(data, *_accuracy_tables(data)):
+    for row in _rows(data):
         distinct.setdefault((row.method or row.label, row.policy), row)
     for benchmark, about in data["benchmarks"].items():
         others = {int(size): f", {why}" for size, why in about.get("other_sizes", {}).items()}
@@ -225,21 +204,16 @@ def set_sizes(data: Data) -> Iterator[AuditCheck]:
                 nearest = min(possible, key=lambda value, printed=printed: abs(value - printed))
                 yield AuditCheck(
                     f"Set sizes: {benchmark}, k of {answers}{why}",
-                    f"{_title(row.table)}, {row.label}, {row.policy} base",
+                    f"{row.title}, {row.policy} base",
                     f"{printed:.1f}", f"{nearest}", float(printed - nearest), "points",
-                    _agrees(nearest == printed) if len(possible) < 1001 else Consistency.unknown,
+                    _agrees(nearest == printed) if len(possible) < 1001 else UNKNOWN,
                     f"{len(possible)} of the 1001 values from 0.0 to 100.0 are such a fraction",
                 )  # fmt: skip
 
 
 @cache
 def fractions_to_one_decimal(answers: int) -> frozenset[Decimal]:
-    """Return every percentage, to one decimal, that k of so many answers can be printed as; ties either way.
-
-    Example:
-        >>> sorted(map(str, fractions_to_one_decimal(3)))
-        ['0.0', '100.0', '33.3', '66.7']
-    """
+    """Return every percentage, to one decimal, that k of so many answers can be printed as; ties either way."""
     exact = [Decimal(100 * k) / Decimal(answers) for k in range(answers + 1)]
     return frozenset(value.quantize(Decimal("0.1"), way) for value in exact for way in (ROUND_HALF_UP, ROUND_HALF_EVEN))
 
@@ -264,7 +238,7 @@ def table_4_against_table_2(data: Data) -> Iterator[AuditCheck]:
         note += " or ".join(same) if same else "no row"
         yield _equal(group, f"{label}, same answers", net, follows, "{:+g}", "problems", note)
         error = math.sqrt(2 * (gained + lost))
-        verdict = Consistency.inconsistent if abs(net - follows) > CRITICAL * error else Consistency.unknown
+        verdict = INCONSISTENT if abs(net - follows) > CRITICAL * error else UNKNOWN
         bound = f"within {CRITICAL * error:.1f} of {follows:+g}"
         note = f"two generations differ by a standard deviation of at most about {error:.1f} problems"
         yield AuditCheck(group, f"{label}, another generation", f"{net:+g}", bound, net - follows, "problems", verdict,
@@ -290,7 +264,7 @@ def gain_over_strongest(
     rows = list(_rows(data, table))
     ours = next(row for row in rows if row.method == method)
     # Section 3.1 counts the zero-RL models, whose numbers are copied, among the baselines
-    named = [row for row in rows if row is not ours and not row.is_base and (row.method or row.starred)]
+    named = [row for row in rows if row is not ours and row.method != BASE and (row.method or row.starred)]
     by_average = max((row for row in named if not row.starred), key=lambda row: row.cells["Avg"])
     in_column = max(named, key=lambda row: row.cells[column])
     for what, other in (("highest average of those trained", by_average), (f"highest {column} of all", in_column)):
@@ -327,7 +301,7 @@ def surpasses_everywhere(
 ) -> Iterator[AuditCheck]:
     """Yield, per table and base, the cells in which another method is not below; copied rows apart."""
     for table, policy in ((table, policy) for table, policies in tables.items() for policy in policies):
-        rows = [row for row in _rows(data, table) if row.policy == policy and not row.is_base]
+        rows = [row for row in _rows(data, table) if row.policy == policy and row.method != BASE]
         ours = next(row for row in rows if row.method == method)
         sets = [name for name in data["benchmarks"] if name in ours.cells]
         # on a base where every other row is copied these are all there is
@@ -382,11 +356,8 @@ STATEMENTS: dict[str, Callable[..., Iterator[AuditCheck]]] = {
 
 # Spreads that are not printed
 
-#: (smallest, of the answers alone, largest) standard error of a difference, in points.
-Errors = tuple[float, float, float]
 
-
-def standard_errors(p: float, q: float, problems: int, samples: int) -> Errors:
+def standard_errors(p: float, q: float, problems: int, samples: int) -> tuple[float, float, float]:
     """Return the smallest, the answers' own and the largest standard error of p - q, both in percent.
 
     Example:
@@ -406,43 +377,39 @@ def spreads(data: Data) -> Iterator[AuditCheck]:
     """
     note = "one number per method and set; the number of runs behind it is not stated"
     yield AuditCheck("Spread over training runs", "intervals, or the number of training runs", "none",
-                     "no error of a method's score", None, "", Consistency.unknown, note)  # fmt: skip
-    for ours, other in _compared(data):
+                     "no error of a method's score", None, "", UNKNOWN, note)  # fmt: skip
+    rows = [row for row in _rows(data) if row.method != BASE]
+    same = [(ours, row) for ours in rows if ours.method == HPT for row in rows
+            if row is not ours and (row.table, row.policy) == (ours.table, ours.policy)]  # fmt: skip
+    for ours, other in same:
         errors = {
             name: standard_errors(ours.cells[name], other.cells[name], about["problems"], about["samples_per_problem"])
             for name, about in data["benchmarks"].items()
             if name in ours.cells
         }
         for name in errors:
-            yield _lead("HPT's lead on single sets", ours, other, name, errors[name])
+            yield _lead("HPT's lead on single sets", ours, other, name, *errors[name])
         for name, distribution in data["averages"].items():
             if name in ours.cells:
                 # of an unweighted mean over sets, which share no problems
                 parts = [errors[of_set] for of_set in _benchmarks(data, distribution)]
-                smallest, answers, largest = (math.hypot(*kind) / len(parts) for kind in zip(*parts, strict=True))
-                yield _lead("HPT's lead on averages", ours, other, name, (smallest, answers, largest))
+                of_mean = (math.hypot(*kind) / len(parts) for kind in zip(*parts, strict=True))
+                yield _lead("HPT's lead on averages", ours, other, name, *of_mean)
 
 
-def _compared(data: Data) -> Iterator[tuple[PrintedRow, PrintedRow]]:
-    """Yield HPT's row with every other row of its table and base that is a method."""
-    for table in _accuracy_tables(data):
-        rows = list(_rows(data, table))
-        for ours in (row for row in rows if row.method == HPT):
-            others = (row for row in rows if row.policy == ours.policy and row is not ours and not row.is_base)
-            yield from ((ours, row) for row in others)
-
-
-def _lead(group: str, ours: PrintedRow, other: PrintedRow, column: str, errors: Errors) -> AuditCheck:
+def _lead(
+    group: str, ours: PrintedRow, other: PrintedRow, column: str, smallest: float, answers: float, largest: float
+) -> AuditCheck:
     difference = round_half_up(ours.cells[column] - other.cells[column])
-    smallest, answers, largest = errors
     if abs(difference) > CRITICAL * largest:
-        verdict = _agrees(difference > 0)
-        note = "beyond chance of the problems, however they are"
+        verdict, note = _agrees(difference > 0), "beyond chance of the problems, however they are"
     else:
-        verdict = Consistency.unknown
         always = abs(difference) <= CRITICAL * smallest
+        verdict = UNKNOWN
         note = "within chance of the problems in any case" if always else "depends on what is not printed"
         note += "; below the standard error of the answers alone" if abs(difference) < answers else ""
-    label = f"{_title(ours.table)}, {ours.label} against {other.label}, {column}, {ours.policy} base"
-    return AuditCheck(group, label, f"{difference:+.1f}", f"standard error {smallest:.1f} to {largest:.1f}", difference,
-                      "points", verdict, note, *errors)  # fmt: skip
+    return AuditCheck(
+        group, f"{ours.title} against {other.label}, {column}, {ours.policy} base", f"{difference:+.1f}",
+        f"standard error {smallest:.1f} to {largest:.1f}", difference, "points", verdict, note,
+        smallest, answers, largest,
+    )  # fmt: skip

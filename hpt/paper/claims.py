@@ -14,7 +14,6 @@ from hpt.evaluation.intervals import MIN_SEEDS, Decision, Interval, SeedDifferen
 from hpt.paper.claim_tests import TESTS, ClaimRecords, NotTestable
 from hpt.paper.paper import Claim, claim_named, confirmatory_claims
 
-NUMBERS_WITHOUT_MEANING = frozenset({"tiny"})
 ALPHA = 0.05  # chance of any wrong decision among the confirmatory contrasts
 LEVEL_POINTS = 2.0  # two averages are level when the 90 % interval of their difference lies within as much
 DETECTED_BY_TEN = 1.5  # standard deviations of the paired difference that ten seeds detect in the corrected test
@@ -35,15 +34,21 @@ class ClaimVerdict(StrEnum):
     not_testable = "not testable here"
 
 
+_VERDICTS = {
+    Decision.above: ClaimVerdict.holds,
+    Decision.below: ClaimVerdict.fails,
+    Decision.undecided: ClaimVerdict.undecided,
+    Decision.one_seed: ClaimVerdict.one_seed,
+}
+
+
 @dataclass(frozen=True)
 class ClaimResult:
     """The verdict on a claim, with the numbers behind it.
 
-    Attributes:
-        effect: mean over seeds, None where not testable; of a claim without runs the test's effect.
-        interval: Student's t of the effect over seeds; None where not testable, for one seed, or where exact. Of a
-            confirmatory contrast the simultaneous one.
-        p_corrected: of a confirmatory contrast, by Holm over all of them.
+    ``effect`` is the mean over seeds, of a claim without runs the test's effect. ``interval`` is Student's t of it over
+    seeds, of a confirmatory contrast the simultaneous one; None for one seed, or where the effect is exact.
+    ``p_corrected`` is that of a confirmatory contrast, by Holm over all of them.
     """
 
     claim_id: str
@@ -61,11 +66,6 @@ def judge(claim: Claim, records: ClaimRecords) -> ClaimResult:
 
     Seeds that lack a run of one of the claim's methods are left out, and named in the explanation. A claim that names
     no methods is decided on tables made without a run, which are the same at every scale and never the paper's world.
-
-    Example:
-        >>> from hpt.paper.paper import claim_named
-        >>> judge(claim_named("figure6-weak-offline-ratio-falls"), ClaimRecords("mini", {})).verdict.value
-        'not testable here'
     """
     try:
         if claim.methods:
@@ -78,8 +78,8 @@ def judge(claim: Claim, records: ClaimRecords) -> ClaimResult:
 
 
 def _judge_runs(claim: Claim, records: ClaimRecords) -> ClaimResult:
-    if records.scale in NUMBERS_WITHOUT_MEANING:
-        raise NotTestable(f"scale {records.scale} exists for tests; its numbers mean nothing")
+    if records.scale == "tiny":
+        raise NotTestable("scale tiny exists for tests; its numbers mean nothing")
     seeds = {seed: runs for seed, runs in sorted(records.seeds.items()) if set(claim.methods) <= set(runs)}
     if not seeds:
         raise NotTestable("no seed has runs of " + " and ".join(claim.methods))
@@ -94,14 +94,6 @@ def _judge_runs(claim: Claim, records: ClaimRecords) -> ClaimResult:
     return ClaimResult(claim.id, verdict, found.explanation + note, mean.mean, interval, found.unit, found.per_seed)
 
 
-_VERDICTS = {
-    Decision.above: ClaimVerdict.holds,
-    Decision.below: ClaimVerdict.fails,
-    Decision.undecided: ClaimVerdict.undecided,
-    Decision.one_seed: ClaimVerdict.one_seed,
-}
-
-
 def _at_scale(verdict: ClaimVerdict, scale: str) -> ClaimVerdict:
     return ClaimVerdict.reproduced if verdict is ClaimVerdict.holds and scale == "full" else verdict
 
@@ -112,16 +104,9 @@ def judge_together(
     """Judge the confirmatory contrasts: paired t with Holm's correction over all 13, and simultaneous intervals.
 
     Each simultaneous interval (Bonferroni) has coverage 1 - 0.05 / 13, all together at least 0.95. A contrast that
-    cannot be tested stays in the family with p = 1. The rules and their order: docs/world.md.
-
-    Args:
-        records: claim -> records of its base.
-        printed: claim -> the paper's difference, in points.
-        spread: claim -> standard deviation of a paired difference on its base, measured before HPT is run; NaN = not.
-
-    Example:
-        >>> {result.verdict.value for result in judge_together({}, {}, {}).values()}
-        {'not testable here'}
+    cannot be tested stays in the family with p = 1. The rules and their order: docs/world.md. By claim, ``records`` are
+    those of its base, ``printed`` is the paper's difference in points, ``spread`` the standard deviation of a paired
+    difference on its base, measured before HPT is run (NaN = not).
     """
     claims = [claim.id for claim in confirmatory_claims()]
     found = {name: judge(claim_named(name), records.get(name, ClaimRecords("", {}))) for name in claims}
@@ -144,13 +129,7 @@ def judge_together(
 
 
 def confirmed(difference: SeedDifference, p_corrected: float, printed: float, spread: float) -> ClaimVerdict:
-    """Return the verdict on one contrast of the family (`judge_together`), over at least three seeds, in points.
-
-    Example:
-        >>> from hpt.evaluation.intervals import paired_difference
-        >>> confirmed(paired_difference([3, 4, 5, 4], [1, 1, 1, 1]), 0.01, 9.0, math.nan).value
-        "smaller than the paper's"
-    """
+    """Return the verdict on one contrast of the family (`judge_together`), over at least three seeds, in points."""
     if p_corrected < ALPHA and difference.mean > 0:
         return ClaimVerdict.smaller if difference.interval.high < printed else ClaimVerdict.holds
     if p_corrected < ALPHA:

@@ -19,18 +19,13 @@ PRINTED_IN = {"grpo_gains": ("table2", "table3")}
 class Claim(BaseModel, frozen=True):
     """A sentence of the paper, quoted from a section, with the test that decides it.
 
-    Attributes:
-        artefact: the table or figure it is about.
-        policy: base whose runs it is tested on; empty where no run is needed.
-        reading: what the sentence is taken to mean, thresholds included; fixed before any run it is applied to.
-        methods: arms it needs runs of (`hpt.runs.catalogue.Arm`): by name on its base, or ``name@base`` on another;
-            none where it is decided on tables made without a run.
-        records: tables of each run it reads; without runs, names of tidy frames (`hpt.reports.notebooks.Study.frames`).
-        test: key of `hpt.paper.claim_tests.TESTS`.
-        parameters: keyword arguments of the test, thresholds among them.
-        evidence: (table, row) whose printed values are the paper's evidence, where the test's arms do not name them.
-        cites: whose result the paper reports with it; empty = its own.
-        confirmatory: whether it is one of the contrasts that are judged together (docs/world.md).
+    ``artefact`` is the table or figure it is about, ``policy`` the base whose runs it is tested on (empty where no run
+    is needed), ``reading`` what the sentence is taken to mean, fixed before any run it is applied to. ``methods`` are
+    the arms it needs runs of (`hpt.runs.catalogue.Arm`), by name on its base or ``name@base`` on another, and
+    ``records`` the tables of each run it reads; without runs, names of frames (`hpt.reports.notebooks.Study.frames`).
+    ``test`` is a key of `hpt.paper.claim_tests.TESTS` with its ``parameters``. ``evidence`` are the (table, row) whose
+    values are the paper's, where the test's arms do not name them; ``cites`` says whose result the paper reports.
+    ``confirmatory`` claims are judged together (docs/world.md).
     """
 
     id: str
@@ -59,22 +54,15 @@ def paper_table(table: str) -> pd.DataFrame:
 
     Columns: row (label), method (name of an arm here, or None), policy, starred (copied by the authors from another
     paper), then the printed ones.
-
-    Example:
-        >>> paper_table("table6")[["row", "Avg"]].values.tolist()
-        [['gamma = 2/8', 39.0], ['gamma = 1/8', 38.7], ['gamma = 0', 41.9]]
     """
     printed = paper_data()["tables"][table]
-    named = [{key: row[key] for key in ("row", "method", "policy", "starred")} for row in printed["rows"]]
-    values = [dict(zip(printed["columns"], row["values"], strict=True)) for row in printed["rows"]]
-    return pd.DataFrame([name | cells for name, cells in zip(named, values, strict=True)])
+    rows = pd.DataFrame(printed["rows"])
+    values = pd.DataFrame(rows["values"].to_list(), columns=printed["columns"])
+    return pd.concat([rows[["row", "method", "policy", "starred"]], values], axis=1)
 
 
 def paper_value(table: str, row: str, column: str, policy: str | None = None) -> float | None:
-    """Return one printed number, or None where the paper has none.
-
-    A row goes by its printed label or by the method's name in this package; ``policy`` (``weak``, ``strong``,
-    ``llama``) is needed where a table has the row for several (Table 3).
+    """Return one printed number, or None where the paper has none; see `paper_row`.
 
     Example:
         >>> paper_value("table3", "hpt", "Avg", policy="weak"), paper_value("table3", "srft", "Avg")
@@ -88,11 +76,10 @@ def paper_value(table: str, row: str, column: str, policy: str | None = None) ->
 
 
 def paper_row(table: str, row: str, policy: str | None = None) -> dict[str, Any] | None:
-    """Return one printed row as `paper_table` has it, or None; arguments as for `paper_value`.
+    """Return one printed row as `paper_table` has it, or None.
 
-    Example:
-        >>> paper_row("table3", "grpo", "llama")["starred"]
-        True
+    A row goes by its printed label or by the method's name in this package; ``policy`` (``weak``, ``strong``,
+    ``llama``) is needed where a table has the row for several (Table 3).
     """
     if table not in paper_data()["tables"]:
         return None
@@ -118,9 +105,10 @@ def base_title(policy: str) -> str:
         >>> base_title("weak"), base_title("mine")
         ('weak base (stands for Qwen2.5-Math-1.5B)', 'base mine')
     """
-    names = [row["row"] for table in ("table2", "table3") for row in paper_data()["tables"][table]["rows"]
-             if (row["method"], row["policy"]) == ("base", policy)]  # fmt: skip
-    return f"{policy} base (stands for {names[0]})" if names else f"base {policy}"
+    for table in ("table2", "table3"):
+        if found := paper_row(table, "base", policy):
+            return f"{policy} base (stands for {found['row']})"
+    return f"base {policy}"
 
 
 @cache
@@ -129,10 +117,6 @@ def claims() -> tuple[Claim, ...]:
 
     One entry of the file can stand for several claims of one sentence: ``each`` lists the words that replace the names
     in braces of all its texts.
-
-    Example:
-        >>> [claim.id for claim in claims()][:2]
-        ['section2-sft-and-rl-do-not-conflict', 'section2-sft-and-rl-do-not-conflict-strong-base']
     """
     found = []
     for entry in paper_data()["claims"]:
@@ -147,8 +131,8 @@ def claims() -> tuple[Claim, ...]:
 
 def confirmatory_claims() -> tuple[Claim, ...]:
     """Return the 13 contrasts of HPT with a baseline that are judged together (docs/world.md), strong base first."""
-    order = {"strong": 0, "llama": 1, "weak": 2}
-    return tuple(sorted((claim for claim in claims() if claim.confirmatory), key=lambda claim: order[claim.policy]))
+    order = ["strong", "llama", "weak"]
+    return tuple(sorted((claim for claim in claims() if claim.confirmatory), key=lambda one: order.index(one.policy)))
 
 
 def headline_claims() -> dict[str, str]:

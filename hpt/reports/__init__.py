@@ -1,11 +1,9 @@
 """Reports: tidy data frames from records, notebooks that draw them, and the pages made of executed notebooks.
 
-It owns what stands between a record and a reader: `frames` turns records into tidy pandas frames; a notebook's visible
-cells lay out a table or draw a figure of them, `parameters` checks its parameters, `notebooks` computes or loads the
-runs it asks for and keeps what it shows; `verdicts` judges the paper's claims; `build` executes the notebooks of a
-report and `pages` renders ``index.html`` and ``README.md`` from what they left. It never computes a score that
-`hpt.evaluation.scores` or `hpt.evaluation.intervals` does not define, and trains nothing itself. Start with a notebook,
-then `begin`.
+`frames` turns records into tidy pandas frames, which a notebook's visible cells lay out or draw; `parameters` checks
+its parameters, `notebooks` computes or loads the runs it asks for and keeps what it shows; `verdicts` judges the
+paper's claims; `build` executes the notebooks of a report and `pages` renders ``index.html`` and ``README.md`` from
+what they left. No score is defined and nothing trained here. Start with a notebook, then `begin`.
 """
 
 from __future__ import annotations
@@ -25,16 +23,10 @@ def begin(name: str, artefacts: Sequence[str] = (), given: Mapping[str, Any] | N
     """Check a notebook's parameters and return what it does with them; nothing is computed.
 
     The parameters are those of the notebook's parameters cell, over which papermill lays what it is given: an unknown
-    name, or a value of another type than the cell's, is refused. Figures are drawn in the package's style from here on.
-
-    Args:
-        name: of the notebook.
-        artefacts: tables and figures it makes; none = those that the catalogue says.
-        given: the parameters, where no notebook runs: any of `COMMON`, ``bases`` (of the artefacts' arms; none = all),
-            ``extra_methods`` (``module:METHOD`` of custom ones) and ``evaluations`` (further sets or files).
-
-    Raises:
-        ConfigError: a parameter or a value that cannot be used.
+    name, or a value of another type than the cell's, is refused. ``artefacts`` are the tables and figures it makes;
+    none = those that the catalogue says. Where no notebook runs, ``given`` are its parameters: any of `COMMON`,
+    ``bases``, ``extra_methods`` (``module:METHOD`` of custom ones) and ``evaluations`` (further sets or files).
+    Figures are drawn in the package's style from here on.
 
     Example:
         >>> len(begin("table3_main_results", given={"scale": "tiny"}).planned())
@@ -43,4 +35,4 @@ def begin(name: str, artefacts: Sequence[str] = (), given: Mapping[str, Any] | N
     given = parameters(COMMON) if given is None else given
     from hpt.reports.notebooks import begin_study  # pandas, matplotlib: not for a parameter that is refused
 
-    return begin_study(name, artefacts, given)
+    return begin_study(name, artefacts, **given)

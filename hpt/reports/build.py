@@ -4,7 +4,7 @@
         index.html, README.md      what `hpt.reports.pages` renders, with a page per subject; regenerated, never edited
         style.css                  of all its pages
         tables/, figures/          written by the notebooks (`hpt.reports.notebooks.Study`)
-        missing.json               with records: the artefacts they do not allow, and the runs that are missing
+        missing.json               artefacts that were not made of every seed, and the runs that are missing
         notebooks/<name>.html      the executed notebook
         notebooks/<name>.json      its status: artefacts, verdicts, runs, commit, duration
         records/                   committed records (`hpt.runs.records`)
@@ -15,21 +15,20 @@ The page is a function of that folder: with ``only``, what an earlier call made 
 
 import datetime
 import os
-import shlex
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hpt.paper.paper import claims
 from hpt.reports.notebooks import shown_path
 from hpt.reports.pages import missing_artefacts, notebook_page, render
 from hpt.runs.catalogue import ARTEFACTS, artefacts_at, artefacts_named
-from hpt.runs.folder import runs_dir_option, source_commit
-from hpt.runs.make import PlannedRun, planned_runs
+from hpt.runs.folder import source_commit
+from hpt.runs.make import planned_runs
 from hpt.runs.records import ABSENT, RecordStore, record_folders
 from hpt.support.errors import ConfigError, HptError
 from hpt.support.files import read_json, write_json, write_text, writing
@@ -42,6 +41,25 @@ NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 MOST_KERNELS = 4
 
 
+@dataclass(frozen=True)
+class NotebookTask:
+    """One notebook to execute, the artefacts it is to make, of which seeds, with which custom methods beside."""
+
+    notebook: str
+    artefacts: tuple[str, ...]
+    seeds: tuple[int, ...]
+    custom: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Available:
+    """The seeds of which every run of an artefact is there, and the runs that are missing of the others, in words."""
+
+    artefact: str
+    seeds: tuple[int, ...]
+    missing: tuple[str, ...]
+
+
 def build_report(
     scale: str,
     seeds: Sequence[int],
@@ -49,30 +67,25 @@ def build_report(
     reports_dir: Path,
     only: Sequence[str] | None = None,
     from_records: bool = False,
-    so_far: bool = False,
     own: Sequence[str] = (),
 ) -> Path:
     """Execute the notebooks of the artefacts and write ``reports/<scale>``; return its ``index.html``.
 
-    Nothing is trained: what the artefacts need must be there, as runs or as records. From records and without ``only``,
-    everything is made that the records allow, with the seeds they allow; the rest is taken off the page, which says
-    which runs are missing.
-
-    Args:
-        scale, seeds, root: of the runs, and the folder of their folders.
-        reports_dir: ``reports``.
-        only: names of artefacts; none = all of the paper, or with ``from_records`` all that the records allow.
-        from_records: read ``reports/<scale>/records`` instead of the runs; the page says so.
-        so_far: make what the finished runs allow, and list what is missing.
-        own: custom methods (``module:METHOD``), further lines of the artefacts that take some.
-
-    Raises:
-        ConfigError: an unknown scale or artefact, or no records to read.
-        HptError: runs are missing, or a notebook failed; the others are done, and the page says which failed.
+    Nothing is trained: what the artefacts of ``only`` (none = all of the paper) need must be there, as runs below
+    ``root``, or as records in ``reports/<scale>/records``. From records and without ``only``, the report is made anew
+    of all that they allow, with the seeds they allow, and says what is missing. ``own`` are custom methods
+    (``module:METHOD``), further lines of the artefacts that take some. Where a notebook fails, the others are made, the
+    page says why, and an `HptError` is raised.
     """
     folder = Path(reports_dir).resolve() / scale
-    store = RecordStore(folder / "records") if from_records else FinishedRuns(root)
-    tasks = notebook_tasks(scale, list(only or []), seeds, store, folder, so_far, own)
+    store = RecordStore(folder / "records") if from_records else None
+    tasks, incomplete = notebook_tasks(scale, list(only or []), seeds, root, store, own)
+    if from_records and not only:  # made anew: nothing of an earlier report stays
+        for part in ("tables", "figures", "notebooks"):
+            shutil.rmtree(folder / part, ignore_errors=True)
+    handled = {name for task in tasks for name in task.artefacts} | {row.artefact for row in incomplete}
+    missing = [row for row in missing_artefacts(folder) if row["artefact"] not in handled]
+    write_json(folder / "missing.json", [*missing, *map(asdict, incomplete)])
     parameters = {
         "scale": scale,
         "runs_dir": shown_path(Path(root).resolve()),
@@ -84,7 +97,7 @@ def build_report(
     with one_thread, ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), MOST_KERNELS)) as pool:
         try:  # those that compute, instead of reading runs, take longest: first
             ordered = sorted(tasks, key=lambda task: any(ARTEFACTS[name].arms for name in task.artefacts))
-            done = list(pool.map(lambda task: execute(task, folder, parameters | task.parameters()), ordered))
+            done = list(pool.map(lambda task: execute(task, folder, parameters), ordered))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -95,7 +108,7 @@ def build_report(
     return index
 
 
-def execute(task: "NotebookTask", folder: Path, parameters: dict[str, Any]) -> dict[str, Any]:
+def execute(task: NotebookTask, folder: Path, parameters: dict[str, Any]) -> dict[str, Any]:
     """Execute a notebook with papermill, write it as HTML, and return its status, which is written too.
 
     Cells tagged with the name of an artefact are left out where it is not asked for.
@@ -104,7 +117,6 @@ def execute(task: "NotebookTask", folder: Path, parameters: dict[str, Any]) -> d
     import papermill
     from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
-    from nbclient.exceptions import DeadKernelError
     from traitlets import default
 
     class ThisInterpreter(AsyncKernelManager):
@@ -114,7 +126,10 @@ def execute(task: "NotebookTask", folder: Path, parameters: dict[str, Any]) -> d
         def _kernel_spec_manager_default(self) -> KernelSpecManager:
             return KernelSpecManager(kernel_dirs=[])  # without folders, python3 is ipykernel's: `sys.executable`
 
-    name, commit = task.notebook, source_commit()
+    name, (commit, dirty) = task.notebook, source_commit()
+    parameters = (
+        parameters | {"seeds": list(task.seeds)} | ({"extra_methods": list(task.custom)} if task.custom else {})
+    )
     executed, status_file = folder / ".executed" / f"{name}.ipynb", folder / "notebooks" / f"{name}.json"
     write_text(executed.parent / ".gitignore", "*\n")
     before = read_json(status_file) if status_file.exists() else {}
@@ -130,16 +145,11 @@ def execute(task: "NotebookTask", folder: Path, parameters: dict[str, Any]) -> d
         status = with_earlier(read_json(status_file), before, folder)
     except (papermill.PapermillExecutionError, RuntimeError) as error:
         # the other notebooks are still wanted; what went wrong stands on the page and in the exit code
-        if isinstance(error, papermill.PapermillExecutionError):
-            why = f"{error.ename}: {error.evalue}"
-        elif isinstance(error, DeadKernelError):
-            why = "its kernel died, perhaps for want of memory"
-        else:
-            why = f"its kernel did not start: {error}"
+        failed = isinstance(error, papermill.PapermillExecutionError)
+        why = f"{error.ename}: {error.evalue}" if failed else f"its kernel died or did not start: {error}"
         status: dict[str, Any] = {
             "notebook": name, "state": "failed", "error": why, "artefacts": [], "verdicts": [], "runs": [],
-            "scale": parameters["scale"], "seeds": parameters["seeds"], "commit": commit[0] or "unknown",
-            "dirty": commit[1],
+            "scale": parameters["scale"], "seeds": parameters["seeds"], "commit": commit or "unknown", "dirty": dirty,
         }  # fmt: skip
     status["when"], status["wall_s"] = when.isoformat(timespec="minutes"), round(time.monotonic() - started, 1)
     write_json(status_file, status)
@@ -153,137 +163,83 @@ def _is_asked_for(cell: Any, artefacts: Sequence[str]) -> bool:
     return not about or any(tag in artefacts for tag in about)
 
 
-@dataclass(frozen=True)
-class NotebookTask:
-    """One notebook to execute, the artefacts it is to make, of which seeds, with which custom methods beside."""
+def with_earlier(status: dict[str, Any], before: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return a notebook's status with what an earlier execution (``before``) made beside what this one was asked for.
 
-    notebook: str
-    artefacts: tuple[str, ...]
-    seeds: tuple[int, ...]
-    custom: tuple[str, ...] = ()
-
-    def parameters(self) -> dict[str, Any]:
-        """Return the notebook's parameters that say this."""
-        return {"seeds": list(self.seeds)} | ({"extra_methods": list(self.custom)} if self.custom else {})
-
-
-@dataclass(frozen=True)
-class FinishedRuns:
-    """The run folders below ``folder``, asked the same question as a `RecordStore`."""
-
-    folder: Path
-
-    def lacking(self, run: PlannedRun) -> str:
-        """Return what is left to do of a run, empty when nothing."""
-        new = run.folder is None or run.folder.status["state"] == "new"
-        return ABSENT if run.reason and new else run.reason
-
-
-@dataclass(frozen=True)
-class Available:
-    """What the records, or the finished runs, allow of an artefact.
-
-    ``seeds`` are those asked for of which every run is there, all of them for an artefact without runs; ``missing`` the
-    runs of the others, in words.
+    They stay on the page as long as their files do: of Figures 5 to 7, `--only figure6` makes one again.
     """
-
-    artefact: str
-    seeds: tuple[int, ...]
-    missing: tuple[str, ...]
+    again = {made["name"] for made in status["artefacts"]}
+    kept = {made["name"]: made for made in before.get("artefacts", ())
+            if made["name"] not in again and (folder / "tables" / f"{made['name']}.csv").is_file()}  # fmt: skip
+    if not kept:
+        return status
+    there = {row["run"] for row in status["runs"]}
+    return status | {
+        "artefacts": [*status["artefacts"], *kept.values()],
+        "verdicts": [*status["verdicts"], *(row for row in before["verdicts"] if row["artefact"] in kept)],
+        "runs": [*status["runs"], *(row for row in before["runs"] if row["run"] not in there)],
+        "seeds": sorted({*status["seeds"], *before["seeds"]}),
+    }
 
 
 def available(
-    scale: str,
-    artefacts: Sequence[str],
-    seeds: Sequence[int],
-    store: RecordStore | FinishedRuns,
-    custom: Sequence[str] = (),
+    scale: str, artefacts: Sequence[str], seeds: Sequence[int], store: RecordStore, custom: Sequence[str] = ()
 ) -> list[Available]:
-    """Return, for each of the artefacts, the seeds that the store allows and what is missing for the others."""
+    """Return, for each of the artefacts, the seeds that the records allow and what is missing for the others."""
     lacking: dict[str, str] = {}  # artefacts share runs; the same run with other evaluations is another question
-
-    def lacks(run: PlannedRun) -> str:
-        key = f"{run.config.fingerprint()} {run.evaluations}"
-        if key not in lacking:
-            lacking[key] = store.lacking(run)
-        return lacking[key]
-
     found = []
     for artefact in artefacts_named(list(artefacts), scale):
         there, missing = [], {}
-        more = custom if artefact.extra_policy else ()
+        own = custom if artefact.extra_policy else ()
         for seed in seeds:
             # no run folder lies below the records, so nothing on this machine changes what is planned
-            runs = planned_runs(scale, [artefact.name], [seed], store.folder, own=more)
-            left = {run.title: reason for run in runs if (reason := lacks(run))}
+            left = {}
+            for run in planned_runs(scale, [artefact.name], [seed], store.folder, own=own):
+                key = f"{run.config.fingerprint()} {run.evaluations}"
+                lacking[key] = lacking[key] if key in lacking else store.lacking(run)
+                if reason := lacking[key]:
+                    left[run.title] = run.title if reason == ABSENT else f"{run.title} ({reason})"
             there += [] if left else [seed]
             missing |= left
-        texts = (text if reason == ABSENT else f"{text} ({reason})" for text, reason in missing.items())
-        found.append(Available(artefact.name, tuple(there), tuple(texts)))
+        found.append(Available(artefact.name, tuple(there), tuple(missing.values())))
     return found
 
 
 def checked_artefacts(
-    scale: str,
-    only: Sequence[str],
-    seeds: Sequence[int],
-    store: RecordStore | FinishedRuns,
-    so_far: bool = False,
+    scale: str, only: Sequence[str], seeds: Sequence[int], root: Path, store: RecordStore | None,
     custom: Sequence[str] = (),
-) -> list[str]:
-    """Return the names of the artefacts asked for, once it is known that they can be made; nothing is written.
-
-    Raises:
-        ConfigError: no such artefact, or no records at all.
-        HptError: runs are missing.
-    """
-    records = isinstance(store, RecordStore)
-    if records and not record_folders(store.folder):
+) -> list[str]:  # fmt: skip
+    """Return the names of the artefacts asked for, once it is known that there are their runs, or any records."""
+    if store is not None and not record_folders(store.folder):
         remedy = "leave --from-records out, or bring records with `hpt runs import`"
         raise ConfigError("--from-records", str(store.folder), "a folder that holds records", remedy)
-    asked = only or (list(artefacts_at(scale)) if records else [])
+    asked = only or (list(artefacts_at(scale)) if store else [])
     names = [artefact.name for artefact in artefacts_named(asked, scale)]
-    planned = [] if records or so_far else planned_runs(scale, names, seeds, store.folder, own=custom)
-    if missing := [run for run in planned if not run.done]:
-        texts = few([f"{run.title} ({run.reason})" for run in missing], 4)
-        words = ["hpt", "reproduce", "--scale", scale, "--seeds", ",".join(map(str, seeds))]
-        words += [word for name in only for word in ("--only", name)]
-        words += [word for name in custom for word in ("--extra", name)]
-        command = shlex.join([*words, *runs_dir_option(store.folder)])
-        remedy = f"`{command}` computes them, --from-records reads committed records"
-        where = (store.folder / scale).resolve()
-        raise HptError(f"{len(missing)} runs are missing in {where} for this report: {texts}; {remedy}")
+    planned = [] if store else planned_runs(scale, names, seeds, root, own=custom)
+    if missing := [f"{run.title} ({run.reason})" for run in planned if not run.done]:
+        where = (root / scale).resolve()
+        remedy = "`hpt reproduce` with the same options computes them, --from-records reads committed records"
+        raise HptError(f"{len(missing)} runs are missing in {where} for this report: {few(missing, 4)}; {remedy}")
     return names
 
 
 def notebook_tasks(
-    scale: str,
-    only: Sequence[str],
-    seeds: Sequence[int],
-    store: RecordStore | FinishedRuns,
-    folder: Path,
-    so_far: bool = False,
+    scale: str, only: Sequence[str], seeds: Sequence[int], root: Path, store: RecordStore | None,
     custom: Sequence[str] = (),
-) -> list[NotebookTask]:
-    """Return the notebooks that make artefacts, each with the seeds of which all its runs are there.
+) -> tuple[list[NotebookTask], list[Available]]:  # fmt: skip
+    """Return the notebooks to execute, and of artefacts that lack records the seeds they are made of.
 
-    From finished runs everything asked for must be there, unless ``so_far``; from records, everything of ``only``.
-    What is not there is listed in the ``missing.json`` of ``folder``; with records and without ``only``, it is taken
-    out of the report too. Arguments and errors as for `build_report`; ``folder`` is ``reports/<scale>``.
+    From runs, or of ``only``, everything must be there; else what the records allow is made. Nothing is written.
     """
-    records = isinstance(store, RecordStore)
-    names = checked_artefacts(scale, only, seeds, store, so_far, custom)
-    if records or so_far:
-        found = {row.artefact: row for row in available(scale, names, seeds, store, custom)}
-    else:
-        found = {name: Available(name, tuple(seeds), ()) for name in names}
-    incomplete = [row for row in found.values() if row.missing]
-    nothing = not any(row.seeds for row in found.values() if ARTEFACTS[row.artefact].arms)
-    if records and incomplete and (only or nothing):
+    names = checked_artefacts(scale, only, seeds, root, store, custom)
+    rows = available(scale, names, seeds, store, custom) if store else [Available(n, tuple(seeds), ()) for n in names]
+    found = {row.artefact: row for row in rows}
+    incomplete = [row for row in rows if row.missing]
+    nothing = not any(row.seeds for row in rows if ARTEFACTS[row.artefact].arms)
+    if incomplete and (only or nothing):
         first = incomplete[0]
         message = f"the records lack {len(first.missing)} runs for {first.artefact}: {few(first.missing, 4)}"
-        remedy = "compute and export them with `hpt runs export`"
-        raise HptError(f"{message}; {remedy}{', or leave --only out to make what the records allow' if only else ''}")
+        raise HptError(f"{message}; export them with `hpt runs export`, or leave --only out to make what is there")
     tasks = []
     for notebook in dict.fromkeys(ARTEFACTS[name].notebook for name in found):
         its = [name for name in found if ARTEFACTS[name].notebook == notebook]
@@ -294,44 +250,4 @@ def notebook_tasks(
             takes = any(ARTEFACTS[name].extra_policy for name in made)
             tasks.append(NotebookTask(notebook, made, most, tuple(custom) if takes else ()))
     seeds_of = {name: task.seeds for task in tasks for name in task.artefacts}
-    others = [row for row in missing_artefacts(folder) if row["artefact"] not in names]
-    if records and not only:
-        _take_off(folder, tasks, [name for name in ARTEFACTS if name not in seeds_of])
-    rows = [asdict(Available(row.artefact, seeds_of.get(row.artefact, ()), row.missing)) for row in incomplete]
-    if others or rows or (folder / "missing.json").exists():
-        write_json(folder / "missing.json", [*others, *rows])
-    return tasks
-
-
-def with_earlier(status: dict[str, Any], before: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Return a notebook's status with what an earlier execution (``before``) made beside what this one was asked for.
-
-    They stay on the page with their verdicts and runs, as long as their files do: of Figures 5 to 7, `--only figure6`
-    makes one again.
-    """
-    again = {made["name"] for made in status["artefacts"]}
-    others = (made for made in before.get("artefacts", ()) if made["name"] not in again)
-    kept = [made for made in others if (folder / "tables" / f"{made['name']}.csv").is_file()]
-    if not kept:
-        return status
-    judged = {row["claim"] for row in status["verdicts"]}
-    about = {claim.id for claim in claims() if claim.artefact in {made["name"] for made in kept}} - judged
-    there = {row["run"] for row in status["runs"]}
-    return status | {
-        "artefacts": [*status["artefacts"], *kept],
-        "verdicts": [*status["verdicts"], *(row for row in before["verdicts"] if row["claim"] in about)],
-        "runs": [*status["runs"], *(row for row in before["runs"] if row["run"] not in there)],
-        "seeds": sorted({*status["seeds"], *before["seeds"]}),
-    }
-
-
-def _take_off(folder: Path, tasks: Sequence[NotebookTask], artefacts: Sequence[str]) -> None:
-    """Remove what an earlier report left of artefacts, and of notebooks that now make none: records do not say it."""
-    executed = {task.notebook for task in tasks}
-    for notebook in {artefact.notebook for artefact in ARTEFACTS.values()} - executed:
-        for ending in ("html", "json"):
-            (folder / "notebooks" / f"{notebook}.{ending}").unlink(missing_ok=True)
-    for name in artefacts:
-        for pattern in (f"tables/{name}.*", f"tables/{name}_*.csv", f"figures/{name}.*"):
-            for path in folder.glob(pattern):
-                path.unlink()
+    return tasks, [replace(row, seeds=seeds_of.get(row.artefact, ())) for row in incomplete]

@@ -2,10 +2,10 @@
 
 Every function takes ``records`` of runs (`hpt.reports.notebooks.Study.runs`, or `hpt.runs.records.load_records`) and
 returns a frame whose columns its docstring names; the CSV beside a table or figure is this frame. ``method`` and
-``methods`` are names of arms, ``policy`` is their base; methods without a run are left out.
+``methods`` are names of arms, ``policy`` is their base; methods without a run are left out. Scores are in percent,
+intervals have 95 %: over seeds Student's t, over problems for fixed weights.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -14,15 +14,14 @@ import numpy as np
 import pandas as pd
 
 from hpt.config.run_config import MOVES_NO_NUMBER
+from hpt.data.problems import EvaluationSet
 from hpt.data.public import DATASETS
 from hpt.data.sources import OWN_SET, OWN_TITLE, evaluation_at, evaluation_set, recorded_name, training_problems_of
-from hpt.data.world.sets import EvaluationSet
-from hpt.data.world.worlds import bases_by_seed, world_named
+from hpt.data.world.worlds import world_named
 from hpt.evaluation.intervals import (
     MIN_SEEDS,
     Decision,
     Interval,
-    SeedDifference,
     average_interval,
     paired_difference,
     problem_interval,
@@ -42,13 +41,8 @@ from hpt.evaluation.scores import (
 from hpt.evaluation.scores import pass_at_k as unbiased_pass_at_k
 from hpt.methods.methods import method_named, resolved_row
 from hpt.paper.paper import base_title, paper_data, paper_row, paper_table, paper_value
-from hpt.runs.catalogue import (
-    DEFAULT,
-    DISCREPANCIES,
-    SEARCH,
-    arm_label,
-    choice_text,
-)
+from hpt.runs.catalogue import DEFAULT, DISCREPANCIES, RATE_OF, arm_label, artefacts_at, choice_text
+from hpt.runs.folder import bases_by_seed
 from hpt.runs.records import RunRecords
 from hpt.support.errors import RecordFault
 from hpt.upge.advantage import RolloutGroups, advantages
@@ -64,6 +58,11 @@ PAPER_METHOD = {BASE: "base"}
 # Choosing runs
 
 
+def arm_keys(record: RunRecords) -> tuple[str, ...]:
+    """Return the arms a record belongs to; one that was loaded alone is the plain arm of its method and base."""
+    return record.arms or (f"{record.method}-{record.policy}",)
+
+
 def of_arm(records: Records, key: str) -> list[RunRecords]:
     """Return the runs of an arm (`hpt.runs.catalogue.Arm.key`), in the order of their seeds."""
     chosen = sorted((run for run in records if key in arm_keys(run)), key=lambda run: run.seed)
@@ -73,19 +72,14 @@ def of_arm(records: Records, key: str) -> list[RunRecords]:
     return chosen
 
 
-def arm_keys(record: RunRecords) -> tuple[str, ...]:
-    """Return the arms a record belongs to; one that was loaded alone is the plain arm of its method and base."""
-    return record.arms or (f"{record.method}-{record.policy}",)
-
-
 def of_method(records: Records, method: str, policy: str) -> list[RunRecords]:
-    """Return the runs of the arm ``method`` on a base; ``method`` is an arm's name, the method's for a plain arm."""
+    """Return the runs of the arm ``method`` on a base, in the order of their seeds."""
     return of_arm(records, f"{method}-{policy}")
 
 
 def is_shared(bases: Records) -> bool:
     """Return whether these are the one run of a base that all seeds start from, rather than that of a single seed."""
-    return len(bases) == 1 and not bases_by_seed(bases[0].config.data.world)
+    return len(bases) == 1 and not bases_by_seed(bases[0].config)
 
 
 def sets_of(records: Records) -> dict[str, EvaluationSet]:
@@ -118,41 +112,21 @@ def label(method: str) -> str:
 
 
 def base_label(policy: str) -> str:
-    """Return a base with the model it stands for, with a capital.
-
-    Example:
-        >>> base_label("weak")
-        'Weak base (stands for Qwen2.5-Math-1.5B)'
-    """
+    """Return a base with the model it stands for, such as "Weak base (stands for Qwen2.5-Math-1.5B)"."""
     title = base_title(policy)
     return title[:1].upper() + title[1:]
 
 
 def number_text(values: pd.Series, sign: str = "") -> pd.Series:
-    """Return numbers with one decimal, as text; empty where there is none. ``sign="+"`` writes a plus sign too.
-
-    Example:
-        >>> number_text(pd.Series([1.25, float("nan")]), sign="+").tolist()
-        ['+1.3', '']
-    """
+    """Return numbers with one decimal, as text; empty where there is none. ``sign="+"`` writes a plus sign too."""
     return values.map(lambda value: "" if pd.isna(value) else f"{round_half_up(value):{sign}.1f}").astype(object)
 
 
 class Cell(str):
-    """The text of a cell, with what a page draws beside it: the seeds' values, and whether it is marked as the best."""
+    """The text of a score, with what a page draws beside it: its seeds, and whether it is marked as the best."""
 
     seeds: tuple[float, ...] = ()
     best: bool = False
-
-
-def _cells(text: pd.Series, frame: pd.DataFrame) -> pd.Series:
-    """Return texts of scores with their seeds, and the best marked where the seeds allow it."""
-    found = []
-    for own, seeds, best in zip(text, frame.filter(like="seed_").to_numpy(float), best_of(frame), strict=True):
-        cell = Cell(own)
-        cell.seeds, cell.best = tuple(seeds[np.isfinite(seeds)]), bool(best)
-        found.append(cell)
-    return pd.Series(found, frame.index, dtype=object)
 
 
 def best_of(frame: pd.DataFrame) -> pd.Series:
@@ -168,20 +142,16 @@ def best_of(frame: pd.DataFrame) -> pd.Series:
     for _, rows in frame[frame["seeds"] > 0].groupby(["policy", "column"], sort=False):
         values = rows.filter(like="seed_").T.ffill().T.to_numpy(float)  # a base has one run, which all seeds share
         top = int(np.nanargmax(np.nanmean(values, axis=1)))
-        others = [paired_difference(values[top], one) for at, one in enumerate(values) if at != top]
-        best[rows.index[top]] = (
-            rows["seeds"].iloc[top] >= MIN_SEEDS
-            and bool(others)
-            and all(difference.interval.low > 0 for difference in others)
-        )
+        others = [paired_difference(values[top], one).interval.low > 0 for one in np.delete(values, top, axis=0)]
+        best[rows.index[top]] = rows["seeds"].iloc[top] >= MIN_SEEDS and bool(others) and all(others)
     return best
 
 
 def with_interval(frame: pd.DataFrame, value: str = "score", sign: str = "") -> pd.Series:
-    """Return a column as text with its 95 % interval: over seeds where there are several, else over problems.
+    """Return a column as text with its interval: over seeds where there are several, else over problems.
 
     Where all seeds are alike, or an interval of scores would leave 0 to 100, the seeds themselves say more
-    (``seed_<n>``). ``sign="+"`` is for differences.
+    (``seed_<n>``). ``sign="+"`` is for differences. Texts of `scores` over several seeds are `Cell`.
 
     Example:
         >>> row = {"score": 41.25, "seeds": 1, "seeds_low": NAN, "seeds_high": NAN, "problems_low": 38.0,
@@ -193,10 +163,20 @@ def with_interval(frame: pd.DataFrame, value: str = "score", sign: str = "") -> 
     low, high = (frame[f"seeds_{end}"].where(several, frame[f"problems_{end}"]) for end in ("low", "high"))
     number, brackets = number_text(frame[value], sign), " [" + number_text(low) + ", " + number_text(high) + "]"
     text = number + brackets.where(low.notna() & high.notna(), "")
-    seeds = frame.filter(like="seed_").apply(lambda row: f" ({', '.join(number_text(row.dropna(), sign))})", axis=1)
-    text = text.mask(_cut_off(frame), number + seeds) if len(frame) and not sign else text
+    if not sign and len(frame):
+        seeds = frame.filter(like="seed_").apply(lambda row: f" ({', '.join(number_text(row.dropna()))})", axis=1)
+        text = text.mask(_cut_off(frame), number + seeds)
     text = text.mask(several & (low == high), "all seeds " + number)
-    return _cells(text, frame) if {"policy", "column"} <= set(frame) and several.any() else text
+    if not _has_dots(frame):
+        return text
+    cells = [Cell(own) for own in text]
+    for cell, values, best in zip(cells, frame.filter(like="seed_").to_numpy(float), best_of(frame), strict=True):
+        cell.seeds, cell.best = tuple(values[np.isfinite(values)]), bool(best)
+    return pd.Series(cells, frame.index, dtype=object)
+
+
+def _has_dots(frame: pd.DataFrame) -> bool:
+    return {"policy", "column"} <= set(frame) and bool((frame["seeds"] > 1).any())
 
 
 def _cut_off(frame: pd.DataFrame) -> pd.Series:
@@ -204,47 +184,26 @@ def _cut_off(frame: pd.DataFrame) -> pd.Series:
     return (frame["seeds"] > 1) & ((frame["seeds_low"] <= 0) | (frame["seeds_high"] >= 100))
 
 
-def beside_the_papers(cells: pd.DataFrame) -> pd.DataFrame:
-    """Lay out a score table: a row per base and method; of every set, ours and the paper's in adjacent columns.
-
-    Args:
-        cells: the frame of `scores` with columns of texts ``base``, ``method``, ``ours`` and ``paper``.
-    """
-    keys = ["column", "stands_for"]
-    # not melted first, which would make plain texts of the cells
-    table = cells.pivot_table(["ours", "paper"], ["base", "method"], keys, "first", sort=False)
-    heads = [(*name[1:], name[0]) for name in table.columns.to_list()]
-    table.columns = pd.MultiIndex.from_tuples(heads, names=["set", "stands for", ""])
-    sets = cells[keys].drop_duplicates().itertuples(index=False, name=None)
-    table = table[[(*name, whose) for name in sets for whose in ("ours", "paper")]]
-    return table.loc[:, (table != "").any()]
-
-
 def interval_note(frame: pd.DataFrame, of: str = "mean") -> str:
-    """Return what the brackets of `with_interval` are, in words, for a caption; a base may have one run for all seeds.
+    """Return what the brackets of `with_interval` are, in words, for a caption.
 
     Example:
         >>> interval_note(pd.DataFrame({"method": ["hpt"], "seeds": [3]}))
         "mean over 3 seeds, in brackets the 95 % interval over seeds (Student's t)"
     """
-    is_base = (frame["method"] == BASE) & (frame["seeds"] == 1) if "method" in frame else pd.Series(False, frame.index)
-    counts = sorted({int(seeds) for seeds in frame["seeds"][(frame["seeds"] > 0) & ~is_base]})
-    problems = "over the problems for fixed weights"
-    if max(counts, default=1) == 1:
-        return f"one seed, in brackets the 95 % interval {problems}"
-    seeds = f"{counts[0]} to {counts[-1]}" if counts[1:] else str(counts[0])
-    note = f"{of} over {seeds} seeds, in brackets the 95 % interval over seeds (Student's t)"
-    note += f"; of the base, which has one run, {problems}" if counts[0] == 1 or is_base.any() else ""
-    if "column" not in frame:
-        return note
-    if _cut_off(frame).any():
+    several = sorted({int(seeds) for seeds in frame["seeds"] if seeds > 1})
+    if not several:
+        return "one seed, in brackets the 95 % interval over the problems for fixed weights"
+    counts = " to ".join(map(str, dict.fromkeys((several[0], several[-1]))))
+    note = f"{of} over {counts} seeds, in brackets the 95 % interval over seeds (Student's t)"
+    if (frame["seeds"] == 1).any():
+        note += "; of one run, such as a base that all seeds share, over the problems for fixed weights"
+    if "column" in frame and _cut_off(frame).any():
         note += "; in parentheses the seeds, where it would reach beyond 0 or 100: they differ much, some took off"
-    if {"policy", "column"} <= set(frame) and (frame["seeds"] > 1).any():
-        note += "; on the page a dot per seed, from 0 to 100" + (
-            ", bold: above every other" if best_of(frame).any() else ""
-        )
-    if ((frame["seeds"] > 1) & (frame["seeds_low"] == frame["seeds_high"])).any():
-        note += '; "all seeds" where they are equal'
+    if _has_dots(frame):
+        note += "; on the page a dot per seed, from 0 to 100"
+        note += ", bold: above every other" if best_of(frame).any() else ""
+        note += '; "all seeds" where they are equal' if (frame["seeds_low"] == frame["seeds_high"]).any() else ""
     return note
 
 
@@ -258,7 +217,7 @@ def seeds_note(records: Records) -> str:
 
 
 def mean_with_interval(values: pd.Series) -> str:
-    """Return the mean over seeds of a quantity that is never negative, with its 95 % interval where there is one.
+    """Return the mean over seeds of a quantity that is never negative, with its interval where there is one.
 
     Example:
         >>> mean_with_interval(pd.Series([1.0, 2.0, 3.0])), mean_with_interval(pd.Series([1.0]))
@@ -269,18 +228,33 @@ def mean_with_interval(values: pd.Series) -> str:
     return f"{mean.mean:,.1f}" + ("" if pd.isna(low) else f" [{max(0.0, low):,.1f}, {high:,.1f}]")
 
 
-def trainings(begun: Iterable[tuple[str | None, int]]) -> list[str]:
-    """Return the weights that runs on one base began from (their hash), with their seeds: one entry for one base.
+def beside_the_papers(scores: pd.DataFrame, names: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Lay out a frame of `scores`: a row per base and method; of every set, ours and the paper's in adjacent columns.
 
-    Example:
-        >>> trainings([("b" * 64, 2), ("a" * 64, 0), ("b" * 64, 1), (None, 0)])
-        ['aaaaaaaaaaaa (seeds 0)', 'bbbbbbbbbbbb (seeds 1, 2)']
+    ``names`` are what methods are called instead of `label`; a star marks what the paper's authors copied from another
+    paper.
     """
-    seeds: dict[str, set[int]] = {}
-    for weights, seed in begun:
-        if weights:
-            seeds.setdefault(weights, set()).add(seed)
-    return [f"{weights[:12]} (seeds {', '.join(map(str, sorted(which)))})" for weights, which in sorted(seeds.items())]
+    sets = ["column", "stands_for"]
+    texts = scores[sets].assign(
+        base=scores["policy"].map(base_label),
+        method=[(names or {}).get(method) or label(method) for method in scores["method"]],
+        ours=with_interval(scores),
+        paper=number_text(scores["paper"]) + scores["paper_copied"].map({True: "*", False: ""}),
+    )
+    # not melted first, which would make plain texts of the cells
+    table = texts.pivot_table(["ours", "paper"], ["base", "method"], sets, "first", sort=False)
+    table = table.reorder_levels([1, 2, 0], axis=1).rename_axis(["set", "stands for", ""], axis=1)
+    order = texts[sets].drop_duplicates().itertuples(index=False, name=None)
+    table = table[[(*name, whose) for name in order for whose in ("ours", "paper")]]
+    return table.loc[:, (table != "").any()]
+
+
+def means_by_method(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
+    """Lay out quantities of runs (column -> head), `mean_with_interval` of each: a row per base and method."""
+    means = frame.groupby(["policy", "method"], sort=False)[list(columns)].agg(mean_with_interval)
+    rows = [(base_label(policy), label(method)) for policy, method in means.index]
+    means.index = pd.MultiIndex.from_tuples(rows, names=["base", "method"])
+    return means.rename(columns=columns)
 
 
 #: What does not set two lines apart, or is named beside them already.
@@ -292,12 +266,7 @@ _NOT_A_SETTING: dict[str, Any] = {
 
 
 def settings(records: Records) -> pd.DataFrame:
-    """Return the settings in which the lines of a table or figure differ: what one needs to compare them fairly.
-
-    Returns:
-        One row per base and method (the index), a column for each dotted setting of which there are two values; a
-        method need not read all of them.
-    """
+    """Return the settings in which the lines of a table or figure differ: a row per base and method (the index)."""
     lines = {key: run for run in records if run.method != BASE for key in arm_keys(run) if not key.startswith(BASE)}
     names = [(run.policy, label(key.removesuffix(f"-{run.policy}"))) for key, run in lines.items()]
     flat = pd.json_normalize([run.config.model_dump(mode="json", exclude=_NOT_A_SETTING) for run in lines.values()])
@@ -307,6 +276,11 @@ def settings(records: Records) -> pd.DataFrame:
 
 
 # Scores: Tables 2, 3, 5, 6
+
+_OF_SCORES = (
+    "policy method column stands_for samples_per_problem problems seeds score seeds_low seeds_high problems_low "
+    "problems_high problems_interval paper paper_copied"
+).split()
 
 
 def scores(
@@ -318,19 +292,15 @@ def scores(
 ) -> pd.DataFrame:
     """Return the score of every method on every set, with the paper's value beside it.
 
-    Args:
-        records: runs.
-        lines: base -> names of arms, in order; `BASE` is the base itself.
-        paper: the table whose values stand beside; its rows that exist only as published numbers come last.
-        distributions: ``in``, ``out`` or both: which sets, each group followed by its average.
-        own: further evaluations, such as files of the user's questions; in no average.
+    ``lines`` are names of arms by base (`BASE` is the base itself), ``paper`` the table whose values stand beside; its
+    rows that exist only as published numbers come last. Sets ``in`` or ``out`` of distribution are followed by their
+    average; ``own`` are further evaluations, such as files of the user's questions, in no average.
 
     Returns:
         One row per base, method and column: policy, method, column, stands_for, samples_per_problem, problems, seeds
-        (0: published only), score (percent, mean over seeds as printed), seeds_low, seeds_high (Student's t over seeds
-        within 0 to 100, NaN for one), problems_low, problems_high (fixed weights), problems_interval (its kind), paper
-        (percent or NaN), paper_copied (by its authors, from another paper), and ``seed_<n>`` (percent; the average as
-        the paper takes it, from printed cells).
+        (0: published only), score (mean over seeds as printed), seeds_low, seeds_high (within 0 to 100, NaN for one),
+        problems_low, problems_high, problems_interval (its kind), paper (NaN where there is none), paper_copied (by its
+        authors, from another paper), and ``seed_<n>`` (the average as the paper takes it, from printed cells).
     """
     rows: list[dict[str, Any]] = []
     for policy, methods in lines.items():
@@ -342,49 +312,30 @@ def scores(
             found += [_of_set(runs, name)[0] for name in own if runs]
             for row in found:
                 stands_for[row["column"]] = row["stands_for"]
-                rows.append({"policy": policy, "method": method} | row | _published(printed, row["stands_for"]))
+                rows.append({"policy": policy, "method": method, **row, "paper": printed.get(row["stands_for"], NAN),
+                             "paper_copied": bool(printed.get("starred"))})  # fmt: skip
         for row in _rows_of_others(paper, policy):
-            about = {"policy": policy, "method": row["row"], "seeds": 0}
-            rows += [about | {"column": column, "stands_for": theirs} | _published(row, theirs)
+            rows += [{"policy": policy, "method": row["row"], "column": column, "stands_for": theirs, "seeds": 0,
+                      "paper": row.get(theirs, NAN), "paper_copied": bool(row["starred"])}
                      for column, theirs in stands_for.items()]  # fmt: skip
-    columns = (
-        "policy method column stands_for samples_per_problem problems seeds score seeds_low seeds_high problems_low "
-        "problems_high problems_interval paper paper_copied"
-    ).split()
-    return pd.DataFrame(rows, columns=[*columns, *_seed_columns(name for row in rows for name in row)])
+    return pd.DataFrame(rows, columns=[*_OF_SCORES, *seed_columns(name for row in rows for name in row)])
 
 
 def average_column(distribution: str) -> str:
-    """Return the paper's name of an average.
-
-    Example:
-        >>> average_column("out")
-        'Avg (OOD)'
-    """
+    """Return the paper's name of an average, ``in`` or ``out`` of distribution: "Avg", "Avg (OOD)"."""
     return next(name for name, kind in paper_data()["averages"].items() if kind == distribution)
-
-
-def guessing(records: Records) -> dict[str, float]:
-    """Return what guessing scores, percent, on the sets that offer choices."""
-    sets = sets_of(records) if records else {}
-    return {name: 100 / one.choices for name, one in sets.items() if one.choices}
 
 
 def _scores(runs: Records, distribution: str) -> list[dict[str, Any]]:
     """Return one row per set of a distribution and one of their average."""
-    rows: list[dict[str, Any]] = []
-    means: list[Shares] = []  # per set, over seeds, [problems]
-    for name, one in sets_of(runs).items():
-        if one.distribution == distribution:
-            row, mean = _of_set(runs, name, one.stands_for)
-            rows.append(row)
-            means.append(mean)
-    cells = {run.seed: [row[f"seed_{run.seed}"] for row in rows] for run in runs}
-    average, problems = average_column(distribution), sum(row["problems"] for row in rows)
-    row = _score({seed: float(np.mean(values)) for seed, values in cells.items()}, average_interval(means))
-    row["score"] = average_of_cells(row["score"] for row in rows)
-    row |= {f"seed_{seed}": average_of_cells(values) for seed, values in cells.items()}
-    return [*rows, {"column": average, "stands_for": average, "problems": problems} | row]
+    sets = [(name, one.stands_for) for name, one in sets_of(runs).items() if one.distribution == distribution]
+    rows, means = map(list, zip(*(_of_set(runs, name, theirs) for name, theirs in sets), strict=True))
+    cells = {f"seed_{run.seed}": [row[f"seed_{run.seed}"] for row in rows] for run in runs}
+    average = average_column(distribution)
+    row = _score({run.seed: float(np.mean(cells[f"seed_{run.seed}"])) for run in runs}, average_interval(means))
+    row |= {"column": average, "stands_for": average, "problems": sum(row["problems"] for row in rows)}
+    row |= {"score": average_of_cells(row["score"] for row in rows)}
+    return [*rows, row | {name: average_of_cells(values) for name, values in cells.items()}]
 
 
 def _of_set(runs: Records, name: str, stands_for: str = OWN_TITLE) -> tuple[dict[str, Any], Shares]:
@@ -413,10 +364,6 @@ def _score(by_seed: Mapping[int, float], over_problems: Interval) -> dict[str, A
     }
 
 
-def _published(row: Mapping[Any, Any], column: str) -> dict[str, Any]:
-    return {"paper": row.get(column, np.nan), "paper_copied": bool(row.get("starred", False))}
-
-
 def _rows_of_others(table: str, policy: str) -> list[dict[Any, Any]]:
     """Return the rows that a table of the paper has of models that nothing here trains."""
     if table not in paper_data()["tables"]:
@@ -425,8 +372,15 @@ def _rows_of_others(table: str, policy: str) -> list[dict[Any, Any]]:
     return frame[frame["method"].isna() & (frame["policy"] == policy)].to_dict("records")
 
 
-def _seed_columns(names: Iterable[Any]) -> list[str]:
+def seed_columns(names: Iterable[Any]) -> list[str]:
+    """Return the columns of single seeds among some names, each once, in the order of the seeds."""
     return sorted({str(name) for name in names if str(name).startswith("seed_")}, key=lambda name: int(name[5:]))
+
+
+def seeds_last(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame with its columns of single seeds at the end."""
+    seeds = seed_columns(frame)
+    return frame[[*(name for name in frame if name not in seeds), *seeds]]
 
 
 # Effects: what a change is worth, over seeds and over problems
@@ -443,37 +397,28 @@ def averages_by_seed(runs: Records) -> dict[int, float]:
 
 
 def average_of_sets(shares: Sequence[Shares]) -> float:
-    """Return the unweighted mean over sets, percent.
-
-    Example:
-        >>> average_of_sets([np.array([1.0, 0.0]), np.array([1.0])])
-        75.0
-    """
+    """Return the unweighted mean over sets, percent."""
     return 100 * float(np.mean([one.mean() for one in shares]))
 
 
-def effect(
-    changed: Mapping[int, Sequence[Shares]], default: Mapping[int, Sequence[Shares]]
-) -> tuple[dict[str, float], SeedDifference | None]:
+def effect(changed: Mapping[int, Sequence[Shares]], default: Mapping[int, Sequence[Shares]]) -> dict[str, Any]:
     """Return how much better ``changed`` is than ``default`` (seed -> shares of every set), on the seeds both have.
 
-    Returns:
-        effect (points), seeds_low, seeds_high (Student's t over paired seeds, NaN for one), problems_low, problems_high
-        (over the problems of each set, fixed weights) and ``seed_<n>``; and the difference over seeds. Without a common
-        seed: NaN, and None.
+    effect (points), seeds_low, seeds_high (NaN for one seed), problems_low, problems_high, verdict (`Decision`) and
+    ``seed_<n>``; without a common seed NaN, and no verdict.
 
     Example:
-        >>> numbers, _ = effect({0: [np.array([1.0, 1.0, 0.0])]}, {0: [np.array([1.0, 0.0, 0.0])]})
-        >>> round(numbers["effect"], 1)
-        33.3
+        >>> numbers = effect({0: [np.array([1.0, 1.0, 0.0])]}, {0: [np.array([1.0, 0.0, 0.0])]})
+        >>> round(numbers["effect"], 1), numbers["verdict"].value
+        (33.3, 'undecided (one seed)')
     """
     seeds = [seed for seed in changed if seed in default]
     if not seeds:
-        return dict.fromkeys(("effect", "seeds_low", "seeds_high", "problems_low", "problems_high"), NAN), None
+        return dict.fromkeys(("effect", "seeds_low", "seeds_high", "problems_low", "problems_high"), NAN)
     ours, theirs = ([average_of_sets(side[seed]) for seed in seeds] for side in (changed, default))
     difference = paired_difference(ours, theirs)
-    pairs = zip(*([one - other for one, other in zip(changed[s], default[s], strict=True)] for s in seeds), strict=True)
-    over_problems = average_interval([np.mean(differences, axis=0) for differences in pairs])
+    of_sets = zip(*([a - b for a, b in zip(changed[seed], default[seed], strict=True)] for seed in seeds), strict=True)
+    over_problems = average_interval([np.mean(differences, axis=0) for differences in of_sets])
     return {
         "effect": difference.mean,
         "seeds_low": difference.interval.low,
@@ -481,33 +426,33 @@ def effect(
         "problems_low": 100 * over_problems.low,
         "problems_high": 100 * over_problems.high,
         **{f"seed_{seed}": value for seed, value in zip(seeds, difference.differences, strict=True)},
-    }, difference
+        "verdict": difference.decide(),
+    }
 
 
 def effects(records: Records, methods: Sequence[str], other: str, policy: str) -> pd.DataFrame:
     """Return how much better every method is than another one, on the mean of the in-distribution sets.
 
-    As ``other``, `BASE` may have one run, which all seeds share.
-
-    Returns:
-        One row per method that has runs, as has the other: policy, method, other_average and average (percent, means
-        over seeds), seeds (that both have), the columns of `effect`, verdict (in words, over seeds).
+    One row per method that has runs, as has the other (`BASE` may have one, which all seeds share): policy, method,
+    other_average and average (percent, means over seeds), seeds (that both have), the columns of `effect`, the verdict
+    in words.
     """
-    shares = {name: {run.seed: in_distribution_shares(run) for run in of_method(records, name, policy)}
-              for name in (*methods, other)}  # fmt: skip
     words = {Decision.above: f"better than {label(other)}", Decision.below: f"worse than {label(other)}"}
+    others = of_method(records, other, policy)
     rows = []
     for name in methods:
-        mine, theirs = shares[name], shares[other]
-        if name != other and mine and theirs:
-            if other == BASE and is_shared(of_method(records, BASE, policy)):
-                theirs = dict.fromkeys(mine, next(iter(theirs.values())))
-            averages = [float(np.mean([average_of_sets(one) for one in side.values()])) for side in (mine, theirs)]
-            numbers, difference = effect(mine, theirs)
-            decision = difference.decide() if difference else None
-            row = {"policy": policy, "method": name, "other_average": averages[1], "average": averages[0]}
-            row["seeds"] = len(difference.differences) if difference else 0
-            rows.append(row | numbers | {"verdict": words.get(decision, decision.value) if decision else ""})
+        mine = {run.seed: in_distribution_shares(run) for run in of_method(records, name, policy)}
+        theirs = {run.seed: in_distribution_shares(run) for run in others}
+        if name == other or not mine or not theirs:
+            continue
+        if other == BASE and is_shared(others):
+            theirs = dict.fromkeys(mine, next(iter(theirs.values())))
+        averages = [float(np.mean([average_of_sets(one) for one in side.values()])) for side in (mine, theirs)]
+        numbers = effect(mine, theirs)
+        verdict = numbers.pop("verdict", None)
+        rows.append({"policy": policy, "method": name, "other_average": averages[1], "average": averages[0],
+                     "seeds": len(mine.keys() & theirs.keys()), **numbers,
+                     "verdict": words.get(verdict, verdict.value) if verdict else ""})  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -522,10 +467,10 @@ def printed_gain(policy: str, method: str = "grpo") -> float:
 
 
 def over_seeds(values: Mapping[int, pd.Series]) -> pd.DataFrame:
-    """Return mean and band over seeds, step by step.
+    """Return mean and band over seeds, step by step: step, mean, low, high, ``seed_<n>``.
 
-    The band is Student's t at 95 % over at least three seeds; with two its factor is 12.7 and it would hide the curve,
-    so ``low`` and ``high`` are NaN and each seed is drawn as a line. Columns: step, mean, low, high, ``seed_<n>``.
+    The band is Student's t over at least three seeds; with two its factor is 12.7 and it would hide the curve, so
+    ``low`` and ``high`` are NaN and each seed is drawn as a line.
 
     Example:
         >>> over_seeds({0: pd.Series([1.0], index=[5]), 1: pd.Series([3.0], index=[5])}).iloc[0].to_list()
@@ -533,12 +478,11 @@ def over_seeds(values: Mapping[int, pd.Series]) -> pd.DataFrame:
     """
     if not values:
         return pd.DataFrame(columns=["step", "mean", "low", "high"])
-    frame = pd.DataFrame({f"seed_{seed}": values[seed] for seed in sorted(values)}).sort_index()
-    seeds, mean = frame.notna().sum(axis=1), frame.mean(axis=1)
     from scipy import stats
 
-    factor = stats.t.ppf(0.975, np.maximum(seeds - 1, 1))
-    half = frame.std(axis=1, ddof=1).mul(factor).div(np.sqrt(seeds)).where(seeds >= MIN_SEEDS)
+    frame = pd.DataFrame({f"seed_{seed}": values[seed] for seed in sorted(values)}).sort_index()
+    seeds, mean = frame.notna().sum(axis=1), frame.mean(axis=1)
+    half = (frame.sem(axis=1) * stats.t.ppf(0.975, np.maximum(seeds - 1, 1))).where(seeds >= MIN_SEEDS)
     band = pd.DataFrame({"step": frame.index, "mean": mean, "low": mean - half, "high": mean + half}, index=frame.index)
     return pd.concat([band, frame], axis=1).reset_index(drop=True)
 
@@ -555,11 +499,8 @@ def metric_curve(runs: Records, metric: str, window: int = 1) -> pd.DataFrame:
 
     Columns as `over_seeds`; a run that does not record the metric is left out.
     """
-    values = {
-        run.seed: run.metrics.set_index("step")[metric].astype(float)
-        for run in runs
-        if metric in run.metrics and run.metrics[metric].notna().any()
-    }
+    values = {run.seed: run.metrics.set_index("step")[metric].astype(float) for run in runs
+              if metric in run.metrics and run.metrics[metric].notna().any()}  # fmt: skip
     return over_seeds({seed: one.rolling(window, center=True, min_periods=1).mean() for seed, one in values.items()})
 
 
@@ -621,60 +562,53 @@ COSTS: dict[str, tuple[tuple[str, ...], float]] = {
 }
 
 
-def costs(records: Records, methods: Sequence[str], policy: str) -> pd.DataFrame:
-    """Return what every run cost in training.
+def _cost(run: RunRecords, column: str) -> np.ndarray:
+    """Return what every step cost, [steps]; what a method does not do costs it nothing."""
+    metrics, unit = COSTS[column]
+    return run.metrics.reindex(columns=list(metrics)).to_numpy(float, na_value=0.0).sum(axis=1) / unit
 
-    Returns:
-        policy, method, seed; thousand tokens: sampled (all rollouts, before the gate acts), trained_rollouts and
-        trained_demonstrations (once for each update they are in), trained (both); minutes (of the steps, without
-        validation and evaluation). What a method does not do costs it nothing.
+
+def costs(records: Records, methods: Sequence[str], policy: str) -> pd.DataFrame:
+    """Return what every run cost in training: policy, method, seed, and a column for each of `COSTS`.
+
+    Thousand tokens: sampled (all rollouts, before the gate acts), trained_rollouts and trained_demonstrations (once for
+    each update they are in), trained (both); minutes (of the steps, without validation and evaluation).
     """
-    rows = [
-        {"policy": policy, "method": method, "seed": run.seed}
-        | {name: run.metrics.reindex(columns=list(metrics)).to_numpy(float, na_value=0.0).sum() / unit
-           for name, (metrics, unit) in COSTS.items()}
-        for method in methods for run in of_method(records, method, policy)
-    ]  # fmt: skip
+    rows = [{"policy": policy, "method": method, "seed": run.seed, **{name: _cost(run, name).sum() for name in COSTS}}
+            for method in methods for run in of_method(records, method, policy)]  # fmt: skip
     return pd.DataFrame(rows, columns=["policy", "method", "seed", *COSTS])
 
 
 def equal_costs(records: Records, methods: Sequence[str], policy: str) -> pd.DataFrame:
     """Return the validation accuracy of every run at equal steps, tokens and seconds, and its mean over training.
 
-    Costs are cumulated over the steps, and the curve (the unweighted mean of the in-distribution sets) is interpolated
-    between its points. What all runs of a seed are compared at is the least that one of them spent.
+    The curve (the unweighted mean of the in-distribution sets) is interpolated between its points, at the least that a
+    run of the same seed spent.
 
     Returns:
         policy, method, seed; in percent: end (after the last step), area (under the curve, over the steps: its mean
         height), at_tokens, at_seconds; and the budgets, tokens (thousand sampled) and seconds (of the steps). A method
         that samples nothing has its end ``at_tokens``.
     """
-    units = {"tokens": COSTS["sampled"], "seconds": (("time/step_s",), 1.0)}
-    least: dict[tuple[str, int], float] = {}  # of each cost and seed
-    named = [(name, run) for name in methods for run in of_method(records, name, policy)]
     made = []
-    for method, run in named:
-        curve = validation_curve([run], drawn_sets(records))
-        if not len(curve):
-            continue
-        steps, height = curve["step"].to_numpy(int), curve["mean"].to_numpy(float)
-        area = float(np.trapezoid(height, steps)) / (steps[-1] - steps[0])
-        spent = {}
-        for cost, (metrics, unit) in units.items():
-            by_step = run.metrics.reindex(columns=list(metrics)).to_numpy(float, na_value=0.0).sum(axis=1) / unit
-            spent[cost] = np.concatenate([[0.0], by_step.cumsum()])[steps]
-            if total := spent[cost][-1]:
-                least[cost, run.seed] = min(total, least.get((cost, run.seed), np.inf))
-        about = {"policy": policy, "method": method, "seed": run.seed, "end": height[-1], "area": area}
-        made.append((about, height, spent))
-    rows = []
-    for about, height, spent in made:
-        budgets = {name: least.get((name, about["seed"]), NAN) for name in units}
-        at = {f"at_{name}": height[-1] if np.isnan(budget) else np.interp(budget, spent[name], height)
-              for name, budget in budgets.items()}  # fmt: skip
-        rows.append(about | at | budgets)
-    columns = ["policy", "method", "seed", "end", "area", *(f"at_{name}" for name in units), *units]
-    return pd.DataFrame(rows, columns=columns)
+    for method in methods:
+        for run in of_method(records, method, policy):
+            curve = validation_curve([run], drawn_sets(records))
+            if curve.empty:
+                continue
+            steps, height = curve["step"].to_numpy(int), curve["mean"].to_numpy(float)
+            by_step = {"tokens": _cost(run, "sampled"), "seconds": 60 * _cost(run, "minutes")}
+            spent = {name: np.append(0.0, cost.cumsum())[steps] for name, cost in by_step.items()}
+            area = float(np.trapezoid(height, steps)) / (steps[-1] - steps[0])
+            row = {"policy": policy, "method": method, "seed": run.seed, "end": height[-1], "area": area}
+            made.append((row, height, spent))
+    for row, height, spent in made:
+        for name in spent:
+            totals = [theirs[name][-1] for other, _, theirs in made if other["seed"] == row["seed"]]
+            row[name] = min(filter(None, totals), default=NAN)
+            row[f"at_{name}"] = np.interp(row[name], spent[name], height)
+    columns = ["policy", "method", "seed", "end", "area", "at_tokens", "at_seconds", "tokens", "seconds"]
+    return pd.DataFrame([row for row, _, _ in made], columns=columns)
 
 
 # Figure 2 and Table 4: what is in reach, what is solved and what is lost
@@ -685,9 +619,9 @@ def pass_at_k(records: Records, evaluations: Sequence[str], methods: Sequence[st
 
     Returns:
         panel (the evaluation), stands_for, problems, samples, method, k; in percent: pass_at_k (unbiased, mean over
-        seeds), problems_low, problems_high (95 % over problems of the mean over seeds, fixed weights), bootstrap,
-        bootstrap_low, bootstrap_high (the paper's estimate and the middle 95 % of its draws, which hold problems and
-        answers fixed), chance, seeds_low, seeds_high (Student's t over seeds, NaN below three), ``seed_<n>``.
+        seeds), problems_low, problems_high (of the mean over seeds), bootstrap, bootstrap_low, bootstrap_high (the
+        paper's estimate and the middle 95 % of its draws, which hold problems and answers fixed), chance, seeds_low,
+        seeds_high (NaN below three seeds), ``seed_<n>``.
     """
     parts = [_pass_at_k(runs, name) for name in evaluations for method in methods
              if (runs := of_method(records, method, policy))]  # fmt: skip
@@ -695,36 +629,32 @@ def pass_at_k(records: Records, evaluations: Sequence[str], methods: Sequence[st
 
 
 def _pass_at_k(runs: Records, name: str) -> pd.DataFrame:
-    counts = {run.seed: run.counts(name) for run in runs}
-    samples, *others = sorted({int(value) for one in counts.values() for value in one["samples"]})
-    if others:
-        raise RecordFault(f"{name} holds {samples} to {others[-1]} answers per problem; evaluate it again")
-    one = sets_of(runs)[name.partition("@")[0]]
-    panel = evaluation_at(runs[0].config, name)
-    chance = world_named(runs[0].config.data.world).chance
-    answers = 1 / chance if chance else math.inf
+    correct = {run.seed: run.counts(name)["correct"].to_numpy() for run in runs}
+    samples = int(runs[0].counts(name)["samples"].iloc[0])
+    data = runs[0].config.data
+    chance = world_named(data.world).chance if data.evaluation == "graded" else 0.0
+    about = {"panel": evaluation_at(runs[0].config, name),
+             "stands_for": sets_of(runs)[name.partition("@")[0]].stands_for,
+             "problems": len(correct[runs[0].seed]), "samples": samples, "method": runs[0].method}  # fmt: skip
     rows: list[dict[str, Any]] = []
-    by_seed: dict[int, dict[int, float]] = {seed: {} for seed in counts}
+    by_seed: dict[int, dict[int, float]] = {seed: {} for seed in correct}
     for k in (2**power for power in range(samples.bit_length())):
-        shares = np.array([unbiased_pass_at_k(one["correct"], samples, k) for one in counts.values()])
+        shares = np.array([unbiased_pass_at_k(counts, samples, k) for counts in correct.values()])  # [seeds, problems]
+        for seed, share in zip(correct, shares, strict=True):
+            by_seed[seed][k] = 100 * share.mean()
         interval = problem_interval(shares.mean(axis=0), one_answer=False)
         # a stream for every run: with one for all, their draws would move together and their mean spread too far
         draws = np.mean(
-            [pass_at_k_bootstrap(one["correct"], samples, k, draws=1_000, generator=np.random.default_rng([0, seed]))
-             for seed, one in counts.items()], axis=0,
+            [pass_at_k_bootstrap(counts, samples, k, draws=1_000, generator=np.random.default_rng([0, seed]))
+             for seed, counts in correct.items()], axis=0,
         )  # fmt: skip
         low, high = np.quantile(draws, (0.025, 0.975))
-        for seed, share in zip(counts, shares, strict=True):
-            by_seed[seed][k] = 100 * share.mean()
-        rows.append(
-            {
-                "panel": panel, "stands_for": one.stands_for, "problems": shares.shape[1], "samples": samples,
-                "method": runs[0].method, "k": k, "pass_at_k": 100 * shares.mean(),
-                "problems_low": 100 * interval.low, "problems_high": 100 * interval.high,
-                "bootstrap": 100 * draws.mean(), "bootstrap_low": 100 * low, "bootstrap_high": 100 * high,
-                "chance": 100 * float(chance_pass_at_k(answers, k)),
-            }
-        )  # fmt: skip
+        rows.append({
+            **about, "k": k, "pass_at_k": 100 * shares.mean(),
+            "problems_low": 100 * interval.low, "problems_high": 100 * interval.high,
+            "bootstrap": 100 * draws.mean(), "bootstrap_low": 100 * low, "bootstrap_high": 100 * high,
+            "chance": 100 * float(chance_pass_at_k(1 / chance if chance else np.inf, k)),
+        })  # fmt: skip
     seeds = over_seeds({seed: pd.Series(values) for seed, values in by_seed.items()}).drop(columns=["step", "mean"])
     return pd.concat([pd.DataFrame(rows), seeds.rename(columns={"low": "seeds_low", "high": "seeds_high"})], axis=1)
 
@@ -747,31 +677,32 @@ def exclusive(
     parts = []
     for baseline in baselines:
         second = {run.seed: run for run in of_method(records, baseline, policy)}
-        seeds = sorted(first.keys() & second.keys())
-        if seeds:
-            sides = [first[seed] for seed in seeds], [second[seed] for seed in seeds]
-            parts.append(_exclusive(*sides, evaluation, several).assign(baseline=baseline))
-    counts = ["method_only", "baseline_only", "method_only_percent", "baseline_only_percent"]
-    columns = ["baseline", "answers", "seed", "answers_per_problem", "level", "problems", *counts, "p_value", "test"]
+        pairs = [(first[seed], second[seed]) for seed in sorted(first.keys() & second.keys())]
+        if pairs:
+            parts.append(_exclusive(pairs, evaluation, several).assign(baseline=baseline))
+    printed = {
+        "method_only": "+X",
+        "baseline_only": "-Y",
+        "method_only_percent": "+X %",
+        "baseline_only_percent": "-Y %",
+    }
+    columns = ["baseline", "answers", "seed", "answers_per_problem", "level", "problems", *printed, "p_value", "test"]
     frame = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
-    frame = frame.rename(
-        columns=dict(zip(("a_only", "b_only", "a_only_percent", "b_only_percent"), counts, strict=True))
-    )
+    frame = frame.rename(columns=lambda name: name.replace("a_only", "method_only").replace("b_only", "baseline_only"))
     frame["level"] = [level if level == "Overall" else f"Level {level}" for level in frame["level"]]
-    for name, printed in zip(counts, ("+X", "-Y", "+X %", "-Y %"), strict=True):
-        columns.append(f"paper_{name}")
+    for name, row in printed.items():
         cells = zip(frame["baseline"], frame["level"], strict=True)
-        values = [paper_value("table4", f"{arm_label(arm)} {printed}", level, policy) for arm, level in cells]
-        frame[f"paper_{name}"] = [NAN if value is None else value for value in values]
-    return frame[columns]
+        values = [paper_value("table4", f"{arm_label(arm)} {row}", level, policy) for arm, level in cells]
+        frame[f"paper_{name}"] = pd.Series(values, frame.index, float)
+    return frame[[*columns, *(f"paper_{name}" for name in printed)]]
 
 
-def _exclusive(first: Records, second: Records, evaluation: str, several: str) -> pd.DataFrame:
-    levels = first[0].counts(evaluation)["level"].to_numpy()
+def _exclusive(pairs: Sequence[tuple[RunRecords, RunRecords]], evaluation: str, several: str) -> pd.DataFrame:
+    levels = pairs[0][0].counts(evaluation)["level"].to_numpy()
     parts = [
-        exclusive_solves(run.shares(evaluation) > 0, other.shares(evaluation) > 0, levels)
-        .assign(answers="one answer", seed=float(run.seed), answers_per_problem=1, test="exact McNemar")
-        for run, other in zip(first, second, strict=True)
+        exclusive_solves(mine.shares(evaluation) > 0, theirs.shares(evaluation) > 0, levels)
+        .assign(answers="one answer", seed=float(mine.seed), answers_per_problem=1, test="exact McNemar")
+        for mine, theirs in pairs
     ]  # fmt: skip
     counts = ["a_only", "b_only"]
     mean = parts[0].assign(answers="mean over seeds", seed=NAN, p_value=NAN, test="")
@@ -779,12 +710,11 @@ def _exclusive(first: Records, second: Records, evaluation: str, several: str) -
     for name in counts:
         mean[f"{name}_percent"] = (100 * mean[name] / mean["problems"]).map(round_half_up)
     # not the one answer besides: it is the first of the several, for its request has the same seed
-    asked = [[run.counts(several)[["correct", "samples"]].to_numpy(float) for run in side] for side in (first, second)]
-    totals = [np.sum(side, axis=0) for side in asked]  # of both sides [problems, 2], over seeds
+    counted = [[run.counts(several)[["correct", "samples"]].to_numpy(float) for run in pair] for pair in pairs]
+    totals = np.sum(counted, axis=0)  # of both sides, over seeds: [2, problems, 2]
     a, b = (total[:, 0] / total[:, 1] for total in totals)
-    drawn = int(totals[0][0, 1])
-    everything = exclusive_solves(a, b, first[0].counts(several)["level"].to_numpy()).assign(
-        answers="all answers", seed=NAN, answers_per_problem=drawn, test="exact sign test over problems"
+    everything = exclusive_solves(a, b, pairs[0][0].counts(several)["level"].to_numpy()).assign(
+        answers="all answers", seed=NAN, answers_per_problem=int(totals[0, 0, 1]), test="exact sign test over problems"
     )
     return pd.concat([*parts, mean, everything], ignore_index=True)
 
@@ -801,8 +731,6 @@ def question_grids(records: Records, method: str, policy: str = "weak") -> dict[
 
 def row_order(grids: Grids) -> pd.MultiIndex:
     """Return the order in which questions are drawn: by level, then mean accuracy over epochs and seeds, best first."""
-    if not grids:
-        raise RecordFault("no seed has the runs on few questions of Figures 3 and 4; compute them, or import them")
     mean = pd.concat([grid.mean(axis=1) for grid in grids.values()], axis=1).mean(axis=1).rename("mean").reset_index()
     ordered = mean.sort_values(["level", "mean", "problem_id"], ascending=[True, False, True], kind="stable")
     return pd.MultiIndex.from_frame(ordered[["level", "problem_id"]])
@@ -840,21 +768,22 @@ def shares_by_quarter(differences: Grids) -> pd.DataFrame:
 # Single answers, and a single step
 
 
-def transcripts(records: Records, evaluations: Sequence[str]) -> pd.DataFrame:
-    """Return answers kept word for word: every run's to the same question, that of lowest hash.
+def transcripts(records: Records, evaluations: Sequence[str], count: int = 1) -> pd.DataFrame:
+    """Return answers kept word for word: every run's to the same ``count`` questions, those of lowest hash.
 
-    Returns:
-        One row per evaluation and run: set, question, right (its answer), method, base, seed, answer (as it
-        was sampled), verdict; none of runs made before answers were kept.
+    One row per evaluation, question and run: set, question, right (its answer), method, base, seed, answer (as it was
+    sampled), verdict.
     """
     rows = []
     for name in evaluations:
         for run in records:
-            asked = {problem.id: (problem.question, problem.answer)
-                     for problem in evaluation_set(run.config, name).problems}  # fmt: skip
+            asked = {problem.id: problem for problem in evaluation_set(run.config, name).problems}
             kept = run.answers[run.answers["benchmark"] == recorded_name(run.config, name)].sort_values("hash")
-            rows += [(name, *asked[str(row.problem_id)], label(run.method), run.policy, run.seed, row.text, row.verdict)
-                     for row in kept.head(1).itertuples()]  # fmt: skip
+            for row in kept.drop_duplicates("problem_id").head(count).itertuples():
+                problem = asked[str(row.problem_id)]
+                rows.append({"set": name, "question": problem.question, "right": problem.answer,
+                             "method": label(run.method), "base": run.policy, "seed": run.seed, "answer": row.text,
+                             "verdict": row.verdict})  # fmt: skip
     columns = ["set", "question", "right", "method", "base", "seed", "answer", "verdict"]
     return pd.DataFrame(rows, columns=columns).sort_values(["set", "question"], kind="stable", ignore_index=True)
 
@@ -862,138 +791,127 @@ def transcripts(records: Records, evaluations: Sequence[str]) -> pd.DataFrame:
 def algorithm_step(run: RunRecords, step: int) -> pd.DataFrame:
     """Return what Algorithm 1 did with every question of a step of HPT, before the normalisation of a batch.
 
-    Returns:
-        One row per question, in its order: problem_id, level, question, rollouts, correct, no_answer, P (Eq. 8), alpha
-        and beta (Eq. 9, 10), branch, and the factors of grad log pi: weight_right, weight_wrong (of a rollout's tokens,
-        coefficient x alpha x advantage) and weight_demonstration (coefficient x beta).
+    One row per question, in its order: problem_id, level, question, rollouts, correct, no_answer, P (Eq. 8), alpha and
+    beta (Eq. 9, 10), branch, and the factors of grad log pi: weight_right, weight_wrong (of a rollout's tokens,
+    coefficient x alpha x advantage) and weight_demonstration (coefficient x beta).
     """
     rows = run.rollouts[run.rollouts["step"] == step].reset_index(drop=True)
-    parts = {component.data: component for component in method_named(run.method).components}
-    row, estimator = resolved_row(parts["rollouts"], run.config), run.config.estimator
+    parts, estimator = {part.data: part for part in method_named(run.method).components}, run.config.estimator
+    row = resolved_row(parts["rollouts"], run.config)
+    online, offline = (getattr(estimator, parts[name].coefficient) for name in ("rollouts", "demonstration"))
     found = rows[["problem_id", "level", "rollouts", "correct", "no_answer", "alpha", "beta", "branch"]].copy()
     asked = {problem.id: problem.question for problem in training_problems_of(run.config)}
     found.insert(2, "question", found["problem_id"].map(asked))
     found.insert(6, "P", found["correct"] / found["rollouts"])
     for at, question in found.iterrows():
         correct, n = int(question["correct"]), int(question["rollouts"])
-        group = RolloutGroups(np.repeat([1.0, 0.0], [correct, n - correct]), np.zeros(n, int), np.zeros(n, bool),
-                              np.ones(n, int))  # fmt: skip
-        weights = (
-            getattr(estimator, parts["rollouts"].coefficient) * question["alpha"] * np.hstack(advantages(row, group))
-        )
+        rewards = np.repeat([1.0, 0.0], [correct, n - correct])
+        group = RolloutGroups(rewards, np.zeros(n, int), np.zeros(n, bool), np.ones(n, int))
+        weights = online * question["alpha"] * np.hstack(advantages(row, group))
         found.loc[at, "weight_right"] = weights[0] if correct else NAN
         found.loc[at, "weight_wrong"] = weights[-1] if correct < n else NAN
-    demonstration = getattr(estimator, parts["demonstration"].coefficient)
-    return found.assign(weight_demonstration=demonstration * found["beta"])
+    return found.assign(weight_demonstration=offline * found["beta"])
 
 
 # Appendix: the search, and the price of each discrepancy between paper and code
 
+#: What tells one try of the search from another; its seeds are one try's.
+TRIED = ["policy", "method", "learning_rate", "choice"]
+
 
 def search(records: Records) -> pd.DataFrame:
-    """Return one row per try of the search that has run, in the order of the grid.
+    """Return one row per run of the search, in the order of the grid.
 
-    Returns:
-        policy, method, steps, learning_rate, choice (settings beside the rate, in words), accuracy on the validation
-        problems and its interval over them for fixed weights (problems_low, problems_high), all three in percent, arm,
-        chosen (whether the method takes it: `chosen`).
+    policy, method, round, steps, seed, learning_rate, choice (the method's own, in words), accuracy on the validation
+    problems and its interval over them (problems_low, problems_high), arm, mean (accuracy over the seeds of the round),
+    chosen (`chosen`).
     """
-    columns = "policy method steps learning_rate choice accuracy problems_low problems_high arm".split()
+    columns = "policy method round steps seed learning_rate choice accuracy problems_low problems_high arm".split()
     rows = []
-    for arm in SEARCH.arms:
+    for arm in artefacts_at(records[0].config.scale)["search"].arms if records else ():
         for run in of_arm(records, arm.key):
             shares = run.shares("validation")
             interval = problem_interval(shares, one_answer=bool((run.counts("validation")["samples"] == 1).all()))
-            choice = {name: value for name, value in arm.settings.items() if name.startswith("estimator.")}
             values = (100 * float(shares.mean()), 100 * interval.low, 100 * interval.high)
-            rows.append((arm.policy, arm.method, run.config.schedule.steps, arm.settings["optimizer.learning_rate"],
-                         choice_text(choice), *values, arm.key))  # fmt: skip
+            rate = arm.settings[RATE_OF.get(arm.method, "optimizer.learning_rate")]
+            rows.append((arm.policy, arm.method, 1 if arm.name.startswith("try1_") else 2, run.config.schedule.steps,
+                         run.seed, rate, choice_text(arm.method, arm.settings), *values, arm.key))  # fmt: skip
     results = pd.DataFrame(rows, columns=columns)
-    return results.assign(chosen=results["arm"].isin(set(chosen(results)["arm"])))
+    results["mean"] = results.groupby([*TRIED, "round"])["accuracy"].transform("mean")
+    return results.assign(chosen=results["arm"].isin(chosen(results)["arm"]))
 
 
 def chosen(results: pd.DataFrame) -> pd.DataFrame:
-    """Return the row of `search` each method of each base takes.
+    """Return the rows of `search` of the try that each method of each base takes: one per seed of its last round.
 
-    Of its longest round the one of highest accuracy, then of the lowest rate.
+    Of the tries within one point of the best mean of that round, the best of the lowest rate (docs/world.md).
 
     Example:
-        >>> rows = [("weak", "sft", 60, 1e-3, "", 40.0, "a"), ("weak", "sft", 60, 5e-4, "", 40.0, "b")]
-        >>> columns = ["policy", "method", "steps", "learning_rate", "choice", "accuracy", "arm"]
-        >>> chosen(pd.DataFrame(rows, columns=columns))["arm"].tolist()
+        >>> rows = [("weak", "sft", 1, 1e-3, "", 40.5, "a"), ("weak", "sft", 1, 5e-4, "", 40.0, "b")]
+        >>> chosen(pd.DataFrame(rows, columns=[*TRIED[:2], "round", *TRIED[2:], "mean", "arm"]))["arm"].tolist()
         ['b']
     """
-    order = ["steps", "accuracy", "learning_rate"]
-    ordered = results.sort_values(order, ascending=[False, False, True], kind="stable")
-    return ordered.drop_duplicates(["policy", "method"]).sort_values(["policy", "method"]).reset_index(drop=True)
+    last = results[results["round"] == results.groupby(TRIED[:2])["round"].transform("max")]
+    best = last.groupby(TRIED[:2])["mean"].transform("max")
+    near = last[last["mean"] >= best - 1 - 1e-9]  # but for rounding: 3.5 and 2.5 are one point apart
+    near = near.sort_values(["learning_rate", "mean"], ascending=[True, False], kind="stable")
+    return last.merge(near.drop_duplicates(TRIED[:2])[TRIED])
 
 
 def discrepancies(records: Records) -> pd.DataFrame:
     """Return a row per arm: HPT's score with one field moved, and the effect of the field against the default.
 
-    Returns:
-        title, why, sft_weight (multiple of the default's coefficient), chosen (highest validation accuracy among the
-        weights tried, on the seeds that all of them have from one base; None where only one was), validation and
-        average (percent, means over seeds), seeds (that both have from one base), the columns of `effect`,
-        skipped_updates (sum over seeds). Last comes the skip rule, which needs no run as long as it never acted on the
-        default.
+    title, why, sft_weight (multiple of the default's coefficient), chosen (highest validation accuracy among the
+    weights tried, on the seeds that all of them have; None where only one was), validation and average (percent, means
+    over seeds), seeds (that it has with the default), the columns of `effect`, skipped_updates (sum over seeds). Last
+    comes the skip rule, which needs no run as long as it never acted on the default. Two runs have a seed together
+    where they began from the same bits: a base trained again is another base.
     """
-    runs = {arm.key: {run.seed: run for run in of_arm(records, arm.key)}
-            for one in (DEFAULT, *DISCREPANCIES) for arm in one.arms}  # fmt: skip
-    default = runs[DEFAULT.arms[0].key]
+    default = _by_base(records, DEFAULT.arms[0].key)
     if not default:
         raise RecordFault(f"no run of {DEFAULT.arms[0].key}, which every effect is measured against; compute it first")
+    usual = {key: in_distribution_shares(run) for key, run in default.items()}
     rows: list[dict[str, Any]] = []
     for one in (DEFAULT, *DISCREPANCIES):
-        best = _best({arm.key: runs[arm.key] for arm in one.arms if runs[arm.key]})
+        tried = {arm.key: runs for arm in one.arms if (runs := _by_base(records, arm.key))}
+        common = set.intersection(*map(set, tried.values())) if len(tried) > 1 else set()
+        on_common = {
+            key: np.mean([_validation(runs[seed]) for seed in common]) for key, runs in tried.items() if common
+        }
+        best = max(on_common, key=lambda key: on_common[key], default="")
         for arm, weight in zip(one.arms, (1.0, *one.weights), strict=True):
-            found = runs[arm.key]
-            if not found:
+            runs = tried.get(arm.key, {})
+            if not runs:
                 continue
-            shares = {seed: in_distribution_shares(run) for seed, run in found.items()}
-            both = [seed for seed in found if found is not default and _one_base(seed, found, default)]
-            paired = {seed: in_distribution_shares(default[seed]) for seed in both}
+            both = runs.keys() & default.keys()
+            shares = {seed: in_distribution_shares(run) for (seed, _), run in runs.items()}
+            numbers = effect(shares, {key[0]: usual[key] for key in both} if arm.key != DEFAULT.arms[0].key else {})
+            numbers.pop("verdict", None)
             rows.append({
-                "title": arm.label, "why": one.why, "sft_weight": weight, "chosen": arm.key == best if best else None,
-                "validation": float(np.mean([100 * run.shares("validation").mean() for run in found.values()])),
-                "average": float(np.mean([average_of_sets(one) for one in shares.values()])),
-                "seeds": len(both) or len(found), **effect(shares, paired)[0], "skipped_updates": _skipped(found),
+                "title": arm.label, "why": one.why, "sft_weight": weight,
+                "chosen": arm.key == best if best else None,
+                "validation": float(np.mean([_validation(run) for run in runs.values()])),
+                "average": float(np.mean([average_of_sets(own) for own in shares.values()])),
+                "seeds": len(both) or len(runs), **numbers, "skipped_updates": _skipped(runs),
             })  # fmt: skip
-    frame = pd.DataFrame([*rows, _skip_rule(default)])
-    seeds = _seed_columns(frame)
-    return frame[[*(name for name in frame if name not in seeds), *seeds]]
-
-
-def _best(tried: Mapping[str, Mapping[int, RunRecords]]) -> str:
-    """Return the arm of highest validation accuracy on the seeds that all have from one base; empty without a choice.
-
-    Not the highest mean of whatever each has: a seed more, or from another base, would decide instead of the weight.
-    """
-    if len(tried) < 2:
-        return ""
-    first, *others = tried.values()
-    seeds = [seed for seed in first if all(_one_base(seed, first, other) for other in others)]
-    means = {key: [runs[seed].shares("validation").mean() for seed in seeds] for key, runs in tried.items()}
-    return max(means, key=lambda key: np.mean(means[key])) if seeds else ""
-
-
-def _one_base(seed: int, one: Mapping[int, RunRecords], other: Mapping[int, RunRecords]) -> bool:
-    """Return whether both have a seed, started from the same bits: a base trained again is another base."""
-    both = seed in one and seed in other
-    return both and one[seed].config.policy.base_weights == other[seed].config.policy.base_weights
-
-
-def _skipped(runs: Mapping[int, RunRecords]) -> int:
-    return sum(int(run.metrics["optim/skipped_updates"].sum()) for run in runs.values())
-
-
-def _skip_rule(default: Mapping[int, RunRecords]) -> dict[str, Any]:
-    """Return the row of the skip rule: where no update of the default was skipped, a run without it is the same run."""
     skipped = _skipped(default)
     why = "The scripts skip an update whose gradient norm is above 80; the paper has no such rule. " + (
         f"Not measured: it skipped {skipped} updates of the default." if skipped else
         "It skipped no update of the default, so a run without it is the same run."
     )  # fmt: skip
-    return {"title": "no skip rule", "why": why, "sft_weight": 1.0, "chosen": None, "validation": NAN, "average": NAN,
-            "seeds": len(default), **effect({}, {})[0], "effect": NAN if skipped else 0.0,
-            "skipped_updates": skipped}  # fmt: skip
+    rows.append({"title": "no skip rule", "why": why, "sft_weight": 1.0, "chosen": None, "seeds": len(default),
+                 "effect": NAN if skipped else 0.0, "skipped_updates": skipped})  # fmt: skip
+    return seeds_last(pd.DataFrame(rows))
+
+
+def _by_base(records: Records, key: str) -> dict[Any, RunRecords]:
+    """Return the runs of an arm by their seed and the bits they began from."""
+    return {(run.seed, run.config.policy.base_weights): run for run in of_arm(records, key)}
+
+
+def _validation(run: RunRecords) -> float:
+    return 100 * float(run.shares("validation").mean())
+
+
+def _skipped(runs: Mapping[Any, RunRecords]) -> int:
+    return sum(int(run.metrics["optim/skipped_updates"].sum()) for run in runs.values())

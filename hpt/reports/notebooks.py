@@ -6,15 +6,14 @@ A notebook begins with ``study = reports.begin("its_name")``, asks for the runs 
 vLLM; nothing here catches an exception around a run.
 """
 
+import base64
 import html
 import os
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -24,13 +23,13 @@ from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
 from hpt.config.run_config import merge, nest, validate
-from hpt.config.scales import SCALES
+from hpt.config.scales import SCALES, check_scale
 from hpt.data.sources import names_files
 from hpt.paper.paper import confirmatory_claims
 from hpt.reports import frames as of_records
 from hpt.reports import style
 from hpt.reports.verdicts import Verdict, verdicts
-from hpt.runs.catalogue import ARTEFACTS, Artefact, artefacts_at, check_addressed, is_addressed, kept_note
+from hpt.runs.catalogue import ARTEFACTS, artefacts_at, check_addressed, is_addressed, kept_note
 from hpt.runs.compare import differences, final_values
 from hpt.runs.folder import source_commit
 from hpt.runs.make import PlannedRun, compute, planned_runs
@@ -39,7 +38,7 @@ from hpt.runs.records import RecordStore, RunRecords, load_records, load_runs, r
 from hpt.runs.resolve import check_no_names
 from hpt.support.errors import ConfigError
 from hpt.support.files import write_json, write_text
-from hpt.support.text import duration
+from hpt.support.text import few
 
 
 @dataclass(frozen=True)
@@ -64,10 +63,8 @@ class Shown:
 class Study:
     """What a notebook computes and shows; made by `begin`, from the notebook's parameters.
 
-    Attributes:
-        artefacts: tables and figures it makes.
-        made: what it has shown so far, by name, as the report takes it.
-        frames: the tidy frames behind them, by the name of their CSV.
+    ``artefacts`` are the tables and figures it makes; ``made`` what it has shown so far, by name, as the report takes
+    it; ``frames`` the tidy frames behind them, by the name of their CSV.
     """
 
     name: str
@@ -93,30 +90,21 @@ class Study:
         return planned_runs(**self._asked(artefacts or self.artefacts))
 
     def to_run(self) -> Shown:
-        """Return the table of runs: which are there, which will be made, and how long that takes."""
+        """Return which runs will be made, and how long that takes."""
         planned = self.planned()
+        left = [run for run in planned if not run.done]
         if not planned:
-            return Shown(Markup("<p>No run is needed.</p>"), "No run is needed.")
-        todo, times = ["read"] * len(planned), [""] * len(planned)
-        if self.from_records is not None:
+            note = "No run is needed."
+        elif self.from_records is not None:
             note = f"Nothing is computed: records are read from {shown_path(self.from_records)}."
+        elif not left:
+            note = "Nothing is left to compute."
         else:
-            expected = make_plan(self.scale, planned, self.runs_dir)
-            todo = [run.reason or "nothing: done" for run in planned]
-            times = ["" if run.done else f"about {duration(cost.device_s)}"
-                     for run, cost in zip(planned, expected.costs, strict=True)]  # fmt: skip
-            left = sum(not run.done for run in planned)
-            note = f"{left} of {len(planned)} runs are left to compute: {assumptions(expected)}."
-            note = note if left else "Nothing is left to compute."
-        rows = [(run.line, run.policy, run.seed, run.config.schedule.steps, len(run.evaluations), what, time_left)
-                for run, what, time_left in zip(planned, todo, times, strict=True)]  # fmt: skip
+            expected = assumptions(make_plan(self.scale, planned, self.runs_dir))
+            note = f"{len(left)} of {len(planned)} runs are left to compute: {expected}. They are "
+            note += few([f"{run.title} ({run.reason})" for run in left], 12) + "."
         note += kept_note(self.settings, self.artefacts, self.scale)
-        heads = ("method", "base", "seed", "steps", "evaluation sets", "to do", "time")
-        return Shown(plain_table(heads, rows) + Markup("<p>{}</p>").format(note), note)
-
-    def artefact(self, name: str) -> Artefact:
-        """Return one of its tables or figures as the scale makes it: arms, evaluations, bases."""
-        return artefacts_at(self.scale)[name]
+        return Shown(Markup("<p>{}</p>").format(note), note)
 
     def runs(self, *artefacts: str) -> list[RunRecords]:
         """Return the records of the runs that tables or figures compare (none = all), computing what is missing."""
@@ -133,30 +121,23 @@ class Study:
     def table(
         self, name: str, table: pd.DataFrame | Styler, data: pd.DataFrame, caption: str, runs: Sequence[RunRecords] = ()
     ) -> Shown:
-        """Keep a table and return it to be displayed.
+        """Keep a table and return it to be displayed; a Styler's colours are kept in HTML.
 
-        Where ``output_dir`` is set, ``tables/<name>`` is written as .csv (the tidy data), .md, .tex and
-        .provenance.json.
-
-        Args:
-            name: of the artefact, or a new one, which the report shows last.
-            table: laid out with pandas; a Styler's colours are kept in HTML.
-            data: the tidy frame behind it.
-            caption: what is shown, of how many seeds, what the intervals are, units.
-            runs: it was made from.
+        ``name`` is an artefact's, or a new one, which the report shows last; ``data`` the tidy frame behind it, and
+        ``runs`` what it was made from; ``caption`` says of how many seeds, what the intervals are, units. Where
+        ``output_dir`` is set, ``tables/<name>`` is written as .csv (the tidy data), .md, .tex and .provenance.json.
         """
         title = self._title(name)
         plain = table.data if isinstance(table, Styler) else table  # pyright: ignore[reportAttributeAccessIssue]
         shown = html_table(table, name)
         self._keep(name, data, {"kind": "table", "caption": caption, "html": str(shown)})
         if self.output_dir is not None:
-            stem = self.output_dir / "tables" / name
             source = source_line(runs)
             head, foot = f"**{markdown_text(title)}**", f"<sub>{markdown_text(source)}</sub>"
             text = "\n\n".join([head, markdown_table(plain), markdown_text(caption), foot]) + "\n"
-            write_text(stem.with_name(f"{name}.md"), text)
+            write_text(self.output_dir / "tables" / f"{name}.md", text)
             comments = "".join(f"% {' '.join(text.split())}\n" for text in (title, source, caption))
-            write_text(stem.with_name(f"{name}.tex"), comments + tex_table(plain))
+            write_text(self.output_dir / "tables" / f"{name}.tex", comments + tex_table(plain))
             self._write(name, {name: data}, runs)
         return Shown(shown + caption_html(title, caption), title)
 
@@ -169,40 +150,29 @@ class Study:
         runs: Sequence[RunRecords] = (),
         more: Mapping[str, pd.DataFrame] | None = None,
     ) -> Shown:
-        """Keep a figure and return it to be displayed.
+        """Keep a figure and return it to be displayed; arguments as for `table`, ``more`` are further tidy frames.
 
         Where ``output_dir`` is set, ``figures/<name>`` is written as .png and .svg, and ``tables/<name>`` as .csv (the
-        tidy data) and .provenance.json.
-
-        Args:
-            name, data, caption, runs: as for `table`.
-            figure: drawn with matplotlib.
-            more: further tidy frames, each written as ``tables/<name>_<its name>.csv``.
+        tidy data), ``tables/<name>_<its name>.csv`` for each of ``more``, and .provenance.json.
         """
-        title, metadata = self._title(name), {"Description": caption, "Source": source_line(runs)}
+        title = self._title(name)
         frames = {f"{name}_{part}": frame for part, frame in (more or {}).items()}
         self._keep(name, data, {"kind": "figure", "caption": caption, "more": list(frames)})
         self.frames |= frames
-        with TemporaryDirectory() as folder:
-            target = self.output_dir / "figures" if self.output_dir else Path(folder)
-            _, png = style.save(figure, target / name, {"Title": title, **metadata})
-            # not the SVG, which the report links: inside a page it takes three times the room
-            source = style.png_source(png.read_bytes())
-            picture = Markup("<img class='{}' alt='{}' src='{}'>").format(name, title, source)
-        pyplot.close(figure)  # else the notebook draws it a second time
+        metadata = {"Title": title, "Description": caption, "Source": source_line(runs)}
+        png = style.png_of(figure, metadata)
         if self.output_dir is not None:
+            style.save(figure, png, self.output_dir / "figures" / name, metadata)
             self._write(name, {name: data, **frames}, runs)
+        # not the SVG, which the report links: inside a page it takes three times the room
+        picture = Markup("<img class='{}' alt='{}' src='{}'>").format(name, title, png_source(png))
+        pyplot.close(figure)  # else the notebook draws it a second time
         return Shown(picture + caption_html(title, caption), title)
 
     def sliders(self, draw: Callable[..., Figure], **values: Sequence[Any]) -> Shown:
         """Return a figure with sliders that draw it anew; where no front end moves them, it stays as they begin.
 
-        Args:
-            draw: makes the figure of one value of each.
-            values: that each argument of ``draw`` can have; a slider begins in their middle.
-
-        Example:
-            >>> study.sliders(draw, gate=range(9))  # doctest: +SKIP
+        ``draw`` makes the figure of one of each of ``values``; a slider begins in their middle.
         """
         from ipywidgets import Image, SelectionSlider, VBox
 
@@ -210,37 +180,27 @@ class Study:
                                          continuous_update=False) for name, of in values.items()}  # fmt: skip
 
         def drawn() -> bytes:
-            figure, file = draw(**{name: slider.value for name, slider in sliders.items()}), BytesIO()
-            figure.savefig(file, format="png", dpi=style.PNG_DPI)
+            figure = draw(**{name: slider.value for name, slider in sliders.items()})
+            png = style.png_of(figure, {})
             pyplot.close(figure)
-            return file.getvalue()
+            return png
 
         picture = Image(value=drawn())
         for slider in sliders.values():
             slider.observe(lambda _: setattr(picture, "value", drawn()), "value")
         begins = ", ".join(f"{name} = {slider.value}" for name, slider in sliders.items())
         shown = Markup("<img alt='{0}' src='{1}'><p><small>{0}; the notebook has sliders.</small></p>")
-        source = style.png_source(picture.value)
-        return Shown(shown.format(begins, source), begins, VBox([*sliders.values(), picture]))
+        return Shown(shown.format(begins, png_source(picture.value)), begins, VBox([*sliders.values(), picture]))
 
     def compare(self, first: str, second: str) -> Shown:
-        """Return what two runs differ in, settings and the last values of every quantity: ``hpt runs compare``.
-
-        Args:
-            first, second: names of runs, as `finish` lists them.
-        """
+        """Return what two runs, named as `finish` lists them, differ in: ``hpt runs compare`` in a cell."""
         folder = self.from_records or self.runs_dir / self.scale
         runs = [load_records(folder / name) for name in (first, second)]
-        tables = (differences(*runs), final_values(*runs).round(4).reset_index())
-        shown = [plain_table(list(table.columns), table.astype(str).to_numpy().tolist()) for table in tables]
-        return Shown(Markup("").join(shown))
+        return Shown(frame_table(differences(*runs)) + frame_table(final_values(*runs).round(4).reset_index()))
 
-    def transcripts(self, runs: Sequence[RunRecords], evaluations: Sequence[str]) -> Shown:
-        """Return answers kept word for word, every run's to the same question of each evaluation."""
-        kept = of_records.transcripts(runs, evaluations)
-        if not len(kept):
-            return Shown(Markup("<p>These runs were made before answers were kept.</p>"))
-        return Shown(plain_table(list(kept.columns), kept.to_numpy().tolist()))
+    def transcripts(self, runs: Sequence[RunRecords], evaluations: Sequence[str], count: int = 1) -> Shown:
+        """Return answers kept word for word, every run's to the same ``count`` questions of each evaluation."""
+        return Shown(frame_table(of_records.transcripts(runs, evaluations, count)))
 
     def verdicts(self) -> list[Verdict]:
         """Return the verdicts on the claims about what was shown so far."""
@@ -291,14 +251,14 @@ class Study:
         }
         if self.output_dir is not None:
             write_json(self.output_dir / "notebooks" / f"{self.name}.json", status)
-        rows = [(r["run"], r["fingerprint"], r["commit"][:12], r["dirty"], r["finished"]) for r in status["runs"]]
+        rows = [(row["run"], row["fingerprint"], short_commit(row), row["finished"]) for row in status["runs"]]
         source = "committed records" if status["from_records"] else "runs on this machine"
         source = source if rows else "the package alone, without a run"
         changed = "; ".join(f"{name} = {value!r}" for name, value in self.settings.items())
-        note = f"Rendered at commit {status['commit'][:12]}{' with changed files' if dirty else ''} from {source}."
+        note = f"Rendered at commit {status['commit'][:12]}{' with changed files' * dirty} from {source}."
         note += f" Changed settings: {changed}." if changed else ""
-        heads = ("run", "fingerprint", "commit", "files changed", "finished")
-        return Shown(plain_table(heads, rows) + Markup("<p>{}</p>").format(note), note)
+        table = plain_table(("run", "fingerprint", "commit", "finished"), rows)
+        return Shown(table + Markup("<p>{}</p>").format(note), note)
 
     def _asked(self, artefacts: Sequence[str]) -> dict[str, Any]:
         custom = self.extra_methods if any(ARTEFACTS[name].extra_policy for name in artefacts) else ()
@@ -324,49 +284,45 @@ class Study:
         write_json(folder / f"{name}.provenance.json", sources)
 
 
-def begin_study(name: str, artefacts: Sequence[str], given: Mapping[str, Any]) -> Study:
+def begin_study(
+    name: str, artefacts: Sequence[str], scale: str = "mini", seeds: Sequence[Any] = (0,),
+    settings: Mapping[str, Any] | None = None, runs_dir: str = "runs", from_records: str = "", output_dir: str = "",
+    bases: Sequence[str] = (), extra_methods: Sequence[str] = (), evaluations: Sequence[str] = (), **_: Any,
+) -> Study:  # fmt: skip
     """Return what a notebook does with its parameters, once their values are checked (`hpt.reports.begin`)."""
-    defaults = {"scale": "mini", "seeds": [0], "settings": {}, "runs_dir": "runs", "from_records": "", "output_dir": ""}
-    values: dict[str, Any] = {**defaults, **given}
-    if values["scale"] not in SCALES:
-        raise ConfigError("scale", values["scale"], "one of " + ", ".join(SCALES), "choose one of these")
-    seeds = values["seeds"]
-    whole = all(isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in seeds)
-    if not seeds or not whole or len(set(seeds)) < len(seeds):
+    settings = dict(settings or {})
+    check_scale(scale)
+    if not seeds or len(set(seeds)) < len(seeds) or not all(type(seed) is int and seed >= 0 for seed in seeds):
         raise ConfigError("seeds", seeds, "a list of different whole numbers of at least 0", "write e.g. [0, 1, 2]")
-    from_records = project_path(values["from_records"]) if values["from_records"] else None
-    if from_records is not None and not record_folders(from_records):
+    if from_records and not record_folders(project_path(from_records)):
         remedy = "name a folder written by `hpt runs export`"
-        raise ConfigError("from_records", str(from_records), "a folder of records, or empty to compute", remedy)
-    here = artefacts_at(values["scale"])
+        raise ConfigError("from_records", from_records, "a folder of records, or empty to compute", remedy)
+    here = artefacts_at(scale)
     names = tuple(artefacts) or tuple(key for key, artefact in here.items() if artefact.notebook == name)
     if not names and any(artefact.notebook == name for artefact in ARTEFACTS.values()):
         notebooks = ", ".join(dict.fromkeys(artefact.notebook for artefact in here.values()))
-        raise ConfigError("scale", values["scale"], "a scale that makes this notebook", f"there, open {notebooks}")
-    bases = tuple(values.get("bases") or ())
+        raise ConfigError("scale", scale, "a scale that makes this notebook", f"there, open {notebooks}")
     known = dict.fromkeys(base for key in names for base in here[key].policies)
-    for base in bases:
-        if base not in known:
-            raise ConfigError("bases", base, "some of " + ", ".join(known), "correct the name")
-    check_addressed(values["settings"], names, values["scale"])
-    for key, value in values["settings"].items():
+    if unknown := [base for base in bases if base not in known]:
+        raise ConfigError("bases", unknown[0], "some of " + ", ".join(known), "correct the name")
+    check_addressed(settings, names, scale)
+    for key, value in settings.items():
         check_no_names(value if is_addressed(key, value) else {key: value})
-    more = values.get("evaluations") or ()
     study = Study(
         name=name,
         artefacts=names,
-        scale=values["scale"],
+        scale=scale,
         seeds=tuple(seeds),
-        settings=dict(values["settings"]),
-        runs_dir=project_path(values["runs_dir"]),
-        from_records=from_records,
-        output_dir=project_path(values["output_dir"]) if values["output_dir"] else None,
-        bases=bases,
-        extra_methods=tuple(values.get("extra_methods") or ()),
-        evaluations=tuple(str(project_path(name)) if names_files(name) else name for name in more),
+        settings=settings,
+        runs_dir=project_path(runs_dir),
+        from_records=project_path(from_records) if from_records else None,
+        output_dir=project_path(output_dir) if output_dir else None,
+        bases=tuple(bases),
+        extra_methods=tuple(extra_methods),
+        evaluations=tuple(str(project_path(name)) if names_files(name) else name for name in evaluations),
     )
     if not study.planned():  # no run whose configuration would be refused: a misspelt setting is still named
-        validate(merge(SCALES[study.scale], nest(study.settings)))
+        validate(merge(SCALES[scale], nest(settings)))
     style.use()
     return study
 
@@ -391,12 +347,7 @@ def shown_path(path: Path) -> str:
 
 
 def source_rows(records: Iterable[RunRecords]) -> list[dict[str, Any]]:
-    """Return one entry per run, sorted by name: what a companion file of a table or figure lists.
-
-    Example:
-        >>> source_rows([])
-        []
-    """
+    """Return one entry per run, sorted by name: what a companion file of a table or figure lists."""
     rows = [
         {
             "run": run.name,
@@ -410,6 +361,8 @@ def source_rows(records: Iterable[RunRecords]) -> list[dict[str, Any]]:
             "base_weights": run.config.policy.base_weights,
             "commit": str(run.provenance.get("commit") or "unknown"),
             "dirty": bool(run.provenance.get("dirty")),
+            "processor": " and ".join(run.provenance.get("processors") or [run.provenance.get("processor") or ""]),
+            "damaged": sum(run.provenance.get(name) or 0 for name in ("damaged_checkpoints", "damaged_files")),
             **{name: run.provenance.get(name) for name in ("numerics_version", "finished", "wall_s")},
         }
         for run in records
@@ -417,28 +370,18 @@ def source_rows(records: Iterable[RunRecords]) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: row["run"])
 
 
-def short_commit(commit: str) -> str:
-    """Return a commit's first 12 digits, keeping a final ``+``, which marks files that differed from it.
-
-    Example:
-        >>> short_commit("0123456789abcdef0123+"), short_commit("unknown")
-        ('0123456789ab+', 'unknown')
-    """
-    return commit.rstrip("+")[:12] + ("+" if commit.endswith("+") else "")
+def short_commit(row: Mapping[str, Any]) -> str:
+    """Return the commit of a row of `source_rows`, or of a status, as reports show it; ``+`` marks changed files."""
+    return row["commit"][:12] + "+" * row["dirty"]
 
 
 def commits(records: Iterable[RunRecords]) -> str:
     """Return the commits the runs were made at."""
-    return ", ".join(sorted({short_commit(run.commit) for run in records})) or "none"
+    return ", ".join(sorted({short_commit(row) for row in source_rows(records)})) or "none"
 
 
 def source_line(records: Sequence[RunRecords]) -> str:
-    """Return where a table or figure came from, in one line; its provenance.json names the runs.
-
-    Example:
-        >>> source_line([])
-        'Made without a run.'
-    """
+    """Return where a table or figure came from, in one line; its provenance.json names the runs."""
     if not records:
         return "Made without a run."
     return f"From {len(records)} run{'' if len(records) == 1 else 's'} at commit {commits(records)}."
@@ -451,9 +394,10 @@ def html_table(table: pd.DataFrame | Styler, name: str) -> Markup:
     """Return a laid out table as HTML; of a Styler with its colours."""
     styler: Any = table if isinstance(table, Styler) else table.style  # its methods are half typed
     styler = styler.format(_cell_html, na_rep="")
-    if styler.index.is_unique and styler.columns.is_unique:  # sentences are read from the left
+    if styler.index.is_unique and styler.columns.is_unique:  # columns with sentences are read from the left
         classes = styler.data.map(_cell_class)
         classes.loc[:, classes.eq("text").any()] = "text"
+        classes.loc[:, ["paper" in str(name) for name in classes]] = "paper"  # beside ours: `frames.beside_the_papers`
         styler = styler.set_td_classes(classes)
     for axis in (0, 1):
         styler = styler.format_index(str, escape="html", axis=axis)
@@ -463,16 +407,15 @@ def html_table(table: pd.DataFrame | Styler, name: str) -> Markup:
 
 
 def _cell_class(cell: object) -> str:
-    if getattr(cell, "seeds", ()):
-        return "best" if getattr(cell, "best", False) else ""
-    return "text" if re.search(r"[a-z]{3} ", str(cell)) else ""
+    if isinstance(cell, of_records.Cell):
+        return "best" * cell.best
+    return "text" * bool(re.search(r"[a-z]{3} ", str(cell)))
 
 
 def _cell_html(cell: object) -> str:
-    """Return a cell's text, its interval on one line, with a dot for each of its seeds on a line from 0 to 100."""
+    """Return a cell's text, with a dot for each of its seeds on a line from 0 to 100."""
     dots = "".join(f"<i style='left:{seed:.0f}%'></i>" for seed in getattr(cell, "seeds", ()))
-    text = re.sub(r"(?<=\d), (?=[-+\d])", ",&nbsp;", html.escape(str(cell)))
-    return (f"<span class='seeds'>{dots}</span>" if dots else "") + text
+    return f"<span class='seeds'>{dots}</span>" * bool(dots) + html.escape(str(cell))
 
 
 def markdown_table(frame: pd.DataFrame) -> str:
@@ -512,28 +455,29 @@ def caption_html(title: str, caption: str) -> Markup:
 
 
 def plain_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> Markup:
-    """Return a table of texts.
+    """Return a table of texts, on the left of their cells (JupyterLab has them on the right)."""
 
-    Example:
-        >>> plain_table(["run"], [["<script>"]]).count("&lt;script&gt;")
-        1
-    """
-    head, *body = (
-        Markup("<tr>{}</tr>").format(Markup("").join(Markup(f"<{cell}>{{}}</{cell[:2]}>").format(text) for text in row))
-        for cell, row in [("th scope='col'", heads), *(("td", row) for row in rows)]
-    )
-    return Markup(
-        "<div class='wide'><table class='sortable'><thead>{}</thead>\n<tbody>{}</tbody></table></div>"
-    ).format(head, Markup("\n").join(body))
+    def line(cell: str, texts: Sequence[object]) -> Markup:
+        form = Markup(f"<{cell} style='text-align: left'>{{}}</{cell}>")
+        return Markup("<tr>{}</tr>\n").format(Markup("").join(form.format(text) for text in texts))
+
+    body = Markup("").join(line("td", row) for row in rows)
+    form = Markup("<div class='wide'><table class='sortable'><thead>{}</thead><tbody>{}</tbody></table></div>")
+    return form.format(line("th", heads), body)
+
+
+def frame_table(frame: pd.DataFrame) -> Markup:
+    """Return a frame as a table of texts."""
+    return plain_table(list(frame.columns), frame.astype(str).to_numpy().tolist())
+
+
+def png_source(png: bytes) -> str:
+    """Return a PNG as a data address, so that a page holds its pictures itself."""
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
 def verdict_badge(verdict: str) -> Markup:
-    """Return a verdict as a coloured word; the word itself says it, the colour only helps.
-
-    Example:
-        >>> str(verdict_badge("does not hold"))
-        "<span class='verdict does-not'>does not hold</span>"
-    """
+    """Return a verdict as a coloured word; the word itself says it, the colour only helps."""
     kind = "-".join(re.sub(r"[(:]", "", verdict).split()[:2])
     return Markup("<span class='verdict {}'>{}</span>").format(kind, verdict)
 
@@ -542,17 +486,15 @@ def verdict_table(rows: Sequence[Verdict]) -> Markup:
     """Return claims and verdicts as a table; what was tested and the numbers behind it stand below each sentence."""
     if not rows:
         return Markup("<p>The paper makes no claim that these test.</p>")
+    claim = Markup("<b>{}:</b> “{}” (Section {})<br><small>{}</small>")
+    judged = Markup("{} <small>{}</small><br><small>{}</small>")
     shown = [
         (
-            Markup("<b>{}:</b> “{}” (Section {})<br><small>{}</small>").format(
-                row.subject, row.sentence, row.section, row.reading
-            ),
+            claim.format(row.subject, row.sentence, row.section, row.reading),
             row.paper,
             row.ours,
             row.interval,
-            Markup("{} <small>{}</small><br><small>{}</small>").format(
-                verdict_badge(row.verdict), row.kind, row.explanation
-            ),
+            judged.format(verdict_badge(row.verdict), row.kind, row.explanation),
         )
         for row in rows
     ]

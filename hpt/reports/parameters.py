@@ -29,14 +29,11 @@ def parameters(needed: Iterable[str] = ()) -> dict[str, Any]:
 
 
 def read_parameters(namespace: Mapping[str, Any], needed: Iterable[str] = COMMON) -> dict[str, Any]:
-    """Return a notebook's parameters, checked against its parameters cell.
+    """Return a notebook's parameters, checked against its parameters cell, which must have those ``needed``.
 
     papermill only warns of a name that the notebook does not know, and the run would then be another than was asked
-    for. A list or dict may be given as JSON text, which is how ``papermill -p seeds "[0]"`` passes it.
-
-    Args:
-        namespace: of the kernel; ``In`` holds the executed cells.
-        needed: names that its parameters cell must have.
+    for. A list or dict may be given as JSON text, which is how ``papermill -p seeds "[0]"`` passes it. ``namespace`` is
+    the kernel's; its ``In`` holds the executed cells.
 
     Example:
         >>> cell = "# Parameters:\\n" + "".join(f"{name} = {kind()!r}\\n" for name, kind in COMMON.items())
@@ -48,12 +45,10 @@ def read_parameters(namespace: Mapping[str, Any], needed: Iterable[str] = COMMON
     # the last time that cell ran: a name refused earlier stays in the history after its correction
     start = max((number for number, cell in enumerate(cells) if cell.startswith(PARAMETERS_CELL)), default=None)
     if start is None:
-        raise ConfigError(
-            "parameters", None, f"a cell that begins with {PARAMETERS_CELL!r}", "run the parameters cell first"
-        )
+        allowed = f"a cell that begins with {PARAMETERS_CELL!r}"
+        raise ConfigError("parameters", None, allowed, "run the parameters cell first")
     defaults = _assigned(cells[start])
-    injected = [name for cell in cells[start + 1 :] if cell.startswith(INJECTED_CELL) for name in _assigned(cell)]
-    for name in injected:
+    for name in (name for cell in cells[start + 1 :] if cell.startswith(INJECTED_CELL) for name in _assigned(cell)):
         if name not in defaults:
             allowed = f"a parameter of this notebook: {', '.join(defaults)}"
             raise ConfigError(name, namespace.get(name), allowed, "correct the name")
@@ -64,29 +59,21 @@ def read_parameters(namespace: Mapping[str, Any], needed: Iterable[str] = COMMON
 
 
 def _assigned(cell: str) -> dict[str, Any]:
-    """Return the names a cell assigns, with their values where those are literals."""
-    found: dict[str, Any] = {}
-    for statement in ast.parse(cell).body:
-        if isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
-            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
-            value = ast.literal_eval(statement.value)
-            found |= {target.id: value for target in targets if isinstance(target, ast.Name)}
-    return found
+    """Return the names a cell assigns, with their values, which are literals."""
+    return {target.id: ast.literal_eval(statement.value) for statement in ast.parse(cell).body
+            if isinstance(statement, ast.Assign) for target in statement.targets
+            if isinstance(target, ast.Name)}  # fmt: skip
 
 
 def _typed(name: str, value: Any, kind: type) -> Any:
+    given = value
     if kind in (list, dict) and isinstance(value, str):
         try:
             value = json.loads(value)
         except ValueError:
-            raise ConfigError(name, value, f"{KINDS[kind]}, as JSON where it is text", _form(name, kind)) from None
-    fits = isinstance(value, (int, float) if kind is float else kind)
-    if not fits or (isinstance(value, bool) and kind is not bool):
-        raise ConfigError(name, value, KINDS[kind], _form(name, kind))
+            value = None
+    if not isinstance(value, (int, float) if kind is float else kind) or (isinstance(value, bool) and kind is not bool):
+        form = "[0, 1]" if kind is list else '{"gate.count": 2}' if kind is dict else ""
+        remedy = f"write e.g. {name} = {form}, with papermill -p {name} '{form}'" if form else "correct the value"
+        raise ConfigError(name, given, KINDS[kind], remedy)
     return value
-
-
-def _form(name: str, kind: type) -> str:
-    """Return how to write a list or dict, in the cell and for papermill."""
-    form = {list: "[0, 1]", dict: '{"gate.count": 2}'}.get(kind)
-    return f"write e.g. {name} = {form}, with papermill -p {name} '{form}'" if form else "correct the value"

@@ -1,20 +1,19 @@
 """One look for all figures: ``hpt.mplstyle``, a colour and a marker per method, and files whose bytes repeat.
 
 Colours are those of Okabe and Ito (2008), told apart by readers with any common colour blindness; the marker and the
-label at a line's end carry the same information in print. Figures have a white background; pages
-invert it in dark mode.
+label beside a line carry the same information in print. Figures have a white background; pages invert it in dark mode.
 """
 
-import base64
 import zlib
 from collections.abc import Mapping
 from importlib import resources
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import matplotlib.style
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -22,11 +21,8 @@ from matplotlib.lines import Line2D
 from hpt.reports.frames import label
 from hpt.support.files import write_atomic
 
-_FILE = str(resources.files("hpt") / "reports" / "hpt.mplstyle")
 #: Dots per inch of PNG files: sharp on a page, tens of kilobytes.
 PNG_DPI = 110
-#: Font size of labels beside lines and points.
-_LABEL = 8.5
 
 #: Method or arm -> colour and marker.
 PALETTE = {
@@ -51,7 +47,7 @@ _CUSTOM = (("#7f3b08", "*"), ("#004529", "d"), ("#2d004b", "P"), ("#111111", "X"
 
 def use() -> None:
     """Draw in the style of the package from here on, whatever the user's matplotlib is set to."""
-    matplotlib.style.use(["default", _FILE])
+    matplotlib.style.use(["default", str(resources.files("hpt.reports") / "hpt.mplstyle")])
 
 
 def look(method: str) -> dict[str, Any]:
@@ -66,55 +62,45 @@ def look(method: str) -> dict[str, Any]:
     return {"label": label(method), "color": colour, "marker": marker, "markevery": 0.15}
 
 
+def draw_curve(
+    axes: Axes, curve: pd.DataFrame, line: Mapping[str, Any], x: str = "step", y: str = "mean",
+    band: tuple[str, str] = ("low", "high"),
+) -> None:  # fmt: skip
+    """Draw a curve of `hpt.reports.frames`: its mean as ``line`` says, its band, and every seed as a thin line."""
+    colour = line["color"]
+    axes.plot(curve[x], curve.filter(like="seed_"), color=colour, linewidth=0.6, alpha=0.45)
+    axes.fill_between(curve[x], curve[band[0]], curve[band[1]], color=colour, alpha=0.16, linewidth=0)
+    axes.plot(curve[x], curve[y], **line)
+
+
 def label_lines(axes: Axes) -> None:
-    """Write the label of every labelled line at its right end, moved apart where two would overlap.
+    """Write the label of every labelled line right of the panel, instead of a legend, as `label_points` does."""
+    ends = {}
+    for line in axes.get_lines():
+        known = [point for point in np.asarray(line.get_xydata(), float) if np.isfinite(point).all()]
+        if known and not str(line.get_label()).startswith("_"):
+            ends[str(line.get_label())] = (*known[-1], line.get_color())
+    label_points(axes, ends)
+
+
+def label_points(axes: Axes, points: Mapping[str, tuple[float, float, Any]]) -> None:
+    """Write the names of points (x, y, colour) in a column right of the panel, none over another, a thin line to each.
 
     Call it when limits and scales are set.
     """
     axes.figure.canvas.draw()  # the layout, so that places in pixels are known
-    ends = []
-    for line in axes.get_lines():
-        x, y = np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)
-        known = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
-        if len(known) and not str(line.get_label()).startswith("_"):
-            pixel = axes.transData.transform((x[known[-1]], y[known[-1]]))
-            ends.append((pixel[1], x[known[-1]], y[known[-1]], line))
-    ends.sort(key=lambda end: end[0])
-    for place, (pixel, x, y, line) in zip(_apart(axes, [end[0] for end in ends]), ends, strict=True):
-        axes.annotate(
-            str(line.get_label()), (x, y), xytext=(6, (place - pixel) * 72 / axes.figure.dpi), annotation_clip=False,
-            textcoords="offset points", color=line.get_color(), fontsize=_LABEL, va="center",
-        )  # fmt: skip
-
-
-def label_points(axes: Axes, points: Mapping[str, tuple[float, float, Any]]) -> None:
-    """Write the names of points (name -> x, y, colour) in a column right of the panel, a thin line to each.
-
-    Call it when limits and scales are set.
-    """
-    axes.figure.canvas.draw()
-    at = {name: axes.transData.transform((x, y)) for name, (x, y, _) in points.items()}
-    names = sorted(points, key=lambda name: at[name][1])
-    places = _apart(axes, [at[name][1] for name in names])
+    height = {name: axes.transData.transform((x, y))[1] for name, (x, y, _) in points.items()}
+    names, size = sorted(points, key=lambda name: height[name]), 8.5
+    steps = 1.25 * size * axes.figure.dpi / 72 * np.arange(len(names))  # of labels that touch
+    apart = np.maximum.accumulate([height[name] for name in names] - steps)
+    places = np.minimum(apart, axes.bbox.y1 - steps.max(initial=0.0)) + steps
     for name, place in zip(names, places, strict=True):
         x, y, colour = points[name]
         axes.annotate(
             name, (x, y), xytext=(1.02, (place - axes.bbox.y0) / axes.bbox.height), textcoords="axes fraction",
-            color=colour, fontsize=_LABEL, va="center", annotation_clip=False,
+            color=colour, fontsize=size, va="center", annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "alpha": 0.6},
         )  # fmt: skip
-
-
-def _apart(axes: Axes, places: list[float]) -> list[float]:
-    """Return ascending places in pixels moved apart to a label's height, the last within the panel."""
-    height = 1.25 * _LABEL * axes.figure.dpi / 72
-    for i in range(1, len(places)):
-        places[i] = max(places[i], places[i - 1] + height)
-    if places:  # back down, so that the top label stays within the panel
-        places[-1] -= max(0.0, places[-1] - axes.bbox.y1)
-        for i in range(len(places) - 2, -1, -1):
-            places[i] = min(places[i], places[i + 1] - height)
-    return places
 
 
 def legend_below(figure: Figure) -> None:
@@ -124,43 +110,28 @@ def legend_below(figure: Figure) -> None:
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
             if not isinstance(handle, Line2D) or np.isfinite(np.asarray(handle.get_ydata(), float)).any():
                 handles.setdefault(str(name), handle)
-    # long enough that a dashed line is seen to be one
-    longest = 60 + 6 * max(map(len, handles), default=0)  # points, with its line
-    columns = max(1, min(len(handles), int(72 * figure.get_figwidth() / longest)))
+    width = 60 + 6 * max(map(len, handles), default=0)  # of the longest, with its line, in points
+    columns = max(1, min(len(handles), int(72 * figure.get_figwidth() / width)))
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns, handlelength=3.6)
 
 
-def save(figure: Figure, stem: Path, metadata: Mapping[str, str]) -> list[Path]:
-    """Write ``stem.svg`` and ``stem.png``, with Title, Description and Source inside; no dates, so bytes repeat."""
-    paths = []
-    for ending, more in (("svg", {"Date": None, "Creator": "hpt"}), ("png", {"Software": "hpt"})):
-        path = stem.with_name(f"{stem.name}.{ending}")
-        write_atomic(path, lambda out, e=ending, m={**metadata, **more}: _save(figure, out, e, m))
-        paths.append(path)
-    return paths
+def save(figure: Figure, png: bytes, stem: Path, metadata: Mapping[str, str]) -> None:
+    """Write ``stem.svg``, and ``stem.png`` as `png_of` returned it; without dates, so that bytes repeat."""
+    inside = {**metadata, "Date": None, "Creator": "hpt"}
+    write_atomic(stem.with_name(f"{stem.name}.svg"), lambda out: figure.savefig(out, format="svg", metadata=inside))
+    write_atomic(stem.with_name(f"{stem.name}.png"), lambda out: out.write_bytes(png))
 
 
-def png_source(content: bytes) -> str:
-    """Return a PNG as a data address, so that a page holds its pictures itself."""
-    return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
-
-
-def _save(figure: Figure, out: Path, ending: str, metadata: Mapping[str, Any]) -> None:
-    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "hpt"}):
-        figure.savefig(out, format=ending, metadata=dict(metadata), dpi=PNG_DPI)
-    if ending == "png":
-        _shrink_png(out)
-
-
-def _shrink_png(path: Path) -> None:
-    """Store a PNG with a palette of 128 colours: a third of the size, and no difference to the eye in line drawings."""
+def png_of(figure: Figure, metadata: Mapping[str, str]) -> bytes:
+    """Return a figure as PNG of 128 colours: a third of the size, and no difference to the eye in line drawings."""
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
-    with Image.open(path) as image:
-        kept = PngInfo()
-        for key, value in image.info.items():
-            if isinstance(key, str) and isinstance(value, str):
-                kept.add_text(key, value)
-        small = image.convert("RGB").quantize(colors=128, dither=Image.Dither.NONE)
-        small.save(path, format="PNG", optimize=True, pnginfo=kept)
+    drawn, small, texts = BytesIO(), BytesIO(), PngInfo()
+    for name, text in {**metadata, "Software": "hpt"}.items():
+        texts.add_text(name, text)
+    figure.savefig(drawn, format="png", dpi=PNG_DPI)
+    with Image.open(drawn) as image:
+        reduced = image.convert("RGB").quantize(colors=128, dither=Image.Dither.NONE)
+    reduced.save(small, format="PNG", optimize=True, pnginfo=texts)
+    return small.getvalue()

@@ -1,4 +1,7 @@
-"""The claims of the paper judged on records, as report rows: the sentence, the paper's evidence, ours, the verdict."""
+"""The claims of the paper judged on records: as rows of a report, as sentences, and the table of the contrasts.
+
+A row holds the sentence, the paper's evidence, ours and the verdict; what decides stands in `hpt.paper.claims`.
+"""
 
 import math
 from collections import Counter
@@ -10,11 +13,17 @@ import numpy as np
 import pandas as pd
 
 from hpt.data.sources import evaluation_at, recorded_name
-from hpt.evaluation.intervals import Interval
-from hpt.evaluation.scores import round_half_up
-from hpt.paper.claim_tests import ClaimRecords, RunFrames
-from hpt.paper.claim_tests.laboratory import OVER_QUESTIONS
-from hpt.paper.claims import ClaimResult, ClaimVerdict, judge, judge_together
+from hpt.evaluation.intervals import (
+    Interval,
+    detectable,
+    exact_share,
+    paired_difference,
+    seed_mean,
+    seeds_needed,
+    sign_flip_p,
+)
+from hpt.paper.claim_tests import OVER_QUESTIONS, ClaimRecords, RunFrames
+from hpt.paper.claims import ALPHA, ClaimResult, ClaimVerdict, judge, judge_together
 from hpt.paper.paper import Claim, base_title, claims, confirmatory_claims, paper_columns, paper_data, paper_value
 from hpt.reports.frames import (
     BASE,
@@ -24,6 +33,7 @@ from hpt.reports.frames import (
     is_shared,
     label,
     of_method,
+    seeds_last,
 )
 from hpt.runs.records import RunRecords
 
@@ -89,17 +99,11 @@ _IS = ("undecided", "not testable", "smaller", "reproduced")
 
 @dataclass(frozen=True)
 class Verdict:
-    """One claim with its verdict, as text and as numbers.
+    """One claim with its verdict: ``paper``, ``ours`` and ``interval`` as text, and as ``numbers``.
 
-    Attributes:
-        claim, artefact: its id, and the table or figure it is about.
-        subject: methods compared; `WITHOUT_RUNS` where no run is.
-        reading: what was tested, thresholds included.
-        paper, ours: the paper's evidence, and our effect with its unit.
-        interval: 95 %, over seeds unless it says otherwise; empty where there is none.
-        explanation: the numbers behind it, or what is missing.
-        kind: ``confirmatory``, ``exploratory``, or empty where no run is.
-        numbers: ``effect``, ``low`` and ``high`` (None where there is none) and ``per_seed``, its values seed by seed.
+    ``subject`` names the methods compared (`WITHOUT_RUNS` where no run is), ``reading`` what was tested; ``kind`` is
+    ``confirmatory``, ``exploratory``, or empty where no run is. ``numbers``: effect, low and high (None where there is
+    none), and per_seed, the values seed by seed.
     """
 
     claim: str
@@ -146,8 +150,7 @@ def confirmatory(records: Sequence[RunRecords], scale: str) -> dict[str, ClaimRe
 def world_spread(records: Sequence[RunRecords], policy: str) -> float:
     """Return the standard deviation of SFT minus GRPO on a base over the seeds on which the world is checked.
 
-    In points of the in-distribution average. Known before HPT is run, it says which of the paper's differences ten
-    seeds can show; NaN where one of these seeds is missing.
+    In points of the in-distribution average, known before HPT is run; NaN where one of these seeds is missing.
     """
     sft, grpo = (averages_by_seed(of_method(records, name, policy)) for name in ("sft", "grpo"))
     if not all(seed in sft and seed in grpo for seed in WORLD_SEEDS):
@@ -156,13 +159,7 @@ def world_spread(records: Sequence[RunRecords], policy: str) -> float:
 
 
 def printed_difference(claim: Claim) -> float:
-    """Return the paper's difference of two averages, in points: of its printed values.
-
-    Example:
-        >>> from hpt.paper.paper import claim_named
-        >>> printed_difference(claim_named("table2-hpt-above-sft"))
-        8.2
-    """
+    """Return the paper's difference of two averages, in points: of its printed values."""
     mine, theirs = (_printed_value(claim, name, average_column(claim.parameters["distribution"]))
                     for name in claim.methods)  # fmt: skip
     return math.nan if mine is None or theirs is None else round(mine - theirs, 1)
@@ -205,6 +202,73 @@ def _counts(run: RunRecords, claim: Claim) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
+# The table of the contrasts
+
+
+def contrasts(records: Sequence[RunRecords], scale: str) -> pd.DataFrame:
+    """Return HPT minus each baseline, on the unweighted mean of the in-distribution sets, paired by seed.
+
+    Of the runs of the family at a scale (`hpt.reports.notebooks.Study.family`).
+
+    Returns:
+        A row per contrast: claim, policy, other (arm), seeds (that both have); hpt, average (of the other; percent),
+        effect with its simultaneous interval low, high, and paper (points); p_value (paired t), p_corrected (Holm over
+        the family), p_sign_flip (exact); with the one seed left out that moves it most, without_low and without_high
+        (the effect) and without_p (the largest p of the t test); runs that end below their base: collapsed of
+        other_runs, hpt_collapsed of hpt_runs, each with its exact interval in percent; the power calculation: sd (of
+        the paired difference), sd_world (`world_spread`), detects_5, detects_10 (points that five or ten seeds
+        show four times in five in the corrected test), seeds_for_paper; verdict; ``seed_<n>``.
+    """
+    results, level = confirmatory(records, scale), 1 - ALPHA / len(confirmatory_claims())
+    rows = []
+    for claim in confirmatory_claims():
+        hpt, other = (averages_by_seed(of_method(records, name, claim.policy)) for name in claim.methods)
+        seeds = [seed for seed in hpt if seed in other]
+        printed, result = printed_difference(claim), results[claim.id]
+        row: dict[str, Any] = {"claim": claim.id, "policy": claim.policy, "other": claim.methods[1],
+                               "seeds": len(seeds), "paper": printed, "p_corrected": result.p_corrected,
+                               "verdict": result.verdict.value}  # fmt: skip
+        if seeds:
+            sides = [[side[seed] for seed in seeds] for side in (hpt, other)]
+            row |= {"hpt": np.mean(sides[0]), "average": np.mean(sides[1])} | _difference(sides, level, printed)
+            row |= {f"seed_{seed}": one - two for seed, one, two in zip(seeds, *sides, strict=True)}
+        base_runs = of_method(records, BASE, claim.policy)
+        bases = averages_by_seed(base_runs)
+        for prefix, side in (("hpt_", hpt), ("other_", other)):
+            started = dict.fromkeys(side, *bases.values()) if is_shared(base_runs) else bases
+            row |= {f"{prefix}{name}": value for name, value in _collapses(side, started).items()}
+        rows.append(row | {"sd_world": world_spread(records, claim.policy)})
+    return seeds_last(pd.DataFrame(rows))
+
+
+def _difference(sides: Sequence[Sequence[float]], level: float, printed: float) -> dict[str, float]:
+    difference = paired_difference(*sides, level=level)
+    values = np.array(difference.differences)
+    several = len(values) > 1
+    left = [seed_mean(np.delete(values, place)) for place in range(len(values))] if several else []
+    return {
+        "effect": difference.mean, "low": difference.interval.low, "high": difference.interval.high,
+        "p_value": difference.p_value, "p_sign_flip": sign_flip_p(values) if several else math.nan,
+        "without_low": min((one.mean for one in left), default=math.nan),
+        "without_high": max((one.mean for one in left), default=math.nan),
+        "without_p": max((one.p_value for one in left), default=math.nan),
+        "sd": difference.sd,
+        "detects_5": difference.sd * detectable(5, level), "detects_10": difference.sd * detectable(10, level),
+        "seeds_for_paper": seeds_needed(printed, difference.sd, level) if several else math.nan,
+    }  # fmt: skip
+
+
+def _collapses(averages: Mapping[int, float], bases: Mapping[int, float]) -> dict[str, float]:
+    """Return how many runs end below the base they started from, with the exact interval of their share."""
+    below = [averages[seed] < bases[seed] for seed in averages if seed in bases]
+    interval = exact_share(sum(below), len(below)) if below else None
+    low, high = (100 * interval.low, 100 * interval.high) if interval else (math.nan, math.nan)
+    return {"runs": len(below), "collapsed": sum(below), "collapsed_low": low, "collapsed_high": high}
+
+
+# The paper's evidence
+
+
 def paper_evidence(claim: Claim) -> str:
     """Return what the paper shows for a claim: printed numbers where it has some, else where to look.
 
@@ -218,8 +282,8 @@ def paper_evidence(claim: Claim) -> str:
     if claim.evidence:
         return "; ".join(_printed_row(table, row) for table, row in claim.evidence)
     averages = {kind: name for name, kind in paper_data()["averages"].items()}
-    column = claim.parameters.get("benchmark") or averages.get(claim.parameters.get("distribution", ""))
-    values = {name: _printed_value(claim, name, str(column)) for name in claim.methods}
+    column = claim.parameters.get("benchmark") or averages.get(claim.parameters.get("distribution"), "")
+    values = {name: _printed_value(claim, name, column) for name in claim.methods}
     printed = {label_in_claim(name, claim.policy): value for name, value in values.items() if value is not None}
     if len(printed) < 2:
         return "curves without printed values" if claim.artefact.startswith("figure") else "no number printed"
@@ -251,6 +315,9 @@ def _printed_row(table: str, row: str) -> str:
     return f"{row}: {', '.join(f'{column} {value:g}' for column, value in values.items() if value is not None)}"
 
 
+# Claims as rows
+
+
 def label_in_claim(name: str, policy: str) -> str:
     """Return what readers call an arm of a claim; an arm of another base than the claim's says which.
 
@@ -269,15 +336,13 @@ def _place(name: str, policy: str) -> tuple[str, str]:
 
 
 def _verdict(claim: Claim, result: ClaimResult) -> Verdict:
-    threshold = claim.parameters.get("threshold_points")  # a number where the text only speaks of it
-    above = "above the threshold" if threshold is None else f"above {threshold:g} points"
     return Verdict(
         claim=claim.id,
         artefact=claim.artefact,
         subject=_subject(claim),
         section=claim.section,
         sentence=claim.sentence,
-        reading=claim.reading.replace("above the threshold", above),
+        reading=claim.reading,
         paper=paper_evidence(claim),
         ours="" if result.effect is None else f"{_number(result.effect, result.unit)} {result.unit}".strip(),
         interval=_interval(result.interval, result.unit),
@@ -322,49 +387,38 @@ def _interval(interval: Interval | None, unit: str) -> str:
     return f"[{_number(low, unit)}, {_number(interval.high, unit)}]{over}"
 
 
-def by_section(rows: Sequence[dict[str, Any]]) -> list[tuple[Section, list[dict[str, Any]]]]:
-    """Return the pages that judge claims, each with its verdicts."""
-    found = ((section, [row for row in rows if section_of(row["artefact"]) is section]) for section in SECTIONS)
-    return [(section, own) for section, own in found if own]
+# What was found, in sentences. Rows are verdicts as the report keeps them: the fields of `Verdict`.
 
 
 def headlines(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> list[str]:
     """Return what was found as sentences: whom a method beats on which base, by how much, how sure, and the counts.
 
-    Of the comparisons, the confirmatory contrasts, and those of averages out of distribution. ``rows`` are verdicts as
-    the report keeps them: the fields of `Verdict`.
+    Of the comparisons, the confirmatory contrasts, and those of averages out of distribution.
     """
-    sentences = []
-    for distribution, where in (("in", "In distribution"), ("out", "Out of distribution")):
-        # method -> what is said of it -> of whom
-        found: dict[str, dict[str, list[str]]] = {}
+    sentences, decided = [], dict.fromkeys(_COMPARED.values())
+    for distribution, where in (("in", ""), ("out", ", out of distribution,")):
+        # base and method -> what is said of it -> of whom
+        found: dict[tuple[str, str], dict[str, list[str]]] = {}
         for claim, row in comparisons(rows, distribution):
             method, other = (label_in_claim(name, claim.policy) for name in claim.methods)
             words = str(_COMPARED.get(row["verdict"], row["verdict"]))
-            numbers = f"{row['ours'].removesuffix(' points')} {row['interval']}".strip()
-            text = f"{other} on the {claim.policy} base ({numbers})"
-            found.setdefault(method, {}).setdefault(words, []).append(text)
-        for method, said in found.items():
-            count = sum(map(len, said.values()))
-            parts = [
-                f"{words} {', '.join(said[words])}" for words in dict.fromkeys(_COMPARED.values()) if words in said
-            ]
-            parts += [f"{words} in {len(others)} of {count} comparisons" for words, others in sorted(said.items())
-                      if words not in _COMPARED.values()]  # fmt: skip
-            sentences.append(f"{where} {method} is {'; '.join(parts)}.")
+            text = f"{other} ({_in_points(row)})" if words in decided else other
+            found.setdefault((claim.policy, method), {}).setdefault(words, []).append(text)
+        for (policy, method), said in found.items():
+            parts = [f"{words} {', '.join(said[words])}" for words in decided if words in said]
+            parts += [f"{words} against {', '.join(said[words])}" for words in sorted(said.keys() - decided)]
+            sentences.append(f"On the {policy} base{where} {method} is {'; '.join(parts)}.")
     if sentences:
         several = f"over {len(seeds)} seeds, in distribution corrected for 13 contrasts, with 95 % intervals"
         over = several if len(seeds) > 1 else "of one seed, which decides nothing"
         sentences.insert(0, f"Points of the average, {over}:")
-    return sentences + [counted(own, what) for what, own in by_kind(rows).items() if own]
+    without = {what: [row for row in rows if (row["subject"] == WITHOUT_RUNS) == (what == "the estimator")]
+               for what in ("training", "the estimator")}  # fmt: skip
+    return sentences + [counted(own, what) for what, own in without.items() if own]
 
 
-def by_kind(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """Return the verdicts on claims that need runs, and on those that need none."""
-    return {
-        "training": [row for row in rows if row["subject"] != WITHOUT_RUNS],
-        "the estimator": [row for row in rows if row["subject"] == WITHOUT_RUNS],
-    }
+def _in_points(row: Mapping[str, Any]) -> str:
+    return f"{row['ours'].removesuffix(' points')} {row['interval']}".strip()
 
 
 def counted(rows: Sequence[Mapping[str, Any]], what: str = "") -> str:
@@ -394,39 +448,18 @@ def comparisons(rows: Sequence[Mapping[str, Any]], distribution: str) -> list[tu
 
 
 def forest(rows: Sequence[Mapping[str, Any]], world: str) -> list[dict[str, Any]]:
-    """Return HPT minus each baseline on each base as lines of a forest plot, in points of the in-distribution average.
-
-    ``world`` is the scale that the verdicts are of, said with the base.
-    """
-    lines = []
-    for claim, row in comparisons(rows, "in"):
-        numbers = row["numbers"]
-        lines.append(
-            {
-                "group": f"{world}: {base_title(claim.policy)}",
-                "other": label_in_claim(claim.methods[1], claim.policy),
-                "text": f"{row['ours'].removesuffix(' points')} {row['interval']}".strip(),
-                "mean": numbers["effect"],
-                "low": numbers["low"],
-                "high": numbers["high"],
-                "dots": numbers["per_seed"],
-                "paper": printed_difference(claim),
-                "verdict": row["verdict"],
-            }
-        )
-    return lines
-
-
-def chance_text(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return what is corrected for the number of claims, and how many verdicts chance alone could make, in words.
-
-    An interval of 95 % lies above its threshold in 2.5 % of the cases where nothing differs, and below in as many.
-    """
-    count = sum(row.get("kind") == EXPLORATORY for row in rows)
-    expected = f"{round_half_up(0.025 * count):.1f}"
-    return (
-        f"Confirmatory are {len(confirmatory_claims())} contrasts of HPT with a baseline: paired t over seeds with "
-        "Holm's correction over all of them, and simultaneous intervals. All other claims on training are exploratory, "
-        f"each decided by its own 95 % interval over at least three seeds: of {count}, up to {expected} would hold, "
-        "and as many fail, by chance alone if nothing differed."
-    )
+    """Return HPT minus each baseline on each base of a scale as lines of a forest plot, in points of the average."""
+    return [
+        {
+            "group": f"{world}: {base_title(claim.policy)}",
+            "other": label_in_claim(claim.methods[1], claim.policy),
+            "text": _in_points(row),
+            "mean": row["numbers"]["effect"],
+            "low": row["numbers"]["low"],
+            "high": row["numbers"]["high"],
+            "dots": row["numbers"]["per_seed"],
+            "paper": printed_difference(claim),
+            "verdict": row["verdict"],
+        }
+        for claim, row in comparisons(rows, "in")
+    ]

@@ -38,14 +38,10 @@ def last_boxed(text: str) -> str | None:
 
     "Last" means the box whose command stands last, so of nested boxes the inner one, as in the graders of Hendrycks
     et al. 2021 and of the released code. An unbalanced last box (a response cut off inside it) is passed over.
-    What stands between the braces is returned unchanged, possibly empty. One pass with an explicit stack: linear in the
-    length, no recursion, safe for nesting of any depth.
 
     Example:
         >>> last_boxed(r"so \boxed{1}, no: \boxed{\frac{1}{2}} and \boxed{3")
         '\\frac{1}{2}'
-        >>> last_boxed("the answer is 5") is None
-        True
     """
     if "\\boxed" not in text:
         return None
@@ -65,7 +61,6 @@ def last_boxed(text: str) -> str | None:
 
 
 WORKER_MEMORY_BYTES = 2 * 1024**3  # address space a worker may add to what it holds after its imports
-PARSE_CACHE_SIZE = 16_384  # parsed answers a worker keeps: responses share their gold, and wrong answers recur
 DECIMALS, DIGITS = 6, 15  # math-verify's own: decimal places of decimals, significant digits of everything else
 SMALL = 1e-3  # below it these would leave a number fewer than four digits
 _SCIENTIFIC = re.compile(r"(?<![\w.^\\])(\d+(?:\.\d+)?|\.\d+)e([-+]?\d{1,3})(?![\w^]|\.\d)")
@@ -83,8 +78,8 @@ class Pair(NamedTuple):
 Comparison = Callable[[str, str], bool]
 
 
-@lru_cache(maxsize=PARSE_CACHE_SIZE)
-def _parse_boxed(content: str, is_gold: bool = False) -> list[Any]:
+@lru_cache(maxsize=16_384)
+def _parsed(content: str, is_gold: bool = False) -> list[Any]:
     """Parse one answer, boxed again; cached because the responses to one problem share its gold answer."""
     from math_verify import parse
     from math_verify.grader import get_pct_val
@@ -119,18 +114,8 @@ def _evaluated(value: Any) -> Any:
     return number if 1e-300 < abs(number) < 1e300 else value  # rounding 9.9^{9^9} would write out all its digits
 
 
-@lru_cache(maxsize=PARSE_CACHE_SIZE)
-def _extra_digits(gold: str) -> int:
-    """Return how many zeros stand between the decimal point and the smallest number of a gold answer, if that is small.
-
-    Example:
-        >>> _extra_digits("6.63e-34"), _extra_digits("(10^{-20}, 1)"), _extra_digits("0.02")
-        (33, 19, 0)
-    """
-    return max(map(_zeros_after_the_point, _parse_boxed(gold, is_gold=True)), default=0)
-
-
 def _zeros_after_the_point(value: Any) -> int:
+    """Return how many zeros stand between the point and the smallest number of a gold answer below `SMALL`, else 0."""
     from sympy import Basic, Expr, MatrixBase
 
     if isinstance(value, MatrixBase):
@@ -144,20 +129,15 @@ def _zeros_after_the_point(value: Any) -> int:
 
 
 def math_verify_equal(answer: str, gold: str) -> bool:
-    """Say whether math-verify takes an answer for the gold answer; the argument order of ``verify`` is not symmetric.
-
-    Example:
-        >>> math_verify_equal("0.5", "\\\\frac{1}{2}"), math_verify_equal("6.63e-34", "6.02e-34")
-        (True, False)
-    """
+    """Say whether math-verify takes an answer for the gold answer; their order matters to ``verify``."""
     if is_whole_number(answer) and is_whole_number(gold):  # a step of training compares hundreds
         return answer.lstrip("0") == gold.lstrip("0")
     from math_verify import verify
 
-    expected, given = _parse_boxed(gold, is_gold=True), _parse_boxed(answer)
+    expected, given = _parsed(gold, is_gold=True), _parsed(answer)
     if all(isinstance(value, str) for value in expected):
         return not _texts(expected).isdisjoint(_texts(given))
-    extra = _extra_digits(gold)
+    extra = max(map(_zeros_after_the_point, expected), default=0)
     return verify(
         expected,
         given,
@@ -168,11 +148,7 @@ def math_verify_equal(answer: str, gold: str) -> bool:
 
 
 def is_whole_number(text: str) -> bool:
-    """Say whether a text is ASCII digits and nothing else.
-
-    str.isdigit alone is true for Arabic-Indic digits, which math-verify cannot read and a tokenizer of ASCII digits
-    never means.
-    """
+    """Say whether a text is ASCII digits alone; str.isdigit takes Arabic-Indic ones too, which math-verify does not."""
     return text.isascii() and text.isdigit()
 
 
@@ -182,12 +158,8 @@ def _texts(values: list[Any]) -> set[str]:
 
 
 def prepare_worker(compare: Comparison) -> None:
-    """Import math-verify, limit memory, refuse files and network, and make SIGTERM deadly at once.
-
-    At once, because a handler waits for C code to return. ``compare`` is what the worker will be given to call: as an
-    argument of its first function it is imported before files are refused.
-    """
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """Import math-verify, limit memory, refuse files and network; ``compare`` has to be imported before that."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # deadly at once: a handler waits for C code to return
     logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its own time limit is off; ours is on
     math_verify_equal("1", "2.5")  # the first parse builds tables; later ones take half a millisecond
     status = Path("/proc/self/statm")
@@ -203,10 +175,7 @@ def _lower_soft_limit(kind: int, value: int) -> None:
 
 
 def compare_chunk(compare: Comparison, pairs: Sequence[Pair], limit_s: float) -> list[bool | None]:
-    """Compare each pair; None where the comparison raised, or was refused something it swallowed the exception of.
-
-    Runs in a worker, with its CPU time limited.
-    """
+    """Compare each pair, in a worker; None where the comparison raised, or was refused something."""
     # Backstop for a parent that was killed and can no longer stop this worker; the limit counts from its birth.
     usage = resource.getrusage(resource.RUSAGE_SELF)
     _lower_soft_limit(resource.RLIMIT_CPU, math.ceil(usage.ru_utime + usage.ru_stime + 2 * limit_s) + 1)

@@ -16,7 +16,7 @@ They do not import the parent's main script, as spawn otherwise does: it may hol
 import math
 import re
 import unicodedata
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, TimeoutError, wait
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ _CHOICE = re.compile(r"(?:\\(?:text|math)(?:normal|bf|rm|sf|it)?\{)?(?:\(([A-J])
 
 
 class Verdict(StrEnum):
-    """What grading one response ended with; only ``correct`` earns reward 1."""
+    """What grading one response ended with; only ``correct`` earns reward 1 (Eq. 7)."""
 
     correct = "correct"
     wrong = "wrong"
@@ -82,7 +82,7 @@ FORM_RULES: dict[str, Callable[[str], bool]] = {
 }
 
 
-#: What a text may hold and still show nothing: spaces, braces, dollars, \\text and its like around nothing.
+#: What a text may hold and still show nothing: spaces, braces, dollars, \text and its like around nothing.
 _SHOWS_NOTHING = re.compile(r"(?:\\(?:text|math)[a-z]*|[{}$'\s])*")
 
 
@@ -90,25 +90,15 @@ def why_unanswerable(problem: GradedProblem) -> str | None:
     r"""Return what a gold answer must be and is not, so that no response can be graded as correct; None where one can.
 
     Text alone is looked at: math-verify takes milliseconds for a gold answer, and a hostile one holds it up.
-
-    Example:
-        >>> from types import SimpleNamespace
-        >>> why_unanswerable(SimpleNamespace(answer="blue", answer_kind="choice"))
-        'a lone letter A-J'
-        >>> why_unanswerable(SimpleNamespace(answer=r"\frac{1}{2", answer_kind="math"))
-        'an answer whose braces are closed'
     """
     gold = _gold(problem)
     if not FORM_RULES[problem.answer_kind](gold):
         return {"choice": "a lone letter A-J", "digits": "digits alone"}[problem.answer_kind]
-    if last_boxed(f"\\boxed{{{gold}}}") is None:
-        return "an answer whose braces are closed"
-    if len(gold) > MAX_ANSWER_CHARACTERS:
-        return f"an answer of at most {MAX_ANSWER_CHARACTERS:,} characters"
-    if _SHOWS_NOTHING.fullmatch(gold):
-        return "an answer that shows something"
-    if "Cf" in map(unicodedata.category, (gold[0], gold[-1])):  # inside a word, some scripts need them
-        return "an answer that no invisible character begins or ends (a zero-width space, a byte-order mark)"
+    if last_boxed(f"\\boxed{{{gold}}}") is None or len(gold) > MAX_ANSWER_CHARACTERS:
+        return f"at most {MAX_ANSWER_CHARACTERS:,} characters, with all braces closed"
+    # inside a word, some scripts need invisible characters
+    if _SHOWS_NOTHING.fullmatch(gold) or "Cf" in map(unicodedata.category, (gold[0], gold[-1])):
+        return "text that can be seen from its first character to its last (no zero-width space, no byte-order mark)"
     return None
 
 
@@ -118,7 +108,6 @@ def _gold(problem: GradedProblem) -> str:
 
 
 def _choice(text: str) -> str | None:
-    """Return the letter that a text is and nothing beside; to math-verify it would be a symbol, or a unit."""
     match = _CHOICE.fullmatch("".join(text.split()))  # in the pattern, spaces would cost a power of their number
     return match and (match[1] or match[2])
 
@@ -140,11 +129,8 @@ class Verifier:
 
     A pair of answer and gold that took longer than ``timeout_s``, or whose worker died, is compared once more in a task
     of its own; if that fails too the response counts as wrong, with the verdict ``timed_out``. A worker takes about
-    100 MB and 1 s to start. ``compare`` decides equality; it must be importable. Not thread-safe.
-
-    Attributes:
-        counters: int per verdict, and ``too_long`` (box over 2,000 characters, wrong), ``errors`` (the comparison
-            raised, wrong), ``retried_alone``, ``worker_deaths``, ``pool_restarts``, ``cache_hits``.
+    100 MB and 1 s to start. ``compare`` decides equality; it must be importable. Not thread-safe. ``counters`` count
+    every verdict, and what went wrong: of these ``too_long`` and ``errors`` (the comparison raised) are wrong answers.
 
     Example:
         >>> from types import SimpleNamespace
@@ -156,10 +142,9 @@ class Verifier:
 
     def __init__(self, workers: int = 1, timeout_s: float = 5.0, *, compare: Comparison = math_verify_equal) -> None:
         self.workers, self.timeout_s = workers, timeout_s
-        names = ("too_long", "errors", "retried_alone", "worker_deaths", "pool_restarts", "cache_hits")
-        self.counters: dict[str, int] = dict.fromkeys([*(verdict.value for verdict in Verdict), *names], 0)
+        self.counters = Counter[str]()
         self._compare = compare
-        self._cache: OrderedDict[Pair, Verdict] = OrderedDict()
+        self._cache: dict[Pair, Verdict] = {}
         self._pool: ProcessPool | None = None
 
     def __enter__(self) -> Self:
@@ -188,11 +173,6 @@ class Verifier:
         """Grade each response against the problem at the same position.
 
         Equal (answer, gold) pairs are compared once per batch, and remembered across batches unless they timed out.
-
-        Raises:
-            ValueError: the two sequences differ in length.
-            ConfigError: an ``answer_kind`` is unknown.
-            HptError: workers could not be started.
         """
         grades: list[Grade | Pair] = [
             self._grade_form(response, problem) for response, problem in zip(responses, problems, strict=True)
@@ -204,20 +184,17 @@ class Verifier:
         for pair, verdict in verdicts.items():
             if verdict is not Verdict.timed_out:  # a machine under load must not decide every later batch
                 self._cache[pair] = verdict
-                self._cache.move_to_end(pair)
         while len(self._cache) > CACHE_SIZE:
-            self._cache.popitem(last=False)
+            del self._cache[next(iter(self._cache))]
         finished = [Grade(verdicts[grade], grade.answer) if isinstance(grade, Pair) else grade for grade in grades]
-        for grade in finished:
-            self.counters[grade.verdict.value] += 1
+        self.counters.update(grade.verdict.value for grade in finished)
         return finished
 
     def _grade_form(self, response: str, problem: GradedProblem) -> Grade | Pair:
         """Grade what needs no comparison; return the pair to compare otherwise."""
         if problem.answer_kind not in FORM_RULES:
-            raise ConfigError(
-                "problem.answer_kind", problem.answer_kind, f"one of {sorted(FORM_RULES)}", "correct the data row"
-            )
+            allowed = f"one of {sorted(FORM_RULES)}"
+            raise ConfigError("problem.answer_kind", problem.answer_kind, allowed, "correct the data row")
         answer = last_boxed(response)
         if answer is None:
             return Grade(Verdict.no_answer, None)
@@ -251,10 +228,8 @@ class Verifier:
                 self.counters["pool_restarts"] += 1
                 self.close()
                 if restarts > MAX_POOL_RESTARTS:
-                    raise HptError(
-                        f"the verifier's worker processes failed to start {restarts} times; what they print says why, "
-                        "and `import math_verify` must work"
-                    )
+                    message = f"the verifier's worker processes failed to start {restarts} times"
+                    raise HptError(f"{message}; what they print says why, and `import math_verify` must work")
             chunks = lost
         return verdicts
 

@@ -4,14 +4,12 @@
     resolve.py         from names and settings to a resolved configuration
     make.py            what is missing, and making it
     pool.py            several runs side by side
-    executor.py        where they are computed: here, or
-    cluster.py         on the machines of a Ray cluster
-    process.py         a run's process
+    process.py         a run's process, and its place on this machine
+    cluster.py         or on the machines of a Ray cluster
     job.py             one run in one process: prepare, train, evaluate
     evaluations.py     the final evaluations of a run
     folder.py          a run's folder, its status and its checksums
-    records.py         finished runs as small files that travel
-    fill.py            making and exporting what records lack, seed by seed
+    records.py         finished runs as small files that travel, and making what they lack
     plan.py            how long, how much memory, how much disk
     compare.py         two runs beside each other
     doctor.py          what this machine lacks

@@ -3,10 +3,9 @@
 An arm is one line of a comparison: a method on a base, with settings where it has any; one run per seed. Arms are
 shared: a run that two artefacts need is made once (`hpt.runs.make`). Beside the paper's tables and figures:
 
-* The search of learning rates and coefficients. Every method gets three learning rates and, where it has a free choice
-  besides, two values of that: the weight of the demonstration, or for GRPO its clip and standard deviation. The runs
-  are short, of one seed that no table uses, and are judged on the validation problems, which no table reports
-  (`hpt.reports.frames.search`). `hpt.config.scales.TUNED` holds the choice; a test compares it with the records.
+* The search of learning rates and coefficients: every method gets the same four rates and three or four values of its
+  own on every base, judged on the validation problems, which no table reports (`hpt.reports.frames.search`).
+  `hpt.config.scales.TUNED` holds the choice; a test compares it with the records. The rules: docs/world.md.
 * What each difference between the paper and its released code costs. HPT on the weak base, half as long as in the
   tables, with the default (what the scripts do, normalised per prompt) and with one field moved. A field that changes
   how much a demonstration weighs against the rollouts is also tried at other SFT coefficients, because a coefficient
@@ -18,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hpt.config.run_config import NEXT_MINI, RunConfig, flat
+from hpt.config.run_config import RunConfig, flat
 from hpt.config.scales import TUNED
 from hpt.config.settings import GateSettings
 from hpt.data.world.gym import IN_DISTRIBUTION as GYM_IN
@@ -32,7 +31,6 @@ from hpt.support.text import did_you_mean
 IN_DISTRIBUTION = ("contest-a", "contest-b", "contest-c", "graded-500", "applied", "olympiad-like")
 OUT_OF_DISTRIBUTION = ("choice", "notation")
 
-
 #: What `hpt.methods.gate.constant` never reads; a misspelt name is not among them, and is refused.
 _NOT_OF_A_CONSTANT_GATE = {f"gate.{name}" for name in GateSettings.model_fields} - {"gate.alpha", "gate.beta"}
 
@@ -44,19 +42,10 @@ def is_addressed(name: str, value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Arm:
-    """One line of a comparison.
+    """One line of a comparison: a method (``module:METHOD`` too) on a base.
 
-    Attributes:
-        method: key of `hpt.methods.methods.METHODS` or ``module:METHOD``.
-        policy: base.
-        name: of the arm, unique on its base; empty = the method's.
-        settings: dotted settings, on top of the user's; ``by_scale`` holds more of them, for sizes of a scale.
-        label: for legends and tables; empty = the method's title.
-        recipe: key of `hpt.config.scales.RECIPES`.
-
-    Example:
-        >>> Arm("hpt", "weak").key, Arm("hpt", "weak", "hpt_gate2", {"gate.count": 2}).key
-        ('hpt-weak', 'hpt_gate2-weak')
+    Its dotted ``settings`` lie on top of the user's; ``by_scale`` holds more of them, for sizes of a scale. Without a
+    ``name``, unique on its base, it is called as its method, and without a ``label`` legends have the method's title.
     """
 
     method: str
@@ -69,7 +58,7 @@ class Arm:
 
     @property
     def key(self) -> str:
-        """What records of its runs are found by."""
+        """What records of its runs are found by, such as ``hpt_gate2-weak``."""
         return f"{self.name or self.method}-{self.policy}"
 
     @property
@@ -84,22 +73,16 @@ class Arm:
             field = f"settings[{(self.name or self.method)!r}][{name!r}]"
             allowed = f"a setting that {self.key} is not defined by ({name} = {kept!r})"
             raise ConfigError(field, addressed[name], allowed, "leave it out, or give it to another method")
-        return build_config(
-            self.method, scale=scale, recipe=self.recipe, policy=self.policy, seed=seed,
-            settings={**self.settings_for(settings or {}), **self.fixed(scale)},
-        )  # fmt: skip
+        given = {**self.settings_for(settings or {}), **self.fixed(scale)}
+        names: dict[str, Any] = {"scale": scale, "recipe": self.recipe, "policy": self.policy, "seed": seed}
+        return build_config(self.method, settings=given, **names)
 
     def fixed(self, scale: str) -> dict[str, Any]:
         """Return the settings it is defined by at a scale."""
         return {**self.settings, **self.by_scale.get(scale, {})}
 
     def keeps(self, scale: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Return those settings it is defined by that the user's would have moved: these stay.
-
-        Example:
-            >>> Arm("hpt", "weak", "hpt_gate2", {"gate.count": 2}).keeps("mini", {"gate.count": 1})
-            {'gate.count': 2}
-        """
+        """Return those settings it is defined by that the user's would have moved: these stay."""
         fixed = self.fixed(scale)
         return {name: fixed[name] for name, value in settings.items() if name in fixed and fixed[name] != value}
 
@@ -129,16 +112,12 @@ class Arm:
 
 @dataclass(frozen=True)
 class Artefact:
-    """One table or figure.
+    """One table or figure: what ``--only`` takes and its file is called, and the notebook that makes it.
 
-    Attributes:
-        name: file name and what ``--only`` takes.
-        arms: what it compares; the base of each is always among its runs. None: it needs no runs.
-        evaluations: sets on which the final policies (and the bases) are evaluated, ``set@samples`` for another number
-            of answers than the set's; none for training curves.
-        notebook: the notebook that makes it.
-        group: ``paper``, or ``appendix`` for what is only computed when asked for.
-        extra_policy: base on which it takes custom methods as further lines; empty = it takes none.
+    The base of each arm is always among its runs; without arms it needs none. ``evaluations`` are the sets on which
+    final policies and bases are evaluated, ``set@samples`` for another number of answers than the set's; none for
+    training curves. Of group ``appendix`` is what is only computed when asked for. On ``extra_policy`` it takes custom
+    methods as further lines; empty = it takes none.
     """
 
     name: str
@@ -155,13 +134,7 @@ class Artefact:
         return tuple(dict.fromkeys(arm.policy for arm in self.arms))
 
     def with_own(self, methods: Sequence[str]) -> "Artefact":
-        """Return it with the plain arms of custom methods (``module:METHOD``), where it takes any.
-
-        Example:
-            >>> plain = Artefact("table3", "Table 3", (Arm("hpt", "weak"),), (), "table3", extra_policy="weak")
-            >>> [arm.method for arm in plain.with_own(["mine:METHOD"]).arms]
-            ['hpt', 'mine:METHOD']
-        """
+        """Return it with the plain arms of custom methods (``module:METHOD``), where it takes any."""
         more = tuple(Arm(method, self.extra_policy) for method in methods) if self.extra_policy else ()
         return replace(self, arms=(*self.arms, *more))
 
@@ -171,96 +144,24 @@ def arms(policy: str, *methods: str) -> tuple[Arm, ...]:
     return tuple(Arm(method, policy) for method in methods)
 
 
-# --- The search -------------------------------------------------------------------------------------------------------
+# --- The search: one grid, the same rounds and seeds, for every method on every base ----------------------------------
 
-SEED = 1000  # of the search alone
-LEARNING_RATES = (2.5e-4, 5e-4, 1e-3)
-#: Weight of the demonstration against one of eight rollouts: the same, or four times as much. An SFT term is normalised
-#: like a whole group (coefficient 1/8 = one rollout), an off-policy term like one more rollout.
-_SFT_WEIGHTS = ({"estimator.sft_coefficient": 0.125}, {"estimator.sft_coefficient": 0.5})
-_OFFLINE_WEIGHTS = ({"estimator.offline_coefficient": 1.0}, {"estimator.offline_coefficient": 4.0})
-_AS_RELEASED = {"estimator.clip_eps_low": "none", "estimator.clip_eps_high": "none", "estimator.advantage_std": "none"}
-_AS_IN_ROW = {"estimator.clip_eps_low": "row", "estimator.clip_eps_high": "row", "estimator.advantage_std": "row"}
-#: Base -> method -> values of its free choice beside the learning rate. SFT->GRPO takes SFT's for its first stage and
-#: GRPO's for its second; Mix/ON has the paper's coefficients; the Llama base takes the weak base's.
-GRID: dict[str, dict[str, tuple[Mapping[str, Any], ...]]] = {
-    "weak": {
-        "sft": ({},),
-        "grpo": (_AS_RELEASED, _AS_IN_ROW),
-        "luffy": _OFFLINE_WEIGHTS,
-        "hpt": _SFT_WEIGHTS,
-        "off_on": _OFFLINE_WEIGHTS,
-        "mix_on": ({},),
-    },
-    "strong": {
-        "sft": ({},),
-        "grpo": (_AS_RELEASED, _AS_IN_ROW),
-        "luffy": _OFFLINE_WEIGHTS,
-        "srft": _SFT_WEIGHTS,
-        "hpt": _SFT_WEIGHTS,
-    },
-}
-#: Steps of the two rounds, by scale.
-ROUNDS: Mapping[str, tuple[int, int]] = {"mini": (60, 120), "tiny": (2, 3)}
-#: Base -> methods searched a second time, for twice as long: those whose best try of the first round is more than
-#: `BEHIND` points below the best method's. After 60 steps these have not yet learnt to write as the demonstrations do,
-#: and which of their rates was ahead said little.
-SECOND_ROUND: dict[str, tuple[str, ...]] = {"weak": ("sft", "hpt", "mix_on"), "strong": ("sft", "srft", "hpt")}
-BEHIND = 10.0
-
-
-def search_arms(policy: str) -> tuple[Arm, ...]:
-    """Return the arms of a base's search.
-
-    Example:
-        >>> len(search_arms("weak")), search_arms("weak")[0].name
-        (42, 'search1_sft_0.00025')
-    """
-    found = []
-    for number in (0, 1):
-        lengths = {scale: {"schedule.steps": steps[number], "validation.every": 0} for scale, steps in ROUNDS.items()}
-        for method, choices in GRID[policy].items():
-            if number == 1 and method not in SECOND_ROUND[policy]:
-                continue
-            for choice, rate in itertools.product(choices, LEARNING_RATES):
-                words = [f"{name.rpartition('.')[2]}_{value}" for name, value in choice.items()]
-                name = "_".join([f"search{number + 1}", method, f"{rate:g}", *words])
-                settings = {"seed": SEED, "optimizer.learning_rate": rate, **choice}
-                found.append(Arm(method, policy, name, settings, lengths))
-    return tuple(found)
-
-
-SEARCH = Artefact(
-    "search", "Search of learning rates and coefficients", search_arms("weak") + search_arms("strong"),
-    ("validation",), "search", "appendix",
-)  # fmt: skip
-
-
-def choice_text(settings: Mapping[str, Any]) -> str:
-    """Return a free choice of the grid in words; empty where a method has none.
-
-    Example:
-        >>> choice_text(_AS_IN_ROW), choice_text({"estimator.sft_coefficient": 0.5})
-        ('own clip and std', 'sft_coefficient = 0.5')
-    """
-    for choice, text in ((_AS_RELEASED, "no clip, no std"), (_AS_IN_ROW, "own clip and std")):
-        if settings == choice:
-            return text
-    return ", ".join(f"{name.rpartition('.')[2]} = {value}" for name, value in settings.items())
-
-
-# --- The search on the world of look-ups: the same rates and rounds for every method on every base --------------------
-
+SEED = 1000  # seeds from here on are the search's alone
 #: Of the first round, and two of the second: on one a rate can be lucky. Each trains its own base.
-ROUND_SEEDS = (1000, 1001, 1002)
+ROUND_SEEDS = (SEED, SEED + 1, SEED + 2)
+#: Steps on each of these, by scale: a quarter in the first round, all in the second.
+ROUND_STEPS: Mapping[str, tuple[int, ...]] = {"mini": (30, 120, 120), "tiny": (2, 3, 3)}
 RATES = (2.5e-4, 5e-4, 1e-3, 2e-3)
 _SFT_COEFFICIENTS = tuple({"estimator.sft_coefficient": value} for value in (0.05, 0.125, 0.5, 2.0))
 _OFFLINE_COEFFICIENTS = tuple({"estimator.offline_coefficient": value} for value in (0.25, 1.0, 4.0, 16.0))
+_AS_RELEASED = {"estimator.clip_eps_low": "none", "estimator.clip_eps_high": "none", "estimator.advantage_std": "none"}
+_AS_IN_ROW = {"estimator.clip_eps_low": "row", "estimator.clip_eps_high": "row", "estimator.advantage_std": "row"}
+_CLIP_OF_ROW = {**_AS_IN_ROW, "estimator.advantage_std": "none"}
 #: What each method chooses besides its rate; in the grid SFT -> GRPO has the rate of its first stage, which is SFT's.
 #: Three were the grid's. SFT chose the third, an edge, so every method whose values are numbers got a fourth.
 OWN_CHOICE: dict[str, tuple[Mapping[str, Any], ...]] = {
     "sft": tuple({"schedule.updates_per_step": value} for value in (2, 4, 8, 16)),
-    "grpo": (_AS_RELEASED, {**_AS_IN_ROW, "estimator.advantage_std": "none"}, _AS_IN_ROW),
+    "grpo": (_AS_RELEASED, _CLIP_OF_ROW, _AS_IN_ROW),
     "sft_then_grpo": tuple({"schedule.first_stage_share": value} for value in (0.2, 0.4, 0.6, 0.8)),
     "luffy": _OFFLINE_COEFFICIENTS,
     "off_on": _OFFLINE_COEFFICIENTS,
@@ -273,8 +174,6 @@ SEARCHED: dict[str, tuple[str, ...]] = {
     "strong": ("sft", "grpo", "sft_then_grpo", "luffy", "srft", "hpt"),
     "llama": ("sft", "grpo", "luffy", "hpt"),
 }
-#: Steps on each of `ROUND_SEEDS`: a quarter in the first round, all in the second.
-ROUND_STEPS: Mapping[str, tuple[int, ...]] = {"lookups": (30, 120, 120)}
 #: (base, method) -> the three best tries of the first round as (rate, place in `OWN_CHOICE`): those of the second.
 FINALISTS: dict[tuple[str, str], tuple[tuple[float, int], ...]] = {
     ("weak", "sft"): ((1e-3, 3), (5e-4, 3), (1e-3, 2)),
@@ -299,60 +198,59 @@ FINALISTS: dict[tuple[str, str], tuple[tuple[float, int], ...]] = {
 def tries_of(policy: str, method: str) -> tuple[Arm, ...]:
     """Return the tries of a method on a base: the grid for a quarter of the steps, its best three for all, twice.
 
-    A method of stages has none before all their methods have chosen on that base.
-
-    Example:
-        >>> tries_of("weak", "hpt")[0].name, tries_of("weak", "hpt")[0].by_scale["lookups"]["schedule.steps"]
-        ('try1_hpt_0.00025_0', 30)
+    A method of stages has none before all their methods have chosen on that base. Of their choices its first stage
+    takes the updates per step, its last one everything.
     """
-    chosen = {scale: TUNED.get(scale, {}).get(policy, {}) for scale in ROUND_STEPS}
-    stages = method_named(method).stages
-    if any(not set(stages) <= set(tuned) for tuned in chosen.values()):
+    tuned, stages = TUNED["mini"].get(policy, {}), method_named(method).stages
+    if not set(stages) <= set(tuned):
         return ()
-    of_stages = {scale: _of_stages(stages, tuned) if stages else {} for scale, tuned in chosen.items()}
+    of_stages: dict[str, Any] = {}
+    if stages:
+        updates = flat(tuned[stages[0]]).get("schedule.updates_per_step")
+        of_stages = {**flat(tuned[stages[-1]]), "schedule.first_stage_updates_per_step": updates}
     first, second = itertools.product(RATES, range(len(OWN_CHOICE[method]))), FINALISTS.get((policy, method), ())
     return tuple(
         Arm(method, policy, f"try{place + 1}_{method}_{rate:g}_{own}",
-            {"seed": ROUND_SEEDS[place], _RATE_OF.get(method, "optimizer.learning_rate"): rate,
+            {"seed": ROUND_SEEDS[place], RATE_OF.get(method, "optimizer.learning_rate"): rate, **of_stages,
              **OWN_CHOICE[method][own], **GATE_OF.get((policy, method), {})},
-            {scale: {"schedule.steps": steps[place], "validation.every": 0, **of_stages[scale]}
+            {scale: {"schedule.steps": steps[place], "validation.every": 0, **_SIXTEEN.get(scale, {})}
              for scale, steps in ROUND_STEPS.items()})
         for place, tried in enumerate((first, second, second)) for rate, own in tried
     )  # fmt: skip
 
 
-def _of_stages(stages: Sequence[str], tuned: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what stages take of their methods' choices: the first its updates per step, the last everything."""
-    first, last = flat(tuned[stages[0]]), flat(tuned[stages[-1]])
-    return {**last, "schedule.first_stage_updates_per_step": first.get("schedule.updates_per_step")}
-
-
 #: (base, method) -> its gate, where the paper has another than the method's (Section 4.1).
 GATE_OF: dict[tuple[str, str], Mapping[str, Any]] = {("llama", "hpt"): {"gate.count": 2}}
+#: As many questions as SFT's most updates.
+_SIXTEEN = {"tiny": {"schedule.prompts_per_step": 16}}
 #: Whose rate in the grid is not that of all its updates.
-_RATE_OF = {"sft_then_grpo": "optimizer.first_stage_learning_rate"}
+RATE_OF = {"sft_then_grpo": "optimizer.first_stage_learning_rate"}
 
-TRIES = Artefact(
-    "tries", "Search of settings on the world of look-ups",
+SEARCH = Artefact(
+    "search", "Search of learning rates and coefficients",
     tuple(arm for policy, methods in SEARCHED.items() for method in methods for arm in tries_of(policy, method)),
-    ("validation",), "search", "next",
+    ("validation",), "search", "appendix",
 )  # fmt: skip
-#: The methods that the world was chosen with, searched before any other is run in it.
-FIRST_TRIES = Artefact(
-    "first_tries",
-    "Search of settings on the world of look-ups: SFT and GRPO",
-    tuple(arm for arm in TRIES.arms if arm.method in ("sft", "grpo")),
-    ("validation",),
-    "search",
-    "next",
-)
+
+
+def choice_text(method: str, settings: Mapping[str, Any]) -> str:
+    """Return a method's own choice in the grid in words; empty where it has none among the settings."""
+    own = {name: settings[name] for name in OWN_CHOICE[method][0] if name in settings}
+    for choice, text in (
+        (_AS_RELEASED, "no clip, no std"), (_CLIP_OF_ROW, "own clip, no std"), (_AS_IN_ROW, "own clip and std")
+    ):  # fmt: skip
+        if own == choice:
+            return text
+    return ", ".join(f"{name.rpartition('.')[2]} = {value}" for name, value in own.items())
+
+
 WORLD = Artefact(
     "world",
     "What the small world had to satisfy",
     tuple(arm for policy in SEARCHED for arm in arms(policy, "sft", "grpo")),
     IN_DISTRIBUTION + OUT_OF_DISTRIBUTION,
     "world",
-    "next",
+    "appendix",
 )
 
 
@@ -361,7 +259,7 @@ WORLD = Artefact(
 POLICY = "weak"
 #: Half the steps of the tables: the price is that of learning more slowly, too. Other scales have no short runs here.
 SHORT: Mapping[str, Mapping[str, Any]] = {
-    "mini": {"schedule.steps": 120, "validation.every": 0},
+    "mini": {"schedule.steps": 60, "validation.every": 0},
     "tiny": {"schedule.steps": 2, "validation.every": 0},
     "gpu": {"schedule.steps": 25, "validation.every": 0},
 }
@@ -370,10 +268,9 @@ _COEFFICIENT = {scale: build_config("hpt", scale=scale, policy=POLICY).estimator
 
 @dataclass(frozen=True)
 class Discrepancy:
-    """One field, or a whole recipe, moved away from the default.
+    """One field, or a whole recipe, moved away from the default, and ``why``: what paper and released code say.
 
-    ``why`` says what the paper says and what the released code does; ``weights`` are the SFT coefficients tried besides
-    the default's, as multiples of it: none where no scale changes.
+    ``weights`` are the SFT coefficients tried besides the default's, as multiples of it: none where no scale changes.
     """
 
     name: str
@@ -386,15 +283,15 @@ class Discrepancy:
     @property
     def arms(self) -> tuple[Arm, ...]:
         """Its arms, the one at the default's SFT coefficient first."""
-        return tuple(self._arm(weight) for weight in (1.0, *self.weights))
-
-    def _arm(self, weight: float) -> Arm:
-        name, label = f"price_{self.name}", self.title
-        if weight != 1.0:
-            name, label = f"{name}_sft_{weight:g}", f"{label}, SFT coefficient × {weight:g}"
-        by_scale = {scale: {**short, "estimator.sft_coefficient": weight * _COEFFICIENT[scale]}
-                    for scale, short in SHORT.items()}  # fmt: skip
-        return Arm("hpt", POLICY, name, self.settings, by_scale, label, self.recipe)
+        found = []
+        for weight in (1.0, *self.weights):
+            name, label = f"price_{self.name}", self.title
+            if weight != 1.0:
+                name, label = f"{name}_sft_{weight:g}", f"{label}, SFT coefficient × {weight:g}"
+            by_scale = {scale: {**short, "estimator.sft_coefficient": weight * _COEFFICIENT[scale]}
+                        for scale, short in SHORT.items()}  # fmt: skip
+            found.append(Arm("hpt", POLICY, name, self.settings, by_scale, label, self.recipe))
+        return tuple(found)
 
 
 #: The weights tried follow from the scales: as printed, a demonstration token weighs 1/length of what it weighs per
@@ -553,8 +450,6 @@ ARTEFACTS: dict[str, Artefact] = {
         Artefact("audit", "Audit: the printed numbers against each other", (), (), "audit"),
         SEARCH,
         PRICE,
-        TRIES,
-        FIRST_TRIES,
         WORLD,
     )
 }  # fmt: skip
@@ -563,8 +458,8 @@ ARTEFACTS: dict[str, Artefact] = {
 #: Search at scale ``smollm``: four rates for every method but SFT -> GRPO, which takes SFT's for its first stage and
 #: GRPO's for its second. A third of the steps, a seed that no table uses.
 SMOLLM_RATES, SMOLLM_STEPS = (5e-6, 1e-5, 2e-5, 4e-5), 20
-SMOLLM_TRIES = Artefact(
-    "tries",
+SMOLLM_SEARCH = Artefact(
+    "search",
     "Search of learning rates",
     tuple(
         Arm(method, "weak", f"try1_{method}_{rate:g}", {"seed": SEED, "optimizer.learning_rate": rate},
@@ -588,27 +483,17 @@ ONE_BASE: dict[str, dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
 
 
 def artefacts_at(scale: str) -> dict[str, Artefact]:
-    """Return the artefacts that a scale makes, by name, with the arms it compares.
-
-    Example:
-        >>> list(artefacts_at("smollm")), [arm.key for arm in artefacts_at("smollm")["figure6"].arms]
-        (['table3', 'figure2', 'figure5', 'figure6', 'figure7', 'tries'], ['hpt-weak'])
-    """
+    """Return the artefacts that a scale makes, by name, with the arms it compares."""
     if scale not in ONE_BASE:
-        return {name: one for name, one in ARTEFACTS.items() if one.group != "next" or scale == NEXT_MINI}
+        return dict(ARTEFACTS)
     return {
         name: replace(ARTEFACTS[name], arms=arms("weak", *methods), evaluations=evaluations)
         for name, (methods, evaluations) in ONE_BASE[scale].items()
-    } | {"tries": SMOLLM_TRIES}
+    } | {"search": SMOLLM_SEARCH}
 
 
 def arm_label(name: str) -> str:
-    """Return what legends and tables call an arm, or a method; a custom one by its title, where its module is there.
-
-    Example:
-        >>> arm_label("hpt_gate1"), arm_label("hpt"), arm_label("mine:GATE")
-        ('HPT, gate 1/8', 'HPT', 'mine:GATE')
-    """
+    """Return what legends and tables call an arm, or a method; a custom one by its title, where its module is there."""
     labels = {arm.name: arm.label for artefact in ARTEFACTS.values() for arm in artefact.arms if arm.label}
     try:
         return labels.get(name) or method_named(name).title
@@ -617,12 +502,7 @@ def arm_label(name: str) -> str:
 
 
 def artefacts_named(names: Sequence[str], scale: str = "mini") -> list[Artefact]:
-    """Return a scale's artefacts of these names; those of the paper for none; ``appendix`` stands for its group.
-
-    Example:
-        >>> [artefact.name for artefact in artefacts_named(["figure6", "table5"])]
-        ['figure6', 'table5']
-    """
+    """Return a scale's artefacts of these names; those of the paper for none; ``appendix`` stands for its group."""
     here = artefacts_at(scale)
     groups = {artefact.group for artefact in ARTEFACTS.values()} | {"paper", "appendix"}
     chosen: dict[str, Artefact] = {}

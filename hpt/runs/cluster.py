@@ -21,10 +21,9 @@ from typing import Any
 
 from hpt.config.run_config import RunConfig
 from hpt.config.settings import EngineSettings
-from hpt.runs.executor import gpus_of_a_run
 from hpt.runs.folder import package_versions
 from hpt.runs.job import Job
-from hpt.runs.process import Place, RunProcess, cores_for
+from hpt.runs.process import Place, RunProcess, cores_for, gpus_of_a_run
 from hpt.support.errors import ConfigError, warn
 from hpt.support.files import writing
 from hpt.support.process import processor
@@ -92,11 +91,7 @@ class RayPlace:
 
 
 class RayExecutor:
-    """The machines of a Ray cluster, which must have the folder this command was typed in, and its packages.
-
-    Raises:
-        ConfigError: no Ray, no cluster, no room in it, or a machine of it that would compute something else.
-    """
+    """The machines of a Ray cluster, which must have the folder this command was typed in, and its packages."""
 
     def __init__(self, jobs: Sequence[Job], parallel: int | None) -> None:
         if OPTIONS in os.environ:
@@ -280,11 +275,7 @@ def _without_hpt(machine: str, error: Exception) -> ConfigError:
 
 
 def connect() -> Any:
-    """Return Ray, connected to the cluster that `--address` names.
-
-    Raises:
-        ConfigError: Ray is not installed, nobody listens there, or the cluster is open to the world.
-    """
+    """Return Ray, connected to the cluster that `--address` names; refused where it is open to the world."""
     address = os.environ.get(ADDRESS, "auto")
     try:
         ray = import_module("ray")
@@ -292,7 +283,6 @@ def connect() -> Any:
     except ImportError as error:
         raise ConfigError("--executor", "ray", f"local: Ray is not installed ({error})", "type `pip install --no-deps "
                           "ray==2.60.0`, into the environment of every machine") from error  # fmt: skip
-    allowed = "auto on a machine of a running cluster, or the host:port of its head"
     try:
         # auto may be a cluster that is no more: nobody removed the file that names it
         found = import_module("ray._private.services").canonicalize_bootstrap_address_or_die(address)
@@ -300,24 +290,22 @@ def connect() -> Any:
         socket.create_connection((host, int(port)), timeout=10).close()  # Ray would try for minutes
         ray.init(found, log_to_driver=False, logging_level="ERROR")
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:  # a ConnectionError is an OSError
-        remedy = "start one with `ray start --head` and `ray start --address HOST:6379`, see docs/cluster.md"
         why = str(error).strip().splitlines()[0]
-        raise ConfigError("--address", address, f"{allowed} ({why})", remedy) from error
+        allowed = f"auto on a machine of a running cluster, or the host:port of its head ({why})"
+        remedy = "start one with `ray start --head` and `ray start --address HOST:6379`, see docs/cluster.md"
+        raise ConfigError("--address", address, allowed, remedy) from error
     places = [node["NodeManagerAddress"] for node in _alive(ray)]
-    if os.environ.get("RAY_AUTH_MODE") != "token" and any(ipaddress.ip_address(place).is_global for place in places):
+    mode = os.environ.get("RAY_AUTH_MODE", "")
+    if mode != "token" and any(ipaddress.ip_address(place).is_global for place in places):
         ray.shutdown()
-        raise ConfigError("RAY_AUTH_MODE", os.environ.get("RAY_AUTH_MODE", ""), f"token where Ray listens on a public "
+        raise ConfigError("RAY_AUTH_MODE", mode, f"token where Ray listens on a public "
                           f"address ({', '.join(places)}): whoever reaches it may run any code",
                           "start the cluster with RAY_AUTH_MODE=token, or on private addresses")  # fmt: skip
     return ray
 
 
 def room_for(configs: Sequence[RunConfig], machines: Sequence[Mapping[str, Any]]) -> tuple[int, dict[str, float], int]:
-    """Return how many machines a run takes, what it takes of each, and how many runs there is room for.
-
-    Raises:
-        ConfigError: `--run-gpus` or `--run-nodes` ask for more than there is.
-    """
+    """Return how many machines a run takes, what it takes of each, and how many runs there is room for."""
     gpus = [int(machine["Resources"].get("GPU", 0)) for machine in machines]
     asked, nodes = os.environ.get(RUN_GPUS), os.environ.get(RUN_NODES, "1")
     if asked is not None and not (asked.isdecimal() and 0 < int(asked) <= max(gpus)):

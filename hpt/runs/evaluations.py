@@ -4,7 +4,6 @@ How one set is sampled and graded is `hpt.evaluation.evaluate`.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from hpt.config.run_config import RunConfig
@@ -42,21 +41,14 @@ def sampling_config(config: RunConfig) -> RunConfig:
     if config.method != "pretrain" or config.data.source.startswith(FOLDER):
         return config
     settings = {"data.folder": config.data.folder}
-    return build_config("hpt", scale=config.scale_key, policy=config.policy.name, settings=settings)
+    return build_config("hpt", scale=config.scale, policy=config.policy.name, settings=settings)
 
 
 def missing_evaluations(folder: RunFolder, config: RunConfig, names: Sequence[str]) -> list[str]:
-    """Return the evaluations of ``names`` that a run does not have yet.
-
-    One without a checksum counts as missing: a process that was killed between the two wrote it, and nothing could tell
-    later damage of it.
-    """
-    paths = {name: _path(folder, config, name, evaluation_key(config, name)[2]) for name in names}
+    """Return the evaluations of ``names`` that a run does not have yet, with a checksum that tells later damage."""
+    paths = {name: folder.evaluation_path(recorded_name(config, name), evaluation_key(config, name)[2])
+             for name in names}  # fmt: skip
     return [name for name, path in paths.items() if not has_checksum(folder, path)]
-
-
-def _path(folder: RunFolder, config: RunConfig, name: str, key: str) -> Path:
-    return folder.evaluation_path(recorded_name(config, name), key)
 
 
 def evaluate_run(
@@ -84,14 +76,16 @@ def evaluate_run(
     with Verifier(timeout_s=config.rollout.verifier_timeout_s) as verifier:
         for name in missing:
             settings, problems, key = evaluation_key(config, name)
-            share = {recorded_name(config, name): ranks.share(problems, width)}
-            keep = kept_answers(recorded_name(config, name), problems, settings.samples_per_problem)
+            called = recorded_name(config, name)
+            keep = kept_answers(called, problems, settings.samples_per_problem)
+            share = {called: ranks.share(problems, width)}
             answers = sample_answers(sampler, verifier, tokenizer, share, settings, keep)
             if ranks.ranks > 1:
                 answers = in_order(ranks.gather_shares([answers], width), problems)
             if ranks.rank == 0:
-                write_parquet(_path(folder, config, name, key), answers)
-                add_checksum(folder, _path(folder, config, name, key))
+                path = folder.evaluation_path(called, key)
+                write_parquet(path, answers)
+                add_checksum(folder, path)
 
 
 def in_order(shares: Sequence[Any], problems: Sequence[Problem]) -> Any:

@@ -58,7 +58,6 @@ from hpt.support.process import processor
 
 #: How the data source of a base begins that is fetched, or a model folder of the user's.
 HUB, FOLDER = "hub:", "folder:"
-#: The tables of a run, by name of their file.
 TABLES = ("metrics", "rollouts", "validation")
 #: Seconds without a change of its files after which a run of another machine does not count as running any more.
 SILENT_S = 1800.0
@@ -83,6 +82,11 @@ def run_name(config: RunConfig) -> str:
     return f"{made}-{safe(config.policy.name)}-s{config.seed}-{config.fingerprint()}"
 
 
+def bases_by_seed(base: RunConfig) -> bool:
+    """Return whether every seed has its own base like this one, or all share it: a published model, or the user's."""
+    return not base.data.source.startswith((HUB, FOLDER))
+
+
 class OfRun:
     """What a run is called by, for whatever holds its configuration."""
 
@@ -90,7 +94,6 @@ class OfRun:
 
     @property
     def method(self) -> str:
-        """Name of the method; ``pretrain`` for a base."""
         return self.config.method
 
     @property
@@ -110,7 +113,7 @@ class RunFolder:
 
     @classmethod
     def of(cls, config: RunConfig, root: Path) -> "RunFolder":
-        """Return the folder of ``config`` below ``root``; it need not exist yet."""
+        """Return the folder of a run below ``root``; it need not exist yet."""
         return cls(Path(root) / config.scale / run_name(config))
 
     def fetched(self, config: RunConfig) -> Path:
@@ -118,11 +121,7 @@ class RunFolder:
         return self.path / "published" if config.schedule.steps else self.path / "model"
 
     def create(self, config: RunConfig) -> None:
-        """Write the configuration, or check that the one there is the same; one that cannot be read is set aside.
-
-        Raises:
-            ConfigError: the folder holds another configuration (it was renamed, copied or edited by hand).
-        """
+        """Write the configuration, or check that the one there is the same; one that cannot be read is set aside."""
         path, held = self.path / "config.json", None
         if path.exists():
             try:
@@ -139,7 +138,6 @@ class RunFolder:
 
     @property
     def config(self) -> RunConfig:
-        """The resolved configuration."""
         return validate_recorded(read_json(self.path / "config.json"))
 
     @property
@@ -154,7 +152,6 @@ class RunFolder:
             return {"state": "damaged", "step": 0}
 
     def set_status(self, state: str, step: int, **more: Any) -> None:
-        """Record where the run stands."""
         write_json(self.path / "status.json", {"state": state, "step": step, "pid": os.getpid(), **more})
 
     @property
@@ -166,16 +163,14 @@ class RunFolder:
         state, last = self.status["state"], holder(self.path)
         if state == "finished" or not self.path.exists():
             return state
-        if last is not None and last.at_work and (last.is_here or time.time() - self._last_change() < SILENT_S):
-            return "running"
+        if last is not None and last.at_work:
+            changed = max((path.stat().st_mtime for path in self.path.iterdir() if path.is_file()), default=0.0)
+            if last.is_here or time.time() - changed < SILENT_S:
+                return "running"
         return state if state == "damaged" else "stopped"
-
-    def _last_change(self) -> float:
-        return max((path.stat().st_mtime for path in self.path.iterdir() if path.is_file()), default=0.0)
 
     @property
     def finished(self) -> bool:
-        """Whether the run is complete."""
         return self.status["state"] == "finished"
 
     @property
@@ -202,7 +197,6 @@ class RunFolder:
         return read_parquet(self.path / f"{name}.parquet")
 
     def write_tables(self, tables: dict[str, pd.DataFrame]) -> None:
-        """Write records; each file is replaced whole."""
         for name, frame in tables.items():
             write_parquet(self.path / f"{name}.parquet", frame)
 
@@ -230,10 +224,7 @@ def runs_dir_option(root: Path) -> list[str]:
 
 
 def provenance(wall_s: float | None = None) -> dict[str, Any]:
-    """Return where a result comes from: commit, package versions, hardware, time.
-
-    None of it is part of a fingerprint: it is shown where it differs and never a silent reason to compute again.
-    """
+    """Return where a result comes from: commit, package versions, hardware, time; none is part of a fingerprint."""
     commit, dirty = source_commit()
     versions = package_versions()
     python = versions.pop("python")
@@ -313,15 +304,23 @@ def damaged_files(folder: RunFolder, weights: bool = True) -> list[str]:
         expected = read_json(folder.path / CHECKSUMS)
     except RecordFault:  # missing, or damaged itself
         return [CHECKSUMS]
-    return [name for name, value in expected.items() if not _holds(folder, name, value, weights)]
+
+    def holds(name: str, value: str) -> bool:
+        if name == _WEIGHTS:
+            return not weights or (folder.model.is_dir() and weights_hash(folder.model) == value)
+        path = folder.path / name
+        if name.startswith("evaluations/") and not path.exists():
+            return True  # removed, to be sampled again
+        return path.is_file() and sha256_file(path) == value
+
+    return [name for name, value in expected.items() if not holds(name, value)]
 
 
 def check(folder: RunFolder, weights: bool = True) -> None:
     """Raise `RecordFault` where a file of a finished run is damaged."""
     if damaged := damaged_files(folder, weights):
-        remedy = "give the command that made it again: it goes on from the newest good checkpoint"
-        raise RecordFault(f"{folder.path / damaged[0]} is missing or damaged: it is not what the run wrote "
-                          f"({len(damaged)} such files); {remedy}")  # fmt: skip
+        raise RecordFault(f"{folder.path / damaged[0]} is missing or damaged: it is not what the run wrote; give the "
+                          "command that made it again: it goes on from the newest good checkpoint")  # fmt: skip
 
 
 def set_aside(folder: RunFolder) -> list[str]:
@@ -365,12 +364,3 @@ def damaged_count(folder: RunFolder) -> int:
 def _checksums(folder: RunFolder) -> dict[str, str]:
     path = folder.path / CHECKSUMS
     return read_json(path) if path.exists() else {}
-
-
-def _holds(folder: RunFolder, name: str, expected: str, weights: bool) -> bool:
-    if name == _WEIGHTS:
-        return not weights or (folder.model.is_dir() and weights_hash(folder.model) == expected)
-    path = folder.path / name
-    if name.startswith("evaluations/") and not path.exists():
-        return True  # removed, to be sampled again
-    return path.is_file() and sha256_file(path) == expected

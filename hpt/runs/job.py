@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +56,18 @@ class Job:
     root: Path
     evaluations: tuple[str, ...] = ()
 
+    @cached_property
+    def folder(self) -> RunFolder:
+        """Its run's, where the configuration is resolved."""
+        return RunFolder.of(self.config, self.root)
+
+    @property
+    def name(self) -> str:
+        return self.folder.path.name
+
 
 def write_job(job: Job, folder: RunFolder, variables: Mapping[str, str]) -> Path:
-    """Write what a process is asked to do into the run's folder, where ranks on other machines find it.
-
-    What other machines need of its environment ``variables`` is written too.
-    """
+    """Write what a process is asked to do into its run's folder, with what ranks elsewhere need of its environment."""
     path = folder.path / "job.json"
     asked = {"config": job.config.model_dump(mode="json"), "root": str(job.root), "evaluations": list(job.evaluations)}
     write_json(path, asked | {"environment": passed_on(variables)})
@@ -80,18 +87,15 @@ def _read_job(path: Path) -> Job:
 
 
 def run_job(job: Job) -> RunFolder:
-    """Do a job from wherever it stands to its end, in this process.
-
-    Raises:
-        HptError: another process holds the run, or training stopped with a fault (the message says what to do).
-    """
+    """Do a job from wherever it stands to its end, in this process."""
     config = resolve_run(job.config, job.root)
     folder = RunFolder.of(config, job.root)
     # rank 0 holds the run for all; the others meet it when they join the process group
     with folder.lock() if launched_rank() == 0 else nullcontext():
         if launched_rank() == 0:
-            if folder.finished:
-                _set_aside(folder)
+            if folder.finished and set_aside(folder) and (path := folder.path / "provenance.json").exists():
+                write_json(path, read_json(path) | {"damaged_files": damaged_count(folder)})
+                add_checksum(folder, path)
             folder.create(config)
         if not folder.finished:
             check_unchanged(config.own_modules, names_used(config))
@@ -111,14 +115,6 @@ def run_job(job: Job) -> RunFolder:
         evaluate_run(folder, config, job.evaluations, sampler, ranks)
         ranks.barrier()
     return folder
-
-
-def _set_aside(folder: RunFolder) -> None:
-    """Move damaged files of a finished run away and count them in its provenance."""
-    path = folder.path / "provenance.json"
-    if set_aside(folder) and path.exists():
-        write_json(path, read_json(path) | {"damaged_files": damaged_count(folder)})
-        add_checksum(folder, path)
 
 
 def _train(config: RunConfig, folder: RunFolder) -> Any:
@@ -182,11 +178,7 @@ def _make_base(config: RunConfig, folder: RunFolder) -> None:
 
 
 def encoded_training(config: RunConfig, tokenizer: Any) -> EncodedTraining:
-    """Return a run's training set as tokens.
-
-    Raises:
-        ConfigError: an unreadable row, a missing demonstration, a prompt or demonstration over its limit.
-    """
+    """Return a run's training set as tokens; what is unreadable, missing or over its limit is refused."""
     needed = any(stage.method.needs_demonstrations for stage in stages_of(config))
     return encode_training(tokenizer, training_problems_of(config), config, needed)
 
@@ -215,10 +207,8 @@ def _post_train(config: RunConfig, folder: RunFolder) -> Any:
         counts = {"problems": len(data.problems), **data.counts, "held_out": len(held_out_problems(config))}
         write_json(folder.path / "data.json", counts)
     dtype = getattr(torch, config.policy.dtype)
-
     attention, layout = attention_and_layout(config.engine.attention, config.engine.layout, config.policy.dtype)
     chosen = config.engine.model_copy(update={"attention": attention, "layout": layout})
-
     with Verifier(timeout_s=config.rollout.verifier_timeout_s) as verifier:
         engine = PolicyEngine(load_model(base, dtype, attention), chosen, config.optimizer, config.policy.dtype)
         check_own_forward(engine, spread_sample(list(data.prompts.values()), 4)[:4], config)

@@ -7,14 +7,14 @@ changing a setting makes only the runs it changes. What each artefact compares i
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hpt.config.run_config import RunConfig
 from hpt.data.leakage import leaks
-from hpt.data.models import check_model_folder
+from hpt.data.models import check_context, check_model_folder, load_tokenizer
 from hpt.data.problems import Problem, check_demonstrations
+from hpt.data.prompts import prompt_tokens
 from hpt.data.public import DATASETS
 from hpt.data.sources import (
     HELD_OUT,
@@ -28,11 +28,12 @@ from hpt.data.sources import (
     training_problems_of,
     with_samples,
 )
-from hpt.data.world.worlds import bases_by_seed
+from hpt.data.world.lookup import LOOKUPS
+from hpt.data.world.lookup_corpus import build_tokenizer
 from hpt.methods.methods import METHODS, method_named
 from hpt.runs.catalogue import ARTEFACTS, arm_label, artefacts_named
 from hpt.runs.evaluations import evaluation_key, missing_evaluations, sampling_config
-from hpt.runs.folder import OfRun, RunFolder, damaged_files
+from hpt.runs.folder import OfRun, RunFolder, bases_by_seed, damaged_files
 from hpt.runs.job import Job, encoded_training
 from hpt.runs.resolve import initial_run, is_ready, resolve_run
 from hpt.support.errors import ConfigError, warn
@@ -46,7 +47,7 @@ _BASE_ORDER = ("weak", "strong", "llama")
 
 @dataclass(frozen=True)
 class PlannedRun(OfRun):
-    """A run artefacts need: settings, folder (None while its initial weights are not there), evaluations, its arms."""
+    """A run that artefacts need as some arms, with why it is to be made; no folder before its initial weights."""
 
     config: RunConfig
     folder: RunFolder | None
@@ -58,7 +59,7 @@ class PlannedRun(OfRun):
     def title(self) -> str:
         """The run in words: its arm, base and seed; a base that all seeds share by its name."""
         if self.method == "pretrain":
-            return f"the {self.policy} base" + f", seed {self.seed}" * bases_by_seed(self.config.data.world)
+            return f"the {self.policy} base" + f", seed {self.seed}" * bases_by_seed(self.config)
         return f"{self.line} on the {self.policy} base, seed {self.seed}"
 
     @property
@@ -68,7 +69,6 @@ class PlannedRun(OfRun):
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left to compute."""
         return self.reason == ""
 
 
@@ -85,8 +85,8 @@ def planned_runs(
     """Return every run the artefacts need, in the order they are made, with why it is not done (if it is not).
 
     Args:
-        scale, seeds, root: key of `hpt.config.scales.SCALES`, run seeds, folder of run folders.
         artefacts, bases: names; empty = all of the paper, and all of an artefact's.
+        root: folder of run folders.
         settings: dotted settings laid over every method's run, below those an arm is defined by.
         own: custom methods (``module:METHOD``), further lines of the artefacts that take some.
         evaluations: further sets, or files of questions, for the runs of artefacts that evaluate final policies.
@@ -109,16 +109,25 @@ def planned_runs(
 
     seeds = list(seeds)
     for artefact in artefacts_named(artefacts, scale):
+        names = (*artefact.evaluations, *evaluations) if artefact.evaluations else ()
         for arm in (arm for arm in artefact.with_own(own).arms if not bases or arm.policy in bases):
             for seed in seeds:
                 config = arm.config(scale, seed, settings)
-                more = evaluations if artefact.evaluations else ()
-                need(config, [evaluation_at(config, name) for name in (*artefact.evaluations, *more)], arm.key)
+                need(config, [evaluation_at(config, name) for name in names], arm.key)
     planned = [
         replace(_planned(config, tuple(sets[key]), root, key in starts), arms=tuple(arms[key]))
         for key, config in configs.items()
     ]
-    return sorted(planned, key=partial(_order, first_seed=min(seeds, default=0)))
+
+    def order(run: PlannedRun) -> tuple[Any, ...]:
+        base = _BASE_ORDER.index(run.policy) if run.policy in _BASE_ORDER else len(_BASE_ORDER)
+        # what others start from first, then the longest run first, so that two cores finish together
+        cost = -METHODS[run.method].samples * 2 - len(METHODS[run.method].components) if run.method in METHODS else 0
+        # a base is made in its place among the runs of the first seed, whatever that is; the base's is 0
+        seed = max(run.seed, min(seeds))
+        return (seed, base, run.method != "pretrain", run.config.policy.after is not None, cost)
+
+    return sorted(planned, key=order)
 
 
 def check_own(own: Sequence[str], artefacts: Sequence[str], scale: str) -> None:
@@ -132,14 +141,6 @@ def check_own(own: Sequence[str], artefacts: Sequence[str], scale: str) -> None:
     takes = [artefact.name for artefact in ARTEFACTS.values() if artefact.extra_policy]
     if own and not any(artefact.extra_policy for artefact in shown):
         raise ConfigError("extra_methods", ", ".join(own), "none with these artefacts", "ask for " + ", ".join(takes))
-
-
-def _order(run: PlannedRun, first_seed: int) -> tuple[Any, ...]:
-    base = _BASE_ORDER.index(run.policy) if run.policy in _BASE_ORDER else len(_BASE_ORDER)
-    # what others start from first, then the longest run first, so that two cores finish together
-    cost = -METHODS[run.method].samples * 2 - len(METHODS[run.method].components) if run.method in METHODS else 0
-    # a base is made in its place among the runs of the first seed, whatever that is; the base's is 0
-    return (max(run.seed, first_seed), base, run.method != "pretrain", run.config.policy.after is not None, cost)
 
 
 def _planned(config: RunConfig, names: tuple[str, ...], root: Path, others_start_from_it: bool) -> PlannedRun:
@@ -170,30 +171,21 @@ def _planned(config: RunConfig, names: tuple[str, ...], root: Path, others_start
 
 
 def compute(
-    scale: str,
-    artefacts: Sequence[str],
-    seeds: Iterable[int],
-    root: Path,
-    jobs: int | None = None,
-    settings: Mapping[str, Any] | None = None,
-    bases: Sequence[str] = (),
-    own: Sequence[str] = (),
-    evaluations: Sequence[str] = (),
+    scale: str, artefacts: Sequence[str], seeds: Sequence[int], root: Path, jobs: int | None = None, **more: Any
 ) -> list[PlannedRun]:
     """Make whatever the artefacts need and is missing, a process each, and return the finished runs.
 
-    The arguments are those of `planned_runs`; ``jobs`` runs at a time, by default one per core.
+    The arguments are those of `planned_runs`; ``jobs`` at a time, by default one per core.
     """
     from hpt.runs.pool import run_jobs
 
-    asked = (scale, artefacts, list(seeds), root, settings, bases, own, evaluations)
-    planned = planned_runs(*asked)
+    planned = planned_runs(scale, artefacts, seeds, root, **more)
     if left := [Job(run.config, root, run.evaluations) for run in planned if not run.done]:
         for job in left:
             fetch_sets(job.config)
             check_own_questions(job.config, job.evaluations)
         run_jobs(left, jobs)
-        planned = planned_runs(*asked)
+        planned = planned_runs(scale, artefacts, seeds, root, **more)
     return planned
 
 
@@ -202,13 +194,10 @@ def check_training_set(config: RunConfig) -> None:
 
     Lengths are left to the run itself where the tokenizer is not there yet: that of a public model not fetched so far.
     """
-    from hpt.data.models import load_tokenizer
-    from hpt.data.world.worlds import BASES, build_tokenizer, world_named
-
     if config.policy.path is not None:
         encoded_training(config, load_tokenizer(config.policy.path))
-    elif config.data.evaluation == "graded" and config.data.world in BASES:
-        encoded_training(config, build_tokenizer(world_named(config.data.world)))
+    elif config.data.evaluation == "graded" and config.data.world in LOOKUPS:
+        encoded_training(config, build_tokenizer(LOOKUPS[config.data.world]))
     else:
         training_problems_of(config)
 
@@ -219,16 +208,13 @@ def check_evaluations(config: RunConfig, names: Sequence[str]) -> None:
     Of a model folder also a template its tokenizer cannot fill, a prompt that leaves no room for a response, and a
     context beyond its positions.
     """
-    from hpt.data.models import check_context, load_tokenizer
-    from hpt.data.prompts import prompt_tokens
-
     path, rollout = config.policy.path, sampling_config(config).rollout
     if names and path is not None:
         check_context(path, rollout.max_model_tokens)
     fetch_evaluations(sampling_config(config), names)
-    found = {name: evaluation_key(config, name) for name in names}
     tokenizer = load_tokenizer(path) if names and path is not None else None
-    for name, (settings, problems, _) in found.items():
+    for name in names:
+        settings, problems, _ = evaluation_key(config, name)
         room = rollout.max_model_tokens - settings.max_response_tokens
         for problem in problems if tokenizer is not None else ():
             length = len(prompt_tokens(tokenizer, problem, settings.template))
@@ -241,11 +227,9 @@ def check_evaluations(config: RunConfig, names: Sequence[str]) -> None:
 def check_own_questions(config: RunConfig, names: Sequence[str]) -> None:
     """Check the user's evaluation questions as training data is checked, and say what is held out and what leaks.
 
-    Warned of are reference answers that contradict the demonstration beside them, and questions that are also trained
-    on, word for word or nearly (`hpt.data.leakage`). ``names`` are those of the run's final evaluations.
-
-    Raises:
-        ConfigError: unusable questions, or reference answers that all contradict their demonstrations.
+    Warned of are reference answers that contradict the demonstration beside them (where all do, they are refused), and
+    questions that are also trained on, word for word or nearly (`hpt.data.leakage`). ``names`` are those of the run's
+    final evaluations.
     """
     is_trained = config.method != "pretrain"  # a base's documents are no questions
     all_of_them = is_trained and config.data.source not in ("graded", *DATASETS)
@@ -270,12 +254,7 @@ def check_own_questions(config: RunConfig, names: Sequence[str]) -> None:
 
 
 def run_with_base(config: RunConfig, root: Path, evaluations: Sequence[str] = ()) -> RunFolder:
-    """Make one run, after what it starts from if that is missing, in another process with a progress line.
-
-    Raises:
-        ConfigError: a question, or an evaluation set, that cannot be used; nothing has been computed then.
-        HptError: the run failed.
-    """
+    """Make one run, after what it starts from if that is missing, in another process with a progress line."""
     from hpt.runs.pool import run_jobs
 
     if config.policy.path is not None:

@@ -100,12 +100,13 @@ SHAPES: dict[str, ModelShape] = {
 
 def shape_of(config: RunConfig) -> ModelShape:
     """Return the shape of a run's policy: the world's recipe, its folder's config.json, or the published one."""
-    from hpt.data.world.worlds import BASES, vocabulary_size, world_named
+    from hpt.data.world.lookup import LOOKUPS
+    from hpt.data.world.lookup_corpus import BASES, vocabulary_size
 
     recipe = BASES.get(config.data.world, {}).get(config.policy.name)
     if config.data.evaluation == "graded" and recipe is not None:
         return ModelShape(recipe.layers, recipe.hidden, recipe.feed_forward, recipe.heads, recipe.heads,
-                          vocabulary_size(world_named(config.data.world)),
+                          vocabulary_size(LOOKUPS[config.data.world]),
                           attention_bias=recipe.architecture == "qwen2")  # fmt: skip
     file = Path(config.policy.path or "") / "config.json"
     name = public_model(config.scale, config.policy.name) or config.policy.name
@@ -243,11 +244,13 @@ def _disk(config: RunConfig) -> int:
 
 def _document_tokens(config: RunConfig) -> float:
     """Mean length of the documents a base is trained on, from some of them; a bound where it is a published one."""
-    from hpt.data.world.worlds import BASES, base_recipe, build_tokenizer, encoded_documents, world_named
+    from hpt.data.world.lookup import LOOKUPS
+    from hpt.data.world.lookup_corpus import build_tokenizer, encoded_documents
+    from hpt.data.world.worlds import base_recipe
 
-    if config.data.world not in BASES:
+    if config.data.world not in LOOKUPS:
         return float(config.rollout.max_model_tokens)
-    world, recipe = world_named(config.data.world), base_recipe(config.data.world, config.policy.name)
+    world, recipe = LOOKUPS[config.data.world], base_recipe(config.data.world, config.policy.name)
     tokenizer = build_tokenizer(world)
     drawn = [document for share in (0.1, 0.5, 0.95)
              for document in encoded_documents(world, recipe, tokenizer, 0, int(share * recipe.updates))]  # fmt: skip
@@ -449,7 +452,7 @@ def command(run: PlannedRun, root: Path, machine: Machine) -> str:
     config = run.config
     words = train_command(config)
     if config.method != "pretrain":
-        names: dict[str, Any] = {"scale": config.scale_key, "recipe": config.recipe, "policy": config.policy.name}
+        names: dict[str, Any] = {"scale": config.scale, "recipe": config.recipe, "policy": config.policy.name}
         plain = build_config(config.method, seed=config.seed, **names)
         filled_in = {**FILLED_IN, "own_modules": True, "data": {"sha256"}}
         given, usual = (flat(settings.model_dump(mode="json", exclude=filled_in)) for settings in (config, plain))

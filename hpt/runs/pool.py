@@ -1,7 +1,7 @@
 """Independent runs side by side, each a process with a core or GPUs; one bar for all and one per run.
 
-Where they are computed is an executor's matter (`hpt.runs.executor`): on this machine, or on those of a Ray cluster.
-Commands that share a folder share its runs: whoever claims one makes it, the others take what is left.
+Where they are computed is an executor's matter: on this machine (`hpt.runs.process`), or on those of a Ray cluster
+(`hpt.runs.cluster`). Commands that share a folder share its runs: whoever claims one makes it.
 
 A run that fails stops no other: the rest are made, and at the end all failures are reported. What a run's process says
 with its exit code proves nothing, its folder alone says that it is finished. A run whose machine is lost goes on
@@ -20,13 +20,11 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from hpt.config.run_config import RunConfig
 from hpt.runs.cluster import RayExecutor, RayWork
 from hpt.runs.evaluations import missing_evaluations
-from hpt.runs.executor import LocalExecutor
 from hpt.runs.folder import RunFolder, damaged_files
 from hpt.runs.job import Job, write_job
-from hpt.runs.process import RunProcess, run_variables
+from hpt.runs.process import LocalExecutor, RunProcess, run_variables
 from hpt.runs.resolve import is_ready, resolve_run
 from hpt.support.errors import ConfigError, HptError, RunRefused, warn
 from hpt.support.files import CLAIM, Held, holder, locked, writing
@@ -46,43 +44,20 @@ UNSEEN = False if any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro_
 RETRIES = 3
 
 
-@dataclass(frozen=True)
-class Run:
-    """A job whose initial weights are there, with the run it is."""
-
-    job: Job
-    config: RunConfig
-    folder: RunFolder
-
-    @classmethod
-    def of(cls, job: Job) -> "Run":
-        config = resolve_run(job.config, job.root)
-        return cls(job, config, RunFolder.of(config, job.root))
-
-    @property
-    def name(self) -> str:
-        return self.folder.path.name
-
-    @property
-    def like(self) -> str:
-        """The kind of processor it was computed on so far."""
-        return (self.folder.processors or [""])[-1]
-
-
 @dataclass
 class Running:
-    """A run at work: its process, place, claim, log, bar and start."""
+    """A run at work."""
 
-    run: Run
+    run: Job  # its configuration resolved
     process: RunProcess | RayWork
     place: Any
     claim: ExitStack
     log: Path
+    said_before: int  # bytes of its log
     bar: Any
     started: float
     shown_at: float = 0.0
     step: int = 0
-    said_before: int = 0  # bytes of its log
 
 
 def run_jobs(
@@ -90,16 +65,19 @@ def run_jobs(
 ) -> None:
     """Run jobs in processes of their own, at most ``parallel`` at once (default: one per core, or per group of GPUs).
 
-    ``on_finish`` is called with the folder of every job that is done, as it ends.
-
-    Raises:
-        HptError: jobs failed, or could not start because what they start from failed; the others are finished.
-        RunRefused: all that failed found a mistake in what was asked for, which a second try would find again.
+    ``on_finish`` is called with the folder of every job that is done, as it ends. Jobs that failed, or could not start
+    because what they start from failed, are reported once the others are finished: as `RunRefused` where all found a
+    mistake in what was asked for, which a second try would find again.
     """
     if launcher_options() is None and launched():
         raise ConfigError("RANK", os.environ["RANK"], "unset for hpt's own commands, which start the ranks themselves",
                           f"type `unset {' '.join(LAUNCHED)}`; --launcher-args says on how many devices")  # fmt: skip
-    executor = executor_for(jobs, parallel)
+    if executor_name() == "ray":
+        executor = RayExecutor(jobs, parallel)
+    elif os.environ.get(RUN_NODES, "1") != "1":
+        raise ConfigError("--run-nodes", os.environ[RUN_NODES], "1 on this machine", "add --executor ray")
+    else:
+        executor = LocalExecutor(jobs, parallel)
     pool = _Pool(jobs, executor, on_finish)
     try:
         with tqdm(total=len(jobs), desc="all", unit="run", disable=UNSEEN) as pool.done:
@@ -116,15 +94,6 @@ def run_jobs(
             executor.close()
 
 
-def executor_for(jobs: Sequence[Job], parallel: int | None) -> Executor:
-    """Return what `--executor` names, for at most ``parallel`` runs at a time (None = as many as there is room for)."""
-    if executor_name() == "ray":
-        return RayExecutor(jobs, parallel)
-    if os.environ.get(RUN_NODES, "1") != "1":
-        raise ConfigError("--run-nodes", os.environ[RUN_NODES], "1 on this machine", "add --executor ray")
-    return LocalExecutor(jobs, parallel)
-
-
 class _Pool:
     """The runs of one command: those that wait, those at work, those that another command makes."""
 
@@ -132,9 +101,9 @@ class _Pool:
 
     def __init__(self, jobs: Sequence[Job], executor: Executor, on_finish: Callable[[RunFolder], None]) -> None:
         self.executor, self.on_finish = executor, on_finish
-        self.waiting, self.running, self.elsewhere = list(jobs), list[Running](), list[Run]()
-        self.failed, self.lost = list[HptError](), Counter[str]()
-        self.following: Run | None = None
+        self.waiting, self.running, self.elsewhere = list(jobs), list[Running](), list[Job]()
+        self.asked, self.failed, self.lost = dict[str, Job](), list[HptError](), Counter[str]()
+        self.following: Job | None = None  # resolved, as those at work and elsewhere
         self.changed, self.looked_at = True, 0.0
 
     def look(self) -> bool:
@@ -162,11 +131,15 @@ class _Pool:
             if job is not None:
                 self.waiting.remove(job)
                 with _noting(self.failed):
-                    self.following = Run.of(job)
+                    self.following = replace(job, config=resolve_run(job.config, job.root))
+                    self.asked[self.following.name] = job  # resolved anew, should it be started again
                 return True
         run = self.following
-        place: Any = self.executor.take(run.like) if run is not None else None
-        if run is None or place is None:
+        if run is None:
+            return False
+        # on a kind of processor that it was computed on before, if there is one
+        place: Any = self.executor.take((run.folder.processors or [""])[-1])
+        if place is None:
             return False
         self.following, claim = None, ExitStack()
         try:
@@ -194,7 +167,7 @@ class _Pool:
         for run in list(self.elsewhere):
             with suppress(Held), locked(run.folder.path, wait=False, name=CLAIM):
                 self.elsewhere.remove(run)
-                self.waiting.insert(0, run.job)
+                self.waiting.insert(0, self.asked[run.name])
                 self.changed = True
 
     def _end(self, running: Running) -> None:
@@ -205,7 +178,7 @@ class _Pool:
             with _noting(self.failed):
                 if running.process.lost and _lacking(run) and self.lost[run.name] < RETRIES:
                     self.lost[run.name] += 1
-                    self.waiting.insert(0, run.job)
+                    self.waiting.insert(0, self.asked[run.name])
                     _say(f"{run.name} lost its machine at step {run.folder.status['step']}; it goes on elsewhere")
                     return
                 _finish(running)
@@ -214,7 +187,7 @@ class _Pool:
             running.claim.close()
             self.executor.give_back(running.place, running.process.lost)
 
-    def _finished(self, run: Run, how: str) -> None:
+    def _finished(self, run: Job, how: str) -> None:
         self.on_finish(run.folder)
         _say(f"finished {run.name} {how}")
         self.done.update()
@@ -269,27 +242,22 @@ def _stop(running: Sequence[Running]) -> None:
             one.claim.close()
 
 
-def _start(run: Run, place: Any, claim: ExitStack, executor: Executor) -> Running:
-    config, folder = run.config, run.folder
-    log = folder.path / "log.txt"
-    spec = str(write_job(replace(run.job, config=config), folder, run_variables(config.engine.threads)))
+def _start(run: Job, place: Any, claim: ExitStack, executor: Executor) -> Running:
+    log, config = run.folder.path / "log.txt", run.config
+    spec = str(write_job(run, run.folder, run_variables(config.engine.threads)))
     with writing(log), open(log, "ab") as file:
         said_before = file.tell()
     # the run's own modules are found where this process found them
     process = executor.start(place, spec, log, config.engine, folders(config.own_modules))
     bar = tqdm(total=max(1, config.schedule.steps), desc=run.name, unit="step", leave=False,
                disable=UNSEEN if executor.slots <= SHOWN else True)  # fmt: skip
-    return Running(run, process, place, claim, log, bar, time.monotonic(), said_before=said_before)
+    return Running(run, process, place, claim, log, said_before, bar, time.monotonic())
 
 
 def _show(running: Running) -> None:
-    running.shown_at = time.monotonic()
-    status, parts = running.run.folder.status, list[str]()
-    if status.get("reward") is not None:
-        parts.append(f"reward {status['reward']:.2f}")
-    if status.get("offline_ratio") is not None:
-        parts.append(f"offline {status['offline_ratio']:.2f}")
-    running.bar.set_postfix_str(", ".join(parts), refresh=False)
+    running.shown_at, status = time.monotonic(), running.run.folder.status
+    shown = {name: status[name] for name in ("reward", "offline_ratio") if status.get(name) is not None}
+    running.bar.set_postfix(shown, refresh=False)
     running.step = status["step"]
     running.bar.update(running.step - running.bar.n)
 
@@ -318,12 +286,12 @@ def _finish(running: Running) -> None:
     raise (RunRefused if code == 2 and said else HptError)("\n".join([message, *tail]))
 
 
-def _lacking(run: Run, damaged: bool = False) -> str:
+def _lacking(run: Job, damaged: bool = False) -> str:
     """What of a run is not done, as its folder says, with ``damaged`` also which files are; "" when it is."""
     status = run.folder.status
     if status["state"] != "finished":
         return f"not finished ({status['state']} at step {status['step']})"
-    if missing := missing_evaluations(run.folder, run.config, run.job.evaluations):
+    if missing := missing_evaluations(run.folder, run.config, run.evaluations):
         return f"not evaluated on {', '.join(missing)}"
     files = damaged_files(run.folder) if damaged else []
     return f"damaged: {', '.join(files)}" if files else ""

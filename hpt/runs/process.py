@@ -1,7 +1,8 @@
-"""A run's process: forked from one that has imported everything, started from nothing, or a launcher of several.
+"""A run's process, and the places of this machine that runs have for themselves; of a Ray cluster: `hpt.runs.cluster`.
 
 On CPU a run is forked from a process that has imported PyTorch, transformers and vLLM once (`hpt.runs.preload`): the
 import takes longer than a short run. What a run computes is to the last bit what a process started from nothing does.
+On GPUs it is started from nothing, alone or by a launcher of several ranks.
 """
 
 import atexit
@@ -18,12 +19,22 @@ from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+from hpt.config.run_config import RunConfig
 from hpt.config.settings import EngineSettings
+from hpt.runs.job import Job
 from hpt.runs.job import main as job_main
-from hpt.support.errors import HptError
+from hpt.support.errors import ConfigError, HptError
 from hpt.support.files import writing
 from hpt.support.process import environment, without_main_script
-from hpt.training.ranks import PARENT, end_with_parent, job_command, visible_gpus
+from hpt.training.ranks import (
+    PARENT,
+    RUN_GPUS,
+    end_with_parent,
+    gpu_groups,
+    job_command,
+    launcher_options,
+    visible_gpus,
+)
 
 
 class Forked:
@@ -122,8 +133,7 @@ class RunProcess:
     command that starts its ranks (None = it has one).
     """
 
-    #: Whether the machine it ran on is gone: it may be started again elsewhere.
-    lost = False
+    lost = False  #: whether its machine is gone: it may be started again elsewhere
 
     def __init__(
         self, spec: str, log: Path, engine: EngineSettings, paths: Sequence[str], place: Place,
@@ -145,11 +155,9 @@ class RunProcess:
         self.pid = self._process.pid
 
     def poll(self) -> int | None:
-        """Return its exit code; None while it is at work."""
         return self._process.poll()
 
     def wait(self, timeout: float) -> None:
-        """Wait for its end, at most ``timeout`` seconds."""
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout)
 
@@ -171,3 +179,51 @@ class RunProcess:
     def _signal_session(self, number: int) -> None:
         with suppress(ProcessLookupError):  # there is none yet, or none any more
             os.killpg(self.pid, number)
+
+
+class LocalExecutor:
+    """This machine: a core or GPUs for each of ``slots`` runs; with options for DeepSpeed's launcher one at a time."""
+
+    def __init__(self, jobs: Sequence[Job], parallel: int | None) -> None:
+        self._options, cores = launcher_options(), sorted(os.sched_getaffinity(0))
+        self._names = list[socket.socket]()
+        groups = list[str]()
+        if self._options is None:
+            groups = gpu_groups(gpus_of_a_run([job.config for job in jobs], visible_gpus()))
+            places = [Place(cores[i % len(cores)], gpus) for i, gpus in enumerate(groups)]
+            if not places:  # two commands side by side must not take the same core
+                own, self._names = cores_for(min(parallel or len(cores), len(jobs), len(cores)))
+                places = [Place(core) for core in own]
+            self._options = [] if groups and "," in groups[0] else None
+        elif RUN_GPUS in os.environ:
+            raise ConfigError("--run-gpus", os.environ[RUN_GPUS], "nothing beside --launcher-args, which says where a "
+                              "run's processes are", "leave one of the two out")  # fmt: skip
+        else:
+            places = [Place(cores[0])]
+        # a single process may share a core or GPU, if asked to
+        self.slots = min(parallel or len(places), len(jobs) if self._options is None else len(places))
+        self._free = [places[i % len(places)] for i in range(self.slots)]
+
+    def take(self, like: str = "") -> Place | None:
+        """Return a free place, of this kind of processor if there is one; None when all are taken."""
+        return self._free.pop() if self._free else None
+
+    def start(self, place: Place, spec: str, log: Path, engine: EngineSettings, paths: Sequence[str]) -> RunProcess:
+        """Start a run there, see `RunProcess`."""
+        launcher = None if self._options is None else job_command("hpt.runs.job", [spec], self._options)
+        return RunProcess(spec, log, engine, paths, place, launcher)
+
+    def give_back(self, place: Place, lost: bool) -> None:
+        """Have a place back; ``lost``: with a machine that is gone."""
+        self._free.append(place)
+
+    def close(self) -> None:
+        """Give all places up."""
+        for name in self._names:
+            name.close()
+
+
+def gpus_of_a_run(configs: Sequence[RunConfig], there: int) -> int:
+    """Return how many of a machine's GPUs a run takes where `--run-gpus` does not say."""
+    wanted = (there if config.scale == "full" else config.rollout.tensor_parallel for config in configs)
+    return max(wanted, default=1)

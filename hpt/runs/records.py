@@ -17,36 +17,40 @@ Beside the folders lies ``sets.json``: of each world the hash of every evaluatio
 evaluations follow, so that a reader need not make the problems again.
 
 `load_records` reads a run folder and a record folder alike, so every table and figure renders from records alone.
+`fill` makes the runs that neither records nor run folders hold.
 """
 
 import shutil
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from hpt.config.run_config import MOVES_NO_NUMBER, RunConfig, digest, validate_recorded
-from hpt.data.problems import problems_hash
+from hpt.data.problems import EvaluationSet, problems_hash
 from hpt.data.sources import (
     evaluation_at,
     evaluation_names,
     evaluation_set,
+    fetch_sets,
     recorded_name,
     training_problems_of,
     with_samples,
 )
-from hpt.data.world.sets import EvaluationSet
 from hpt.evaluation.evaluate import answer_hash, evaluation_law
 from hpt.evaluation.scores import Shares, counts_per_problem
 from hpt.methods.methods import names_used
 from hpt.runs.catalogue import SEED as SEARCH_SEED
 from hpt.runs.evaluations import evaluation_key, sampling_config
-from hpt.runs.folder import TABLES, OfRun, RunFolder, check
-from hpt.runs.resolve import FILLED_IN
+from hpt.runs.folder import TABLES, OfRun, RunFolder, check, run_folders
+from hpt.runs.job import Job
+from hpt.runs.make import PlannedRun, planned_runs
+from hpt.runs.resolve import FILLED_IN, initial_run, is_ready
 from hpt.support.errors import HptError, RecordFault
 from hpt.support.files import (
     MANIFEST,
@@ -59,9 +63,6 @@ from hpt.support.files import (
     write_parquet,
 )
 from hpt.support.plugins import module_hashes
-
-if TYPE_CHECKING:
-    from hpt.runs.make import PlannedRun
 
 #: Columns without which a table is not what its name says.
 COLUMNS: dict[str, Sequence[str]] = {
@@ -79,28 +80,19 @@ COLUMNS: dict[str, Sequence[str]] = {
 OF_SEARCH = ["step", "rollout/reward", "loss/total", "optim/gradient_norm", "time/step_s", "attempt"]
 _EVALUATIONS = "evaluations.parquet"
 _ANSWERS = "answers.parquet"
-#: A record folder holds these, its manifest and, of newer runs, answers; what else a manifest names is never read or
-#: copied.
+#: A record folder holds these, its manifest and, of newer runs, answers; what else a manifest names is never read
+#: or copied.
 RECORD_FILES = ("config.json", "provenance.json", *(f"{name}.parquet" for name in TABLES), _EVALUATIONS)
-
-
 #: Hashes of the evaluation sets' problems, by world and set; beside the record folders.
 SETS = "sets.json"
 
 
 @dataclass(frozen=True, eq=False)
 class RunRecords(OfRun):
-    """A finished run as reports see it.
+    """A finished run as reports see it, called as its run folder.
 
-    The tables are those of `COLUMNS`, without rows where the run has none (a base draws no rollouts).
-
-    Attributes:
-        name: of the run folder; ends with the fingerprint.
-        evaluations: key (hash of the sampling law and the problems) and the columns of `counts_per_problem`.
-        provenance: as `hpt.runs.folder.provenance` returned it when the run ended.
-        arms: keys of the arms (`hpt.runs.catalogue.Arm`) this run was asked for as; empty where nobody asked.
-        problem_hashes: by evaluation set, as `SETS` has them; of one that is not there they are made again.
-        answers: those kept word for word; none for runs made before any were.
+    The tables are those of `COLUMNS`, without rows where the run has none (a base draws no rollouts). ``arms`` are keys
+    of the arms (`hpt.runs.catalogue.Arm`) it was asked for as, ``problem_hashes`` are those of `SETS`, by set.
     """
 
     name: str
@@ -125,9 +117,6 @@ class RunRecords(OfRun):
 
         ``evaluation`` is a set of the mini world, or ``set@samples``; elsewhere, the set that stands in its place; or
         the path of the user's questions.
-
-        Raises:
-            RecordFault: the run was not evaluated on it, or only on other problems or with another law.
         """
         asked = evaluation_at(self.config, evaluation)
         name = recorded_name(self.config, asked)
@@ -162,11 +151,7 @@ class RunRecords(OfRun):
 
 
 def load_records(path: Path) -> RunRecords:
-    """Read the records of a run from its run folder or from an exported record folder.
-
-    Raises:
-        RecordFault: no such folder, a file is missing or damaged, or a table lacks a column.
-    """
+    """Read the records of a run from its run folder or from an exported record folder, refusing damaged ones."""
     path = Path(path)
     exported = (path / MANIFEST).exists()
     if exported:
@@ -176,18 +161,17 @@ def load_records(path: Path) -> RunRecords:
     else:
         check(RunFolder(path), weights=False)
     config = recorded_config(path)
-    # a base that is fetched or the user's was not trained here, and has no steps
+    # a base that is fetched or the user's was not trained here, and has no steps; a base draws no rollouts
     may_lack = TABLES if config.schedule.steps == 0 else ("rollouts", "validation")
     metrics, rollouts, validation = (_table(path, name, name in may_lack) for name in TABLES)
     if exported:
-        evaluations = _checked(path / _EVALUATIONS, "evaluations")
-        answers = _table(path, "answers", may_lack=True)
+        evaluations, answers = _table(path, "evaluations"), _table(path, "answers", may_lack=True)
     else:
         evaluations, answers = _evaluations(path)
-    provenance = read_json(path / "provenance.json")
-    hashes = _hashes_of_world(path.parent, config)
-    tables = (metrics, rollouts, validation, evaluations)
-    return RunRecords(path.name, config, *tables, provenance, problem_hashes=hashes, answers=answers)
+    return RunRecords(
+        path.name, config, metrics, rollouts, validation, evaluations, read_json(path / "provenance.json"),
+        problem_hashes=_problem_hashes(path.parent, config), answers=answers,
+    )  # fmt: skip
 
 
 def _key(config: RunConfig, name: str, hashes: Mapping[str, str]) -> str:
@@ -199,16 +183,17 @@ def _key(config: RunConfig, name: str, hashes: Mapping[str, str]) -> str:
     return evaluation_law(sampling_config(config), drawn).key(hashes[of_set])
 
 
-def _hashes_of_world(records: Path, config: RunConfig) -> dict[str, str]:
-    return _problem_hashes(records).get(config.data.world, {}) if config.data.evaluation == "graded" else {}
+def _problem_hashes(records: Path, config: RunConfig) -> dict[str, str]:
+    """Return the hashes of a run's evaluation sets, as far as they lie beside its record."""
+    return _known_sets(records).get(config.data.world, {}) if config.data.evaluation == "graded" else {}
 
 
-def _problem_hashes(records: Path) -> dict[str, dict[str, str]]:
+def _known_sets(records: Path) -> dict[str, dict[str, str]]:
     file = records / SETS
     return read_json(file) if file.exists() else {}
 
 
-def load_runs(planned: Iterable["PlannedRun"]) -> list[RunRecords]:
+def load_runs(planned: Iterable[PlannedRun]) -> list[RunRecords]:
     """Return the records of finished runs (`hpt.runs.make.PlannedRun`), with the arms they were asked for as."""
     return [replace(load_records(run.folder.path), arms=run.arms) for run in planned if run.folder is not None]
 
@@ -224,10 +209,6 @@ def export_run(folder: RunFolder, target: Path) -> Path:
     The same run gives the same bytes, so exporting again changes nothing under version control. Evaluations that were
     exported before and are not among the folder's are kept: a run made again for its weights lacks them at first, and
     they are of this very run, since its name holds the fingerprint.
-
-    Raises:
-        HptError: the run is not finished.
-        RecordFault: its records, or those exported before, are damaged.
     """
     if not folder.finished:
         state = folder.status["state"]
@@ -238,8 +219,8 @@ def export_run(folder: RunFolder, target: Path) -> Path:
         evaluations, answers = records.evaluations, records.answers
         if (final / MANIFEST).exists():
             before = load_records(final)
-            evaluations, answers = (_with_earlier(evaluations, before.evaluations),
-                                    _with_earlier(answers, before.answers))  # fmt: skip
+            evaluations = _with_earlier(evaluations, before.evaluations)
+            answers = _with_earlier(answers, before.answers)
         config = read_json(folder.path / "config.json")
         config["policy"]["path"] = None  # a place on one machine; weights_sha256 says which weights
         write_json(scratch / "config.json", config)
@@ -257,7 +238,7 @@ def export_run(folder: RunFolder, target: Path) -> Path:
     if records.config.data.evaluation == "graded":  # public problems are read, not made
         sets = (*records.sets.values(), evaluation_set(records.config, "validation"))
         hashes = {one.name: problems_hash(one.problems) for one in sets}
-        write_json(Path(target) / SETS, _problem_hashes(Path(target)) | {records.config.data.world: hashes})
+        write_json(Path(target) / SETS, _known_sets(Path(target)) | {records.config.data.world: hashes})
     return final
 
 
@@ -281,8 +262,7 @@ def _with_earlier(table: pd.DataFrame, before: pd.DataFrame) -> pd.DataFrame:
 def import_runs(source: Path, target: Path) -> list[Path]:
     """Take record folders made elsewhere into ``target`` (``reports/<scale>/records``), each checked first.
 
-    Raises:
-        RecordFault: nothing to import, a damaged folder, or another content under a name that is already there.
+    Refused are a damaged folder, and another content under a name that is already there.
     """
     folders = [Path(source)] if (Path(source) / MANIFEST).exists() else record_folders(source)
     if not folders:
@@ -298,8 +278,8 @@ def import_runs(source: Path, target: Path) -> list[Path]:
             for name in (*read_json(folder / MANIFEST), MANIFEST):
                 shutil.copyfile(folder / name, scratch / name)
         taken.append(final)
-    if hashes := _problem_hashes(folders[0].parent):
-        write_json(Path(target) / SETS, _problem_hashes(Path(target)) | hashes)
+    if hashes := _known_sets(folders[0].parent):
+        write_json(Path(target) / SETS, _known_sets(Path(target)) | hashes)
     return taken
 
 
@@ -311,20 +291,18 @@ def recorded_config(path: Path) -> RunConfig:
         raise RecordFault(f"{path / 'config.json'} is not a configuration of this version: {error}") from error
 
 
-def _table(path: Path, name: str, may_lack: bool) -> pd.DataFrame:
+def _table(path: Path, name: str, may_lack: bool = False) -> pd.DataFrame:
     file = path / f"{name}.parquet"
-    if may_lack and not file.exists():
-        return pd.DataFrame(columns=list(COLUMNS[name]))  # a base draws no rollouts and has no curves
-    return _checked(file, name)
+    frame = pd.DataFrame() if may_lack and not file.exists() else read_parquet(file)
+    if not len(frame):  # pandas writes no columns for an empty list of rows
+        return pd.DataFrame(columns=list(COLUMNS[name]))
+    _check_columns(file, frame, COLUMNS[name])
+    return frame
 
 
-def _checked(file: Path, name: str) -> pd.DataFrame:
-    frame = read_parquet(file)
-    # a table without rows keeps no columns: pandas writes none for an empty list of rows
-    missing = [column for column in COLUMNS[name] if column not in frame.columns] if len(frame) else []
-    if missing:
-        raise RecordFault(f"{file} lacks the columns {', '.join(missing)}; remove its folder and make it again")
-    return frame if len(frame) else pd.DataFrame(columns=list(COLUMNS[name]))
+def _check_columns(file: Path, frame: pd.DataFrame, needed: Sequence[str]) -> None:
+    if missing := [column for column in needed if column not in frame.columns]:
+        raise RecordFault(f"{file} lacks the columns {', '.join(missing)}; remove it and make it again")
 
 
 def _evaluations(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -332,9 +310,7 @@ def _evaluations(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     parts, kept = [], []
     for file in sorted((path / "evaluations").glob("*.parquet")):
         answers = read_parquet(file)
-        needed = ("benchmark", "problem_id", "level", "verdict", "response_tokens")
-        if missing := [column for column in needed if column not in answers.columns]:
-            raise RecordFault(f"{file} lacks the columns {', '.join(missing)}; remove it and evaluate again")
+        _check_columns(file, answers, ("benchmark", "problem_id", "level", "verdict", "response_tokens"))
         counts = counts_per_problem(answers)
         counts.insert(0, "key", key := file.stem.rpartition("-")[2])
         parts.append(counts)
@@ -361,18 +337,20 @@ class RecordStore:
     folder: Path
 
     @cached_property
-    def _by_settings(self) -> Mapping[str, tuple[Path, ...]]:
-        found: dict[str, tuple[Path, ...]] = {}
-        for path in record_folders(self.folder):
-            key = _settings_key(recorded_config(path))
-            found[key] = (*found.get(key, ()), path)
+    def _configs(self) -> dict[Path, RunConfig]:
+        return {path: recorded_config(path) for path in record_folders(self.folder)}
+
+    @cached_property
+    def _by_settings(self) -> dict[str, list[Path]]:
+        found = defaultdict[str, list[Path]](list)
+        for path, config in self._configs.items():
+            found[_settings_key(config)].append(path)
         return found
 
     @property
     def seeds(self) -> list[int]:
         """The seeds of the tables that there are records of; those of a search are others."""
-        found = {recorded_config(path).seed for path in record_folders(self.folder)}
-        return sorted(seed for seed in found if seed < SEARCH_SEED)
+        return sorted({config.seed for config in self._configs.values() if config.seed < SEARCH_SEED})
 
     def find(self, config: RunConfig) -> Path | None:
         """Return the record folder of the run that ``config`` describes, or None.
@@ -380,25 +358,25 @@ class RecordStore:
         Compared are all settings that move a number and the training data; not the hashes of the base, which a machine
         without it cannot know, and not where it lay.
         """
-        found = self._by_settings.get(_settings_key(with_data_hash(config)), ())
+        found = self._by_settings.get(_settings_key(with_data_hash(config)), [])
         if len(found) > 1:
             names = ", ".join(path.name for path in found)
             raise RecordFault(f"{names} are records of the same settings on different bases; remove all but one")
         return found[0] if found else None
 
-    def lacking(self, run: "PlannedRun") -> str:
+    def lacking(self, run: PlannedRun) -> str:
         """Return what the records lack of a run, empty when nothing: `ABSENT`, or evaluations it was not put to."""
         path = self.find(run.config)
         if path is None:
             return ABSENT
         frame = read_parquet(path / _EVALUATIONS)
         there = set(zip(frame["benchmark"], frame["key"], strict=True)) if len(frame) else set()
-        hashes = _hashes_of_world(self.folder, run.config)
+        hashes = _problem_hashes(self.folder, run.config)
         keys = {name: (recorded_name(run.config, name), _key(run.config, name, hashes)) for name in run.evaluations}
         missing = [name for name, key in keys.items() if key not in there]
         return f"not evaluated on {', '.join(missing)}" if missing else ""
 
-    def load(self, run: "PlannedRun") -> RunRecords:
+    def load(self, run: PlannedRun) -> RunRecords:
         """Return the records of a run, with the arms it is asked for as."""
         path = self.find(run.config)
         if path is None:
@@ -420,3 +398,51 @@ def _settings_key(config: RunConfig) -> str:
     # `hpt.examples` is code of the package, which a record names by its commit
     settings["own_modules"] = {name: code for name, code in config.own_modules.items() if not name.startswith("hpt.")}
     return digest(settings)
+
+
+def lacking_runs(planned: Iterable[PlannedRun], store: RecordStore, root: Path) -> list[PlannedRun]:
+    """Return the runs that have no record, and those whose weights one of them starts from and that are not there."""
+    left = [run for run in planned if not run.done]
+    wanted = [run for run in left if store.lacking(run)]
+    starts: set[tuple[str, str, int]] = set()
+    for run in wanted:
+        config = run.config
+        while not is_ready(config, root) and (before := initial_run(config)) is not None:
+            starts.add((before.method, before.policy.name, before.seed))
+            config = before
+
+    def is_start(run: PlannedRun) -> bool:  # a plain arm; one with settings is not
+        return (run.method, run.policy, run.seed) in starts and f"{run.method}-{run.policy}" in run.arms
+
+    return [run for run in left if run in wanted or is_start(run)]
+
+
+def fill(
+    scale: str, artefacts: Sequence[str], seeds: Iterable[int], root: Path, records: Path, jobs: int | None = None
+) -> list[str]:
+    """Make what `lacking_runs` names, export each run as it ends, and return the names of the runs exported.
+
+    Finished runs that are not exported yet, or not with all their evaluations, are exported first; where a run fails,
+    those that ended before are exported.
+    """
+    from hpt.runs.pool import run_jobs
+
+    exported: list[str] = []
+
+    def export(folder: RunFolder) -> None:
+        export_run(folder, records)
+        exported.append(folder.path.name)
+
+    for folder in run_folders(root, scale):
+        if folder.finished and not (records / folder.path.name).exists():
+            export(folder)
+    store, planned = RecordStore(records), planned_runs(scale, artefacts, seeds, root)
+    for run in planned:
+        if run.done and run.folder is not None and store.lacking(run):
+            export(run.folder)  # it was evaluated on more since
+    left = lacking_runs(planned, store, root)
+    for run in left:
+        fetch_sets(run.config)
+    if left:
+        run_jobs([Job(run.config, root, run.evaluations) for run in left], jobs, on_finish=export)
+    return exported

@@ -13,14 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from hpt.config.run_config import NEXT_MINI, RunConfig, digest, flat, merge, nest, validate
-from hpt.config.scales import BY_POLICY, RECIPES, SCALES, TUNED, check_scale
+from hpt.config.run_config import RunConfig, digest, flat, merge, nest, validate
+from hpt.config.scales import BY_POLICY, BY_WORLD, RECIPES, SCALES, TUNED, check_scale
 from hpt.config.settings import GateSettings
 from hpt.data.models import MODELS, check_context, check_model_folder, model_hashes, public_model
 from hpt.data.problems import problems_hash
 from hpt.data.sources import curve_sets, own_validation, training_problems_of
 from hpt.data.world.gym import SMOLLM, mixed
-from hpt.data.world.worlds import BASES, base_recipe, bases_by_seed, world_named
+from hpt.data.world.lookup import LOOKUPS
+from hpt.data.world.lookup_corpus import BASES
+from hpt.data.world.worlds import base_recipe
 from hpt.methods.gate import FEEDBACK
 from hpt.methods.methods import METHODS, compares_with_rollouts, method_named, names_used, resolved_row, stages_of
 from hpt.runs.folder import FOLDER, HUB, RunFolder, check, damaged_files, runs_dir_option
@@ -51,11 +53,8 @@ def build_config(
 ) -> RunConfig:
     """Return the resolved configuration of a run from its names and the dotted settings the user gave.
 
-    Args:
-        method: key of `hpt.methods.methods.METHODS`, ``module:METHOD``, or an entry point of ``hpt.methods``.
-        scale, recipe: keys of `SCALES` and `RECIPES`.
-        policy: name of the base, or of a local model.
-        settings: dotted names to values, laid on top of everything.
+    ``method`` is one of `hpt.methods.methods.METHODS`, ``module:METHOD``, or an entry point of ``hpt.methods``;
+    ``policy`` a base or a local model's name.
 
     Example:
         >>> build_config("hpt", scale="tiny", settings={"gate.count": 2}).gate.count
@@ -63,8 +62,8 @@ def build_config(
     """
     check_scale(scale)
     method = spelled(method, "methods", METHODS)
-    names: dict[str, Any] = {"method": method, "scale": "mini" if scale == NEXT_MINI else scale, "recipe": recipe,
-                             "seed": seed, "policy": {"name": policy}}  # fmt: skip
+    names: dict[str, Any] = {"method": method, "scale": scale, "recipe": recipe, "seed": seed,
+                             "policy": {"name": policy}}  # fmt: skip
     given = nest({
         name: spelled(value, *_INSTALLED[name]) if name in _INSTALLED and isinstance(value, str) else value
         for name, value in (settings or {}).items()
@@ -80,7 +79,8 @@ def build_config(
     of_stages = {setting for name in chosen.stages for setting in flat(method_named(name).settings)}
     names["over_stages"] = sorted(above & of_stages)
     of_recipe = RECIPES.get(recipe, {})  # an unknown one is refused with the other settings
-    layers = (SCALES[scale], of_recipe, of_policy, like, chosen.settings, tuned, names, given)
+    of_world = BY_WORLD.get(scale, {}) if given.get("data", {}).get("source", "graded") == "graded" else {}
+    layers = (SCALES[scale], of_world, of_recipe, of_policy, like, chosen.settings, tuned, names, given)
     config = validate(merge(*layers))
     check_method(config)
     return config
@@ -133,9 +133,8 @@ def warn_of_idle(config: RunConfig, settings: Mapping[str, Any]) -> None:
 def check_method(config: RunConfig) -> None:
     """Refuse what the method of ``config`` cannot do, before anything is computed.
 
-    Raises:
-        ConfigError: unknown gate or row, a row that needs what no rollout batch holds (PPO's values), a group of too
-            few rollouts, or a custom function that fails or returns something else.
+    That is an unknown gate or row, a row that needs what no rollout batch holds (PPO's values), a group of too few
+    rollouts, or a custom function that fails or returns something else.
     """
     for stage in stages_of(config):
         settings = stage.config.estimator
@@ -211,24 +210,20 @@ def check_custom_parts(row: Row) -> None:
 
 
 def base_config(config: RunConfig) -> RunConfig:
-    """Return the configuration of the base of ``config``'s policy, trained or fetched; seed 0 where all share it."""
-    if config.data.evaluation == "public" or config.data.world not in BASES:  # no recipe makes its bases
+    """Return the configuration of the base of ``config``'s policy, trained or fetched."""
+    if config.data.evaluation == "public" or config.data.world not in LOOKUPS:  # no recipe makes its bases
         return public_base_config(config.scale, config.policy.name, config.data.folder)
-    seed = config.seed if bases_by_seed(config.data.world) else 0
-    return pretraining_config(config.scale, config.policy.name, config.data.world, seed)
+    return pretraining_config(config.scale, config.policy.name, config.data.world, config.seed)
 
 
 def initial_run(config: RunConfig) -> RunConfig | None:
-    """Return the run whose final weights ``config`` starts from: its base, or the run named by ``policy.after``.
-
-    None for a base, which starts from nothing, and for the user's model folder.
-    """
+    """Return the run whose final weights ``config`` starts from: its base, or that of ``policy.after``; None = none."""
     if config.method == "pretrain" or config.policy.path is not None:
         return None
     if config.policy.after is None:
         return base_config(config)
     return build_config(
-        config.policy.after, scale=config.scale_key, recipe=config.recipe,
+        config.policy.after, scale=config.scale, recipe=config.recipe,
         policy=config.policy.name, seed=config.seed,
     )  # fmt: skip
 
@@ -246,7 +241,7 @@ def is_ready(config: RunConfig, root: Path) -> bool:
 
 def train_command(config: RunConfig) -> list[str]:
     """Return the words of the command for a run, without the settings that its names do not bring along."""
-    words = ["hpt", "train", "--method", config.method, "--scale", config.scale_key, "--policy", config.policy.name]
+    words = ["hpt", "train", "--method", config.method, "--scale", config.scale, "--policy", config.policy.name]
     words += ["--seed", str(config.seed)]
     return words + (["--recipe", config.recipe] if config.recipe != "released" else [])
 
@@ -260,9 +255,7 @@ FILLED_IN: dict[str, Any] = {
 def resolve_run(config: RunConfig, root: Path) -> RunConfig:
     """Fill in the hashes of data, initial model and custom modules, and where the model lies; again, nothing changes.
 
-    Raises:
-        HptError: what it starts from is not trained yet.
-        RecordFault: what it starts from is damaged.
+    What it starts from must be trained and undamaged.
     """
     if config.method == "pretrain":
         return config
@@ -289,7 +282,7 @@ def resolve_run(config: RunConfig, root: Path) -> RunConfig:
     policy = config.policy.model_copy(update={"path": path, **hashes})
     data = config.data.model_copy(update={"sha256": problems_hash(problems)})
     validation = config.validation
-    # a graded world's sets are the package's
+    # a small world's sets are the package's
     if validation.every and (config.data.evaluation == "public" or own_validation(config)):
         curves = [problem for of_set in curve_sets(config).values() for problem in of_set]
         validation = validation.model_copy(update={"sha256": problems_hash(curves)})
@@ -305,7 +298,7 @@ PRETRAINING_ENGINE = {"lookups-gpu": {"micro_batch_tokens": 32_768, "threads": 8
 def pretraining_config(scale: str, base: str, world: str, seed: int = 0) -> RunConfig:
     """Return the configuration of a base's run; its data hash covers the world and the recipe."""
     recipe = base_recipe(world, base)
-    content = {"world": world_named(world).model_dump(), "recipe": recipe.model_dump()}
+    content = {"world": LOOKUPS[world].model_dump(), "recipe": recipe.model_dump()}
     return validate({
         "scale": scale, "method": "pretrain", "seed": seed, "policy": {"name": base},
         "engine": PRETRAINING_ENGINE.get(world, {"micro_batch_tokens": 1536}),
@@ -352,10 +345,7 @@ OF_EVALUATIONS = (
 def given_base_config(scale: str, folder: Path, settings: Mapping[str, Any]) -> RunConfig:
     """Return the configuration under which the user's model folder (Hugging Face format) is evaluated.
 
-    The ``settings`` (of `OF_EVALUATIONS`: context, limits, template, sets) lie over the scale's.
-
-    Raises:
-        ConfigError: not a model folder; a setting that moves no evaluation, or one that is unknown or impossible.
+    The ``settings`` (of `OF_EVALUATIONS`: context, limits, template, sets) lie over the scale's; others are refused.
     """
     for name, value in settings.items():
         if name not in OF_EVALUATIONS:

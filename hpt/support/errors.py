@@ -9,13 +9,7 @@ class HptError(Exception):
 
 
 class ConfigError(HptError):
-    """A setting, data row or file given by the user cannot be used; the command line exits with code 2.
-
-    Args:
-        field: dotted name of the setting, or ``file:line`` of a data row.
-        value: what was given.
-        allowed: what would have been accepted.
-        remedy: what to type or change.
+    """A setting (dotted name), data row (``file:line``) or file of the user's cannot be used; exit code 2.
 
     Example:
         >>> print(ConfigError("gate.count", 9, "a count from 0 to 8", "set gate.count to 8 or less"))

@@ -39,9 +39,6 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary neighbour of ``path``, then rename it over ``path``.
 
     A reader, or a process killed in between, sees the old file or the new one, never a half.
-
-    Raises:
-        HptError: the disk is full, the folder read-only ...: names the file; what was there before is untouched.
     """
     path = Path(path)
     temporary: Path | None = None
@@ -127,7 +124,6 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as indented JSON, atomically."""
     write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
 
 
@@ -139,10 +135,9 @@ def read_json(path: Path) -> Any:
 
 
 def write_parquet(path: Path, frame: "pd.DataFrame") -> None:
-    """Write a table, atomically, and small: records are committed.
+    """Write a table small, since records are committed.
 
-    No statistics and no schema of pandas, which of a few hundred rows would be most of the file; floats byte by byte,
-    so that their exponents stand together (a dictionary of numbers that never recur is larger).
+    Statistics and pandas' schema would be most of the file; floats go byte by byte, so that exponents stand together.
     """
     import pandas as pd
 
@@ -168,7 +163,6 @@ def _cannot_read(path: Path, error: Exception) -> RecordFault:
 
 
 def sha256_file(path: Path) -> str:
-    """Return the SHA-256 of a file, hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -223,8 +217,7 @@ class Holder:
         return cls(os.getpid(), os.uname().nodename, command, os.getcwd(), started=start_of(os.getpid()))
 
     def __str__(self) -> str:
-        elsewhere = "" if self.machine == os.uname().nodename else f" on {self.machine}"
-        return f"process {self.pid}{elsewhere} ({self.command[:200]})"
+        return f"process {self.pid}{'' if self.is_here else f' on {self.machine}'} ({self.command[:200]})"
 
     @property
     def is_here(self) -> bool:
@@ -255,14 +248,8 @@ def holder(folder: Path, name: str = LOCK) -> Holder | None:
 def locked(folder: Path, wait: bool = True, name: str = LOCK) -> Generator[bool]:
     """Hold ``folder``, made if it is not there, against other processes; says on standard error whom it waits for.
 
-    Each ``name`` is a lock of its own.
-
-    Yields whether nothing is left to do: this very command, typed in the same place a second time, has waited here
-    until the first one was done.
-
-    Raises:
-        Held: another process holds it, and ``wait`` is off.
-        HptError: the folder cannot be written to, or its file system has no locks.
+    Each ``name`` is a lock of its own; with ``wait`` off, `Held` is raised where another process has it. Yields whether
+    nothing is left to do: this very command, typed twice in the same place, has waited until the first one was done.
     """
     this, waited = Holder.this(), False
     try:
@@ -282,12 +269,11 @@ def locked(folder: Path, wait: bool = True, name: str = LOCK) -> Generator[bool]
                     said = other
                 time.sleep(LOOK_S)
     except OSError as error:
-        if error.errno in _NO_LOCKS:
-            message = f"{folder} cannot be locked: its file system has no locks ({error.strerror}); use another folder"
-            remedy = "or mount this one with locks (NFS: with its lock service; Lustre: -o flock)"
-            raise HptError(f"{message} (--runs-dir, --reports-dir), {remedy}") from error
-        message = f"cannot write {folder / name}: {error.strerror or error}"
-        raise HptError(f"{message}; make the folder writable, then run the same command again") from error
+        if error.errno not in _NO_LOCKS:
+            raise _cannot_write(folder / name, error) from error
+        message = f"{folder} cannot be locked: its file system has no locks ({error.strerror}); use another folder"
+        remedy = "or mount this one with locks (NFS: with its lock service; Lustre: -o flock)"
+        raise HptError(f"{message} (--runs-dir, --reports-dir), {remedy}") from error
     try:
         before = holder(folder, name)
         _write(folder / name, this)

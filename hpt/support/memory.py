@@ -19,11 +19,7 @@ def free_memory() -> float:
 
 
 def check_memory(gib: float, what: str) -> None:
-    """Refuse to begin what does not fit: the kernel would kill the process halfway, without a word.
-
-    Raises:
-        ConfigError: less memory is free than ``gib`` GiB.
-    """
+    """Refuse to begin what does not fit: the kernel would kill the process halfway, without a word."""
     if (free := free_memory()) < gib:
         remedy = "close other programs, run fewer at a time (--jobs 1), or use a larger machine; nothing was begun"
         raise ConfigError("memory", f"{free:.1f} GiB free", f"at least {gib:.1f} GiB for {what}", remedy)

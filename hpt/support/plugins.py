@@ -31,12 +31,7 @@ _IMPORTED: dict[str, str] = {}
 def resolve(table: Mapping[str, Entry], name: str, field: str) -> Entry:
     """Return the entry called ``name`` of ``table``, or the attribute that ``module:attribute`` names.
 
-    Raises:
-        ConfigError: neither a key nor importable, or the module lacks the attribute; ``field`` is the setting it names.
-
-    Example:
-        >>> resolve({"one": 1}, "one", "row")
-        1
+    ``field`` is the setting that names it, for the error where it is neither.
     """
     if name in table:
         return table[name]
@@ -96,9 +91,6 @@ def checked(function: Callable[..., Any], field: str, name: str, arguments: Sequ
     ``like`` is an array or tensor, or a list of them; what is returned must have the same kind, shape and type, and be
     finite and without gradient. ``field`` and ``name`` are the setting and its value, for the error.
 
-    Raises:
-        ConfigError: it is no function, fails, or returns something else.
-
     Example:
         >>> import numpy as np
         >>> checked(lambda n: np.ones(n), "aggregation", "mine:scales", [3], np.zeros(2))
@@ -157,12 +149,7 @@ def refresh(names: Iterable[str]) -> None:
 
 
 def custom_modules(names: Iterable[str]) -> set[str]:
-    """Return the modules of those names that are ``module:attribute``.
-
-    Example:
-        >>> custom_modules(["hpt", "my_idea:gate", "my_idea:ROW"])
-        {'my_idea'}
-    """
+    """Return the modules of those names that are ``module:attribute``."""
     return {name.partition(":")[0] for name in names if ":" in name}
 
 
@@ -173,8 +160,7 @@ def source_files(names: Iterable[str]) -> dict[str, Path]:
 
 def module_hashes(names: Iterable[str]) -> dict[str, str]:
     """Return the hash of the code of every module of `source_files`."""
-    paths = source_files(names)
-    return {module: code_hash(paths[module].read_text(encoding="utf-8")) for module in sorted(paths)}
+    return {module: code_hash(path.read_text(encoding="utf-8")) for module, path in sorted(source_files(names).items())}
 
 
 def code_hash(text: str) -> str:

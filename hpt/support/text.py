@@ -5,23 +5,13 @@ from difflib import get_close_matches
 
 
 def few(names: Sequence[str], most: int) -> str:
-    """Return the first of some names, and how many more there are.
-
-    Example:
-        >>> few(["a", "b", "c"], 2), few(["a", "b"], 2)
-        ('a; b; and 1 more', 'a; b')
-    """
+    """Return the first of some names, and how many more there are: ``a; b; and 1 more``."""
     more = f"; and {len(names) - most} more" if len(names) > most else ""
     return "; ".join(names[:most]) + more
 
 
 def did_you_mean(name: str, names: Iterable[str], otherwise: str = "correct the name") -> str:
-    """Return the remedy for a name that is none of ``names``: the closest one, where one is close.
-
-    Example:
-        >>> did_you_mean("lufy", ["luffy", "hpt"]), did_you_mean("x", ["luffy", "hpt"])
-        ('did you mean luffy?', 'correct the name')
-    """
+    """Return the remedy for a name that is none of ``names``: the closest one, where one is close."""
     close = get_close_matches(name, list(names), 1)
     return f"did you mean {close[0]}?" if close else otherwise
 

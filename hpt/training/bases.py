@@ -1,4 +1,4 @@
-"""Base models of the mini world, trained by the package so that nothing has to be downloaded: a run like any other.
+"""Base models of the small worlds, trained by the package so that nothing has to be downloaded: a run like any other.
 
 A document is one demonstration under the SFT row whose advantages are the loss weights of its tokens (small or none on
 the question, which is random and cannot be learnt), so base training goes down the same path to
@@ -21,17 +21,15 @@ from hpt.config.run_config import RunConfig
 from hpt.data.models import RECORD, load_tokenizer, save_model_folder, weights_record
 from hpt.data.prompts import encode_training
 from hpt.data.world.gym import mixed
-from hpt.data.world.lookup_corpus import LookupRecipe
-from hpt.data.world.worlds import (
-    Recipe,
-    World,
-    base_recipe,
+from hpt.data.world.lookup import LOOKUPS, LookupWorld
+from hpt.data.world.lookup_corpus import (
+    BaseRecipe,
     build_tokenizer,
     encoded_documents,
     learning_rate_factor,
     model_config,
-    world_named,
 )
+from hpt.data.world.worlds import base_recipe
 from hpt.methods.mixture import DEMONSTRATION, Part, Trajectory, WeightedTrajectory
 from hpt.support.errors import TrainingFault
 from hpt.support.files import read_json, write_json
@@ -85,17 +83,12 @@ def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
 class BaseOptimizer(torch.optim.Optimizer):
     """Muon on the matrices of the blocks, AdamW on embeddings, head, norms and biases, behind one interface."""
 
-    def __init__(self, module: nn.Module, recipe: Recipe) -> None:
+    def __init__(self, module: nn.Module, recipe: BaseRecipe) -> None:
         named = list(module.named_parameters())
         matrices = [p for name, p in named if p.ndim == 2 and ".layers." in name]
         others = [p for name, p in named if not (p.ndim == 2 and ".layers." in name)]
         self.parts = [
-            Muon(matrices, recipe.muon_learning_rate, recipe.weight_decay)
-            if isinstance(recipe, LookupRecipe)
-            else torch.optim.Muon(
-                matrices, lr=recipe.muon_learning_rate, weight_decay=recipe.weight_decay,
-                adjust_lr_fn="match_rms_adamw",
-            ),
+            Muon(matrices, recipe.muon_learning_rate, recipe.weight_decay),
             torch.optim.AdamW(others, lr=recipe.adamw_learning_rate, betas=(0.9, 0.99), weight_decay=0.0),
         ]  # fmt: skip
         for part, scale in zip(self.parts, (recipe.muon_learning_rate, recipe.adamw_learning_rate), strict=True):
@@ -136,7 +129,7 @@ def weighted(documents: Sequence[Document]) -> list[WeightedTrajectory]:
     ) for prompt, tokens, weights in documents]  # fmt: skip
 
 
-def new_model(world: World, recipe: Recipe, folder: Path, seed: int) -> Path:
+def new_model(world: LookupWorld, recipe: BaseRecipe, folder: Path, seed: int) -> Path:
     """Write an untrained model and its tokenizer in Hugging Face format, so that it loads like any other."""
     from transformers import AutoModelForCausalLM
 
@@ -150,7 +143,7 @@ def new_model(world: World, recipe: Recipe, folder: Path, seed: int) -> Path:
 BROKEN, WINDOW, ATTEMPTS = 1.1, 50, 3
 
 
-def broke(metrics: pd.DataFrame, recipe: Recipe) -> bool:
+def broke(metrics: pd.DataFrame, recipe: BaseRecipe) -> bool:
     """Say whether training lost what it had learnt, as one base in 23 did (docs/world.md); whole documents alone count.
 
     Example:
@@ -159,8 +152,6 @@ def broke(metrics: pd.DataFrame, recipe: Recipe) -> bool:
         >>> [broke(one, recipe) for one in (steady, pd.concat([steady, 2 * steady]), steady[:3])]
         [False, True, False]
     """
-    if not isinstance(recipe, LookupRecipe):
-        return False
     losses = metrics["trained/demonstration_nll"].iloc[recipe.facts_updates :].rolling(WINDOW).mean()
     return bool((losses.iloc[-1:] > BROKEN * losses.min()).any())  # False where training was cut short
 
@@ -175,7 +166,7 @@ def pretrain(config: RunConfig, folder: Path, note: Callable[[int], None] = lamb
         folder: of the run.
         note: called now and then with the updates done.
     """
-    world, recipe = world_named(config.data.world), base_recipe(config.data.world, config.policy.name)
+    world, recipe = LOOKUPS[config.data.world], base_recipe(config.data.world, config.policy.name)
     tokenizer, ranks = build_tokenizer(world), join()
 
     def documents(seed: int, update: int) -> list[Document]:

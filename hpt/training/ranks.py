@@ -360,7 +360,7 @@ OPTIONS = "HPT_LAUNCHER_ARGS"
 _SIZES = ("--num_gpus", "--num_accelerators", "--num_nodes", "--include", "-i", "--exclude", "-e", "--hostfile", "-H")
 #: Options that this package gives itself.
 _OWN = ("--module", "--no_python", "--no_local_rank", "--autotuning")
-#: Likewise GPUs and machines of each run, the executor (`hpt.runs.executor`), and the cluster's address, as Ray has it.
+#: Likewise GPUs and machines of each run, the executor (`hpt.runs.pool`), and the cluster's address, as Ray has it.
 RUN_GPUS, RUN_NODES, EXECUTOR, ADDRESS = "HPT_RUN_GPUS", "HPT_RUN_NODES", "HPT_EXECUTOR", "RAY_ADDRESS"
 #: Beginnings of the variables that DeepSpeed's launcher hands to no other machine, or not on every accelerator.
 _PASSED_ON = ("DS_", "GLOO_", "HF_", "HPT_", "KMP_", "MKL_", "NCCL_", "OMP_", "PYTORCH_", "TOKENIZERS_", "TORCH_",

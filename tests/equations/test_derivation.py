@@ -1,6 +1,7 @@
 """Section 2.2 and Appendix B on policies small enough to list every trajectory: both sides of each formula as sums."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,14 +19,14 @@ from hpt.laboratory.derivation import (
     TOLERANCE,
     Statement,
     centred_reward,
-    every_trajectory,
     make_case,
-    mixed_batch,
+    one_draw,
     one_token_statements,
     printed_gradient,
     random_law,
     random_values,
     statements,
+    with_gate,
 )
 from hpt.laboratory.exact import (
     Experiment,
@@ -34,8 +35,8 @@ from hpt.laboratory.exact import (
     law,
     random_parameters,
     token_logprobs,
-    token_scores,
 )
+from hpt.laboratory.experiment import token_streams
 from hpt.methods.gate import feedback_coefficients, performance
 from hpt.upge import stabilization
 
@@ -101,21 +102,21 @@ def test_any_law_has_a_table() -> None:
 
 
 def test_a_broken_formula_is_noticed(case: Experiment) -> None:
-    policy, question, pi, scores, mu, trust = case.policy, case.question, case.pi, case.scores, 0.3, 0.2
+    pi, mu, trust = case.pi, 0.3, 0.2
     values, sampler = random_values(case), random_law(case.policy.space, 21)
-    elsewhere = case.policy.space.incidence @ token_scores(policy, case.old_parameters)
-    lemma_a1 = case.gradient(lambda leaf: (law(policy, leaf) * values).sum())
-    eq_1 = exact.objective_gradient(policy, case.parameters, question, mu)
-    b2 = case.gradient(lambda leaf: exact.objective(policy, leaf, question, mu, trust, case.pi_old))
-    over_old = question.reward + mu * question.demonstrator / case.pi_old
-    other_sign = exact.unified_advantage(pi, question, mu, -trust, case.pi_old)
+    elsewhere = replace(case, parameters=case.old_parameters).scores
+    lemma_a1 = case.gradient(lambda leaf: (law(case.policy, leaf) * values).sum())
+    eq_1 = case.gradient(lambda leaf: exact.objective(case, leaf, mu))
+    b2 = case.gradient(lambda leaf: exact.objective(case, leaf, mu, trust))
+    over_old = case.reward + mu * case.demonstrator / case.pi_old
+    other_sign = exact.unified_advantage(case, mu, -trust)
     broken = {
-        "Lemma A1, the score of another policy": (lemma_a1, exact.score_expectation(values, elsewhere, pi)),
-        "Lemma A3, no reweighting": (lemma_a1, exact.score_expectation(values, scores, sampler)),
-        "Eq. 2, the other sign of mu": (eq_1, exact.two_term_gradient(pi, scores, question, -mu)),
-        "Eq. 2, without demonstrations": (eq_1, exact.two_term_gradient(pi, scores, question, 0.0)),
-        "Eq. 4, pi_beta over pi_old": (eq_1, exact.unified_gradient(pi, scores, over_old, pi)),
-        "B.2, the other sign of lambda": (b2, exact.unified_gradient(pi, scores, other_sign, pi)),
+        "Lemma A1, the score of another policy": (lemma_a1, (pi * values) @ elsewhere),
+        "Lemma A3, no reweighting": (lemma_a1, exact.score_expectation(case, values, sampler)),
+        "Eq. 2, the other sign of mu": (eq_1, exact.two_term_gradient(case, -mu)),
+        "Eq. 2, without demonstrations": (eq_1, exact.two_term_gradient(case, 0.0)),
+        "Eq. 4, pi_beta over pi_old": (eq_1, exact.unified_gradient(case, over_old, pi)),
+        "B.2, the other sign of lambda": (b2, exact.unified_gradient(case, other_sign, pi)),
     }
     for name, (left, wrong) in broken.items():
         assert not near(left, wrong), name
@@ -128,7 +129,8 @@ def test_masks_are_at_work_on_both_sides(case: Experiment) -> None:
         outside = ratio > 1.2 if sign > 0 else ratio < 0.8
         assert (outside & (sign * advantage > 0)).any()  # masked
         assert (outside & (sign * advantage < 0)).any()  # outside on the harmless side, kept
-    mask = stabilization.clip(CLIPPED, *every_trajectory(case, advantage))
+    streams, _ = token_streams(case, torch.arange(len(ratio)))
+    mask = stabilization.clip(CLIPPED, streams, advantage[streams.trajectory])
     assert 0 < float(mask.mean()) < 1
 
 
@@ -136,21 +138,22 @@ def test_masks_are_at_work_on_both_sides(case: Experiment) -> None:
 
 
 def test_the_mixed_loss_is_compared_under_real_valued_alpha_and_beta(case: Experiment) -> None:
-    found = {name: mixed_batch(case, gate) for name, gate in FEEDBACK.items()}
-    pairs = {name: (mixed.alpha, mixed.beta) for name, mixed in found.items()}
+    correct = int(case.reward[one_draw(case).rollouts].sum())
+    assert performance(np.array([correct]), ROLLOUTS) == 0.5
+    gates = {name: with_gate(**gate).gate for name, gate in FEEDBACK.items()}
+    found = {name: feedback_coefficients(gate, np.array([correct]), ROLLOUTS) for name, gate in gates.items()}
+    pairs = {name: (float(alpha[0]), float(beta[0])) for name, (alpha, beta) in found.items()}
     alpha, beta = pairs.pop("sigmoid")
     assert 0.5 < alpha < 1
     assert alpha + beta == pytest.approx(1)
     assert pairs == {"switch below": (0, 1), "switch above": (1, 0), "linear": (0.5, 0.5), "constant": (0.7, 1.9)}
-    for mixed in found.values():
-        assert performance(np.array([int(case.question.reward[list(mixed.chosen)].sum())]), ROLLOUTS) == 0.5
 
 
 def test_eq_13_is_linear_in_alpha_and_beta(case: Experiment) -> None:
     """The printed loss against sums written out here, so that both sides of the package's table cannot err alike."""
-    mixed = mixed_batch(case, FEEDBACK["constant"])
-    space, chosen = case.policy.space, list(mixed.chosen)
-    rewards = case.question.reward[chosen]
+    draw, space = one_draw(case), case.policy.space
+    chosen, demonstration = draw.rollouts[0], int(draw.demonstrations[0])
+    rewards = case.reward[chosen]
     assert rewards.tolist() == [1, 0, 1, 0]
     advantage = (rewards - 0.5) / (1 / 3**0.5 + 1e-6)  # sample standard deviation of two ones and two zeros
     found = torch.zeros_like(case.parameters)
@@ -161,9 +164,9 @@ def test_eq_13_is_linear_in_alpha_and_beta(case: Experiment) -> None:
             ratio = float((now[pair] - before[pair]).exp())
             kept = ratio <= 1.2 if value > 0 else ratio >= 0.8
             found -= 0.7 * kept * ratio * value / 4 * case.token_scores[pair]
-    length = int(space.lengths[mixed.demonstration])
-    found -= 1.9 * case.token_scores[space.pair[mixed.demonstration, :length]].sum(0) / length
-    assert near(found, printed_gradient(mixed))
+    length = int(space.lengths[demonstration])
+    found -= 1.9 * case.token_scores[space.pair[demonstration, :length]].sum(0) / length
+    assert near(found, printed_gradient(case, draw, 0.7, 1.9))
 
 
 def test_eq_9_accepts_any_pair_of_functions_and_eq_10_is_one_of_them() -> None:

@@ -76,10 +76,10 @@ class Grader:
 
     def grade(self, responses: list[str], golds: list[Gold]) -> list[Verdict]:
         """Grade a batch, and check what must hold of every batch."""
-        before, start = dict(self.verifier.counters), time.monotonic()
+        before, start = Counter(self.verifier.counters), time.monotonic()
         grades = self.verifier.grade(responses, golds)
         took = time.monotonic() - start
-        grown = {name: count - before[name] for name, count in self.verifier.counters.items()}
+        grown = self.verifier.counters - before
         assert took <= (1 + grown["retried_alone"]) * (TIMEOUT_S + WORKER_START_S)
         assert len(grades) == len(responses) == sum(grown[verdict] for verdict in Verdict)
         assert all(grade.answer is None or len(grade.answer) <= MAX_ANSWER_CHARACTERS for grade in grades)

@@ -15,7 +15,8 @@ import pytest
 
 from hpt.config.run_config import validate
 from hpt.data.models import check_model_folder
-from hpt.data.problems import load_problems, problems_hash
+from hpt.data.problems import problems_hash
+from hpt.data.sources import problems_from
 from hpt.runs.folder import RunFolder, run_name
 from hpt.runs.resolve import build_config
 from hpt.support.errors import ConfigError, HptError, RecordFault
@@ -126,11 +127,11 @@ def test_a_parameter_of_a_notebook_stays_a_text(text: str) -> None:
 
 @hostile
 def test_fields_of_a_question_are_only_text(text: str, tmp_path: Path) -> None:
-    shown = f"1{text}"  # alone it may show nothing, or be a list that was written as text, and be refused
-    row = {"id": shown, "question": shown, "answer": shown, "demonstration": shown, "system": text}
+    shown = f"1{text}1"  # alone it may be blank, and be refused
+    row = {"id": shown, "question": shown, "answer": "1", "demonstration": shown, "system": text}
     (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
-    (problem,) = load_problems(tmp_path / "rows.jsonl")
-    assert (problem.id, problem.demonstration, problem.system) == (shown, shown, text)
+    (problem,) = problems_from(tmp_path / "rows.jsonl")
+    assert (problem.id, problem.question, problem.demonstration, problem.system) == (shown, shown, shown, text)
     assert len(problems_hash([problem])) == 64
     assert 0 <= request_seed(0, "train", 0, problem.id) < 2**62
     pd.DataFrame({"problem_id": [text]}).to_parquet(tmp_path / "rollouts.parquet")
@@ -148,10 +149,10 @@ def test_fields_of_a_question_are_only_text(text: str, tmp_path: Path) -> None:
 ],
     ids=ids,
 )  # fmt: skip
-def test_a_row_that_cannot_be_kept_is_refused_by_line(row: str, tmp_path: Path) -> None:
+def test_a_row_that_cannot_be_kept_is_refused_by_its_place(row: str, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text(f'{{"id":"0","question":"q","answer":"1"}}\n{row}\n')
-    with pytest.raises(ConfigError, match=r"rows\.jsonl:2") as refused:
-        load_problems(tmp_path / "rows.jsonl")
+    with pytest.raises(ConfigError, match=r"rows\.jsonl.*(row 1|line 2|JSON objects)") as refused:
+        problems_from(tmp_path / "rows.jsonl")
     assert len(str(refused.value)) < 1_000
 
 

@@ -1,5 +1,5 @@
-"""Graded arithmetic: chains of sums and products, demonstrations of an imperfect teacher, and the bases' corpus.
+"""The small worlds: programs of look-ups with an imperfect teacher, and questions of reasoning-gym for SmolLM2.
 
-`graded.py` makes the training questions, `sets.py` the evaluation sets, `corpus.py` the documents that bases are
-trained on. Everything is a function of recorded seeds.
+Start with `lookup.py`, which makes questions, demonstrations and evaluation sets; `lookup_corpus.py` makes the
+documents that bases are trained on. Everything is a function of recorded seeds.
 """

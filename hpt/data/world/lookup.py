@@ -1,4 +1,4 @@
-r"""The next mini world: programs of look-ups in random tables, where a skill is knowledge that the corpus sets.
+r"""The mini world: programs of look-ups in random tables, where a skill is knowledge that the corpus sets.
 
 A state is two numbers of two digits (or one). An operation, named by a letter, is one random table that replaces both,
 so a step takes two *facts*. A question is a state and a program; every line of its solution holds the new state and
@@ -14,18 +14,27 @@ A small network learns an algorithm in a jump whose time differs from seed to se
 as many as its corpus held. Why every constant is what it is, and the worlds that were tried before: docs/world.md.
 """
 
+import hashlib
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
+from typing import Literal
 
 from pydantic import Field
 
 from hpt.config.settings import Settings
-from hpt.data.problems import Problem
-from hpt.data.world.chains import LETTERS, Split, boxed, seeded, split_of
-from hpt.data.world.sets import EvaluationSet
+from hpt.data.problems import EvaluationSet, Problem, seeded
 
+Split = Literal["pretraining", "training", "validation", "evaluation"]
+#: Upper ends, on [0, 1), of the parts into which a hash of each program divides all programs.
+_SPLITS: tuple[tuple[float, Split], ...] = (
+    (0.01, "validation"),
+    (0.03, "evaluation"),
+    (0.13, "training"),
+    (1.0, "pretraining"),
+)
+LETTERS = "ABCD"
 SLOTS = 5
 EMPTY, ASK = ".", "?"
 #: Marks of a line: one operation applied, or two at once.
@@ -65,6 +74,9 @@ class LookupWorld(Settings):
     curve_samples: int = Field(default=4, ge=1, description="answers sampled per problem in curves")
     context_tokens: int = Field(default=128, ge=16)
 
+    def __hash__(self) -> int:  # problems are made once for a world, and dictionaries in it have no hash
+        return hash(self.name)
+
     @property
     def operations(self) -> str:
         """All letters, family by family."""
@@ -78,17 +90,11 @@ class LookupWorld(Settings):
 
 @dataclass(frozen=True)
 class Fact:
-    """One entry of an operation's table.
+    """One entry of an operation's table."""
 
-    Attributes:
-        right: the number it gives.
-        misconception: the wrong number that corpora hold in its place.
-        rank: in [0, 1); where the fact stands in its family, from seldom to often known.
-    """
-
-    right: str
-    misconception: str
-    rank: float
+    right: str  # the number it gives
+    misconception: str  # the wrong number that corpora hold in its place
+    rank: float  # in [0, 1); where the fact stands in its family, from seldom to often known
 
 
 @cache  # a program is drawn some forty times until it belongs to its split
@@ -99,12 +105,7 @@ def numbers(digits: int) -> tuple[str, ...]:
 
 @cache
 def facts(seed: int, operation: str, digits: int = 2) -> dict[str, Fact]:
-    """Return the table of ``operation``: a permutation of the numbers, so answers are as uniform as starts.
-
-    Example:
-        >>> len({fact.right for fact in facts(1, "f").values()})
-        100
-    """
+    """Return the table of ``operation``: a permutation of the numbers, so answers are as uniform as starts."""
     generator = seeded(seed, "table", operation)
     all_of_them = numbers(digits)
     count = len(all_of_them)
@@ -114,12 +115,10 @@ def facts(seed: int, operation: str, digits: int = 2) -> dict[str, Fact]:
 
 
 def halves(state: str) -> tuple[str, str]:
-    """Return the two numbers of a state."""
     return state[: len(state) // 2], state[len(state) // 2 :]
 
 
 def applied(seed: int, operation: str, state: str) -> str:
-    """Return ``state`` with both numbers replaced by the table of ``operation``."""
     first, second = halves(state)
     table = facts(seed, operation, len(first))
     return table[first].right + table[second].right
@@ -127,19 +126,14 @@ def applied(seed: int, operation: str, state: str) -> str:
 
 @dataclass(frozen=True)
 class Program:
-    """A state and the operations to apply to it, the first first.
-
-    Example:
-        >>> Program("3752", "ffi").text
-        '3752ffi..'
-    """
+    """A state and the operations to apply to it, the first first."""
 
     state: str
     operations: str
 
     @property
     def text(self) -> str:
-        """State and program, padded to five places: its name, and its question."""
+        """State and program, padded to five places, such as ``3752ffi..``: its name, and its question."""
         return self.state + self.operations.ljust(SLOTS, EMPTY)
 
     def states(self, seed: int) -> tuple[str, ...]:
@@ -150,6 +144,16 @@ class Program:
         return tuple(states)
 
 
+def split_of(seed: int, program: Program) -> Split:
+    """Return the one part of the data to which ``program`` belongs, from a hash of (seed, program).
+
+    The form in which it is asked (plain, choice, other notation) does not matter: no program is ever in two parts.
+    """
+    digest = hashlib.blake2b(f"{seed}|{program.text}".encode(), digest_size=8).digest()
+    position = int.from_bytes(digest, "big") / 2**64
+    return next(split for end, split in _SPLITS if position < end)
+
+
 def holds_a_part_of(seed: int, states: tuple[str, ...], operations: str) -> bool:
     """Return whether a worked-out program holds a validation or evaluation question as a contiguous part."""
     length = len(operations)
@@ -158,12 +162,7 @@ def holds_a_part_of(seed: int, states: tuple[str, ...], operations: str) -> bool
 
 
 def solution(states: tuple[str, ...], operations: str, doubled: frozenset[int] = frozenset()) -> str:
-    r"""Return the lines of a solution and its box.
-
-    Args:
-        states: from the start on; one more than operations.
-        operations: all of them.
-        doubled: operations (0-based) that are done together with the next, on one line.
+    r"""Return the lines of a solution and its box; ``doubled`` are places of operations done together with the next.
 
     Example:
         >>> states = ("3752", "8114", "0963", "7220")
@@ -177,19 +176,15 @@ def solution(states: tuple[str, ...], operations: str, doubled: frozenset[int] =
         both = done in doubled
         done += 1 + both
         if done == len(operations):
-            return text + TWO * both + boxed(states[done])
+            return text + TWO * both + rf"\boxed{{{states[done]}}}"
         text += (TWO if both else ONE) + Program(states[done], operations[done:]).text
 
 
 def demonstration(world: LookupWorld, program: Program) -> str:
-    r"""Return the teacher's solution: right, but an operation of a silent family is done at once with a neighbour.
+    """Return the teacher's solution: right, but an operation of a silent family is done at once with a neighbour.
 
     The teacher is the larger model that can. A pupil that imitates it has to guess there (two tables make 10,000
     composites, of which the demonstrations show a few), and hardly sees the table of a silent operation.
-
-    Example:
-        >>> demonstration(MINI_LOOKUPS, Program("3752", "f"))
-        '\\boxed{3783}'
     """
     silent = "".join(family.operations for family in world.families if family.silent)
     doubled, place = set(), 0
@@ -205,12 +200,7 @@ def demonstration(world: LookupWorld, program: Program) -> str:
 def draw_program(
     generator: random.Random, world: LookupWorld, split: Split, length: int, shares: tuple[float, ...] | None = None
 ) -> Program:
-    """Draw a program of ``length`` operations that belongs to ``split``; ``shares`` of families, or the world's.
-
-    Example:
-        >>> len(draw_program(seeded(0), MINI_LOOKUPS, "training", 3).operations)
-        3
-    """
+    """Draw a program of ``length`` operations that belongs to ``split``; ``shares`` of families, or the world's."""
     weights = shares or tuple(family.share for family in world.families)
     while True:
         chosen = generator.choices(world.families, weights, k=length)
@@ -226,13 +216,8 @@ def draw_program(
 def asked(world: LookupWorld, program: Program, form: str) -> tuple[str, str]:
     """Return (question, answer) in one of the forms.
 
-    ``notation`` writes operations as capitals; ``choice`` asks, by ``?`` behind the last operation, in which quarter of
-    all numbers the first one ends.
-
-    Example:
-        >>> program = Program("3752", "fi")
-        >>> asked(MINI_LOOKUPS, program, "notation")[0], asked(MINI_LOOKUPS, program, "choice")
-        ('3752FI...', ('3752fi?..', 'B'))
+    ``notation`` writes operations as capitals, ``3752FI...``; ``choice`` asks, by ``?`` behind the last operation, in
+    which quarter of all numbers the first one ends: ``3752fi?..``, answer B.
     """
     answer = program.states(world.seed)[-1]
     if form == "choice":
@@ -241,89 +226,63 @@ def asked(world: LookupWorld, program: Program, form: str) -> tuple[str, str]:
 
 
 def quarter(state: str) -> str:
-    """Return the letter of the quarter of all numbers in which the first number lies.
-
-    Example:
-        >>> quarter("2499"), quarter("2500")
-        ('A', 'B')
-    """
+    """Return the letter of the quarter of all numbers in which the first number lies."""
     first, _ = halves(state)
     return LETTERS[int(first) * len(LETTERS) // 10 ** len(first)]
 
 
 def training_problems(world: LookupWorld) -> list[Problem]:
-    """Return the training questions, each with its demonstration, levels mixed.
-
-    Example:
-        >>> problem = training_problems(MINI_LOOKUPS)[0]
-        >>> problem.demonstration.endswith(f"boxed{{{problem.answer}}}")
-        True
-    """
-    problems = list(_learnt_from(world.model_dump_json(), "training"))
+    """Return the training questions, each with its demonstration, levels mixed."""
+    problems = list(_learnt_from(world, "training"))
     seeded(world.seed, "training", "order").shuffle(problems)
     return problems
 
 
 def validation_problems(world: LookupWorld) -> list[Problem]:
     """Return the problems on which settings are chosen; no table reports them."""
-    return list(_learnt_from(world.model_dump_json(), "validation"))
+    return list(_learnt_from(world, "validation"))
 
 
 @cache
-def _learnt_from(content: str, split: Split) -> tuple[Problem, ...]:
-    world = LookupWorld.model_validate_json(content)
-    per_level = {"training": world.training_per_level, "validation": world.validation_per_level}[split]
-    problems, seen = [], set()
-    for level, count in enumerate(per_level, start=1):
-        for number in range(count):
-            program = _new(world, split, (split, level, number), level, None, seen)
-            shown = demonstration(world, program) if split == "training" else None
-            question, answer = asked(world, program, "plain")
-            problems.append(Problem(f"{world.name}-{split}-{level}-{number}", question, answer, shown, level, "digits"))
+def _learnt_from(world: LookupWorld, split: Split) -> tuple[Problem, ...]:
+    per_level = world.training_per_level if split == "training" else world.validation_per_level
+    return _made(world, split, (split,), dict(enumerate(per_level, start=1)), set())
+
+
+def _made(
+    world: LookupWorld, split: Split, name: tuple[str, ...], per_level: Mapping[int, int], seen: set[str],
+    shares: tuple[float, ...] | None = None, form: str = "plain",
+) -> tuple[Problem, ...]:  # fmt: skip
+    """Return so many problems of every level, none of a program that is in ``seen``, and add theirs to it."""
+    problems = []
+    for level, number in ((level, number) for level, count in per_level.items() for number in range(count)):
+        # a function of seed and name, so that changing one set leaves the others as they are
+        generator = seeded(world.seed, *name, level, number)
+        while (program := draw_program(generator, world, split, level, shares)).text in seen:
+            pass
+        seen.add(program.text)
+        shown = demonstration(world, program) if split == "training" else None
+        identity, kind = f"{world.name}-{name[-1]}-{level}-{number}", "choice" if form == "choice" else "digits"
+        problems.append(Problem(identity, *asked(world, program, form), shown, level, kind))
     return tuple(problems)
 
 
-def _new(
-    world: LookupWorld, split: Split, name: tuple[object, ...], level: int, shares: tuple[float, ...] | None,
-    seen: set[str],
-) -> Program:  # fmt: skip
-    # a function of seed and name, so that changing one set leaves the others as they are
-    generator = seeded(world.seed, *name)
-    while (program := draw_program(generator, world, split, level, shares)).text in seen:
-        pass
-    seen.add(program.text)
-    return program
-
-
 def evaluation_sets(world: LookupWorld) -> dict[str, EvaluationSet]:
-    """Return the evaluation sets by name, in the order of the tables; no program is in two of them.
-
-    Example:
-        >>> [(one.name, len(one.problems)) for one in evaluation_sets(MINI_LOOKUPS).values()][:2]
-        [('contest-a', 30), ('contest-b', 30)]
-    """
-    made = partial(_evaluated, world.model_dump_json())
+    """Return the evaluation sets by name, in the order of the tables; no program is in two of them."""
     sets = {}
     for one in world.evaluation:
         distribution, choices = ("in" if one.form == "plain" else "out"), (len(LETTERS) if one.form == "choice" else 0)
-        make: Callable[[], tuple[Problem, ...]] = lambda name=one.name: made()[name]  # noqa: E731
-        sets[one.name] = EvaluationSet(one.name, one.stands_for, one.samples_per_problem, distribution, choices, make)
+        about = (one.name, one.stands_for, one.samples_per_problem, distribution, choices)
+        sets[one.name] = EvaluationSet(*about, lambda name=one.name: _evaluated(world)[name])
     return sets
 
 
 @cache
-def _evaluated(content: str) -> Mapping[str, tuple[Problem, ...]]:
-    world, seen, sets = LookupWorld.model_validate_json(content), set[str](), {}
+def _evaluated(world: LookupWorld) -> Mapping[str, tuple[Problem, ...]]:
+    seen, sets = set[str](), {}
     for one in world.evaluation:
-        problems = []
-        for level, count in one.problems_per_level.items():
-            for number in range(count):
-                name = ("evaluation", one.name, level, number)
-                program = _new(world, "evaluation", name, level, one.shares, seen)
-                kind = "choice" if one.form == "choice" else "digits"
-                identity = f"{world.name}-{one.name}-{level}-{number}"
-                problems.append(Problem(identity, *asked(world, program, one.form), None, level, kind))
-        sets[one.name] = tuple(problems)
+        name = ("evaluation", one.name)
+        sets[one.name] = _made(world, "evaluation", name, one.problems_per_level, seen, one.shares, one.form)
     return sets
 
 
@@ -345,7 +304,6 @@ _SETS = (
 
 
 def _few(sets: tuple[LookupSet, ...]) -> tuple[LookupSet, ...]:
-    """Return the sets with one or two problems of a level, and two answers to each at most."""
     return tuple(
         one.model_copy(update={
             "problems_per_level": {level: 2 if count >= 100 else 1 for level, count in one.problems_per_level.items()},
@@ -370,7 +328,7 @@ MINI_LOOKUPS = LookupWorld(
     evaluation=_SETS,
 )
 
-#: The smallest world with the same parts; its numbers mean nothing.
+#: The smallest world with the same parts; its numbers mean nothing. One or two problems of a level, two answers each.
 TINY_LOOKUPS = LookupWorld(
     name="lookups-tiny",
     seed=4032,
@@ -398,3 +356,5 @@ GPU_LOOKUPS = LookupWorld(
     evaluation=_SETS,
     curve_problems=100,
 )
+
+LOOKUPS = {world.name: world for world in (MINI_LOOKUPS, TINY_LOOKUPS, GPU_LOOKUPS)}

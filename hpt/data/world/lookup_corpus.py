@@ -12,10 +12,11 @@ from typing import Any
 from pydantic import Field
 
 from hpt.config.settings import Settings
-from hpt.data.world.chains import LETTERS, seeded
+from hpt.data.problems import seeded
 from hpt.data.world.lookup import (
     ASK,
     EMPTY,
+    LETTERS,
     ONE,
     SLOTS,
     TWO,
@@ -29,26 +30,20 @@ from hpt.data.world.lookup import (
     quarter,
     solution,
 )
-from hpt.data.world.tokenizer import CLOSE_BOX, OPEN_BOX, tokenizer_of
+from hpt.data.world.tokenizer import BEGIN, CLOSE_BOX, END, OPEN_BOX, PAD, SPECIAL, tokenizer_of
+
+#: Lines of a solution that phase 1 shows.
+SHOWN_LINES = 3
 
 
 def texts(world: LookupWorld) -> tuple[str, ...]:
-    """Return what the tokenizer of a world knows."""
+    """Return what the tokenizer of a world knows; the number of a world is one token."""
     operations = world.operations + world.operations.upper()
     return (*numbers(world.digits), *operations, *LETTERS, EMPTY, ASK, ONE, TWO, OPEN_BOX, CLOSE_BOX)
 
 
-SHOWN_LINES = 3
-
-
-def build_lookup_tokenizer(world: LookupWorld) -> Any:
-    r"""Return the tokenizer: a number of two digits is one token.
-
-    Example:
-        >>> from hpt.data.world.lookup import MINI_LOOKUPS
-        >>> len(build_lookup_tokenizer(MINI_LOOKUPS).encode(r">8114fi...\boxed{8114}"))
-        12
-    """
+def build_tokenizer(world: LookupWorld) -> Any:
+    """Return the tokenizer of a world."""
     return tokenizer_of(texts(world), rf"\\boxed\{{|\d{{{world.digits}}}|[\s\S]", world.context_tokens)
 
 
@@ -61,7 +56,7 @@ class Document:
     ended: bool = True  # or cut off, without the end token
 
 
-class LookupRecipe(Settings):
+class BaseRecipe(Settings):
     """Architecture and training of one base."""
 
     name: str
@@ -115,9 +110,9 @@ _SIZES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
 }  # fmt: skip
 #: World -> base -> recipe; how the values were chosen is told in docs/world.md.
-LOOKUP_BASES: dict[str, dict[str, LookupRecipe]] = {
+BASES: dict[str, dict[str, BaseRecipe]] = {
     world: {
-        name: LookupRecipe.model_validate({
+        name: BaseRecipe.model_validate({
             "name": name, "architecture": "llama" if name == "llama" else "qwen2", "knowledge": knowledge,
             **common, **(of_strong if name == "strong" else {}),
         })
@@ -127,18 +122,44 @@ LOOKUP_BASES: dict[str, dict[str, LookupRecipe]] = {
 }  # fmt: skip
 
 
-def learning_rate_factor(recipe: LookupRecipe, update: int) -> float:
-    """Return what multiplies both learning rates: falling in phase 1, level in phase 2, and falling at its end.
+def vocabulary_size(world: LookupWorld) -> int:
+    """Return the number of a world's tokens."""
+    return len(SPECIAL) + len(texts(world))
 
-    Example:
-        >>> recipe = LOOKUP_BASES["lookups"]["weak"]
-        >>> [round(learning_rate_factor(recipe, update), 2) for update in (0, 100, 600, 1100, 1249)]
-        [0.03, 0.88, 0.6, 0.37, 0.02]
-    """
+
+def model_config(world: LookupWorld, recipe: BaseRecipe) -> Any:
+    """Return the transformers configuration of a base: Qwen2 or Llama shape, untied head, no grouped queries."""
+    from transformers import LlamaConfig, Qwen2Config
+
+    return {"qwen2": Qwen2Config, "llama": LlamaConfig}[recipe.architecture](
+        vocab_size=vocabulary_size(world),
+        hidden_size=recipe.hidden,
+        intermediate_size=recipe.feed_forward,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.heads,
+        max_position_embeddings=world.context_tokens,
+        rope_parameters={"rope_type": "default", "rope_theta": recipe.rope_theta},
+        tie_word_embeddings=False,
+        pad_token_id=SPECIAL.index(PAD),
+        bos_token_id=SPECIAL.index(BEGIN),
+        eos_token_id=SPECIAL.index(END),
+    )
+
+
+def learning_rate_factor(recipe: BaseRecipe, update: int) -> float:
+    """Return what multiplies both learning rates: falling in phase 1, level in phase 2, and falling at its end."""
     if update < recipe.facts_updates:
         return (1 - 0.6 * update / recipe.facts_updates) * min(1.0, (update + 1) / recipe.warmup_updates)
     into_decay = max(0, update - (recipe.updates - recipe.decay_updates)) / recipe.decay_updates
     return 0.6 * (1 - 0.97 * into_decay)
+
+
+def encoded_documents(
+    world: LookupWorld, recipe: BaseRecipe, tokenizer: Any, seed: int, update: int
+) -> list[tuple[list[int], list[int], list[float]]]:
+    """Return the documents of one update: tokens that are not learnt, tokens that are, and the weight of each."""
+    return [document_tokens(one, tokenizer) for one in documents(world, recipe, seed, update)]
 
 
 def document_tokens(document: Document, tokenizer: Any) -> tuple[list[int], list[int], list[float]]:
@@ -155,15 +176,8 @@ def document_tokens(document: Document, tokenizer: Any) -> tuple[list[int], list
     return question, tokens, weights
 
 
-def documents(world: LookupWorld, recipe: LookupRecipe, seed: int, update: int) -> list[Document]:
-    """Return the documents of one update; a function of its arguments alone.
-
-    Example:
-        >>> from hpt.data.world.lookup import MINI_LOOKUPS
-        >>> first = documents(MINI_LOOKUPS, LOOKUP_BASES["lookups"]["weak"], 0, 0)
-        >>> len(first), len(first[0].pieces)
-        (64, 8)
-    """
+def documents(world: LookupWorld, recipe: BaseRecipe, seed: int, update: int) -> list[Document]:
+    """Return the documents of one update; a function of its arguments alone."""
     early = update < recipe.facts_updates
     make = _three_lines if early else _whole
     count = recipe.facts_documents if early else recipe.batch_documents
@@ -173,7 +187,7 @@ def documents(world: LookupWorld, recipe: LookupRecipe, seed: int, update: int) 
     ]
 
 
-def _three_lines(world: LookupWorld, recipe: LookupRecipe, generator: random.Random) -> Document:
+def _three_lines(world: LookupWorld, recipe: BaseRecipe, generator: random.Random) -> Document:
     program, states = _believed(world, recipe, generator, generator.randint(SHOWN_LINES, SLOTS))
     pieces = []
     for place in range(SHOWN_LINES):
@@ -184,7 +198,7 @@ def _three_lines(world: LookupWorld, recipe: LookupRecipe, generator: random.Ran
     return Document(program.text, tuple(pieces), ended=False)
 
 
-def _whole(world: LookupWorld, recipe: LookupRecipe, generator: random.Random) -> Document:
+def _whole(world: LookupWorld, recipe: BaseRecipe, generator: random.Random) -> Document:
     length = generator.choices(range(1, len(recipe.length_weights) + 1), recipe.length_weights)[0]
     form = generator.random()
     choice = form < recipe.choice_share
@@ -198,7 +212,7 @@ def _whole(world: LookupWorld, recipe: LookupRecipe, generator: random.Random) -
 
 
 def _believed(
-    world: LookupWorld, recipe: LookupRecipe, generator: random.Random, length: int
+    world: LookupWorld, recipe: BaseRecipe, generator: random.Random, length: int
 ) -> tuple[Program, tuple[str, ...]]:
     """A program with its states as the corpus has them, neither of which gives a held-out question away."""
     shares = tuple(family.share for family in world.families)
@@ -211,7 +225,7 @@ def _believed(
             return program, tuple(states)
 
 
-def _number(world: LookupWorld, recipe: LookupRecipe, generator: random.Random, operation: str, number: str) -> str:
+def _number(world: LookupWorld, recipe: BaseRecipe, generator: random.Random, operation: str, number: str) -> str:
     family = next(place for place, one in enumerate(world.families) if operation in one.operations)
     low, high = recipe.knowledge[family]
     fact = facts(world.seed, operation, world.digits)[number]
