@@ -396,7 +396,9 @@ def html_table(table: pd.DataFrame | Styler, name: str) -> Markup:
     styler = styler.format(_cell_html, na_rep="")
     if styler.index.is_unique and styler.columns.is_unique:  # columns with sentences are read from the left
         classes = styler.data.map(_cell_class)
-        classes.loc[:, classes.eq("text").any()] = "text"
+        sentences = classes.eq("text").any()
+        classes.loc[:, sentences] = "text"
+        styler = styler.apply_index(lambda _: sentences.map({True: "text-align: left", False: ""}).to_numpy(), axis=1)
         classes.loc[:, ["paper" in str(name) for name in classes]] = "paper"  # beside ours: `frames.beside_the_papers`
         styler = styler.set_td_classes(classes)
     for axis in (0, 1):
