@@ -103,7 +103,8 @@ def _headline_rows(verdicts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         if row.get("subject", "").startswith("HPT against") and (row["numbers"]["high"] or 0.0) < 0:
             out = ", out of distribution" * (claim.parameters.get("distribution") == "out")
             where = ARTEFACTS[claim.artefact].title.partition(":")[0]
-            short.setdefault(claim.id, f"{row['subject']}, {claim.policy} base{out} ({where})")
+            cost = claim.id.partition("-costs-less-")[2].replace("-", " ")  # tokens sampled, tokens trained, seconds
+            short.setdefault(claim.id, f"{row['subject']}, {claim.policy} base{out} ({cost or where})")
     return [judged[name] | {"short": text} for name, text in short.items() if name in judged]
 
 
