@@ -3,7 +3,7 @@
     python -m benchmarks against_trl --steps 8        (needs requirements/bench.txt; `make bench` installs it)
 
 Both draw 32 x 8 responses of 64 tokens, have math-verify grade them, and take one optimiser step on them. TRL generates
-with transformers, we with vLLM; both train in micro-batches of 64 responses. After each of its steps one of ours
+with transformers, we with vLLM; both train in micro-batches of as many responses. After each of its steps one of ours
 follows, so whatever else the machine does meets both. Which responses are correct is written down beforehand and put in
 the place of what math-verify said:
 
@@ -11,11 +11,13 @@ the place of what math-verify said:
 * replayed: as many of eight as in a GRPO run of the mini world, where most groups have no signal. Those cost us no
   forward and no backward pass.
 
-A copy of the base whose end token is one it never writes makes every response 64 tokens long.
+A copy of the base whose end token is one it never writes makes every response 64 tokens long. Where the base of scale
+`smollm` is among the runs, the same with 8 x 8 responses of SmolLM2-135M, in two steps.
 """
 
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,42 +26,61 @@ import pandas as pd
 import torch
 
 from benchmarks.recording import Bound, Result
-from benchmarks.world import cpu_seconds, make_trainer, mini_config
+from benchmarks.world import cpu_seconds, make_trainer
 from hpt.rewards.workers import Verdict, Verifier
 from hpt.runs.job import encoded_training
 from hpt.runs.records import load_records, record_folders
+from hpt.runs.resolve import build_config
 from hpt.training.policy import load_model
 
-PROMPTS, ROLLOUTS, TOKENS, MICRO_BATCH, WARM_UP = 32, 8, 64, 64, 1
-#: A token of the vocabulary that no base was ever shown as a target.
-NEVER = "<unk>"
-SETTINGS = {
-    "rollout__max_response_tokens": TOKENS, "rollout__max_model_tokens": 2 * TOKENS,
-    "data__overlong_demonstrations": "drop", "rollout__max_logprob_gap": 1.0, "schedule__prompts_per_step": PROMPTS,
-    "rollout__rollouts_per_prompt": ROLLOUTS, "schedule__updates_per_step": 1, "optimizer__learning_rate": 1e-6,
-    "engine__micro_batch_tokens": MICRO_BATCH * 80,
-}  # fmt: skip
+ROLLOUTS, TOKENS, WARM_UP = 8, 64, 1
 
 
-def endless_copy(folder: str, target: str) -> None:
-    """Write a copy of a model folder whose end token is `NEVER`."""
+@dataclass(frozen=True)
+class Model:
+    """What is trained: its scale, a token that it was never shown as a target, questions and responses of a batch."""
+
+    scale: str
+    never: str
+    prompts: int
+    micro_batch: int
+
+
+MINI = Model("mini", "<unk>", 32, 64)
+SMOLLM = Model("smollm", "<empty_output>", 8, 16)
+
+
+def settings(model: Model) -> dict[str, Any]:
+    """Return what makes a step of ours the one that TRL is asked for."""
+    return {
+        "rollout.max_response_tokens": TOKENS, "rollout.max_model_tokens": 160, "data.max_prompt_tokens": 80,
+        "data.overlong_demonstrations": "drop", "rollout.max_logprob_gap": 1.0, "policy.dtype": "float32",
+        "schedule.prompts_per_step": model.prompts, "rollout.rollouts_per_prompt": ROLLOUTS,
+        "schedule.updates_per_step": 1, "optimizer.learning_rate": 1e-6,
+        "engine.micro_batch_tokens": model.micro_batch * 80,
+    }  # fmt: skip
+
+
+def endless_copy(folder: str, target: str, never: str) -> None:
+    """Write a copy of a model folder whose end token is one it never writes."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    tokenizer.eos_token = NEVER
+    assert tokenizer.convert_tokens_to_ids(never) is not None
+    tokenizer.eos_token = never
     model: Any = load_model(folder)
     model.config.eos_token_id = model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)
 
 
-def mixed(steps: int) -> np.ndarray:
-    """Return counts of correct responses in which every group has both: int [steps, PROMPTS]."""
-    return np.full((steps, PROMPTS), ROLLOUTS // 2)
+def mixed(model: Model, steps: int) -> np.ndarray:
+    """Return counts of correct responses in which every group has both: int [steps, prompts]."""
+    return np.full((steps, model.prompts), ROLLOUTS // 2)
 
 
 def replayed(records: Path, steps: int) -> np.ndarray:
-    """Return the counts of evenly spread steps of a recorded GRPO run of the mini world: int [steps, PROMPTS]."""
+    """Return the counts of evenly spread steps of a recorded GRPO run of the mini world: int [steps, prompts]."""
     for folder in record_folders(records):
         run = load_records(folder)
         if (run.method, run.policy, run.seed) == ("grpo", "weak", 0):
@@ -70,22 +91,25 @@ def replayed(records: Path, steps: int) -> np.ndarray:
 def _counts(rollouts: pd.DataFrame, steps: int) -> np.ndarray:
     by_step = rollouts.groupby("step")["correct"].apply(list)
     chosen = np.linspace(0, len(by_step) - 1, steps).astype(int)
-    return np.array([by_step.iloc[i][:PROMPTS] for i in chosen])
+    return np.array([by_step.iloc[i][: MINI.prompts] for i in chosen])
 
 
-def measure(folder: str, counts: np.ndarray) -> pd.DataFrame:
+def measure(model: Model, folder: str, counts: np.ndarray) -> pd.DataFrame:
     """Take TRL's and our steps in turn; returns wall and CPU seconds of each after the warm-up.
 
     Args:
-        folder: of the model that never ends a response.
-        counts: correct responses of every group, int [steps, PROMPTS].
+        model: which it is.
+        folder: of its copy that never ends a response.
+        counts: correct responses of every group, int [steps, prompts].
     """
     from datasets import Dataset
     from transformers import AutoTokenizer, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer  # pyright: ignore[reportMissingImports]
 
     torch.set_num_threads(1)
-    config = mini_config("grpo", folder, **SETTINGS)
+    config = build_config(
+        "grpo", scale=model.scale, settings={"validation.every": 0, "policy.path": folder, **settings(model)}
+    )
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     data = encoded_training(config, tokenizer)
     rows: list[dict[str, float]] = []
@@ -127,8 +151,8 @@ def measure(folder: str, counts: np.ndarray) -> pd.DataFrame:
             for text, problem in zip(texts, order, strict=True)
         ), "the prompts must be the same tokens"
         arguments = GRPOConfig(
-            output_dir=scratch, use_cpu=True, bf16=False, per_device_train_batch_size=MICRO_BATCH,
-            gradient_accumulation_steps=PROMPTS * ROLLOUTS // MICRO_BATCH, num_generations=ROLLOUTS,
+            output_dir=scratch, use_cpu=True, bf16=False, per_device_train_batch_size=model.micro_batch,
+            gradient_accumulation_steps=model.prompts * ROLLOUTS // model.micro_batch, num_generations=ROLLOUTS,
             max_completion_length=TOKENS, temperature=1.0, beta=0.0, learning_rate=1e-6, max_steps=len(counts),
             gradient_checkpointing=False, shuffle_dataset=False, report_to="none", save_strategy="no",
             logging_strategy="no", disable_tqdm=True,
@@ -153,25 +177,30 @@ def with_correct(graded: Any, correct: int) -> Any:
 
 def run(folder: str, steps: int, records: Path = Path("reports/mini/records")) -> Result:
     """Measure both situations and compare their ratios with the bounds."""
+    situations = [
+        ("every group mixed", MINI, folder, mixed(MINI, WARM_UP + steps), 1.0),
+        ("groups of a real run", MINI, folder, replayed(records, WARM_UP + steps), 1.5),
+    ]
+    bases = sorted(Path(folder).parents[2].glob("smollm/pretrain-*/model"))
+    situations += (
+        [("SmolLM2-135M, every group mixed", SMOLLM, str(bases[0]), mixed(SMOLLM, WARM_UP + 2), 2.0)] if bases else []
+    )
     bounds, rows = [], []
-    with tempfile.TemporaryDirectory() as copy:
-        endless_copy(folder, copy)
-        situations = (("every group mixed", mixed, 1.0), ("groups of a real run", lambda n: replayed(records, n), 1.5))
-        for title, counts_of, least in situations:
-            counts = counts_of(WARM_UP + steps)
-            found = measure(copy, counts)
-            signal = float(np.mean((counts > 0) & (counts < ROLLOUTS)))
-            wall, cpu = (_ratio(found, f"trl{end}", f"ours{end}") for end in ("_s", "_cpu_s"))
-            bounds.append(Bound(f"TRL's step over ours, {title}", cpu, "at least", least, "x"))
-            middle = found.median()
-            rows.append((title, f"{100 * signal:.0f} %", *map(float, middle), wall, cpu))
+    for title, model, base, counts, least in situations:
+        with tempfile.TemporaryDirectory() as copy:
+            endless_copy(base, copy, model.never)
+            found = measure(model, copy, counts)
+        signal = float(np.mean((counts > 0) & (counts < ROLLOUTS)))
+        wall, cpu = (_ratio(found, f"trl{end}", f"ours{end}") for end in ("_s", "_cpu_s"))
+        bounds.append(Bound(f"TRL's step over ours, {title}", cpu, "at least", least, "x"))
+        rows.append((title, f"{100 * signal:.0f} %", *map(float, found.median()), wall, cpu))
     heads = (
         "groups", "with signal", "TRL, s", "TRL, CPU s", "ours, s", "ours, CPU s", "ratio", "ratio of CPU time",
     )  # fmt: skip
     how = (
-        f"A GRPO step of {PROMPTS} × {ROLLOUTS} responses of {TOKENS} tokens against the `GRPOTrainer` of TRL "
-        "(transformers generation) on the mini world's weak base: same prompts, the same grading, one thread, one "
-        "process, steps in turn. Medians per step; ratios are of sums. CPU seconds include those of the "
+        f"A GRPO step of {MINI.prompts} × {ROLLOUTS} responses of {TOKENS} tokens against the `GRPOTrainer` of TRL "
+        f"(transformers generation) on the mini world's weak base, and of {SMOLLM.prompts} × {ROLLOUTS} on "
+        "SmolLM2-135M: same prompts, the same grading, one thread, one process, steps in turn. Medians per step; ratios are of sums. CPU seconds include those of the "
         "verifier's process; the bounds are on their ratio."
     )
     return Result("against_trl", how, tuple(bounds), heads, tuple(rows))
