@@ -53,7 +53,7 @@ SMOLLM = Model("smollm", "<empty_output>", 8, 16)
 def settings(model: Model) -> dict[str, Any]:
     """Return what makes a step of ours the one that TRL is asked for."""
     return {
-        "rollout.max_response_tokens": TOKENS, "rollout.max_model_tokens": 160, "data.max_prompt_tokens": 80,
+        "rollout.max_response_tokens": TOKENS, "rollout.max_model_tokens": 2 * TOKENS, "data.max_prompt_tokens": TOKENS,
         "data.overlong_demonstrations": "drop", "rollout.max_logprob_gap": 1.0, "policy.dtype": "float32",
         "schedule.prompts_per_step": model.prompts, "rollout.rollouts_per_prompt": ROLLOUTS,
         "schedule.updates_per_step": 1, "optimizer.learning_rate": 1e-6,
@@ -200,8 +200,8 @@ def run(folder: str, steps: int, records: Path = Path("reports/mini/records")) -
     how = (
         f"A GRPO step of {MINI.prompts} × {ROLLOUTS} responses of {TOKENS} tokens against the `GRPOTrainer` of TRL "
         f"(transformers generation) on the mini world's weak base, and of {SMOLLM.prompts} × {ROLLOUTS} on "
-        "SmolLM2-135M: same prompts, the same grading, one thread, one process, steps in turn. Medians per step; ratios are of sums. CPU seconds include those of the "
-        "verifier's process; the bounds are on their ratio."
+        "SmolLM2-135M: same prompts, the same grading, one thread, one process, steps in turn. Medians per step; "
+        "ratios are of sums. CPU seconds include those of the verifier's process; the bounds are on their ratio."
     )
     return Result("against_trl", how, tuple(bounds), heads, tuple(rows))
 
