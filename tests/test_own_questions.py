@@ -1,6 +1,5 @@
 """The user's questions as evaluation sets and curves: what is held out, what is checked, what records call them."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -83,12 +82,6 @@ def test_a_set_is_known_by_its_name_and_the_hash_of_its_questions(tmp_path: Path
 def test_questions_that_are_not_there_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=r"evaluation = .*an existing file or folder of questions"):
         evaluation_set(build_config("sft", scale="tiny"), name)
-
-
-def test_an_answer_that_nothing_can_equal_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "mine.jsonl").write_text(json.dumps({"id": "1", "question": "1+1?", "answer": "{2"}) + "\n")
-    with pytest.raises(ConfigError, match="all braces closed"):
-        evaluation_set(build_config("sft", scale="tiny"), str(tmp_path / "mine.jsonl"))
 
 
 def test_reference_answers_that_contradict_their_demonstrations_are_refused(tmp_path: Path) -> None:
