@@ -336,13 +336,23 @@ def test_what_is_no_text_is_refused_by_its_row(column: str, value: Any, own: boo
     assert "row 2" in caught.value.field
 
 
-@pytest.mark.parametrize("name", ["chat", "alpaca", "verl"])
-def test_a_row_whose_answer_cannot_be_found_is_named(name: str, tmp_path: Path) -> None:
-    row = json.loads(
-        json.dumps(FOREIGN[name][0]).replace("\\\\boxed{2}", "two").replace('"ground_truth": "2"', '"x": 2')
-    )
-    with pytest.raises(ConfigError, match=r"own.jsonl, row 1: answer = None.*text"):
-        problems_from(write(tmp_path / "own.jsonl", [FOREIGN[name][0], row]))
+@pytest.mark.parametrize(
+    ("shape", "changes", "said"),
+    [
+        ("chat", {"messages": [*TURNS, {**TOLD, "content": "It is two."}]}, "answer = None.*text"),
+        ("alpaca", {"output": "It is two."}, "answer = None.*text"),
+        ("verl", {"reward_model": {"style": "rule", "x": 2}}, "answer = None.*text"),
+        ("verl", {"prompt": "What is 1+1?"}, "columns as a verl row has them"),
+        *(("chat with an answer", {"messages": messages}, "")
+          for messages in ([], [TOLD], [{"role": "user"}], ["What is 1+1?"], "What is 1+1?", [{"a": 1}])),
+    ],
+)  # fmt: skip
+def test_a_row_whose_question_or_answer_cannot_be_found_is_named(
+    shape: str, changes: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    good = FOREIGN[shape][0]
+    with pytest.raises(ConfigError, match=f"own.jsonl, row 1.*{said}"):
+        problems_from(write(tmp_path / "own.jsonl", [good, {**good, **changes}]))
 
 
 @pytest.mark.parametrize(("truth", "answer"), [(["5"], "5"), ([5], "5"), (["5", "6"], None), ([], None)])
@@ -387,12 +397,9 @@ def test_a_question_whose_choices_would_not_be_shown_is_refused(column: str, tmp
         problems_from(write(tmp_path / "own.jsonl", [{"question": "1+1?", "answer": "2"}, row]))
 
 
-def test_levels_of_a_float_column_are_read(tmp_path: Path) -> None:
-    rows = [{"problem": "1+1?", "answer": "2", "level": level} for level in (5.0, "Level 3", 4, math.nan)]
-    assert [own.level for own in problems_from(write(tmp_path / "own.jsonl", rows))] == [5, 3, 4, None]
-
-
-def test_unusual_answers_that_can_be_right_are_read(tmp_path: Path) -> None:
+def test_levels_of_a_float_column_and_unusual_answers_that_can_be_right_are_read(tmp_path: Path) -> None:
+    levels = [{"problem": "1+1?", "answer": "2", "level": level} for level in (5.0, "Level 3", 4, math.nan)]
+    assert [own.level for own in problems_from(write(tmp_path / "levels.jsonl", levels))] == [5, 3, 4, None]
     rows = [
         {"id": answer, "question": "1+1?", "answer": answer, "answer_kind": kind}
         for answer, kind in (
@@ -413,19 +420,6 @@ def test_a_multiple_choice_set_with_another_answer_than_a_letter_is_refused(tmp_
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(table.DATASETS, "gpqa-diamond", replace(DATASETS["gpqa-diamond"], known=""))
         assert "answer of 7 = 'mercury': allowed is a lone letter" in refused("gpqa-diamond", tmp_path / "data", path)
-
-
-@pytest.mark.parametrize(
-    "row",
-    [
-        {**rows_of("openr1-math-46k", 1)[0], "prompt": "What is 1+1?"},
-        *({"messages": messages, "answer": "2"}
-          for messages in ([], [TOLD], [{"role": "user"}], ["What is 1+1?"], "What is 1+1?", [{"a": 1}])),
-    ],
-)  # fmt: skip
-def test_messages_without_a_question_are_named(row: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"own.jsonl, row 0"):
-        problems_from(write(tmp_path / "own.jsonl", [row]))
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "json"])
@@ -451,27 +445,24 @@ def test_a_file_cut_off_is_refused(ending: str, tmp_path: Path) -> None:
     assert f"a complete .{ending} file" in message
 
 
-def test_a_download_cut_off_or_changed_later_is_refused(everything: Path) -> None:
-    rows = everything / "amc" / "rows.parquet"
+def test_a_download_cut_off_or_changed_later_is_refused_and_a_bad_one_harms_no_good_one(
+    everything: Path, tmp_path: Path
+) -> None:
+    before, rows = load_set("amc", everything), everything / "amc" / "rows.parquet"
     whole = rows.read_bytes()
     rows.write_bytes(whole[:-1])
     with pytest.raises(ConfigError, match="it was cut off or changed; type: hpt data download amc"):
         load_set("amc", everything)
     assert [status.state for status in statuses(everything, ["amc"])] == ["wrong"]
     rows.write_bytes(whole)
-    assert len(load_set("amc", everything)) == 83
+    with pytest.raises(ConfigError):
+        download("amc", everything, write(tmp_path / "bad.json", rows_of("amc", 3)))
+    assert load_set("amc", everything) == before
     (everything / "amc" / "manifest.json").unlink()
     with pytest.raises(ConfigError, match="a complete download"):
         load_set("amc", everything)
     with pytest.raises(ConfigError, match="type: hpt data download amc"):
         load_set("amc", everything / "elsewhere")
-
-
-def test_a_good_set_survives_a_bad_download(everything: Path, tmp_path: Path) -> None:
-    before = load_set("amc", everything)
-    with pytest.raises(ConfigError):
-        download("amc", everything, write(tmp_path / "bad.json", rows_of("amc", 3)))
-    assert load_set("amc", everything) == before
 
 
 # --- the hub ----------------------------------------------------------------------------------------------------------

@@ -8,6 +8,8 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
@@ -108,12 +110,15 @@ def asked(trainer: Trainer) -> list[Any]:
     return requests
 
 
-def request(name: str) -> Seen:
-    """A field of the requests of a step, which are all alike in it."""
+def request(name: str, validating: bool = False) -> Seen:
+    """A field of the requests of a step, which are all alike in it, or of a validation."""
 
     def seen(config: RunConfig, place: Place) -> Any:
-        trainer = make_trainer(config)
+        trainer = make_trainer(config, curves={"curve": problems(1)} if validating else {})
         requests = asked(trainer)
+        if validating:
+            trainer.validate_if_due()
+            return getattr(requests[-1], name)  # those before it only compare the two models
         trainer.sample(trainer.questions(0))
         (value,) = {getattr(own, name) for own in requests}
         return value
@@ -131,16 +136,6 @@ def seeds_and_questions(config: RunConfig, place: Place) -> bool:
         return [[problem.id for problem in trainer.questions(0)], [request.seed for request in requests]]
 
     return of(config) == of(config.model_copy(update={"seed": 0}))
-
-
-def validation_request(name: str) -> Seen:
-    def seen(config: RunConfig, place: Place) -> Any:
-        trainer = make_trainer(config, curves={"curve": problems(1)})
-        requests = asked(trainer)
-        trainer.validate_if_due()
-        return getattr(requests[-1], name)  # those before it only compare the two models
-
-    return seen
 
 
 def vllm_argument(name: str, ranks: int = 1, gpu: bool = False) -> Seen:
@@ -218,35 +213,33 @@ def group(name: str) -> Seen:
 
 def deepspeed(*path: str) -> Seen:
     def seen(config: RunConfig, place: Place) -> Any:
-        found: Any = _deepspeed_config(config.engine, config.optimizer, config.policy.dtype)
-        for name in path:
-            found = found[name]
-        return found
+        given: Any = _deepspeed_config(config.engine, config.optimizer, config.policy.dtype)
+        return reduce(getitem, path, given)
 
     return seen
 
 
-def step_of(config: RunConfig) -> tuple[Trainer, list[Any]]:
-    """A trainer, and the first update of its first step."""
+def split_of(config: RunConfig) -> tuple[Trainer, list[Any], list[Any]]:
+    """A trainer, the first update of its first step (six trajectories), and the micro-batches of that."""
     trainer = make_trainer(config)
-    return trainer, list(assembled_once(trainer).updates[0])
+    items = list(assembled_once(trainer).updates[0])
+    return trainer, items, trainer.updater.micro_batches(items)
 
 
 def micro_batches(config: RunConfig, place: Place) -> tuple[int, int]:
-    """(number, rows of the first) of the micro-batches of an update of six trajectories."""
-    trainer, items = step_of(config)
-    found = trainer.updater.micro_batches(items)
+    """(number, rows of the first)."""
+    *_, found = split_of(config)
     return len(found), len(found[0].input_ids)
 
 
 def forwarded_tokens(config: RunConfig, place: Place) -> int:
-    """Tokens that the layers see in an update of six trajectories."""
-    trainer, items = step_of(config)
-    return sum(batch.input_ids.numel() for batch in trainer.updater.micro_batches(items))
+    """Tokens that the layers see."""
+    *_, found = split_of(config)
+    return sum(batch.input_ids.numel() for batch in found)
 
 
 def layer_forwards(config: RunConfig, place: Place) -> int:
-    trainer, items = step_of(config)
+    trainer, items, _ = split_of(config)
     calls: list[Any] = []
     (layer,) = trainer.engine.module.model.model.layers  # pyright: ignore
     layer.register_forward_pre_hook(lambda *_: calls.append(None))
@@ -265,25 +258,20 @@ def wired(name: str) -> Seen:
 
     def seen(config: RunConfig, place: Place) -> Any:
         save_problems(Path("rows.jsonl"), problems(8))
-        parts = {
-            own: MagicMock(name=own)
-            for own in (
-                "training.policy.load_model", "training.policy.PolicyModule", "training.engine.PolicyEngine",
-                "training.sampler.Sampler", "training.trainer.Trainer", "training.checkpoint.save_checkpoint",
-                "training.guards.check_own_forward", "rewards.workers.Verifier", "runs.job.save_model_folder",
-                "runs.job.provenance", "runs.job.write_checksums", "runs.job.write_json",
-            )
-        }  # fmt: skip
-        for own, part in parts.items():
+        parts: dict[str, MagicMock] = {}
+        for own in (
+            "training.policy.load_model", "training.policy.PolicyModule", "training.engine.PolicyEngine",
+            "training.sampler.Sampler", "training.trainer.Trainer", "training.checkpoint.save_checkpoint",
+            "training.guards.check_own_forward", "rewards.workers.Verifier", "runs.job.save_model_folder",
+            "runs.job.provenance", "runs.job.write_checksums", "runs.job.write_json",
+        ):  # fmt: skip
+            part = parts[own.rpartition(".")[2]] = MagicMock(name=own)
             place.patch.setattr(f"hpt.{own}", part)
         place.patch.setattr(job, "load_tokenizer", lambda folder: tokenizer())
         place.patch.setattr("hpt.data.prompts.vocabulary_size", lambda folder: 1_000_000)
         threads: list[int] = []
         place.patch.setattr(torch, "set_num_threads", threads.append)
-        engine, trainer = (
-            parts["training.engine.PolicyEngine"].return_value,
-            parts["training.trainer.Trainer"].return_value,
-        )
+        engine, trainer = parts["PolicyEngine"].return_value, parts["Trainer"].return_value
         engine.rank, engine.gather = 0, lambda own: own
         trainer.stage = stages_of(config)[-1]
 
@@ -294,16 +282,11 @@ def wired(name: str) -> Seen:
 
         trainer.train.side_effect = train
         job._train(config, MagicMock(path=place.folder))
-        saves = parts["training.checkpoint.save_checkpoint"].call_args_list
+        saves = parts["save_checkpoint"].call_args_list
         return {
-            "model": parts["training.policy.load_model"].call_args_list[0].args,
-            "models": len(parts["training.policy.load_model"].call_args_list),
-            "engine": parts["training.engine.PolicyEngine"].call_args.args[1],
-            "dtypes": (
-                parts["training.engine.PolicyEngine"].call_args.args[3],
-                parts["training.sampler.Sampler"].call_args.args[2],
-            ),
-            "timeout_s": parts["rewards.workers.Verifier"].call_args.kwargs["timeout_s"],
+            "model": parts["load_model"].call_args_list[0].args,
+            "dtypes": (parts["PolicyEngine"].call_args.args[3], parts["Sampler"].call_args.args[2]),
+            "timeout_s": parts["Verifier"].call_args.kwargs["timeout_s"],
             "until": trainer.train.call_args.args[0],
             "saves": len(saves),
             "keep": saves[0].args[4],
@@ -471,9 +454,9 @@ MOVES: dict[str, Moves] = {
                                         [3, 1], method="sft_then_grpo"),
     "validation.every": Moves(2, validated, [], [0, 2]),
     "validation.problems_per_set": Moves(2, lambda config, place: sum(map(len, curve_sets(config).values())), 19, 12),
-    "validation.samples_per_problem": Moves(5, validation_request("samples"), 2, 5, VALIDATED),
-    "validation.temperature": Moves(0.3, validation_request("temperature"), 0.6, 0.3, VALIDATED),
-    "validation.top_p": Moves(0.5, validation_request("top_p"), 0.95, 0.5, VALIDATED),
+    "validation.samples_per_problem": Moves(5, request("samples", validating=True), 2, 5, VALIDATED),
+    "validation.temperature": Moves(0.3, request("temperature", validating=True), 0.6, 0.3, VALIDATED),
+    "validation.top_p": Moves(0.5, request("top_p", validating=True), 0.95, 0.5, VALIDATED),
     "validation.sets": Moves(["contest-b"], lambda config, place: next(iter(curve_sets(config))), "contest-a",
                              "contest-b"),
     "validation.held_out": Moves(0.25, training_set, 7, 5, {"data.source": "rows.jsonl"}),
