@@ -209,13 +209,17 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "GPT2LMHeadModel": {"vocab_size": 23, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32,
                         "initializer_range": 0.3},
     "MambaForCausalLM": {"vocab_size": 23, "hidden_size": 16, "num_hidden_layers": 2},  # takes no positions
+    # caps or scales in its head
+    "Gemma2ForCausalLM": {**SMALL, "num_key_value_heads": 1, "head_dim": 8, "final_logit_softcapping": 5.0},
+    "GraniteForCausalLM": {**SMALL, "num_key_value_heads": 1, "logits_scaling": 3.0},
+    "CohereForCausalLM": {**SMALL, "num_key_value_heads": 1},
 }  # fmt: skip
 
 
 def model_of(family: str, **settings: Any) -> nn.Module:
     torch.manual_seed(0)
     kind = getattr(transformers, family)
-    return kind(kind.config_class(**{**FAMILIES.get(family, SMALL), **settings})).double().eval()
+    return kind(kind.config_class(**{**FAMILIES[family], **settings})).double().eval()
 
 
 def batch_of(rows: int = 4, prompt: int = 3, response: int = 6) -> dict[str, Tensor]:
@@ -261,13 +265,10 @@ def test_the_model_is_left_as_it_was() -> None:
     model.transformer.h[0].eval()  # type: ignore[union-attr]
     before = copy.deepcopy(model)
     hpt.token_logprobs(model, **batch_of())
-    assert [(name, type(own), own.training) for name, own in model.named_modules()] == [
-        (name, type(own), own.training) for name, own in before.named_modules()
-    ]
-    assert all(
-        torch.equal(a, b) for a, b in zip(model.state_dict().values(), before.state_dict().values(), strict=True)
-    )
+    ours, theirs = ([(name, type(own), own.training) for name, own in one.named_modules()] for one in (model, before))
+    assert ours == theirs
     assert list(model.state_dict()) == list(before.state_dict())
+    assert all(map(torch.equal, model.state_dict().values(), before.state_dict().values()))
     assert all(own.grad is None for own in model.parameters())
 
 
@@ -291,23 +292,6 @@ def test_all_logits_are_never_in_memory(monkeypatch: pytest.MonkeyPatch) -> None
         hpt.token_logprobs(model, **batch)[0].sum().backward()
     assert batch["response_mask"].sum() > 100
     assert 0 < largest[0] <= 16
-
-
-@pytest.mark.parametrize(
-    ("family", "settings"),
-    [
-        ("Gemma2ForCausalLM", {"final_logit_softcapping": 5.0, "num_key_value_heads": 1, "head_dim": 8}),
-        ("GraniteForCausalLM", {"logits_scaling": 3.0, "num_key_value_heads": 1}),
-        ("CohereForCausalLM", {"num_key_value_heads": 1}),
-    ],
-)
-def test_a_head_with_caps_or_scales_is_right_or_refused(family: str, settings: dict[str, Any]) -> None:
-    model, batch, refused = model_of(family, **settings), batch_of(), ""
-    try:
-        gap = float((hpt.token_logprobs(model, **batch)[0] - literal_logprobs(model, batch, 1.0)[0]).abs().max())
-    except ConfigError as error:
-        gap, refused = math.inf, str(error)
-    assert gap < 2e-6 or "own log-probs differ by" in refused
 
 
 def test_a_change_only_the_models_forward_makes_is_refused() -> None:
