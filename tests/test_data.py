@@ -211,12 +211,12 @@ def changed(name: str, row: int, **columns: Any) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("name", "rows", "said"),
     [
-        ("amc", rows_of("amc", 82), "data set amc: rows = 82: allowed is 83 rows"),
+        ("amc", rows_of("amc", 82), "^data set amc: rows = 82: allowed is 83 rows"),
         ("openr1-math-46k", rows_of("openr1-math-46k", 3), "= 3: allowed is 44,000 to 47,000 rows"),
         ("aime24", rows_of("olympiad", 30),
          r"columns = 'question, final_answer': allowed is problem, expected_answer \(expected\)"),
         ("aime24", [{"prompt": f"Question {number}", "answer": str(number)} for number in range(30)],
-         f"data set aime24: content = .*{DATASETS['aime24'].known[:12]}"),
+         f"^data set aime24: content = .*{DATASETS['aime24'].known[:12]}"),
         ("arc-c", changed("arc-c", 3, answerKey="Z"), "row 3: answer = None"),
         ("math-500", changed("math-500", 9, unique_id="test/algebra/4.json"), "row 9: id = 'test/algebra/4.json'"),
         *(("minerva", changed("minerva", 17, **{column: value}), f"row 17: {field} = .*non-empty text")

@@ -452,35 +452,28 @@ def mixed_loss(**change: Any) -> Any:
         (mixed_loss, {"normalization": "papre"}, "normalization = 'papre': allowed is one of paper"),
         (mixed_loss, {"group": [0, 0, 0, 1, 1, 1, 1, 2, 2]},
          "rollouts_per_prompt = None: .*have 1 and 2 and 3 rollouts"),
+        (hpt.gate, {"correct": [9], "n": 8}, "correct = 9: allowed is finite numbers from 0 to 8"),
+        (hpt.gate, {"correct": [0.25], "n": 8}, "correct = 0.25: allowed is whole numbers; pass counts"),
+        (hpt.gate, {"correct": 1, "n": 8}, r"correct = 'shape \[\], int64'"),
+        (hpt.gate, {"correct": [1], "n": 8, "count": 9}, "count = 9"),
+        (hpt.gate, {"correct": [1], "n": 8, "kind": "swich"}, "gate.kind = 'swich': allowed is one of switch"),
+        (hpt.gate, {"correct": [1], "n": 8, "slop": 3}, "slop = 3: .*did you mean slope?"),
+        (hpt.group_advantages, {"rewards": [1, 0], "group": [0, 0], "row": hpt.ROWS["ppo"]},
+         "row ppo: advantage = 'gae'"),
+        (hpt.group_advantages, {"rewards": [1, 0], "group": [0]},
+         r"group = 'shape \[1\], int64': allowed is one dimension of 2 numbers"),
+        (hpt.intervals, {"values": [1, 0], "over": "runs"}, "over = 'runs': allowed is problems or seeds"),
+        (hpt.intervals, {"values": [[1, 0]], "over": "seeds"}, r"values = 'shape \[1, 2\]"),
+        (hpt.verify, {"answer": "1", "gold": "1", "kind": "maths"}, "answer_kind = 'maths'"),
+        (hpt.load_answers, {"folder": "no-such-folder"}, "folder = 'no-such-folder': allowed is a report with records"),
+        (hpt.train, {"method": "hpx"}, "method = 'hpx': allowed is one of"),
+        (hpt.train, {"method": "pretrain", "data": "rows.jsonl"},
+         "no data.source=rows.jsonl: a base is made by its recipe"),
     ],
 )  # fmt: skip
-def test_wrong_tensors_are_named(call: Any, change: dict[str, Any], message: str) -> None:
+def test_a_wrong_value_is_named(call: Any, change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         call(**change)
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: hpt.gate([9], 8), "correct = 9: allowed is finite numbers from 0 to 8"),
-        (lambda: hpt.gate([0.25], 8), "correct = 0.25: allowed is whole numbers; pass counts"),
-        (lambda: hpt.gate([1], 8, count=9), "count = 9"),
-        (lambda: hpt.gate([1], 8, kind="swich"), "gate.kind = 'swich': allowed is one of switch"),
-        (lambda: hpt.gate([1], 8, slop=3), "slop = 3: .*did you mean slope?"),
-        (lambda: hpt.gate(1, 8), r"correct = 'shape \[\], int64'"),
-        (lambda: hpt.group_advantages([1, 0], [0, 0], hpt.ROWS["ppo"]), "row ppo: advantage = 'gae'"),
-        (lambda: hpt.group_advantages([1, 0], [0]), r"group = 'shape \[1\], int64': allowed is one dimension of 2"),
-        (lambda: hpt.intervals([1, 0], over="runs"), "over = 'runs': allowed is problems or seeds"),  # type: ignore[arg-type]
-        (lambda: hpt.intervals([[1, 0]], over="seeds"), r"values = 'shape \[1, 2\]"),
-        (lambda: hpt.verify("1", "1", kind="maths"), "answer_kind = 'maths'"),  # type: ignore[arg-type]
-        (lambda: hpt.load_answers("no-such-folder"), "folder = 'no-such-folder': allowed is a report with records"),
-        (lambda: hpt.train("hpx"), "method = 'hpx': allowed is one of"),
-        (lambda: hpt.train("pretrain", data="rows.jsonl"), "no data.source=rows.jsonl: a base is made by its recipe"),
-    ],
-)
-def test_a_wrong_value_is_named(call: Any, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        call()
 
 
 # Grading, scores and runs
