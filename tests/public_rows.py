@@ -27,13 +27,12 @@ def openr1(number: int) -> Row:
 
 
 def math(number: int) -> Row:
-    level = (1 + number % 5) if number >= 255 else 3 + number % 3
     return {
         "problem": f"What is ${number}+{number}$?",
         "solution": f"Doubling gives $\\boxed{{{2 * number}}}$.",
         "answer": str(2 * number),
         "subject": "Algebra",
-        "level": level,
+        "level": (1 + number % 5) if number >= 255 else 3 + number % 3,
         "unique_id": f"train/algebra/{number}.json",
     }
 

@@ -43,11 +43,6 @@ def reads_well(error: ConfigError, field: str, value: object) -> None:
         assert part in shown
 
 
-def test_the_walk_sees_every_setting() -> None:
-    assert len(LEAVES) > 50
-    assert {"seed", "gate.count", "estimator.clip_eps_low", "checkpoint.every"} <= set(LEAVES)
-
-
 @pytest.mark.parametrize("field", LEAVES)
 def test_wrong_type_is_refused(field: str) -> None:
     reads_well(refusal({field: ("x",)}), field, ("x",))
@@ -57,38 +52,30 @@ def test_wrong_type_is_refused(field: str) -> None:
     ("field", "value"),
     [
         ("gate.count", "2"),  # a silent conversion would hide a quoted number in a file
-        ("gate.count", 2.0),
-        ("gate.count", True),
-        ("gate.inclusive", 1),
-        ("optimizer.learning_rate", "1e-3"),
-        ("optimizer.learning_rate", float("nan")),
-        ("optimizer.learning_rate", float("inf")),
-        ("seed", -1),
-        ("recipe", "paper "),
-        ("estimator.normalization", "per-prompt"),
+        ("gate.count", 2.0), ("gate.count", True), ("gate.inclusive", 1), ("optimizer.learning_rate", "1e-3"),
+        ("optimizer.learning_rate", float("nan")), ("optimizer.learning_rate", float("inf")), ("seed", -1),
+        ("recipe", "paper "), ("estimator.normalization", "per-prompt"),
     ],
-)
+)  # fmt: skip
 def test_nothing_is_converted_or_guessed(field: str, value: object) -> None:
     reads_well(refusal({field: value}), field, value)
 
 
 def test_every_type_a_setting_may_have_is_named() -> None:
-    error = refusal({"estimator.clip_eps_low": "of"})
-    assert error.allowed == "number or 'row' or 'none'"
+    assert refusal({"estimator.clip_eps_low": "of"}).allowed == "number or 'row' or 'none'"
 
 
 @pytest.mark.parametrize(
-    ("field", "remedy"),
+    ("field", "named", "remedy"),
     [
-        ("gate.cuont", "did you mean count?"),
-        ("rolout.temperature", "did you mean rollout?"),
-        ("learning_rate", "remove it or correct the name"),
-        ("engine.zero_stages", "did you mean zero_stage?"),
+        ("gate.cuont", "gate.cuont", "did you mean count?"),
+        ("rolout.temperature", "rolout", "did you mean rollout?"),
+        ("learning_rate", "learning_rate", "remove it or correct the name"),
+        ("engine.zero_stages", "engine.zero_stages", "did you mean zero_stage?"),
     ],
 )
-def test_unknown_settings_are_refused(field: str, remedy: str) -> None:
+def test_unknown_settings_are_refused(field: str, named: str, remedy: str) -> None:
     error = refusal({field: 1})
-    named = field if field != "rolout.temperature" else "rolout"
     assert (error.field, error.remedy) == (named, remedy)
     assert error.allowed.startswith("only ")
 
@@ -114,6 +101,8 @@ def test_impossible_pairs_are_refused(settings: dict[str, Any], field: str, allo
     reads_well(error, field, error.value)
 
 
+ONE_ROLLOUT = {"rollout.rollouts_per_prompt": 1}
+AT_LEAST_TWO = ("rollout.rollouts_per_prompt", "at least 2")
 IMPOSSIBLE_WITH_METHOD: list[tuple[str, dict[str, Any], str, str]] = [
     ("srft", {"estimator.clip_eps_low": 0.2}, "estimator.clip_eps_low", "no ratio to clip"),
     ("hpt", {"estimator.online_row": "reinforce", "estimator.clip_eps_high": 0.1}, "estimator.clip_eps_high", "ratio"),
@@ -121,34 +110,18 @@ IMPOSSIBLE_WITH_METHOD: list[tuple[str, dict[str, Any], str, str]] = [
     ("hpt", {"estimator.offline_row": "lufy"}, "estimator.offline_row", "luffy_offline"),
     ("hpt", {"estimator.online_row": "ppo"}, "row ppo: values", "no critic"),
     ("hpt", {"gate.kind": "swich"}, "gate.kind", "switch"),
-    ("luffy", {"rollout.rollouts_per_prompt": 1}, "rollout.rollouts_per_prompt", "at least 2"),
-    *(
-        (
-            "grpo",
-            {"rollout.rollouts_per_prompt": 1, "estimator.online_row": row},
-            "rollout.rollouts_per_prompt",
-            "at least 2",
-        )
-        for row in ("method", "dr_grpo", "rloo", "gspo", "cispo", "clip_cov")
-    ),
-    ("hpt", {"rollout.rollouts_per_prompt": 1}, "rollout.rollouts_per_prompt", "at least 2"),
-    (
-        "grpo",
-        {"rollout.rollouts_per_prompt": 1, "estimator.advantage_std": "none"},
-        "rollout.rollouts_per_prompt",
-        "at least 2",
-    ),
+    ("luffy", ONE_ROLLOUT, *AT_LEAST_TWO),
+    ("hpt", ONE_ROLLOUT, *AT_LEAST_TWO),
+    ("grpo", {**ONE_ROLLOUT, "estimator.advantage_std": "none"}, *AT_LEAST_TWO),
+    *(("grpo", {**ONE_ROLLOUT, "estimator.online_row": row}, *AT_LEAST_TWO)
+      for row in ("method", "dr_grpo", "rloo", "gspo", "cispo", "clip_cov")),
+    *(("hpt", {"estimator.offline_row": row}, "estimator.offline_row", "no ratio")
+      for row in ("grpo", "dr_grpo", "dapo", "gspo", "cispo", "clip_cov", "reinforce_plus_plus", "ppo")),
+    *(("hpt", {"estimator.offline_row": row}, "estimator.offline_row", "alone")
+      for row in ("luffy_offline", "srft_offline", "rloo")),
     ("tests.test_config:ALONE", {}, "row rloo", "the demonstration alone"),
-    *(
-        ("hpt", {"estimator.offline_row": row}, "estimator.offline_row", "no ratio")
-        for row in ("grpo", "dr_grpo", "dapo", "gspo", "cispo", "clip_cov", "reinforce_plus_plus", "ppo")
-    ),
-    *(
-        ("hpt", {"estimator.offline_row": row}, "estimator.offline_row", "alone")
-        for row in ("luffy_offline", "srft_offline", "rloo")
-    ),
     ("tests.test_config:RATIO", {}, "row grpo", "no ratio"),
-]
+]  # fmt: skip
 #: Methods of one's own with a row that a demonstration cannot have, or that never gives it an advantage.
 ONLINE, OFFLINE = METHODS["hpt"].components
 RATIO = replace(METHODS["hpt"], components=(ONLINE, replace(OFFLINE, row="grpo")))
@@ -158,12 +131,12 @@ ALONE = replace(METHODS["hpt"], components=(ONLINE, replace(OFFLINE, row="rloo")
 @pytest.mark.parametrize(
     ("method", "settings"),
     [
-        ("sft", {"rollout.rollouts_per_prompt": 1}),
+        ("sft", ONE_ROLLOUT),
         ("grpo", {"rollout.rollouts_per_prompt": 2}),
         ("luffy", {"rollout.rollouts_per_prompt": 2}),
-        *(("grpo", {"rollout.rollouts_per_prompt": 1, "estimator.online_row": row})
+        *(("grpo", {**ONE_ROLLOUT, "estimator.online_row": row})
           for row in ("reinforce", "reinforce_baseline", "reinforce_plus_plus")),
-        ("hpt", {"rollout.rollouts_per_prompt": 1, "estimator.rl_coefficient": 0.0}),
+        ("hpt", {**ONE_ROLLOUT, "estimator.rl_coefficient": 0.0}),
         ("hpt", {"estimator.offline_row": "dft"}),
         ("off_on", {"estimator.offline_row": "offline_unshaped"}),
         ("off_on", {"estimator.offline_advantage": "group"}),
@@ -232,11 +205,8 @@ def test_layers_lie_over_each_other_in_the_stated_order() -> None:
     assert config.schedule.prompts_per_step == 8
     assert build_config("sft", scale="tiny").gate.beta == 1.0
     tuned = TUNED["mini"]["weak"]["mix_on"]["estimator"]["sft_coefficient"]
-    assert (
-        build_config("mix_on").estimator.sft_coefficient
-        == tuned
-        != build_config("mix_on", scale="tiny").estimator.sft_coefficient
-    )
+    tiny = build_config("mix_on", scale="tiny").estimator.sft_coefficient
+    assert build_config("mix_on").estimator.sft_coefficient == tuned != tiny
 
 
 # --- fingerprint ------------------------------------------------------------------------------------------------------
@@ -287,6 +257,5 @@ def test_fingerprint_moves_with_everything_that_moves_numbers_and_nothing_else(n
 
 def test_fingerprint_moves_with_the_numerics_version(monkeypatch: pytest.MonkeyPatch) -> None:
     before = RunConfig().fingerprint()
-    assert before == RunConfig().fingerprint()
     monkeypatch.setattr(config_module, "NUMERICS_VERSION", config_module.NUMERICS_VERSION + 1)
     assert RunConfig().fingerprint() != before

@@ -1,6 +1,5 @@
 """The user's questions as evaluation sets and curves: what is held out, what is checked, what records call them."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -32,6 +31,13 @@ def own_config(folder: Path, rows: list[Problem], **validation: object) -> RunCo
 
 def ids(problems: list[Problem]) -> set[str]:
     return {problem.id for problem in problems}
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> str:
+    """A file of three questions."""
+    save_problems(tmp_path / "test.jsonl", sums(100, 3))
+    return str(tmp_path / "test.jsonl")
 
 
 def test_what_is_held_out_is_chosen_by_question_and_never_trained_on(tmp_path: Path) -> None:
@@ -85,12 +91,6 @@ def test_questions_that_are_not_there_are_refused(name: str) -> None:
         evaluation_set(build_config("sft", scale="tiny"), name)
 
 
-def test_an_answer_that_nothing_can_equal_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "mine.jsonl").write_text(json.dumps({"id": "1", "question": "1+1?", "answer": "{2"}) + "\n")
-    with pytest.raises(ConfigError, match="all braces closed"):
-        evaluation_set(build_config("sft", scale="tiny"), str(tmp_path / "mine.jsonl"))
-
-
 def test_reference_answers_that_contradict_their_demonstrations_are_refused(tmp_path: Path) -> None:
     save_problems(tmp_path / "test.jsonl", sums(0, 3, answer_off_by=1))
     with pytest.raises(ConfigError, match="3 of 3 end in another answer than their row"):
@@ -111,16 +111,15 @@ def test_what_is_held_out_and_what_leaks_is_said(tmp_path: Path, capsys: pytest.
     assert "contest-a" not in capsys.readouterr().err
 
 
-def test_named_sets_take_the_place_of_the_scales_curves(tmp_path: Path) -> None:
-    save_problems(tmp_path / "test.jsonl", sums(100, 3))
-    sets = [str(tmp_path / "test.jsonl"), "contest-b"]
-    own, world = curve_sets(own_config(tmp_path, sums(0, 10), sets=sets))
-    assert (own[:5], world) == ("test-", "contest-b")
+def test_named_sets_take_the_place_of_the_scales_curves(own: str, tmp_path: Path) -> None:
+    users, world = curve_sets(own_config(tmp_path, sums(0, 10), sets=[own, "contest-b"]))
+    assert (users[:5], world) == ("test-", "contest-b")
+    runs = load_runs(fabricate(tmp_path / "runs", ("figure5",), **{"validation.sets": [own]}))
+    (panel,) = set(validation(runs, ["hpt"])["panel"])
+    assert panel == users
 
 
-def test_a_table_shows_the_users_questions_as_a_column_in_no_average(tmp_path: Path) -> None:
-    save_problems(tmp_path / "test.jsonl", sums(100, 3))
-    own = str(tmp_path / "test.jsonl")
+def test_a_table_shows_the_users_questions_as_a_column_in_no_average(own: str, tmp_path: Path) -> None:
     fabricate(tmp_path / "runs", ("table5",))
     assert "test.jsonl" in planned_runs("tiny", ("table5",), [0], tmp_path / "runs", evaluations=[own])[-1].reason
     records = load_runs(fabricate(tmp_path / "runs", ("table5",), evaluations=[own]))
@@ -130,14 +129,6 @@ def test_a_table_shows_the_users_questions_as_a_column_in_no_average(tmp_path: P
     assert column.startswith("test-")
     assert frame[frame["column"] == column][["problems", "stands_for"]].values.tolist() == [[3, "your questions"]]
     assert frame[frame["column"] != column].reset_index(drop=True).equals(plain)
-
-
-def test_a_figure_of_curves_has_a_panel_of_the_users_questions(tmp_path: Path) -> None:
-    save_problems(tmp_path / "test.jsonl", sums(100, 3))
-    sets = {"validation.sets": [str(tmp_path / "test.jsonl")]}
-    runs = load_runs(fabricate(tmp_path / "runs", ("figure5",), **sets))
-    (panel,) = set(validation(runs, ["hpt"])["panel"])
-    assert panel.startswith("test-")
 
 
 def test_limits_and_clip_of_the_small_world_are_not_those_of_other_questions() -> None:

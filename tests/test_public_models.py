@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,6 @@ import pytest
 from hpt.config.run_config import RunConfig
 from hpt.data.models import MODELS, RECORD, changed_config, check_context, model_hashes, prepare_model, setting_of
 from hpt.data.sources import evaluation_at
-from hpt.methods.methods import METHODS
 from hpt.runs.evaluations import sampling_config
 from hpt.runs.folder import RunFolder, damaged_files
 from hpt.runs.make import planned_runs
@@ -62,18 +63,19 @@ def copy_of(role: str, folder: Path, **changes: Any) -> Path:
 
 @pytest.mark.parametrize("role", ["weak", "strong"])
 def test_qwen_math_gets_longer_positions_and_another_rotary_base(role: str, tmp_path: Path) -> None:
-    source = copy_of(role, tmp_path / "published")
-    record = prepare_model(MODELS[role], tmp_path / "model", source)
-    assert record["changes"] == {"rope_theta": [10000, 40000], "max_position_embeddings": [4096, 16384]}
     from transformers import AutoConfig
 
-    read = AutoConfig.from_pretrained(tmp_path / "model")
+    source, folder = copy_of(role, tmp_path / "published"), tmp_path / "model"
+    record = prepare_model(MODELS[role], folder, source)
+    assert record["changes"] == {"rope_theta": [10000, 40000], "max_position_embeddings": [4096, 16384]}
+    read = AutoConfig.from_pretrained(folder)
     assert read.max_position_embeddings == 16384
     assert setting_of(read.to_dict(), "rope_theta") == 40000
-    assert json.loads((tmp_path / "model" / RECORD).read_text()) == record
-    assert not (tmp_path / "model" / "pytorch_model.bin").exists()
-    untouched = json.loads((source / "config.json").read_text())
-    assert (untouched["rope_theta"], untouched["max_position_embeddings"]) == (10000, 4096)
+    assert json.loads((folder / RECORD).read_text()) == record
+    assert not (folder / "pytorch_model.bin").exists()
+    assert json.loads((source / "config.json").read_text()) == PUBLISHED[role], "the published folder is untouched"
+    (folder / RECORD).unlink()  # it only spares reading the weights
+    assert model_hashes(folder)["weights_sha256"] == record["weights_sha256"]
 
 
 def test_llama_stays_as_it_is(tmp_path: Path) -> None:
@@ -195,13 +197,6 @@ def test_whatever_moves_a_prompt_or_an_end_makes_another_run(name: str, tmp_path
     assert all(new != old for new, old in zip(names(), before, strict=True))
 
 
-def test_the_record_spares_reading_a_prepared_models_weights(tmp_path: Path) -> None:
-    record = prepare_model(MODELS["weak"], tmp_path / "model", copy_of("weak", tmp_path / "published"))
-    assert model_hashes(tmp_path / "model")["weights_sha256"] == record["weights_sha256"]
-    (tmp_path / "model" / RECORD).unlink()
-    assert model_hashes(tmp_path / "model")["weights_sha256"] == record["weights_sha256"]
-
-
 def test_a_context_too_short_for_prompt_and_response_is_refused(tmp_path: Path) -> None:
     folder = copy_of("weak", tmp_path / "a")
     check_context(folder, 4096)
@@ -220,19 +215,18 @@ def test_a_context_too_short_for_prompt_and_response_is_refused(tmp_path: Path) 
         ("sdpa", "auto", True, ("sdpa", "padded")),
         ("auto", "packed", False, ("sdpa", "packed")),
         ("sdpa", "padded", True, ("sdpa", "padded")),
+        ("flash_attention_2", "auto", False, None),
     ],
 )
-def test_attention_is_chosen_by_what_is_installed(
-    attention: str, layout: str, works: bool, expected: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+def test_attention_is_chosen_by_what_is_installed_or_refused(
+    attention: str, layout: str, works: bool, expected: tuple[str, str] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hpt.training.policy.flash_attention_works", lambda dtype: works)
-    assert attention_and_layout(attention, layout, "bfloat16") == expected
-
-
-def test_flash_attention_that_cannot_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hpt.training.policy.flash_attention_works", lambda dtype: False)
-    with pytest.raises(ConfigError, match=r"engine.attention = 'flash_attention_2'"):
-        attention_and_layout("flash_attention_2", "auto", "bfloat16")
+    if expected:
+        assert attention_and_layout(attention, layout, "bfloat16") == expected
+    else:
+        with pytest.raises(ConfigError, match=r"engine.attention = 'flash_attention_2'"):
+            attention_and_layout(attention, layout, "bfloat16")
 
 
 # --- the scale --------------------------------------------------------------------------------------------------------
@@ -242,32 +236,22 @@ def full(method: str = "hpt", policy: str = "strong", **settings: Any) -> RunCon
     return build_config(method, scale="full", policy=policy, settings=settings)
 
 
+#: Section 1.1 of what is known of the released scripts; the rest is stated in the paper.
+RELEASE = {
+    "optimizer.learning_rate": 5e-6, "optimizer.gradient_clip": 1.0, "optimizer.skip_above_norm": 80.0,
+    "optimizer.adam_beta1": 0.9, "optimizer.adam_beta2": 0.999, "optimizer.weight_decay": 0.01,
+    "estimator.normalization": "released", "estimator.entropy_scope": "all", "estimator.entropy_coefficient": 1e-3,
+    "estimator.clip_eps_low": "none", "estimator.clip_eps_high": "none", "estimator.advantage_std": "none",
+    "estimator.released_ranks": 8, "max_response_tokens": 8192, "rollout.rollouts_per_prompt": 8,
+    "schedule.prompts_per_step": 128, "schedule.steps": 500, "schedule.updates_per_step": 2,
+    "data.max_prompt_tokens": 1024, "rollout.max_model_tokens": 16_384, "rollout.old_logprobs": "trainer",
+    "policy.dtype": "bfloat16", "engine.zero_stage": 3,
+    "validation.temperature": 0.6, "validation.top_p": 0.95, "validation.every": 10,
+}  # fmt: skip
+
+
 def test_the_full_scale_is_the_release() -> None:
-    """Section 1.1 of what is known of the released scripts; the rest is stated in the paper."""
-    config = full()
-    assert (config.optimizer.learning_rate, config.optimizer.gradient_clip, config.optimizer.skip_above_norm) == (
-        5e-6, 1.0, 80.0,
-    )  # fmt: skip
-    assert (config.optimizer.adam_beta1, config.optimizer.adam_beta2, config.optimizer.weight_decay) == (
-        0.9, 0.999, 0.01,
-    )  # fmt: skip
-    estimator = config.estimator
-    assert (estimator.normalization, estimator.entropy_scope, estimator.entropy_coefficient) == (
-        "released",
-        "all",
-        1e-3,
-    )
-    assert (estimator.clip_eps_low, estimator.clip_eps_high, estimator.advantage_std) == ("none", "none", "none")
-    assert (estimator.released_ranks, config.max_response_tokens) == (8, 8192)
-    assert (config.rollout.rollouts_per_prompt, config.schedule.prompts_per_step, config.schedule.steps) == (
-        8,
-        128,
-        500,
-    )
-    assert config.schedule.prompts_per_step // config.schedule.updates_per_step * 8 == 512
-    assert (config.data.max_prompt_tokens, config.rollout.max_model_tokens) == (1024, 16_384)
-    assert (config.rollout.old_logprobs, config.policy.dtype, config.engine.zero_stage) == ("trainer", "bfloat16", 3)
-    assert (config.validation.temperature, config.validation.top_p, config.validation.every) == (0.6, 0.95, 10)
+    assert {name: attrgetter(name)(full()) for name in RELEASE} == RELEASE
 
 
 @pytest.mark.parametrize(
@@ -287,10 +271,8 @@ def test_models_and_methods_bring_their_settings(
     method: str, policy: str, rate: float, coefficient: float, gate: int, skip: float
 ) -> None:
     config = full(method, policy)
-    assert config.optimizer.learning_rate == rate
-    assert config.estimator.sft_coefficient == coefficient
-    assert config.gate.count == gate
-    assert config.optimizer.skip_above_norm == skip
+    assert (config.optimizer.learning_rate, config.optimizer.skip_above_norm) == (rate, skip)
+    assert (config.estimator.sft_coefficient, config.gate.count) == (coefficient, gate)
     assert config.data.template == ("llama" if policy == "llama" else "qwen")
 
 
@@ -302,25 +284,16 @@ def test_sft_then_grpo_trains_three_epochs_and_500_steps() -> None:
     assert first * 128 == pytest.approx(3 * 45_900, rel=0.01)
 
 
-def test_every_method_resolves_at_the_full_scale_in_both_recipes() -> None:
-    for method in set(METHODS) - {"pretrain"}:
-        for recipe in ("released", "paper"):
-            build_config(method, scale="full", recipe=recipe, policy="llama")
-
-
-def test_the_papers_models_are_the_bases_of_the_full_scale() -> None:
+def test_the_papers_models_are_the_bases_of_the_full_scale(monkeypatch: pytest.MonkeyPatch) -> None:
     for role, model in ((name, own) for name, own in MODELS.items() if own.scale == "full"):
         config = base_config(full(policy=role))
         assert config.data.source == f"hub:{model.hub}"
         assert sampling_config(config).data.template == full(policy=role).data.template
     with pytest.raises(ConfigError, match=r"policy.name = 'weka': allowed is one of weak \(Qwen2.5-Math-1.5B\)"):
         public_base_config("full", "weka", "data")
-
-
-def test_the_changes_name_the_base(monkeypatch: pytest.MonkeyPatch) -> None:
     before = public_base_config("full", "weak", "data").fingerprint()
-    monkeypatch.setitem(MODELS, "weak", type(MODELS["weak"])(**{**vars(MODELS["weak"]), "changes": {}}))
-    assert public_base_config("full", "weak", "data").fingerprint() != before
+    monkeypatch.setitem(MODELS, "weak", replace(MODELS["weak"], changes={}))
+    assert public_base_config("full", "weak", "data").fingerprint() != before, "the changes name the base"
 
 
 @pytest.mark.parametrize(

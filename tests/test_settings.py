@@ -7,7 +7,8 @@ weights of a made-up step, what a job hands to its parts, the records of a step 
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
@@ -38,16 +39,8 @@ from tests.digits import write_digits
 from tests.scripted import SMALL, ScriptedSampler, assembled_once, make_trainer, problems, small_model, tokenizer
 from tests.test_config import LEAVES, value_of
 
-
-@dataclass
-class Place:
-    """Where a setting is looked at: an empty folder that is the current one, and what undoes every change."""
-
-    folder: Path
-    patch: pytest.MonkeyPatch
-
-
-Seen = Callable[[RunConfig, Place], Any]
+#: Looks at a setting in an empty folder, the current one; what it patches is undone.
+Seen = Callable[[RunConfig, pytest.MonkeyPatch], Any]
 
 
 class Moves(NamedTuple):
@@ -66,27 +59,22 @@ class Moves(NamedTuple):
 # --- what is looked at -----------------------------------------------------------------------------------------------
 
 
-def fingerprint(config: RunConfig, place: Place) -> bool:
-    """Whether it is that of the settings without this one: for what a run fills in to name itself."""
-    return config.fingerprint() == build_config("hpt", scale="tiny", settings=SMALL).fingerprint()
-
-
-def start(config: RunConfig, place: Place) -> tuple[str, ...] | None:
+def start(config: RunConfig, patch: pytest.MonkeyPatch) -> tuple[str, ...] | None:
     """The run whose weights it starts from."""
     before = initial_run(config)
     return None if before is None else (before.method, before.policy.name)
 
 
-def training_set(config: RunConfig, place: Place) -> int | str:
+def training_set(config: RunConfig, patch: pytest.MonkeyPatch) -> int | str:
     save_problems(Path("rows.jsonl"), problems(7))
     return len(training_problems_of(config))
 
 
-def levels(config: RunConfig, place: Place) -> list[int | None]:
+def levels(config: RunConfig, patch: pytest.MonkeyPatch) -> list[int | None]:
     return [problem.level for problem in training_problems_of(config)][:3]
 
 
-def encoded(config: RunConfig, place: Place) -> Any:
+def encoded(config: RunConfig, patch: pytest.MonkeyPatch) -> Any:
     """(prompts, lengths of demonstrations) of four questions of 3 and 7 tokens, or what is refused."""
     try:
         found = encode_training(tokenizer(), problems(4), config, True)
@@ -95,13 +83,13 @@ def encoded(config: RunConfig, place: Place) -> Any:
     return len(found.prompts), [len(own) for own in found.demonstrations.values()]
 
 
-def prompt(config: RunConfig, place: Place) -> tuple[bool, bool]:
+def prompt(config: RunConfig, patch: pytest.MonkeyPatch) -> tuple[bool, bool]:
     """Whether a question is encoded as it is, and as its template says."""
     problem, found = problems(1)[0], encode_training(tokenizer(), problems(4), config, True).prompts["q0"].tolist()
     return tuple(found == prompt_tokens(tokenizer(), problem, own).tolist() for own in ("plain", config.data.template))
 
 
-def lacking(config: RunConfig, place: Place) -> list[str]:
+def lacking(config: RunConfig, patch: pytest.MonkeyPatch) -> list[str]:
     Path("elsewhere/openr1-math-46k").mkdir(parents=True)
     return lacking_sets(config)
 
@@ -113,12 +101,15 @@ def asked(trainer: Trainer) -> list[Any]:
     return requests
 
 
-def request(name: str) -> Seen:
-    """A field of the requests of a step, which are all alike in it."""
+def request(name: str, validating: bool = False) -> Seen:
+    """A field of the requests of a step, which are all alike in it, or of a validation."""
 
-    def seen(config: RunConfig, place: Place) -> Any:
-        trainer = make_trainer(config)
+    def seen(config: RunConfig, patch: pytest.MonkeyPatch) -> Any:
+        trainer = make_trainer(config, curves={"curve": problems(1)} if validating else {})
         requests = asked(trainer)
+        if validating:
+            trainer.validate_if_due()
+            return getattr(requests[-1], name)  # those before it only compare the two models
         trainer.sample(trainer.questions(0))
         (value,) = {getattr(own, name) for own in requests}
         return value
@@ -126,7 +117,7 @@ def request(name: str) -> Seen:
     return seen
 
 
-def seeds_and_questions(config: RunConfig, place: Place) -> bool:
+def seeds_and_questions(config: RunConfig, patch: pytest.MonkeyPatch) -> bool:
     """Whether a step of seed 0 asks the same questions with the same seeds."""
 
     def of(own: RunConfig) -> list[Any]:
@@ -138,27 +129,17 @@ def seeds_and_questions(config: RunConfig, place: Place) -> bool:
     return of(config) == of(config.model_copy(update={"seed": 0}))
 
 
-def validation_request(name: str) -> Seen:
-    def seen(config: RunConfig, place: Place) -> Any:
-        trainer = make_trainer(config, curves={"curve": problems(1)})
-        requests = asked(trainer)
-        trainer.validate_if_due()
-        return getattr(requests[-1], name)  # those before it only compare the two models
-
-    return seen
-
-
 def vllm_argument(name: str, ranks: int = 1, gpu: bool = False) -> Seen:
     """An argument of vLLM's engine, which is not made."""
 
-    def seen(config: RunConfig, place: Place) -> Any:
+    def seen(config: RunConfig, patch: pytest.MonkeyPatch) -> Any:
         vllm, parameters = ModuleType("vllm"), ModuleType("vllm.sampling_params")
         vllm.LLM, parameters.RequestOutputKind = MagicMock(), MagicMock()  # pyright: ignore[reportAttributeAccessIssue]
         vllm.LLM.return_value.apply_model.return_value = ["vllm.models"]  # pyright: ignore[reportAttributeAccessIssue]
-        place.patch.setitem(sys.modules, "vllm", vllm)
-        place.patch.setitem(sys.modules, "vllm.sampling_params", parameters)
-        place.patch.setattr(torch.cuda, "is_available", lambda: gpu)
-        Sampler(str(write_digits(place.folder) / "model"), config.rollout, config.policy.dtype, ranks)
+        patch.setitem(sys.modules, "vllm", vllm)
+        patch.setitem(sys.modules, "vllm.sampling_params", parameters)
+        patch.setattr(torch.cuda, "is_available", lambda: gpu)
+        Sampler(str(write_digits(Path.cwd()) / "model"), config.rollout, config.policy.dtype, ranks)
         given = vllm.LLM.call_args.kwargs  # pyright: ignore[reportAttributeAccessIssue]
         return given.get(name)
 
@@ -177,7 +158,7 @@ class _Off(ScriptedSampler):
 def metric(name: str, steps: int = 1, max_mean_gap: float | None = 1.0) -> Seen:
     """A column of the records of some steps with a sampler that is 0.02 nats off, or that they were stopped."""
 
-    def seen(config: RunConfig, place: Place) -> Any:
+    def seen(config: RunConfig, patch: pytest.MonkeyPatch) -> Any:
         if max_mean_gap is not None:
             diagnostics = config.diagnostics.model_copy(update={"max_mean_logprob_gap": max_mean_gap})
             config = config.model_copy(update={"diagnostics": diagnostics})
@@ -192,19 +173,19 @@ def metric(name: str, steps: int = 1, max_mean_gap: float | None = 1.0) -> Seen:
     return seen
 
 
-def starts_at_one(config: RunConfig, place: Place) -> bool:
+def starts_at_one(config: RunConfig, patch: pytest.MonkeyPatch) -> bool:
     """Whether the first ratios are 1, although the sampler's log-probs are off."""
-    return metric("estimator/approx_kl")(config, place)[0] < 1e-6
+    return metric("estimator/approx_kl")(config, patch)[0] < 1e-6
 
 
-def validated(config: RunConfig, place: Place) -> list[int]:
+def validated(config: RunConfig, patch: pytest.MonkeyPatch) -> list[int]:
     trainer = make_trainer(config, curves={"curve": problems(1)})
     trainer.train(2)
     return [row["step"] for row in trainer.rows["validation"]]
 
 
 def rate(step: int) -> Seen:
-    def seen(config: RunConfig, place: Place) -> float:
+    def seen(config: RunConfig, patch: pytest.MonkeyPatch) -> float:
         trainer = make_trainer(config)
         trainer.state.step = step
         return trainer.learning_rate()
@@ -215,43 +196,41 @@ def rate(step: int) -> Seen:
 def group(name: str) -> Seen:
     """What the optimiser inside DeepSpeed has."""
 
-    def seen(config: RunConfig, place: Place) -> Any:
+    def seen(config: RunConfig, patch: pytest.MonkeyPatch) -> Any:
         return PolicyEngine(small_model(), config.engine, config.optimizer)._inner.param_groups[0][name]
 
     return seen
 
 
 def deepspeed(*path: str) -> Seen:
-    def seen(config: RunConfig, place: Place) -> Any:
-        found: Any = _deepspeed_config(config.engine, config.optimizer, config.policy.dtype)
-        for name in path:
-            found = found[name]
-        return found
+    def seen(config: RunConfig, patch: pytest.MonkeyPatch) -> Any:
+        given: Any = _deepspeed_config(config.engine, config.optimizer, config.policy.dtype)
+        return reduce(getitem, path, given)
 
     return seen
 
 
-def step_of(config: RunConfig) -> tuple[Trainer, list[Any]]:
-    """A trainer, and the first update of its first step."""
+def split_of(config: RunConfig) -> tuple[Trainer, list[Any], list[Any]]:
+    """A trainer, the first update of its first step (six trajectories), and the micro-batches of that."""
     trainer = make_trainer(config)
-    return trainer, list(assembled_once(trainer).updates[0])
+    items = list(assembled_once(trainer).updates[0])
+    return trainer, items, trainer.updater.micro_batches(items)
 
 
-def micro_batches(config: RunConfig, place: Place) -> tuple[int, int]:
-    """(number, rows of the first) of the micro-batches of an update of six trajectories."""
-    trainer, items = step_of(config)
-    found = trainer.updater.micro_batches(items)
+def micro_batches(config: RunConfig, patch: pytest.MonkeyPatch) -> tuple[int, int]:
+    """(number, rows of the first)."""
+    *_, found = split_of(config)
     return len(found), len(found[0].input_ids)
 
 
-def forwarded_tokens(config: RunConfig, place: Place) -> int:
-    """Tokens that the layers see in an update of six trajectories."""
-    trainer, items = step_of(config)
-    return sum(batch.input_ids.numel() for batch in trainer.updater.micro_batches(items))
+def forwarded_tokens(config: RunConfig, patch: pytest.MonkeyPatch) -> int:
+    """Tokens that the layers see."""
+    *_, found = split_of(config)
+    return sum(batch.input_ids.numel() for batch in found)
 
 
-def layer_forwards(config: RunConfig, place: Place) -> int:
-    trainer, items = step_of(config)
+def layer_forwards(config: RunConfig, patch: pytest.MonkeyPatch) -> int:
+    trainer, items, _ = split_of(config)
     calls: list[Any] = []
     (layer,) = trainer.engine.module.model.model.layers  # pyright: ignore
     layer.register_forward_pre_hook(lambda *_: calls.append(None))
@@ -259,36 +238,31 @@ def layer_forwards(config: RunConfig, place: Place) -> int:
     return len(calls)
 
 
-def attention(config: RunConfig, place: Place) -> tuple[str, str]:
+def attention(config: RunConfig, patch: pytest.MonkeyPatch) -> tuple[str, str]:
     """What a job loads the model with where FlashAttention can run."""
-    place.patch.setattr("hpt.training.policy.flash_attention_works", lambda dtype: True)
+    patch.setattr("hpt.training.policy.flash_attention_works", lambda dtype: True)
     return attention_and_layout(config.engine.attention, config.engine.layout, config.policy.dtype)
 
 
 def wired(name: str) -> Seen:
     """What a job hands to its parts, none of which is made."""
 
-    def seen(config: RunConfig, place: Place) -> Any:
+    def seen(config: RunConfig, patch: pytest.MonkeyPatch) -> Any:
         save_problems(Path("rows.jsonl"), problems(8))
-        parts = {
-            own: MagicMock(name=own)
-            for own in (
-                "training.policy.load_model", "training.policy.PolicyModule", "training.engine.PolicyEngine",
-                "training.sampler.Sampler", "training.trainer.Trainer", "training.checkpoint.save_checkpoint",
-                "training.guards.check_own_forward", "rewards.workers.Verifier", "runs.job.save_model_folder",
-                "runs.job.provenance", "runs.job.write_checksums", "runs.job.write_json",
-            )
-        }  # fmt: skip
-        for own, part in parts.items():
-            place.patch.setattr(f"hpt.{own}", part)
-        place.patch.setattr(job, "load_tokenizer", lambda folder: tokenizer())
-        place.patch.setattr("hpt.data.prompts.vocabulary_size", lambda folder: 1_000_000)
+        parts: dict[str, MagicMock] = {}
+        for own in (
+            "training.policy.load_model", "training.policy.PolicyModule", "training.engine.PolicyEngine",
+            "training.sampler.Sampler", "training.trainer.Trainer", "training.checkpoint.save_checkpoint",
+            "training.guards.check_own_forward", "rewards.workers.Verifier", "runs.job.save_model_folder",
+            "runs.job.provenance", "runs.job.write_checksums", "runs.job.write_json",
+        ):  # fmt: skip
+            part = parts[own.rpartition(".")[2]] = MagicMock(name=own)
+            patch.setattr(f"hpt.{own}", part)
+        patch.setattr(job, "load_tokenizer", lambda folder: tokenizer())
+        patch.setattr("hpt.data.prompts.vocabulary_size", lambda folder: 1_000_000)
         threads: list[int] = []
-        place.patch.setattr(torch, "set_num_threads", threads.append)
-        engine, trainer = (
-            parts["training.engine.PolicyEngine"].return_value,
-            parts["training.trainer.Trainer"].return_value,
-        )
+        patch.setattr(torch, "set_num_threads", threads.append)
+        engine, trainer = parts["PolicyEngine"].return_value, parts["Trainer"].return_value
         engine.rank, engine.gather = 0, lambda own: own
         trainer.stage = stages_of(config)[-1]
 
@@ -298,17 +272,12 @@ def wired(name: str) -> Seen:
                 after_step()
 
         trainer.train.side_effect = train
-        job._train(config, MagicMock(path=place.folder))
-        saves = parts["training.checkpoint.save_checkpoint"].call_args_list
+        job._train(config, MagicMock(path=Path.cwd()))
+        saves = parts["save_checkpoint"].call_args_list
         return {
-            "model": parts["training.policy.load_model"].call_args_list[0].args,
-            "models": len(parts["training.policy.load_model"].call_args_list),
-            "engine": parts["training.engine.PolicyEngine"].call_args.args[1],
-            "dtypes": (
-                parts["training.engine.PolicyEngine"].call_args.args[3],
-                parts["training.sampler.Sampler"].call_args.args[2],
-            ),
-            "timeout_s": parts["rewards.workers.Verifier"].call_args.kwargs["timeout_s"],
+            "model": parts["load_model"].call_args_list[0].args,
+            "dtypes": (parts["PolicyEngine"].call_args.args[3], parts["Sampler"].call_args.args[2]),
+            "timeout_s": parts["Verifier"].call_args.kwargs["timeout_s"],
             "until": trainer.train.call_args.args[0],
             "saves": len(saves),
             "keep": saves[0].args[4],
@@ -318,14 +287,14 @@ def wired(name: str) -> Seen:
     return seen
 
 
-def instructions(config: RunConfig, place: Place) -> str | None:
+def instructions(config: RunConfig, patch: pytest.MonkeyPatch) -> str | None:
     """What PyTorch is told in a run's process (`tests/invariance/test_instruction_set.py`)."""
-    place.patch.delenv("ATEN_CPU_CAPABILITY", raising=False)
-    job._read_job(job.write_job(job.Job(config, place.folder), RunFolder(place.folder), {}))
+    patch.delenv("ATEN_CPU_CAPABILITY", raising=False)
+    job._read_job(job.write_job(job.Job(config, Path.cwd()), RunFolder(Path.cwd()), {}))
     return os.environ.get("ATEN_CPU_CAPABILITY")
 
 
-def rows(config: RunConfig, place: Place) -> list[Any]:
+def rows(config: RunConfig, patch: pytest.MonkeyPatch) -> list[Any]:
     """(name, denominator) of the rows at work."""
     return [(row.name, row.denominator) for row in _rows(config)]
 
@@ -334,7 +303,7 @@ def _rows(config: RunConfig) -> list[Any]:
     return [resolved_row(component, config) for component in method_named(config.method).components]
 
 
-def clip(config: RunConfig, place: Place) -> list[Any]:
+def clip(config: RunConfig, patch: pytest.MonkeyPatch) -> list[Any]:
     parameters = _rows(config)[0].parameters
     return [parameters["clip_eps_low"], parameters["clip_eps_high"]]
 
@@ -342,30 +311,30 @@ def clip(config: RunConfig, place: Place) -> list[Any]:
 def weight(question: str, sample: int) -> Seen:
     """(advantage, scale) of a trajectory of the step worked out by hand in `test_methods`, by component."""
 
-    def seen(config: RunConfig, place: Place) -> list[Any]:
+    def seen(config: RunConfig, patch: pytest.MonkeyPatch) -> list[Any]:
         return test_methods.weights(test_methods.assembled(config))[question, sample]
 
     return seen
 
 
-def regularised(config: RunConfig, place: Place) -> tuple[float, float]:
+def regularised(config: RunConfig, patch: pytest.MonkeyPatch) -> tuple[float, float]:
     """(entropy, KL) scale of a rollout of that step."""
     items = test_methods.assembled(config).updates[0]
     (own,) = [item for item in items if (item.trajectory.problem_id, item.trajectory.sample) == ("q1", 0)]
     return own.entropy_scale, own.kl_scale
 
 
-def kl_in(config: RunConfig, place: Place) -> tuple[bool, bool]:
+def kl_in(config: RunConfig, patch: pytest.MonkeyPatch) -> tuple[bool, bool]:
     """Whether the KL is in the loss, in the advantage."""
     in_loss = make_trainer(config, reference=MagicMock()).updater.reference is not None
     return in_loss, _rows(config)[0].parameters["kl_coefficient"] > 0
 
 
-def baseline(config: RunConfig, place: Place) -> float:
+def baseline(config: RunConfig, patch: pytest.MonkeyPatch) -> float:
     return baseline_after(test_methods.questions_for(config), method_named(config.method), config, 1.0)
 
 
-def feedback(config: RunConfig, place: Place) -> list[list[float]]:
+def feedback(config: RunConfig, patch: pytest.MonkeyPatch) -> list[list[float]]:
     """alpha and beta of a question with 0, 1, 2 right answers of two."""
     return [own.tolist() for own in feedback_coefficients(config.gate, np.array([0, 1, 2]), 2)]
 
@@ -385,30 +354,25 @@ EVERY_PROMPT = ONE_UPDATE | {"engine.share_prompts": False}
 VALIDATED = {"validation.every": 1}
 
 MOVES: dict[str, Moves] = {
-    "scale": Moves("mini", lambda config, place: RunFolder.of(config, place.folder).path.parent.name, "tiny", "mini"),
-    "recipe": Moves("paper", lambda config, place: initial_run(config).recipe, "released", "paper",
+    "scale": Moves("mini", lambda config, patch: RunFolder.of(config, Path.cwd()).path.parent.name, "tiny", "mini"),
+    "recipe": Moves("paper", lambda config, patch: initial_run(config).recipe, "released", "paper",
                     {"policy.after": "sft"}),  # pyright: ignore
-    "method": Moves("sft", lambda config, place: stages_of(config)[0].method.name, "hpt", "sft"),
+    "method": Moves("sft", lambda config, patch: stages_of(config)[0].method.name, "hpt", "sft"),
     "seed": Moves(1, seeds_and_questions, True, False),
-    "over_stages": Moves(["gate.alpha"], lambda config, place: stages_of(config)[0].config.gate.alpha, 0.0, 1.0,
+    "over_stages": Moves(["gate.alpha"], lambda config, patch: stages_of(config)[0].config.gate.alpha, 0.0, 1.0,
                          method="sft_then_grpo"),
-    "own_modules": Moves({"mine": "00"}, fingerprint, True, False),
     "policy.name": Moves("strong", start, ("pretrain", "weak"), ("pretrain", "strong")),
     "policy.path": Moves("elsewhere", wired("model"), ("somewhere", torch.float32, "sdpa"),
                          ("elsewhere", torch.float32, "sdpa"), ROWS),
     "policy.after": Moves("sft", start, ("pretrain", "weak"), ("sft", "weak")),
-    "policy.weights_sha256": Moves("00", fingerprint, True, False),
-    "policy.config_sha256": Moves("00", fingerprint, True, False),
-    "policy.tokenizer_sha256": Moves("00", fingerprint, True, False),
     "policy.dtype": Moves("bfloat16", wired("dtypes"), ("float32", "float32"), ("bfloat16", "bfloat16"),
                           ROWS | {"engine.zero_stage": 1}),
     "data.source": Moves("rows.jsonl", training_set, 48, 7),
-    "data.evaluation": Moves("public", lambda config, place: evaluation_names(config)[0], "contest-a", BENCHMARKS[0]),
+    "data.evaluation": Moves("public", lambda config, patch: evaluation_names(config)[0], "contest-a", BENCHMARKS[0]),
     "data.folder": Moves("elsewhere", lacking, ["openr1-math-46k"], [], {"data.source": "openr1-math-46k"}),
     "data.world": Moves("lookups", training_set, 48, 1001),
     "data.questions": Moves(3, training_set, 48, 3),
     "data.questions_per_level": Moves([0, 2], levels, [1, 1, 1], [2, 2]),
-    "data.sha256": Moves("00", fingerprint, True, False),
     "data.template": Moves("llama", prompt, (True, True), (False, True), WIDE),
     "data.max_prompt_tokens": Moves(2, encoded, (4, [7] * 4), "question q0"),
     "data.overlong_prompts": Moves("drop", encoded, "question q0", "data", {"data.max_prompt_tokens": 2}),
@@ -446,7 +410,7 @@ MOVES: dict[str, Moves] = {
     "estimator.offline_shaping": Moves(False, rows, [("dr_grpo", "old"), ("luffy_offline", "unit_shaped")],
                                        [("dr_grpo", "old"), ("luffy_offline", "unit")], method="off_on"),
     "estimator.shape_every_offline_term": Moves(
-        True, lambda config, place: rows(config, place)[1], ("srft_offline", "unit"), ("srft_offline", "unit_shaped"),
+        True, lambda config, patch: rows(config, patch)[1], ("srft_offline", "unit"), ("srft_offline", "unit_shaped"),
         method="srft",
     ),
     # 2 + 6 + 5 + 3 tokens weigh something, 2 more belong to what the method keeps
@@ -460,7 +424,7 @@ MOVES: dict[str, Moves] = {
     "gate.kind": Moves("linear", feedback, SWITCHED, [[0, 0.5, 1], [1, 0.5, 0]]),
     "gate.count": Moves(1, feedback, SWITCHED, [[0, 0, 1], [1, 1, 0]]),
     "gate.inclusive": Moves(False, feedback, [[0, 0, 1], [1, 1, 0]], SWITCHED, {"gate.count": 1}),
-    "gate.slope": Moves(2.0, lambda config, place: feedback(config, place)[0][1], 1 / (1 + np.exp(-20 / 4)),
+    "gate.slope": Moves(2.0, lambda config, patch: feedback(config, patch)[0][1], 1 / (1 + np.exp(-20 / 4)),
                         1 / (1 + np.exp(-2 / 4)), {"gate.kind": "sigmoid"}),
     "gate.alpha": Moves(0.5, feedback, [[1] * 3, [1] * 3], [[0.5] * 3, [1] * 3], {"gate.kind": "constant"}),
     "gate.beta": Moves(0.5, feedback, [[1] * 3, [1] * 3], [[1] * 3, [0.5] * 3], {"gate.kind": "constant"}),
@@ -474,20 +438,19 @@ MOVES: dict[str, Moves] = {
     "optimizer.gradient_clip": Moves(0.5, deepspeed("gradient_clipping"), 1.0, 0.5, {"engine.zero_stage": 1}),
     "optimizer.skip_above_norm": Moves(1e-9, metric("optim/skipped_updates"), [0.0], [2.0]),
     "schedule.steps": Moves(5, wired("until"), 4, 5, ROWS),
-    "schedule.prompts_per_step": Moves(2, lambda config, place: len(make_trainer(config).questions(0)), 4, 2),
+    "schedule.prompts_per_step": Moves(2, lambda config, patch: len(make_trainer(config).questions(0)), 4, 2),
     "schedule.updates_per_step": Moves(1, metric("optim/updates"), [2.0], [1.0]),
     "schedule.first_stage_updates_per_step": Moves(1, metric("optim/updates"), [2.0], [1.0], method="sft_then_grpo"),
-    "schedule.first_stage_share": Moves(0.75, lambda config, place: [own.length for own in stages_of(config)], [2, 2],
+    "schedule.first_stage_share": Moves(0.75, lambda config, patch: [own.length for own in stages_of(config)], [2, 2],
                                         [3, 1], method="sft_then_grpo"),
     "validation.every": Moves(2, validated, [], [0, 2]),
-    "validation.problems_per_set": Moves(2, lambda config, place: sum(map(len, curve_sets(config).values())), 19, 12),
-    "validation.samples_per_problem": Moves(5, validation_request("samples"), 2, 5, VALIDATED),
-    "validation.temperature": Moves(0.3, validation_request("temperature"), 0.6, 0.3, VALIDATED),
-    "validation.top_p": Moves(0.5, validation_request("top_p"), 0.95, 0.5, VALIDATED),
-    "validation.sets": Moves(["contest-b"], lambda config, place: next(iter(curve_sets(config))), "contest-a",
+    "validation.problems_per_set": Moves(2, lambda config, patch: sum(map(len, curve_sets(config).values())), 19, 12),
+    "validation.samples_per_problem": Moves(5, request("samples", validating=True), 2, 5, VALIDATED),
+    "validation.temperature": Moves(0.3, request("temperature", validating=True), 0.6, 0.3, VALIDATED),
+    "validation.top_p": Moves(0.5, request("top_p", validating=True), 0.95, 0.5, VALIDATED),
+    "validation.sets": Moves(["contest-b"], lambda config, patch: next(iter(curve_sets(config))), "contest-a",
                              "contest-b"),
     "validation.held_out": Moves(0.25, training_set, 7, 5, {"data.source": "rows.jsonl"}),
-    "validation.sha256": Moves("00", fingerprint, True, False),
     "engine.zero_stage": Moves(2, deepspeed("zero_optimization", "stage"), 0, 2),
     "engine.micro_batch_tokens": Moves(1, micro_batches, (1, 6), (6, 1), EVERY_PROMPT, "grpo"),
     "engine.layout": Moves("packed", micro_batches, (1, 6), (1, 1), EVERY_PROMPT, "grpo"),
@@ -502,17 +465,18 @@ MOVES: dict[str, Moves] = {
     "diagnostics.rollouts_over_gap": Moves(100, metric("optim/updates"), "stopped", [2.0],
                                            {"rollout.max_logprob_gap": 0.01}),
     "diagnostics.gradient_cosine_every": Moves(
-        1, lambda config, place: [own is not None for own in metric("gradient/sft_rl_cosine", 2)(config, place)],
+        1, lambda config, patch: [own is not None for own in metric("gradient/sft_rl_cosine", 2)(config, patch)],
         [True, False], [True, True],
     ),
 }  # fmt: skip
 
-#: Settings with one value: any other is refused (`test_config`).
-REFUSED = {"rollout.top_p"}
+#: In `test_config`: a setting with one value, where any other is refused, and what a run fills in to name itself.
+ELSEWHERE = {"rollout.top_p", "own_modules", "data.sha256", "validation.sha256",
+             *(f"policy.{own}_sha256" for own in ("weights", "config", "tokenizer"))}  # fmt: skip
 
 
 def test_no_setting_is_left_out() -> None:
-    assert MOVES.keys() | REFUSED == LEAVES.keys()
+    assert MOVES.keys() | ELSEWHERE == LEAVES.keys()
 
 
 @pytest.mark.parametrize("name", MOVES)
@@ -526,7 +490,7 @@ def test_a_setting_moves_what_it_says(name: str, tmp_path: Path, monkeypatch: py
         (folder := tmp_path / str(config is moved)).mkdir()
         monkeypatch.chdir(folder)
         with monkeypatch.context() as patch:
-            assert own.seen(config, Place(folder, patch)) == _near(expected)
+            assert own.seen(config, patch) == _near(expected)
 
 
 def _near(expected: Any) -> Any:

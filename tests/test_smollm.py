@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from benchmarks import smollm_questions
-from hpt.config.run_config import RunConfig, merge, validate
+from hpt.config.run_config import merge, validate
 from hpt.data import models, packaged
 from hpt.data.models import MODELS, load_tokenizer, prepare_model, weights_hash
 from hpt.data.packaged import SMOLLM2, Package, unpack
@@ -90,9 +90,8 @@ def test_a_question_of_the_file_is_what_reasoning_gym_draws() -> None:
 
 
 def test_validation_and_curves_hold_every_family() -> None:
-    assert Counter(one.id.split("-")[1] for one in evaluation_set(CONFIG, "validation").problems) == dict.fromkeys(
-        gym.IN_DISTRIBUTION, 20
-    )
+    validation = evaluation_set(CONFIG, "validation").problems
+    assert Counter(one.id.split("-")[1] for one in validation) == dict.fromkeys(gym.IN_DISTRIBUTION, 20)
     curves = curve_sets(CONFIG)
     assert list(curves) == list(gym.IN_DISTRIBUTION)
     assert all({problem.level for problem in own} == {1, 2, 3, 4} for own in curves.values())
@@ -114,9 +113,6 @@ def test_what_the_scale_makes_is_planned_from_nothing(tmp_path: Path, monkeypatc
     with pytest.raises(ConfigError, match=r"only = 'table2': allowed is one of table3, figure2"):
         planned_runs("smollm", ["table2"], [0], tmp_path)
     assert {arm.policy for own in artefacts_at("smollm").values() for arm in own.arms} == {"weak"}
-
-
-def test_another_base_of_the_scale_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"policy.name = 'strong': allowed is one of weak \(SmolLM2-135M\)"):
         base_config(build_config("hpt", scale="smollm", policy="strong"))
 
@@ -171,6 +167,9 @@ def no_hub(*_: Any) -> str:
     raise ConfigError("policy.name", "SmolLM2-135M", "a hub", "try again later")
 
 
+SHA256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # of b"abc"
+
+
 def package_of(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Package:
     """A package of three bytes, importable, with readers that are installed."""
     module = folder / "a_model_in_a_wheel"
@@ -178,8 +177,7 @@ def package_of(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) ->
     (module / "__init__.py").write_text("raise RuntimeError('never imported')")
     (module / "model.gguf").write_bytes(b"abc")
     monkeypatch.syspath_prepend(str(folder))
-    sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    content = {"module": module.name, "file": "model.gguf", "sha256": sha256, "readers": (), "gib": 0.0}
+    content = {"module": module.name, "file": "model.gguf", "sha256": SHA256, "readers": (), "gib": 0.0}
     return replace(SMOLLM2, **(content | changes))
 
 
@@ -208,34 +206,20 @@ def test_without_hub_and_package_it_is_said_what_to_type(tmp_path: Path, monkeyp
     assert not any(tmp_path.iterdir())
 
 
-def test_a_wheel_with_another_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = package_of(tmp_path / "site", monkeypatch, sha256="0" * 64)
+def test_a_wheel_with_another_file_or_too_little_memory_is_refused_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = package_of(tmp_path / "site", monkeypatch, sha256="0" * 64, gib=2.0)
     with pytest.raises(ConfigError, match=r"model.gguf = 'ba7816bf8f01': allowed is .* SHA-256 000000000000"):
-        unpack(package, tmp_path / "model", "another copy")
+        unpack(replace(package, gib=0.0), tmp_path / "model", "another copy")
+    free = SimpleNamespace(virtual_memory=lambda: SimpleNamespace(available=2**30))
+    monkeypatch.setattr(memory, "psutil", free)
+    with pytest.raises(ConfigError, match=r"memory = '1.0 GiB free': allowed is at least 2.0 GiB for unpacking"):
+        unpack(replace(package, sha256=SHA256), tmp_path / "model", "another copy")
     (tmp_path / "site" / package.module / "model.gguf").unlink()
     with pytest.raises(ConfigError, match="no such file"):
         unpack(package, tmp_path / "model", "another copy")
     assert not (tmp_path / "model").exists()
-
-
-def test_too_little_memory_is_said_before_anything_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    free = SimpleNamespace(virtual_memory=lambda: SimpleNamespace(available=2**30))
-    monkeypatch.setattr(memory, "psutil", free)
-    package = package_of(tmp_path / "site", monkeypatch, gib=2.0)
-    with pytest.raises(ConfigError, match=r"memory = '1.0 GiB free': allowed is at least 2.0 GiB for unpacking"):
-        unpack(package, tmp_path / "model", "another copy")
-    assert not (tmp_path / "model").exists()
-
-
-def few_steps(method: str, model: Path) -> RunConfig:
-    """The scale's run as it is, but for what makes it long."""
-    settings = {
-        "policy.path": str(model), "schedule.steps": 2, "schedule.prompts_per_step": 2, "checkpoint.every": 1,
-        "rollout.rollouts_per_prompt": 4, "rollout.max_response_tokens": 80, "rollout.max_model_tokens": 400,
-        "data.max_prompt_tokens": 320, "validation.every": 2, "validation.problems_per_set": 1,
-        "optimizer.learning_rate": 1e-3,
-    }  # fmt: skip
-    return build_config(method, scale="smollm", settings=settings)
 
 
 def test_the_base_learns_the_format_on_other_questions_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
@@ -258,8 +242,13 @@ def test_the_base_learns_the_format_on_other_questions_and_goes_on_where_it_stop
 @pytest.mark.ci_slow
 @pytest.mark.timeout(900)
 def test_a_run_goes_its_whole_way_with_a_tied_head_and_a_chat_template(tmp_path: Path) -> None:
-    config = few_steps("hpt", stand_in(tmp_path / "model"))
-    run = run_to_end(config, tmp_path / "runs", ["reach@2"])
+    settings = {  # what makes the scale's run long
+        "policy.path": str(stand_in(tmp_path / "model")), "schedule.steps": 2, "schedule.prompts_per_step": 2,
+        "checkpoint.every": 1, "rollout.rollouts_per_prompt": 4, "rollout.max_response_tokens": 80,
+        "rollout.max_model_tokens": 400, "data.max_prompt_tokens": 320, "validation.every": 2,
+        "validation.problems_per_set": 1, "optimizer.learning_rate": 1e-3,
+    }  # fmt: skip
+    run = run_to_end(build_config("hpt", scale="smollm", settings=settings), tmp_path / "runs", ["reach@2"])
     assert run.table("metrics")["optim/updates"].sum() > 0
     assert set(run.table("validation")["benchmark"]) == set(gym.IN_DISTRIBUTION)
     (answers,) = run.path.glob("evaluations/*.parquet")

@@ -99,19 +99,19 @@ def test_the_think_tag_stays_where_the_prompt_does_not_open_it(template: str, ke
     assert PROBLEM.demonstration == (text if kept else "<think>\n" + text)
 
 
-def test_a_tokenizer_without_chat_template_is_refused(llama: Any) -> None:
-    with pytest.raises(ConfigError, match=r"a tokenizer with a chat template; set data.template to llama"):
-        prompt_tokens(llama, PROBLEM, "qwen")
-
-
-def test_a_row_without_system_message_is_refused_where_it_would_be_shown(qwen: Any) -> None:
-    with pytest.raises(ConfigError, match=r"system message of .* = None"):
-        prompt_tokens(qwen, replace(PROBLEM, system=None), "luffy")
-
-
-def test_an_unknown_template_is_refused(qwen: Any) -> None:
-    with pytest.raises(ConfigError, match=r"data.template = 'chatml': allowed is one of plain, qwen"):
-        prompt_tokens(qwen, PROBLEM, "chatml")
+@pytest.mark.parametrize(
+    ("kind", "template", "problem", "said"),
+    [
+        ("llama", "qwen", PROBLEM, "a tokenizer with a chat template; set data.template to llama"),
+        ("qwen", "luffy", replace(PROBLEM, system=None), "system message of .* = None"),
+        ("qwen", "chatml", PROBLEM, "data.template = 'chatml': allowed is one of plain, qwen"),
+    ],
+)
+def test_what_a_template_cannot_show_is_refused(
+    kind: str, template: str, problem: Problem, said: str, qwen: Any, llama: Any
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        prompt_tokens({"qwen": qwen, "llama": llama}[kind], problem, template)
 
 
 # --- limits -----------------------------------------------------------------------------------------------------------
@@ -120,8 +120,8 @@ def test_an_unknown_template_is_refused(qwen: Any) -> None:
 PROBLEMS = problems_of([openr1(number) for number in range(6)], ["openr1"], "x", prefix="x")[0]
 
 
-def settings(**data: Any) -> RunConfig:
-    limits = {"max_response_tokens": 60, "max_model_tokens": 400}
+def settings(max_response_tokens: int = 60, **data: Any) -> RunConfig:
+    limits = {"max_response_tokens": max_response_tokens, "max_model_tokens": 400}
     return validate({
         "data": {"template": "qwen", "max_prompt_tokens": 300, **data}, "rollout": limits,
         "schedule": {"prompts_per_step": 2},
@@ -138,13 +138,15 @@ def with_long_demonstration(tokenizer: Any, *numbers: int) -> list[Problem]:
 
 
 def test_everything_within_its_limits_is_kept(qwen: Any) -> None:
-    found = encode_training(qwen, PROBLEMS, settings(), True)
-    assert found.problems == PROBLEMS
-    assert set(found.counts.values()) == {0}
-    for problem in PROBLEMS:
-        assert found.prompts[problem.id].tolist() == prompt_tokens(qwen, problem, "qwen").tolist()
-        expected = demonstration_tokens(qwen, problem.demonstration or "", "qwen")
-        assert found.demonstrations[problem.id].tolist() == expected.tolist()
+    longest = max(len(demonstration_tokens(qwen, problem.demonstration or "", "qwen")) for problem in PROBLEMS)
+    for config in (settings(), settings(max_response_tokens=longest)):
+        found = encode_training(qwen, PROBLEMS, config, True)
+        assert found.problems == PROBLEMS
+        assert set(found.counts.values()) == {0}
+        for problem in PROBLEMS:
+            assert found.prompts[problem.id].tolist() == prompt_tokens(qwen, problem, "qwen").tolist()
+            expected = demonstration_tokens(qwen, problem.demonstration or "", "qwen")
+            assert found.demonstrations[problem.id].tolist() == expected.tolist()
 
 
 def test_a_demonstration_over_the_limit_is_refused(qwen: Any) -> None:
@@ -182,24 +184,13 @@ def test_a_demonstration_over_the_limit_is_cut_with_its_end_and_graded_so(qwen: 
     assert [problem.id for problem in found.problems] == [problem.id for problem in PROBLEMS]
 
 
-def test_a_demonstration_that_just_fits_is_whole(qwen: Any) -> None:
-    length = max(len(demonstration_tokens(qwen, problem.demonstration or "", "qwen")) for problem in PROBLEMS)
-    limits = {"max_response_tokens": length, "max_model_tokens": 400}
-    config = validate({**settings().model_dump(), "rollout": {**settings().rollout.model_dump(), **limits}})
-    assert set(encode_training(qwen, PROBLEMS, config, True).counts.values()) == {0}
-
-
-@pytest.mark.parametrize("choice", ["refuse", "drop"])
-def test_a_long_prompt_is_refused_or_dropped_and_counted(qwen: Any, choice: str) -> None:
+def test_a_long_prompt_is_refused_or_dropped_and_counted(qwen: Any) -> None:
     problems = [replace(PROBLEMS[0], question="How many marbles? " * 300), *PROBLEMS[1:]]
-    config = settings(overlong_prompts=choice)
-    if choice == "refuse":
-        with pytest.raises(ConfigError, match=r"question x-0 = .*set data.overlong_prompts to drop"):
-            encode_training(qwen, problems, config, True)
-    else:
-        found = encode_training(qwen, problems, config, True)
-        assert found.counts["prompts_dropped"] == 1
-        assert [problem.id for problem in found.problems] == ["x-1", "x-2", "x-3", "x-4", "x-5"]
+    with pytest.raises(ConfigError, match=r"question x-0 = .*set data.overlong_prompts to drop"):
+        encode_training(qwen, problems, settings(overlong_prompts="refuse"), True)
+    found = encode_training(qwen, problems, settings(overlong_prompts="drop"), True)
+    assert found.counts["prompts_dropped"] == 1
+    assert [problem.id for problem in found.problems] == ["x-1", "x-2", "x-3", "x-4", "x-5"]
 
 
 @pytest.mark.parametrize(("template", "said"), [("qwen", True), ("plain", True), ("qwen-data-system", False)])
@@ -228,9 +219,6 @@ def test_demonstrations_that_contradict_their_answers_are_counted_and_named(
     encode_training(qwen, contradicting(1, 4), settings(source="unused.jsonl"), False)
     encode_training(qwen, contradicting(), settings(source="right.jsonl"), True)  # 17.0 is 17
     assert "another answer" not in capsys.readouterr().err
-
-
-def test_demonstrations_that_all_contradict_their_answers_are_refused(qwen: Any) -> None:
     with pytest.raises(ConfigError, match=r"demonstrations of all.jsonl = '6 of 6 end in another answer"):
         encode_training(qwen, contradicting(*range(6)), settings(source="all.jsonl"), True)
 
@@ -238,9 +226,8 @@ def test_demonstrations_that_all_contradict_their_answers_are_refused(qwen: Any)
 def test_a_large_set_of_contradictions_is_graded_in_part(capsys: pytest.CaptureFixture[str]) -> None:
     many = [Problem(f"q{i}", f"{i}?", f"{i}", f"\\boxed{{{i + i % 2}}}") for i in range(3000)]
     check_demonstrations(many, "many.jsonl")
-    assert (
-        "750 of 3000 end in another answer than their row (of 1500 that differ as text, 750 " in capsys.readouterr().err
-    )
+    said = "750 of 3000 end in another answer than their row (of 1500 that differ as text, 750 "
+    assert said in capsys.readouterr().err
 
 
 # --- what a demonstration's text holds --------------------------------------------------------------------------------
@@ -259,14 +246,10 @@ def with_demonstration(text: str) -> list[Problem]:
     return [replace(PROBLEMS[0], demonstration=text), *PROBLEMS[1:]]
 
 
-def test_a_demonstration_in_another_spelling_of_the_same_characters_is_taught() -> None:
+def test_a_demonstration_in_another_spelling_of_the_same_characters_is_taught(qwen: Any) -> None:
     text = "Poincare\u0301 takes 2\u212b: \\boxed{1}"
     found = encode_training(normalising("NFC"), with_demonstration(text), settings(), True)
-    assert qwen_text(found.demonstrations["x-0"]) == "Poincar\u00e9 takes 2\u00c5: \\boxed{1}<|endoftext|>"
-
-
-def qwen_text(tokens: np.ndarray) -> str:
-    return like_qwen().decode(tokens)
+    assert qwen.decode(found.demonstrations["x-0"]) == "Poincar\u00e9 takes 2\u00c5: \\boxed{1}<|endoftext|>"
 
 
 def test_a_tokenizer_that_changes_the_text_is_refused_with_the_place_it_does() -> None:
@@ -281,16 +264,18 @@ def test_a_demonstration_of_an_end_alone_is_refused_by_its_row(qwen: Any, text: 
         encode_training(qwen, with_demonstration(text), settings(template="luffy"), True)
 
 
-def test_every_end_token_of_the_folder_is_taken_off_a_demonstration_and_ordinary_text_is_not(tmp_path: Path) -> None:
-    folder, three = saved(like_qwen(), tmp_path), like_qwen().encode("3")[0]
+def test_every_end_token_of_the_folder_is_taken_off_a_demonstration_and_ordinary_text_is_not(
+    qwen: Any, tmp_path: Path
+) -> None:
     from transformers import Qwen2Config
 
+    folder, three = saved(qwen, tmp_path), qwen.encode("3")[0]
     Qwen2Config(vocab_size=600, eos_token_id=2).save_pretrained(folder)
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [0, 2, three]}))
     tokenizer = load_tokenizer(folder)
     for end in ("<|im_end|>", "<|im_end|>\n", "<|im_end|><|endoftext|>"):
         found = encode_training(tokenizer, with_demonstration("It is \\boxed{3}, 3" + end), settings(), True)
-        assert qwen_text(found.demonstrations["x-0"]) == "It is \\boxed{3}, 3<|endoftext|>"
+        assert qwen.decode(found.demonstrations["x-0"]) == "It is \\boxed{3}, 3<|endoftext|>"
 
 
 @pytest.mark.parametrize("end", ["<|endoftext|>", "<|endoftext|>\n", "<|endoftext|><|endoftext|>"])
@@ -317,12 +302,9 @@ def test_a_token_the_model_does_not_know_is_refused(qwen: Any, tmp_path: Path) -
 
 
 def test_a_tokenizer_without_pad_token_pads_with_its_end(llama: Any, tmp_path: Path) -> None:
-    assert load_tokenizer(saved(llama, tmp_path)).pad_token == "<|end_of_text|>"
-
-
-def test_a_folder_without_tokenizer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="a tokenizer that transformers reads; save the tokenizer"):
         load_tokenizer(tmp_path)
+    assert load_tokenizer(saved(llama, tmp_path)).pad_token == "<|end_of_text|>"
 
 
 def test_a_template_of_its_own_gives_an_evaluation_a_key_of_its_own() -> None:
@@ -339,10 +321,6 @@ def shown(tmp_path: Path, *arguments: str) -> str:
     return done.stdout + done.stderr
 
 
-def test_show_takes_plain_where_there_is_no_chat_template(tmp_path: Path) -> None:
-    assert "prompt in template plain: " in shown(tmp_path, "--policy", str(write_digits(tmp_path) / "model"))
-
-
 def test_show_prints_every_token_the_model_sees(qwen: Any, tmp_path: Path) -> None:
     folder = saved(qwen, tmp_path / "model")
     output = shown(tmp_path, "--problem", "1", "--policy", str(folder), "--template", "qwen", "--all")
@@ -353,17 +331,15 @@ def test_show_prints_every_token_the_model_sees(qwen: Any, tmp_path: Path) -> No
     assert [int(token) for _, token, _ in rows] == prompt + response
     assert rows[0][2] == "'<|im_start|>'"
     assert rows[-1][2] == "'<|endoftext|>'"
-
-
-def test_show_says_where_a_demonstration_is_cut(qwen: Any, tmp_path: Path) -> None:
-    folder = saved(qwen, tmp_path / "model")
     assert "demonstration: 10 tokens, cut to 10" in shown(tmp_path, "--policy", str(folder), "--limit", "10")
 
 
-def test_show_without_policy_prints_the_record(tmp_path: Path) -> None:
-    output = shown(tmp_path, "--problem", "own-2")
-    assert "answer: 3" in output
-    assert f"system: {SYSTEM}" in output
+def test_show_needs_neither_a_chat_template_nor_a_policy(tmp_path: Path) -> None:
+    policy = str(write_digits(tmp_path) / "model")
+    assert "prompt in template plain: " in shown(tmp_path, "--policy", policy)
+    record = shown(tmp_path, "--problem", "own-2")
+    assert "answer: 3" in record
+    assert f"system: {SYSTEM}" in record
     assert "--problem = '7': allowed is an id of" in shown(tmp_path, "--problem", "7")
 
 

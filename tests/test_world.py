@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from hpt.data.problems import problems_hash
-from hpt.data.prompts import encode_training
 from hpt.data.world.lookup import (
     LOOKUPS,
     MINI_LOOKUPS,
@@ -36,7 +35,6 @@ from hpt.data.world.lookup_corpus import (
 )
 from hpt.data.world.worlds import WORLDS, base_recipe, curve_problems, world_named
 from hpt.rewards.workers import Verifier
-from hpt.runs.resolve import build_config
 from hpt.support.errors import ConfigError
 
 SEED = MINI_LOOKUPS.seed
@@ -71,16 +69,11 @@ def held_out() -> list[str]:
     return [program_in(problem.question).text for problem in [*problems, *validation_problems(MINI_LOOKUPS)]]
 
 
-def test_tables_are_permutations_and_misconceptions_are_wrong():
+def test_tables_are_permutations_and_misconceptions_are_wrong() -> None:
     for operation in MINI_LOOKUPS.operations:
         table = facts(SEED, operation)
         assert sorted(fact.right for fact in table.values()) == list(numbers(2))
         assert all(fact.misconception != fact.right for fact in table.values())
-
-
-def test_no_program_is_in_two_parts_of_the_data():
-    texts = [*held_out(), *(program_in(problem.question).text for problem in training_problems(MINI_LOOKUPS))]
-    assert max(Counter(texts).values()) == 1
 
 
 def test_no_worked_line_gives_a_held_out_question_away():
@@ -130,8 +123,16 @@ def test_verifier_grades_every_demonstration_right_and_no_other_answer():
     assert "correct" not in {grade.verdict.value for grade in wrong}
 
 
-def test_evaluation_sets_mix_levels_and_ask_in_three_forms():
+def test_evaluation_sets_have_the_sizes_of_the_tables_mix_levels_and_ask_in_three_forms() -> None:
     sets = evaluation_sets(MINI_LOOKUPS)
+    assert {name: (len(own.problems), own.samples_per_problem, own.distribution) for name, own in sets.items()} == {
+        "contest-a": (30, 32, "in"), "contest-b": (30, 32, "in"), "contest-c": (83, 32, "in"),
+        "graded-500": (500, 1, "in"), "applied": (272, 1, "in"), "olympiad-like": (675, 1, "in"),
+        "choice": (1172, 1, "out"), "notation": (198, 1, "out"),
+    }  # fmt: skip
+    curves = curve_problems(MINI_LOOKUPS)
+    assert list(curves) == list(sets)[:6]
+    assert max(map(len, curves.values())) == 40
     assert all(len({problem.level for problem in own.problems}) >= 2 for own in sets.values())
     for name, own in sets.items():
         for problem in own.problems:
@@ -213,67 +214,37 @@ def test_a_number_is_one_token_under_the_generic_loader(architecture: str, tmp_p
     assert len(tokenizer.encode(r">8114fi...!\boxed{0963}", add_special_tokens=False)) == 3 + SLOTS + 1 + 4
 
 
-def test_data_is_the_same_in_another_process():
+def test_data_is_the_same_in_another_process() -> None:
     program = (
         "from hpt.data.world.lookup import *; from hpt.data.problems import problems_hash;"
         "from hpt.data.world.lookup_corpus import documents, BASES;"
-        "sets = evaluation_sets(MINI_LOOKUPS);"
-        "print(problems_hash([*sets['notation'].problems, *validation_problems(MINI_LOOKUPS)]),"
-        "documents(MINI_LOOKUPS, BASES['lookups']['weak'], 0, 400)[:3])"
+        "problems = [*evaluation_sets(MINI_LOOKUPS)['notation'].problems, *validation_problems(MINI_LOOKUPS)];"
+        "print(problems_hash(problems), documents(MINI_LOOKUPS, BASES['lookups']['weak'], 0, 400)[:3])"
     )
-    output = subprocess.run(
-        [sys.executable, "-c", program], env={**os.environ, "PYTHONHASHSEED": "7"}, capture_output=True, text=True,
-        check=True,
-    ).stdout  # fmt: skip
+    environment = {**os.environ, "PYTHONHASHSEED": "7"}
+    output = subprocess.check_output([sys.executable, "-c", program], env=environment, text=True)
     problems = [*evaluation_sets(MINI_LOOKUPS)["notation"].problems, *validation_problems(MINI_LOOKUPS)]
     assert output == f"{problems_hash(problems)} {documents(MINI_LOOKUPS, WEAK, 0, 400)[:3]}\n"
 
 
-def test_evaluation_sets_have_the_sizes_of_the_tables() -> None:
-    sets = evaluation_sets(MINI_LOOKUPS)
-    assert {name: (len(own.problems), own.samples_per_problem, own.distribution) for name, own in sets.items()} == {
-        "contest-a": (30, 32, "in"),
-        "contest-b": (30, 32, "in"),
-        "contest-c": (83, 32, "in"),
-        "graded-500": (500, 1, "in"),
-        "applied": (272, 1, "in"),
-        "olympiad-like": (675, 1, "in"),
-        "choice": (1172, 1, "out"),
-        "notation": (198, 1, "out"),
-    }
-    curves = curve_problems(MINI_LOOKUPS)
-    assert list(curves) == list(sets)[:6]
-    assert max(map(len, curves.values())) == 40
-
-
-def test_any_first_part_of_the_training_questions_holds_all_levels() -> None:
+def test_no_question_is_in_two_parts_and_any_first_part_of_the_training_questions_holds_all_levels() -> None:
     problems = training_problems(MINI_LOOKUPS)
+    texts = [*held_out(), *(program_in(problem.question).text for problem in problems)]
+    assert max(Counter(texts).values()) == 1
     assert Counter(problem.level for problem in problems) == {1: 143, 2: 143, 3: 143, 4: 286, 5: 286}
     assert {problem.level for problem in problems[:40]} == {1, 2, 3, 4, 5}
 
 
-def test_a_demonstration_that_is_not_what_its_tokens_say_is_refused() -> None:
-    first, *others = training_problems(MINI_LOOKUPS)[:40]
-    strange = dataclasses.replace(first, demonstration="8114 ☃")
-    with pytest.raises(ConfigError, match="demonstration of"):
-        encode_training(build_tokenizer(MINI_LOOKUPS), [strange, *others], build_config("sft"), True)
-
-
-ALL_BASES = [(world, base) for world, bases in BASES.items() for base in bases]
-
-
-@pytest.mark.parametrize(("world", "base"), ALL_BASES)
-def test_models_have_heads_the_sampler_supports(world: str, base: str) -> None:
-    config = model_config(LOOKUPS[world], base_recipe(world, base))
+@pytest.mark.parametrize(("world", "base"), [(world, base) for world, bases in BASES.items() for base in bases])
+def test_models_have_heads_the_sampler_supports_and_rates_begin_and_end_low_but_never_at_zero(
+    world: str, base: str
+) -> None:
+    recipe = base_recipe(world, base)
+    config = model_config(LOOKUPS[world], recipe)
     assert config.hidden_size % config.num_attention_heads == 0
     assert (config.hidden_size // config.num_attention_heads) % 32 == 0
     assert not config.tie_word_embeddings
-    assert config.model_type == base_recipe(world, base).architecture
-
-
-@pytest.mark.parametrize(("world", "base"), ALL_BASES)
-def test_rates_begin_and_end_low_but_never_at_zero(world: str, base: str) -> None:
-    recipe = base_recipe(world, base)
+    assert config.model_type == recipe.architecture
     factors = [learning_rate_factor(recipe, update) for update in range(recipe.updates)]
     assert 0 < factors[0] < 0.3
     assert 0 < factors[-1] < 0.06
@@ -281,13 +252,12 @@ def test_rates_begin_and_end_low_but_never_at_zero(world: str, base: str) -> Non
 
 
 def test_documents_differ_between_updates_seeds_and_bases_but_not_between_calls() -> None:
-    first = documents(MINI_LOOKUPS, WEAK, 0, 700)
-    others = [
-        documents(MINI_LOOKUPS, WEAK, 0, 701),
-        documents(MINI_LOOKUPS, WEAK, 1, 700),
+    first, again, *others = (
+        documents(MINI_LOOKUPS, WEAK, 0, 700), documents(MINI_LOOKUPS, WEAK, 0, 700),
+        documents(MINI_LOOKUPS, WEAK, 0, 701), documents(MINI_LOOKUPS, WEAK, 1, 700),
         documents(MINI_LOOKUPS, WEAK.model_copy(update={"name": "other"}), 0, 700),
-    ]
-    assert documents(MINI_LOOKUPS, WEAK, 0, 700) == first
+    )  # fmt: skip
+    assert first == again
     assert len(first) == WEAK.batch_documents
     assert all(other != first for other in others)
 

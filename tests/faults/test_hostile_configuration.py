@@ -23,6 +23,7 @@ from hpt.support.errors import ConfigError, HptError, RecordFault
 from hpt.training.ranks import job_command
 from hpt.training.sampler import request_seed
 from tests.command_line import hpt
+from tests.digits import write_digits
 from tests.scripted import config_for, make_trainer
 
 #: What a name may hold that wants out of its folder, into a shell, a page or a terminal.
@@ -60,7 +61,7 @@ def test_a_run_folder_lies_where_it_belongs(text: str, tmp_path: Path) -> None:
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == {folder.path / "config.json"}
 
 
-def test_two_names_that_read_alike_are_two_runs(tmp_path: Path) -> None:
+def test_two_names_that_read_alike_are_two_runs() -> None:
     names = [run_name(validate({"method": method})) for method in ("a/b", "a_b", "a:b", "a" * 50, "a" * 51)]
     assert len(set(names)) == len(names)
 
@@ -141,12 +142,12 @@ def test_fields_of_a_question_are_only_text(text: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "row",
     [
-    '{"id":"1","question":"\\ud800","answer":"1"}',
-    '{"id":"1","question":"q","answer":"1","level":' + "9" * 5_000 + "}",
-    '{"id":"1","question":"q","answer":"1","level":1e9}', '{"id":"1","question":"q","answer":"1","level":1000000}',
-    "[" * 100_000, '{"id":' * 50_000, '{"__class__":"os.system"}', "!!python/object/apply:os.system [id]",
-    "\x80\x04.",
-],
+        '{"id":"1","question":"\\ud800","answer":"1"}',
+        '{"id":"1","question":"q","answer":"1","level":' + "9" * 5_000 + "}",
+        '{"id":"1","question":"q","answer":"1","level":1e9}', '{"id":"1","question":"q","answer":"1","level":1000000}',
+        "[" * 100_000, '{"id":' * 50_000, '{"__class__":"os.system"}', "!!python/object/apply:os.system [id]",
+        "\x80\x04.",
+    ],
     ids=ids,
 )  # fmt: skip
 def test_a_row_that_cannot_be_kept_is_refused_by_its_place(row: str, tmp_path: Path) -> None:
@@ -171,17 +172,7 @@ class Bomb:
 
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tests.digits import write_digits
-
     return write_digits(tmp_path_factory.mktemp("digits")) / "model"
-
-
-def test_pickled_weights_are_refused(model_folder: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(model_folder, tmp_path / "model")
-    (folder / "model.safetensors").unlink()
-    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(tmp_path / "mark")))
-    with pytest.raises(ConfigError, match=r"weights in safetensors files \(pickles are not read\)"):
-        check_model_folder(folder)
 
 
 def test_pickles_beside_the_weights_are_never_read(model_folder: Path, tmp_path: Path) -> None:
@@ -191,6 +182,9 @@ def test_pickles_beside_the_weights_are_never_read(model_folder: Path, tmp_path:
     for name in ("pytorch_model.bin", "model.pt", "optimizer.pt", "training_args.bin", "tokenizer.pkl"):
         (folder / name).write_bytes(pickle.dumps(Bomb(tmp_path / "mark")))
     load_model(folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ConfigError, match=r"weights in safetensors files \(pickles are not read\)"):
+        check_model_folder(folder)
     assert not (tmp_path / "mark").exists()
 
 
@@ -249,11 +243,10 @@ class Found(html.parser.HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.scripts, self.handlers, self.text, self.tags = 0, [], "", []
+        self.tags, self.handlers, self.text = [], [], ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.scripts += tag == "script"
         self.handlers += [name for name, _ in attrs if name.startswith("on")]
         self.handlers += [value for _, value in attrs if (value or "").strip().lower().startswith("javascript:")]
 
@@ -269,24 +262,28 @@ def parsed(page: str) -> Found:
 
 
 def page_that_shows(texts: Sequence[str]) -> str:
-    """A notebook's page with these texts in every kind of output."""
-    import nbformat
+    """A notebook's page with these texts, if any, in every kind of output and as what its status says."""
+    from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
     from hpt.reports.notebooks import plain_table
     from hpt.reports.pages import notebook_page
 
-    frame = pd.DataFrame({"answer": list(texts)})
-    outputs = [
-        nbformat.v4.new_output("stream", text="\n".join(texts)),
-        nbformat.v4.new_output("execute_result", {"text/plain": repr(texts)}),
-        nbformat.v4.new_output("display_data", {"text/html": frame.to_html(), "text/plain": repr(frame)}),
-        nbformat.v4.new_output("display_data", {"text/html": str(plain_table(["answer"], [[own] for own in texts]))}),
-        nbformat.v4.new_output("error", ename=texts[0], evalue=texts[0], traceback=list(texts)),
-    ]
-    cell = nbformat.v4.new_code_cell(f"answers = {texts!r}", outputs=outputs)
-    status = {"notebook": "own", "when": "2026-01-01T00:00+00:00", "dirty": False}
-    status |= {"error": texts[0], "scale": texts[0], "commit": texts[0], "verdicts": [], "artefacts": [], "seeds": [0]}
-    return notebook_page(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A"), cell]), status)
+    cells, first = [new_markdown_cell("# A")], texts[0] if texts else None
+    if texts:
+        frame = pd.DataFrame({"answer": list(texts)})
+        outputs = [
+            new_output("stream", text="\n".join(texts)),
+            new_output("execute_result", {"text/plain": repr(texts)}),
+            new_output("display_data", {"text/html": frame.to_html(), "text/plain": repr(frame)}),
+            new_output("display_data", {"text/html": str(plain_table(["answer"], [[own] for own in texts]))}),
+            new_output("error", ename=first, evalue=first, traceback=list(texts)),
+        ]
+        cells.append(new_code_cell(f"answers = {texts!r}", outputs=outputs))
+    status = {
+        "notebook": "own", "when": "2026-01-01T00:00+00:00", "dirty": False, "verdicts": [], "artefacts": [],
+        "seeds": [0], "error": first, "scale": first or "tiny", "commit": first or "0",
+    }  # fmt: skip
+    return notebook_page(new_notebook(cells=cells), status)
 
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -314,15 +311,8 @@ def test_in_a_real_browser_what_a_model_said_is_text(tmp_path: Path) -> None:
 
 
 def test_what_a_model_said_is_text_on_a_notebooks_page() -> None:
-    import nbformat
-
-    from hpt.reports.pages import notebook_page
-
-    status = {"notebook": "own", "when": "2026-01-01T00:00+00:00", "dirty": False}
-    harmless = status | {"error": None, "scale": "tiny", "commit": "0", "verdicts": [], "artefacts": [], "seeds": [0]}
-    plain = parsed(notebook_page(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A")]), harmless))
-    found = parsed(page_that_shows(MARKUP))
-    assert (found.scripts, found.handlers) == (plain.scripts, plain.handlers)
+    plain, found = parsed(page_that_shows(())), parsed(page_that_shows(MARKUP))
+    assert (found.tags.count("script"), found.handlers) == (plain.tags.count("script"), plain.handlers)
     assert not {"img", "svg"} & set(found.tags)
     for text in MARKUP:
         assert text in found.text

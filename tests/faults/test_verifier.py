@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -67,16 +68,10 @@ def failing_verifier(**settings: int) -> Verifier:
 )
 def test_a_failing_pair_is_tried_alone_then_times_out_and_the_batch_completes(failure: str, deaths: int) -> None:
     with failing_verifier() as verifier:
-        assert grade(verifier, "good", failure, "bad", "good") == [
-            Verdict.correct,
-            Verdict.timed_out,
-            Verdict.wrong,
-            Verdict.correct,
-        ]
-        assert verifier.counters["timed_out"] == 1
-        assert verifier.counters["retried_alone"] == 3  # the distinct pairs of its chunk
-        assert verifier.counters["worker_deaths"] == deaths
-        assert verifier.counters["pool_restarts"] == 0
+        expected = [Verdict.correct, Verdict.timed_out, Verdict.wrong, Verdict.correct]
+        assert grade(verifier, "good", failure, "bad", "good") == expected
+        counted = {"timed_out": 1, "retried_alone": 3, "worker_deaths": deaths, "pool_restarts": 0}
+        assert {name: verifier.counters[name] for name in counted} == counted  # 3: the distinct pairs of its chunk
         assert grade(verifier, "good", "better") == [Verdict.correct, Verdict.wrong]  # and the next batch works
 
 
@@ -181,31 +176,27 @@ def test_workers_do_not_import_the_main_script(tmp_path: Path) -> None:
     """A training job's main module imports torch; and spawn would need a script to guard its work."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    done = subprocess.run(
-        [sys.executable, str(script)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
     assert (done.stdout.split(), done.stderr) == (["once", "correct"], "")
+
+
+REFUSED: dict[str, Callable[[], object]] = {
+    "read": lambda: Path(__file__).read_text(),
+    "write": lambda: Path("written-by-an-answer").write_text(""),
+    "connect": lambda: socket.create_connection(("127.0.0.1", 9), timeout=1),
+    "start": lambda: subprocess.run(["true"], check=True),
+    "shell": lambda: os.execv(sys.executable, [sys.executable, "--version"]),
+    "kill": lambda: os.kill(os.getppid(), 0),
+}
 
 
 def try_what_is_refused(answer: str, gold: str) -> bool:
     """Do what the answer says and swallow what comes of it, as math-verify does."""
     try:
-        if answer == "read":
-            Path(__file__).read_text()
-        if answer == "write":
-            Path("written-by-an-answer").write_text("")
-        if answer == "connect":
-            socket.create_connection(("127.0.0.1", 9), timeout=1)
-        if answer == "start":
-            subprocess.run(["true"], check=True)
-        if answer == "shell":
-            os.execv(sys.executable, [sys.executable, "--version"])
-        if answer == "kill":
-            os.kill(os.getppid(), 0)
+        if answer in REFUSED:
+            REFUSED[answer]()
     except Exception:
         return True
     return answer == gold
@@ -215,13 +206,12 @@ def test_what_a_worker_is_refused_is_counted_and_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    tried = ["read", "write", "connect", "start", "shell", "kill"]
     with Verifier(compare=try_what_is_refused) as verifier:
-        assert grade(verifier, "good", *tried, "better") == [Verdict.correct] + [Verdict.wrong] * (len(tried) + 1)
-        assert verifier.counters["errors"] == len(tried)
+        assert grade(verifier, "good", *REFUSED, "better") == [Verdict.correct] + [Verdict.wrong] * (len(REFUSED) + 1)
+        assert verifier.counters["errors"] == len(REFUSED)
         assert verifier.counters["worker_deaths"] == 0
     said = [line for line in capfd.readouterr().err.splitlines() if "refused to a verifier's worker" in line]
-    assert len(said) == len(tried)
+    assert len(said) == len(REFUSED)
     assert list(tmp_path.iterdir()) == []
 
 
