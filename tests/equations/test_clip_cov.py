@@ -59,16 +59,6 @@ def test_a_share_of_the_candidates_is_dropped_by_the_documented_hash(seed: int) 
     assert found == {(i, token) for _, i, token in sorted(ranked)[:dropped]}
 
 
-def test_neither_order_nor_ranks_matter() -> None:
-    batch = make_batch(1)
-    reference = keep_of(batch)
-    for shuffle in range(5):
-        order = np.random.default_rng(shuffle).permutation(len(reference))
-        shuffled = keep_of({name: [values[i] for i in order] for name, values in batch.items()})
-        for position, original in enumerate(order):
-            np.testing.assert_array_equal(shuffled[position], reference[original])
-
-
 def test_sums_are_exact() -> None:
     """Means of numbers that cancel: added up one after the other, the mean is 0.75 or 1.5 depending on the order."""
     row = ROWS["clip_cov"].with_parameters(clip_cov_share=1.0, clip_cov_low=0.0, clip_cov_high=1.0)

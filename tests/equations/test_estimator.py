@@ -1,4 +1,4 @@
-"""The one loss: several rows at once, the two regularisers, metrics that add up, and refusals."""
+"""The one loss: several rows at once, the KL term, metrics that add up, and refusals."""
 
 import numpy as np
 import pytest
@@ -9,8 +9,7 @@ from hpt.laboratory import random_batch as world
 from hpt.laboratory import textbook
 from hpt.support.errors import ConfigError
 from hpt.upge.estimator import ROWS, Row, Term, upge_loss, weights_mask_ratio
-from hpt.upge.reference import trajectory_means
-from hpt.upge.regularisers import entropy_bonus, kl_to_reference
+from hpt.upge.regularisers import kl_to_reference
 from hpt.upge.row import TokenStreams
 from hpt.upge.stabilization import MASKS
 
@@ -96,13 +95,12 @@ def test_published_clip_bounds(name: str) -> None:
 
 def test_a_token_on_a_bound_stays_and_one_without_advantage_is_not_called_clipped() -> None:
     """Bounds of 0, so that the bound is a ratio of 1, which has no rounding: pi and pi_old are the same."""
-    streams = tiny_streams([1.0, 1.0, 0.5])
     row = ROWS["grpo"].with_parameters(clip_eps_low=0.0, clip_eps_high=0.0)
+    advantages = torch.tensor([1.0, -1.0, 0.0])
     for name in ("clip", "sequence_clip"):
-        on_bounds = MASKS[name](row, tiny_streams([1.0, 1.0, 1.0]), torch.tensor([1.0, -1.0, 0.0]))
-        assert on_bounds.tolist() == [1.0, 1.0, 1.0]
-    assert MASKS["clip"](row, streams, torch.tensor([1.0, -1.0, 0.0])).tolist() == [1.0, 1.0, 1.0]
-    assert MASKS["clip"](row, streams, torch.tensor([1.0, -1.0, -1.0])).tolist() == [1.0, 1.0, 0.0]
+        assert MASKS[name](row, tiny_streams([1.0, 1.0, 1.0]), advantages).tolist() == [1.0, 1.0, 1.0]
+    assert MASKS["clip"](row, tiny_streams([1.0, 1.0, 0.5]), advantages).tolist() == [1.0, 1.0, 1.0]
+    assert MASKS["clip"](row, tiny_streams([0.5]), -torch.ones(1)).tolist() == [0.0]
 
 
 def test_the_table_names_its_rows_and_sources_and_every_clipped_one_is_tested_for_its_bounds() -> None:
@@ -150,26 +148,7 @@ def test_no_component_gives_a_loss_that_can_be_back_propagated() -> None:
     assert result.metrics == {}
 
 
-def test_trajectory_means_by_hand() -> None:
-    streams = tiny_streams([1.0] * 4)
-    streams.trajectory, streams.trajectories = torch.tensor([0, 2, 2, 0]), 3
-    means = trajectory_means(torch.tensor([1.0, 10.0, 20.0, 3.0], requires_grad=True), streams)
-    assert not means.requires_grad
-    assert means.tolist() == [2.0, 0.0, 15.0]
-
-
-# --- the two regularisers --------------------------------------------------------------------------------------------
-
-
-def test_entropy_bonus_has_the_gradient_of_the_entropy() -> None:
-    w = world.make_world(1)
-    t = world.textbook_of(w)
-    everything = (t.entropy * t.mask).sum() + (t.demo_entropy * t.demo_mask).sum()
-    streams = world.streams_of(w, list(range(20)))
-    bonus = entropy_bonus(streams.entropies, torch.full_like(streams.entropies, 0.001))
-    expected = world.flat_gradient(0.001 * everything, w.policy)
-    assert world.relative_difference(world.flat_gradient(bonus, w.policy), expected) < 1e-10
-    assert entropy_bonus(torch.tensor([2.0, 3.0]), torch.tensor([1.0, 0.0])) == 2.0
+# --- the KL term -----------------------------------------------------------------------------------------------------
 
 
 def test_k3_is_the_kl_in_expectation_and_its_gradient_that_of_the_reverse_kl() -> None:
