@@ -15,7 +15,7 @@ def groups_of(
     count = len(rewards)
     more = {"is_demonstration": np.zeros(count, dtype=bool)} | more
     return RolloutGroups(np.array(rewards, dtype=float), np.array(group or [0] * count),
-                         lengths=np.array(lengths or [1] * count, dtype=int), **more)  # type: ignore[arg-type]  # fmt: skip
+                         lengths=np.array(lengths or [1] * count, dtype=int), **more)  # fmt: skip
 
 
 def first_tokens(name: str, groups: RolloutGroups, **parameters: float | str | None) -> list[float]:

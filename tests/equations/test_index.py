@@ -17,7 +17,7 @@ def rows() -> list[tuple[str, str, str, str]]:
     cells = [
         tuple(cell.strip() for cell in line.strip("|").split("|")) for line in text.splitlines() if line[:2] == "| "
     ]
-    return [own for own in cells if own[0] != "paper" and not set(own[0]) <= {"-"}]  # type: ignore[misc]
+    return [own for own in cells if own[0] != "paper" and not set(own[0]) <= {"-"}]
 
 
 def test_every_equation_is_listed_once_and_in_order() -> None:

@@ -72,7 +72,6 @@ def test_huge_logits_stay_finite(scale: float) -> None:
     logprobs, entropies = token_logprobs_and_entropy(hidden, weight, targets, bias=bias)
     (logprobs.sum() + entropies.sum()).backward()
     for value in (logprobs, entropies, hidden.grad, weight.grad, bias.grad):
-        assert value is not None
         assert torch.isfinite(value).all()
     assert (entropies >= 0).all()
 
@@ -99,8 +98,6 @@ def test_bfloat16_gradients_of_many_chunks_add_up_in_float32() -> None:
     expected = full_logits(*wide, None, targets, 1.0)
     (expected[0].sum() + expected[1].sum()).backward()
     for leaf, reference in zip((hidden, weight), wide, strict=True):
-        assert leaf.grad is not None
-        assert reference.grad is not None
         assert leaf.grad.dtype == torch.bfloat16
         assert (leaf.grad.float() - reference.grad).norm() < 2**-8 * reference.grad.norm()
 
@@ -130,7 +127,6 @@ def test_frozen_inputs_get_no_gradient_and_no_tokens_one_of_zero() -> None:
     logprobs, entropies = token_logprobs_and_entropy(hidden[:0], weight, targets[:0])
     assert logprobs.shape == entropies.shape == (0,)
     (logprobs.sum() + entropies.sum()).backward()
-    assert weight.grad is not None
     assert not weight.grad.any()
 
 
