@@ -94,7 +94,6 @@ def base_training(folder: Path) -> dict[str, Any]:
         drawn = encoded_documents(TINY_LOOKUPS, recipe, tokenizer, config.seed, step)
         batch = weighted([([tokenizer.bos_token_id, *prompt], *learnt) for prompt, *learnt in drawn])
         outcome, sums = updater.update(batch, learning_rate_factor(recipe, step))
-        assert outcome is not None
         nll = sums["demonstration_nll"] / sums["demonstration_tokens"]
         rows.append({"trained/demonstration_nll": nll, "optim/gradient_norm": outcome.gradient_norm})
     return numbers(rows)

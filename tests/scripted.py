@@ -133,10 +133,8 @@ def config_for(method: str, **settings: Any) -> RunConfig:
 
 def make_trainer(config: RunConfig, script: Script = mixed, questions: int = 4, **more: Any) -> Trainer:
     """A trainer on the real engine with everything around it scripted."""
-    asked = problems(questions)
-    model = small_model()
-    sampler: Any = ScriptedSampler(model, script)
-    verifier: Any = ScriptedVerifier()
+    asked, model = problems(questions), small_model()
+    sampler, verifier = ScriptedSampler(model, script), ScriptedVerifier()
     engine = more.pop("engine", None) or PolicyEngine(model, config.engine, config.optimizer)
     curves = more.pop("curves", {})
     return Trainer(

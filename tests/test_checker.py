@@ -34,7 +34,7 @@ def failed(report: GradientReport) -> list[str]:
     return [own.check for own in report.checks if not own.ok]
 
 
-@pytest.mark.parametrize("name", ["grpo", "cispo", "gspo", "clip_cov", "ppo", "sft", "luffy_offline"])
+@pytest.mark.parametrize("name", ROWS)
 def test_rows_of_the_package_hold(name: str) -> None:
     report = check_gradient(ROWS[name], data="demonstration" if name in OFFLINE else "rollouts")
     assert failed(report) == []

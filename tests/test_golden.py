@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from hpt.config.run_config import NUMERICS_VERSION
-from hpt.runs.resolve import build_config
 from tests import golden
 from tests.digits import digits_config, write_digits
 from tests.jobs import Undisturbed, run_to_end
@@ -47,22 +46,9 @@ def test_the_golden_numbers_are_of_these_settings(tmp_path: Path) -> None:
     assert golden.settings_digest(configs) == recorded()["settings"], said
 
 
-def test_a_new_setting_that_does_nothing_needs_no_new_numbers() -> None:
-    """Neutral settings count from where they leave their default, as in the fingerprint."""
-    plain = build_config("hpt", scale="tiny")
-    assert "attention" not in plain.telling()["engine"]
-    changed = build_config("hpt", scale="tiny", settings={"rollout.tensor_parallel": 2})
-    assert golden.settings_digest([changed]) != golden.settings_digest([plain])
-    assert changed.telling()["rollout"] == plain.telling()["rollout"] | {"tensor_parallel": 2}
-
-
 def test_nothing_recorded_is_left_uncompared() -> None:
-    assert set(recorded()["trajectories"]) == {
-        *golden.scripted_configs(),
-        "base training",
-        "real hpt",
-        "real hpt, tied",
-    }
+    real = {"base training", "real hpt", "real hpt, tied"}
+    assert recorded()["trajectories"].keys() == real | golden.scripted_configs().keys()
 
 
 @pytest.mark.parametrize("name", golden.scripted_configs())

@@ -12,14 +12,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import psutil
 import pytest
 from torch.distributed import TCPStore
 
-from hpt.data.problems import Problem
-from hpt.runs.evaluations import in_order
 from hpt.runs.pool import run_jobs
 from hpt.support.errors import ConfigError
 from hpt.training import ranks
@@ -30,6 +26,21 @@ from tests.processes import exit_code, killed_at_the_end, start_ranks
 
 #: What a launcher sets for the second of two ranks.
 LAUNCHED = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the second of two ranks."""
+    for name, value in LAUNCHED.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor options for the launcher."""
+    monkeypatch.setattr(ranks, "visible_gpus", lambda: 0)
+    monkeypatch.delenv(ranks.OPTIONS, raising=False)
+
 
 # --- shares ----------------------------------------------------------------------------------------------------------
 
@@ -43,22 +54,6 @@ def test_shares_hold_everything_once_for_every_sampler(count: int, tensor_parall
         assert all(share == shares[start] for share in shares[start : start + width])
     assert sorted(item for share in shares[::width] for item in share) == items
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
-
-
-def test_of_ranks_with_one_sampler_the_first_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = []
-    monkeypatch.setattr(Ranks, "gather", lambda self, own: said.append(own) or own)
-    for rank in range(4):
-        Ranks(rank, 4).gather_shares([rank], tensor_parallel=2)
-    assert said == [[0], [], [2], []]
-
-
-def test_answers_of_all_ranks_are_written_as_one_rank_would() -> None:
-    problems = [Problem(f"p{i}", f"{i}?", str(i)) for i in (3, 1, 2, 0)]
-    alone = pd.DataFrame({"problem_id": np.repeat([p.id for p in problems], 2), "sample": [0, 1] * 4})
-    parts = [alone[alone["problem_id"].isin(share)] for share in (["p3", "p2"], ["p1", "p0"])]
-    empty = alone.head(0)
-    pd.testing.assert_frame_equal(in_order([*parts, empty], problems), alone)
 
 
 # --- the watch -------------------------------------------------------------------------------------------------------
@@ -193,15 +188,17 @@ def test_a_rank_that_is_ended_says_first_which_one_is_gone(killed: bool) -> None
 
 
 @pytest.mark.parametrize("set_before", ["", "ib0"])
-def test_ranks_meet_on_the_card_that_leads_to_the_first(set_before: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_meet_on_the_card_that_leads_to_the_first(
+    set_before: str, launched: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not on that of the machine's name, which may stand for the loopback: others would not find it there."""
     cards = {one.address: name for name, has in psutil.net_if_addrs().items() for one in has
              if one.family == socket.AF_INET and name != "lo"}  # fmt: skip
     if not cards:
         pytest.skip("this machine has no network card")
     address, card = next(iter(cards.items()))
-    launched = LAUNCHED | {"RANK": "0", "MASTER_ADDR": address, "MASTER_PORT": str(ranks.free_port())}
-    for name, value in (launched | {"GLOO_SOCKET_IFNAME": set_before}).items():
+    first = {"RANK": "0", "MASTER_ADDR": address, "MASTER_PORT": str(ranks.free_port())}
+    for name, value in (first | {"GLOO_SOCKET_IFNAME": set_before}).items():
         monkeypatch.setenv(name, value)
     if not set_before:
         monkeypatch.delenv("GLOO_SOCKET_IFNAME")
@@ -230,10 +227,10 @@ def test_a_killed_process_is_missed_long_before_it_is_late(
     killed.wait()
 
 
-def test_no_beat_comes_after_the_last_word(store: TCPStore) -> None:
+def test_ranks_that_are_done_are_not_missed(store: TCPStore) -> None:
     """The watch may be in the middle of a look when the job ends; its beat would make it one that vanished."""
-    made, _ = watches(store)
-    slow = made[1]
+    made, said = watches(store)
+    slow = made[2]
     in_a_look, go_on, look = threading.Event(), threading.Event(), slow.look
 
     def held() -> str | None:
@@ -241,14 +238,16 @@ def test_no_beat_comes_after_the_last_word(store: TCPStore) -> None:
         go_on.wait(10)
         return look()
 
-    slow.look = held  # type: ignore[method-assign]
+    slow.look = held
     assert in_a_look.wait(10)
     threading.Timer(0.3, go_on.set).start()
     slow.finish()
     assert not slow.is_alive()
-    assert slow.store.get("beat/1") == b"finished"
+    assert slow.store.get("beat/2") == b"finished"
+    time.sleep(2 * ranks.LOST_S)
+    assert said == [[], [], []]
     for watch in made:
-        watch.finished.set()
+        watch.finish()
 
 
 def test_a_process_that_ended_with_a_word_is_not_called_lost(store: TCPStore) -> None:
@@ -268,29 +267,18 @@ def test_a_process_that_ended_with_a_word_is_not_called_lost(store: TCPStore) ->
 
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_an_error_of_ones_own_is_told_at_once_where_nobody_can_be_gone_unseen(
-    elsewhere: bool, store: TCPStore, monkeypatch: pytest.MonkeyPatch
+    elsewhere: bool, store: TCPStore, launched: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, said = watches(store)
     assert until(lambda: all(len(watch.processes) == 3 for watch in made))
     if elsewhere:
         made[1].processes[2] = "1@another-machine"
     monkeypatch.setattr(ranks, "_watch", made[1])
-    for name, value in LAUNCHED.items():
-        monkeypatch.setenv(name, value)
     start = time.monotonic()
     assert ranks.first_failure("ValueError: no") == "ValueError: no"
     assert (time.monotonic() - start > ranks.LOST_S) is elsewhere
     assert until(lambda: bool(said[0] and said[2]))
     assert said[0] == said[2] == ["rank 1: ValueError: no"]
-
-
-def test_ranks_that_are_done_are_not_missed(store: TCPStore) -> None:
-    made, said = watches(store)
-    made[2].finish()
-    time.sleep(2 * ranks.LOST_S)
-    assert said == [[], [], []]
-    for watch in made:
-        watch.finish()
 
 
 def test_the_end_of_rank_0_is_noticed_by_its_store(store: TCPStore) -> None:
@@ -315,20 +303,16 @@ def test_ranks_end_with_the_process_that_asked_for_them(monkeypatch: pytest.Monk
 # --- the launcher ----------------------------------------------------------------------------------------------------
 
 
-def test_the_launcher_takes_a_free_port() -> None:
+def test_the_launcher_takes_a_free_port_or_the_users_options(monkeypatch: pytest.MonkeyPatch) -> None:
     words = job_command("hpt.runs.job", ["job.json"], [])
     assert words[1:3] == ["-m", "deepspeed.launcher.runner"]
     assert words[-4:] == ["--no_local_rank", "--module", "hpt.runs.job", "job.json"]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", int(words[words.index("--master_port") + 1])))  # free
-
-
-def test_the_users_options_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ranks.OPTIONS, "--hostfile 'my hosts' --include worker-0:0,1 --master_port 29501")
     options = launcher_options()
     assert options == ["--hostfile", "my hosts", "--include", "worker-0:0,1", "--master_port", "29501"]
-    words = job_command("hpt.runs.job", ["job.json"], options)
-    assert words[3:-4] == options
+    assert job_command("hpt.runs.job", ["job.json"], options)[3:-4] == options
 
 
 @pytest.mark.parametrize(
@@ -342,8 +326,7 @@ def test_the_users_options_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> Non
         ("--num_nodes 2 --launcher=slurm", "another --launcher"),
     ],
 )
-def test_options_that_cannot_work_are_refused(text: str, allowed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranks, "visible_gpus", lambda: 0)
+def test_options_that_cannot_work_are_refused(text: str, allowed: str, no_gpus: None) -> None:
     with pytest.raises(ConfigError, match="--launcher-args") as caught:
         launcher_options(text)
     assert allowed in str(caught.value)
@@ -360,9 +343,10 @@ def test_gpus_are_counted_as_they_are_visible(visible: str, count: int, monkeypa
 
 @pytest.mark.parametrize("left", [["RANK"], ["WORLD_SIZE"], ["LOCAL_RANK"], ["MASTER_ADDR", "MASTER_PORT"],
                                   ["RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"]])  # fmt: skip
-def test_a_launchers_variables_are_all_there_or_none(left: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranks, "visible_gpus", lambda: 0)
-    for name in (*LAUNCHED, ranks.OPTIONS):
+def test_a_launchers_variables_are_all_there_or_none(
+    left: list[str], no_gpus: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in LAUNCHED:
         monkeypatch.delenv(name, raising=False)
     assert ranks.launched_ranks() == 1
     for name in left:
@@ -377,21 +361,15 @@ def test_a_launchers_variables_are_all_there_or_none(left: list[str], monkeypatc
 
 
 @pytest.mark.parametrize(("name", "value"), [("RANK", "two"), ("RANK", "2"), ("WORLD_SIZE", ""), ("WORLD_SIZE", "0")])
-def test_a_rank_is_one_of_the_ranks(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for other, own in LAUNCHED.items():
-        monkeypatch.setenv(other, own)
+def test_a_rank_is_one_of_the_ranks(name: str, value: str, launched: None, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (ranks.launched_rank(), ranks.launched_ranks()) == (1, 2)
     monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=r"^RANK, WORLD_SIZE = .*allowed is a rank from 0 to WORLD_SIZE - 1"):
         join()
 
 
-def test_a_command_is_no_rank_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_is_no_rank_itself(launched: None, no_gpus: None) -> None:
     """Its job would take itself for one of eight, and wait for hours for the other seven."""
-    monkeypatch.setattr(ranks, "visible_gpus", lambda: 0)
-    monkeypatch.delenv(ranks.OPTIONS, raising=False)
-    for name, value in LAUNCHED.items():
-        monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=r"RANK.*allowed is unset for hpt's own commands.*--launcher-args"):
         run_jobs([])
 
@@ -404,21 +382,11 @@ class Engine:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
-
-    def sleep(self, level: int) -> None:
-        self.calls.append(f"sleep {level}")
-
-    def wake_up(self, tags: list[str]) -> None:
-        self.calls.append(f"wake {','.join(tags)}")
-
-    def collective_rpc(self, name: str, kwargs: Any) -> None:
-        self.calls.append(name)
-
-    def apply_model(self, function: Any) -> None:
-        self.calls.append(function.__name__)
-
-    def reset_prefix_cache(self) -> None:
-        self.calls.append("reset")
+        self.sleep = lambda level: self.calls.append(f"sleep {level}")
+        self.wake_up = lambda tags: self.calls.append(f"wake {','.join(tags)}")
+        self.collective_rpc = lambda name, kwargs: self.calls.append(name)
+        self.apply_model = lambda function: self.calls.append(function.__name__)
+        self.reset_prefix_cache = lambda: self.calls.append("reset")
 
 
 @pytest.mark.parametrize("sleeps", [True, False])
@@ -426,7 +394,7 @@ def test_the_sampler_sleeps_until_it_is_given_weights(sleeps: bool) -> None:
     sampler = Sampler.__new__(Sampler)
     engine = Engine()
     sampler._sleeps, sampler._asleep = sleeps, False
-    sampler._engine = engine  # pyright: ignore[reportAttributeAccessIssue]
+    sampler._engine = engine
     sampler.version = 1
     sampler.sleep()
     sampler.sleep()

@@ -82,17 +82,21 @@ def tokens(groups: list[list[Sample]]) -> list[list[list[int]]]:
 
 
 @torch.no_grad()
-def reference_logprobs(model: nn.Module, asked: SamplingRequest, sample: Sample) -> np.ndarray:
-    """What transformers computes for the same tokens in one forward pass, in float64 from the logits on."""
+def next_logits(model: nn.Module, asked: SamplingRequest, sample: Sample) -> torch.Tensor:
+    """What transformers computes for the response's tokens in one forward pass."""
     whole = torch.from_numpy(np.concatenate([asked.prompt_tokens, sample.tokens]).astype(np.int64))
-    logits = model(input_ids=whole[None], use_cache=False).logits[0, len(asked.prompt_tokens) - 1 : -1].double()
-    table = (logits / asked.temperature).log_softmax(-1)
+    return model(input_ids=whole[None], use_cache=False).logits[0, len(asked.prompt_tokens) - 1 : -1]
+
+
+def reference_logprobs(model: nn.Module, asked: SamplingRequest, sample: Sample) -> np.ndarray:
+    """In float64 from the logits on."""
+    table = (next_logits(model, asked, sample).double() / asked.temperature).log_softmax(-1)
     if asked.top_p < 1:
         ordered, index = table.sort(descending=True, dim=-1)
         before = ordered.exp().cumsum(-1) - ordered.exp()
         left_out = torch.zeros_like(table, dtype=torch.bool).scatter(1, index, before >= asked.top_p)
         table = table.masked_fill(left_out, -torch.inf).log_softmax(-1)
-    return table.gather(1, whole[len(asked.prompt_tokens) :, None])[:, 0].numpy()
+    return table.gather(1, torch.from_numpy(sample.tokens.astype(np.int64))[:, None])[:, 0].numpy()
 
 
 def gap(model: nn.Module, requests: list[SamplingRequest], groups: list[list[Sample]]) -> float:
@@ -122,22 +126,19 @@ def test_sample_i_has_the_seed_plus_i(sampler: Sampler) -> None:
     assert len({tuple(sample) for sample in group}) > 1
     singles = sampler.sample([request(seed=40 + i, samples=1) for i in range(4)])
     assert [single[0] for single in tokens(singles)] == group
-
-
-def test_the_largest_seed_there_can_be(sampler: Sampler) -> None:
-    assert len(sampler.sample([request(seed=2**62 - 1)])[0]) == 4
+    assert len(sampler.sample([request(seed=2**62 - 1)])[0]) == 4  # the largest there can be
 
 
 def test_the_end_token_is_part_of_the_response(sampler: Sampler) -> None:
     group = [s for own in sampler.sample([request(i, samples=16) for i in range(4)]) for s in own]
-    ended = [sample for sample in group if sample.finish_reason == "stop"]
-    cut = [sample for sample in group if sample.finish_reason == "length"]
-    assert len(ended) + len(cut) == len(group)
-    assert ended
-    assert cut
-    assert all(sample.tokens.tolist().index(END) == len(sample.tokens) - 1 for sample in ended)
-    assert all(END not in sample.tokens and len(sample.tokens) == LONGEST for sample in cut)
-    assert all(len(sample.logprobs) == len(sample.tokens) for sample in group)
+    assert {sample.finish_reason for sample in group} == {"stop", "length"}
+    for sample in group:
+        assert len(sample.logprobs) == len(sample.tokens)
+        if sample.finish_reason == "stop":
+            assert sample.tokens.tolist().index(END) == len(sample.tokens) - 1
+        else:
+            assert END not in sample.tokens
+            assert len(sample.tokens) == LONGEST
 
 
 def test_every_end_token_that_a_folder_names_ends_a_response(
@@ -148,6 +149,8 @@ def test_every_end_token_that_a_folder_names_ends_a_response(
     for name, named in (("generation_config.json", [5, 6]), ("config.json", 7)):
         written = json.loads((folder / name).read_text())
         (folder / name).write_text(json.dumps(written | {"eos_token_id": named}))
+    assert stop_tokens(str(world / "model")) == [END]
+    assert "warning: " not in capsys.readouterr().err
     ends = stop_tokens(str(folder))
     assert ends == [END, 5, 6, 7] == stop_tokens(str(folder))
     (warning,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
@@ -157,11 +160,6 @@ def test_every_end_token_that_a_folder_names_ends_a_response(
     group = [own for asked in sampler.sample([request(i, samples=16) for i in range(8)]) for own in asked]
     assert {int(own.tokens[-1]) for own in group if own.finish_reason == "stop"} == set(ends)
     assert not any(token in ends for own in group for token in own.tokens[:-1].tolist())
-
-
-def test_a_folder_that_names_one_end_token_is_not_spoken_of(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert stop_tokens(str(world / "model")) == [END]
-    assert "warning: " not in capsys.readouterr().err
 
 
 def test_an_end_token_the_model_does_not_know_is_refused(world: Path, tmp_path: Path) -> None:
@@ -176,28 +174,23 @@ def test_an_end_token_the_model_does_not_know_is_refused(world: Path, tmp_path: 
         (folder / name).write_text(text)
 
 
-@pytest.mark.parametrize("length", [CONTEXT - LONGEST + 1, CONTEXT, 10 * CONTEXT])
-def test_a_prompt_without_room_for_a_response_is_refused(sampler: Sampler, length: int) -> None:
+def test_a_prompt_without_room_for_a_response_is_refused(sampler: Sampler) -> None:
     """vLLM would shorten the response without a word, down to where there is no room at all."""
-    too_long = request(prompt_tokens=np.full(length, 5, dtype=np.int32))
-    with pytest.raises(ConfigError, match=rf"{length} tokens.*rollout\.max_model_tokens = 64"):
-        sampler.sample([request(), too_long])
-    assert len(sampler.sample([request()])[0]) == 4  # and it still works
 
+    def with_prompt(length: int) -> SamplingRequest:
+        return request(prompt_tokens=np.full(length, 5, dtype=np.int32), samples=16)
 
-def test_the_longest_prompt_with_room_is_drawn_from(sampler: Sampler) -> None:
-    prompt = np.full(CONTEXT - LONGEST, 5, dtype=np.int32)
-    (group,) = sampler.sample([request(prompt_tokens=prompt, samples=16)])
+    for length in (CONTEXT - LONGEST + 1, CONTEXT, 10 * CONTEXT):
+        with pytest.raises(ConfigError, match=rf"{length} tokens.*rollout\.max_model_tokens = 64"):
+            sampler.sample([request(), with_prompt(length)])
+    (group,) = sampler.sample([with_prompt(CONTEXT - LONGEST)])  # the longest; and it still works
     assert max(len(sample.tokens) for sample in group) == LONGEST
 
 
 def test_greedily_the_likeliest_token_is_drawn(sampler: Sampler, models: tuple[nn.Module, nn.Module]) -> None:
     asked = [request(i, samples=1, temperature=0.0) for i in range(4)]
     for own, (sample,) in zip(asked, sampler.sample(asked), strict=True):
-        whole = torch.from_numpy(np.concatenate([own.prompt_tokens, sample.tokens]).astype(np.int64))
-        with torch.no_grad():
-            logits = models[0](input_ids=whole[None], use_cache=False).logits[0, len(own.prompt_tokens) - 1 : -1]
-        assert sample.tokens.tolist() == logits.argmax(-1).tolist()
+        assert sample.tokens.tolist() == next_logits(models[0], own, sample).argmax(-1).tolist()
         assert np.isfinite(sample.logprobs).all()
 
 
@@ -215,19 +208,6 @@ def test_logprobs_are_those_of_the_law_sampled_from(
     assert gap(sharp, requests, groups) < ROUNDING
     if law:  # taken for those of the plain distribution they would be wrong
         assert gap(sharp, [request(i) for i in range(8)], groups) > NOTICED
-
-
-def test_moved_weights_are_the_ones_sampled_from(sampler: Sampler, models: tuple[nn.Module, nn.Module]) -> None:
-    first, second = models
-    requests = [request(i) for i in range(8)]
-    before = sampler.sample(requests)
-    sampler.load_weights(second.named_parameters(), 3)
-    assert sampler.version == 3
-    after = sampler.sample(requests)
-    assert gap(second, requests, after) < ROUNDING
-    assert gap(first, requests, after) > NOTICED
-    sampler.load_weights(first.named_parameters(), 4)
-    assert drawn(sampler.sample(requests)) == drawn(before)
 
 
 @pytest.fixture

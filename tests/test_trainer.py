@@ -2,8 +2,8 @@
 
 import math
 import os
-from collections import Counter
-from dataclasses import replace
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from hpt.training.checkpoint import TrainingState
 from hpt.training.engine import PolicyEngine, Updater
 from hpt.training.metrics import METRICS, GradedRollouts, timing_columns
 from hpt.training.policy import PolicyModule
-from hpt.training.sampler import NO_WEIGHTS
+from hpt.training.sampler import NO_WEIGHTS, Sample, SamplingRequest
 from hpt.training.trainer import Trainer
 from hpt.upge import likelihood
 from hpt.upge.estimator import ROWS
@@ -49,35 +49,45 @@ def column(trainer: Trainer, name: str) -> list[float]:
     return [row[name] for row in metrics(trainer)]
 
 
-class Calls:
-    """Counts forwards and backwards of an engine, and what each optimiser step was given."""
+def noted(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, what: Callable[..., Any]) -> list[Any]:
+    """Of each call of ``owner.name``, ``what`` its arguments are; the call goes on as it would."""
+    seen: list[Any] = []
+    genuine = getattr(owner, name)
 
-    def __init__(self, trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.backwards, self.updates = 0, []
-        engine, updater = trainer.engine, trainer.updater
-        backward, update = engine.backward, updater.update
+    def call(*given: Any) -> Any:
+        seen.append(what(*given))
+        return genuine(*given)
 
-        def counted(loss: torch.Tensor) -> None:
-            self.backwards += 1
-            backward(loss)
+    monkeypatch.setattr(owner, name, call)
+    return seen
 
-        def seen(items: tuple[WeightedTrajectory, ...], *rest: Any) -> Any:
-            self.updates.append(items)
-            return update(items, *rest)
 
-        monkeypatch.setattr(engine, "backward", counted)
-        monkeypatch.setattr(updater, "update", seen)
+def updates_seen(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> list[tuple[WeightedTrajectory, ...]]:
+    """What each optimiser step is given, as it is taken."""
+    return noted(monkeypatch, trainer.updater, "update", lambda items, *_: items)
+
+
+def passes_seen(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    """The losses that are passed backwards."""
+    return noted(monkeypatch, trainer.engine, "backward", lambda loss: loss)
+
+
+def answers_changed(monkeypatch: pytest.MonkeyPatch, change: Callable[[SamplingRequest, int, Sample], Sample]) -> None:
+    """``change`` what a scripted sampler answers: request, number of the sample, answer."""
+    genuine = ScriptedSampler._one
+    monkeypatch.setattr(
+        ScriptedSampler, "_one", lambda own, request, index: change(request, index, genuine(own, request, index))
+    )
 
 
 # --- what is sampled and trained -------------------------------------------------------------------------------------
 
 
-def test_sft_needs_no_rollouts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sft_needs_no_rollouts() -> None:
     trainer = make_trainer(config_for("sft"))
     before = weights_of(trainer.engine)
     trainer.train(STEPS)
-    sampler: Any = trainer.sampler
-    assert sampler.requests == 0
+    assert trainer.sampler.requests == 0
     assert not same_weights(weights_of(trainer.engine), before)
     assert column(trainer, "trained/demonstrations") == [4.0] * STEPS
     assert column(trainer, "trained/rollouts") == [0.0] * STEPS
@@ -97,9 +107,9 @@ def test_hpt_learns_unsolved_questions_from_demonstrations_and_the_rest_from_rol
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     trainer = make_trainer(config_for("hpt", schedule__updates_per_step=1))
-    calls = Calls(trainer, monkeypatch)
+    updates = updates_seen(trainer, monkeypatch)
     trainer.train(1)
-    trained = {(item.trajectory.problem_id, item.trajectory.is_demonstration) for item in calls.updates[0]}
+    trained = {(item.trajectory.problem_id, item.trajectory.is_demonstration) for item in updates[0]}
     assert trained == {("q0", True), ("q2", False), ("q3", False)}
     by_question = {row["problem_id"]: row for row in trainer.rows["rollouts"]}
     assert {name: row["branch"] for name, row in by_question.items()} == {
@@ -111,11 +121,10 @@ def test_hpt_learns_unsolved_questions_from_demonstrations_and_the_rest_from_rol
 @pytest.mark.parametrize("updates", [1, 2])
 def test_a_group_without_a_signal_costs_no_pass(updates: int, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {"estimator__entropy_scope": "trained", "schedule__updates_per_step": updates}
-    config = config_for("grpo", engine__micro_batch_tokens=1, **settings)  # a trajectory, a pass
-    trainer = make_trainer(config)
-    calls = Calls(trainer, monkeypatch)
+    trainer = make_trainer(config_for("grpo", engine__micro_batch_tokens=1, **settings))  # a trajectory, a pass
+    taken, passes = updates_seen(trainer, monkeypatch), passes_seen(trainer, monkeypatch)
     trainer.train(1)
-    assert sum(map(len, calls.updates)) == calls.backwards == 2 * 3  # q2 and q3; q0 and q1 are all the same
+    assert sum(map(len, taken)) == len(passes) == 2 * 3  # q2 and q3; q0 and q1 are all the same
     assert column(trainer, "trained/left_out") == [6.0]
     assert column(trainer, "trained/rollouts") == [6.0]
 
@@ -125,9 +134,9 @@ def test_a_step_without_any_signal_takes_no_update(script: Any, monkeypatch: pyt
     """Adam would otherwise move the weights by its momentum, and by weight decay."""
     trainer = make_trainer(config_for("grpo"), script)
     before = weights_of(trainer.engine)
-    calls = Calls(trainer, monkeypatch)
+    passes = passes_seen(trainer, monkeypatch)
     trainer.train(2)
-    assert calls.backwards == 0
+    assert not passes
     assert same_weights(weights_of(trainer.engine), before)
     assert column(trainer, "optim/updates") == column(trainer, "optim/skipped_updates") == [0.0, 0.0]
     assert all(math.isnan(norm) for norm in column(trainer, "optim/gradient_norm"))
@@ -160,17 +169,6 @@ def test_micro_batches_of_one_kind_are_nothing_special() -> None:
             if name in alone and name not in timing_columns():
                 assert math.isfinite(alone[name]), name
                 assert alone[name] == pytest.approx(together[name], rel=1e-3, abs=1e-5), name
-
-
-def test_demonstrations_reach_every_update(monkeypatch: pytest.MonkeyPatch) -> None:
-    def half_solved(question: int, sample: int) -> str:
-        return wrong(question, sample) if question < 4 else mixed(question, sample)
-
-    trainer = make_trainer(config_for("hpt", schedule__prompts_per_step=8), half_solved, questions=8)
-    calls = Calls(trainer, monkeypatch)
-    trainer.train(1)
-    kinds = [Counter(item.trajectory.is_demonstration for item in update) for update in calls.updates]
-    assert kinds == [Counter({True: 2, False: 6})] * 2
 
 
 # --- questions -------------------------------------------------------------------------------------------------------
@@ -215,60 +213,37 @@ def test_rate_is_constant_after_a_warmup_that_never_is_zero(
     assert used == pytest.approx([0.01 * share for share in shares for _ in range(2)])
 
 
-def test_each_stage_has_its_rate_its_warmup_and_its_gate() -> None:
-    settings = {"optimizer__first_stage_learning_rate": 0.02, "optimizer__warmup_steps": 2}
-    trainer = make_trainer(config_for("sft_then_grpo", schedule__first_stage_share=0.5, **settings))
-    trainer.train(4)
-    assert column(trainer, "optim/learning_rate") == pytest.approx([0.01, 0.02, 0.005, 0.01])
-    assert column(trainer, "gate/alpha_mean") == [0.0, 0.0, 1.0, 1.0]
-    assert column(trainer, "gate/beta_mean") == [1.0, 1.0, 0.0, 0.0]
-
-
+OWN = Method("own", "Own", METHODS["hpt"].components, {"gate": {"kind": "switch", "count": 0}})
 THREE = Method("three", "Three", stages=("sft", "tests.test_trainer:OWN", "grpo"))
 
 
-def test_every_stage_is_trained_with_its_own_rows_gate_and_a_fresh_optimiser(monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = make_trainer(config_for("tests.test_trainer:THREE", schedule__first_stage_share=0.5))
-    fresh: list[int] = []
-    genuine = trainer.engine.reset_optimizer
-    monkeypatch.setattr(trainer.engine, "reset_optimizer", lambda: (fresh.append(trainer.state.step), genuine()))
+def test_every_stage_is_trained_with_its_own_rows_gate_rate_and_a_fresh_optimiser(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = {"optimizer__first_stage_learning_rate": 0.02, "optimizer__warmup_steps": 2}
+    trainer = make_trainer(config_for("tests.test_trainer:THREE", schedule__first_stage_share=0.5, **settings))
+    fresh = noted(monkeypatch, trainer.engine, "reset_optimizer", lambda: trainer.state.step)
     trainer.train(4)
     assert fresh == [2, 3]
+    assert column(trainer, "optim/learning_rate") == pytest.approx([0.01, 0.02, 0.005, 0.005])
+    assert column(trainer, "gate/alpha_mean") == [0.0, 0.0, 0.75, 1.0]
     assert column(trainer, "gate/beta_mean") == [1.0, 1.0, 0.25, 0.0]
     assert column(trainer, "trained/rollouts") == [0.0, 0.0, 6.0, 6.0]
     assert column(trainer, "trained/demonstrations") == [4.0, 4.0, 1.0, 0.0]
 
 
-@pytest.mark.parametrize("at", [1, 2, 3])
-def test_a_run_goes_on_in_the_stage_it_had_come_to(at: int) -> None:
-    config = config_for("sft_then_grpo", schedule__first_stage_share=0.5)
-    whole, first = make_trainer(config), make_trainer(config)
-    whole.train(4)
-    first.train(at)
-    again = make_trainer(config, state=first.state, records=first.tables(), engine=first.engine)
-    again.train(4)
-    assert same_weights(weights_of(again.engine), weights_of(whole.engine))
-
-
 @pytest.mark.parametrize(("stage", "dtype"), [(0, "float32"), (1, "float32"), (2, "bfloat16"), (3, "bfloat16")])
 def test_a_fresh_optimiser_keeps_the_32_bit_weights(stage: int, dtype: str) -> None:
     """And then goes as a new one: bfloat16 weights alone would have lost most of a small update."""
-    _, _, items = engine_and_updater(0)
-
-    def start(model: Any) -> tuple[PolicyEngine, Updater]:
-        settings = EngineSettings(zero_stage=stage)  # pyright: ignore[reportArgumentType]
-        optimizer = OptimizerSettings(weight_decay=0.0)
-        engine = PolicyEngine(model.to(getattr(torch, dtype)), settings, optimizer, dtype)
-        return engine, Updater(engine, [ROWS["sft"]])
-
-    engine, updater = start(small_model())
+    model = small_model().to(getattr(torch, dtype))
+    engine, updater = engine_at(stage, OptimizerSettings(weight_decay=0.0), model, dtype=dtype)
     for _ in range(2):
-        updater.update(items, 1e-4)
+        updater.update(demonstrations(), 1e-4)
     before = masters(engine)
     engine.reset_optimizer()
     assert same_weights(masters(engine), before)
     assert all(not state.any() for state in moments(engine))
-    updater.update(items, 1e-4)
+    updater.update(demonstrations(), 1e-4)
     after = masters(engine)
     # Adam's first update after a fresh start is the rate times the sign of the gradient, but for its epsilon
     moved = torch.cat([(after[name] - before[name]).abs().flatten() for name in before])
@@ -288,9 +263,6 @@ def masters(engine: PolicyEngine) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in found.items() if value is not None}
 
 
-OWN = Method("own", "Own", METHODS["hpt"].components, {"gate": {"kind": "switch", "count": 0}})
-
-
 # --- the skip rule ---------------------------------------------------------------------------------------------------
 
 
@@ -300,17 +272,21 @@ def moments(engine: PolicyEngine) -> list[torch.Tensor]:
     return [value.clone() for state in states for value in state.values() if isinstance(value, torch.Tensor)]
 
 
-def engine_and_updater(stage: int, **settings: Any) -> tuple[PolicyEngine, Updater, list[WeightedTrajectory]]:
-    optimizer = OptimizerSettings(learning_rate=0.01, gradient_clip=1.0, skip_above_norm=50.0)
-    model = small_model().eval()  # as a model folder is loaded
-    engine = PolicyEngine(model, EngineSettings(zero_stage=stage, **settings), optimizer)  # pyright: ignore[reportArgumentType]
-    items = [item for update in assembled_once(make_trainer(config_for("sft"))).updates for item in update]
-    return engine, Updater(engine, [ROWS["sft"]]), items
+def engine_at(stage: int, optimizer: OptimizerSettings, model: Any = None, **more: Any) -> tuple[PolicyEngine, Updater]:
+    """A small model at a ZeRO stage, in evaluation mode as a model folder is loaded, and SFT's updater."""
+    settings = EngineSettings(zero_stage=stage, **more.pop("settings", {}))
+    engine = PolicyEngine(small_model().eval() if model is None else model, settings, optimizer, **more)
+    return engine, Updater(engine, [ROWS["sft"]])
 
 
-def graded(trainer: Trainer) -> list[GradedRollouts]:
-    questions = trainer.questions(0)
-    return trainer.verify(questions, trainer.sample(questions))
+@cache
+def demonstrations() -> list[WeightedTrajectory]:
+    """Those of SFT's first step."""
+    return [item for update in assembled_once(make_trainer(config_for("sft"))).updates for item in update]
+
+
+#: With a clip and a bound on the gradient's norm that ordinary updates do not reach.
+GUARDED = OptimizerSettings(learning_rate=0.01, gradient_clip=1.0, skip_above_norm=50.0)
 
 
 def scaled(engine: PolicyEngine, factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,30 +297,28 @@ def scaled(engine: PolicyEngine, factor: float, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("factor", [1e6, float("inf"), float("nan")])
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_a_bad_gradient_changes_nothing_at_all(stage: int, factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine, updater, items = engine_and_updater(stage)
-    assert updater.update(items, 0.01)[0].applied  # pyright: ignore[reportOptionalMemberAccess]
+    engine, updater = engine_at(stage, GUARDED)
+    assert updater.update(demonstrations(), 0.01)[0].applied
     weights, state = weights_of(engine), moments(engine)
     assert len(state) >= 2, "there are no moments to protect"
     scaled(engine, factor, monkeypatch)
-    outcome, _ = updater.update(items, 0.01)
-    assert outcome is not None
+    outcome, _ = updater.update(demonstrations(), 0.01)
     assert not outcome.applied
     assert outcome.gradient_norm > 50 or not math.isfinite(outcome.gradient_norm)
     assert same_weights(weights_of(engine), weights)
     assert all(torch.equal(left, right) for left, right in zip(moments(engine), state, strict=True))
     # and the step after it is the step that would have been taken
     monkeypatch.undo()
-    assert updater.update(items, 0.01)[0].applied  # pyright: ignore[reportOptionalMemberAccess]
-    other, other_updater, items = engine_and_updater(stage)
+    assert updater.update(demonstrations(), 0.01)[0].applied
+    other, other_updater = engine_at(stage, GUARDED)
     for _ in range(2):
-        other_updater.update(items, 0.01)
+        other_updater.update(demonstrations(), 0.01)
     assert same_weights(weights_of(engine), weights_of(other))
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_the_norm_is_the_one_before_clipping_and_the_clip_works(stage: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under SGD of rate 1 the update itself is the gradient, of norm at most the clip."""
-    settings = OptimizerSettings(gradient_clip=0.25, skip_above_norm=0.0)
 
     class GuardedSGD(torch.optim.SGD):
         may_step: Any = None
@@ -352,15 +326,11 @@ def test_the_norm_is_the_one_before_clipping_and_the_clip_works(stage: int, monk
         def step(self, closure: Any = None) -> Any:
             return super().step(closure) if self.may_step() else None
 
-    engine = PolicyEngine(
-        small_model(), EngineSettings(zero_stage=stage), settings,  # pyright: ignore[reportArgumentType]
-        make_optimizer=lambda module: GuardedSGD(module.parameters(), lr=1.0),
-    )  # fmt: skip
-    _, _, items = engine_and_updater(0)
+    settings = OptimizerSettings(gradient_clip=0.25, skip_above_norm=0.0)
+    engine, updater = engine_at(stage, settings, make_optimizer=lambda module: GuardedSGD(module.parameters(), lr=1.0))
     before = weights_of(engine)
     scaled(engine, 3.0, monkeypatch)
-    outcome, _ = Updater(engine, [ROWS["sft"]]).update(items, 1.0)
-    assert outcome is not None
+    outcome, _ = updater.update(demonstrations(), 1.0)
     assert outcome.applied
     assert outcome.gradient_norm > 0.26
     moved = sum(float((weight - before[name]).double().square().sum()) for name, weight in weights_of(engine).items())
@@ -369,13 +339,10 @@ def test_the_norm_is_the_one_before_clipping_and_the_clip_works(stage: int, monk
 
 def test_a_head_that_is_the_embedding_is_updated_alike_at_every_stage() -> None:
     """One tensor under two names, whose gradient is the sum of both uses."""
-    _, _, items = engine_and_updater(0)
     found = {}
     for stage in (0, 1, 2, 3):
-        settings = OptimizerSettings(learning_rate=0.01)
-        engine = PolicyEngine(small_model(tied=True), EngineSettings(zero_stage=stage), settings)  # pyright: ignore[reportArgumentType]
-        outcome, _ = Updater(engine, [ROWS["sft"]]).update(items, 0.01)
-        assert outcome is not None
+        engine, updater = engine_at(stage, OptimizerSettings(learning_rate=0.01), small_model(tied=True))
+        outcome, _ = updater.update(demonstrations(), 0.01)
         found[stage] = outcome.gradient_norm, weights_of(engine)
         assert found[stage][0] == pytest.approx(found[0][0], rel=1e-5)
         torch.testing.assert_close(found[stage][1], found[0][1], rtol=1e-4, atol=1e-5)
@@ -402,14 +369,7 @@ def test_the_entropys_gradient_is_computed_only_for_a_bonus(
     method: str, coefficient: float, asked: bool, stage: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SRFT's factors look at the entropy too, as at a number."""
-    seen: list[bool] = []
-    genuine = likelihood._logit_gradient
-
-    def spy(*given: Any) -> torch.Tensor:
-        seen.append(given[3] is not None)
-        return genuine(*given)
-
-    monkeypatch.setattr(likelihood, "_logit_gradient", spy)
+    seen = noted(monkeypatch, likelihood, "_logit_gradient", lambda *given: given[3] is not None)
     settings = {"engine__zero_stage": stage, "diagnostics__gradient_cosine_every": 0}
     make_trainer(config_for(method, estimator__entropy_coefficient=coefficient, **settings)).train(1)
     assert set(seen) == {asked}
@@ -419,9 +379,9 @@ def test_the_entropys_gradient_is_computed_only_for_a_bonus(
 def test_gradient_checkpointing_moves_no_bit(stage: int) -> None:
     found = []
     for on in (False, True):
-        engine, updater, items = engine_and_updater(stage, gradient_checkpointing=on)
+        engine, updater = engine_at(stage, GUARDED, settings={"gradient_checkpointing": on})
         for _ in range(2):
-            updater.update(items, 0.01)
+            updater.update(demonstrations(), 0.01)
         found.append(weights_of(engine))
     assert same_weights(*found)
 
@@ -442,14 +402,11 @@ def with_dropout() -> torch.nn.Module:
 def test_dropout_of_a_models_configuration_is_never_applied(
     checkpointing: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, _, items = engine_and_updater(0)
-    plain = with_dropout().eval()
-    engine = PolicyEngine(
-        with_dropout().eval(), EngineSettings(gradient_checkpointing=checkpointing), OptimizerSettings()
-    )
+    items, plain = demonstrations(), with_dropout().eval()
+    settings = {"gradient_checkpointing": checkpointing}
+    _, updater = engine_at(0, OptimizerSettings(), with_dropout().eval(), settings=settings)
     said = "attention_dropout = 0.5, resid_dropout = 0.5, embed_dropout = 0.5"
     assert f"dropout of the model is not applied ({said})" in capsys.readouterr().err
-    updater = Updater(engine, [ROWS["sft"]])
     found = updater.logprobs(items)
     for item in items:
         trajectory = item.trajectory
@@ -491,8 +448,7 @@ def test_no_method_evaluates_other_weights_than_it_trained(method: str) -> None:
     trainer = make_trainer(config_for(method, validation__every=2, optimizer__learning_rate=0.3), curves=curves)
     trainer.validate_if_due()
     trainer.train(1)
-    sampler: Any = trainer.sampler
-    sampler.stale = True
+    trainer.sampler.stale = True
     with pytest.raises(TrainingFault, match=r"step [12]: .*max_mean_logprob_gap"):
         trainer.train(2)
     assert {row["step"] for row in trainer.rows["validation"]} == {0}
@@ -503,30 +459,26 @@ def test_weights_move_only_when_somebody_samples_from_them() -> None:
     for method, loads in (("sft", 2), ("hpt", 4)):
         trainer = make_trainer(config_for(method, validation__every=2), curves={"digits": problems(2)})
         trainer.train(4)
-        sampler: Any = trainer.sampler
-        assert sampler.loads == loads
+        assert trainer.sampler.loads == loads
 
 
 def test_weights_that_were_given_back_are_moved_again_though_no_update_was_applied() -> None:
     trainer = make_trainer(config_for("hpt", optimizer__skip_above_norm=1e-9))
-    sampler: Any = trainer.sampler
-    sampler.sleep = lambda: setattr(sampler, "version", NO_WEIGHTS)
+    trainer.sampler.sleep = lambda: setattr(trainer.sampler, "version", NO_WEIGHTS)
     trainer.train(3)
     assert trainer.state.version == 0
-    assert sampler.loads == 2
+    assert trainer.sampler.loads == 2
 
 
 def test_one_log_prob_that_is_no_number_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever it stands: max() of Python forgets a nan that is not the first."""
-    genuine = ScriptedSampler._one
 
-    def with_nan(self: ScriptedSampler, request: Any, index: int) -> Any:
-        sample = genuine(self, request, index)
+    def with_nan(request: SamplingRequest, index: int, sample: Sample) -> Sample:
         if index == 2:
             sample.logprobs[0] = np.nan
         return sample
 
-    monkeypatch.setattr(ScriptedSampler, "_one", with_nan)
+    answers_changed(monkeypatch, with_nan)
     with pytest.raises(TrainingFault, match="differ by nan"):
         make_trainer(config_for("hpt"), mixed).train(1)
 
@@ -534,19 +486,16 @@ def test_one_log_prob_that_is_no_number_stops_the_run(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("question", [0, 2])
 def test_no_step_is_taken_where_the_gap_is_too_large(question: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither on a rollout that weighs nothing (q0) nor on one of the update, seen in its own forward pass (q2)."""
-    genuine = ScriptedSampler._one
 
-    def off(self: ScriptedSampler, request: Any, index: int) -> Any:
-        sample = genuine(self, request, index)
+    def off(request: SamplingRequest, index: int, sample: Sample) -> Sample:
         if request.prompt_tokens.tolist() == trainer.prompts[f"q{question}"].tolist():
             sample.logprobs[-1] += 0.1
         return sample
 
-    monkeypatch.setattr(ScriptedSampler, "_one", off)
+    answers_changed(monkeypatch, off)
     # q0 is all wrong and q1 all right, so GRPO trains on q2 and q3 alone
     trainer = make_trainer(config_for("grpo", schedule__updates_per_step=1))
-    asked: list[int] = []
-    monkeypatch.setattr(trainer.updater, "logprobs", _counted(trainer.updater.logprobs, asked))
+    asked = noted(monkeypatch, trainer.updater, "logprobs", lambda items, *_: len(items))
     before = weights_of(trainer.engine)
     with pytest.raises(TrainingFault, match=r"differ by .* and by 0\.1 at most"):
         trainer.train(1)
@@ -555,21 +504,15 @@ def test_no_step_is_taken_where_the_gap_is_too_large(question: int, monkeypatch:
     assert asked == [6]  # only the rollouts of q0 and q1 cost a forward pass of their own, whichever are off
 
 
-def _counted(genuine: Any, asked: list[int]) -> Any:
-    return lambda items, *of: (asked.append(len(items)), genuine(items, *of))[1]
-
-
 def test_one_rollout_over_the_bound_stops_a_run_until_it_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The run goes on under its name, with the numbers it would have had under a wider bound."""
-    genuine = ScriptedSampler._one
 
-    def off(self: ScriptedSampler, request: Any, index: int) -> Any:
-        sample = genuine(self, request, index)
+    def off(request: SamplingRequest, index: int, sample: Sample) -> Sample:
         if index == 1 and request.prompt_tokens.tolist() == trainer.prompts["q2"].tolist():
             sample.logprobs[-1] += 0.1  # a single token: on average nothing
         return sample
 
-    monkeypatch.setattr(ScriptedSampler, "_one", off)
+    answers_changed(monkeypatch, off)
     plain, mean = config_for("hpt"), {"diagnostics__max_mean_logprob_gap": 0.01}
     trainer = make_trainer(config_for("hpt", **mean))
     with pytest.raises(TrainingFault, match=r"max_logprob_gap = 0.05.*add --set diagnostics.rollouts_over_gap=1"):
@@ -587,18 +530,16 @@ def test_one_rollout_over_the_bound_stops_a_run_until_it_is_allowed(monkeypatch:
 
 
 def test_the_frozen_policy_is_asked_where_the_advantage_holds_a_kl_term() -> None:
-    chosen = {
-        "estimator__kl_coefficient": 0.5, "estimator__kl_term": "advantage", "estimator__online_row": "rloo",
-        "schedule__updates_per_step": 1,
-    }  # fmt: skip
-    frozen = PolicyModule(small_model()).requires_grad_(False)
-    moved = {}
+    moved = []
     for coefficient in (0.0, 0.5):
-        trainer = make_trainer(config_for("grpo", **chosen | {"estimator__kl_coefficient": coefficient}),
-                               reference=frozen)  # fmt: skip
+        config = config_for(
+            "grpo", estimator__kl_coefficient=coefficient, estimator__kl_term="advantage",
+            estimator__online_row="rloo", schedule__updates_per_step=1,
+        )  # fmt: skip
+        trainer = make_trainer(config, reference=PolicyModule(small_model()).requires_grad_(False))
         trainer.train(2)  # in the first step the policy is the frozen one, and the term is zero up to rounding
-        moved[coefficient] = weights_of(trainer.engine)
-    assert not same_weights(moved[0.0], moved[0.5])
+        moved.append(weights_of(trainer.engine))
+    assert not same_weights(*moved)
 
 
 # --- records ---------------------------------------------------------------------------------------------------------
@@ -622,7 +563,7 @@ def test_every_column_is_in_the_registry_and_every_number_follows_from_the_scrip
     assert row["trained/demonstration_tokens"] == 7  # 0=0\boxed{0} and its end
     assert row["trained/rollout_tokens"] == 2 * (4 + 6 + 6)
     assert row["optim/updates"] == 2
-    uniform = math.log(len(small_model().model.embed_tokens.weight))  # pyright: ignore
+    uniform = math.log(len(small_model().model.embed_tokens.weight))
     assert row["rollout/entropy"] == pytest.approx(uniform, rel=0.1)
     assert 0 < row["check/mean_logprob_gap"] < row["check/logprob_gap"] < 1e-5
     assert row["trained/rollout_entropy"] == pytest.approx(uniform, rel=0.1)
@@ -637,22 +578,25 @@ def test_a_row_that_acts_on_both_kinds_is_measured_on_rollouts_alone() -> None:
     assert column(trainer, "estimator/approx_kl") == pytest.approx([0.0], abs=1e-6)
 
 
+def graded(trainer: Trainer) -> list[GradedRollouts]:
+    questions = trainer.questions(0)
+    return trainer.verify(questions, trainer.sample(questions))
+
+
 def test_a_response_without_its_end_is_truncated() -> None:
-    trainer = make_trainer(config_for("grpo", rollout__max_response_tokens=5), wrong)
-    found = graded(trainer)
-    assert all(own.truncated.all() for own in found)
-    assert all(own.lengths.tolist() == [5, 5, 5] for own in found)
+    for own in graded(make_trainer(config_for("grpo", rollout__max_response_tokens=5), wrong)):
+        assert own.truncated.all()
+        assert own.lengths.tolist() == [5, 5, 5]
 
 
 def test_a_response_that_another_end_token_ended_is_not_truncated(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model may have several; only the sampler knows why it stopped."""
     trainer = make_trainer(config_for("grpo"))
-    answer = ScriptedSampler._one
-    monkeypatch.setattr(
-        ScriptedSampler, "_one",
-        lambda own, request, index: replace(sample := answer(own, request, index), tokens=sample.tokens[:-1],
-                                            logprobs=sample.logprobs[:-1], finish_reason="stop"),
-    )  # fmt: skip
+
+    def without_its_end(request: SamplingRequest, index: int, sample: Sample) -> Sample:
+        return Sample(sample.tokens[:-1], sample.logprobs[:-1], "stop")
+
+    answers_changed(monkeypatch, without_its_end)
     assert not any(own.truncated.any() for own in graded(trainer))
 
 

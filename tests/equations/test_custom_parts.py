@@ -42,26 +42,29 @@ def rewards_less_a_constant(row: Row, groups: RolloutGroups) -> list[np.ndarray]
             for reward, length in zip(groups.rewards, groups.lengths, strict=True)]  # fmt: skip
 
 
+def tokens_of(count: int) -> TokenStreams:
+    """Tokens of one answer, ratio 1."""
+    logprobs = torch.full((count,), -1.0, dtype=torch.float64, requires_grad=True)
+    none = torch.zeros(count, dtype=torch.int64)
+    return TokenStreams(logprobs, torch.zeros(count), logprobs.detach(), none, 1)
+
+
 def weights_with(part: str, function: str) -> list[float]:
-    """Weights of two tokens of one right answer, ratio 1, advantage 1, with one part from this module."""
+    """Weights of two tokens of one right answer, advantage 1, with one part from this module."""
     fields = {"mask": "none", "denominator": "old", "trajectory_coefficient": "one", part: f"my_parts:{function}"}
     row = Row("mine", advantage="one", aggregation="token_mean", **fields)
-    logprobs = torch.full((2,), -1.0, dtype=torch.float64, requires_grad=True)
-    streams = TokenStreams(logprobs, torch.zeros(2), logprobs.detach(), torch.zeros(2, dtype=torch.int64), 1)
     ones = torch.ones(2, dtype=torch.float64)
-    return upge_loss(streams, [Term(row, ones, ones, rewards=ones[:1])]).weights.tolist()
+    return upge_loss(tokens_of(2), [Term(row, ones, ones, rewards=ones[:1])]).weights.tolist()
 
 
-@pytest.mark.parametrize(
-    ("part", "function", "weights"),
-    [
-        ("mask", "first_alone", [1.0, 0.0]),
-        ("denominator", "half_of_pi", [2.0, 2.0]),
-        ("trajectory_coefficient", "right_answers_twice", [2.0, 2.0]),
-    ],
-)
-def test_a_custom_part_is_used(part: str, function: str, weights: list[float]) -> None:
-    assert weights_with(part, function) == pytest.approx(weights)
+def test_a_custom_part_is_used() -> None:
+    assert weights_with("mask", "first_alone") == pytest.approx([1.0, 0.0])
+    assert weights_with("denominator", "half_of_pi") == pytest.approx([2.0, 2.0])
+    assert weights_with("trajectory_coefficient", "right_answers_twice") == pytest.approx([2.0, 2.0])
+    row = Row("mine", "none", "unit", "my_parts:rewards_less_a_constant", "token_mean", {"clip_eps_low": 0.25})
+    groups = RolloutGroups(np.array([1.0, 0.0]), np.zeros(2, int), np.zeros(2, bool), np.array([1, 2]))
+    assert [own.tolist() for own in advantages(row, groups)] == [[0.75], [-0.25, -0.25]]
+    assert trajectory_scales("my_parts:squares", [2, 3], COUNTS).tolist() == [0.8, 1.8]
 
 
 DRAWN: list[Tensor] = []
@@ -74,25 +77,8 @@ def at_random(row: Row, streams: TokenStreams, advantages: Tensor) -> Tensor:
 
 def test_a_random_mask_is_drawn_once_for_loss_and_metrics() -> None:
     row = Row("mine", "my_parts:at_random", "current", "one", "token_mean")
-    logprobs = torch.full((64,), -1.0, dtype=torch.float64, requires_grad=True)
-    streams = TokenStreams(logprobs, torch.zeros(64), logprobs.detach(), torch.zeros(64, dtype=torch.int64), 1)
     DRAWN.clear()
-    result = upge_loss(streams, [Term(row, torch.ones(64), torch.ones(64))])
+    result = upge_loss(tokens_of(64), [Term(row, torch.ones(64), torch.ones(64))])
     (mask,) = DRAWN
     assert torch.equal(result.weights, mask)
     assert result.metrics["mine/masked_tokens"] == (mask == 0).sum()
-
-
-def advantages_with(function: str) -> list[np.ndarray]:
-    """Advantages of two answers, of one and two tokens, from this module."""
-    row = Row("mine", "none", "unit", f"my_parts:{function}", "token_mean", {"clip_eps_low": 0.25})
-    rewards, lengths = np.array([1.0, 0.0]), np.array([1, 2])
-    return advantages(row, RolloutGroups(rewards, np.zeros(2, int), np.zeros(2, bool), lengths))
-
-
-def test_a_custom_advantage_is_used() -> None:
-    assert [own.tolist() for own in advantages_with("rewards_less_a_constant")] == [[0.75], [-0.25, -0.25]]
-
-
-def test_a_custom_aggregation_is_used() -> None:
-    assert trajectory_scales("my_parts:squares", [2, 3], COUNTS).tolist() == [0.8, 1.8]

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from hpt.config.run_config import validate
 from hpt.laboratory import exact
 from hpt.laboratory.derivation import (
     CASES,
@@ -22,7 +21,6 @@ from hpt.laboratory.derivation import (
     make_case,
     one_draw,
     one_token_statements,
-    printed_gradient,
     random_law,
     random_values,
     statements,
@@ -147,32 +145,3 @@ def test_the_mixed_loss_is_compared_under_real_valued_alpha_and_beta(case: Exper
     assert 0.5 < alpha < 1
     assert alpha + beta == pytest.approx(1)
     assert pairs == {"switch below": (0, 1), "switch above": (1, 0), "linear": (0.5, 0.5), "constant": (0.7, 1.9)}
-
-
-def test_eq_13_is_linear_in_alpha_and_beta(case: Experiment) -> None:
-    """The printed loss against sums written out here, so that both sides of the package's table cannot err alike."""
-    draw, space = one_draw(case), case.policy.space
-    chosen, demonstration = draw.rollouts[0], int(draw.demonstrations[0])
-    rewards = case.reward[chosen]
-    assert rewards.tolist() == [1, 0, 1, 0]
-    advantage = (rewards - 0.5) / (1 / 3**0.5 + 1e-6)  # sample standard deviation of two ones and two zeros
-    found = torch.zeros_like(case.parameters)
-    now, before = (token_logprobs(case.policy, theta).detach() for theta in (case.parameters, case.old_parameters))
-    for trajectory, value in zip(chosen, advantage, strict=True):
-        for t in range(int(space.lengths[trajectory])):
-            pair = int(space.pair[trajectory, t])
-            ratio = float((now[pair] - before[pair]).exp())
-            kept = ratio <= 1.2 if value > 0 else ratio >= 0.8
-            found -= 0.7 * kept * ratio * value / 4 * case.token_scores[pair]
-    length = int(space.lengths[demonstration])
-    found -= 1.9 * case.token_scores[space.pair[demonstration, :length]].sum(0) / length
-    assert near(found, printed_gradient(case, draw, 0.7, 1.9))
-
-
-def test_eq_9_accepts_any_pair_of_functions_and_eq_10_is_one_of_them() -> None:
-    counts = np.arange(9)
-    linear = feedback_coefficients(validate({"gate": {"kind": "linear"}}).gate, counts, 8)
-    assert np.allclose(linear, [counts / 8, 1 - counts / 8])
-    alpha, beta = feedback_coefficients(validate({"gate": {"kind": "switch", "count": 2}}).gate, counts, 8)
-    assert alpha.tolist() == [0, 0, 0, 1, 1, 1, 1, 1, 1]
-    assert (alpha + beta == 1).all()

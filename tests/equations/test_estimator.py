@@ -1,4 +1,4 @@
-"""The one loss: several rows at once, the two regularisers, metrics that add up, and refusals."""
+"""The one loss: several rows at once, the KL term, metrics that add up, and refusals."""
 
 import numpy as np
 import pytest
@@ -9,8 +9,7 @@ from hpt.laboratory import random_batch as world
 from hpt.laboratory import textbook
 from hpt.support.errors import ConfigError
 from hpt.upge.estimator import ROWS, Row, Term, upge_loss, weights_mask_ratio
-from hpt.upge.reference import trajectory_means
-from hpt.upge.regularisers import entropy_bonus, kl_to_reference
+from hpt.upge.regularisers import kl_to_reference
 from hpt.upge.row import TokenStreams
 from hpt.upge.stabilization import MASKS
 
@@ -69,11 +68,8 @@ def test_one_row_twice_adds_up() -> None:
     """A method may let the same row act on two kinds of data."""
     streams = tiny_streams([1.0, 1.0])
     scales = torch.tensor([1.0, 0.0]).double()
-    components = [
-        Term(ROWS["sft"], torch.ones(2), scales),
-        Term(ROWS["sft"], torch.ones(2), 3 * (1 - scales)),
-    ]
-    result = upge_loss(streams, components)
+    terms = [Term(ROWS["sft"], torch.ones(2), own) for own in (scales, 3 * (1 - scales))]
+    result = upge_loss(streams, terms)
     assert result.weights.tolist() == [1.0, 3.0]
     assert result.metrics["sft/tokens"] == 2
 
@@ -99,44 +95,45 @@ def test_published_clip_bounds(name: str) -> None:
 
 def test_a_token_on_a_bound_stays_and_one_without_advantage_is_not_called_clipped() -> None:
     """Bounds of 0, so that the bound is a ratio of 1, which has no rounding: pi and pi_old are the same."""
-    streams = tiny_streams([1.0, 1.0, 0.5])
     row = ROWS["grpo"].with_parameters(clip_eps_low=0.0, clip_eps_high=0.0)
+    advantages = torch.tensor([1.0, -1.0, 0.0])
     for name in ("clip", "sequence_clip"):
-        on_bounds = MASKS[name](row, tiny_streams([1.0, 1.0, 1.0]), torch.tensor([1.0, -1.0, 0.0]))
-        assert on_bounds.tolist() == [1.0, 1.0, 1.0]
-    assert MASKS["clip"](row, streams, torch.tensor([1.0, -1.0, 0.0])).tolist() == [1.0, 1.0, 1.0]
-    assert MASKS["clip"](row, streams, torch.tensor([1.0, -1.0, -1.0])).tolist() == [1.0, 1.0, 0.0]
+        assert MASKS[name](row, tiny_streams([1.0, 1.0, 1.0]), advantages).tolist() == [1.0, 1.0, 1.0]
+    assert MASKS["clip"](row, tiny_streams([1.0, 1.0, 0.5]), advantages).tolist() == [1.0, 1.0, 1.0]
+    assert MASKS["clip"](row, tiny_streams([0.5]), -torch.ones(1)).tolist() == [0.0]
 
 
-def test_every_clipped_row_is_tested_for_its_bounds() -> None:
+def test_the_table_names_its_rows_and_sources_and_every_clipped_one_is_tested_for_its_bounds() -> None:
     assert set(PUBLISHED_BOUNDS) == {name for name, row in ROWS.items() if row.mask != "none"}
+    assert all(row.name == name and row.source for name, row in ROWS.items())
 
 
-def test_only_logprobs_carry_gradient() -> None:
-    """Weights are numbers, also where they are made of the current policy: entropies, ratios, shaped probabilities."""
-    for row in ROWS.values():
-        streams = tiny_streams([0.9, 1.1])
-        streams.entropies = torch.ones(2, dtype=torch.float64, requires_grad=True)
-        component = Term(row, torch.ones(2), torch.ones(2), torch.ones(2), rewards=torch.ones(1))
-        result = upge_loss(streams, [component])
-        assert not result.weights.requires_grad
-        gradient, = torch.autograd.grad(result.loss, [streams.logprobs], retain_graph=True)  # fmt: skip
-        torch.testing.assert_close(gradient, -result.weights)
-        assert torch.autograd.grad(result.loss, [streams.entropies], allow_unused=True)[0] is None
-        assert not weights_mask_ratio(row, streams, torch.ones(2), torch.ones(2))[0].requires_grad
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("row", ROWS.values(), ids=list(ROWS))
+def test_only_logprobs_carry_gradient_and_their_precision_is_kept(row: Row, dtype: torch.dtype) -> None:
+    """Weights are numbers, also where they are made of the current policy: entropies, ratios, shaped probabilities.
+
+    In float64 they would silently double the memory and the time of everything behind them.
+    """
+    streams, ones = tiny_streams([0.9, 1.1]), torch.ones(2)
+    logprobs, entropies = (own.detach().to(dtype).requires_grad_() for own in (streams.logprobs, streams.entropies))
+    streams = TokenStreams(logprobs, entropies, streams.old_logprobs.to(dtype), streams.trajectory, 1)
+    result = upge_loss(streams, [Term(row, ones, ones, ones, rewards=torch.ones(1))])
+    assert result.weights.dtype == result.loss.dtype == dtype
+    assert not result.weights.requires_grad
+    gradient, = torch.autograd.grad(result.loss, [logprobs], retain_graph=True)  # fmt: skip
+    torch.testing.assert_close(gradient, -result.weights)
+    assert torch.autograd.grad(result.loss, [entropies], allow_unused=True)[0] is None
+    assert not weights_mask_ratio(row, streams, ones, ones)[0].requires_grad
 
 
-def test_a_masked_token_with_an_infinite_ratio_weighs_nothing() -> None:
+def test_what_is_masked_or_no_rows_weighs_nothing_whatever_its_ratio_or_advantage() -> None:
     streams = tiny_streams([1.0, 1.0, 1.0])
     streams.old_logprobs = torch.tensor([-1.0, -2000.0, -2000.0]).double()
     weights = weights_mask_ratio(ROWS["grpo"], streams, torch.tensor([1.0, 1.0, 0.0]).double())[0]
     assert weights.tolist() == [1.0, 0.0, 0.0]
-
-
-def test_a_token_on_which_no_row_acts_weighs_nothing_whatever_its_advantage() -> None:
-    streams = tiny_streams([1.0, 1.0])
-    advantages = torch.tensor([1.0, torch.nan]).double()
-    result = upge_loss(streams, [Term(ROWS["sft"], advantages, torch.tensor([1.0, 0.0]).double())])
+    term = Term(ROWS["sft"], torch.tensor([1.0, torch.nan]).double(), torch.tensor([1.0, 0.0]).double())
+    result = upge_loss(tiny_streams([1.0, 1.0]), [term])
     assert result.weights.tolist() == [1.0, 0.0]
     assert torch.isfinite(result.loss)
 
@@ -146,42 +143,11 @@ def test_no_component_gives_a_loss_that_can_be_back_propagated() -> None:
     result = upge_loss(streams, [])
     result.loss.backward()
     assert result.loss == 0
-    assert streams.logprobs.grad is not None
     assert not streams.logprobs.grad.any()
     assert result.metrics == {}
 
 
-def test_float32_in_float32_out() -> None:
-    """A weight in float64 would silently double the memory and the time of everything behind it."""
-    for row in ROWS.values():
-        streams = tiny_streams([0.9, 1.1])
-        narrow = TokenStreams(streams.logprobs.float(), streams.entropies.float(), streams.old_logprobs.float(),
-                              streams.trajectory, 1)  # fmt: skip
-        component = Term(row, torch.ones(2), torch.ones(2), torch.ones(2), rewards=torch.ones(1))
-        result = upge_loss(narrow, [component])
-        assert result.weights.dtype == result.loss.dtype == torch.float32
-
-
-def test_trajectory_means_by_hand() -> None:
-    streams = tiny_streams([1.0] * 4)
-    streams.trajectory, streams.trajectories = torch.tensor([0, 2, 2, 0]), 3
-    means = trajectory_means(torch.tensor([1.0, 10.0, 20.0, 3.0], requires_grad=True), streams)
-    assert not means.requires_grad
-    assert means.tolist() == [2.0, 0.0, 15.0]
-
-
-# --- the two regularisers --------------------------------------------------------------------------------------------
-
-
-def test_entropy_bonus_has_the_gradient_of_the_entropy() -> None:
-    w = world.make_world(1)
-    t = world.textbook_of(w)
-    everything = (t.entropy * t.mask).sum() + (t.demo_entropy * t.demo_mask).sum()
-    streams = world.streams_of(w, list(range(20)))
-    bonus = entropy_bonus(streams.entropies, torch.full_like(streams.entropies, 0.001))
-    expected = world.flat_gradient(0.001 * everything, w.policy)
-    assert world.relative_difference(world.flat_gradient(bonus, w.policy), expected) < 1e-10
-    assert entropy_bonus(torch.tensor([2.0, 3.0]), torch.tensor([1.0, 0.0])) == 2.0
+# --- the KL term -----------------------------------------------------------------------------------------------------
 
 
 def test_k3_is_the_kl_in_expectation_and_its_gradient_that_of_the_reverse_kl() -> None:
@@ -201,13 +167,6 @@ def test_k3_is_the_kl_in_expectation_and_its_gradient_that_of_the_reverse_kl() -
 # --- the table as data -----------------------------------------------------------------------------------------------
 
 
-def test_the_table_holds_the_rows_of_the_paper_and_says_where_they_come_from() -> None:
-    assert {"sft", "ppo", "grpo", "reinforce", "cispo", "gspo", "srft_offline", "luffy_offline"} <= set(ROWS)
-    for name, row in ROWS.items():
-        assert row.name == name
-        assert row.source
-
-
 def test_constants_can_be_replaced_but_not_invented() -> None:
     row = ROWS["grpo"].with_parameters(clip_eps_high=None, std="population")
     assert (row.parameters["clip_eps_high"], row.parameters["clip_eps_low"]) == (None, 0.2)
@@ -225,12 +184,21 @@ def test_impossible_constants_are_refused(wrong: dict) -> None:
         ROWS["grpo"].with_parameters(**wrong)
 
 
-def test_a_row_without_a_constant_it_needs_says_which() -> None:
-    row = Row("mine", "clip", "old", "group", "token_mean", {"std": "none"})
+def test_what_a_row_lacks_is_named() -> None:
+    row, streams, one = (
+        Row("mine", "clip", "old", "group", "token_mean", {"std": "none"}),
+        tiny_streams([1.0]),
+        torch.ones(1),
+    )
     with pytest.raises(ConfigError, match="clip_eps_low"):
-        weights_mask_ratio(row, tiny_streams([1.0]), torch.ones(1))
+        weights_mask_ratio(row, streams, one)
     with pytest.raises(ConfigError, match="clip_eps_high = None: allowed is a number"):
         ROWS["grpo"].with_parameters(clip_eps_high=None).number("clip_eps_high")
+    with pytest.raises(ConfigError, match="rewards = None"):
+        upge_loss(streams, [Term(ROWS["srft_rollout"], one, one)])
+    with pytest.raises(ConfigError, match="row clip_cov: keep = None"):
+        weights_mask_ratio(ROWS["clip_cov"], streams, one)
+    assert weights_mask_ratio(ROWS["clip_cov"], streams, one.double(), torch.zeros(1))[0] == 0
 
 
 @pytest.mark.parametrize("choice", ["mask", "denominator", "trajectory_coefficient"])
@@ -242,16 +210,8 @@ def test_unknown_names_are_refused_with_the_known_ones(choice: str) -> None:
 
 
 def test_a_ratio_without_an_upper_bound_is_held_from_below_alone() -> None:
-    """Ratios 0.5, 1 and 4, bounded to [0.9, ...): log pi_ref = log pi - log clip(r)."""
-    logprobs = torch.tensor([0.5, 1.0, 4.0], dtype=torch.float64).log()
-    streams = TokenStreams(logprobs, torch.zeros(3), torch.zeros_like(logprobs), torch.zeros(3, dtype=torch.int64), 1)
-    free_above = ROWS["cispo"].with_parameters(clip_eps_low=0.1, clip_eps_high=None)
-    free = ROWS["cispo"].with_parameters(clip_eps_low=None, clip_eps_high=None)
-    weights = [weights_mask_ratio(row, streams, torch.ones(3, dtype=torch.float64))[0] for row in (free_above, free)]
-    torch.testing.assert_close(weights[0], torch.tensor([0.9, 1.0, 4.0], dtype=torch.float64))
-    torch.testing.assert_close(weights[1], torch.tensor([0.5, 1.0, 4.0], dtype=torch.float64))
-
-
-def test_a_coefficient_that_needs_rewards_says_so() -> None:
-    with pytest.raises(ConfigError, match="rewards = None"):
-        upge_loss(tiny_streams([1.0]), [Term(ROWS["srft_rollout"], torch.ones(1), torch.ones(1))])
+    """Ratios 0.5, 1 and 4, bounded to [0.9, ...)."""
+    for low, least in ((0.1, 0.9), (None, 0.5)):
+        row = ROWS["cispo"].with_parameters(clip_eps_low=low, clip_eps_high=None)
+        weights = weights_mask_ratio(row, tiny_streams([0.5, 1.0, 4.0]), torch.ones(3).double())[0]
+        torch.testing.assert_close(weights, torch.tensor([least, 1.0, 4.0]).double())

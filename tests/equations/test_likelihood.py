@@ -66,20 +66,12 @@ def test_values_and_gradients_are_those_of_full_logits(
         torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("cap", [None, 1.5])
-def test_gradcheck(cap: float | None) -> None:
-    hidden, weight, bias, targets = inputs()
-    arguments = (hidden[:4], weight, targets[:4], 0.7, 3, bias, cap)
-    assert torch.autograd.gradcheck(token_logprobs_and_entropy, arguments)
-
-
 @pytest.mark.parametrize("scale", [1e2, 1e4])
 def test_huge_logits_stay_finite(scale: float) -> None:
     hidden, weight, bias, targets = inputs(torch.float32, scale)
     logprobs, entropies = token_logprobs_and_entropy(hidden, weight, targets, bias=bias)
     (logprobs.sum() + entropies.sum()).backward()
     for value in (logprobs, entropies, hidden.grad, weight.grad, bias.grad):
-        assert value is not None
         assert torch.isfinite(value).all()
     assert (entropies >= 0).all()
 
@@ -106,8 +98,6 @@ def test_bfloat16_gradients_of_many_chunks_add_up_in_float32() -> None:
     expected = full_logits(*wide, None, targets, 1.0)
     (expected[0].sum() + expected[1].sum()).backward()
     for leaf, reference in zip((hidden, weight), wide, strict=True):
-        assert leaf.grad is not None
-        assert reference.grad is not None
         assert leaf.grad.dtype == torch.bfloat16
         assert (leaf.grad.float() - reference.grad).norm() < 2**-8 * reference.grad.norm()
 
@@ -127,22 +117,16 @@ def test_a_parameter_may_be_taken_away_between_forward_and_backward() -> None:
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
-def test_frozen_inputs_get_no_gradient() -> None:
+def test_frozen_inputs_get_no_gradient_and_no_tokens_one_of_zero() -> None:
     hidden, weight, bias, targets = inputs()
     logprobs, _ = token_logprobs_and_entropy(hidden, weight.detach(), targets, bias=bias.detach())
     logprobs.sum().backward()
-    assert weight.grad is None
-    assert bias.grad is None
+    assert weight.grad is bias.grad is None
     with torch.no_grad():
         assert not token_logprobs_and_entropy(hidden, weight, targets)[0].requires_grad
-
-
-def test_no_tokens() -> None:
-    hidden, weight, _, targets = inputs()
     logprobs, entropies = token_logprobs_and_entropy(hidden[:0], weight, targets[:0])
     assert logprobs.shape == entropies.shape == (0,)
     (logprobs.sum() + entropies.sum()).backward()
-    assert weight.grad is not None
     assert not weight.grad.any()
 
 

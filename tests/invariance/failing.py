@@ -55,7 +55,7 @@ def main(spec: str, out: Path) -> int:
         (share,) = engine.apply_model(share_of_a_layer)
         (out / f"sampler-{os.environ['RANK']}.json").write_text(json.dumps(share))
 
-    Sampler.__init__ = start  # pyright: ignore[reportAttributeAccessIssue]
+    Sampler.__init__ = start
     return job.main([spec])
 
 

@@ -21,7 +21,7 @@ def main(spec: str, out: Path) -> int:
         drawn.append([(t.problem_id, t.sample, t.response_tokens.tolist()) for group in groups for t in group])
         return groups
 
-    Trainer.sample = sample  # pyright: ignore[reportAttributeAccessIssue]
+    Trainer.sample = sample
     code = job.main([spec])
     (out / f"samples-{os.environ['RANK']}.json").write_text(json.dumps(drawn))
     return code

@@ -17,30 +17,20 @@ from tests.invariance import world
 
 STAGES = (0, 1, 2, 3)
 RATE = 0.01
-#: Numbers of weights that two ranks cannot share evenly are among those of `world.tiny_model`: 23 x 16 is even, so the
-#: vocabulary has one more word here.
-VOCABULARY = world.VOCABULARY
 
 
 def engine_at(stage: int) -> PolicyEngine:
     """The engine with a clip that is active, so that a wrong norm would show in the weights."""
     optimizer = OptimizerSettings(gradient_clip=0.5, skip_above_norm=0.0, learning_rate=RATE)
-    return PolicyEngine(world.tiny_model(), EngineSettings(zero_stage=stage), optimizer)  # pyright: ignore[reportArgumentType]
+    return PolicyEngine(world.tiny_model(), EngineSettings(zero_stage=stage), optimizer)
 
 
 def update(engine: PolicyEngine, applied: bool = True) -> torch.Tensor:
     """Take one update (or be skipped) on the mixed step and return all weights, flat, as they are for the sampler."""
-    _, items, rows = step()
+    items, rows = world.weighted(world.make_questions(), world.config_for("per_prompt"))
     outcome, _ = Updater(engine, rows).update(items, RATE)
-    assert outcome is not None
     assert outcome.applied is applied
     return world.flat(engine.named_weights()).clone()
-
-
-def step():
-    """The mixed step of the invariance tests."""
-    questions = world.make_questions("mixed")
-    return questions, *world.weighted(questions, world.config_for("per_prompt"))
 
 
 class Noting:
@@ -50,7 +40,7 @@ class Noting:
     open = safetensors.safe_open
 
     def __init__(self, file: Path, framework: str) -> None:
-        self.name, self.file = file.name, Noting.open(file, framework)  # type: ignore[arg-type]
+        self.name, self.file = file.name, Noting.open(file, framework)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.file, name)
@@ -67,7 +57,7 @@ def main(folder: Path) -> None:
     files a rank read for it is in ``FOLDER/<stage>-<rank>.json``.
     """
     torch.set_num_threads(1)
-    safetensors.safe_open = Noting  # type: ignore[misc]
+    safetensors.safe_open = Noting
     for stage in STAGES:
         engine = engine_at(stage)
         update(engine)

@@ -24,7 +24,7 @@ class SeenGradient(torch.optim.SGD):
     seen: torch.Tensor
     may_step: Any
 
-    def step(self, closure: Any = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def step(self, closure: Any = None) -> None:
         """Look at the gradient."""
         assert self.may_step()
         gradients = [own.grad.flatten() for group in self.param_groups for own in group["params"]]
@@ -34,7 +34,7 @@ class SeenGradient(torch.optim.SGD):
 
 def engine_at(stage: int, make_optimizer: Any = None) -> PolicyEngine:
     optimizer = OptimizerSettings(gradient_clip=0.0, skip_above_norm=0.0, weight_decay=0.0)
-    settings = EngineSettings(zero_stage=stage)  # pyright: ignore[reportArgumentType]
+    settings = EngineSettings(zero_stage=stage)
     return PolicyEngine(world.tiny_model().bfloat16(), settings, optimizer, "bfloat16", make_optimizer)
 
 

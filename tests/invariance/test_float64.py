@@ -57,13 +57,12 @@ def gradient(
     layout: str = "padded",
     ranks: int = 1,
     reference: Any = None,
-    engine_class: type[PlainEngine] = PlainEngine,
 ) -> Tensor:
     budget = world.token_budget(items, split, ranks, layout)
     settings = EngineSettings(micro_batch_tokens=budget)
     total: Tensor | None = None
     for rank in range(ranks):
-        engine: Any = engine_class(settings, layout, rank, ranks)
+        engine: Any = PlainEngine(settings, layout, rank, ranks)
         updater = Updater(engine, rows, reference=reference)
         updater.dtype = torch.float64
         updater.update(items, 1.0)
@@ -151,33 +150,15 @@ def test_no_method_depends_on_the_layout(name: str, recipe: str) -> None:
 
 # --- each mistake once ------------------------------------------------------------------------------------------------
 
-
-class MeanOverMicroBatches(PlainEngine):
-    def step(self, learning_rate: float) -> StepOutcome:
-        outcome = super().step(learning_rate)
-        self.gradient = self.gradient / self.micro_batches
-        return outcome
-
-
-class MeanOverRanks(PlainEngine):
-    def backward(self, loss: Tensor) -> None:
-        super().backward(loss / self.ranks)
-
-
+#: The step's questions and settings, and a way to break the package.
 Mistake = Callable[[list[QuestionBatch], RunConfig, pytest.MonkeyPatch], Tensor]
 
 
-def mean_over_micro_batches(questions: list[QuestionBatch], config: RunConfig, patch: pytest.MonkeyPatch) -> Tensor:
-    return gradient(*world.weighted(questions, config), split=5, engine_class=MeanOverMicroBatches)
+def step(questions: list[QuestionBatch], config: RunConfig, **more: Any) -> Tensor:
+    return gradient(*world.weighted(questions, config), **more)
 
 
-def mean_over_ranks(questions: list[QuestionBatch], config: RunConfig, patch: pytest.MonkeyPatch) -> Tensor:
-    return gradient(*world.weighted(questions, config), ranks=2, engine_class=MeanOverRanks)
-
-
-def token_mean_of_each_micro_batch(
-    questions: list[QuestionBatch], config: RunConfig, patch: pytest.MonkeyPatch
-) -> Tensor:
+def token_mean_of_each_micro_batch(questions: list[QuestionBatch], config: RunConfig, patch: Any) -> Tensor:
     """What most frameworks do: every micro-batch its own mean, then a mean of the means."""
     items, rows = world.weighted(questions, config)
     total, genuine = sum(item.trajectory.length for item in items), update.micro_batch_loss
@@ -190,79 +171,65 @@ def token_mean_of_each_micro_batch(
     return gradient(items, rows, split=5)
 
 
-def counted_after_skipping(questions: list[QuestionBatch], config: RunConfig, patch: pytest.MonkeyPatch) -> Tensor:
+def counted_after_skipping(questions: list[QuestionBatch], config: RunConfig, _: Any) -> Tensor:
     """Dynamic sampling done carelessly: the all-zero group no longer counts as a prompt."""
-    return gradient(*world.weighted([question for question in questions if question.problem_id != "q2"], config))
+    return step([question for question in questions if question.problem_id != "q2"], config)
 
 
-def counted_on_each_rank(questions: list[QuestionBatch], config: RunConfig, patch: pytest.MonkeyPatch) -> Tensor:
+def counted_on_each_rank(questions: list[QuestionBatch], config: RunConfig, _: Any) -> Tensor:
     (first, rows), (second, _) = (world.weighted(half, config) for half in (questions[:3], questions[3:]))
     return gradient(first + second, rows)
 
 
-def neighbours_seen_in_packed_rows(
-    questions: list[QuestionBatch], config: RunConfig, patch: pytest.MonkeyPatch
-) -> Tensor:
+def neighbours_seen_in_packed_rows(questions: list[QuestionBatch], config: RunConfig, patch: Any) -> Tensor:
     def without_restarts(module: Any, batch: MicroBatch, layout: str, temperature: float) -> Any:
         return module(batch.input_ids, None, batch.predictor, batch.targets, temperature)
 
     patch.setattr(update, "forward_micro_batch", without_restarts)
-    return gradient(*world.weighted(questions, config), layout="packed")
+    return step(questions, config, layout="packed")
 
 
-def anothers_prompt_in_shared_rows(
-    questions: list[QuestionBatch], config: RunConfig, patch: pytest.MonkeyPatch
-) -> Tensor:
+def anothers_prompt_in_shared_rows(questions: list[QuestionBatch], config: RunConfig, patch: Any) -> Tensor:
     def of_neighbours(*positional: Any) -> MicroBatch:
         batch = collate(*positional)
-        assert batch.sequences is not None
         batch.sequences[:, 0] = batch.sequences[:, 0].roll(1)
         return batch
 
     patch.setattr(update, "collate", of_neighbours)
-    return gradient(*world.weighted(questions, config), layout="shared")
+    return step(questions, config, layout="shared")
 
 
-def no_clip(questions: list[QuestionBatch], config: RunConfig, patch: pytest.MonkeyPatch) -> Tensor:
+def no_clip(questions: list[QuestionBatch], config: RunConfig, _: Any) -> Tensor:
     items, rows = world.weighted(questions, config)
     return gradient(items, [replace(row, mask="none") for row in rows])
 
 
-def entropy_added_to_the_loss(questions: list[QuestionBatch], config: RunConfig, patch: pytest.MonkeyPatch) -> Tensor:
+def entropy_added_to_the_loss(questions: list[QuestionBatch], config: RunConfig, patch: Any) -> Tensor:
     genuine = update.entropy_bonus
     patch.setattr(update, "entropy_bonus", lambda entropies, scales: -genuine(entropies, scales))
-    return gradient(*world.weighted(questions, config))
+    return step(questions, config)
 
 
-def fillers_that_weigh(questions: list[QuestionBatch], config: RunConfig, patch: pytest.MonkeyPatch) -> Tensor:
-    items, rows = world.weighted(world.make_questions("lonely"), config)  # the ranks have unequally much to do
-    right = gradient(items, rows, None, ranks=2)
+def fillers_that_weigh(_: list[QuestionBatch], config: RunConfig, patch: Any) -> Tensor:
+    lonely = world.make_questions("lonely")  # the ranks have unequally much to do
+    right = step(lonely, config, split=None, ranks=2)
     heavy = replace(zero_weight_filler(), parts=(Part(1, np.ones(1), 0.01),))
     patch.setattr(update, "filler", lambda: heavy)
-    return expected("per_prompt")[0] + gradient(items, rows, None, ranks=2) - right
+    return expected("per_prompt")[0] + step(lonely, config, split=None, ranks=2) - right
 
 
-def stale_old_logprobs(questions: list[QuestionBatch], config: RunConfig, patch: pytest.MonkeyPatch) -> Tensor:
+def stale_old_logprobs(questions: list[QuestionBatch], config: RunConfig, _: Any) -> Tensor:
     def shifted(rollout: Trajectory) -> Trajectory:
         return replace(rollout, old_logprobs=rollout.old_logprobs + 1e-3)
 
-    moved = [replace(q, rollouts=tuple(shifted(rollout) for rollout in q.rollouts)) for q in questions]
-    return gradient(*world.weighted(moved, config))
+    return step([replace(q, rollouts=tuple(map(shifted, q.rollouts))) for q in questions], config)
 
 
+#: Means over micro-batches or ranks are noticed in the real engine (`test_processes`).
 MISTAKES: list[Mistake] = [
-    mean_over_micro_batches,
-    mean_over_ranks,
-    token_mean_of_each_micro_batch,
-    counted_after_skipping,
-    counted_on_each_rank,
-    neighbours_seen_in_packed_rows,
-    anothers_prompt_in_shared_rows,
-    no_clip,
-    entropy_added_to_the_loss,
-    fillers_that_weigh,
-    stale_old_logprobs,
-]
+    token_mean_of_each_micro_batch, counted_after_skipping, counted_on_each_rank, neighbours_seen_in_packed_rows,
+    anothers_prompt_in_shared_rows, no_clip, entropy_added_to_the_loss, fillers_that_weigh, stale_old_logprobs,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.__name__)

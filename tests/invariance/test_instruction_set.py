@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from hpt.config.run_config import RunConfig
 from hpt.runs.folder import RunFolder
 from hpt.runs.job import Job, write_job
 from hpt.runs.pool import run_jobs
@@ -69,10 +68,8 @@ def test_a_run_says_what_it_computed_with(tmp_path: Path, unset: None) -> None:
     }
     bases = [Job(base_config(configs["avx2"]), tmp_path)]
     run_jobs(bases + [Job(config, tmp_path) for config in configs.values()])
-    said = {chosen: found(config, tmp_path) for chosen, config in configs.items()}
-    assert said == {"avx2": "AVX2", "native": "AVX512" if "avx512f" in FLAGS else "AVX2"}
-
-
-def found(config: RunConfig, root: Path) -> str:
-    (folder,) = root.glob(f"*/sft-*-{resolve_run(config, root).fingerprint()}")
-    return read_json(folder / "provenance.json")["instruction_set"]
+    found = {}
+    for chosen, config in configs.items():
+        (folder,) = tmp_path.glob(f"*/sft-*-{resolve_run(config, tmp_path).fingerprint()}")
+        found[chosen] = read_json(folder / "provenance.json")["instruction_set"]
+    assert found == {"avx2": "AVX2", "native": "AVX512" if "avx512f" in FLAGS else "AVX2"}

@@ -49,7 +49,7 @@ def test_exit_codes_are_told() -> None:
 def test_a_lost_server_loses_its_jobs_alone_and_the_same_command_goes_on(tmp_path: Path) -> None:
     config = digits_config("hpt", write_digits(tmp_path / "world"), schedule__steps=2, validation__every=0)
     Forked(_exit_with, (0,)).wait(60)
-    server = _forkserver._forkserver_pid  # pyright: ignore[reportAttributeAccessIssue]
+    server = _forkserver._forkserver_pid
 
     def lose(_: object) -> None:
         os.kill(server, signal.SIGKILL)

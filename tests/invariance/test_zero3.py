@@ -120,19 +120,11 @@ def test_two_ranks_with_a_sampler_each(runs: Runs) -> None:
 
 
 def test_two_ranks_sharing_a_sampler_and_then_one_rank(runs: Runs) -> None:
+    assert runs.samplers == [0.5, 0.5], "each has a half of the sampler's weights"
+    shards = [f"checkpoints/step-000002/deepspeed/shard-00{rank}-of-002.safetensors" for rank in (0, 1)]
+    assert (runs.left_by_two, runs.left_state["step"]) == (shards, 2)
     assert runs.resumed.status["state"] == "finished"
     assert_near(runs.resumed, runs.one)
-
-
-def test_the_checkpoint_came_from_both_ranks(runs: Runs) -> None:
-    assert runs.left_by_two == [
-        f"checkpoints/step-000002/deepspeed/shard-00{rank}-of-002.safetensors" for rank in (0, 1)
-    ]
-    assert runs.left_state["step"] == 2
-
-
-def test_two_ranks_share_one_samplers_weights(runs: Runs) -> None:
-    assert runs.samplers == [0.5, 0.5]
 
 
 def test_the_other_rank_ends_within_a_minute_with_the_error_of_the_one_that_failed(runs: Runs) -> None:
@@ -175,23 +167,15 @@ def test_who_started_the_job_is_told_which_rank_failed(
 
 
 @pytest.mark.parametrize("which", ["two", "resumed"])
-def test_an_evaluation_spread_over_ranks_holds_every_answer_in_order(which: str, runs: Runs) -> None:
-    tables = []
+def test_evaluations_and_curves_spread_over_ranks_hold_every_answer(which: str, runs: Runs) -> None:
+    keys, answers, curves = ["step", "benchmark", "problem_id", "samples"], [], []
     for folder in (runs.one, getattr(runs, which)):
         (path,) = folder.path.glob(f"evaluations/{EVALUATION}-*.parquet")
-        tables.append(pd.read_parquet(path)[["benchmark", "problem_id", "level", "sample"]])
-    pd.testing.assert_frame_equal(tables[1], tables[0])
-    assert len(tables[0]) > 0
-
-
-def test_curves_hold_every_problem(runs: Runs) -> None:
-    keys = ["step", "benchmark", "problem_id", "samples"]
-    one, two, resumed = (
-        folder.table("validation")[keys].sort_values(keys, ignore_index=True)
-        for folder in (runs.one, runs.two, runs.resumed)
-    )
-    pd.testing.assert_frame_equal(two, one)
-    pd.testing.assert_frame_equal(resumed, one)
+        answers.append(pd.read_parquet(path)[["benchmark", "problem_id", "level", "sample"]])
+        curves.append(folder.table("validation")[keys].sort_values(keys, ignore_index=True))
+    pd.testing.assert_frame_equal(answers[1], answers[0])  # in order
+    pd.testing.assert_frame_equal(curves[1], curves[0])
+    assert len(answers[0]) > 0
 
 
 def test_a_base_is_trained_by_two_ranks_as_by_one(tmp_path: Path) -> None:

@@ -72,7 +72,6 @@ def gradient_of(case: Case, engine: PolicyEngine, optimizer: ShownGradient) -> d
     optimizer.showing = True
     outcome, sums = updater.update(items, 1.0)
     engine.backward = backward
-    assert outcome is not None
     shown = world.flat(engine.named_weights())
     optimizer.showing = False
     updater.update([zero_weight_filler()] * engine.ranks, 1.0)
@@ -107,7 +106,7 @@ def main(folder: Path) -> None:
             shown |= {f"{case.name}/{name}": value for name, value in found.items()}
         assert torch.equal(world.flat(engine.named_weights()), before), "the weights did not come back"
         if engine.rank == 0:
-            np.savez(folder / f"{stage}.npz", **shown)  # pyright: ignore[reportArgumentType]
+            np.savez(folder / f"{stage}.npz", **shown)
         engine.barrier()
         engine.close()
 

@@ -47,7 +47,7 @@ def in_float64(model: nn.Module) -> nn.Module:
     for module in list(model.modules()):
         for name, child in module.named_children():
             if type(child).__name__ == "Qwen2RMSNorm":
-                norm = nn.RMSNorm(child.weight.shape, eps=child.variance_epsilon, dtype=torch.float64)  # pyright: ignore
+                norm = nn.RMSNorm(child.weight.shape, eps=child.variance_epsilon, dtype=torch.float64)
                 norm.weight = cast(nn.Parameter, child.weight)
                 setattr(module, name, norm)
     return model

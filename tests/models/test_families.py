@@ -155,7 +155,7 @@ def test_what_vllm_cannot_run_is_refused_from_the_configuration_alone(
 
 
 def test_the_head_sizes_are_those_of_the_installed_vllm() -> None:
-    source = Path(str(importlib.util.find_spec("vllm").origin)).parent / "v1/attention/backends/cpu_attn.py"  # type: ignore[union-attr]
+    source = Path(str(importlib.util.find_spec("vllm").origin)).parent / "v1/attention/backends/cpu_attn.py"
     (sizes,) = re.findall(r"def get_supported_head_sizes.*?return \[([\d, ]+)\]", source.read_text(), re.DOTALL)
     assert tuple(map(int, sizes.split(","))) == CPU_HEAD_SIZES
 
@@ -200,7 +200,7 @@ def test_a_family_whose_layers_look_along_the_row_has_every_prompt_forwarded() -
     engine, prompts = trainer.engine, list(trainer.prompts.values())
     check_own_forward(engine, prompts, config)
     assert engine.layout == "shared"
-    layer = engine.module.model.model.layers[0]  # pyright: ignore
+    layer = engine.module.model.model.layers[0]
     layer.register_forward_hook(lambda module, inputs, output: output + 0.5 * output.cumsum(1))
     check_own_forward(engine, prompts, config)
     assert engine.layout == "padded"
