@@ -13,11 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpt.cli import console
-from hpt.paper.audit import CONSISTENT, INCONSISTENT, AuditCheck, audit, fractions_to_one_decimal, standard_errors
+from hpt.paper.audit import CONSISTENT, INCONSISTENT, AuditCheck, audit, standard_errors
 from hpt.paper.paper import paper_data, paper_table
 from hpt.reports import begin
-from hpt.runs.catalogue import ARTEFACTS
-from hpt.runs.make import compute, planned_runs
+from hpt.runs.make import planned_runs
 from hpt.runs.plan import make_plan, print_plan
 
 Data = dict[str, Any]
@@ -53,18 +52,16 @@ def test_what_the_paper_gets_right(printed: list[AuditCheck]) -> None:
 
 
 def test_table_4_is_not_of_the_answers_of_table_2(printed: list[AuditCheck]) -> None:
-    grpo, luffy = (found(printed, "Table 4 against", f"HPT against {own}, +X minus -Y, same answers")
-                   for own in ("GRPO", "LUFFY"))  # fmt: skip
-    assert [(own.printed, own.follows, own.difference) for own in (grpo, luffy)] == [
-        ("+43", "+37", 6),
-        ("+27", "+4", 23),
-    ]
-    assert {grpo.verdict, luffy.verdict} == {INCONSISTENT}
+    def compared(answers: str) -> list[AuditCheck]:
+        return [found(printed, "Table 4 against", f"HPT against {own}, +X minus -Y, {answers}")
+                for own in ("GRPO", "LUFFY")]  # fmt: skip
+
+    grpo, luffy = compared("same answers")
+    assert (grpo.printed, grpo.follows, grpo.difference, grpo.verdict) == ("+43", "+37", 6, INCONSISTENT)
+    assert (luffy.printed, luffy.follows, luffy.difference, luffy.verdict) == ("+27", "+4", 23, INCONSISTENT)
     assert "would be that of SRFT" in luffy.note
     assert "446 and 442 of 500" in luffy.note
-    chance = [found(printed, "Table 4 against", f"HPT against {own}, +X minus -Y, another generation").verdict
-              for own in ("GRPO", "LUFFY")]  # fmt: skip
-    assert chance == ["cannot be told", "inconsistent"]
+    assert [own.verdict for own in compared("another generation")] == ["cannot be told", "inconsistent"]
 
 
 def test_set_sizes(printed: list[AuditCheck]) -> None:
@@ -89,9 +86,7 @@ def test_sentences(printed: list[AuditCheck]) -> None:
     assert {own.verdict, copied.verdict} == {INCONSISTENT}
     gates = {check.what: check for check in printed if check.what.startswith("gate ")}
     assert [gates[f"gate {count}/8"].verdict for count in range(3)] == ["consistent", *["inconsistent"] * 2]
-    assert (
-        "they differ at 1 of 8 correct; the sentence describes what Eq. 10 does with gate 0/8" in gates["gate 1/8"].note
-    )
+    assert "they differ at 1 of 8 correct; the sentence describes" in gates["gate 1/8"].note
     rising = [check.verdict for check in printed if check.group.startswith("Section 4.1")]
     assert rising == ["consistent", "inconsistent", "consistent", "inconsistent"]  # LUFFY's: 5 to 5, 5.6 to 4.8
 
@@ -166,48 +161,33 @@ def test_a_mended_number_passes_its_check(printed: list[AuditCheck]) -> None:
         assert found(checks, group, what).verdict == CONSISTENT, what
 
 
-def test_fractions_are_those_of_every_count() -> None:
-    for answers in (3, 40, 198, 675):
-        by_hand = {f"{np.floor(1000 * k / answers + 0.5) / 10:.1f}" for k in range(answers + 1)}
-        ties = {f"{np.floor(1000 * k / answers) / 10:.1f}" for k in range(answers + 1) if (2000 * k / answers) % 2 == 1}
-        found_there = {str(own) for own in fractions_to_one_decimal(answers)}
-        assert by_hand <= found_there <= by_hand | ties
-    assert len(fractions_to_one_decimal(1172)) == 1001
-
-
 # Spreads
+
+
+def error(p: np.ndarray, q: np.ndarray, problems: int, samples: int) -> float:
+    """In points, of two policies' difference on problems drawn from these: Var(d) + E[p(1-p) + q(1-q)] / s of each."""
+    return 100 * float(np.sqrt((np.var(p - q) + np.mean(p * (1 - p) + q * (1 - q)) / samples) / problems))
 
 
 @given(st.integers(1, 40), st.data())
 @settings(max_examples=60, deadline=None)
 def test_no_difference_has_a_smaller_error_than_the_smallest(samples: int, data: st.DataObject) -> None:
-    """Any problems, any pair of policies: Var(d) + E[p(1-p) + q(1-q)] / s per problem, against the bound."""
     chances = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=6)
     p, q = np.array(data.draw(chances)).T
-    one = np.var(p - q) + np.mean(p * (1 - p) + q * (1 - q)) / samples
     smallest, answers, largest = standard_errors(100 * p.mean(), 100 * q.mean(), 25, samples)
-    true = 100 * np.sqrt(one / 25)
-    assert smallest <= true + 1e-9
+    assert smallest <= error(p, q, 25, samples) + 1e-9
     assert smallest <= answers + 1e-9 <= largest + 2e-9
     if np.cov(p, q, bias=True)[0, 1] >= 0:
-        assert true <= largest + 1e-9
+        assert error(p, q, 25, samples) <= largest + 1e-9
 
 
 def test_the_standard_errors_are_reached() -> None:
-    samples, problems, generator = 4, 30, np.random.default_rng(0)
-
-    def spread(p: np.ndarray, q: np.ndarray) -> float:
-        """Of 4,000 sets of problems drawn from these, both policies answering each."""
-        drawn = generator.integers(len(p), size=(4_000, problems))
-        shares = [generator.binomial(samples, own[drawn]) / samples for own in (p, q)]
-        return 100 * float((shares[0] - shares[1]).mean(axis=1).std())
-
-    smallest, _, _ = standard_errors(70.0, 20.0, problems, samples)
-    assert spread(np.array([0.5] * 6 + [1.0] * 4), np.array([0.0] * 6 + [0.5] * 4)) == pytest.approx(smallest, rel=0.05)
-    _, answers, largest = standard_errors(60.0, 20.0, problems, samples)
-    assert spread(np.array([0.6]), np.array([0.2])) == pytest.approx(answers, rel=0.05)
+    smallest, _, _ = standard_errors(70.0, 20.0, 30, 4)
+    assert error(np.array([0.5] * 6 + [1.0] * 4), np.array([0.0] * 6 + [0.5] * 4), 30, 4) == pytest.approx(smallest)
+    _, answers, largest = standard_errors(60.0, 20.0, 30, 4)
+    assert error(np.array([0.6]), np.array([0.2]), 30, 4) == pytest.approx(answers)
     unrelated = np.array([(a, b) for a in (1, 1, 1, 0, 0) for b in (1, 0, 0, 0, 0)], dtype=float).T
-    assert spread(*unrelated) == pytest.approx(largest, rel=0.05)
+    assert error(*unrelated, 30, 4) == pytest.approx(largest)
 
 
 def test_every_lead_of_hpt_has_its_errors(printed: list[AuditCheck]) -> None:
@@ -223,12 +203,9 @@ def test_every_lead_of_hpt_has_its_errors(printed: list[AuditCheck]) -> None:
     mean = found(printed, "HPT's lead on averages", "Table 2, HPT against LUFFY, Avg, strong base")
     frame = paper_table("table2").set_index("row")
     sizes = {name: own for name, own in paper_data()["benchmarks"].items() if own["distribution"] == "in"}
-    parts = [
-        (frame.loc["HPT", name] / 100 * (1 - frame.loc["HPT", name] / 100)
-         + frame.loc["LUFFY", name] / 100 * (1 - frame.loc["LUFFY", name] / 100)) / own["problems"]
-        for name, own in sizes.items()
-    ]  # fmt: skip
-    assert mean.largest_error == pytest.approx(100 * np.sqrt(sum(parts)) / 6)
+    shares = frame.loc[["HPT", "LUFFY"], list(sizes)].to_numpy(float) / 100
+    parts = (shares * (1 - shares)).sum(0) / [own["problems"] for own in sizes.values()]
+    assert mean.largest_error == pytest.approx(100 * np.sqrt(parts.sum()) / 6)
     assert (mean.difference, mean.verdict) == (2.9, "cannot be told")  # less than its largest error
 
 
@@ -243,12 +220,10 @@ def test_a_lead_beyond_chance_and_one_behind() -> None:
 
 
 def test_it_needs_no_run_anywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ARTEFACTS["audit"].arms == ARTEFACTS["audit"].policies == ()
     assert planned_runs("mini", ["audit"], [0, 1, 2], tmp_path) == []
-    assert compute("mini", ["audit"], [0], tmp_path) == []
     print_plan(make_plan("mini", [], tmp_path), tmp_path, console)
     assert "no run is needed" in capsys.readouterr().out
     study = begin("audit", given={"runs_dir": str(tmp_path)})
     assert "No run is needed" in study.to_run().text
     assert study.runs() == study.verdicts() == []
-    assert "the package alone, without a run" in study.finish().text
+    assert "without a run" in study.finish().text

@@ -62,17 +62,16 @@ def test_last_values_are_means_of_the_last_tenth(gates: list[RunRecords]) -> Non
     assert final_values(*runs).loc["Loss"].tolist() == [1.5, 2.5, 1.0]
 
 
-def test_the_command_prints_differences_and_values(compare: Callable[..., Said], gates: list[RunRecords]) -> None:
-    done = compare(*(run.name for run in gates))
-    assert done.returncode == 0, done.stderr
-    assert "gate.count" in done.stdout
-    assert "Training reward (share)" in done.stdout
-
-
-def test_records_are_compared_too(compare: Callable[..., Said], root: Path, tmp_path: Path) -> None:
-    paths = [str(export_run(run, tmp_path / "records")) for run in run_folders(root, "tiny") if "hpt" in run.path.name]
-    done = compare(paths[0], paths[1])
-    assert done.returncode == 0, done.stderr
+def test_the_command_prints_differences_and_values_of_runs_and_records(
+    compare: Callable[..., Said], root: Path, gates: list[RunRecords], tmp_path: Path
+) -> None:
+    names = [run.name for run in gates]
+    paths = [export_run(run, tmp_path) for run in run_folders(root, "tiny") if run.path.name in names]
+    for compared in (names, map(str, paths)):
+        done = compare(*compared)
+        assert done.returncode == 0, done.stderr
+        assert "gate.count" in done.stdout
+        assert "Training reward (share)" in done.stdout
 
 
 def test_what_cannot_be_compared_is_refused(compare: Callable[..., Said], root: Path, gates: list[RunRecords]) -> None:

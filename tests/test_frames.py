@@ -1,6 +1,6 @@
-"""Tidy frames: right numbers, both intervals, the paper's beside ours; and what a study writes of them."""
+"""Frames of tables and figures: right numbers and intervals, the paper's values, exclusive solves by hand, and text."""
 
-import json
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -11,68 +11,76 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot
 from matplotlib.text import Text
-from PIL import Image
 from scipy import stats
 
 from hpt.evaluation.intervals import average_interval
-from hpt.paper.paper import paper_data
+from hpt.paper.paper import paper_data, paper_table, paper_value
 from hpt.reports import begin
 from hpt.reports.frames import (
+    BASE,
     curves,
+    effects,
+    exclusive,
     interval_note,
     metric_curve,
     over_seeds,
+    printed_gain,
     scores,
     smoothing_window,
     validation,
     with_interval,
 )
-from hpt.reports.style import draw_curve, label_lines, legend_below, look
-from hpt.runs.folder import RunFolder
+from hpt.reports.style import label_lines, legend_below, look
+from hpt.runs.catalogue import ARTEFACTS, IN_DISTRIBUTION, OUT_OF_DISTRIBUTION
+from hpt.runs.make import PlannedRun
 from hpt.runs.records import RunRecords, load_records
 from hpt.support.errors import RecordFault
-from tests.fabricated import COMMIT, fabricate
+from tests.fabricated import fabricate
 
 SEEDS = (0, 1, 2)
-METHODS = ("pretrain", "sft", "grpo", "luffy", "hpt")
-
-
-def table3(records: list[RunRecords]) -> pd.DataFrame:
-    return scores(records, {"weak": METHODS}, paper="table3")
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> list[RunFolder]:
-    plan = fabricate(tmp_path_factory.mktemp("runs"), ("figure5",), seeds=SEEDS)
-    scored = fabricate(tmp_path_factory.mktemp("scored"), ("table3",), seeds=SEEDS)
-    assert [run.arms for run in plan] == [run.arms for run in scored if run.policy == "weak"]
-    return [run.folder for run in scored if run.folder is not None and run.policy == "weak"]
+TABLES = ("table2", "table3", "table4", "table5", "table6")
+STRONG = (BASE, "sft", "grpo", "sft_then_grpo", "luffy", "srft", "hpt")
+WEAK = (BASE, "sft", "grpo", "luffy", "hpt")
+GATES = ("hpt_gate2", "hpt_gate1", "hpt")
 
 
 @pytest.fixture(scope="module")
-def records(folders: list[RunFolder]) -> list[RunRecords]:
-    return [load_records(folder.path) for folder in folders]
+def plan(tmp_path_factory: pytest.TempPathFactory) -> list[PlannedRun]:
+    return fabricate(tmp_path_factory.mktemp("runs"), (*TABLES, "figure6", "figure8", "grpo_gains"), seeds=SEEDS)
 
 
-def of_seed(records: list[RunRecords], seed: int) -> list[RunRecords]:
-    return [own for own in records if own.seed == seed]
+@pytest.fixture(scope="module")
+def records(plan: list[PlannedRun]) -> list[RunRecords]:
+    return [replace(load_records(run.folder.path), arms=run.arms) for run in plan if run.folder is not None]
+
+
+def of_seeds(records: Sequence[RunRecords], *seeds: int) -> list[RunRecords]:
+    return [own for own in records if own.seed in seeds]
+
+
+def hpt_run(records: Sequence[RunRecords]) -> RunRecords:
+    return next(own for own in records if "hpt-weak" in own.arms and own.seed == 1)
+
+
+def table3(records: Sequence[RunRecords], methods: Sequence[str] = WEAK) -> pd.DataFrame:
+    return scores(records, {"weak": methods}, "table3")
 
 
 def cells(frame: pd.DataFrame, method: str) -> Any:
     return frame[frame["method"] == method].set_index("column")
 
 
-def answered(folders: list[RunFolder], method: str, seed: int, benchmark: str) -> float:
-    """Accuracy in percent straight from the answers on disk."""
-    (folder,) = [own for own in folders if own.config.method == method and own.config.seed == seed]
-    (file,) = (folder.path / "evaluations").glob(f"{benchmark}-*.parquet")
-    return 100 * float((pd.read_parquet(file)["verdict"] == "correct").mean())
+# Scores
 
 
-def test_scores_are_the_mean_over_seeds_of_the_answers(folders: list[RunFolder], records: list[RunRecords]) -> None:
-    data = table3(records)
-    by_hand = [answered(folders, "hpt", seed, "olympiad-like") for seed in SEEDS]
-    cell = cells(data, "hpt").loc["olympiad-like"]
+def test_scores_are_the_mean_over_seeds_of_the_answers(plan: list[PlannedRun], records: list[RunRecords]) -> None:
+    by_hand = []
+    for seed in SEEDS:
+        folder = next(run.folder for run in plan if "hpt-weak" in run.arms and run.seed == seed)
+        assert folder is not None
+        (file,) = folder.path.glob("evaluations/olympiad-like-*.parquet")
+        by_hand.append(100 * float((pd.read_parquet(file)["verdict"] == "correct").mean()))
+    cell = cells(table3(records), "hpt").loc["olympiad-like"]
     assert [cell[f"seed_{seed}"] for seed in SEEDS] == pytest.approx(by_hand)
     assert len(set(by_hand)) > 1
     assert cell["score"] == pytest.approx(np.mean(by_hand), abs=0.0500001)
@@ -82,14 +90,13 @@ def test_scores_are_the_mean_over_seeds_of_the_answers(folders: list[RunFolder],
 
 
 def test_one_seed_has_an_interval_over_problems_alone(records: list[RunRecords]) -> None:
-    frame = table3(of_seed(records, 0))
+    frame = table3(of_seeds(records, 0))
     cell = cells(frame, "hpt").loc["olympiad-like"]
     assert np.isnan(cell["seeds_low"])
     correct, problems = round(cell["score"] * cell["problems"] / 100), int(cell["problems"])
     wilson = stats.binomtest(correct, problems).proportion_ci(method="wilson")
     assert [cell["problems_low"], cell["problems_high"]] == pytest.approx([100 * wilson.low, 100 * wilson.high])
     assert "fixed weights" in cell["problems_interval"]
-    assert "over the problems for fixed weights" in interval_note(frame)
     shown = with_interval(frame)[(frame["method"] == "hpt") & (frame["column"] == "olympiad-like")].item()
     assert shown.partition(" ")[2] == f"[{100 * wilson.low:.1f}, {100 * wilson.high:.1f}]"
 
@@ -104,85 +111,116 @@ def test_seeds_stand_where_an_interval_over_them_says_less() -> None:
 
 def test_averages_are_taken_from_the_printed_cells(records: list[RunRecords]) -> None:
     data = table3(records)
-    for method in ("pretrain", "sft", "grpo", "luffy", "hpt"):
+    for method in WEAK:
         scores = cells(data, method)["score"]
         assert scores["Avg"] == pytest.approx(scores.drop("Avg").mean(), abs=0.0500001)
         assert scores["Avg"] == round(scores["Avg"], 1)
-
-
-def test_rows_columns_and_the_papers_values(records: list[RunRecords]) -> None:
-    frame = table3(records)
-    assert list(dict.fromkeys(frame["method"])) == list(METHODS)
-    assert cells(frame, "hpt")["paper"].tolist() == [16.6, 17.8, 51.0, 81.0, 37.5, 47.3, 41.9]
-    assert cells(frame, "pretrain")["paper"].tolist() == [2.8, 6.1, 24.5, 32.8, 11.0, 16.4, 15.6]
     # ours is never printed under the real benchmark's bare name
-    assert not set(frame["column"]) & set(paper_data()["benchmarks"])
-    assert list(dict.fromkeys(frame["stands_for"]))[:6] == list(paper_data()["benchmarks"])[:6]
+    assert not set(data["column"]) & set(paper_data()["benchmarks"])
 
 
-def test_the_legend_lists_what_is_drawn() -> None:
-    figure, (left, right) = pyplot.subplots(1, 2)
-    for axes, values in ((left, [1.0, 2.0]), (right, [np.nan, np.nan])):
-        axes.plot([0, 1], [3.0, 4.0], label="HPT")
-        axes.plot([0, 1], values, label="GRPO" if axes is left else "SFT")
-        axes.bar([0], [1.0], label="equal")
-    legend_below(figure)
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["HPT", "GRPO", "equal"]
-    pyplot.close(figure)
+def test_the_average_weighs_sets_alike_whatever_their_size() -> None:
+    generator = np.random.default_rng(5)
+    sets = [(generator.random(size) < share).astype(float) for size, share in ((30, 0.4), (900, 0.8))]
+    interval = average_interval(sets)
+    error = np.sqrt(sum(own.var() / len(own) for own in sets)) / 2
+    mean = np.mean([own.mean() for own in sets])
+    assert interval.low == pytest.approx(mean - 1.96 * error, abs=0.25 * error)
+    assert interval.high == pytest.approx(mean + 1.96 * error, abs=0.25 * error)
 
 
-def study(folder: Path, out: Path) -> tuple[pd.DataFrame, list[RunRecords], list[Path]]:
-    """Show a table and a figure of the finished runs below a folder; return the frame, its runs, the files."""
-    own = begin("mine", ["figure6"], {"scale": "tiny", "seeds": [0], "runs_dir": str(folder), "output_dir": str(out)})
-    runs = own.runs("figure6")
-    frame = curves(runs, ["gate/offline_ratio_prompts"], ["hpt"], ["weak", "strong"])
-    own.table("mine", frame.head(2), frame, "A caption & more.", runs)
-    figure, axes = pyplot.subplots()
-    for _, curve in frame.groupby("policy"):
-        draw_curve(axes, curve, look("hpt"))
-    label_lines(axes)
-    own.figure("figure6", figure, frame, "A caption.", runs, more={"means": frame[["step", "mean"]]})
-    own.finish()
-    return frame, runs, sorted(path for path in out.rglob("*") if path.is_file())
+def test_a_missing_evaluation_and_one_under_another_law_or_twin_runs_are_not_mixed_in(
+    records: list[RunRecords],
+) -> None:
+    run = hpt_run(records)
+    without = replace(run, evaluations=run.evaluations[run.evaluations["benchmark"] != "applied"])
+    with pytest.raises(RecordFault, match=r"not evaluated on applied .*not at all"):
+        without.counts("applied")
+    other = run.evaluations.assign(key="0" * 16, correct=0)
+    both = replace(run, evaluations=pd.concat([other, run.evaluations], ignore_index=True))
+    pd.testing.assert_frame_equal(both.counts("applied"), run.counts("applied"))
+    with pytest.raises(RecordFault, match="only as 0000"):
+        replace(run, evaluations=other).counts("applied")
+    with pytest.raises(RecordFault, match="two runs of one seed"):
+        curves([*records, replace(run, name="twin")], ["rollout/reward"], ["hpt"])
 
 
-def test_a_study_writes_the_same_bytes_twice_and_says_where_they_come_from(tmp_path: Path) -> None:
-    fabricate(tmp_path / "runs", ("figure6",))
-    frame, runs, first = study(tmp_path / "runs", tmp_path / "a")
-    _, _, second = study(tmp_path / "runs", tmp_path / "b")
-    names = {"figure6.png", "figure6.svg", "figure6.csv", "figure6_means.csv", "figure6.provenance.json", "mine.csv",
-             "mine.md", "mine.tex", "mine.provenance.json", "mine.json"}  # fmt: skip
-    assert {path.name for path in first} == {path.name for path in second} == names
-    for left, right in zip(first, second, strict=True):
-        if left.name != "mine.json":  # which says how long it took
-            assert left.read_bytes() == right.read_bytes(), left.name
-    files = {path.name: path for path in first}
-    assert pd.read_csv(files["mine.csv"])["mean"].tolist() == pytest.approx(frame["mean"].tolist(), rel=1e-5)
-    for name in ("mine.md", "mine.tex", "figure6.svg"):
-        assert COMMIT[:12] in files[name].read_text(), name
-    with Image.open(files["figure6.png"]) as image:
-        assert COMMIT[:12] in json.dumps(image.info)
-    sources = json.loads(files["figure6.provenance.json"].read_text())["runs"]
-    assert {row["run"] for row in sources} == {run.name for run in runs}
-    assert all(row["fingerprint"] == row["run"][-16:] and row["commit"] == COMMIT for row in sources)
-    status = json.loads(files["mine.json"].read_text())
-    assert [own["name"] for own in status["artefacts"]] == ["mine", "figure6"]
-    assert {row["claim"] for row in status["verdicts"]}
+def test_table2_has_both_averages_and_the_rows_that_only_the_paper_has(records: list[RunRecords]) -> None:
+    frame = scores(records, {"strong": STRONG}, "table2", ["in", "out"])
+    columns = [*IN_DISTRIBUTION, "Avg", *OUT_OF_DISTRIBUTION, "Avg (OOD)"]
+    assert list(dict.fromkeys(frame["column"])) == columns
+    assert list(dict.fromkeys(frame["stands_for"]))[7:9] == ["ARC-c", "GPQA"]
+    others = ["Qwen2.5-Math-7B-Ins.", "PRIME-Zero", "SimpleRL-Zero", "OpenReasoner-Zero", "Oat-Zero"]
+    assert list(dict.fromkeys(frame["method"])) == [*STRONG, *others]
+    printed: Any = paper_table("table2").set_index("row")
+    for method, own in frame.groupby("method", sort=False):
+        row = {BASE: "Qwen2.5-Math-7B", "sft_then_grpo": "SFT → GRPO"}.get(str(method), str(method))
+        row = row if row in printed.index else row.upper()
+        assert own["paper"].tolist() == printed.loc[row].iloc[3:].tolist(), method
+        assert own["paper_copied"].unique().tolist() == [printed.loc[row, "starred"]]
+        assert own["score"].isna().all() == (method in others)
+    assert set(frame[frame["seeds"] == 0]["method"]) == set(others)
+    values = frame[frame["method"] == "srft"].set_index("column")["score"]
+    assert values["Avg (OOD)"] == pytest.approx(values[list(OUT_OF_DISTRIBUTION)].mean(), abs=0.0500001)
 
 
-def test_figure7_has_no_line_for_a_method_that_samples_nothing(records: list[RunRecords]) -> None:
-    found = curves(records, ["rollout/entropy"], ["sft", "grpo", "luffy", "hpt"])
-    assert set(found["method"]) == {"grpo", "luffy", "hpt"}
-    assert metric_curve([own for own in records if own.method == "sft"], "rollout/entropy").empty
+def test_table3_keeps_its_bases_apart(records: list[RunRecords]) -> None:
+    frame = scores(records, {"llama": WEAK, "weak": WEAK}, "table3")
+    assert list(dict.fromkeys(zip(frame["policy"], frame["method"], strict=True))) == [
+        (policy, method) for policy in ("llama", "weak") for method in WEAK
+    ]
+    for policy in ("llama", "weak"):
+        (run,) = [own for own in of_seeds(records, 1) if own.arms == (f"grpo-{policy}",)]
+        counts = run.evaluations[run.evaluations["benchmark"] == "applied"]
+        cell = frame.query(f"policy == '{policy}' and method == 'grpo' and column == 'applied'").iloc[0]
+        assert cell["seed_1"] == pytest.approx(100 * (counts["correct"] / counts["samples"]).mean())
+        assert cell["paper"] == paper_value("table3", "grpo", "Minerva", policy)
+        assert cell["paper_copied"] == (policy == "llama")  # GRPO on Llama: copied from another paper
+
+
+def test_captions_say_how_many_seeds_and_what_the_brackets_are(records: list[RunRecords]) -> None:
+    def note(runs: Sequence[RunRecords], methods: Sequence[str] = WEAK) -> str:
+        return interval_note(table3(runs, methods))
+
+    assert note(of_seeds(records, 0)) == "one seed, in brackets the 95 % interval over the problems for fixed weights"
+    assert note(of_seeds(records, 0, 1)).startswith("mean over 2 seeds")
+    assert "2 to 3 seeds" in note([own for own in records if own.seed < 2 or own.method != "luffy"])
+    three = "mean over 3 seeds, in brackets the 95 % interval over seeds (Student's t)"
+    cut, shared, best = "in parentheses the seeds", "such as a base that all seeds share", "bold: above every other"
+    gates = note(records, GATES)
+    assert gates.startswith(three)
+    assert [part in gates for part in (cut, shared, best)] == [True, False, False]
+    of_one_base = note([own for own in records if own.method != "pretrain" or own.seed == 0])
+    assert of_one_base.startswith(three)
+    assert [part in of_one_base for part in (cut, shared, best)] == [True, True, True]
+
+
+def test_tables_5_and_6_take_the_papers_rows(records: list[RunRecords]) -> None:
+    for table, methods, averages in (("table5", ("off_on", "mix_on", "hpt"), [38.1, 40.3, 41.9]),
+                                     ("table6", GATES, [39.0, 38.7, 41.9])):  # fmt: skip
+        frame = scores(records, {"weak": methods}, table)
+        assert frame[frame["column"] == "Avg"]["paper"].tolist() == averages
+    for count, arm in ((2, "hpt_gate2"), (1, "hpt_gate1"), (0, "hpt")):
+        runs = {own.seed: own for own in records if own.config.gate.count == count and f"{arm}-weak" in own.arms}
+        cell = frame.query(f"method == '{arm}' and column == 'applied'").iloc[0]
+        for seed in SEEDS:
+            counts = runs[seed].evaluations.query("benchmark == 'applied'")
+            assert cell[f"seed_{seed}"] == pytest.approx(100 * (counts["correct"] / counts["samples"]).mean())
+
+
+# Curves
 
 
 def test_figures_draw_the_recorded_values(records: list[RunRecords]) -> None:
     ratios = ("gate/offline_ratio_prompts", "gate/offline_ratio_rows")
     data = curves(records, ratios, ["hpt"])
-    hpt = next(own for own in records if own.method == "hpt" and own.seed == 1)
+    hpt = hpt_run(records)
     for ratio in ratios:
         drawn = data[data["metric"] == ratio]
         assert drawn["seed_1"].tolist() == pytest.approx(hpt.metrics[ratio].tolist())
+    found = curves(records, ["rollout/entropy"], ["sft", "grpo", "luffy", "hpt"])
+    assert set(found["method"]) == {"grpo", "luffy", "hpt"}  # no line for one that samples nothing
+    assert metric_curve([own for own in records if "sft-weak" in own.arms], "rollout/entropy").empty
     accuracy = validation(records, ["sft", "hpt"])
     point = accuracy[(accuracy["panel"] == "applied") & (accuracy["method"] == "hpt")].iloc[-1]
     last = hpt.validation[(hpt.validation["benchmark"] == "applied") & (hpt.validation["step"] == point["step"])]
@@ -200,8 +238,7 @@ def test_a_band_needs_three_seeds() -> None:
 
 
 def test_smoothing_keeps_a_straight_line_in_the_middle(records: list[RunRecords]) -> None:
-    run = next(own for own in records if own.method == "hpt")
-    line = replace(run, metrics=pd.DataFrame({"step": range(9), "rollout/reward": np.arange(9.0)}))
+    line = replace(hpt_run(records), metrics=pd.DataFrame({"step": range(9), "rollout/reward": np.arange(9.0)}))
     smooth = metric_curve([line], "rollout/reward", window=3)["mean"].tolist()
     assert smooth == pytest.approx([0.5, 1, 2, 3, 4, 5, 6, 7, 7.5])
     assert smoothing_window([line]) == 1
@@ -211,36 +248,126 @@ def test_smoothing_keeps_a_straight_line_in_the_middle(records: list[RunRecords]
         assert smoothing_window([replace(line, config=longer)]) == window
 
 
-def test_the_average_weighs_sets_alike_whatever_their_size() -> None:
-    generator = np.random.default_rng(5)
-    sets = [(generator.random(size) < share).astype(float) for size, share in ((30, 0.4), (900, 0.8))]
-    interval = average_interval(sets)
-    error = np.sqrt(sum(own.var() / len(own) for own in sets)) / 2
-    mean = np.mean([own.mean() for own in sets])
-    assert interval.low == pytest.approx(mean - 1.96 * error, abs=0.25 * error)
-    assert interval.high == pytest.approx(mean + 1.96 * error, abs=0.25 * error)
+def test_each_gate_has_a_line_and_a_look(records: list[RunRecords]) -> None:
+    assert set(curves(records, ["rollout/reward"], GATES)["method"]) == set(GATES)
+    assert curves([], ["rollout/reward"], WEAK).empty
+    assert table3([]).empty
+    looks = [look(name) for name in GATES]
+    assert len({own["color"] for own in looks}) == len({own["marker"] for own in looks}) == 3
+    assert [own["label"] for own in looks] == ["HPT, gate 2/8", "HPT, gate 1/8", "HPT"]
 
 
-def test_a_missing_evaluation_is_refused(records: list[RunRecords]) -> None:
-    run = next(own for own in records if own.method == "hpt")
-    without = replace(run, evaluations=run.evaluations[run.evaluations["benchmark"] != "applied"])
-    with pytest.raises(RecordFault, match=r"not evaluated on applied .*not at all"):
-        without.counts("applied")
+# Table 4: exclusive solves
 
 
-def test_an_evaluation_under_another_law_is_not_mixed_in(records: list[RunRecords]) -> None:
-    run = next(own for own in records if own.method == "hpt")
-    other = run.evaluations.assign(key="0" * 16, correct=0)
-    both = replace(run, evaluations=pd.concat([other, run.evaluations], ignore_index=True))
-    pd.testing.assert_frame_equal(both.counts("applied"), run.counts("applied"))
-    with pytest.raises(RecordFault, match="only as 0000"):
-        replace(run, evaluations=other).counts("applied")
+def table4(records: Sequence[RunRecords], baseline: str) -> pd.DataFrame:
+    return exclusive(records, "hpt", [baseline], "strong", *ARTEFACTS["table4"].evaluations)
 
 
-def test_two_runs_of_one_seed_are_refused(records: list[RunRecords]) -> None:
-    twin = replace(next(own for own in records if own.method == "hpt"), name="hpt-weak-s0-ffffffffffffffff")
-    with pytest.raises(RecordFault, match="two runs of one seed"):
-        curves([*records, twin], ["rollout/reward"], ["hpt"])
+def solved(records: Sequence[RunRecords], method: str, seed: int, name: str) -> pd.DataFrame:
+    (run,) = [own for own in records if own.arms and f"{method}-strong" in own.arms and own.seed == seed]
+    return run.evaluations[run.evaluations["benchmark"] == name].set_index("problem_id")
+
+
+def test_table4_counts_what_only_one_of_two_solves(records: list[RunRecords]) -> None:
+    frame = table4(records, "grpo")
+    one = frame[frame["answers"] == "one answer"]
+    for seed in SEEDS:
+        hpt, grpo = (solved(records, method, seed, "graded-500")["correct"] for method in ("hpt", "grpo"))
+        gained, lost = int((hpt > grpo).sum()), int((hpt < grpo).sum())
+        overall = one[(one["seed"] == seed) & (one["level"] == "Overall")].iloc[0]
+        assert (overall["method_only"], overall["baseline_only"]) == (gained, lost)
+        assert overall["p_value"] == pytest.approx(stats.binomtest(gained, gained + lost).pvalue)
+        levels = one[(one["seed"] == seed) & (one["level"] != "Overall")]
+        assert levels["method_only"].sum() == gained
+    mean = frame.query("answers == 'mean over seeds' and level == 'Overall'").iloc[0]
+    counts = one[one["level"] == "Overall"]["method_only"]
+    assert len(set(counts)) > 1
+    assert mean["method_only"] == pytest.approx(counts.mean())
+    assert mean["paper_method_only"] == 58
+
+
+def test_table4_sets_every_answer_against_every_other(records: list[RunRecords]) -> None:
+    names = ARTEFACTS["table4"].evaluations
+    shares = []
+    for method in ("hpt", "luffy"):
+        # graded-500@8 alone: its first answers are those of graded-500, whose requests have the same seeds
+        asked = [solved(records, method, seed, names[1]) for seed in SEEDS]
+        shares.append(sum(own["correct"] for own in asked) / sum(own["samples"] for own in asked))
+    frame = table4(records, "luffy").query("answers == 'all answers'")
+    overall = frame[frame["level"] == "Overall"].iloc[0]
+    assert overall["answers_per_problem"] == 24
+    assert overall["method_only"] == pytest.approx((shares[0] * (1 - shares[1])).sum())
+    assert overall["baseline_only"] == pytest.approx((shares[1] * (1 - shares[0])).sum())
+    ahead, behind = (shares[0] > shares[1]).sum(), (shares[0] < shares[1]).sum()
+    assert overall["p_value"] == pytest.approx(stats.binomtest(ahead, ahead + behind).pvalue)
+
+
+def test_table4_leaves_out_seeds_of_one_side(records: list[RunRecords]) -> None:
+    fewer = [own for own in records if (own.method, own.seed) != ("grpo", 2)]
+    frame = table4(fewer, "grpo")
+    assert set(frame["seed"].dropna()) == {0, 1}
+    assert np.isnan(frame.query("answers == 'all answers'")["seed"]).all()
+
+
+# What RL alone gains on each base
+
+BASES = ("strong", "weak", "llama")
+
+
+def gains(records: list[RunRecords]) -> pd.DataFrame:
+    return pd.concat([effects(records, ["grpo"], "pretrain", base) for base in BASES], ignore_index=True)
+
+
+def averages(records: list[RunRecords], arm: str) -> dict[int, float]:
+    found = {}
+    for run in records:
+        if arm in run.arms:
+            sets = run.evaluations[run.evaluations["benchmark"].isin(IN_DISTRIBUTION)]
+            found[run.seed] = 100 * float((sets["correct"] / sets["samples"]).groupby(sets["benchmark"]).mean().mean())
+    return found
+
+
+def test_a_gain_is_grpos_average_less_its_bases(records: list[RunRecords]) -> None:
+    data = gains(records).set_index("policy")
+    assert list(data.index) == list(BASES)
+    for base, line in data.iterrows():
+        before, after = (averages(records, f"{method}-{base}") for method in ("pretrain", "grpo"))
+        means = [sum(own.values()) / 3 for own in (before, after)]
+        assert [line["other_average"], line["average"]] == pytest.approx(means)
+        assert line["effect"] == pytest.approx(means[1] - means[0])
+        assert {seed: line[f"seed_{seed}"] + before[seed] for seed in after} == pytest.approx(after)
+    fewer = gains([run for run in records if "grpo-weak" not in run.arms])
+    assert fewer["policy"].tolist() == ["strong", "llama"]  # a base without a run is left out
+    assert [printed_gain(base) for base in BASES] == pytest.approx([23.8, 18.4, 5.0])
+    assert pd.isna(printed_gain("weak", "none"))
+
+
+# Figures and text
+
+
+def test_the_legend_lists_what_is_drawn() -> None:
+    figure, (left, right) = pyplot.subplots(1, 2)
+    for axes, values in ((left, [1.0, 2.0]), (right, [np.nan, np.nan])):
+        axes.plot([0, 1], [3.0, 4.0], label="HPT")
+        axes.plot([0, 1], values, label="GRPO" if axes is left else "SFT")
+        axes.bar([0], [1.0], label="equal")
+    legend_below(figure)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["HPT", "GRPO", "equal"]
+    pyplot.close(figure)
+
+
+def test_labels_stand_apart_beside_the_ends_of_lines() -> None:
+    figure, axes = pyplot.subplots()
+    for number, name in enumerate(["low", "near", "nearer"]):
+        axes.plot([0, 1], [0, 0.5 + number / 1000], label=name)
+    axes.plot([0, 1], [0, 1])  # without a label
+    label_lines(axes)
+    figure.canvas.draw()
+    boxes = {text.get_text(): Text.get_window_extent(text) for text in axes.texts}  # without its line
+    assert sorted(boxes, key=lambda name: boxes[name].y0) == ["low", "near", "nearer"]
+    assert all(upper.y0 >= lower.y1 for lower, upper in pairwise(boxes[name] for name in ("low", "near", "nearer")))
+    pyplot.close(figure)
 
 
 @pytest.mark.parametrize("styled", [False, True])
@@ -255,16 +382,3 @@ def test_text_is_escaped_everywhere(tmp_path: Path, styled: bool) -> None:
     assert r"\|" in (tmp_path / "tables" / "evil.md").read_text()
     body = (tmp_path / "tables" / "evil.tex").read_text().partition(r"\toprule")[2]
     assert not any(character in body.replace(rf"\{character}", "") for character in "_$")
-
-
-def test_labels_stand_apart_beside_the_ends_of_lines() -> None:
-    figure, axes = pyplot.subplots()
-    for number, name in enumerate(["low", "near", "nearer"]):
-        axes.plot([0, 1], [0, 0.5 + number / 1000], label=name)
-    axes.plot([0, 1], [0, 1])  # without a label
-    label_lines(axes)
-    figure.canvas.draw()
-    boxes = {text.get_text(): Text.get_window_extent(text) for text in axes.texts}  # without its line
-    assert sorted(boxes, key=lambda name: boxes[name].y0) == ["low", "near", "nearer"]
-    assert all(upper.y0 >= lower.y1 for lower, upper in pairwise(boxes[name] for name in ("low", "near", "nearer")))
-    pyplot.close(figure)

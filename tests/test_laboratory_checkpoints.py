@@ -18,54 +18,50 @@ from hpt.laboratory.experiment import Draws, make_experiment, row_gradients, sam
 COUNT, N = 24, 6
 
 
-def halves() -> tuple[list[Half], np.ndarray, int]:
+OWN = make_experiment(seed=3, success=0.4, rollouts=N)
+SPACE, DEMONSTRATION = OWN.policy.space, int(OWN.demonstrator.argmax())
+SCORES, LENGTH = SPACE.incidence @ OWN.token_scores, int(SPACE.lengths[DEMONSTRATION])
+
+
+def halves() -> tuple[list[Half], np.ndarray]:
     """Two halves of fresh rollouts of an enumerable policy, with exact scores, and the trajectories they are."""
-    own = make_experiment(seed=3, success=0.4, rollouts=N)
-    space, scores = own.policy.space, own.policy.space.incidence @ own.token_scores
-    drawn = sample_draws(own, 2 * COUNT // N, seed=5).rollouts.flatten().numpy().reshape(2, COUNT)
-    demonstration = int(own.demonstrator.argmax())
-    offline = scores[demonstration].repeat(len(ON_DEMONSTRATION), 1)
+    drawn = sample_draws(OWN, 2 * COUNT // N, seed=5).rollouts.flatten().numpy().reshape(2, COUNT)
+    offline = SCORES[DEMONSTRATION].repeat(len(ON_DEMONSTRATION), 1)
     made = [
-        Half(torch.cat([scores[part], offline]).float(), own.reward[part].numpy(), space.lengths[part].numpy())
+        Half(torch.cat([SCORES[part], offline]).float(), OWN.reward[part].numpy(), SPACE.lengths[part].numpy())
         for part in drawn
     ]
-    return made, drawn, demonstration
+    return made, drawn
 
 
 @pytest.mark.parametrize("name", [*ON_ROLLOUTS, "sft"])
 def test_a_rows_gradient_is_that_of_the_laboratory(name: str) -> None:
     """On fresh rollouts coefficients times scores are what the package's estimator gives for the same draw."""
-    (first, _), drawn, demonstration = halves()
-    own = make_experiment(seed=3, success=0.4, rollouts=N)
-    length = int(own.policy.space.lengths[demonstration])
-    found = coefficients(name, first, length, N, own.policy.space.length, seed=0, draws=20)
+    (first, _), drawn = halves()
+    found = coefficients(name, first, LENGTH, N, SPACE.length, seed=0, draws=20)
     generator = np.random.default_rng(0)
     for c in found:
         chosen = drawn[0][generator.choice(COUNT, N, replace=False)]
-        draw = Draws(torch.from_numpy(chosen)[None], torch.tensor([demonstration]), torch.ones(1).double())
-        expected, _ = row_gradients(name, own, draw)
+        draw = Draws(torch.from_numpy(chosen)[None], torch.tensor([DEMONSTRATION]), torch.ones(1).double())
+        expected, _ = row_gradients(name, OWN, draw)
         assert torch.allclose(c @ first.scores.double(), expected[0], atol=1e-6)
 
 
 def test_the_truth_is_estimated_without_bias() -> None:
     """Averaged over many halves, rewards minus the mean of the others give the gradient of expected reward."""
-    own = make_experiment(seed=3, success=0.4, rollouts=N)
-    scores = own.policy.space.incidence @ own.token_scores
-    drawn = sample_draws(own, 4000, seed=9).rollouts
-    total = torch.zeros(scores.shape[1], dtype=torch.float64)
+    drawn = sample_draws(OWN, 4000, seed=9).rollouts
+    total = torch.zeros(SCORES.shape[1], dtype=torch.float64)
     for part in drawn:
-        seen = Half(scores[part], own.reward[part].numpy(), own.policy.space.lengths[part].numpy())
-        total += truth_coefficients(seen)[: len(part)] @ scores[part]
-    assert float((total / len(drawn) - own.true_gradient).norm() / own.true_gradient.norm()) < 0.1
+        seen = Half(SCORES[part], OWN.reward[part].numpy(), SPACE.lengths[part].numpy())
+        total += truth_coefficients(seen)[: len(part)] @ SCORES[part]
+    assert float((total / len(drawn) - OWN.true_gradient).norm() / OWN.true_gradient.norm()) < 0.1
 
 
 def test_the_sums_are_those_of_the_gradients() -> None:
-    made, _, demonstration = halves()
-    own = make_experiment(seed=3, success=0.4, rollouts=N)
-    length, longest = int(own.policy.space.lengths[demonstration]), own.policy.space.length
+    made, _ = halves()
     truths = [truth_coefficients(half) @ half.scores.double() for half in made]
-    for line in question_lines(made, length, N, longest, draws=30):
-        gradients = [coefficients(line["row"], half, length, N, longest, seed, 30) @ half.scores.double()
+    for line in question_lines(made, LENGTH, N, SPACE.length, draws=30):
+        gradients = [coefficients(line["row"], half, LENGTH, N, SPACE.length, seed, 30) @ half.scores.double()
                      for seed, half in enumerate(made)]  # fmt: skip
         means = [own.mean(0) for own in gradients]
         assert line["size"] == pytest.approx(float(truths[0] @ truths[1]), rel=1e-4)

@@ -67,6 +67,8 @@ def as_textbook(experiment: Experiment, draws: Draws, index: int, pooled_group: 
         where = space.state[chosen] if per_state else space.pair[chosen]
         return values[where] * space.mask[chosen]
 
+    nothing = torch.zeros(1, len(rollouts), space.length, dtype=torch.float64)
+
     return Textbook(
         logp=own(rollouts, now)[None],
         old=own(rollouts, before)[None].detach(),
@@ -77,9 +79,9 @@ def as_textbook(experiment: Experiment, draws: Draws, index: int, pooled_group: 
         demo_entropy=own(demonstration[None], entropies, per_state=True),
         reward=experiment.reward[rollouts][None],
         demo_reward=experiment.reward[demonstration[None]],
-        kl=torch.zeros(1, len(rollouts), space.length, dtype=torch.float64),
+        kl=nothing,
         values=own(rollouts, experiment.values, per_state=True)[None],
-        clipped=torch.zeros(1, len(rollouts), space.length, dtype=torch.bool),
+        clipped=nothing.bool(),
         baseline=experiment.baseline,
         longest=space.length,
     )
@@ -105,31 +107,28 @@ def test_a_rows_gradient_on_a_draw_is_that_of_the_papers_loss(name: str, make) -
     assert compared > 5, "nothing would be compared"
 
 
-def test_rloo_is_unbiased_on_its_own_policys_rollouts_and_biased_on_anothers() -> None:
-    experiment = small()
+def expected_gradient(name: str, experiment: Experiment) -> Tensor:
     draws = list_draws(experiment, with_demonstrations=False)
     assert float(draws.weights.sum()) == pytest.approx(1.0, abs=1e-12)
-    gradients, _ = row_gradients("rloo", experiment, draws)
-    assert torch.allclose(draws.weights @ gradients, experiment.true_gradient, atol=1e-13)
+    return draws.weights @ row_gradients(name, experiment, draws)[0]
+
+
+def test_rloo_is_unbiased_on_its_own_policys_rollouts_and_biased_on_anothers() -> None:
+    experiment = small()
+    assert torch.allclose(expected_gradient("rloo", experiment), experiment.true_gradient, atol=1e-13)
     stale = made_stale(experiment, 0.2)
-    gradients, _ = row_gradients("rloo", stale, draws)
-    assert not torch.allclose(draws.weights @ gradients, stale.true_gradient, atol=1e-3)
+    assert not torch.allclose(expected_gradient("rloo", stale), stale.true_gradient, atol=1e-3)
 
 
 @pytest.mark.parametrize(("name", "factor"), [("reinforce", 2.0), ("dr_grpo", (3 - 1) / 3 / 3), ("dapo", None)])
 def test_scales_of_expectations_known_by_hand(name: str, factor: float | None) -> None:
     """+1/-1 doubles r; the group's own mean costs 1/n, the constant length is a divisor; a token mean turns it."""
     experiment = small()
-    draws = list_draws(experiment, with_demonstrations=False)
-    mean = draws.weights @ row_gradients(name, experiment, draws)[0]
+    mean, true = expected_gradient(name, experiment), experiment.true_gradient
     if factor is None:
-        assert measured_cosine(mean, experiment.true_gradient) < 1 - 1e-6
+        assert float(torch.cosine_similarity(mean, true, dim=0)) < 1 - 1e-6
     else:
-        assert torch.allclose(mean, factor * experiment.true_gradient, atol=1e-13)
-
-
-def measured_cosine(a: Tensor, b: Tensor) -> float:
-    return float(a @ b / (a.norm() * b.norm()))
+        assert torch.allclose(mean, factor * true, atol=1e-13)
 
 
 def test_sft_is_the_demonstrators_score_and_the_second_term_of_equation_2() -> None:
@@ -208,18 +207,12 @@ def test_the_last_bits_of_the_sums_are_in_no_number(length: float, noise: float)
             assert found[name] == pytest.approx(value, rel=1e-12), name
 
 
-def test_what_is_small_and_is_no_rounding_stays() -> None:
+def test_what_is_small_and_is_no_rounding_stays_and_without_a_signal_nothing_is_said() -> None:
     found = derived(along=1.0, mean_square=1 + 1e-10, square=1 + 2e-10, size=1.0)
-    assert found["bias_across"] == pytest.approx(1e-5, rel=1e-4)
-    assert found["angle"] == pytest.approx(np.degrees(1e-5), rel=1e-4)
-    assert found["variance"] == pytest.approx(1e-10, rel=1e-4)
-    assert found["error"] == pytest.approx(2e-10, rel=1e-4)
-
-
-def test_without_a_signal_nothing_is_said() -> None:
-    """No truth to compare with: a resample of such questions must not count as one without error."""
-    found = derived(along=np.array([0.0, 1.0]), mean_square=4.0, square=5.0, size=0.0)
-    for name, values in found.items():
+    known = {"bias_across": 1e-5, "angle": np.degrees(1e-5), "variance": 1e-10, "error": 2e-10}
+    assert {name: found[name] for name in known} == pytest.approx(known, rel=1e-4)
+    # no truth to compare with: a resample of such questions must not count as one without error
+    for name, values in derived(along=np.array([0.0, 1.0]), mean_square=4.0, square=5.0, size=0.0).items():
         assert np.isnan(values).all(), name
 
 
@@ -232,29 +225,25 @@ def test_pooling_questions_finds_the_bias_that_no_single_question_shows() -> Non
     assert derived(2.0, 4.0, 4.0, 1.0)["error"] == 0
 
 
-def test_success_turns_nothing_else() -> None:
+def test_dials_turn_what_they_say() -> None:
+    """Success the share of right answers and nothing else; staleness the divergence asked for."""
     low, high = small(success=0.1), small(success=0.9)
     assert (low.success, high.success) == (pytest.approx(0.1), pytest.approx(0.9))
     right = low.reward > 0
     assert torch.allclose(low.pi[right] / 0.1, high.pi[right] / 0.9)
     assert torch.equal(low.demonstrator, high.demonstrator)
-
-
-def test_staleness_is_the_divergence_asked_for() -> None:
     stale = made_stale(small(), 0.05)
     assert float((stale.pi_old * (stale.pi_old / stale.pi).log()).sum()) == pytest.approx(0.05, rel=1e-6)
     assert torch.equal(stale.pi_old, small().pi)
+    for change in ({"success": 0.0}, {"correct_share": 1.0}):
+        with pytest.raises(ConfigError, match=next(iter(change))):
+            make_experiment(0, **change)  # type: ignore[arg-type]
 
 
 def test_draws_are_seeded_and_shared_by_rows() -> None:
     experiment = small()
-    assert torch.equal(sample_draws(experiment, 5, 1).rollouts, sample_draws(experiment, 5, 1).rollouts)
-    assert not torch.equal(sample_draws(experiment, 5, 1).rollouts, sample_draws(experiment, 5, 2).rollouts)
-    frame = measure({"a": "grpo", "b": "grpo"}, experiment, sample_draws(experiment, 20, 1))
+    drawn, again, other = (sample_draws(experiment, 20, seed) for seed in (1, 1, 2))
+    assert torch.equal(drawn.rollouts, again.rollouts)
+    assert not torch.equal(drawn.rollouts, other.rollouts)
+    frame = measure({"a": "grpo", "b": "grpo"}, experiment, drawn)
     assert frame.drop(columns="row").nunique().max() == 1
-
-
-@pytest.mark.parametrize("change", [{"success": 0.0}, {"correct_share": 1.0}])
-def test_impossible_dials_are_refused(change: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match=next(iter(change))):
-        make_experiment(0, **change)  # type: ignore[arg-type]

@@ -22,9 +22,10 @@ def rows_of(page: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_row_names_a_test_that_exists(page: str) -> None:
+def test_every_row_has_its_columns_and_names_a_test_that_exists(page: str) -> None:
     rows = rows_of(page)
     assert len(rows) >= PAGES[page][2]
+    assert [row for row in rows if len(re.findall(r"(?<!\\)\|", row)) != PAGES[page][1] + 1] == []
     missing = [row for row in rows if not TEST.search(row)]
     for row in rows:
         for file, name in TEST.findall(row):
@@ -32,8 +33,3 @@ def test_every_row_names_a_test_that_exists(page: str) -> None:
             if not path.is_file() or not re.search(rf"^def {name}\(", path.read_text(encoding="utf-8"), re.MULTILINE):
                 missing.append(f"{file}::{name}")
     assert not missing
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_every_row_has_its_columns(page: str) -> None:
-    assert [row for row in rows_of(page) if len(re.findall(r"(?<!\\)\|", row)) != PAGES[page][1] + 1] == []

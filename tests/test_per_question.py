@@ -39,14 +39,11 @@ def test_a_question_is_one_row_whatever_the_order_of_an_epoch() -> None:
     assert (grid.to_numpy() * N == [COUNTS[key] for key in grid.index]).all()
 
 
-def test_an_epoch_that_not_every_question_reached_is_left_out() -> None:
-    grid = accuracy_grid(rollouts(COUNTS).iloc[:-1])
+def test_an_epoch_that_not_every_question_reached_is_left_out_and_who_was_not_sampled_has_no_accuracy() -> None:
+    table = rollouts(COUNTS)
+    grid = accuracy_grid(table.iloc[:-1])
     assert grid.columns.tolist() == [1, 2, 3]
     assert grid.loc[(3, "a")].tolist() == [0, 0.5, 1]
-
-
-def test_a_question_that_was_not_sampled_has_no_accuracy() -> None:
-    table = rollouts(COUNTS)
     table.loc[0, ["correct", "rollouts"]] = 0
     grid = accuracy_grid(table)
     assert np.isnan(grid.loc[(3, "a"), 1])
@@ -58,10 +55,8 @@ def test_rows_that_stay_at_zero_are_counted_per_level_and_seed() -> None:
     grids = {0: accuracy_grid(rollouts(COUNTS)), 7: accuracy_grid(rollouts(other))}
     assert always_zero(grids[0]).tolist() == [False, True, False, True]
     zero = zero_rows(grids)
-    assert zero[["level", "questions", "mean", "seed_0", "seed_7"]].values.tolist() == [
-        [3, 2, 1, 1, 1],
-        [5, 2, 1.5, 1, 2],
-    ]
+    columns = ["level", "questions", "mean", "seed_0", "seed_7"]
+    assert zero[columns].values.tolist() == [[3, 2, 1, 1, 1], [5, 2, 1.5, 1, 2]]
 
 
 def test_rows_are_ordered_by_mean_accuracy_within_their_level() -> None:

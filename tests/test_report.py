@@ -4,11 +4,13 @@ import html
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import nbformat
 import pandas as pd
 import pytest
+from PIL import Image
 
 from hpt.paper.paper import claims
 from hpt.reports.build import build_report, with_earlier
@@ -23,7 +25,6 @@ from hpt.upge.estimator import ROWS
 from tests.fabricated import COMMIT, fabricate
 
 SEEDS = (0, 1, 2)
-
 NAMES = [own.name for own in artefacts_named([])]
 NOTEBOOKS = list(dict.fromkeys(own.notebook for own in ARTEFACTS.values() if own.group != "next"))
 #: How many compute in their kernel, as they are meant to: Table 1, the derivation, three on bias and variance.
@@ -136,19 +137,13 @@ CHECKS = {"derivation": check_derivation, "table1_estimator": check_table1,
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_a_notebook_makes_its_artefacts_and_judges_its_claims(name: str, report: Path, work: Path) -> None:
-    paper = (report / "notebooks" / f"{name}.json").exists()
-    folder = report if paper else work / "appendix" / "tiny"
-    group = [
-        own.name
-        for own in ARTEFACTS.values()
-        if own.notebook == name and own.group == ("paper" if paper else "appendix")
-    ]
+    kind, folder = "paper", report
+    if not (report / "notebooks" / f"{name}.json").exists():
+        kind, folder = "appendix", work / "appendix" / "tiny"
+    group = [own.name for own in ARTEFACTS.values() if own.notebook == name and own.group == kind]
     executed = nbformat.read(folder / ".executed" / f"{name}.ipynb", as_version=4)
-    shown = "\n".join(
-        output.get("data", {}).get("text/html", output.get("text", ""))
-        for cell in executed.cells
-        for output in cell.get("outputs", [])
-    )
+    outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
+    shown = "\n".join(output.get("data", {}).get("text/html", output.get("text", "")) for output in outputs)
     status = read_json(folder / "notebooks" / f"{name}.json")
     assert status["from_records"] is True
     tested = [claim for claim in claims() if claim.artefact in group]
@@ -165,12 +160,9 @@ def test_a_notebook_makes_its_artefacts_and_judges_its_claims(name: str, report:
         check(folder)
 
 
-def test_no_run_is_made_for_a_report(report: Path, work: Path) -> None:
+def test_no_run_is_made_for_a_report_and_no_kernel_that_reads_runs_imports_an_engine(report: Path, work: Path) -> None:
+    """An engine costs seconds and hundreds of megabytes in every open notebook, for training that happens elsewhere."""
     assert not (work / "none").exists()
-
-
-def test_a_kernel_that_reads_runs_imports_neither_torch_nor_vllm(report: Path, work: Path) -> None:
-    """Both cost seconds and hundreds of megabytes in every open notebook, for training that happens elsewhere."""
     imports = {line.partition(" ")[0]: line for line in (work / "imports.txt").read_text().splitlines()}
     assert len(imports) == LABORATORY, "\n".join(imports.values())
 
@@ -181,9 +173,7 @@ def test_notebooks_run_in_the_interpreter_that_runs_the_report(report: Path, wor
 
 
 def test_everything_is_there(report: Path) -> None:
-    made = {
-        str(path.relative_to(report)) for path in report.rglob("*") if path.is_file() and "records" not in str(path)
-    }
+    made = {str(path.relative_to(report)) for path in report.rglob("*") if "records" not in path.parts}
     notebooks = {ARTEFACTS[name].notebook for name in NAMES}
     statuses = [read_json(path) for path in (report / "notebooks").glob("*.json")]
     kinds = {own["name"]: own["kind"] for status in statuses for own in status["artefacts"]}
@@ -281,7 +271,9 @@ def test_runs_give_the_same_tables_and_figures_as_their_records(report: Path, wo
 def test_one_figure_made_again_leaves_the_others_of_its_notebook_on_the_page(report: Path, work: Path) -> None:
     status_file = report / "notebooks" / "training_dynamics.json"
     before = read_json(status_file)
+    figure = {path: path.read_bytes() for path in (report / "figures").glob("figure6.*")}
     build_report("tiny", SEEDS, work / "runs", work / "reports", only=["figure6"])
+    assert {path: path.read_bytes() for path in figure} == figure
     status = read_json(status_file)
     assert status["when"] >= before["when"]
     assert {own["name"] for own in status["artefacts"]} == {"figure5", "figure6", "figure7", "hpt_runs", "algorithm1"}
@@ -289,12 +281,8 @@ def test_one_figure_made_again_leaves_the_others_of_its_notebook_on_the_page(rep
         assert sorted(row[key] for row in status[what]) == sorted(row[key] for row in before[what])
     (report / "tables" / "figure5.csv").rename(report / "tables" / "away.csv")
     try:  # not what is no longer there
-        assert [own["name"] for own in with_earlier({**status, "artefacts": []}, before, report)["artefacts"]] == [
-            "figure6",
-            "figure7",
-            "hpt_runs",
-            "algorithm1",
-        ]
+        kept = with_earlier({**status, "artefacts": []}, before, report)["artefacts"]
+        assert [own["name"] for own in kept] == ["figure6", "figure7", "hpt_runs", "algorithm1"]
     finally:
         (report / "tables" / "away.csv").rename(report / "tables" / "figure5.csv")
 
@@ -323,28 +311,33 @@ def test_every_artefact_is_one_click_from_its_runs_and_they_from_their_settings(
     assert len(re.findall(r'href="records/[^"]+/config.json"', listed)) == listed.count('<tr id="run-')
 
 
+def test_every_file_says_where_it_comes_from(report: Path) -> None:
+    for name in ("tables/table3.md", "tables/table3.tex", "figures/figure6.svg"):
+        assert COMMIT[:12] in (report / name).read_text(), name
+    with Image.open(report / "figures" / "figure6.png") as image:
+        assert COMMIT[:12] in json.dumps(image.info)
+    for name in ("table3", "figure6"):
+        sources = read_json(report / "tables" / f"{name}.provenance.json")["runs"]
+        assert all(row["fingerprint"] == row["run"][-16:] and row["commit"] == COMMIT for row in sources)
+        assert sources
+
+
 def test_rendering_again_changes_nothing(report: Path) -> None:
     before = {path: path.read_bytes() for path in report.iterdir() if path.is_file()}
     render(report, "tiny")
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_missing_runs_are_not_computed_by_a_report(work: Path, tmp_path: Path) -> None:
+def test_missing_runs_and_mistakes_are_named_before_anything_runs(work: Path, tmp_path: Path) -> None:
     # every arm of the paper once, and its base
     arms = [arm for artefact in artefacts_named([]) for arm in artefact.arms]
     count = len({arm.key for arm in arms} | {arm.policy for arm in arms})
     with pytest.raises(HptError, match=rf"^{count} runs are missing .* seed 9 .*`hpt reproduce` .* computes them"):
         build_report("tiny", [9], work / "runs", tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
-def test_mistakes_are_named_before_anything_runs(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="only = 'table9': allowed is one of table2, table3"):
-        build_report("tiny", [0], tmp_path / "runs", tmp_path / "reports", only=["table9"])
+        build_report("tiny", [0], work / "runs", tmp_path, only=["table9"])
     with pytest.raises(ConfigError, match="scale = 'huge'"):
-        build_report("huge", [0], tmp_path / "runs", tmp_path / "reports")
-    with pytest.raises(ConfigError, match=r"--from-records = .*a folder that holds records"):
-        build_report("tiny", [0], tmp_path / "runs", tmp_path / "reports", from_records=True)
+        build_report("huge", [0], work / "runs", tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -378,9 +371,7 @@ def test_text_of_models_and_users_is_escaped(report: Path, tmp_path: Path) -> No
             made["html"] = ""  # HTML already, escaped where it is made (tests/test_frames.py)
         write_json(folder / "notebooks" / f"{name}.json", status)
     for name in ("tables", "figures"):
-        (folder / name).mkdir()
-        for path in (report / name).iterdir():
-            (folder / name / path.name).write_bytes(path.read_bytes())
+        shutil.copytree(report / name, folder / name)
     render(folder, "tiny")
     pages = [page.read_text() for page in folder.glob("*.html")]
     assert {page.count("<script") for page in pages} == {1}  # the one that sorts
