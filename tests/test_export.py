@@ -200,15 +200,6 @@ def test_a_damaged_record_folder_is_refused(plan: list[PlannedRun], tmp_path: Pa
         load_records(file.parent)
 
 
-def test_a_run_folder_with_a_damaged_evaluation_is_refused(tmp_path: Path) -> None:
-    """The other files: `tests/faults/test_broken_files.py`."""
-    folder = folder_of(fabricate(tmp_path, ["table3"]), "hpt").path
-    file = next((folder / "evaluations").iterdir())
-    file.write_bytes(file.read_bytes()[:-7])
-    with pytest.raises(RecordFault, match=file.name.partition(".")[0]):
-        load_records(folder)
-
-
 def test_a_table_without_a_needed_column_is_refused(tmp_path: Path) -> None:
     folder = folder_of(fabricate(tmp_path, ["figure6"]), "hpt")
     folder.write_tables({"rollouts": folder.table("rollouts").drop(columns="branch")})

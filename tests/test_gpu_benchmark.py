@@ -4,18 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu import measure, trajectories
+from benchmarks.gpu import measure
 from hpt.runs.plan import ModelShape, machine_of
 from hpt.support.files import write_json
 from hpt.upge import likelihood
 
 SHAPE = ModelShape(2, 32, 64, 1, 1, 96, tied=True, attention_bias=True)
-
-
-def test_sequences_have_half_to_all_of_the_length() -> None:
-    lengths = [item.trajectory.total_tokens for item in trajectories(8, 400, 96)]
-    assert min(lengths) == 200
-    assert max(lengths) == 400
 
 
 @pytest.mark.ci_slow
@@ -24,7 +18,7 @@ def test_every_part_is_measured_and_the_result_is_taken_by_the_plan(tmp_path: Pa
     result = measure(SHAPE, 320, peak_tflops=0.1, rows=4, answers=4, repeats=1)
     assert elements == likelihood.CHUNK_ELEMENTS, "the chunked head was not put back"
     training = result["training"]
-    assert training["tokens"] == 160 + 208 + 256 + 320
+    assert training["tokens"] == 160 + 208 + 256 + 320, "half to all of the length"
     assert training["tokens_per_s"] == pytest.approx(training["tokens"] / training["seconds"])
     assert 0 < result["utilisation"]["training"] < 1
     assert result["transfer_s"] > 0

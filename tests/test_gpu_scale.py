@@ -7,8 +7,8 @@ import pytest
 
 from hpt.config.run_config import RunConfig
 from hpt.config.scales import TUNED
-from hpt.data.world.lookup import GPU_LOOKUPS, MINI_LOOKUPS, evaluation_sets, training_problems
-from hpt.data.world.lookup_corpus import BASES, build_tokenizer, encoded_documents
+from hpt.data.world.lookup import GPU_LOOKUPS, evaluation_sets, training_problems
+from hpt.data.world.lookup_corpus import BASES, build_tokenizer
 from hpt.data.world.worlds import base_recipe
 from hpt.runs.catalogue import ARTEFACTS
 from hpt.runs.evaluations import sampling_config
@@ -27,14 +27,6 @@ def test_policies_have_20_to_100_million_weights_and_fit(policy: str) -> None:
     assert 20e6 < shape_of(config).parameters < 100e6
     assert warnings_of(config, shape_of(config), machine_of("gpu")) == []
     assert base_config(config).engine.micro_batch_tokens > 20 * 112, "a GPU wants large micro-batches"
-
-
-def test_there_is_more_to_know_and_to_ask_than_in_the_mini_world() -> None:
-    assert len(GPU_LOOKUPS.operations) > len(MINI_LOOKUPS.operations)
-    assert sum(GPU_LOOKUPS.training_per_level) > sum(MINI_LOOKUPS.training_per_level)
-    recipe = base_recipe("lookups-gpu", "llama")
-    drawn = encoded_documents(GPU_LOOKUPS, recipe, build_tokenizer(GPU_LOOKUPS), 0, recipe.updates - 1)
-    assert len(drawn) == recipe.batch_documents == 192
 
 
 def test_every_prompt_and_demonstration_is_within_its_limit() -> None:
@@ -68,17 +60,10 @@ def test_rates_are_the_mini_worlds_divided_by_five() -> None:
 def few_steps(model: Path) -> RunConfig:
     """The scale's run of HPT as it is, but for what makes it long, and in float32: bfloat16 is no CPU's."""
     settings = {
-        "policy.path": str(model),
-        "policy.dtype": "float32",
-        "schedule.steps": 2,
-        "schedule.prompts_per_step": 2,
-        "rollout.rollouts_per_prompt": 4,
-        "validation.every": 2,
-        "validation.problems_per_set": 1,
-        "validation.samples_per_problem": 1,
-        "diagnostics.gradient_cosine_every": 1,
-        "engine.threads": 1,
-    }
+        "policy.path": str(model), "policy.dtype": "float32", "schedule.steps": 2, "schedule.prompts_per_step": 2,
+        "rollout.rollouts_per_prompt": 4, "validation.every": 2, "validation.problems_per_set": 1,
+        "validation.samples_per_problem": 1, "diagnostics.gradient_cosine_every": 1, "engine.threads": 1,
+    }  # fmt: skip
     return build_config("hpt", scale="gpu", settings=settings)
 
 

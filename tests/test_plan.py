@@ -42,7 +42,6 @@ from hpt.runs.records import record_folders
 from hpt.runs.resolve import base_config, build_config
 from hpt.support.errors import ConfigError
 from hpt.training.policy import PolicyModule, checkpoint_activations
-from tests.command_line import hpt
 from tests.fabricated import fabricate
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -212,13 +211,6 @@ def test_a_command_leaves_out_what_is_filled_in_when_a_run_is_resolved() -> None
     resolved = config.model_copy(update={"policy": policy, "data": data, "own_modules": {"hpt.examples": "00"}})
     one, other = (command(PlannedRun(own, None, (), ""), Path("runs"), Machine(1)) for own in (config, resolved))
     assert one == other
-
-
-def test_plan_prints_costs_memory_and_commands(tmp_path: Path) -> None:
-    result = hpt("plan", "--scale", "full", "--only", "table3", "--runs-dir", tmp_path, "--gpu-memory", 8)
-    assert result.returncode == 0, result.stderr
-    for text in ("hpt-weak s0", "GPU time", "does not fit", "stated, not measured", "hpt train --method hpt"):
-        assert text in result.stdout
 
 
 def test_measured_utilisation_is_taken_and_named(tmp_path: Path) -> None:
