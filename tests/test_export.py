@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from hpt.runs.resolve import given_base_config
 from hpt.support.errors import HptError, RecordFault
 from hpt.support.files import LOCK, MANIFEST, read_json, read_parquet, write_json, write_manifest, write_parquet
 from tests import scripted
+from tests.damage import cut_off
 from tests.digits import write_digits
 from tests.fabricated import fabricate
 
@@ -31,6 +33,13 @@ def folder_of(plan: list[PlannedRun], method: str) -> RunFolder:
     folder = next(run.folder for run in plan if run.method == method)
     assert folder is not None
     return folder
+
+
+@pytest.fixture
+def own(plan: list[PlannedRun], tmp_path: Path) -> RunFolder:
+    """The run of HPT, in a folder of its own that a test may change."""
+    source = folder_of(plan, "hpt").path
+    return RunFolder(Path(shutil.copytree(source, tmp_path / "runs" / source.name)))
 
 
 def bytes_below(folder: Path) -> dict[str, bytes]:
@@ -56,15 +65,13 @@ def test_an_exported_run_reads_as_the_run_itself(plan: list[PlannedRun], tmp_pat
     assert (exported.metrics[tokens] == original.metrics[tokens]).all()
 
 
-def test_a_run_of_the_search_is_exported_without_its_rollouts(plan: list[PlannedRun], tmp_path: Path) -> None:
-    folder = shutil.copytree(folder_of(plan, "hpt").path, tmp_path / "runs" / "hpt-weak-s1000-0123456789abcdef")
-    settings = read_json(folder / "config.json")
-    write_json(folder / "config.json", settings | {"seed": 1000})
-    write_checksums(RunFolder(folder))
-    original, exported = load_records(folder), load_records(export_run(RunFolder(folder), tmp_path / "records"))
+def test_a_run_of_the_search_is_exported_without_its_rollouts(own: RunFolder, tmp_path: Path) -> None:
+    folder = RunFolder(own.path.rename(own.path.with_name("hpt-weak-s1000-0123456789abcdef")))
+    write_json(folder.path / "config.json", read_json(folder.path / "config.json") | {"seed": 1000})
+    write_checksums(folder)
+    original, exported = load_records(folder.path), load_records(export_run(folder, tmp_path / "records"))
     assert len(original.rollouts)
-    assert not len(exported.rollouts)
-    assert not len(exported.answers)
+    assert len(exported.rollouts) == len(exported.answers) == 0
     assert len(exported.metrics) == len(original.metrics) > 0
     assert set(exported.metrics) < set(original.metrics)
     assert len(exported.evaluations) == len(original.evaluations) > 0
@@ -120,14 +127,11 @@ def test_a_chosen_answer_is_kept_as_it_was_sampled_and_a_long_one_by_its_ends(mo
         assert (row.text if pd.notna(row.text) else None) == (f"{row.sample}\\bo [...] {{99}}" if chosen else None)
 
 
-def test_runs_made_before_answers_were_kept_still_travel(tmp_path: Path) -> None:
-    folder = folder_of(fabricate(tmp_path / "runs", ["table3"]), "hpt")
-    for file in (folder.path / "evaluations").iterdir():
+def test_runs_made_before_answers_were_kept_still_travel(own: RunFolder, tmp_path: Path) -> None:
+    for file in (own.path / "evaluations").iterdir():
         write_parquet(file, read_parquet(file).drop(columns="text"))
-    write_checksums(folder)
-    for file in (folder.path / "evaluations").iterdir():
-        add_checksum(folder, file)
-    record = export_run(folder, tmp_path / "records")
+        add_checksum(own, file)
+    record = export_run(own, tmp_path / "records")
     assert sorted(path.name for path in record.iterdir()) == sorted((*RECORD_FILES, MANIFEST))
     assert len(hpt.load_answers(tmp_path / "records")) == len(load_records(record).answers) == 0
     assert import_runs(record, tmp_path / "taken")
@@ -163,49 +167,43 @@ def test_a_kill_while_a_record_is_replaced_loses_nothing(
     assert list(tmp_path.glob(".*/")) == []
 
 
-def test_exporting_again_changes_no_byte(plan: list[PlannedRun], tmp_path: Path) -> None:
-    first = bytes_below(export_run(folder_of(plan, "hpt"), tmp_path))
-    assert bytes_below(export_run(folder_of(plan, "hpt"), tmp_path)) == first
-    assert bytes_below(export_run(folder_of(plan, "hpt"), tmp_path / "elsewhere")) == first
-    assert [path.name for path in tmp_path.glob(".*")] == [LOCK]
-
-
-def test_only_finished_runs_are_exported(tmp_path: Path) -> None:
-    (run, *_) = fabricate(tmp_path / "runs", ["figure6"])
-    assert run.folder is not None
-    run.folder.set_status("running", 3)
-    with pytest.raises(HptError, match=f"{run.folder.path.name} is running.*run its command again"):
-        export_run(run.folder, tmp_path / "records")
+def test_only_finished_runs_are_exported(own: RunFolder, tmp_path: Path) -> None:
+    own.set_status("running", 3)
+    with pytest.raises(HptError, match=f"{own.path.name} is running.*run its command again"):
+        export_run(own, tmp_path / "records")
     assert not (tmp_path / "records").exists()
 
 
-@pytest.mark.parametrize("kept", [0, 1])
-def test_evaluations_exported_before_are_kept(tmp_path: Path, kept: int) -> None:
-    """A run made again for its weights alone has none of them at first."""
-    folder = folder_of(fabricate(tmp_path / "runs", ["table3"]), "hpt")
-    record = export_run(folder, tmp_path / "records")
-    whole = bytes_below(record)
-    for file in sorted((folder.path / "evaluations").iterdir())[kept:]:
-        file.unlink()
-    export_run(folder, tmp_path / "records")
-    assert bytes_below(record) == whole
+def test_exporting_again_changes_no_byte_and_keeps_evaluations_exported_before(own: RunFolder, tmp_path: Path) -> None:
+    """A run made again for its weights alone has no evaluations at first."""
+    records = tmp_path / "records"
+    whole = bytes_below(export_run(own, records))
+    assert bytes_below(export_run(own, records)) == whole
+    assert [path.name for path in records.glob(".*")] == [LOCK]
+    assert bytes_below(export_run(own, tmp_path / "elsewhere")) == whole
+    first, *others = sorted((own.path / "evaluations").iterdir())
+    for files in (others, [first]):
+        for file in files:
+            file.unlink()
+        assert bytes_below(export_run(own, records)) == whole
 
 
 @pytest.mark.parametrize("name", [*RECORD_FILES, "answers.parquet"])
-@pytest.mark.parametrize("damage", ["cut", "removed"])
-def test_a_damaged_record_folder_is_refused(plan: list[PlannedRun], tmp_path: Path, name: str, damage: str) -> None:
+@pytest.mark.parametrize("damage", [cut_off, Path.unlink])
+def test_a_damaged_record_folder_is_refused(
+    plan: list[PlannedRun], tmp_path: Path, name: str, damage: Callable[[Path], None]
+) -> None:
     file = export_run(folder_of(plan, "hpt"), tmp_path) / name
-    file.write_bytes(file.read_bytes()[:-7]) if damage == "cut" else file.unlink()
+    damage(file)
     with pytest.raises(RecordFault, match=name.partition(".")[0]):
         load_records(file.parent)
 
 
-def test_a_table_without_a_needed_column_is_refused(tmp_path: Path) -> None:
-    folder = folder_of(fabricate(tmp_path, ["figure6"]), "hpt")
-    folder.write_tables({"rollouts": folder.table("rollouts").drop(columns="branch")})
-    write_checksums(folder)
+def test_a_table_without_a_needed_column_is_refused(own: RunFolder) -> None:
+    own.write_tables({"rollouts": own.table("rollouts").drop(columns="branch")})
+    write_checksums(own)
     with pytest.raises(RecordFault, match="lacks the columns branch"):
-        load_records(folder.path)
+        load_records(own.path)
 
 
 def test_a_manifest_that_names_other_files_is_refused(plan: list[PlannedRun], tmp_path: Path) -> None:
@@ -218,29 +216,26 @@ def test_a_manifest_that_names_other_files_is_refused(plan: list[PlannedRun], tm
     assert not (tmp_path / "taken").exists()
 
 
-def test_import_takes_what_was_exported(plan: list[PlannedRun], tmp_path: Path) -> None:
+def test_import_takes_what_was_exported_and_refuses_another_content_of_the_same_name(
+    plan: list[PlannedRun], tmp_path: Path
+) -> None:
+    there, here = tmp_path / "there", tmp_path / "here"
+    there.mkdir()
+    with pytest.raises(RecordFault, match="holds no records"):
+        import_runs(there, here)
     for run in plan:
         assert run.folder is not None
-        export_run(run.folder, tmp_path / "there")
-    taken = import_runs(tmp_path / "there", tmp_path / "here")
-    assert taken == record_folders(tmp_path / "here")
-    assert bytes_below(tmp_path / "here") == bytes_below(tmp_path / "there")
-    assert import_runs(tmp_path / "there" / taken[0].name, tmp_path / "here") == [taken[0]]  # again, and one alone
-
-
-def test_import_refuses_another_content_of_the_same_name(plan: list[PlannedRun], tmp_path: Path) -> None:
-    there, here = (export_run(folder_of(plan, "hpt"), tmp_path / name) for name in ("there", "here"))
-    write_json(there / "provenance.json", {"commit": "another"})
-    write_manifest(there)
+        export_run(run.folder, there)
+    taken = import_runs(there, here)
     before = bytes_below(here)
+    assert taken == record_folders(here)
+    assert before == bytes_below(there)
+    assert import_runs(there / taken[0].name, here) == [taken[0]], "again, and one alone"
+    write_json(there / taken[0].name / "provenance.json", {"commit": "another"})
+    write_manifest(there / taken[0].name)
     with pytest.raises(RecordFault, match="another content"):
-        import_runs(tmp_path / "there", tmp_path / "here")
+        import_runs(there, here)
     assert bytes_below(here) == before
-
-
-def test_import_of_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecordFault, match="holds no records"):
-        import_runs(tmp_path, tmp_path / "here")
 
 
 def test_a_base_that_nobody_trained_here_has_records_of_its_evaluations(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import json
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -72,11 +73,12 @@ def test_a_base_is_named_by_its_recipe_and_stays_so_when_it_is_resolved_again(gi
     (given / "model").rename(folder.model)
     write_checksums(folder)
     folder.set_status("finished", base.schedule.steps)
-    resolved = resolve_run(config, given / "runs")
-    assert resolved.policy.config_sha256 == ""
-    assert resolve_run(resolved, given / "elsewhere") == resolved
+    named = resolve_run(config, given / "runs")
+    assert named.policy.config_sha256 == ""
+    assert resolve_run(named, given / "elsewhere") == named
 
 
+@cache
 def calls(name: str) -> list[tuple[str, ast.Call]]:
     """Every call of a function or method of this name in the package, with its place."""
     return [

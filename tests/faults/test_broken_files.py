@@ -214,12 +214,6 @@ def test_an_evaluation_whose_process_was_killed_before_its_checksum_is_made_agai
     assert missing_evaluations(run, run.config, [name]) == [name]
 
 
-def test_a_status_that_cannot_be_read_is_no_reason_to_start_anew(run: RunFolder) -> None:
-    cut_off(run.path / "status.json")
-    assert run.status == {"state": "damaged", "step": 0}
-    assert not run.finished
-
-
 def test_a_plan_names_what_is_damaged_and_a_damaged_base_is_no_other_base(plan: list[PlannedRun]) -> None:
     """Its weights would otherwise give all that starts from it another fingerprint: made again, in silence."""
     folders = {own.method: own.folder for own in plan if own.folder is not None}
@@ -241,6 +235,12 @@ def test_a_plan_names_what_is_damaged_and_a_damaged_base_is_no_other_base(plan: 
     assert all("is not trained" in why for why in found.values())
     weights.unlink()
     assert set(reasons().values()) == {""}
+
+
+def test_a_status_that_cannot_be_read_is_no_reason_to_start_anew(run: RunFolder) -> None:
+    cut_off(run.path / "status.json")
+    assert run.status == {"state": "damaged", "step": 0}
+    assert not run.finished
 
 
 def test_damaged_weights_of_a_run_that_others_start_from_are_named_and_made_again(tmp_path: Path) -> None:

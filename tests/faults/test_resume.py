@@ -13,7 +13,6 @@ from hpt.training.checkpoint import checkpoints
 from tests.damage import flip_a_bit
 from tests.jobs import Kill, Undisturbed, assert_same_results, only_run
 
-METHODS = ("hpt", "sft_then_grpo")
 #: Delays after a numbered moment, seconds: at it, and in the middle of what it begins.
 DELAYS = (0.0, 0.0, 0.002, 0.02)
 
@@ -103,24 +102,13 @@ def test_a_base_killed_between_two_checkpoints_ends_with_the_same_bits(tmp_path:
 
 
 @pytest.mark.ci_slow
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["hpt", "sft_then_grpo"])
 def test_killed_at_five_random_moments(method: str, tiny_runs: dict[str, RunFolder], tmp_path: Path) -> None:
     """At the tiny scale, against a run made by the pool of processes a reproduction uses."""
     genuine = tiny_runs[method]
     again = Undisturbed(genuine.config, tmp_path / "again", ("contest-a",)).wait()
     assert_same_results(again.folder, genuine)  # two runs of one configuration
     killed_again_and_again(again, tmp_path / "killed", random_kills(len(again.moments), 5, seed=5))
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("seed", range(5))
-def test_killed_at_many_random_moments(
-    method: str, seed: int, digits_runs: dict[str, Undisturbed], tmp_path: Path
-) -> None:
-    own = digits_runs[method]
-    killed_again_and_again(own, tmp_path, random_kills(len(own.moments), 6, seed))
 
 
 def test_a_damaged_checkpoint_is_counted_and_the_one_before_is_used(
