@@ -50,12 +50,12 @@ class KillAt:
     whom: str
 
 
-def drawn(seed: int) -> list[KillAt]:
-    """The kills, phase by phase in the order a reproduction comes to them."""
+def drawn(seed: int, each: int | None = None) -> list[KillAt]:
+    """The kills, phase by phase in the order a reproduction comes to them; ``each``: so many of every phase."""
     draw = random.Random(seed)
     kills = []
     for phase, (count, last) in PHASES.items():
-        for number in range(count):
+        for number in range(each or count):
             moment, delay = draw.randrange(last), draw.choice(DELAYS)
             if number and phase in AGAIN:
                 moment, delay = moment % AGAIN[phase], min(delay, 0.01)
@@ -132,11 +132,12 @@ def report_files(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(4 * 3600)
-def test_a_reproduction_killed_at_random_moments_ends_as_one_left_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("each", [pytest.param(1, id="each phase once"), pytest.param(None, id="thirty")])
+def test_a_reproduction_killed_at_random_moments_ends_as_one_left_alone(each: int | None, tmp_path: Path) -> None:
     own, other = tmp_path / "killed", tmp_path / "undisturbed"
     for folder in (own, other):
         folder.mkdir()
-    kills, started = drawn(7), time.monotonic()
+    kills, started = drawn(7, each), time.monotonic()
     fired = run_killed(own, kills)
     took = time.monotonic() - started
     run_to_end(other)
