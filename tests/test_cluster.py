@@ -221,15 +221,15 @@ def test_a_wrong_machine_that_joins_costs_its_place_alone(ray: FakeRay, capsys: 
     no_folder = RayActorError("FileNotFoundError: '/shared'")
     no_folder.actor_init_failed = True
     answers = [facts], [facts | {"versions": {}}], [no_folder]
-    good, other, _ = places = [cluster.RayPlace(None, [], answer) for answer in answers]
-    executor = executor_on(*places, free=[], ray=ray)
+    good, wrong, silent = (cluster.RayPlace(None, [], answer) for answer in answers)
+    executor = executor_on(good, wrong, silent, free=[], ray=ray)
     assert executor.take() is good
     assert executor._places == [good]
     said = capsys.readouterr().err
     assert "one run fewer at a time: packages of" in said
     assert "answers within 300 s (FileNotFoundError" in said
     with pytest.raises(ConfigError, match="packages of"):
-        executor_on(other, free=[], ray=ray).take()
+        executor_on(cluster.RayPlace(None, [], answers[1]), free=[], ray=ray).take()
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
-"""The scale `gpu`: its settings fit each other and its world, and its whole path works on a CPU with a few steps."""
+"""The scale `gpu` and `benchmarks.gpu`: settings fit each other and the world, and all of it works on a CPU."""
 
 import dataclasses
 from pathlib import Path
 
 import pytest
 
+from benchmarks.gpu import measure
 from hpt.config.run_config import RunConfig
 from hpt.config.scales import TUNED
 from hpt.data.world.lookup import GPU_LOOKUPS, evaluation_sets, training_problems
@@ -14,8 +15,10 @@ from hpt.runs.catalogue import ARTEFACTS
 from hpt.runs.evaluations import sampling_config
 from hpt.runs.folder import RunFolder
 from hpt.runs.make import check_training_set
-from hpt.runs.plan import machine_of, shape_of, warnings_of
+from hpt.runs.plan import ModelShape, machine_of, shape_of, warnings_of
 from hpt.runs.resolve import base_config, build_config
+from hpt.support.files import write_json
+from hpt.upge import likelihood
 from tests.jobs import run_to_end
 
 POLICIES = ("weak", "strong", "llama")
@@ -95,3 +98,22 @@ def test_a_base_and_a_run_go_their_whole_way_on_a_cpu(tmp_path: Path, monkeypatc
     (answers,) = run.path.glob("evaluations/contest-b@1-*.parquet")
     assert answers.stat().st_size > 0
     assert sampling_config(base).rollout.max_response_tokens == 48
+
+
+@pytest.mark.ci_slow
+def test_every_part_of_the_benchmark_is_measured_and_the_result_is_taken_by_the_plan(tmp_path: Path) -> None:
+    """With a tiny shape."""
+    shape = ModelShape(2, 32, 64, 1, 1, 96, tied=True, attention_bias=True)
+    elements = likelihood.CHUNK_ELEMENTS
+    result = measure(shape, 320, peak_tflops=0.1, rows=4, answers=4, repeats=1)
+    assert elements == likelihood.CHUNK_ELEMENTS, "the chunked head was not put back"
+    training = result["training"]
+    assert training["tokens"] == 160 + 208 + 256 + 320, "half to all of the length"
+    assert training["tokens_per_s"] == pytest.approx(training["tokens"] / training["seconds"])
+    assert 0 < result["utilisation"]["training"] < 1
+    assert result["transfer_s"] > 0
+    assert 0 < result["sampling_in_loop"]["tokens"] <= 4 * 192
+    assert result["in_loop_share"] > 0
+    assert result["provenance"]["packages"]["torch"]
+    write_json(tmp_path / "gpu.json", result)
+    assert machine_of("full", None, 80, 989, tmp_path / "gpu.json").measured

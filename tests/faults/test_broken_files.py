@@ -93,33 +93,30 @@ FAULTS = [(errno.ENOSPC, ".step-000004"), (errno.EROFS, "PolicyEngine.save_model
 
 
 @pytest.mark.ci_slow
-def test_a_run_whose_disk_is_full_says_so_and_goes_on_later(
-    digits_runs: dict[str, Undisturbed], tmp_path: Path
-) -> None:
+def test_a_run_whose_disk_is_full_says_so_and_goes_on_later(undisturbed: Undisturbed, tmp_path: Path) -> None:
     """In the middle of a checkpoint, of the final model, and of an evaluation; each time from where it stood."""
-    own = digits_runs["hpt"]
     for number, part in FAULTS:
-        fail_to_write(own, tmp_path, Fault(part, number))
+        fail_to_write(undisturbed, tmp_path, Fault(part, number))
         for path in checkpoints(only_run(tmp_path).path / "checkpoints"):
             check_manifest(path)
-    own.finish(tmp_path)
+    undisturbed.finish(tmp_path)
     assert read_json(only_run(tmp_path).path / "provenance.json")["damaged_checkpoints"] == 0
 
 
 @pytest.mark.ci_slow
 @pytest.mark.parametrize("seed", range(4))
 def test_a_disk_that_is_full_at_any_write_says_so_and_goes_on_later(
-    seed: int, digits_runs: dict[str, Undisturbed], tmp_path: Path
+    seed: int, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
     """At a random one of all moments that write; a lock's are left out, a full disk costs them the holder's name."""
-    own = digits_runs["hpt"]
+    moments = undisturbed.moments
     draw = random.Random(seed)
     files = ("open", "os.mkdir", "os.rename")
-    writes = [i for i, name in enumerate(own.moments) if name.startswith(files)]
-    at = draw.choice([i for i in writes if i > 1 and not own.moments[i].endswith(".lock")])
-    print(f"nothing can be written from {own.moments[at]} on")
-    fail_to_write(own, tmp_path, Fault("", draw.choice((errno.ENOSPC, errno.EROFS)), at))
-    own.finish(tmp_path)
+    writes = [i for i, name in enumerate(moments) if name.startswith(files)]
+    at = draw.choice([i for i in writes if i > 1 and not moments[i].endswith(".lock")])
+    print(f"nothing can be written from {moments[at]} on")
+    fail_to_write(undisturbed, tmp_path, Fault("", draw.choice((errno.ENOSPC, errno.EROFS)), at))
+    undisturbed.finish(tmp_path)
 
 
 # --- what was written is not what is there ----------------------------------------------------------------------------
@@ -272,19 +269,18 @@ def test_a_kill_while_damage_is_set_aside_leaves_it_to_be_found(
 
 
 def test_a_finished_run_with_damaged_files_is_made_whole_from_its_checkpoint(
-    digits_runs: dict[str, Undisturbed], tmp_path: Path
+    undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
     """Metrics, weights, an evaluation and the configuration at once: all as before, each counted."""
-    own = digits_runs["hpt"]
-    shutil.copytree(own.root, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(undisturbed.root, tmp_path, dirs_exist_ok=True)
     folder = only_run(tmp_path)
     before = read_json(folder.path / "provenance.json")
     (evaluation,) = (folder.path / "evaluations").iterdir()
     for path in (folder.path / "metrics.parquet", folder.model / "model.safetensors", evaluation):
         flip_a_bit(path)
     cut_off(folder.path / "config.json")
-    job = own.finish(tmp_path)
-    assert folder.config == own.folder.config
+    job = undisturbed.finish(tmp_path)
+    assert folder.config == undisturbed.folder.config
     after = read_json(folder.path / "provenance.json")
     assert after == before | {"damaged_files": 4, "damaged_checkpoints": 0}
     assert job.said().count("damaged, set aside and made again") == 4

@@ -65,24 +65,20 @@ def first(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         yield process
 
 
-def test_the_second_waits_says_for_whom_and_finds_nothing_left(first: subprocess.Popen[str], tmp_path: Path) -> None:
-    with started("-c", _HOLD, str(tmp_path)) as second:
+@pytest.mark.parametrize(("more", "found"), [((), "nothing left"), (("--more",), "mine")])
+def test_the_second_waits_says_for_whom_and_finds_nothing_left(
+    more: tuple[str, ...], found: str, first: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    """Another command has other work to do; the same one, asked for afterwards, does it again."""
+    with started("-c", _HOLD, str(tmp_path), *more) as second:
         said = line(second)
-        assert f"process {first.pid} " in said
-        assert str(tmp_path) in said
-        assert "waiting" in said
+        for part in (f"process {first.pid} ", str(tmp_path), "waiting"):
+            assert part in said
         let_go(first)
-        assert line(second) == "nothing left"
+        assert line(second) == found
         let_go(second)
-    with started("-c", _HOLD, str(tmp_path)) as third:  # asked for afterwards, it is done again
+    with started("-c", _HOLD, str(tmp_path), *more) as third:
         assert line(third) == "mine"
-
-
-def test_another_command_has_other_work_to_do(first: subprocess.Popen[str], tmp_path: Path) -> None:
-    with started("-c", _HOLD, str(tmp_path), "--more") as second:
-        assert "waiting" in line(second)
-        let_go(first)
-        assert line(second) == "mine"
 
 
 def test_the_lock_of_a_killed_process_is_free_and_its_work_not_done(
