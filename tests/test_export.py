@@ -242,15 +242,15 @@ def test_import_takes_what_was_exported_and_refuses_another_content_of_the_same_
         assert run.folder is not None
         export_run(run.folder, there)
     taken = import_runs(there, here)
-    before = bytes_below(here)
     assert taken == record_folders(here)
-    assert before == bytes_below(there)
+    assert bytes_below(here) == bytes_below(there)
     assert import_runs(there / taken[0].name, here) == [taken[0]], "again, and one alone"
+    before = bytes_below(taken[0])
     write_json(there / taken[0].name / "provenance.json", {"commit": "another"})
     write_manifest(there / taken[0].name)
     with pytest.raises(RecordFault, match="another content"):
         import_runs(there, here)
-    assert bytes_below(here) == before
+    assert bytes_below(taken[0]) == before
 
 
 def test_a_base_that_nobody_trained_here_has_records_of_its_evaluations(tmp_path: Path) -> None:

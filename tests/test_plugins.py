@@ -17,7 +17,7 @@ from hpt.runs.records import recorded_config, with_data_hash
 from hpt.runs.resolve import build_config, resolve_run
 from hpt.support.errors import ConfigError
 from hpt.support.files import read_json
-from hpt.support.plugins import check_unchanged, keep_sources
+from hpt.support.plugins import check_unchanged, folders, keep_sources
 
 RECORDS = Path(__file__).resolve().parent.parent / "reports" / "mini" / "records"
 GATE = "def gate(settings, correct, n):\n    return correct / n, 1 - correct / n\n"
@@ -172,6 +172,12 @@ def test_a_run_keeps_the_source_and_refuses_other_code(write: Write, tmp_path: P
     write(GATE + "\nMORE = 1\n")
     with pytest.raises(ConfigError, match=r"own_modules\.my_idea = .*give the command again"):
         check_unchanged(config.own_modules, names_used(config))
+
+
+def test_processes_find_a_module_where_this_one_did(write: Write, tmp_path: Path) -> None:
+    write(GATE)
+    assert folders(["my_idea"]) == [str(tmp_path.resolve())]
+    assert folders(["hpt.examples.smooth_gate"]) == [str(RECORDS.parents[2])]
 
 
 def test_an_installed_package_offers_methods_rows_and_gates_by_name(write: Write, tmp_path: Path) -> None:
