@@ -89,6 +89,12 @@ def digits_runs(tmp_path_factory: pytest.TempPathFactory) -> "dict[str, Undistur
 
 
 @pytest.fixture(scope="session")
+def undisturbed(digits_runs: "dict[str, Undisturbed]") -> "Undisturbed":
+    """That of HPT."""
+    return digits_runs["hpt"]
+
+
+@pytest.fixture(scope="session")
 def tiny_runs(tmp_path_factory: pytest.TempPathFactory) -> "dict[str, RunFolder]":
     """The tiny scale's weak base and two methods trained from it, as ``hpt`` makes them; by method (half a minute)."""
     from hpt.runs.folder import RunFolder

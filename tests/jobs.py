@@ -66,7 +66,6 @@ class Fault:
 def _watch(root: str, kill: Kill | Fault | None) -> list[str]:
     """Number the moments of this process; returns the list of their names, which grows."""
     moments: list[str] = []
-
     failing: list[str] = []
 
     def fail_from(name: str, raises: bool = True) -> None:
@@ -154,6 +153,24 @@ class StartedJob:
         """Names of the moments of the last job that reached its end."""
         return json.loads(Path(f"{self.log}.moments.json").read_text())
 
+    def left_behind(self, timeout_s: float = 30) -> list[int]:
+        """Processes of its session that are there after so long, zombies apart."""
+        end = time.monotonic() + timeout_s
+        while (left := self._session()) and time.monotonic() < end:
+            time.sleep(0.1)
+        return left
+
+    def _session(self) -> list[int]:
+        found = []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = stat.read_text().rpartition(")")[2].split()
+            except OSError:  # gone since
+                continue
+            if int(fields[3]) == self.process.pid and fields[0] != "Z":
+                found.append(int(stat.parent.name))
+        return found
+
 
 def forked(target: Callable[..., None], *arguments: Any) -> ForkServerProcess:
     """Start a process from the server that has imported everything."""
@@ -187,7 +204,19 @@ class Undisturbed:
 
     def __init__(self, config: RunConfig, root: Path, evaluations: tuple[str, ...] = ()) -> None:
         self.config, self.root, self.evaluations = config, root, evaluations
-        self._job = start_job(config, root, evaluations)
+        self._job = self.start(root)
+
+    def start(self, root: Path, kill: Kill | Fault | None = None) -> StartedJob:
+        """Start the same run, or continue it, below another root."""
+        return start_job(self.config, root, self.evaluations, kill)
+
+    def finish(self, root: Path) -> StartedJob:
+        """Start it there and leave it alone: the same bits, and nothing half-written."""
+        job = self.start(root)
+        assert job.wait() == 0, job.said()
+        assert_same_results(only_run(root), self.folder)
+        assert leftovers(only_run(root)) == []
+        return job
 
     def wait(self) -> "Undisturbed":
         """Wait for its end."""
@@ -200,27 +229,6 @@ def only_run(root: Path) -> RunFolder:
     """The one run below ``root``."""
     (config,) = root.glob("*/*/config.json")
     return RunFolder(config.parent)
-
-
-def processes_of_session(session: int) -> list[int]:
-    """Process ids that still belong to a session, zombies apart."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:  # gone since
-            continue
-        if int(fields[3]) == session and fields[0] != "Z":
-            found.append(int(stat.parent.name))
-    return found
-
-
-def wait_until_gone(session: int, timeout_s: float = 30) -> list[int]:
-    """Wait until a session is empty; returns who is left after ``timeout_s``."""
-    end = time.monotonic() + timeout_s
-    while (left := processes_of_session(session)) and time.monotonic() < end:
-        time.sleep(0.1)
-    return left
 
 
 def assert_same_results(left: RunFolder, right: RunFolder) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from hpt.config.run_config import RunConfig
 from hpt.config.settings import EngineSettings
 from hpt.runs import cluster, pool
 from hpt.runs.job import Job
@@ -47,7 +46,8 @@ class FakeRay:
     """Machines that answer at once, in this process."""
 
     def __init__(self, machines: list[dict[str, Any]]) -> None:
-        self.machines, self.facts = machines, dict[str, Any]()
+        self.machines = machines
+        self.facts: Any = {}  # what a machine says otherwise than this one, or its error
         self.running = ""  # what auto finds
         self.util = SimpleNamespace(
             canonicalize_bootstrap_address_or_die=lambda address: self.running if address == "auto" else address,
@@ -72,7 +72,7 @@ class FakeRay:
 
     def remote(self, *given: Any, **_: Any) -> Any:
         def ask(mark: str) -> Any:
-            return cluster.machine_facts(mark) | self.facts
+            return self.facts if isinstance(self.facts, RayError) else cluster.machine_facts(mark) | self.facts
 
         task = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=ask))
         return task if given else lambda function: task
@@ -109,20 +109,11 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRay]:
         yield made_up
 
 
-def run(root: Path) -> None:
-    pool.run_jobs([Job(base_config(build_config("hpt", scale="tiny")), root)])
-
-
 def refused(root: Path, expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
-        run(root)
+        pool.run_jobs([Job(base_config(build_config("hpt", scale="tiny")), root)])
     assert not list(root.glob("tiny/*")), "nothing was started"
     assert not list(root.glob(".seen*"))
-
-
-def test_without_ray_it_says_what_to_install(ray: FakeRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)  # type: ignore[arg-type]
-    refused(tmp_path, r"--executor = 'ray'.*pip install --no-deps ray==")
 
 
 def test_an_address_where_nobody_listens(ray: FakeRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,20 +134,14 @@ def test_an_address_where_nobody_listens(ray: FakeRay, tmp_path: Path, monkeypat
         ({"versions": cluster.package_versions() | {"torch": "1.0"}}, r"packages of .*torch 1\.0 \(here 2"),
         ({"versions": {}}, r"packages of .*python missing \(here 3"),
         ({"shared": False}, r"--runs-dir.*does not see what is written here"),
+        (RayError("ray::machine_facts() (pid=1)\nModuleNotFoundError: No module named 'hpt'"),
+         r"machine = 'node-1': allowed is one with hpt's environment.*\(ModuleNotFoundError"),
     ],
-)
-def test_a_machine_that_would_compute_something_else(
-    facts: dict[str, Any], expected: str, ray: FakeRay, tmp_path: Path
-) -> None:
+)  # fmt: skip
+def test_a_machine_that_would_compute_something_else(facts: Any, expected: str, ray: FakeRay, tmp_path: Path) -> None:
     ray.facts = facts
     refused(tmp_path, expected)
     assert not ray.connected
-
-
-def test_a_machine_without_the_environment(ray: FakeRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    error = RayError("ray::machine_facts() (pid=1)\nModuleNotFoundError: No module named 'hpt'")
-    monkeypatch.setattr(ray, "get", lambda *_, **__: ray.__class__.get(ray, error))
-    refused(tmp_path, r"machine = 'node-1': allowed is one with hpt's environment.*\(ModuleNotFoundError")
 
 
 @pytest.mark.parametrize(("mode", "refuses"), [(None, True), ("disabled", True), ("token", False)])
@@ -172,10 +157,6 @@ def test_a_public_address_needs_a_token(
         assert not ray.connected
     else:
         cluster.connect()
-
-
-def configs(scale: str = "tiny", threads: int = 1) -> list[RunConfig]:
-    return [build_config("hpt", scale=scale, settings={"engine.threads": threads})]
 
 
 @pytest.mark.parametrize(
@@ -194,7 +175,8 @@ def test_room_for_runs(
 ) -> None:  # fmt: skip
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert cluster.room_for(configs(), machines) == expected
+    config = build_config("hpt", scale="tiny", settings={"engine.threads": 1})
+    assert cluster.room_for([config], machines) == expected
 
 
 @pytest.mark.parametrize(
@@ -203,9 +185,11 @@ def test_room_for_runs(
         ({RUN_GPUS: "5"}, "--run-gpus = '5': allowed is a number up to 4, the GPUs of the largest machine"),
         ({RUN_NODES: "3"}, "--run-nodes = '3': allowed is at most 2, the machines with 1 CPU and 1 GPU"),
         ({OPTIONS: "--num_gpus 8"}, "--launcher-args = '--num_gpus 8': allowed is nothing beside --executor ray"),
+        ({EXECUTOR: "slurm"}, "--executor = 'slurm': allowed is local or ray"),
+        ({EXECUTOR: "local", RUN_NODES: "2"}, "add --executor ray"),
     ],
 )
-def test_more_than_any_machine_has(
+def test_what_no_machine_has_and_no_executor_takes(
     variables: dict[str, str], expected: str, ray: FakeRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ray.machines = [machine(8, 4), machine(8, 2), machine(8)]
@@ -214,26 +198,22 @@ def test_more_than_any_machine_has(
     refused(tmp_path, expected)
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "expected"),
-    [(EXECUTOR, "slurm", "--executor = 'slurm': allowed is local or ray"), (RUN_NODES, "2", "add --executor ray")],
-)
-def test_executors_by_name(
-    name: str, value: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv(EXECUTOR, raising=False)
-    monkeypatch.setenv(name, value)
-    refused(tmp_path, expected)
+def test_without_ray_it_says_what_to_install(ray: FakeRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)  # type: ignore[arg-type]
+    refused(tmp_path, r"--executor = 'ray'.*pip install --no-deps ray==")
 
 
-def test_a_machine_like_the_one_before_is_preferred() -> None:
+def executor_on(*places: cluster.RayPlace, free: list[cluster.RayPlace], ray: FakeRay) -> cluster.RayExecutor:
     executor = object.__new__(cluster.RayExecutor)
+    executor._places, executor._free, executor._ray, executor._root = list(places), free, ray, Path("/")
+    return executor
+
+
+def test_a_machine_like_the_one_before_is_preferred(ray: FakeRay) -> None:
     places = [cluster.RayPlace(None, [], [], [{"processor": kind}]) for kind in ("first", "second", "second")]
-    executor._places, executor._free, executor._ray = list(places), list(places), None
-    assert executor.take("second") is places[1]
-    assert executor.take("third") is places[0]
-    assert executor.take("") is places[2]
-    assert executor.take("") is None
+    executor = executor_on(*places, free=list(places), ray=ray)
+    taken = [executor.take(kind) for kind in ("second", "third", "", "")]
+    assert taken == [places[1], places[0], places[2], None]
 
 
 def test_a_wrong_machine_that_joins_costs_its_place_alone(ray: FakeRay, capsys: pytest.CaptureFixture[str]) -> None:
@@ -241,17 +221,15 @@ def test_a_wrong_machine_that_joins_costs_its_place_alone(ray: FakeRay, capsys: 
     no_folder = RayActorError("FileNotFoundError: '/shared'")
     no_folder.actor_init_failed = True
     answers = [facts], [facts | {"versions": {}}], [no_folder]
-    executor = object.__new__(cluster.RayExecutor)
-    good, *_ = executor._places = [cluster.RayPlace(None, [], answer) for answer in answers]
-    executor._free, executor._ray, executor._root = [], ray, Path("/")
+    good, wrong, silent = (cluster.RayPlace(None, [], answer) for answer in answers)
+    executor = executor_on(good, wrong, silent, free=[], ray=ray)
     assert executor.take() is good
     assert executor._places == [good]
     said = capsys.readouterr().err
     assert "one run fewer at a time: packages of" in said
     assert "answers within 300 s (FileNotFoundError" in said
-    executor._places = [cluster.RayPlace(None, [], answers[1])]
     with pytest.raises(ConfigError, match="packages of"):
-        executor.take()
+        executor_on(cluster.RayPlace(None, [], answers[1]), free=[], ray=ray).take()
 
 
 @pytest.mark.parametrize(

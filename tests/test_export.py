@@ -1,9 +1,14 @@
-"""Records must travel whole: the same tables on both sides, few answers, and nothing damaged is ever read."""
+"""Records must travel whole: the same tables on both sides, few answers, and nothing damaged is ever read.
+
+Where a folder of them is filled, nothing recorded is made again, and what others start from is.
+"""
 
 import os
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -12,12 +17,24 @@ import pytest
 import hpt
 from hpt.evaluation.evaluate import KEPT_ANSWERS, EvaluationSettings, answer_hash, kept_answers, sample_answers
 from hpt.runs.folder import RunFolder, add_checksum, write_checksums
-from hpt.runs.make import PlannedRun
-from hpt.runs.records import RECORD_FILES, export_run, import_runs, load_records, record_folders, recorded_config
+from hpt.runs.job import Job
+from hpt.runs.make import PlannedRun, planned_runs
+from hpt.runs.records import (
+    RECORD_FILES,
+    RecordStore,
+    export_run,
+    fill,
+    import_runs,
+    lacking_runs,
+    load_records,
+    record_folders,
+    recorded_config,
+)
 from hpt.runs.resolve import given_base_config
 from hpt.support.errors import HptError, RecordFault
 from hpt.support.files import LOCK, MANIFEST, read_json, read_parquet, write_json, write_manifest, write_parquet
 from tests import scripted
+from tests.damage import cut_off
 from tests.digits import write_digits
 from tests.fabricated import fabricate
 
@@ -31,6 +48,13 @@ def folder_of(plan: list[PlannedRun], method: str) -> RunFolder:
     folder = next(run.folder for run in plan if run.method == method)
     assert folder is not None
     return folder
+
+
+@pytest.fixture
+def own(plan: list[PlannedRun], tmp_path: Path) -> RunFolder:
+    """The run of HPT, in a folder of its own that a test may change."""
+    source = folder_of(plan, "hpt").path
+    return RunFolder(Path(shutil.copytree(source, tmp_path / "runs" / source.name)))
 
 
 def bytes_below(folder: Path) -> dict[str, bytes]:
@@ -56,25 +80,22 @@ def test_an_exported_run_reads_as_the_run_itself(plan: list[PlannedRun], tmp_pat
     assert (exported.metrics[tokens] == original.metrics[tokens]).all()
 
 
-def test_a_run_of_the_search_is_exported_without_its_rollouts(plan: list[PlannedRun], tmp_path: Path) -> None:
-    folder = shutil.copytree(folder_of(plan, "hpt").path, tmp_path / "runs" / "hpt-weak-s1000-0123456789abcdef")
-    settings = read_json(folder / "config.json")
-    write_json(folder / "config.json", settings | {"seed": 1000})
-    write_checksums(RunFolder(folder))
-    original, exported = load_records(folder), load_records(export_run(RunFolder(folder), tmp_path / "records"))
+def test_a_run_of_the_search_is_exported_without_its_rollouts(own: RunFolder, tmp_path: Path) -> None:
+    folder = RunFolder(own.path.rename(own.path.with_name("hpt-weak-s1000-0123456789abcdef")))
+    write_json(folder.path / "config.json", read_json(folder.path / "config.json") | {"seed": 1000})
+    write_checksums(folder)
+    original, exported = load_records(folder.path), load_records(export_run(folder, tmp_path / "records"))
     assert len(original.rollouts)
-    assert not len(exported.rollouts)
-    assert not len(exported.answers)
+    assert len(exported.rollouts) == len(exported.answers) == 0
     assert len(exported.metrics) == len(original.metrics) > 0
     assert set(exported.metrics) < set(original.metrics)
     assert len(exported.evaluations) == len(original.evaluations) > 0
 
 
 def test_an_exported_run_is_read_without_making_the_problems_again(
-    plan: list[PlannedRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = load_records(folder_of(plan, "hpt").path)
-    exported = load_records(export_run(folder_of(plan, "hpt"), tmp_path))
+    original, exported = load_records(own.path), load_records(export_run(own, tmp_path))
     expected = {
         name: original.counts(name) for name in original.sets if (original.evaluations["benchmark"] == name).any()
     }
@@ -90,10 +111,10 @@ def test_an_exported_run_is_read_without_making_the_problems_again(
         exported.counts("choice")
 
 
-def test_an_export_holds_counts_and_the_answers_chosen_by_hash(plan: list[PlannedRun], tmp_path: Path) -> None:
-    folder = export_run(folder_of(plan, "hpt"), tmp_path)
+def test_an_export_holds_counts_and_the_answers_chosen_by_hash(own: RunFolder, tmp_path: Path) -> None:
+    folder = export_run(own, tmp_path / "records")
     assert sorted(path.name for path in folder.iterdir()) == sorted((*RECORD_FILES, "answers.parquet", MANIFEST))
-    answers = pd.concat(map(pd.read_parquet, (folder_of(plan, "hpt").path / "evaluations").iterdir()))
+    answers = pd.concat(map(pd.read_parquet, (own.path / "evaluations").iterdir()))
     evaluations, kept = load_records(folder).evaluations, load_records(folder).answers
     assert "answer" not in evaluations
     assert evaluations["correct"].sum() == (answers["verdict"] == "correct").sum() > 0
@@ -104,7 +125,8 @@ def test_an_export_holds_counts_and_the_answers_chosen_by_hash(plan: list[Planne
         of_set = kept[kept["benchmark"] == evaluation]
         assert sorted(of_set["hash"]) == sorted(hashes)[:KEPT_ANSWERS]
         assert (of_set["text"] == "<b>" + of_set["problem_id"]).all()
-    pd.testing.assert_frame_equal(hpt.load_answers(tmp_path)[list(kept.columns.drop("key"))], kept.drop(columns="key"))
+    shown = kept.drop(columns="key")
+    pd.testing.assert_frame_equal(hpt.load_answers(folder.parent)[list(shown)], shown)
 
 
 def test_a_chosen_answer_is_kept_as_it_was_sampled_and_a_long_one_by_its_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,14 +142,11 @@ def test_a_chosen_answer_is_kept_as_it_was_sampled_and_a_long_one_by_its_ends(mo
         assert (row.text if pd.notna(row.text) else None) == (f"{row.sample}\\bo [...] {{99}}" if chosen else None)
 
 
-def test_runs_made_before_answers_were_kept_still_travel(tmp_path: Path) -> None:
-    folder = folder_of(fabricate(tmp_path / "runs", ["table3"]), "hpt")
-    for file in (folder.path / "evaluations").iterdir():
+def test_runs_made_before_answers_were_kept_still_travel(own: RunFolder, tmp_path: Path) -> None:
+    for file in (own.path / "evaluations").iterdir():
         write_parquet(file, read_parquet(file).drop(columns="text"))
-    write_checksums(folder)
-    for file in (folder.path / "evaluations").iterdir():
-        add_checksum(folder, file)
-    record = export_run(folder, tmp_path / "records")
+        add_checksum(own, file)
+    record = export_run(own, tmp_path / "records")
     assert sorted(path.name for path in record.iterdir()) == sorted((*RECORD_FILES, MANIFEST))
     assert len(hpt.load_answers(tmp_path / "records")) == len(load_records(record).answers) == 0
     assert import_runs(record, tmp_path / "taken")
@@ -163,63 +182,48 @@ def test_a_kill_while_a_record_is_replaced_loses_nothing(
     assert list(tmp_path.glob(".*/")) == []
 
 
-def test_exporting_again_changes_no_byte(plan: list[PlannedRun], tmp_path: Path) -> None:
-    first = bytes_below(export_run(folder_of(plan, "hpt"), tmp_path))
-    assert bytes_below(export_run(folder_of(plan, "hpt"), tmp_path)) == first
-    assert bytes_below(export_run(folder_of(plan, "hpt"), tmp_path / "elsewhere")) == first
-    assert [path.name for path in tmp_path.glob(".*")] == [LOCK]
-
-
-def test_only_finished_runs_are_exported(tmp_path: Path) -> None:
-    (run, *_) = fabricate(tmp_path / "runs", ["figure6"])
-    assert run.folder is not None
-    run.folder.set_status("running", 3)
-    with pytest.raises(HptError, match=f"{run.folder.path.name} is running.*run its command again"):
-        export_run(run.folder, tmp_path / "records")
+def test_only_finished_runs_are_exported(own: RunFolder, tmp_path: Path) -> None:
+    own.set_status("running", 3)
+    with pytest.raises(HptError, match=f"{own.path.name} is running.*run its command again"):
+        export_run(own, tmp_path / "records")
     assert not (tmp_path / "records").exists()
 
 
-@pytest.mark.parametrize("kept", [0, 1])
-def test_evaluations_exported_before_are_kept(tmp_path: Path, kept: int) -> None:
-    """A run made again for its weights alone has none of them at first."""
-    folder = folder_of(fabricate(tmp_path / "runs", ["table3"]), "hpt")
-    record = export_run(folder, tmp_path / "records")
-    whole = bytes_below(record)
-    for file in sorted((folder.path / "evaluations").iterdir())[kept:]:
-        file.unlink()
-    export_run(folder, tmp_path / "records")
-    assert bytes_below(record) == whole
+def test_exporting_again_changes_no_byte_and_keeps_evaluations_exported_before(own: RunFolder, tmp_path: Path) -> None:
+    """A run made again for its weights alone has no evaluations at first."""
+    records = tmp_path / "records"
+    whole = bytes_below(export_run(own, records))
+    assert bytes_below(export_run(own, records)) == whole
+    assert [path.name for path in records.glob(".*")] == [LOCK]
+    assert bytes_below(export_run(own, tmp_path / "elsewhere")) == whole
+    first, *others = sorted((own.path / "evaluations").iterdir())
+    for files in (others, [first]):
+        for file in files:
+            file.unlink()
+        assert bytes_below(export_run(own, records)) == whole
 
 
 @pytest.mark.parametrize("name", [*RECORD_FILES, "answers.parquet"])
-@pytest.mark.parametrize("damage", ["cut", "removed"])
-def test_a_damaged_record_folder_is_refused(plan: list[PlannedRun], tmp_path: Path, name: str, damage: str) -> None:
-    file = export_run(folder_of(plan, "hpt"), tmp_path) / name
-    file.write_bytes(file.read_bytes()[:-7]) if damage == "cut" else file.unlink()
+@pytest.mark.parametrize("damage", [cut_off, Path.unlink])
+def test_a_damaged_record_folder_is_refused(
+    own: RunFolder, tmp_path: Path, name: str, damage: Callable[[Path], None]
+) -> None:
+    file = export_run(own, tmp_path / "records") / name
+    damage(file)
     with pytest.raises(RecordFault, match=name.partition(".")[0]):
         load_records(file.parent)
 
 
-def test_a_run_folder_with_a_damaged_evaluation_is_refused(tmp_path: Path) -> None:
-    """The other files: `tests/faults/test_broken_files.py`."""
-    folder = folder_of(fabricate(tmp_path, ["table3"]), "hpt").path
-    file = next((folder / "evaluations").iterdir())
-    file.write_bytes(file.read_bytes()[:-7])
-    with pytest.raises(RecordFault, match=file.name.partition(".")[0]):
-        load_records(folder)
-
-
-def test_a_table_without_a_needed_column_is_refused(tmp_path: Path) -> None:
-    folder = folder_of(fabricate(tmp_path, ["figure6"]), "hpt")
-    folder.write_tables({"rollouts": folder.table("rollouts").drop(columns="branch")})
-    write_checksums(folder)
+def test_a_table_without_a_needed_column_is_refused(own: RunFolder) -> None:
+    own.write_tables({"rollouts": own.table("rollouts").drop(columns="branch")})
+    write_checksums(own)
     with pytest.raises(RecordFault, match="lacks the columns branch"):
-        load_records(folder.path)
+        load_records(own.path)
 
 
-def test_a_manifest_that_names_other_files_is_refused(plan: list[PlannedRun], tmp_path: Path) -> None:
+def test_a_manifest_that_names_other_files_is_refused(own: RunFolder, tmp_path: Path) -> None:
     """Otherwise an import would read, and copy, whatever a stranger's manifest points at."""
-    folder = export_run(folder_of(plan, "hpt"), tmp_path)
+    folder = export_run(own, tmp_path)
     (tmp_path / "secret").write_text("x")
     write_json(folder / MANIFEST, read_json(folder / MANIFEST) | {"../secret": "0" * 64})
     with pytest.raises(RecordFault, match=r"must list config\.json"):
@@ -227,29 +231,26 @@ def test_a_manifest_that_names_other_files_is_refused(plan: list[PlannedRun], tm
     assert not (tmp_path / "taken").exists()
 
 
-def test_import_takes_what_was_exported(plan: list[PlannedRun], tmp_path: Path) -> None:
+def test_import_takes_what_was_exported_and_refuses_another_content_of_the_same_name(
+    plan: list[PlannedRun], tmp_path: Path
+) -> None:
+    there, here = tmp_path / "there", tmp_path / "here"
+    there.mkdir()
+    with pytest.raises(RecordFault, match="holds no records"):
+        import_runs(there, here)
     for run in plan:
         assert run.folder is not None
-        export_run(run.folder, tmp_path / "there")
-    taken = import_runs(tmp_path / "there", tmp_path / "here")
-    assert taken == record_folders(tmp_path / "here")
-    assert bytes_below(tmp_path / "here") == bytes_below(tmp_path / "there")
-    assert import_runs(tmp_path / "there" / taken[0].name, tmp_path / "here") == [taken[0]]  # again, and one alone
-
-
-def test_import_refuses_another_content_of_the_same_name(plan: list[PlannedRun], tmp_path: Path) -> None:
-    there, here = (export_run(folder_of(plan, "hpt"), tmp_path / name) for name in ("there", "here"))
-    write_json(there / "provenance.json", {"commit": "another"})
-    write_manifest(there)
-    before = bytes_below(here)
+        export_run(run.folder, there)
+    taken = import_runs(there, here)
+    assert taken == record_folders(here)
+    assert bytes_below(here) == bytes_below(there)
+    assert import_runs(there / taken[0].name, here) == [taken[0]], "again, and one alone"
+    before = bytes_below(taken[0])
+    write_json(there / taken[0].name / "provenance.json", {"commit": "another"})
+    write_manifest(there / taken[0].name)
     with pytest.raises(RecordFault, match="another content"):
-        import_runs(tmp_path / "there", tmp_path / "here")
-    assert bytes_below(here) == before
-
-
-def test_import_of_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecordFault, match="holds no records"):
-        import_runs(tmp_path, tmp_path / "here")
+        import_runs(there, here)
+    assert bytes_below(taken[0]) == before
 
 
 def test_a_base_that_nobody_trained_here_has_records_of_its_evaluations(tmp_path: Path) -> None:
@@ -292,9 +293,9 @@ def test_a_table_comes_back_as_it_was_written_and_takes_little_room(rows: int, t
     assert (tmp_path / "small.parquet").stat().st_size < 0.8 * usual.stat().st_size
 
 
-def test_a_setting_removed_since_is_read_where_it_did_nothing(plan: list[PlannedRun], tmp_path: Path) -> None:
+def test_a_setting_removed_since_is_read_where_it_did_nothing(own: RunFolder, tmp_path: Path) -> None:
     """Records of earlier versions hold gate.skip_visits; with another value than 0 they are of another trainer."""
-    path = export_run(folder_of(plan, "hpt"), tmp_path)
+    path = export_run(own, tmp_path)
     settings = read_json(path / "config.json")
     settings["gate"]["skip_visits"] = 0
     write_json(path / "config.json", settings)
@@ -303,3 +304,63 @@ def test_a_setting_removed_since_is_read_where_it_did_nothing(plan: list[Planned
     write_json(path / "config.json", settings)
     with pytest.raises(RecordFault, match=r"not a configuration of this version: gate\.skip_visits = 1"):
         recorded_config(path)
+
+
+# --- filling a folder of records --------------------------------------------------------------------------------------
+
+
+def made(root: Path, *artefacts: str) -> list[tuple[PlannedRun, RunFolder]]:
+    """Fabricated runs and their folders."""
+    return [(run, run.folder) for run in fabricate(root, artefacts) if run.folder is not None]
+
+
+def lacking_of(artefacts: Sequence[str], runs: Path, records: Path) -> list[PlannedRun]:
+    return lacking_runs(planned_runs("tiny", artefacts, [0], runs), RecordStore(records), runs)
+
+
+def test_what_is_recorded_is_not_made_again_but_what_others_start_from_is(tmp_path: Path) -> None:
+    runs, records = tmp_path / "runs", tmp_path / "records"
+
+    def lacking(*artefacts: str) -> list[str]:
+        return [run.method for run in lacking_of(artefacts, runs, records)]
+
+    assert sorted(lacking("table5")) == ["hpt", "mix_on", "off_on", "pretrain"]
+    for run, folder in made(tmp_path / "elsewhere", "table3", "figure3"):
+        if run.arms != ("grpo_after_sft-weak",):
+            export_run(folder, records)
+    assert lacking("table3") == []
+    # a second stage starts from SFT's weights, which a record does not hold, and SFT from the base's
+    assert lacking("table3", "figure3") == ["pretrain", "sft", "grpo"]
+
+
+def test_an_evaluation_that_the_record_lacks_is_made_and_exported(tmp_path: Path) -> None:
+    """Figure 6 needs no final evaluation, Table 6 does."""
+    root, records = tmp_path / "runs", tmp_path / "records"
+    early = next(folder for run, folder in made(root, "figure6") if run.arms[0] == "hpt-weak")
+    export_run(early, records)
+    found = lacking_of(["table6"], tmp_path / "elsewhere", records)
+    assert "hpt-weak" in [arm for run in found for arm in run.arms]
+    made(root, "table6")  # the same run, evaluated
+    assert early.path.name in fill("tiny", ["table6"], [0], root, records)
+    again = load_records(records / early.path.name)
+    assert set(again.evaluations["benchmark"]) == set(load_records(early.path).evaluations["benchmark"])
+    assert fill("tiny", ["table6"], [0], root, records) == []
+
+
+def test_finished_runs_are_exported_first_and_each_other_as_it_ends(tmp_path: Path) -> None:
+    folders = [folder for _, folder in made(tmp_path / "runs", "table5")]
+    names = [folder.path.name for folder in folders]
+    assert sorted(fill("tiny", ["table5"], [0], tmp_path / "runs", tmp_path / "records")) == sorted(names)
+    assert fill("tiny", ["table5"], [0], tmp_path / "runs", tmp_path / "records") == []
+    assert sorted(path.name for path in record_folders(tmp_path / "records")) == sorted(names)
+    seen: list[int] = []
+
+    def two_then_fault(jobs: list[Job], parallel: int | None, on_finish: Callable[[RunFolder], None]) -> None:
+        for folder in folders[:2]:
+            on_finish(folder)
+            seen.append(len(record_folders(tmp_path / "others")))
+        raise HptError("the third failed")
+
+    with mock.patch("hpt.runs.pool.run_jobs", two_then_fault), pytest.raises(HptError, match="third"):
+        fill("tiny", ["table5"], [0], tmp_path / "nothing", tmp_path / "others")
+    assert seen == [1, 2]

@@ -1,21 +1,24 @@
-"""The scale `gpu`: its settings fit each other and its world, and its whole path works on a CPU with a few steps."""
+"""The scale `gpu` and `benchmarks.gpu`: settings fit each other and the world, and all of it works on a CPU."""
 
 import dataclasses
 from pathlib import Path
 
 import pytest
 
+from benchmarks.gpu import measure
 from hpt.config.run_config import RunConfig
 from hpt.config.scales import TUNED
-from hpt.data.world.lookup import GPU_LOOKUPS, MINI_LOOKUPS, evaluation_sets, training_problems
-from hpt.data.world.lookup_corpus import BASES, build_tokenizer, encoded_documents
+from hpt.data.world.lookup import GPU_LOOKUPS, evaluation_sets, training_problems
+from hpt.data.world.lookup_corpus import BASES, build_tokenizer
 from hpt.data.world.worlds import base_recipe
 from hpt.runs.catalogue import ARTEFACTS
 from hpt.runs.evaluations import sampling_config
 from hpt.runs.folder import RunFolder
 from hpt.runs.make import check_training_set
-from hpt.runs.plan import machine_of, shape_of, warnings_of
+from hpt.runs.plan import ModelShape, machine_of, shape_of, warnings_of
 from hpt.runs.resolve import base_config, build_config
+from hpt.support.files import write_json
+from hpt.upge import likelihood
 from tests.jobs import run_to_end
 
 POLICIES = ("weak", "strong", "llama")
@@ -27,14 +30,6 @@ def test_policies_have_20_to_100_million_weights_and_fit(policy: str) -> None:
     assert 20e6 < shape_of(config).parameters < 100e6
     assert warnings_of(config, shape_of(config), machine_of("gpu")) == []
     assert base_config(config).engine.micro_batch_tokens > 20 * 112, "a GPU wants large micro-batches"
-
-
-def test_there_is_more_to_know_and_to_ask_than_in_the_mini_world() -> None:
-    assert len(GPU_LOOKUPS.operations) > len(MINI_LOOKUPS.operations)
-    assert sum(GPU_LOOKUPS.training_per_level) > sum(MINI_LOOKUPS.training_per_level)
-    recipe = base_recipe("lookups-gpu", "llama")
-    drawn = encoded_documents(GPU_LOOKUPS, recipe, build_tokenizer(GPU_LOOKUPS), 0, recipe.updates - 1)
-    assert len(drawn) == recipe.batch_documents == 192
 
 
 def test_every_prompt_and_demonstration_is_within_its_limit() -> None:
@@ -68,17 +63,10 @@ def test_rates_are_the_mini_worlds_divided_by_five() -> None:
 def few_steps(model: Path) -> RunConfig:
     """The scale's run of HPT as it is, but for what makes it long, and in float32: bfloat16 is no CPU's."""
     settings = {
-        "policy.path": str(model),
-        "policy.dtype": "float32",
-        "schedule.steps": 2,
-        "schedule.prompts_per_step": 2,
-        "rollout.rollouts_per_prompt": 4,
-        "validation.every": 2,
-        "validation.problems_per_set": 1,
-        "validation.samples_per_problem": 1,
-        "diagnostics.gradient_cosine_every": 1,
-        "engine.threads": 1,
-    }
+        "policy.path": str(model), "policy.dtype": "float32", "schedule.steps": 2, "schedule.prompts_per_step": 2,
+        "rollout.rollouts_per_prompt": 4, "validation.every": 2, "validation.problems_per_set": 1,
+        "validation.samples_per_problem": 1, "diagnostics.gradient_cosine_every": 1, "engine.threads": 1,
+    }  # fmt: skip
     return build_config("hpt", scale="gpu", settings=settings)
 
 
@@ -110,3 +98,22 @@ def test_a_base_and_a_run_go_their_whole_way_on_a_cpu(tmp_path: Path, monkeypatc
     (answers,) = run.path.glob("evaluations/contest-b@1-*.parquet")
     assert answers.stat().st_size > 0
     assert sampling_config(base).rollout.max_response_tokens == 48
+
+
+@pytest.mark.ci_slow
+def test_every_part_of_the_benchmark_is_measured_and_the_result_is_taken_by_the_plan(tmp_path: Path) -> None:
+    """With a tiny shape."""
+    shape = ModelShape(2, 32, 64, 1, 1, 96, tied=True, attention_bias=True)
+    elements = likelihood.CHUNK_ELEMENTS
+    result = measure(shape, 320, peak_tflops=0.1, rows=4, answers=4, repeats=1)
+    assert elements == likelihood.CHUNK_ELEMENTS, "the chunked head was not put back"
+    training = result["training"]
+    assert training["tokens"] == 160 + 208 + 256 + 320, "half to all of the length"
+    assert training["tokens_per_s"] == pytest.approx(training["tokens"] / training["seconds"])
+    assert 0 < result["utilisation"]["training"] < 1
+    assert result["transfer_s"] > 0
+    assert 0 < result["sampling_in_loop"]["tokens"] <= 4 * 192
+    assert result["in_loop_share"] > 0
+    assert result["provenance"]["packages"]["torch"]
+    write_json(tmp_path / "gpu.json", result)
+    assert machine_of("full", None, 80, 989, tmp_path / "gpu.json").measured

@@ -42,7 +42,6 @@ from hpt.runs.records import record_folders
 from hpt.runs.resolve import base_config, build_config
 from hpt.support.errors import ConfigError
 from hpt.training.policy import PolicyModule, checkpoint_activations
-from tests.command_line import hpt
 from tests.fabricated import fabricate
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,35 +58,35 @@ def runs_of(root: Path, *artefacts: str, scale: str = "mini", seeds: tuple[int, 
     return planned_runs(scale, artefacts, seeds, root)
 
 
-@pytest.mark.parametrize(("policy", "architecture"), [("weak", "Qwen2"), ("strong", "Qwen2"), ("llama", "Llama")])
-def test_parameters_are_those_of_the_model_itself(policy: str, architecture: str) -> None:
+def model_of(shape: ModelShape, family: str, **settings: Any) -> Any:
+    """As transformers makes it."""
     import transformers
 
-    shape = SHAPES[policy]
-    config = getattr(transformers, f"{architecture}Config")(
+    config = getattr(transformers, f"{family}Config")(
         hidden_size=shape.hidden, intermediate_size=shape.feed_forward, num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads, num_key_value_heads=shape.key_value_heads, vocab_size=shape.vocabulary,
-        tie_word_embeddings=shape.tied,
+        tie_word_embeddings=shape.tied, **settings,
     )  # fmt: skip
+    return getattr(transformers, f"{family}ForCausalLM")(config)
+
+
+@pytest.mark.parametrize(("policy", "architecture"), [("weak", "Qwen2"), ("strong", "Qwen2"), ("llama", "Llama")])
+def test_parameters_are_those_of_the_model_itself(policy: str, architecture: str) -> None:
+    shape = SHAPES[policy]
     with torch.device("meta"):
-        model = getattr(transformers, f"{architecture}ForCausalLM")(config)
+        model = model_of(shape, architecture)
     assert sum(parameter.numel() for parameter in model.parameters()) == shape.parameters
-    assert ModelShape.of(config.to_dict()) == shape
+    assert ModelShape.of(model.config.to_dict()) == shape
 
 
 def test_flops_are_those_torch_counts() -> None:
     """Without the attention's own products, which torch counts over the whole square, not its causal half."""
     from torch.utils.flop_counter import FlopCounterMode
-    from transformers import LlamaConfig, LlamaForCausalLM
 
     shape = ModelShape(2, 64, 128, 2, 2, 96)
-    config = LlamaConfig(
-        hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
-        vocab_size=96,
-    )  # fmt: skip
-    config._attn_implementation = "eager"
+    model = model_of(shape, "Llama", attn_implementation="eager")
     with FlopCounterMode(display=False) as counter:
-        LlamaForCausalLM(config)(torch.zeros(1, 32, dtype=torch.long), use_cache=False)
+        model(torch.zeros(1, 32, dtype=torch.long), use_cache=False)
     square = 2 * 2 * 64 * 32 * 32 * 2  # layers x (scores, values) x width x length^2 x (multiply, add)
     assert counter.get_total_flops() == pytest.approx(shape.forward_flops(32, 32) + square / 2, rel=1e-3)
 
@@ -131,14 +130,8 @@ def test_zero_stages_spread_one_part_after_the_other(
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_activations_are_those_that_autograd_keeps(dtype: str) -> None:
     """All of them without checkpointing; with it each layer's input, and one layer's insides at a time."""
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
     shape, rows, width = ModelShape(4, 256, 688, 8, 2, 96), 4, 128
-    model = Qwen2ForCausalLM(Qwen2Config(
-        hidden_size=shape.hidden, intermediate_size=shape.feed_forward, num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads, num_key_value_heads=shape.key_value_heads, vocab_size=shape.vocabulary,
-        tie_word_embeddings=False,
-    )).to(getattr(torch, dtype)).eval()  # fmt: skip
+    model = model_of(shape, "Qwen2").to(getattr(torch, dtype)).eval()
     policy = PolicyModule(model)
     weights = {parameter.untyped_storage().data_ptr() for parameter in policy.parameters()}
 
@@ -212,13 +205,6 @@ def test_a_command_leaves_out_what_is_filled_in_when_a_run_is_resolved() -> None
     resolved = config.model_copy(update={"policy": policy, "data": data, "own_modules": {"hpt.examples": "00"}})
     one, other = (command(PlannedRun(own, None, (), ""), Path("runs"), Machine(1)) for own in (config, resolved))
     assert one == other
-
-
-def test_plan_prints_costs_memory_and_commands(tmp_path: Path) -> None:
-    result = hpt("plan", "--scale", "full", "--only", "table3", "--runs-dir", tmp_path, "--gpu-memory", 8)
-    assert result.returncode == 0, result.stderr
-    for text in ("hpt-weak s0", "GPU time", "does not fit", "stated, not measured", "hpt train --method hpt"):
-        assert text in result.stdout
 
 
 def test_measured_utilisation_is_taken_and_named(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hpt.config.run_config import RunConfig
 from hpt.methods.gate import feedback_coefficients
 from hpt.methods.methods import names_used
 from hpt.runs.folder import RunFolder
@@ -17,7 +18,6 @@ from hpt.runs.resolve import build_config, resolve_run
 from hpt.support.errors import ConfigError
 from hpt.support.files import read_json
 from hpt.support.plugins import check_unchanged, folders, keep_sources
-from tests.command_line import hpt
 
 RECORDS = Path(__file__).resolve().parent.parent / "reports" / "mini" / "records"
 GATE = "def gate(settings, correct, n):\n    return correct / n, 1 - correct / n\n"
@@ -51,15 +51,9 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
             del sys.modules[name]
 
 
-def gated(**more: str) -> dict[str, object]:
-    return {"gate.kind": "my_idea:gate", **more}
-
-
-def test_a_custom_gate_is_called(write: Write) -> None:
-    write(GATE)
-    config = build_config("hpt", scale="tiny", settings=gated())
-    alpha, beta = feedback_coefficients(config.gate, np.array([0, 4]), 8)
-    assert (alpha.tolist(), beta.tolist()) == ([0.0, 0.5], [1.0, 0.5])
+def gated() -> RunConfig:
+    """HPT with the gate that was written, named as its run is."""
+    return with_data_hash(build_config("hpt", scale="tiny", settings={"gate.kind": "my_idea:gate"}))
 
 
 #: What is custom -> a module's text, and the sentence it is refused with.
@@ -104,32 +98,29 @@ def test_what_is_wrong_with_a_part_is_said_before_anything_runs(
     part: str, text: str, message: str, write: Write
 ) -> None:
     write(text if part == "gate" else HEAD.format(part=part) + text)
-    method, settings = ("hpt", gated()) if part == "gate" else ("my_idea:METHOD", {})
+    method, settings = ("hpt", {"gate.kind": "my_idea:gate"}) if part == "gate" else ("my_idea:METHOD", {})
     with pytest.raises(ConfigError, match=message):
         build_config(method, scale="tiny", settings=settings)
 
 
-def test_a_module_that_is_not_there_is_named(write: Write) -> None:
-    with pytest.raises(ConfigError, match=r"gate\.kind = 'my_none:gate': .*module that exists; put my_none\.py where"):
-        build_config("hpt", scale="tiny", settings={"gate.kind": "my_none:gate"})
-
-
-def test_something_else_under_a_name_is_refused(write: Write) -> None:
+@pytest.mark.parametrize(
+    ("method", "settings", "message"),
+    [
+        ("hpt", {"gate.kind": "my_none:gate"}, r"'my_none:gate': .*module that exists; put my_none\.py where"),
+        ("my_idea:gate", {}, r"method = 'my_idea:gate': allowed is a hpt\.methods\.methods\.Method, not a function"),
+        (
+            "hpt",
+            {"estimator.online_row": "my_idea:gate"},
+            r"online_row = .*a hpt\.upge\.estimator\.Row, not a",
+        ),
+    ],
+)
+def test_a_name_of_nothing_or_of_something_else_is_refused(
+    method: str, settings: dict[str, str], message: str, write: Write
+) -> None:
     write(GATE)
-    with pytest.raises(
-        ConfigError, match=r"method = 'my_idea:gate': allowed is a hpt\.methods\.methods\.Method, not a function"
-    ):
-        build_config("my_idea:gate", scale="tiny")
-    with pytest.raises(ConfigError, match=r"estimator\.online_row = .*a hpt\.upge\.estimator\.Row, not a function"):
-        build_config("hpt", scale="tiny", settings={"estimator.online_row": "my_idea:gate"})
-
-
-def test_the_command_line_ends_with_2_and_one_sentence(write: Write, tmp_path: Path) -> None:
-    write(GATE)
-    done = hpt("train", "--method", "my_idea:METHOD", "--scale", "tiny", folder=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: method = 'my_idea:METHOD': allowed is module:attribute; my_idea has")
-    assert not (tmp_path / "runs").exists()
+    with pytest.raises(ConfigError, match=message):
+        build_config(method, scale="tiny", settings=settings)
 
 
 def test_no_run_made_before_got_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,48 +137,41 @@ def test_no_run_made_before_got_another_name(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_code_is_part_of_the_fingerprint_and_words_are_not(write: Write) -> None:
-    def fingerprint() -> str:
-        return with_data_hash(build_config("hpt", scale="tiny", settings=gated())).fingerprint()
-
-    write(GATE)
-    first = fingerprint()
     assert with_data_hash(build_config("hpt", scale="tiny")).own_modules == {}
+    write(GATE)
+    first = gated()
     write(f'"""A docstring."""\n# a comment\n{GATE}')
-    assert fingerprint() == first
+    assert gated().fingerprint() == first.fingerprint()
     write(GATE.replace("1 - correct", "2 - correct"))
-    changed = fingerprint()
-    assert changed != first
+    changed = gated()
+    assert changed.fingerprint() != first.fingerprint()
     # and the function itself is the new one, in a process that had imported the old
-    gate = build_config("hpt", scale="tiny", settings=gated()).gate
-    assert feedback_coefficients(gate, np.array([4]), 8)[1].tolist() == [1.5]
+    alpha, beta = feedback_coefficients(changed.gate, np.array([0, 4]), 8)
+    assert (alpha.tolist(), beta.tolist()) == ([0.0, 0.5], [2.0, 1.5])
 
 
 def test_a_module_beside_it_counts_and_is_read_again(write: Write) -> None:
     write("def half(share):\n    return share / 2\n", "my_helper")
     write("import numpy as np\nfrom my_helper import half\n" + GATE.replace("1 - correct / n", "half(correct / n)"))
-    config = with_data_hash(build_config("hpt", scale="tiny", settings=gated()))
+    config = gated()
     assert set(config.own_modules) == {"my_idea", "my_helper"}
     write("def half(share):\n    return share / 4\n", "my_helper")
-    again = with_data_hash(build_config("hpt", scale="tiny", settings=gated()))
+    again = gated()
     assert again.fingerprint() != config.fingerprint()
     assert feedback_coefficients(again.gate, np.array([8]), 8)[1].tolist() == [0.25]
 
 
 def test_a_run_keeps_the_source_and_refuses_other_code(write: Write, tmp_path: Path) -> None:
     write(GATE)
-    config = with_data_hash(build_config("hpt", scale="tiny", settings=gated()))
+    keep_sources(names_used(build_config("hpt", scale="tiny")), tmp_path / "kept")
+    assert not (tmp_path / "kept").exists(), "sources of the package"
+    config = gated()
     keep_sources(names_used(config), tmp_path / "kept")
-    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["my_idea.py"]
-    assert (tmp_path / "kept" / "my_idea.py").read_text() == GATE
+    assert {path.name: path.read_text() for path in (tmp_path / "kept").iterdir()} == {"my_idea.py": GATE}
     check_unchanged(config.own_modules, names_used(config))
     write(GATE + "\nMORE = 1\n")
     with pytest.raises(ConfigError, match=r"own_modules\.my_idea = .*give the command again"):
         check_unchanged(config.own_modules, names_used(config))
-
-
-def test_no_source_of_the_package_is_kept(tmp_path: Path) -> None:
-    keep_sources(names_used(build_config("hpt", scale="tiny")), tmp_path / "kept")
-    assert not (tmp_path / "kept").exists()
 
 
 def test_processes_find_a_module_where_this_one_did(write: Write, tmp_path: Path) -> None:

@@ -12,20 +12,24 @@ from hpt.runs.doctor import LEFT_OUT, read_lock
 ROOT = Path(__file__).resolve().parent.parent
 LARGEST_FILE_BYTES = 2_000_000
 
-# Each pattern is written so that it does not match itself here.
-UNSAFE_LOAD = re.compile(r"torch\.load\((?![^)]*weights_only\s*=\s*True)")
+#: What no file may hold -> its pattern and an example; each is written so that neither is found here.
 FORBIDDEN = {
-    "runs code downloaded with a model": re.compile(r"trust_remote_code\s*=\s*[T]rue"),
-    "unpickling runs code from the file": re.compile(r"pickle\.load[s]?\("),
-    "torch.load unpickles; use safetensors or weights_only": UNSAFE_LOAD,
-    "a shell string": re.compile(r"shell\s*=\s*[T]rue|os\.system\("),
-    "a path of one machine": re.compile(r"(?<![\w.<>/-])/(?:home|root|work|Users|opt|mnt)/[\w.]"),
-    "a folder outside the repository": re.compile(r"(?:\.\./|/work/)shared[/]"),
-    "an algorithm chosen by its name; make it data": re.compile(
-        r"\b(?:algorithm|method|name) *== *[\"'](?:sft|grpo|hpt|luffy|srft|gspo|cispo|ppo)\b"
+    "runs code downloaded with a model": (r"trust_remote_code\s*=\s*[T]rue", "load(name, trust_remote_code=" + "True)"),
+    "unpickling runs code from the file": (r"pickle\.load[s]?\(", "pickle" + ".load(file)"),
+    "torch.load unpickles; use safetensors or weights_only": (
+        r"torch\.load\((?![^)]*weights_only\s*=\s*True)", "torch" + ".load(path)"
     ),
-    "an unfinished mark": re.compile(r"\b(?:TO" + r"DO|FIX" + r"ME|XX" + r"X)\b"),
-}
+    "a shell string": (r"shell\s*=\s*[T]rue|os\.system\(", "run(command, shell=" + "True)"),
+    "a path of one machine": (
+        r"(?<![\w.<>/-])/(?:home|root|work|Users|opt|mnt)/[\w.]", "open('" + "/home" + "/ada/data.json')"
+    ),
+    "a folder outside the repository": (r"(?:\.\./|/work/)shared[/]", "../" + "shared/" + "paper.md"),
+    "an algorithm chosen by its name; make it data": (
+        r"\b(?:algorithm|method|name) *== *[\"'](?:sft|grpo|hpt|luffy|srft|gspo|cispo|ppo)\b",
+        "if method ==" + " 'grpo':",
+    ),
+    "an unfinished mark": (r"\b(?:TO" + r"DO|FIX" + r"ME|XX" + r"X)\b", "# TO" + "DO later"),
+}  # fmt: skip
 #: An image in a page, whose letters may spell anything.
 EMBEDDED = re.compile(r"base64,[A-Za-z0-9+/=]+")
 # Tests may branch on a row's name to state the textbook loss it is compared with; the package may not.
@@ -44,36 +48,19 @@ def tracked(pattern: str = "*") -> list[Path]:
     return [path for name in done.stdout.split("\0") if name and (path := ROOT / name).is_file()]
 
 
-def text_files(pattern: str) -> list[Path]:
-    return [path for path in tracked(pattern) if path.suffix in TEXT]
-
-
 @pytest.mark.parametrize("reason", FORBIDDEN)
 def test_forbidden_text(reason: str) -> None:
+    pattern, example = FORBIDDEN[reason]
+    forbidden = re.compile(pattern)
+    assert forbidden.search(example)
     found = [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()[:120]}"
-        for path in text_files(ONLY_IN.get(reason, "*"))
+        for path in tracked(ONLY_IN.get(reason, "*"))
+        if path.suffix in TEXT
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
-        if FORBIDDEN[reason].search(EMBEDDED.sub("", line))
+        if forbidden.search(EMBEDDED.sub("", line))
     ]
     assert not found, f"{reason}:\n" + "\n".join(found)
-
-
-@pytest.mark.parametrize(
-    ("reason", "line"),
-    [
-        ("runs code downloaded with a model", "load(name, trust_remote_code=" + "True)"),
-        ("unpickling runs code from the file", "pickle" + ".load(file)"),
-        ("torch.load unpickles; use safetensors or weights_only", "torch" + ".load(path)"),
-        ("a shell string", "run(command, shell=" + "True)"),
-        ("a path of one machine", "open('" + "/home" + "/ada/data.json')"),
-        ("a folder outside the repository", "../" + "shared/" + "paper.md"),
-        ("an algorithm chosen by its name; make it data", "if method ==" + " 'grpo':"),
-        ("an unfinished mark", "# TO" + "DO later"),
-    ],
-)
-def test_forbidden_text_would_be_found(reason: str, line: str) -> None:
-    assert FORBIDDEN[reason].search(line)
 
 
 ENGINE_MODULES = {"vllm": {"sampler.py"}, "deepspeed": {"engine.py", "shards.py"}}
@@ -98,7 +85,6 @@ def test_no_large_file() -> None:
 
 
 def test_notebooks_store_no_outputs() -> None:
-    """Outputs in a source notebook hide what changed, and a reader takes them for results of the code beside them."""
     stored = [
         f"{path.name}, cell {number}"
         for path in tracked("*.ipynb")

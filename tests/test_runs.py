@@ -18,26 +18,19 @@ from tests.digits import write_digits
 from tests.fabricated import write_run
 
 
-def test_a_folder_is_continued_with_the_configuration_it_holds(tmp_path: Path) -> None:
+def test_a_folder_is_continued_and_its_configuration_written_again_where_it_cannot_be_read(tmp_path: Path) -> None:
     config = build_config("hpt", scale="tiny")
     folder = RunFolder.of(config, tmp_path)
     folder.create(config)
     folder.create(config)
-    assert folder.config == config
-
-
-def test_a_configuration_that_cannot_be_read_is_set_aside_and_written_again(tmp_path: Path) -> None:
-    config = build_config("hpt", scale="tiny")
-    folder = RunFolder.of(config, tmp_path)
-    folder.create(config)
+    assert (folder.config, damaged_count(folder)) == (config, 0)
     cut_off(folder.path / "config.json")
     folder.create(config)
-    assert folder.config == config
-    assert damaged_count(folder) == 1
+    assert (folder.config, damaged_count(folder)) == (config, 1)
 
 
 def test_a_folder_of_another_configuration_is_refused_and_left_alone(tmp_path: Path) -> None:
-    """Somebody renamed or copied a run folder: what it holds was not computed with the settings asked for."""
+    """Somebody renamed or copied a run folder."""
     wanted, held = build_config("hpt", scale="tiny"), build_config("hpt", scale="tiny", seed=1)
     other = RunFolder.of(held, tmp_path)
     other.create(held)
@@ -99,17 +92,11 @@ def test_a_listed_state_is_what_can_be_proved(
     if status is not None:
         folder.set_status(status, 6)
     # 0 stands for this process, whose number would be another in every worker of the tests
-    held = {
-        "pid": pid or os.getpid(),
-        "machine": machine or os.uname().nodename,
-        "command": "python -m hpt.runs.job",
-        "folder": "/",
-    }
-    write_json(folder.path / ".lock", held)
+    held = {"pid": pid or os.getpid(), "machine": machine or os.uname().nodename}
+    write_json(folder.path / ".lock", held | {"command": "python -m hpt.runs.job", "folder": "/"})
     for path in folder.path.iterdir():
         os.utime(path, (time.time() - silent_s, time.time() - silent_s))
-    listed = hpt("runs", "list", "--runs-dir", tmp_path)
-    assert expected in listed.stdout
+    assert expected in hpt("runs", "list", "--runs-dir", tmp_path).stdout
 
 
 def test_the_command_for_a_base_that_is_missing_makes_that_base(tmp_path: Path) -> None:

@@ -27,17 +27,20 @@ def given(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def fingerprint(folder: Path, **settings: object) -> str:
-    chosen = {"policy.path": str(folder / "model"), "data.source": str(folder / "rows.jsonl")}
-    dotted = {name.replace("__", "."): value for name, value in settings.items()}
-    return resolve_run(build_config("hpt", scale="tiny", policy="own", settings=chosen | dotted), folder).fingerprint()
+def resolved(folder: Path, model: str = "model", policy: str = "own") -> RunConfig:
+    chosen = {"policy.path": str(folder / model), "data.source": str(folder / "rows.jsonl")}
+    return resolve_run(build_config("hpt", scale="tiny", policy=policy, settings=chosen), folder)
+
+
+def fingerprint(folder: Path, model: str = "model") -> str:
+    return resolved(folder, model).fingerprint()
 
 
 def test_the_same_gives_the_same_wherever_the_model_lies(given: Path) -> None:
     before = fingerprint(given)
     assert fingerprint(given) == before
     (given / "model").rename(given / "moved")
-    assert fingerprint(given, policy__path=str(given / "moved")) == before
+    assert fingerprint(given, "moved") == before
 
 
 @pytest.mark.parametrize("field", ROW)
@@ -53,30 +56,37 @@ def test_a_bit_of_the_weights_moves_the_fingerprint(given: Path) -> None:
     assert fingerprint(given) != before
 
 
-def test_a_rotary_base_moves_the_fingerprint(given: Path) -> None:
-    before = fingerprint(given)
+def test_a_folder_is_no_base_because_it_has_its_name_and_a_status_beside_it(given: Path) -> None:
+    """Somebody's trainer writes a status.json, too; the recipe of the base says nothing of such a model."""
+    (given / "status.json").write_text(json.dumps({"state": "finished"}))
+    before = resolved(given, policy="weak")
+    assert resolve_run(before, given) == before
     (given / "model" / "config.json").write_text(json.dumps({"model_type": "qwen2", "rope_theta": 1_000_000}))
-    assert fingerprint(given) != before
+    assert resolved(given, policy="weak").fingerprint() != before.fingerprint()
+
+
+def test_a_base_is_named_by_its_recipe_and_stays_so_when_it_is_resolved_again(given: Path) -> None:
+    config = build_config("hpt", scale="tiny", settings={"data.source": str(given / "rows.jsonl")})
+    base = base_config(config)
+    folder = RunFolder.of(base, given / "runs")
+    folder.create(base)
+    (given / "model").rename(folder.model)
+    write_checksums(folder)
+    folder.set_status("finished", base.schedule.steps)
+    named = resolve_run(config, given / "runs")
+    assert named.policy.config_sha256 == ""
+    assert resolve_run(named, given / "elsewhere") == named
 
 
 @cache
-def sources() -> list[tuple[Path, ast.Module]]:
-    """Every module of the package, parsed."""
-    paths = sorted((ROOT / "hpt").rglob("*.py"))
-    return [(path.relative_to(ROOT), ast.parse(path.read_text(encoding="utf-8"))) for path in paths]
-
-
 def calls(name: str) -> list[tuple[str, ast.Call]]:
     """Every call of a function or method of this name in the package, with its place."""
-    found = []
-    for path, tree in sources():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Call):
-                function = node.func
-                called = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
-                if called == name:
-                    found.append((f"{path}:{node.lineno}", node))
-    return found
+    return [
+        (f"{path}:{node.lineno}", node)
+        for path in sorted((ROOT / "hpt").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and name in (getattr(node.func, "attr", ""), getattr(node.func, "id", ""))
+    ]
 
 
 @pytest.mark.parametrize(("name", "argument"), [("bca_interval", "generator"), ("bootstrap", "rng")])
@@ -89,30 +99,3 @@ def test_every_bootstrap_is_given_its_seed(name: str, argument: str) -> None:
 def test_no_generator_starts_from_nowhere() -> None:
     assert len(calls("default_rng")) > 3
     assert not [place for place, call in calls("default_rng") if not call.args]
-
-
-def test_a_folder_is_no_base_because_it_has_its_name_and_a_status_beside_it(given: Path) -> None:
-    """Somebody's trainer writes a status.json, too; the recipe of the base says nothing of such a model."""
-    (given / "status.json").write_text(json.dumps({"state": "finished"}))
-
-    def resolved() -> RunConfig:
-        chosen = {"policy.path": str(given / "model"), "data.source": str(given / "rows.jsonl")}
-        return resolve_run(build_config("hpt", scale="tiny", policy="weak", settings=chosen), given)
-
-    before = resolved()
-    assert resolve_run(before, given) == before
-    (given / "model" / "config.json").write_text(json.dumps({"model_type": "qwen2", "rope_theta": 1_000_000}))
-    assert resolved().fingerprint() != before.fingerprint()
-
-
-def test_a_base_is_named_by_its_recipe_and_stays_so_when_it_is_resolved_again(given: Path) -> None:
-    config = build_config("hpt", scale="tiny", settings={"data.source": str(given / "rows.jsonl")})
-    base = base_config(config)
-    folder = RunFolder.of(base, given / "runs")
-    folder.create(base)
-    (given / "model").rename(folder.model)
-    write_checksums(folder)
-    folder.set_status("finished", base.schedule.steps)
-    resolved = resolve_run(config, given / "runs")
-    assert resolved.policy.config_sha256 == ""
-    assert resolve_run(resolved, given / "elsewhere") == resolved

@@ -29,7 +29,7 @@ from hpt.support.files import check_manifest, read_json, write_json, write_text
 from hpt.training.checkpoint import TrainingState, checkpoints, load_newest, save_checkpoint
 from tests.damage import cut_off, flip_a_bit
 from tests.fabricated import fabricate
-from tests.jobs import Fault, Undisturbed, assert_same_results, leftovers, only_run, start_job
+from tests.jobs import Fault, Undisturbed, only_run
 from tests.scripted import config_for, make_trainer, tokenizer
 
 ARTEFACT = "figure7"
@@ -80,53 +80,43 @@ def test_a_file_that_does_not_fit_leaves_what_was_there(tmp_path: Path) -> None:
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"own.csv": "before"}
 
 
+def fail_to_write(own: Undisturbed, root: Path, fault: Fault) -> None:
+    job = own.start(root, fault)
+    assert job.wait() == 1, job.said()
+    said = job.said()
+    assert "error: cannot write " in said
+    assert "the same command again" in said
+    assert "Traceback" not in said
+
+
 FAULTS = [(errno.ENOSPC, ".step-000004"), (errno.EROFS, "PolicyEngine.save_model"), (errno.EACCES, "evaluations")]
 
 
 @pytest.mark.ci_slow
-def test_a_run_whose_disk_is_full_says_so_and_goes_on_later(
-    digits_runs: dict[str, Undisturbed], tmp_path: Path
-) -> None:
+def test_a_run_whose_disk_is_full_says_so_and_goes_on_later(undisturbed: Undisturbed, tmp_path: Path) -> None:
     """In the middle of a checkpoint, of the final model, and of an evaluation; each time from where it stood."""
-    own = digits_runs["hpt"]
     for number, part in FAULTS:
-        job = start_job(own.config, tmp_path, own.evaluations, Fault(part, number))
-        assert job.wait() == 1, job.said()
-        said = job.said()
-        assert "error: cannot write " in said
-        assert "the same command again" in said
-        assert "Traceback" not in said
-        folder = only_run(tmp_path)
-        for path in checkpoints(folder.path / "checkpoints"):
+        fail_to_write(undisturbed, tmp_path, Fault(part, number))
+        for path in checkpoints(only_run(tmp_path).path / "checkpoints"):
             check_manifest(path)
-    job = start_job(own.config, tmp_path, own.evaluations)
-    assert job.wait() == 0, job.said()
-    assert_same_results(only_run(tmp_path), own.folder)
-    assert leftovers(only_run(tmp_path)) == []
+    undisturbed.finish(tmp_path)
     assert read_json(only_run(tmp_path).path / "provenance.json")["damaged_checkpoints"] == 0
 
 
 @pytest.mark.ci_slow
 @pytest.mark.parametrize("seed", range(4))
 def test_a_disk_that_is_full_at_any_write_says_so_and_goes_on_later(
-    seed: int, digits_runs: dict[str, Undisturbed], tmp_path: Path
+    seed: int, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
     """At a random one of all moments that write; a lock's are left out, a full disk costs them the holder's name."""
-    own = digits_runs["hpt"]
+    moments = undisturbed.moments
     draw = random.Random(seed)
     files = ("open", "os.mkdir", "os.rename")
-    writes = [i for i, name in enumerate(own.moments) if name.startswith(files)]
-    at = draw.choice([i for i in writes if i > 1 and not own.moments[i].endswith(".lock")])
-    fault = Fault("", draw.choice((errno.ENOSPC, errno.EROFS)), at)
-    job = start_job(own.config, tmp_path, own.evaluations, fault)
-    assert job.wait() == 1, job.said()
-    assert "error: cannot write " in job.said(), own.moments[at]
-    assert "the same command again" in job.said()
-    assert "Traceback" not in job.said()
-    job = start_job(own.config, tmp_path, own.evaluations)
-    assert job.wait() == 0, job.said()
-    assert_same_results(only_run(tmp_path), own.folder)
-    assert leftovers(only_run(tmp_path)) == []
+    writes = [i for i, name in enumerate(moments) if name.startswith(files)]
+    at = draw.choice([i for i in writes if i > 1 and not moments[i].endswith(".lock")])
+    print(f"nothing can be written from {moments[at]} on")
+    fail_to_write(undisturbed, tmp_path, Fault("", draw.choice((errno.ENOSPC, errno.EROFS)), at))
+    undisturbed.finish(tmp_path)
 
 
 # --- what was written is not what is there ----------------------------------------------------------------------------
@@ -175,10 +165,11 @@ def test_a_damaged_evaluation_is_sampled_again_and_the_run_stays_finished(
 ) -> None:
     file = run.evaluation_path("contest-a", "0123456789abcdef")
     write_text(file, "answers")
-    write_checksums(run)
     add_checksum(run, file)
     assert damaged_files(run) == []
     damage(file)
+    with pytest.raises(RecordFault, match=file.name):
+        load_records(run.path)
     assert set_aside(run) == [f"evaluations/{file.name}"]
     assert run.finished
     assert not file.exists()
@@ -220,12 +211,6 @@ def test_an_evaluation_whose_process_was_killed_before_its_checksum_is_made_agai
     assert missing_evaluations(run, run.config, [name]) == [name]
 
 
-def test_a_status_that_cannot_be_read_is_no_reason_to_start_anew(run: RunFolder) -> None:
-    cut_off(run.path / "status.json")
-    assert run.status == {"state": "damaged", "step": 0}
-    assert not run.finished
-
-
 def test_a_plan_names_what_is_damaged_and_a_damaged_base_is_no_other_base(plan: list[PlannedRun]) -> None:
     """Its weights would otherwise give all that starts from it another fingerprint: made again, in silence."""
     folders = {own.method: own.folder for own in plan if own.folder is not None}
@@ -249,6 +234,12 @@ def test_a_plan_names_what_is_damaged_and_a_damaged_base_is_no_other_base(plan: 
     assert set(reasons().values()) == {""}
 
 
+def test_a_status_that_cannot_be_read_is_no_reason_to_start_anew(run: RunFolder) -> None:
+    cut_off(run.path / "status.json")
+    assert run.status == {"state": "damaged", "step": 0}
+    assert not run.finished
+
+
 def test_damaged_weights_of_a_run_that_others_start_from_are_named_and_made_again(tmp_path: Path) -> None:
     """SFT's, from which GRPO starts in Figure 3: looked at like a base's, and no dead end for what comes after."""
     plan = fabricate(tmp_path, ["figure3"])
@@ -261,12 +252,10 @@ def test_damaged_weights_of_a_run_that_others_start_from_are_named_and_made_agai
 
 
 def test_a_kill_while_damage_is_set_aside_leaves_it_to_be_found(
-    digits_runs: dict[str, Undisturbed], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever of the writes came last, the run is not taken for one that is finished and whole."""
-    shutil.copytree(digits_runs["hpt"].root, tmp_path, dirs_exist_ok=True)
-    folder = only_run(tmp_path)
-    flip_a_bit(folder.path / "metrics.parquet")
+    flip_a_bit(run.path / "metrics.parquet")
 
     def killed(path: Path, content: object) -> None:
         if Path(path).name == CHECKSUMS:
@@ -275,26 +264,23 @@ def test_a_kill_while_damage_is_set_aside_leaves_it_to_be_found(
 
     monkeypatch.setattr("hpt.runs.folder.write_json", killed)
     with pytest.raises(KeyboardInterrupt):
-        set_aside(folder)
-    assert not folder.finished
+        set_aside(run)
+    assert not run.finished
 
 
 def test_a_finished_run_with_damaged_files_is_made_whole_from_its_checkpoint(
-    digits_runs: dict[str, Undisturbed], tmp_path: Path
+    undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
     """Metrics, weights, an evaluation and the configuration at once: all as before, each counted."""
-    own = digits_runs["hpt"]
-    shutil.copytree(own.root, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(undisturbed.root, tmp_path, dirs_exist_ok=True)
     folder = only_run(tmp_path)
     before = read_json(folder.path / "provenance.json")
     (evaluation,) = (folder.path / "evaluations").iterdir()
     for path in (folder.path / "metrics.parquet", folder.model / "model.safetensors", evaluation):
         flip_a_bit(path)
     cut_off(folder.path / "config.json")
-    job = start_job(own.config, tmp_path, own.evaluations)
-    assert job.wait() == 0, job.said()
-    assert_same_results(folder, own.folder)
-    assert folder.config == own.folder.config
+    job = undisturbed.finish(tmp_path)
+    assert folder.config == undisturbed.folder.config
     after = read_json(folder.path / "provenance.json")
     assert after == before | {"damaged_files": 4, "damaged_checkpoints": 0}
     assert job.said().count("damaged, set aside and made again") == 4

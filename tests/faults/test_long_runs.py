@@ -6,7 +6,6 @@ Step times are wall time: they mean something only where nothing else runs.
 import os
 import statistics
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,30 +26,19 @@ SETTINGS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Sample:
-    """What a job holds at one step; memory in bytes, of the job and its workers together."""
-
-    step: int
-    memory: int
-    files: int
-    threads: int
-    processes: int
-
-
-def sample(job: psutil.Process, step: int) -> Sample:
-    """Sums over the job and what it started."""
-    memory = files = threads = processes = 0
+def sample(job: psutil.Process, step: int) -> dict[str, int]:
+    """What a job and all it started hold at a step; memory in bytes."""
+    held = {"step": step, "memory": 0, "files": 0, "threads": 0, "processes": 0}
     for own in (job, *job.children(recursive=True)):
         try:
             with own.oneshot():
-                memory += own.memory_info().rss
-                files += own.num_fds()
-                threads += own.num_threads()
-                processes += 1
+                held["memory"] += own.memory_info().rss
+                held["files"] += own.num_fds()
+                held["threads"] += own.num_threads()
+                held["processes"] += 1
         except psutil.Error:  # a worker that is being replaced
             continue
-    return Sample(step, memory, files, threads, processes)
+    return held
 
 
 @pytest.mark.slow
@@ -60,7 +48,7 @@ def test_a_long_run_neither_grows_nor_slows_down(tmp_path: Path) -> None:
     config = digits_config("hpt", world, **SETTINGS)
     started = start_job(config, tmp_path / "runs")
     assert started.process.pid is not None
-    job, samples = psutil.Process(started.process.pid), list[Sample]()
+    job, samples = psutil.Process(started.process.pid), list[dict[str, int]]()
     while started.process.is_alive():
         time.sleep(0.5)
         found = list((tmp_path / "runs").glob("*/*/status.json"))
@@ -69,16 +57,16 @@ def test_a_long_run_neither_grows_nor_slows_down(tmp_path: Path) -> None:
             now = sample(job, step)
         except psutil.Error:
             break
-        if now.processes and (not samples or step > samples[-1].step):
+        if now["processes"] and (not samples or step > samples[-1]["step"]):
             samples.append(now)
     assert started.wait(600) == 0, started.said()
-    warm = [own for own in samples if WARM <= own.step < STEPS]
+    warm = [own for own in samples if WARM <= own["step"] < STEPS]
     assert len(warm) > 10, samples
     tenth = max(3, len(warm) // 10)
     first, last = warm[:tenth], warm[-tenth:]
 
     def change(name: str) -> float:
-        before, after = (statistics.median(getattr(own, name) for own in part) for part in (first, last))
+        before, after = (statistics.median(own[name] for own in part) for part in (first, last))
         return after / before - 1
 
     seconds = only_run(tmp_path / "runs").table("metrics")["time/step_s"].to_numpy()

@@ -6,51 +6,27 @@ from pathlib import Path
 
 import pytest
 
-from hpt.config.run_config import RunConfig
 from hpt.runs.folder import RunFolder
 from hpt.runs.resolve import pretraining_config
 from hpt.support.files import read_json
 from hpt.training.checkpoint import checkpoints
 from tests.damage import flip_a_bit
-from tests.jobs import (
-    Kill,
-    StartedJob,
-    Undisturbed,
-    assert_same_results,
-    leftovers,
-    only_run,
-    start_job,
-    wait_until_gone,
-)
+from tests.jobs import Kill, Undisturbed, assert_same_results, only_run
 
-METHODS = ("hpt", "sft_then_grpo")
-EVALUATIONS = ("contest-a",)
 #: Delays after a numbered moment, seconds: at it, and in the middle of what it begins.
 DELAYS = (0.0, 0.0, 0.002, 0.02)
 
 pytestmark = pytest.mark.timeout(900)
 
 
-def run_killed(config: RunConfig, root: Path, kills: list[Kill]) -> tuple[RunFolder, int]:
-    """Start, kill, start again ...; the last start is left alone. Returns the run and how many were killed."""
-    killed = 0
+def killed_again_and_again(own: Undisturbed, root: Path, kills: list[Kill]) -> None:
+    """Start, kill, start again ...; the last start is left alone, and ends as the undisturbed run did."""
     for kill in kills:
-        job = start_job(config, root, EVALUATIONS, kill)
+        job = own.start(root, kill)
         code = job.wait()
-        if code == 0:
-            break
         assert code < 0, f"ended with {code} instead of being killed:\n{job.said()}"
-        assert wait_until_gone(session_of(job)) == [], "the killed job left processes behind"
-        killed += 1
-    else:
-        job = start_job(config, root, EVALUATIONS)
-        assert job.wait() == 0, job.said()
-    return only_run(root), killed
-
-
-def session_of(job: StartedJob) -> int:
-    assert job.process.pid is not None
-    return job.process.pid
+        assert job.left_behind() == [], "the killed job left processes behind"
+    own.finish(root)
 
 
 def random_kills(moments: int, count: int, seed: int) -> list[Kill]:
@@ -68,50 +44,30 @@ def moment(moments: list[str], part: str, number: int = 0) -> int:
     return [i for i, name in enumerate(moments) if part in name][number]
 
 
-def test_undisturbed_runs_pass_through_everything(digits_runs: dict[str, Undisturbed]) -> None:
-    """What the other tests compare is worth comparing: both branches of the gate, several checkpoints, two stages."""
-    metrics = digits_runs["hpt"].folder.table("metrics")
-    assert metrics["trained/demonstrations"].sum() > 0
-    assert metrics["trained/rollouts"].sum() > 0
-    assert metrics["trained/demonstration_nll"].iloc[-1] < metrics["trained/demonstration_nll"].iloc[0]
-    names = " ".join(digits_runs["sft_then_grpo"].moments)
-    for part in (".step-000004", "Sampler.sample", "PolicyEngine.backward", "evaluations", ".model"):
-        assert part in names
-    assert len(digits_runs["hpt"].moments) > 200
-
-
 @pytest.mark.parametrize("method", ["hpt", pytest.param("sft_then_grpo", marks=pytest.mark.ci_slow)])
 def test_killed_while_writing_a_checkpoint_in_backward_and_while_evaluating(
     method: str, digits_runs: dict[str, Undisturbed], tmp_path: Path
 ) -> None:
     own = digits_runs[method]
-    names = own.moments
     kills = [
-        Kill(moment(names, ".step-000004/")),  # the second checkpoint, half-written: the first is used
-        Kill(moment(names, "PolicyEngine.backward", 5), 0.005),
-        Kill(moment(names, "rename", 1)),
+        Kill(moment(own.moments, ".step-000004/")),  # the second checkpoint, half-written: the first is used
+        Kill(moment(own.moments, "PolicyEngine.backward", 5), 0.005),
+        Kill(moment(own.moments, "rename", 1)),
     ]
-    folder, killed = run_killed(own.config, tmp_path, kills)
-    assert killed == len(kills)
-    assert_same_results(folder, own.folder)
-    assert leftovers(folder) == []
+    killed_again_and_again(own, tmp_path, kills)
 
 
 def test_interrupted_in_a_step_or_a_checkpoint_it_says_how_to_continue_and_does(
-    digits_runs: dict[str, Undisturbed], tmp_path: Path
+    undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
-    own = digits_runs["hpt"]
     for part in ("PolicyEngine.backward", ".step-000004/", "Sampler.sample"):
-        job = start_job(own.config, tmp_path, EVALUATIONS, Kill(2, interrupt=True, part=part))
+        job = undisturbed.start(tmp_path, Kill(2, interrupt=True, part=part))
         assert job.wait() == 130, job.said()
-        assert wait_until_gone(session_of(job)) == []
+        assert job.left_behind() == []
         assert "interrupted; the same command continues from the last checkpoint" in job.said()
         job.log.unlink()
         assert only_run(tmp_path).status["state"] == "stopped"
-    job = start_job(own.config, tmp_path, EVALUATIONS)
-    assert job.wait() == 0, job.said()
-    assert_same_results(only_run(tmp_path), own.folder)
-    assert leftovers(only_run(tmp_path)) == []
+    undisturbed.finish(tmp_path)
 
 
 @pytest.mark.ci_slow
@@ -122,62 +78,33 @@ def test_a_base_killed_between_two_checkpoints_ends_with_the_same_bits(tmp_path:
     config = config.model_copy(
         update={name: getattr(config, name).model_copy(update=values) for name, values in shorter.items()}
     )
-    own = Undisturbed(config, tmp_path / "left alone", EVALUATIONS).wait()
+    own = Undisturbed(config, tmp_path / "left alone", ("contest-a",)).wait()
+    assert own.folder.table("metrics")["step"].tolist() == list(range(16))
     second = moment(own.moments, ".step-000010/")
     kills = [
         Kill(moment(own.moments[second:], "PolicyEngine.backward", 2) + second),  # in update 12, from checkpoint 10
         Kill(moment(own.moments, "rename", 1)),
     ]
-    folder, killed = run_killed(config, tmp_path / "killed", kills)
-    assert killed == len(kills)
-    assert folder.table("metrics")["step"].tolist() == list(range(16))
-    assert_same_results(folder, own.folder)
-    assert leftovers(folder) == []
+    killed_again_and_again(own, tmp_path / "killed", kills)
 
 
 @pytest.mark.ci_slow
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["hpt", "sft_then_grpo"])
 def test_killed_at_five_random_moments(method: str, tiny_runs: dict[str, RunFolder], tmp_path: Path) -> None:
     """At the tiny scale, against a run made by the pool of processes a reproduction uses."""
     genuine = tiny_runs[method]
-    again = Undisturbed(genuine.config, tmp_path / "again", EVALUATIONS).wait()
+    again = Undisturbed(genuine.config, tmp_path / "again", ("contest-a",)).wait()
     assert_same_results(again.folder, genuine)  # two runs of one configuration
-    folder, killed = run_killed(genuine.config, tmp_path / "killed", random_kills(len(again.moments), 5, seed=5))
-    assert killed == 5
-    assert_same_results(folder, genuine)
-    assert leftovers(folder) == []
+    killed_again_and_again(again, tmp_path / "killed", random_kills(len(again.moments), 5, seed=5))
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("seed", range(5))
-def test_killed_at_many_random_moments(
-    method: str, seed: int, digits_runs: dict[str, Undisturbed], tmp_path: Path
-) -> None:
-    own = digits_runs[method]
-    folder, killed = run_killed(own.config, tmp_path, random_kills(len(own.moments), 6, seed))
-    print(f"{method}: killed {killed} times")
-    assert killed == 6
-    assert_same_results(folder, own.folder)
-    assert leftovers(folder) == []
-
-
-def test_a_damaged_checkpoint_is_counted_and_the_one_before_is_used(
-    digits_runs: dict[str, Undisturbed], tmp_path: Path
-) -> None:
-    own = digits_runs["hpt"]
-    after_step_4 = moment(own.moments, ".step-000006")
-    job = start_job(own.config, tmp_path, EVALUATIONS, Kill(after_step_4))
-    assert job.wait() < 0
+def test_a_damaged_checkpoint_is_counted_and_the_one_before_is_used(undisturbed: Undisturbed, tmp_path: Path) -> None:
+    assert undisturbed.start(tmp_path, Kill(moment(undisturbed.moments, ".step-000006"))).wait() < 0
     folder = only_run(tmp_path)
     newest, before = checkpoints(folder.path / "checkpoints")
     assert (newest.name, before.name) == ("step-000004", "step-000002")
     (weights,) = newest.glob("deepspeed/*model_states.pt")
     flip_a_bit(weights)
-    job = start_job(own.config, tmp_path, EVALUATIONS)
-    assert job.wait() == 0, job.said()
-    assert_same_results(folder, own.folder)
-    assert "damaged" in job.said()
+    assert "damaged" in undisturbed.finish(tmp_path).said()
     assert read_json(folder.path / "provenance.json")["damaged_checkpoints"] == 1
-    assert read_json(own.folder.path / "provenance.json")["damaged_checkpoints"] == 0
+    assert read_json(undisturbed.folder.path / "provenance.json")["damaged_checkpoints"] == 0

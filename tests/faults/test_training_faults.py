@@ -55,11 +55,8 @@ def test_a_bad_step_is_skipped_counted_and_explained(
     assert column(trainer, "optim/skipped_updates") == [0.0, 2.0]
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2
-    reason = (
-        "above optimizer.skip_above_norm = 80"
-        if math.isfinite(column(trainer, "optim/gradient_norm")[1])
-        else "not finite"
-    )
+    finite = math.isfinite(column(trainer, "optim/gradient_norm")[1])
+    reason = "above optimizer.skip_above_norm = 80" if finite else "not finite"
     assert all(line.startswith("step 1: update skipped") and reason in line for line in said)
     trainer.train(4)  # and it goes on
     assert not same_weights(weights_of(trainer.engine), before)
@@ -119,15 +116,11 @@ def test_a_sampler_that_returns_fewer_or_empty_responses_stops_the_run(lengths: 
     assert trainer.rows["metrics"] == []
 
 
-def test_the_sampler_in_these_tests_works_where_nothing_is_wrong() -> None:
-    request = SamplingRequest(np.arange(3), 0, 3, 1.0, 1.0, 8)
-    (batch,) = sampler_returning(3, 2, 1).sample([request])
-    assert [len(sample.tokens) for sample in batch] == [3, 2, 1]
-
-
 def test_a_sampler_that_forgets_a_question_stops_the_run() -> None:
     trainer = make_trainer(config_for("hpt"))
-    sampler: Any = sampler_returning(1, 1, 1)
+    sampler: Any = sampler_returning(3, 2, 1)
+    (batch,) = sampler.sample([SamplingRequest(np.arange(3), 0, 3, 1.0, 1.0, 8)])
+    assert [len(sample.tokens) for sample in batch] == [3, 2, 1], "what these tests sample with works"
     genuine = sampler._engine.generate
     sampler._engine.generate = lambda prompts, *rest, **more: genuine(prompts[1:], *rest, **more)
     trainer.sampler = sampler

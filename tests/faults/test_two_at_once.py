@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -65,24 +65,20 @@ def first(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         yield process
 
 
-def test_the_second_waits_says_for_whom_and_finds_nothing_left(first: subprocess.Popen[str], tmp_path: Path) -> None:
-    with started("-c", _HOLD, str(tmp_path)) as second:
+@pytest.mark.parametrize(("more", "found"), [((), "nothing left"), (("--more",), "mine")])
+def test_the_second_waits_says_for_whom_and_finds_nothing_left(
+    more: tuple[str, ...], found: str, first: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    """Another command has other work to do; the same one, asked for afterwards, does it again."""
+    with started("-c", _HOLD, str(tmp_path), *more) as second:
         said = line(second)
-        assert f"process {first.pid} " in said
-        assert str(tmp_path) in said
-        assert "waiting" in said
+        for part in (f"process {first.pid} ", str(tmp_path), "waiting"):
+            assert part in said
         let_go(first)
-        assert line(second) == "nothing left"
+        assert line(second) == found
         let_go(second)
-    with started("-c", _HOLD, str(tmp_path)) as third:  # asked for afterwards, it is done again
+    with started("-c", _HOLD, str(tmp_path), *more) as third:
         assert line(third) == "mine"
-
-
-def test_another_command_has_other_work_to_do(first: subprocess.Popen[str], tmp_path: Path) -> None:
-    with started("-c", _HOLD, str(tmp_path), "--more") as second:
-        assert "waiting" in line(second)
-        let_go(first)
-        assert line(second) == "mine"
 
 
 def test_the_lock_of_a_killed_process_is_free_and_its_work_not_done(
@@ -147,59 +143,64 @@ def test_a_number_that_another_process_has_by_now_holds_nothing(tmp_path: Path) 
     assert not replace(held, done=False, started="1").at_work
 
 
-def _said(process: subprocess.Popen[str], timeout_s: float) -> str:
+def all_said(process: subprocess.Popen[str], timeout_s: float) -> str:
     said, _ = process.communicate(timeout=timeout_s)
     assert process.returncode == 0, said
     return said
 
 
-@contextmanager
-def stopped(pid: int) -> Iterator[None]:
-    """A process that does nothing meanwhile, as after Ctrl-Z."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
+def typed_twice(words: str, *folders: str, at_work: Callable[[], int | None], waiting: str) -> tuple[str, str, int]:
+    """Type a command in a second terminal while the first is at work: what both say, and the process at work.
+
+    That one is halted meanwhile, as after Ctrl-Z: it might be done before the second command has come so far.
+    """
+    command = ("-m", "hpt.cli", *words.split(), *folders)
+    with started(*command, stderr=subprocess.STDOUT) as first:
+        while (pid := at_work()) is None:
+            assert first.poll() is None
+            time.sleep(0.1)
+        with started(*command, stderr=subprocess.STDOUT) as second:
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                said_until(second.stdout, f"{waiting} by process {first.pid} ")
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            second_said = all_said(second, 600)
+        return all_said(first, 60), second_said, pid
 
 
 @pytest.mark.ci_slow
 @pytest.mark.timeout(900)
 def test_one_training_is_done_once_for_two_commands(tmp_path: Path) -> None:
-    """Two terminals: the second command leaves the run to the first, and finds it finished."""
-    command = ("-m", "hpt.cli", "train", "--method", "pretrain", "--scale", "tiny", "--runs-dir", str(tmp_path))
-    with started(*command, stderr=subprocess.STDOUT) as first:
-        while not (held := [found for path in tmp_path.glob("*/*") if (found := holder(path))]):
-            assert first.poll() is None
-            time.sleep(0.1)
-        with started(*command, stderr=subprocess.STDOUT) as second:
-            with stopped(held[0].pid):  # or it might be done before the second command has come so far
-                said_until(second.stdout, f"is made by process {first.pid} ")
-            assert "by another command" in _said(second, 600)
-        _said(first, 60)
+    """The second command leaves the run to the first, and finds it finished."""
+
+    def at_work() -> int | None:
+        return next((held.pid for path in tmp_path.glob("*/*") if (held := holder(path))), None)
+
+    words = "train --method pretrain --scale tiny --runs-dir"
+    _, second, pid = typed_twice(words, str(tmp_path), at_work=at_work, waiting="is made")
+    assert "by another command" in second
     (folder,) = run_folders(tmp_path)
     assert folder.finished
-    log = (folder.path / "log.txt").read_text()
-    assert "worked on by" not in log
+    assert "worked on by" not in (folder.path / "log.txt").read_text()
     assert folder.table("metrics")["step"].is_monotonic_increasing
-    assert folder.status["pid"] == held[0].pid, "the second process trained again"
+    assert folder.status["pid"] == pid, "the second process trained again"
 
 
 @pytest.mark.ci_slow
 @pytest.mark.timeout(900)
 def test_one_report_is_made_once_for_two_reproductions(tmp_path: Path) -> None:
     """The audit needs no run: what two commands could do twice, or to each other, is the report itself."""
-    folders = ("--runs-dir", str(tmp_path / "runs"), "--reports-dir", str(tmp_path / "reports"))
-    command = ("-m", "hpt.cli", "reproduce", "--scale", "tiny", "--only", "audit", *folders)
     report = tmp_path / "reports" / "tiny"
-    with started(*command, stderr=subprocess.STDOUT) as first:
-        while holder(report) is None:
-            assert first.poll() is None
-            time.sleep(0.1)
-        with started(*command, stderr=subprocess.STDOUT) as second:
-            with stopped(first.pid):
-                said_until(second.stdout, f"worked on by process {first.pid} ")
-            assert "made while this command waited" in _said(second, 600)
-        assert "made while this command waited" not in _said(first, 60)
+
+    def at_work() -> int | None:
+        held = holder(report)
+        return held and held.pid
+
+    folders = (f"--runs-dir={tmp_path / 'runs'}", f"--reports-dir={tmp_path / 'reports'}")
+    words = "reproduce --scale tiny --only audit"
+    first, second, _ = typed_twice(words, *folders, at_work=at_work, waiting="worked on")
+    assert "made while this command waited" in second
+    assert "made while this command waited" not in first
     assert (report / "index.html").is_file()
     assert len(pd.read_csv(report / "tables" / "audit.csv")) > 0
