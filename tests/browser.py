@@ -5,10 +5,12 @@ import json
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 #: What a page asked for that is no file beside it, and what it logged; and the parts that are wider than the page.
@@ -96,8 +98,15 @@ class Browser:
         urlopen(Request(self._at, method="DELETE"), timeout=60).close()
 
     def picture(self, file: Path) -> None:
-        """Write what the window shows as a PNG file."""
-        shot = self._ask("/goog/cdp/execute", cmd="Page.captureScreenshot", params={})
+        """Write what the window shows as a PNG file; Chromium at times says that the page is not active yet."""
+        for left in reversed(range(10)):
+            try:
+                shot = self._ask("/goog/cdp/execute", cmd="Page.captureScreenshot", params={})
+                break
+            except HTTPError:
+                if not left:
+                    raise
+                time.sleep(0.2)
         file.write_bytes(base64.b64decode(shot["data"]))
 
 
