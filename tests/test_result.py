@@ -28,7 +28,7 @@ def test_readme_says_what_the_committed_verdicts_say() -> None:
 
 
 def test_the_committed_report_opens_with_the_same() -> None:
-    """Renew with `.venv/bin/hpt report --scale mini --from-records --seeds 0,1,2`."""
+    """Renew with `.venv/bin/hpt report --scale mini --from-records --seeds 0,1,2,3`."""
     opening = (ROOT / "reports" / "mini" / "README.md").read_text().split("\n\n")[1]
     sentences = report_headlines(ROOT / "reports" / "mini")
     assert len(sentences) >= 3
