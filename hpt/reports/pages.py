@@ -45,13 +45,26 @@ def render(folder: Path, scale: str) -> Path:
     pages = page_environment()
     write_text(folder / "style.css", style_sheet())
     for name in ("index.html", "claims.html", "provenance.html", "README.md", "claims.md"):
-        write_text(folder / name, pages.get_template(f"{name}.jinja").render(report=report))
+        text = pages.get_template(f"{name}.jinja").render(report=report)
+        write_text(folder / name, compact(text) if name.endswith(".html") else text)
     for section in SECTIONS:  # of an earlier report
         (folder / f"{section.name}.html").unlink(missing_ok=True)
     for section in report["sections"]:
         text = pages.get_template("section.html.jinja").render(report=report, section=section)
-        write_text(folder / f"{section['name']}.html", text)
+        write_text(folder / f"{section['name']}.html", compact(text))
     return folder / "index.html"
+
+
+def compact(page: str) -> str:
+    """Return HTML without line ends between elements; what is preformatted stays.
+
+    Example:
+        >>> compact("<div>\\n  <p>a</p>\\n</div>\\n<pre>x\\n<b>y</b>\\n</pre>")
+        '<div> <p>a</p> </div>\\n<pre>x\\n<b>y</b>\\n</pre>'
+    """
+    parts = re.split(r"(<(?:pre|script|style)\b.*?</(?:pre|script|style)>)", page, flags=re.DOTALL)
+    parts[::2] = [re.sub(r">\s*\n\s*<", "> <", part) for part in parts[::2]]
+    return "".join(parts)
 
 
 def report_headlines(folder: Path) -> list[str]:
@@ -249,7 +262,7 @@ def notebook_page(notebook: Any, status: dict[str, Any]) -> str:
                   for cells in ([first], rest))  # fmt: skip
     said = answer(status["verdicts"], status["artefacts"], status["seeds"])
     page = page_environment().get_template("notebook.html.jinja")
-    return page.render(status=status, head=head, answer=said, results=results, body=body)
+    return compact(page.render(status=status, head=head, answer=said, results=results, body=body))
 
 
 def style_sheet() -> str:
