@@ -26,11 +26,10 @@ import pandas as pd
 import torch
 
 from benchmarks.recording import Bound, Result
-from benchmarks.world import cpu_seconds, make_trainer
+from benchmarks.world import cpu_seconds, make_trainer, model_config
 from hpt.rewards.workers import Verdict, Verifier
 from hpt.runs.job import encoded_training
 from hpt.runs.records import load_records, record_folders
-from hpt.runs.resolve import build_config
 from hpt.training.policy import load_model
 
 ROLLOUTS, TOKENS, WARM_UP = 8, 64, 1
@@ -53,11 +52,11 @@ SMOLLM = Model("smollm", "<empty_output>", 8, 16)
 def settings(model: Model) -> dict[str, Any]:
     """Return what makes a step of ours the one that TRL is asked for."""
     return {
-        "rollout.max_response_tokens": TOKENS, "rollout.max_model_tokens": 2 * TOKENS, "data.max_prompt_tokens": TOKENS,
-        "data.overlong_demonstrations": "drop", "rollout.max_logprob_gap": 1.0, "policy.dtype": "float32",
-        "schedule.prompts_per_step": model.prompts, "rollout.rollouts_per_prompt": ROLLOUTS,
-        "schedule.updates_per_step": 1, "optimizer.learning_rate": 1e-6,
-        "engine.micro_batch_tokens": model.micro_batch * 80,
+        "rollout__max_response_tokens": TOKENS, "rollout__max_model_tokens": 2 * TOKENS,
+        "rollout__rollouts_per_prompt": ROLLOUTS, "rollout__max_logprob_gap": 1.0,
+        "data__max_prompt_tokens": TOKENS, "data__overlong_demonstrations": "drop", "policy__dtype": "float32",
+        "schedule__prompts_per_step": model.prompts, "schedule__updates_per_step": 1,
+        "optimizer__learning_rate": 1e-6, "engine__micro_batch_tokens": model.micro_batch * 80,
     }  # fmt: skip
 
 
@@ -107,9 +106,7 @@ def measure(model: Model, folder: str, counts: np.ndarray) -> pd.DataFrame:
     from trl import GRPOConfig, GRPOTrainer  # pyright: ignore[reportMissingImports]
 
     torch.set_num_threads(1)
-    config = build_config(
-        "grpo", scale=model.scale, settings={"validation.every": 0, "policy.path": folder, **settings(model)}
-    )
+    config = model_config("grpo", folder, model.scale, **settings(model))
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     data = encoded_training(config, tokenizer)
     rows: list[dict[str, float]] = []
@@ -176,15 +173,13 @@ def with_correct(graded: Any, correct: int) -> Any:
 
 
 def run(folder: str, steps: int, records: Path = Path("reports/mini/records")) -> Result:
-    """Measure both situations and compare their ratios with the bounds."""
+    """Measure every situation and compare their ratios with the bounds."""
     situations = [
         ("every group mixed", MINI, folder, mixed(MINI, WARM_UP + steps), 1.0),
         ("groups of a real run", MINI, folder, replayed(records, WARM_UP + steps), 1.5),
     ]
-    bases = sorted(Path(folder).parents[2].glob("smollm/pretrain-*/model"))
-    situations += (
-        [("SmolLM2-135M, every group mixed", SMOLLM, str(bases[0]), mixed(SMOLLM, WARM_UP + 2), 2.0)] if bases else []
-    )
+    for base in sorted(Path(folder).parents[2].glob("smollm/pretrain-*/model"))[:1]:
+        situations.append(("SmolLM2-135M, every group mixed", SMOLLM, str(base), mixed(SMOLLM, WARM_UP + 2), 2.0))
     bounds, rows = [], []
     for title, model, base, counts, least in situations:
         with tempfile.TemporaryDirectory() as copy:

@@ -15,7 +15,7 @@ import statistics
 import torch
 
 from benchmarks.recording import Bound, Result
-from benchmarks.world import cpu_seconds, make_trainer, mini_config
+from benchmarks.world import cpu_seconds, make_trainer, model_config
 from hpt.rewards.workers import Verifier
 from hpt.training.policy import MicroBatch, collate, load_model
 from hpt.training.sampler import NO_WEIGHTS, SamplingRequest
@@ -38,7 +38,7 @@ def measure(method: str, folder: str, steps: int) -> list[tuple[float, float, fl
     """Return (whole step, sampling, forward and backward) in CPU seconds, for every step after the warm-up."""
     from transformers import AutoTokenizer
 
-    config = mini_config(method, folder)
+    config = model_config(method, folder)
     tokenizer, bare = AutoTokenizer.from_pretrained(folder, local_files_only=True), load_model(folder)
     seen: list[list[SamplingRequest]] = []
     batches: list[MicroBatch] = []

@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.against_trl import NEVER, with_correct
+from benchmarks.against_trl import MINI, with_correct
 from benchmarks.recording import Result
-from benchmarks.world import cpu_seconds, in_a_process, make_trainer, mini_config
+from benchmarks.world import cpu_seconds, in_a_process, make_trainer, model_config
 from hpt.rewards.workers import Verifier
 
 FIGURE = Path(__file__).parent.parent / "docs" / "scaling.svg"
@@ -33,7 +33,7 @@ def write_model(folder: str, target: str, width: int, layers: int) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    tokenizer.eos_token = NEVER
+    tokenizer.eos_token = MINI.never
     config: Any = AutoConfig.from_pretrained(folder, local_files_only=True)
     config.update({
         "hidden_size": width, "intermediate_size": 3 * width, "num_hidden_layers": layers, "head_dim": 32,
@@ -51,7 +51,7 @@ def measure(folder: str, width: int, layers: int, steps: int) -> list[dict[str, 
     rows = []
     with tempfile.TemporaryDirectory() as model, Verifier() as verifier:
         write_model(folder, model, width, layers)
-        config = mini_config(
+        config = model_config(
             "grpo", model, schedule__prompts_per_step=PROMPTS, schedule__updates_per_step=1,
             optimizer__learning_rate=1e-9, rollout__max_model_tokens=200, rollout__max_logprob_gap=1.0,
             data__overlong_demonstrations="drop", engine__micro_batch_tokens=8_192,

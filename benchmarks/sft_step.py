@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from benchmarks.recording import Bound, Result
-from benchmarks.world import cpu_seconds, make_trainer, mini_config
+from benchmarks.world import cpu_seconds, make_trainer, model_config
 from hpt.rewards.workers import Verifier
 from hpt.runs.job import encoded_training
 from hpt.training.policy import load_model
@@ -51,7 +51,7 @@ def measure(folder: str, steps: int) -> pd.DataFrame:
     from trl import SFTConfig, SFTTrainer  # pyright: ignore[reportMissingImports]
 
     torch.set_num_threads(1)
-    config = mini_config("sft", folder, **SETTINGS)
+    config = model_config("sft", folder, **SETTINGS)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     data = encoded_training(config, tokenizer)
     found: list[dict[str, float]] = []

@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import Any
 
 from benchmarks.recording import Result
-from benchmarks.world import cpu_seconds, in_a_process, make_trainer, mini_config
+from benchmarks.world import cpu_seconds, in_a_process, make_trainer, model_config
 from hpt.rewards.workers import Verifier
 
 METHODS, WARM_UP = ("hpt", "grpo", "sft"), 2
@@ -97,7 +97,7 @@ def measure(method: str, folder: str, steps: int) -> dict[str, float]:
     for part, places in PARTS.items():
         for place in places:
             clock.wrap(part, place)
-    config = mini_config(method, folder)
+    config = model_config(method, folder)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     with Verifier() as verifier:
         trainer = make_trainer(config, tokenizer, verifier)

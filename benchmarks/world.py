@@ -39,10 +39,10 @@ def mini_base(root: Path) -> str:
     return str(run_with_base(base_config(build_config("hpt", scale="mini", policy="weak")), root).model)
 
 
-def mini_config(method: str, model: str, **settings: Any) -> RunConfig:
-    """Return a run of ``method`` at the scale mini from a model folder, without validations."""
+def model_config(method: str, model: str, scale: str = "mini", **settings: Any) -> RunConfig:
+    """Return a run of ``method`` at a scale from a model folder, without validations."""
     dotted = {name.replace("__", "."): value for name, value in settings.items()}
-    return build_config(method, scale="mini", settings={"validation.every": 0, "policy.path": model, **dotted})
+    return build_config(method, scale=scale, settings={"validation.every": 0, "policy.path": model, **dotted})
 
 
 def make_trainer(config: RunConfig, tokenizer: Any, verifier: Verifier) -> Trainer:

@@ -1,8 +1,17 @@
 """The page of benchmarks says what was recorded, and what keeps a bound."""
 
 import json
+from importlib import import_module
 
+import pytest
+
+from benchmarks.__main__ import NAMES
 from benchmarks.recording import PAGE, Bound, page, read_results
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_benchmark_can_be_imported_and_run(name: str) -> None:
+    assert callable(import_module(f"benchmarks.{name}").run)
 
 
 def test_the_page_is_that_of_the_recorded_results() -> None:

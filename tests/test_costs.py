@@ -65,8 +65,12 @@ def test_settings_that_set_methods_apart_are_named() -> None:
     for base, tuned in TUNED["mini"].items():
         for method, chosen in tuned.items():
             for name, value in flat(chosen).items():
-                if (base, label(method)) in frame.index and name in frame:  # 0.4 is the share of every method
+                if (base, label(method)) not in frame.index:
+                    continue
+                if name in frame:
                     assert frame.loc[(base, label(method)), name] == value
+                else:  # chosen, and what every method shown has
+                    assert {flat(run.config.model_dump())[name] for run in records} == {value}
     assert frame.loc[("strong", "GRPO"), "gate.kind"] == "constant"
     assert not {"seed", "schedule.steps", "policy.name"} & set(frame)
 
