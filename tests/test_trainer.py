@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -502,6 +503,25 @@ def test_no_step_is_taken_where_the_gap_is_too_large(question: int, monkeypatch:
     assert same_weights(before, weights_of(trainer.engine))
     assert trainer.state.version == 0
     assert asked == [6]  # only the rollouts of q0 and q1 cost a forward pass of their own, whichever are off
+
+
+@pytest.mark.parametrize(("row", "read"), [("grpo", 7), ("clip_cov", 12)])
+def test_the_trainers_log_probs_are_taken_of_what_the_step_reads(
+    row: str, read: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GRPO: the six that weigh something, and one to compare; Clip-Cov reads all. The step is the exact one's."""
+    of_row = {"estimator__online_row": row, "schedule__updates_per_step": 1, "rollout__gap_check_rollouts": 1}
+    exact = make_trainer(config_for("grpo", **of_row))
+    exact.train(1)
+    answers_changed(monkeypatch, lambda request, index, sample: replace(sample, logprobs=sample.logprobs + 0.02))
+    bound = {"diagnostics__max_mean_logprob_gap": 0.1}
+    trainer = make_trainer(config_for("grpo", **of_row, **bound, rollout__old_logprobs="trainer"))
+    trainer.train(1)
+    assert column(trainer, "check/logprob_gap_rollouts") == [read]
+    assert column(trainer, "estimator/approx_kl") == pytest.approx([0.0], abs=1e-6)
+    expected = weights_of(exact.engine)
+    for name, weight in weights_of(trainer.engine).items():
+        torch.testing.assert_close(weight, expected[name], rtol=0, atol=1e-6)
 
 
 def test_one_rollout_over_the_bound_stops_a_run_until_it_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:

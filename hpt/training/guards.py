@@ -26,6 +26,7 @@ from hpt.support.errors import ConfigError, TrainingFault
 from hpt.training.engine import Gap, StepOutcome, gap_of
 from hpt.training.metrics import GradedRollouts
 from hpt.training.policy import collate, forward_micro_batch
+from hpt.upge.stabilization import BATCH_MASKS
 
 if TYPE_CHECKING:
     from hpt.config.run_config import RunConfig
@@ -128,17 +129,21 @@ def check_untrained(
 
 
 def with_trainer_logprobs(
-    batch: list["QuestionBatch"], config: "RunConfig", updater: "Updater", gap: LogprobGap
+    batch: list["QuestionBatch"], assembled: "Assembled", config: "RunConfig", updater: "Updater", gap: LogprobGap
 ) -> list["QuestionBatch"]:
-    """With ``rollout.old_logprobs = trainer``, put the trainer's log pi_old in the place of the sampler's.
+    """Put the trainer's log pi_old in the place of the sampler's (``rollout.old_logprobs = trainer``).
 
-    In bfloat16 the two engines round differently, and a ratio that starts away from 1 would be their noise.
+    In bfloat16 the two engines round differently, and a ratio that starts away from 1 would be their noise. A rollout
+    that weighs nothing in ``assembled`` keeps the sampler's, which nothing reads (a few are compared all the same),
+    unless a statistic over the whole batch or a KL term in the advantages reads all.
     """
     rollouts = [rollout for question in batch for rollout in question.rollouts]
-    if config.rollout.old_logprobs == "sampler" or not rollouts:
-        return batch
-    found = compare(updater, rollouts, gap)
-    return _with_rollouts(batch, lambda r: replace(r, old_logprobs=found[id(r)]))
+    weighing = {id(item.trajectory) for items in assembled.updates for item in items}
+    reads_all = any(row.mask in BATCH_MASKS for row in updater.rows) or config.estimator.kl_coefficient
+    read = [rollout for rollout in rollouts if reads_all or id(rollout) in weighing]
+    others = [rollout for rollout in rollouts if not reads_all and id(rollout) not in weighing]
+    found = compare(updater, [*read, *spread_sample(others, config.rollout.gap_check_rollouts)], gap)
+    return _with_rollouts(batch, lambda r: replace(r, old_logprobs=found.get(id(r), r.old_logprobs)))
 
 
 def with_reference(

@@ -152,8 +152,10 @@ class Trainer:
                 batch = self.weigh_questions(questions, rollouts, graded)  #   P, alpha <- f(P), beta <- g(P)
                 gap = LogprobGap(self.config, self.state.step)
                 batch = with_reference(batch, self.config, self.updater, self.reference)
-                batch = with_trainer_logprobs(batch, self.config, self.updater, gap)
-                assembled = assemble(batch, self.method, self.config, self.state.step, self.state.baseline)  # L
+                assembled = self.assemble(batch)  # L
+                if self.config.rollout.old_logprobs == "trainer":
+                    batch = with_trainer_logprobs(batch, assembled, self.config, self.updater, gap)
+                    assembled = self.assemble(batch)
                 measured = self.measure(assembled)
                 sums, outcomes = self.update(batch, assembled, gap)  #   theta <- theta - eta grad L
                 self.state.baseline = baseline_after(batch, self.method, self.config, self.state.baseline)
@@ -251,6 +253,10 @@ class Trainer:
             weights = float(alpha[index]), float(beta[index])
             batch.append(QuestionBatch(problem.id, rewarded, demonstrations.get(index), *weights))
         return batch
+
+    def assemble(self, batch: list[QuestionBatch]) -> Assembled:
+        """Weigh every trajectory (Eq. 13) and divide the batch into updates; see `hpt.methods.mixture.assemble`."""
+        return assemble(batch, self.method, self.config, self.state.step, self.state.baseline)
 
     def measure(self, assembled: Assembled) -> dict[str, float]:
         """Return what is looked at every ``diagnostics.gradient_cosine_every`` steps and changes nothing."""
