@@ -101,11 +101,11 @@ def test_one_seed_has_an_interval_over_problems_alone(records: list[RunRecords])
     assert shown.partition(" ")[2] == f"[{100 * wilson.low:.1f}, {100 * wilson.high:.1f}]"
 
 
-def test_seeds_stand_where_an_interval_over_them_says_less() -> None:
+def test_the_range_of_seeds_stands_where_an_interval_over_them_says_less() -> None:
     rows = [(50.0, 40.0, 60.0, 49.0, 51.0), (5.0, 0.0, 60.0, 0.0, 10.0), (0.0, 0.0, 0.0, 0.0, 0.0)]
     frame = pd.DataFrame(rows, columns=["score", "seeds_low", "seeds_high", "seed_0", "seed_1"])
     frame = frame.assign(seeds=2, problems_low=1.0, problems_high=2.0)
-    assert with_interval(frame).tolist() == ["50.0 [40.0, 60.0]", "5.0 (0.0, 10.0)", "all seeds 0.0"]
+    assert with_interval(frame).tolist() == ["50.0 [40.0, 60.0]", "5.0 (0.0 to 10.0)", "all seeds 0.0"]
     assert with_interval(frame, sign="+").iloc[1] == "+5.0 [0.0, 60.0]"  # a difference may well reach 0
 
 
@@ -186,7 +186,7 @@ def test_captions_say_how_many_seeds_and_what_the_brackets_are(records: list[Run
     assert note(of_seeds(records, 0, 1)).startswith("mean over 2 seeds")
     assert "2 to 3 seeds" in note([own for own in records if own.seed < 2 or own.method != "luffy"])
     three = "mean over 3 seeds, in brackets the 95 % interval over seeds (Student's t)"
-    cut, shared, best = "in parentheses the seeds", "such as a base that all seeds share", "bold: above every other"
+    cut, shared, best = "in parentheses the range", "such as a base that all seeds share", "bold: above every other"
     gates = note(records, GATES)
     assert gates.startswith(three)
     assert [part in gates for part in (cut, shared, best)] == [True, False, False]

@@ -120,10 +120,10 @@ def test_a_report_makes_what_the_records_allow_and_names_the_rest(
     assert missing["figure6"]["missing"] == ["HPT on the strong base, seed 1"]
     assert "SRFT on the strong base, seed 0" in missing["table2"]["missing"]
     assert not {"figure7"} & set(missing)
-    assert "Not there yet" in page.read_text()
+    assert f"{len(missing)} are not made" in page.read_text()
     text = html.unescape((folder / "provenance.html").read_text())
     for own in (text, (folder / "README.md").read_text()):
-        for said in ("Not there yet", "Figure 6: offline data ratio", "HPT on the strong base, seed 1"):
+        for said in ("Missing runs", "Figure 6: offline data ratio", "HPT on the strong base, seed 1"):
             assert said in own
     waiting = sum(claim.artefact == "table2" for claim in claims())
     assert f"not made, and {waiting} claims not judged" in text
@@ -142,7 +142,7 @@ def test_an_artefact_can_have_fewer_seeds_than_another(folder: Path) -> None:
     assert (rows["figure6"], rows["figure7"], rows["table2"]) == ((0,), (0,), ())
     write_json(folder / "missing.json", [asdict(row) for row in incomplete])
     render(folder, "tiny")
-    assert "made with --seeds 0 alone" in (folder / "provenance.html").read_text()
+    assert "made of seeds 0 alone" in (folder / "provenance.html").read_text()
 
 
 def test_only_asks_for_whole_artefacts_and_nothing_possible_is_a_fault(folder: Path, tmp_path: Path) -> None:

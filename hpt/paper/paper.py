@@ -19,16 +19,18 @@ PRINTED_IN = {"grpo_gains": ("table2", "table3")}
 class Claim(BaseModel, frozen=True):
     """A sentence of the paper, quoted from a section, with the test that decides it.
 
-    ``artefact`` is the table or figure it is about, ``policy`` the base whose runs it is tested on (empty where no run
-    is needed), ``reading`` what the sentence is taken to mean, fixed before any run it is applied to. ``methods`` are
-    the arms it needs runs of (`hpt.runs.catalogue.Arm`), by name on its base or ``name@base`` on another, and
-    ``records`` the tables of each run it reads; without runs, names of frames (`hpt.reports.notebooks.Study.frames`).
-    ``test`` is a key of `hpt.paper.claim_tests.TESTS` with its ``parameters``. ``evidence`` are the (table, row) whose
-    values are the paper's, where the test's arms do not name them; ``cites`` says whose result the paper reports.
+    ``title`` says it in a few words. ``artefact`` is the table or figure it is about, ``policy`` the base whose runs it
+    is tested on (empty where no run is needed), ``reading`` what the sentence is taken to mean, fixed before any run it
+    is applied to. ``methods`` are the arms it needs runs of (`hpt.runs.catalogue.Arm`), by name on its base or
+    ``name@base`` on another, and ``records`` the tables of each run it reads; without runs, names of frames
+    (`hpt.reports.notebooks.Study.frames`). ``test`` is a key of `hpt.paper.claim_tests.TESTS` with its ``parameters``.
+    ``evidence`` are the (table, row) whose values are the paper's, where the test's arms do not name them; ``cites``
+    says whose result the paper reports.
     ``confirmatory`` claims are judged together (docs/world.md).
     """
 
     id: str
+    title: str
     section: str
     artefact: str
     policy: str
@@ -135,9 +137,9 @@ def confirmatory_claims() -> tuple[Claim, ...]:
     return tuple(sorted((claim for claim in claims() if claim.confirmatory), key=lambda one: order.index(one.policy)))
 
 
-def headline_claims() -> dict[str, str]:
-    """Return id -> short wording of the claims of the abstract and the takeaways, which a report shows first."""
-    return paper_data()["headlines"]
+def headline_claims() -> tuple[str, ...]:
+    """Return the ids of the claims of the abstract and the takeaways, which a report shows first."""
+    return tuple(paper_data()["headlines"])
 
 
 def claim_named(claim_id: str) -> Claim:

@@ -150,8 +150,8 @@ def best_of(frame: pd.DataFrame) -> pd.Series:
 def with_interval(frame: pd.DataFrame, value: str = "score", sign: str = "") -> pd.Series:
     """Return a column as text with its interval: over seeds where there are several, else over problems.
 
-    Where all seeds are alike, or an interval of scores would leave 0 to 100, the seeds themselves say more
-    (``seed_<n>``). ``sign="+"`` is for differences. Texts of `scores` over several seeds are `Cell`.
+    Where an interval of scores would leave 0 to 100, the least and the most of the seeds (``seed_<n>``) say more.
+    ``sign="+"`` is for differences. Texts of `scores` over several seeds are `Cell`.
 
     Example:
         >>> row = {"score": 41.25, "seeds": 1, "seeds_low": NAN, "seeds_high": NAN, "problems_low": 38.0,
@@ -164,7 +164,8 @@ def with_interval(frame: pd.DataFrame, value: str = "score", sign: str = "") -> 
     number, brackets = number_text(frame[value], sign), " [" + number_text(low) + ", " + number_text(high) + "]"
     text = number + brackets.where(low.notna() & high.notna(), "")
     if not sign and len(frame):
-        seeds = frame.filter(like="seed_").apply(lambda row: f" ({', '.join(number_text(row.dropna()))})", axis=1)
+        values = frame.filter(like="seed_")
+        seeds = " (" + number_text(values.min(axis=1)) + " to " + number_text(values.max(axis=1)) + ")"
         text = text.mask(_cut_off(frame), number + seeds)
     text = text.mask(several & (low == high), "all seeds " + number)
     if not _has_dots(frame):
@@ -199,7 +200,7 @@ def interval_note(frame: pd.DataFrame, of: str = "mean") -> str:
     if (frame["seeds"] == 1).any():
         note += "; of one run, such as a base that all seeds share, over the problems for fixed weights"
     if "column" in frame and _cut_off(frame).any():
-        note += "; in parentheses the seeds, where it would reach beyond 0 or 100: they differ much, some took off"
+        note += "; in parentheses the range of the seeds, where it would reach beyond 0 or 100"
     if _has_dots(frame):
         note += "; on the page a dot per seed, from 0 to 100"
         note += ", bold: above every other" if best_of(frame).any() else ""
@@ -216,16 +217,20 @@ def seeds_note(records: Records) -> str:
     return f"Mean of {seeds} seeds {band if seeds >= MIN_SEEDS else '(thin lines), too few for a band'}."
 
 
-def mean_with_interval(values: pd.Series) -> str:
-    """Return the mean over seeds of a quantity that is never negative, with its interval where there is one.
+def mean_with_interval(values: pd.Series, most: float = np.inf) -> str:
+    """Return the mean over seeds of a quantity from 0 to ``most``, with its interval where there is one.
 
     Example:
         >>> mean_with_interval(pd.Series([1.0, 2.0, 3.0])), mean_with_interval(pd.Series([1.0]))
         ('2.0 [0.0, 4.5]', '1.0')
+        >>> mean_with_interval(pd.Series([0.0, 0.0]))
+        'all seeds 0.0'
     """
     mean = seed_mean(values.to_numpy())
     low, high = mean.interval.low, mean.interval.high
-    return f"{mean.mean:,.1f}" + ("" if pd.isna(low) else f" [{max(0.0, low):,.1f}, {high:,.1f}]")
+    if low == high:
+        return f"all seeds {mean.mean:,.1f}"
+    return f"{mean.mean:,.1f}" + ("" if pd.isna(low) else f" [{max(0.0, low):,.1f}, {min(most, high):,.1f}]")
 
 
 def beside_the_papers(scores: pd.DataFrame, names: Mapping[str, str] | None = None) -> pd.DataFrame:
@@ -249,9 +254,9 @@ def beside_the_papers(scores: pd.DataFrame, names: Mapping[str, str] | None = No
     return table.loc[:, (table != "").any()]
 
 
-def means_by_method(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
+def means_by_method(frame: pd.DataFrame, columns: Mapping[str, str], most: float = np.inf) -> pd.DataFrame:
     """Lay out quantities of runs (column -> head), `mean_with_interval` of each: a row per base and method."""
-    means = frame.groupby(["policy", "method"], sort=False)[list(columns)].agg(mean_with_interval)
+    means = frame.groupby(["policy", "method"], sort=False)[list(columns)].agg(mean_with_interval, most=most)
     rows = [(base_label(policy), label(method)) for policy, method in means.index]
     means.index = pd.MultiIndex.from_tuples(rows, names=["base", "method"])
     return means.rename(columns=columns)

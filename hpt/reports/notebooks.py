@@ -25,6 +25,7 @@ from pandas.io.formats.style import Styler
 from hpt.config.run_config import merge, nest, validate
 from hpt.config.scales import SCALES, check_scale
 from hpt.data.sources import names_files
+from hpt.paper.claims import ClaimVerdict
 from hpt.paper.paper import confirmatory_claims
 from hpt.reports import frames as of_records
 from hpt.reports import style
@@ -39,6 +40,9 @@ from hpt.runs.resolve import check_no_names
 from hpt.support.errors import ConfigError
 from hpt.support.files import write_json, write_text
 from hpt.support.text import few
+
+#: Words that tables show in colour.
+_VERDICTS = {*ClaimVerdict, "consistent", "inconsistent", "cannot be told"}
 
 
 @dataclass(frozen=True)
@@ -247,7 +251,7 @@ class Study:
             "wall_s": round(time.monotonic() - self.started, 1),
             "artefacts": list(self.made.values()),
             "verdicts": [asdict(verdict) for verdict in self.verdicts()],
-            "runs": source_rows(self._loaded.values()),
+            "runs": source_rows({run.name: run for run in [*self._family, *self._loaded.values()]}.values()),
         }
         if self.output_dir is not None:
             write_json(self.output_dir / "notebooks" / f"{self.name}.json", status)
@@ -404,6 +408,8 @@ def html_table(table: pd.DataFrame | Styler, name: str) -> Markup:
     for axis in (0, 1):
         styler = styler.format_index(str, escape="html", axis=axis)
         styler = styler.format_index_names(lambda label: html.escape(str(label)), axis=axis)
+    if styler.columns.nlevels > 1:
+        styler = styler.hide(names=True)  # of the row labels: a line of heads more, and they say what they are
     text = styler.set_uuid(name).set_table_attributes('class="scores"').to_html()
     return Markup("<div class='wide'>{}</div>").format(Markup(text))
 
@@ -415,9 +421,15 @@ def _cell_class(cell: object) -> str:
 
 
 def _cell_html(cell: object) -> str:
-    """Return a cell's text, with a dot for each of its seeds on a line from 0 to 100."""
-    dots = "".join(f"<i style='left:{seed:.0f}%'></i>" for seed in getattr(cell, "seeds", ()))
-    return f"<span class='seeds'>{dots}</span>" * bool(dots) + html.escape(str(cell))
+    """Return a cell as HTML: verdicts in colour; under a score its interval, and its seeds on a line from 0 to 100."""
+    if str(cell) in _VERDICTS:
+        return str(verdict_badge(str(cell)))
+    seeds = [] if str(cell)[:1] in "+-" else getattr(cell, "seeds", [])  # a difference has no place on that line
+    dots = "".join(f"<i style='left:{seed:.0f}%'></i>" for seed in seeds)
+    text = html.escape(str(cell))
+    if isinstance(cell, of_records.Cell):
+        text = re.sub(r" ([\[(].*)", r"<small>\1</small>", text)
+    return f"<span class='seeds'>{dots}</span>" * bool(dots) + text
 
 
 def markdown_table(frame: pd.DataFrame) -> str:
@@ -488,11 +500,11 @@ def verdict_table(rows: Sequence[Verdict]) -> Markup:
     """Return claims and verdicts as a table; what was tested and the numbers behind it stand below each sentence."""
     if not rows:
         return Markup("<p>The paper makes no claim that these test.</p>")
-    claim = Markup("<b>{}:</b> “{}” (Section {})<br><small>{}</small>")
+    claim = Markup("<b>{}.</b> “{}” (Section {})<br><small>{}</small>")
     judged = Markup("{} <small>{}</small><br><small>{}</small>")
     shown = [
         (
-            claim.format(row.subject, row.sentence, row.section, row.reading),
+            claim.format(row.title, row.sentence, row.section, row.reading),
             row.paper,
             row.ours,
             row.interval,

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import pandas as pd
@@ -29,10 +28,14 @@ _OTHER_PAGES = (
     ("claims.html", "All claims", "What was tested of the paper's sentences, and the verdicts"),
     ("provenance.html", "Provenance", "Notebooks, runs, their settings, commits and times"),
 )
+#: Parameters of a scale's models, where they are small.
+_SIZES = {"mini": "0.2 to 0.4 million", "smollm": "135 million", "gpu": "26 to 61 million"}
 _SMALL = (
-    "Models and questions are small. They say nothing about the level a model of 1.5 or 7 billion parameters reaches: "
-    "compare signs and order with the paper, never levels."
+    "Models have {} parameters, and questions are made here. They say nothing about the level a model of 1.5 or 7 "
+    "billion parameters reaches: compare signs and order with the paper, never levels."
 )
+#: Seeds of the main tables that were fixed before the runs (docs/world.md).
+_PLANNED = {"mini": 10, "smollm": 3}
 _SMOLLM = (
     "This is SmolLM2-135M-Instruct, a real language model; all seeds start from this one base, and an interval over "
     "seeds does not hold what another would change. "
@@ -110,15 +113,10 @@ def _report(folder: Path, scale: str) -> dict[str, Any]:
 
 def _headline_rows(verdicts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the verdicts of the first page: the headline claims, and every contrast in which HPT is worse."""
-    judged, short = {row["claim"]: row for row in verdicts}, dict(headline_claims())
-    for claim in claims():
-        row = judged.get(claim.id, {})
-        if row.get("subject", "").startswith("HPT against") and (row["numbers"]["high"] or 0.0) < 0:
-            out = ", out of distribution" * (claim.parameters.get("distribution") == "out")
-            where = ARTEFACTS[claim.artefact].title.partition(":")[0]
-            cost = claim.id.partition("-costs-less-")[2].replace("-", " ")  # tokens sampled, tokens trained, seconds
-            short.setdefault(claim.id, f"{row['subject']}, {claim.policy} base{out} ({cost or where})")
-    return [judged[name] | {"short": text} for name, text in short.items() if name in judged]
+    judged = {row["claim"]: row for row in verdicts}
+    worse = [row["claim"] for row in verdicts
+             if row["subject"].startswith("HPT against") and (row["numbers"]["high"] or 0.0) < 0]  # fmt: skip
+    return [judged[claim] for claim in dict.fromkeys([*headline_claims(), *worse]) if claim in judged]
 
 
 def _statuses(folder: Path) -> list[dict[str, Any]]:
@@ -156,19 +154,22 @@ def answer(verdicts: Sequence[Mapping[str, Any]], artefacts: Sequence[Mapping[st
     """Return what a page found, in its first words: comparisons, else claims that are decided; else the first caption.
 
     Example:
-        >>> row = {"subject": "HPT", "sentence": "It rises.", "ours": "+5 points", "interval": "[+1, +9]", "claim": ""}
+        >>> row = {"title": "HPT rises", "subject": "HPT", "ours": "+5 points", "interval": "[+1, +9]", "claim": ""}
         >>> answer([{**row, "verdict": "does not hold"}], [], [0, 1, 2])
-        'Of 1 claim on training 1 does not hold. Does not hold: “It rises.” (HPT: +5 points [+1, +9]).'
+        'Of 1 claim on training 1 does not hold. Does not hold: HPT rises (+5 points [+1, +9]).'
     """
     if artefacts and not verdicts:
-        return re.split(r"(?<=\.)\s(?=[A-Z])", artefacts[0]["caption"])[0]
+        return _first_sentence(artefacts[0])
     sentences = headlines(verdicts, seeds)
     for words in ("reproduced", "holds", "does not hold") if len(sentences) <= 2 else ():
-        found = [(shorten(row["sentence"], 90, placeholder=" ..."), f"{row['ours']} {row['interval']}".strip(),
-                  row["subject"]) for row in verdicts if row["verdict"] == words]  # fmt: skip
-        decided = few([f"“{sentence}” ({subject}: {numbers})" for sentence, numbers, subject in found], 3)
-        sentences += [f"{words.capitalize()}: {decided}."] if found else []
+        found = [f"{row['title']} ({row['ours']} {row['interval']}".strip() + ")" for row in verdicts
+                 if row["verdict"] == words]  # fmt: skip
+        sentences += [f"{words.capitalize()}: {few(found, 5)}."] if found else []
     return " ".join(sentences)
+
+
+def _first_sentence(artefact: Mapping[str, Any]) -> str:
+    return re.split(r"(?<=\.)\s(?=[A-Z])", artefact["caption"])[0]
 
 
 def _tiles(verdicts: Sequence[Mapping[str, Any]], audit: Path) -> list[dict[str, Any]]:
@@ -187,9 +188,11 @@ def _tiles(verdicts: Sequence[Mapping[str, Any]], audit: Path) -> list[dict[str,
 
 def _drawn(lines: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the forest plot's lines with places in percent of its width, and its ticks."""
-    values = [value for line in lines for value in (*line["dots"], line["low"], line["high"], line["paper"])]
-    known = [0.0, 1.0, *(value for value in values if value is not None)]
-    low, high = max(min(known), -60.0) - 1, min(max(known), 60.0) + 1  # an interval of two seeds can be endless
+    values = [value for line in lines for value in (*line["dots"], line["mean"], line["paper"]) if value is not None]
+    ends = [line[name] for line in lines for name in ("low", "high") if line[name] is not None]
+    least, most = (end([0.0, *values]) for end in (min, max))
+    # an interval of few seeds may be endless: it is cut far outside of what was seen
+    low, high = max(min([least, *ends]), 1.2 * least - 5) - 1, min(max([most, *ends]), 1.2 * most + 5) + 1
 
     def place(value: float | None) -> float | None:
         return None if value is None else round(100 * min(1.0, max(0.0, (value - low) / (high - low))), 1)
@@ -197,8 +200,10 @@ def _drawn(lines: list[dict[str, Any]]) -> dict[str, Any]:
     for line in lines:
         line["at"] = {name: place(line[name]) for name in ("mean", "paper", "low", "high")}
         line["at"] |= {"dots": [place(value) for value in line["dots"]]}
-    step = next(step for step in (2, 5, 10, 20) if (high - low) / step <= 7)
-    ticks = {value: place(value) for value in range(-60, 61, step) if low <= value <= high}
+        line["cut"] = {side: line[side] is not None and outside for side, outside in (
+            ("low", (line["low"] or 0.0) < low), ("high", (line["high"] or 0.0) > high))}  # fmt: skip
+    step = next((step for step in (2, 5, 10, 20, 50) if (high - low) / step <= 7), 100)
+    ticks = {value: place(value) for value in range(-step * 9, step * 10, step) if low <= value <= high}
     return {"lines": lines, "ticks": ticks, "zero": place(0.0)}
 
 
@@ -219,11 +224,12 @@ def _shown(folder: Path, made: dict[str, Any], status: dict[str, Any]) -> dict[s
 
 def _missing_row(row: dict[str, Any]) -> dict[str, Any]:
     waiting = sum(claim.artefact == row["artefact"] for claim in claims())
-    state = f"made with --seeds {','.join(map(str, row['seeds']))} alone"
+    state = f"made of seeds {', '.join(map(str, row['seeds']))} alone"
     if not row["seeds"]:
         state = "not made" + f", and {waiting} claims not judged" * (waiting > 0)
     runs = row["missing"]
-    return {"title": ARTEFACTS[row["artefact"]].title, "state": state, "runs": runs, "few": few(runs, 6)}
+    return {"title": ARTEFACTS[row["artefact"]].title, "made": bool(row["seeds"]), "state": state, "runs": runs,
+            "few": few(runs, 6)}  # fmt: skip
 
 
 def missing_artefacts(folder: Path) -> list[dict[str, Any]]:
@@ -304,7 +310,13 @@ def notes(scale: str, seeds: Sequence[int], statuses: list[dict[str, Any]], runs
     if scale == "tiny":
         found.append("Scale tiny exists for tests: its numbers mean nothing.")
     elif scale != "full":
-        found.append(_SMOLLM * (scale == SMOLLM) + _SMALL)
+        found.append(_SMOLLM * (scale == SMOLLM) + _SMALL.format(_SIZES.get(scale, "fewer")))
+    if len(seeds) < (planned := _PLANNED.get(scale, 0)):
+        found[-1] += f" {len(seeds)} of the {planned} seeds fixed beforehand are there: all verdicts are interim ones."
+    limits = [_first_sentence(own) for status in statuses for own in status["artefacts"]
+              if own["name"] in ("world", "search")]  # fmt: skip
+    if limits:
+        found.append(" ".join(limits))
     changed = {f"{key} = {value}" for status in statuses for key, value in status.get("settings", {}).items()}
     if changed:
         found.append("Changed settings: " + ", ".join(sorted(changed)) + ".")

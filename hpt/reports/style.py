@@ -92,8 +92,10 @@ def label_points(axes: Axes, points: Mapping[str, tuple[float, float, Any]]) -> 
     height = {name: axes.transData.transform((x, y))[1] for name, (x, y, _) in points.items()}
     names, size = sorted(points, key=lambda name: height[name]), 8.5
     steps = 1.25 * size * axes.figure.dpi / 72 * np.arange(len(names))  # of labels that touch
-    apart = np.maximum.accumulate([height[name] for name in names] - steps)
-    places = np.minimum(apart, axes.bbox.y1 - steps.max(initial=0.0)) + steps
+    near = np.array([height[name] for name in names]) - steps
+    # labels that would touch are pushed up and down alike
+    apart = (np.maximum.accumulate(near) + np.minimum.accumulate(near[::-1])[::-1]) / 2
+    places = np.clip(apart, axes.bbox.y0, axes.bbox.y1 - steps.max(initial=0.0)) + steps
     for name, place in zip(names, places, strict=True):
         x, y, colour = points[name]
         axes.annotate(

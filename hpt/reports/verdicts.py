@@ -24,7 +24,15 @@ from hpt.evaluation.intervals import (
 )
 from hpt.paper.claim_tests import OVER_QUESTIONS, ClaimRecords, RunFrames
 from hpt.paper.claims import ALPHA, ClaimResult, ClaimVerdict, judge, judge_together
-from hpt.paper.paper import Claim, base_title, claims, confirmatory_claims, paper_columns, paper_data, paper_value
+from hpt.paper.paper import (
+    Claim,
+    base_title,
+    claims,
+    confirmatory_claims,
+    paper_columns,
+    paper_data,
+    paper_value,
+)
 from hpt.reports.frames import (
     BASE,
     PAPER_METHOD,
@@ -101,13 +109,15 @@ _IS = ("undecided", "not testable", "smaller", "reproduced")
 class Verdict:
     """One claim with its verdict: ``paper``, ``ours`` and ``interval`` as text, and as ``numbers``.
 
-    ``subject`` names the methods compared (`WITHOUT_RUNS` where no run is), ``reading`` what was tested; ``kind`` is
+    ``title`` says it in a few words, ``subject`` names the methods compared (`WITHOUT_RUNS` where no run
+    is), ``reading`` what was tested; ``kind`` is
     ``confirmatory``, ``exploratory``, or empty where no run is. ``numbers``: effect, low and high (None where there is
     none), and per_seed, the values seed by seed.
     """
 
     claim: str
     artefact: str
+    title: str
     subject: str
     section: str
     sentence: str
@@ -339,6 +349,7 @@ def _verdict(claim: Claim, result: ClaimResult) -> Verdict:
     return Verdict(
         claim=claim.id,
         artefact=claim.artefact,
+        title=claim.title,
         subject=_subject(claim),
         section=claim.section,
         sentence=claim.sentence,
@@ -395,7 +406,7 @@ def headlines(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> list[s
 
     Of the comparisons, the confirmatory contrasts, and those of averages out of distribution.
     """
-    sentences, decided = [], dict.fromkeys(_COMPARED.values())
+    sentences, decided = list[str](), dict.fromkeys(_COMPARED.values())
     for distribution, where in (("in", ""), ("out", ", out of distribution,")):
         # base and method -> what is said of it -> of whom
         found: dict[tuple[str, str], dict[str, list[str]]] = {}
@@ -404,6 +415,9 @@ def headlines(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> list[s
             words = str(_COMPARED.get(row["verdict"], row["verdict"]))
             text = f"{other} ({_in_points(row)})" if words in decided else other
             found.setdefault((claim.policy, method), {}).setdefault(words, []).append(text)
+        if distribution == "out" and found and not any(said.keys() & decided for said in found.values()):
+            sentences.append("Out of distribution no comparison of averages is decided.")
+            continue
         for (policy, method), said in found.items():
             parts = [f"{words} {', '.join(said[words])}" for words in decided if words in said]
             parts += [f"{words} against {', '.join(said[words])}" for words in sorted(said.keys() - decided)]
@@ -411,10 +425,25 @@ def headlines(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> list[s
     if sentences:
         several = f"over {len(seeds)} seeds, in distribution corrected for 13 contrasts, with 95 % intervals"
         over = several if len(seeds) > 1 else "of one seed, which decides nothing"
-        sentences.insert(0, f"Points of the average, {over}:")
+        sentences = [_outcome(rows), f"Points of the average, {over}:", *sentences]
     without = {what: [row for row in rows if (row["subject"] == WITHOUT_RUNS) == (what == "the estimator")]
                for what in ("training", "the estimator")}  # fmt: skip
     return sentences + [counted(own, what) for what, own in without.items() if own]
+
+
+def _outcome(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return on which base HPT is ahead of how many of its baselines, in distribution."""
+    verdicts_on: dict[str, list[str]] = {}
+    for claim, row in comparisons(rows, "in"):
+        verdicts_on.setdefault(claim.policy, []).append(row["verdict"])
+    parts = []
+    for policy, found in verdicts_on.items():
+        ahead = sum(_COMPARED.get(verdict, "").startswith("better") for verdict in found)  # pyright: ignore
+        counts = [f"{how} {count}" for how, count in (("ahead of", ahead), ("behind", found.count(ClaimVerdict.fails)))
+                  if count]  # fmt: skip
+        what = " and ".join(counts) or "neither ahead of nor behind any"
+        parts.append(f"{what} of {len(found)} baselines on the {policy} base")
+    return f"HPT is {'; '.join(parts)}."
 
 
 def _in_points(row: Mapping[str, Any]) -> str:
