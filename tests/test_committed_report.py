@@ -1,5 +1,6 @@
 """The committed report against its committed records: they give every CSV again, and every run it names is there."""
 
+import html
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +61,18 @@ def test_every_contrast_in_which_hpt_is_worse_stands_on_the_first_page() -> None
     page = (REPORT / "index.html").read_text()
     assert [claim for claim in worse if f"claims.html#claim-{claim}" not in page] == []
     assert worse
+
+
+def test_every_link_to_a_run_or_a_claim_finds_it() -> None:
+    ids: dict[Path, set[str]] = {}
+    for page in [*REPORT.glob("*.html"), *(REPORT / "notebooks").glob("*.html")]:
+        for target in re.findall(r'href="([^":]*#[^"]+)"', html.unescape(page.read_text())):
+            file, _, anchor = target.partition("#")
+            there = (page.parent / file).resolve() if file else page
+            if there not in ids:
+                found = re.findall(r"""id=(["'])(.+?)\1""", html.unescape(there.read_text()))
+                ids[there] = {name for _, name in found}
+            assert anchor in ids[there], f"{page.name}: {target}"
 
 
 def test_notebooks_of_the_report_ended_well_and_with_default_settings() -> None:

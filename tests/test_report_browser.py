@@ -1,6 +1,7 @@
 """The committed report in a real browser: nothing fails, nothing is fetched, nothing overflows, all can be read."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +61,13 @@ def test_a_click_sorts_and_a_link_opens_what_it_leads_to(report: Path, shown: tu
     assert own.run(first).startswith("does not hold")
     own.run("document.querySelectorAll('table.lines thead th')[3].click()")
     assert own.run(first).startswith("undecided")
+    own.run("document.querySelectorAll('table.lines thead th')[2].click()")
+    texts = own.run(
+        "return [...document.querySelectorAll('table.lines tbody td:nth-child(3)')].map(own => own.innerText)"
+    )
+    numbers = [float(found[0]) for text in texts if (found := re.match(r"[-+]?[\d.]+", text))]
+    assert numbers == sorted(numbers)
+    assert numbers[0] < 0 < numbers[-1]
     own.run("document.querySelector('table.lines tbody a').click()")
     assert "claims.html#claim-" in own.run("return location.href")
     assert own.run("return document.querySelector(':target').checkVisibility()")  # its fold is open

@@ -120,7 +120,8 @@ def judge_together(
     for name, p in zip(claims, corrected, strict=True):
         if name in testable:
             verdict = confirmed(testable[name], p, printed[name], spread.get(name, math.nan))
-            text = f"Corrected p {p:.2g} over {len(claims)} contrasts; the paper {printed[name]:+.1f}."
+            text = f"That interval is for one contrast; shown is the one that holds for all {len(claims)} together. "
+            text += f"Corrected p {p:.2g}; the paper {printed[name]:+.1f}."
             found[name] = replace(
                 found[name], verdict=_at_scale(verdict, records[name].scale),
                 explanation=f"{found[name].explanation} {text}", p_corrected=float(p),

@@ -395,6 +395,8 @@ def _interval(interval: Interval | None, unit: str) -> str:
     over = " over questions" if interval.kind == OVER_QUESTIONS else ""
     # Student's t knows nothing of counts and shares: with few seeds it reaches below 0
     low = max(0.0, interval.low) if unit in NO_DIFFERENCE else interval.low
+    if low == interval.high:
+        return f"all{over or ' seeds'} alike"
     return f"[{_number(low, unit)}, {_number(interval.high, unit)}]{over}"
 
 
