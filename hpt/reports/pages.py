@@ -253,8 +253,9 @@ def notebook_page(notebook: Any, status: dict[str, Any]) -> str:
             data = output.get("data", {})
             shown = data.get("text/html", "")
             bar = data.pop("application/vnd.jupyter.widget-view+json", None) and not shown  # needs a front end
-            if "<p class='caption'>" in shown:
-                results.append(Markup(shown))
+            if "<p class='caption'>" in shown:  # a figure is a file of the report: inside the page it would lie twice
+                linked = re.sub(r"(<img class='(\w+)' alt='[^']*' src=)'data:[^']*'", r"\1'../figures/\2.svg'", shown)
+                results.append(Markup(linked))
             elif not bar:
                 others.append(output)
         cell.update({"outputs": others} if "outputs" in cell else {})
