@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hpt.support.errors import ConfigError, warn
+from hpt.support.plugins import resolve
 from hpt.upge.advantage import RolloutGroups, advantages
 from hpt.upge.aggregation import StepCounts, trajectory_scales
 from hpt.upge.estimator import ROWS, Term
@@ -92,6 +93,8 @@ def token_logprobs(
         >>> (logprobs < 0).tolist()
         [[False, False, True, True], [False, False, True, False]]
     """
+    from torch import nn
+
     mask = _mask("response_mask", response_mask)
     if input_ids.shape != mask.shape:
         raise ConfigError("input_ids", _shape(input_ids), f"the shape of response_mask, {_shape(mask)}", "pad alike")
@@ -103,7 +106,11 @@ def token_logprobs(
     attends = None if attention_mask is None else _mask("attention_mask", attention_mask)
     if attends is not None and (attends.shape != mask.shape or not bool((attends & attends.roll(1, 1))[mask].all())):
         allowed = f"{_shape(mask)}, 1 at every response token and at the token before it"
-        raise ConfigError("attention_mask", _shape(attends), allowed, "give the mask of prompt and response together")
+        found = "0 at a response token or before it" if attends.shape == mask.shape else _shape(attends)
+        raise ConfigError("attention_mask", found, allowed, "give the mask of prompt and response together")
+    if not isinstance(model, nn.Module):
+        remedy = "load it with transformers' AutoModelForCausalLM"
+        raise ConfigError("model", model, "a causal language model of PyTorch, not a name", remedy)
     if model not in _compared:
         _compare_with_logits(model, input_ids[0] if attends is None else input_ids[0][attends[0]])
         _compared.add(model)
@@ -111,7 +118,9 @@ def token_logprobs(
     return _padded(logprobs, mask), _padded(entropies, mask)
 
 
-def group_advantages(rewards: Tensor | ArrayLike, group: Tensor | ArrayLike, row: Row = ROWS["dr_grpo"]) -> Tensor:
+def group_advantages(
+    rewards: Tensor | ArrayLike, group: Tensor | ArrayLike, row: Row | str = ROWS["dr_grpo"]
+) -> Tensor:
     """Return the advantage of every trajectory: for Dr. GRPO R - mean R of its question, for GRPO Eq. 5.
 
     Statistics are taken over exactly the trajectories given: pass all rollouts of a question, and its demonstration
@@ -136,6 +145,7 @@ def group_advantages(rewards: Tensor | ArrayLike, group: Tensor | ArrayLike, row
     """
     import torch
 
+    row = _row(row)
     if row.advantage not in _PER_TRAJECTORY:
         allowed = f"a row whose advantage is one of {', '.join(_PER_TRAJECTORY)}"
         raise ConfigError(f"row {row.name}: advantage", row.advantage, allowed, "call hpt.upge.advantage.advantages")
@@ -148,7 +158,7 @@ def group_advantages(rewards: Tensor | ArrayLike, group: Tensor | ArrayLike, row
 
 
 def upge_loss(
-    row: Row,
+    row: Row | str,
     logprobs: Tensor,
     old_logprobs: Tensor | None,
     advantages: Tensor | ArrayLike,
@@ -198,22 +208,24 @@ def upge_loss(
     """
     import torch
 
-    mask = _mask("response_mask", response_mask)
+    row, mask = _row(row), _mask("response_mask", response_mask)
     streams, lengths = _streams(row, logprobs, old_logprobs, entropies, mask), mask.sum(1).cpu().numpy()
     if counts is None and row.aggregation not in _COUNTED_IN_A_BATCH:
         allowed = f"a StepCounts: {row.aggregation} may divide by more than a batch shows"
         raise ConfigError("counts", None, allowed, "pass hpt.upge.aggregation.StepCounts of the optimiser step")
-    longest = max_response_tokens or int(lengths.max())
+    longest = _positive("max_response_tokens", max_response_tokens, int(lengths.max()))
     counts = counts or StepCounts(0, 0, longest, sequences=len(mask), tokens=int(lengths.sum()))
     given = torch.as_tensor(advantages, dtype=logprobs.dtype, device=logprobs.device).detach()
     if given.shape not in (mask.shape, mask.shape[:1]):
         allowed = f"[B] or [B, T]: {_shape(mask)[:1]} or {_shape(mask)}"
         raise ConfigError("advantages", _shape(given), allowed, "pass one per row, or one per token")
+    if not bool(given.isfinite().all()):
+        raise ConfigError("advantages", "values that are not finite", "finite numbers", "correct the rewards")
     component = Term(
         row=row,
         advantages=(given if given.dim() == 2 else given[:, None].expand_as(mask))[mask],
         scales=logprobs.new_tensor(np.repeat(trajectory_scales(row.aggregation, lengths, counts), lengths)),
-        keep=None if keep is None else _tokens("keep", keep, mask).to(logprobs.dtype),
+        keep=None if keep is None else _ones("keep", _tokens("keep", keep, mask)).to(logprobs.dtype),
         rewards=None if rewards is None else logprobs.new_tensor(_vector("rewards", rewards, len(mask))),
     )
     return estimator_loss(streams, [component]).loss
@@ -247,10 +259,14 @@ def gate(correct: Tensor | ArrayLike, n: int, count: int = 0, **settings: Any) -
     """
     from hpt.config.run_config import validate
     from hpt.methods.gate import feedback_coefficients
+    from hpt.runs.resolve import check_gate
 
+    n = _positive("n", n, 1)
     counts = _whole("correct", correct, most=n)
-    _whole("count", [count], most=n)
-    config = validate({"gate": {"count": count, **settings}, "rollout": {"rollouts_per_prompt": n}})
+    (threshold,) = _whole("count", [count], most=n).tolist()
+    config = validate({"gate": {"count": threshold, **settings}, "rollout": {"rollouts_per_prompt": n}})
+    if ":" in config.gate.kind:
+        check_gate(config.gate, n)
     return feedback_coefficients(config.gate, counts, n)
 
 
@@ -264,7 +280,7 @@ def hpt_loss(
     is_demonstration: Tensor | ArrayLike,
     alpha: Tensor | ArrayLike,
     beta: Tensor | ArrayLike,
-    row: Row = ROWS["dr_grpo"],
+    row: Row | str = "dr_grpo",
     normalization: Literal["paper", "per_prompt", "released", "row"] = "paper",
     rollouts_per_prompt: int | None = None,
     max_response_tokens: int | None = None,
@@ -319,7 +335,7 @@ def hpt_loss(
     """
     import torch
 
-    mask = _mask("response_mask", response_mask)
+    row, mask = _row(row), _mask("response_mask", response_mask)
     rows, lengths, reward = len(mask), mask.sum(1), _vector("rewards", rewards, len(mask))
     shown = _vector("is_demonstration", is_demonstration, rows) != 0
     weights = {"rollouts": _vector("alpha", alpha, least=0.0)}
@@ -340,8 +356,8 @@ def hpt_loss(
         index = torch.from_numpy(place).to(mask.device)
         counts = StepCounts(
             prompts=questions,
-            rollouts_per_prompt=rollouts_per_prompt or max(drawn, default=1),
-            max_response_tokens=max_response_tokens or int(lengths.max()),
+            rollouts_per_prompt=_positive("rollouts_per_prompt", rollouts_per_prompt, max(drawn, default=1)),
+            max_response_tokens=_positive("max_response_tokens", max_response_tokens, int(lengths.max())),
             sequences=len(place),
             tokens=int(lengths[index].sum()),
         )
@@ -393,6 +409,8 @@ def intervals(
     from hpt.evaluation.intervals import bca_interval, seed_mean, wilson_interval
 
     given = _vector("values", values)
+    if not 0 < level < 1:
+        raise ConfigError("level", level, "a coverage between 0 and 1", "say 0.95 for 95 %")
     if over not in ("problems", "seeds"):
         raise ConfigError("over", over, "problems or seeds", "say which of the two the values are of")
     if over == "seeds":
@@ -411,7 +429,7 @@ def verify(answer: str, gold: str, *, kind: Literal["math", "digits", "choice"] 
     Args:
         answer: a response; the content of its last closed ``\boxed{...}`` is graded, and without one it is wrong.
         gold: the reference answer, boxed or bare.
-        kind: the form asked for: any (``math``), digits alone (``digits``), a letter A-E (``choice``).
+        kind: the form asked for: any (``math``), digits alone (``digits``), a letter A-J (``choice``).
         boxed: False where ``answer`` is the bare answer.
 
     Returns:
@@ -430,8 +448,8 @@ def verify(answer: str, gold: str, *, kind: Literal["math", "digits", "choice"] 
     from hpt.data.problems import Problem
     from hpt.rewards.workers import Verdict
 
-    response = answer if boxed else rf"\boxed{{{answer}}}"
-    (grade,) = _verifier().grade([response], [Problem("", "", gold, answer_kind=kind)])
+    response = str(answer) if boxed else rf"\boxed{{{answer}}}"
+    (grade,) = _verifier().grade([response], [Problem("", "", str(gold), answer_kind=kind)])
     return grade.verdict is Verdict.correct
 
 
@@ -517,10 +535,10 @@ def train(
     recipe: str = "released",
     policy: str | Path = "weak",
     data: str | Path | None = None,
-    validation: Sequence[str | Path] = (),
+    validation: str | Path | Sequence[str | Path] = (),
     seed: int = 0,
     settings: Mapping[str, Any] | None = None,
-    evaluations: Sequence[str | Path] = (),
+    evaluations: str | Path | Sequence[str | Path] = (),
     runs_dir: str | Path = "runs",
 ) -> RunFolder:
     """Train one policy with one method, its base first where that is missing, and return the run.
@@ -561,7 +579,9 @@ def train(
 
     given = dict(settings or {})
     check_no_names(given)
-    short: dict[str, Any] = {"data.source": data and str(data), "validation.sets": [str(one) for one in validation]}
+    validation, evaluations = ([str(one)] if isinstance(one, str | Path) else [*map(str, one)]
+                               for one in (validation, evaluations))  # fmt: skip
+    short: dict[str, Any] = {"data.source": data and str(data), "validation.sets": validation}
     if policy not in {model.role for model in MODELS.values()} and Path(policy).is_dir():
         short["policy.path"], policy = str(Path(policy).resolve()), Path(policy).name
     for name, value in short.items():
@@ -582,25 +602,46 @@ def train(
             given.setdefault("validation.held_out", HELD_OUT_SHARE)
         config = build_config(method, recipe=recipe, settings=given, **names)
         warn_of_idle(config, given)
-    return run_with_base(config, Path(runs_dir), tuple(map(str, evaluations)))
+    return run_with_base(config, Path(runs_dir), tuple(evaluations))
 
 
 def _shape(values: Any) -> list[int]:
     return list(values.shape)
 
 
-def _mask(name: str, mask: Tensor) -> Tensor:
+def _row(row: Row | str) -> Row:
+    return row if isinstance(row, Row) else resolve(ROWS, str(row), "row")
+
+
+def _positive(name: str, value: int | None, otherwise: int) -> int:
+    """Return a whole number of at least 1; ``otherwise`` for None."""
+    if value is None:
+        return otherwise
+    if not isinstance(value, int | np.integer) or value < 1:
+        raise ConfigError(name, value, "a whole number of at least 1", "correct the value")
+    return int(value)
+
+
+def _mask(name: str, mask: Tensor | ArrayLike) -> Tensor:
     """Return a mask as bool [B, T] with something in every row."""
+    import torch
+
+    mask = torch.as_tensor(mask)
     if mask.dim() != 2:
         remedy = "pad to one length and stack; of a single trajectory, pass mask[None]"
         raise ConfigError(name, f"a tensor of shape {_shape(mask)}", "[B, T], a trajectory per row", remedy)
+    chosen = _ones(name, mask)
+    if not bool(chosen.any(1).all()):
+        empty = int((~chosen.any(1)).nonzero()[0])
+        raise ConfigError(name, f"nothing in row {empty}", "a token in every row", "leave the row out")
+    return chosen
+
+
+def _ones(name: str, mask: Tensor) -> Tensor:
     chosen = mask != 0
     if not bool((mask == chosen).all()):
         found = f"values from {mask.min():g} to {mask.max():g}"
         raise ConfigError(name, found, "True and False, or 1 and 0", "pass where the tokens are, not weights")
-    if not bool(chosen.any(1).all()):
-        empty = int((~chosen.any(1)).nonzero()[0])
-        raise ConfigError(name, f"nothing in row {empty}", "a token in every row", "leave the row out")
     return chosen
 
 
@@ -641,13 +682,17 @@ def _vector(
     name: str, values: Tensor | ArrayLike, size: int | None = None, least: float = -np.inf, most: float = np.inf
 ) -> np.ndarray:
     """Return finite numbers as a one-dimensional float64 array."""
-    given = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)  # pyright: ignore
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()  # pyright: ignore
+        values = values.double() if values.is_floating_point() else values  # NumPy has no bfloat16
+    given = np.asarray(values)
     if given.ndim != 1 or given.dtype.kind not in "biuf" or len(given) != (size or max(1, len(given))):
-        allowed = f"one dimension of {size or 'any number of'} numbers"
+        allowed = f"numbers of one dimension, {size or 'at least one'} of them"
         raise ConfigError(name, f"shape {list(given.shape)}, {given.dtype}", allowed, "pass one number for each")
     wrong = given[~(np.isfinite(given) & (given >= least) & (given <= most))]
     if len(wrong):
-        allowed = "finite numbers" + f" from {least:g} to {most:g}" * (least > -np.inf)
+        range_of = f" of at least {least:g}" if most == np.inf else f" from {least:g} to {most:g}"
+        allowed = "finite numbers" + range_of * (least > -np.inf)
         raise ConfigError(name, wrong[0], allowed, "correct the value")
     return given.astype(np.float64)
 

@@ -123,6 +123,13 @@ def test_a_name_of_nothing_or_of_something_else_is_refused(
         build_config(method, scale="tiny", settings=settings)
 
 
+@pytest.mark.parametrize("part", ["mask", "denominator", "advantage", "aggregation", "trajectory_coefficient"])
+def test_a_misspelt_part_of_a_row_is_refused_before_the_base_is_trained(part: str, write: Write) -> None:
+    write(HEAD.format(part=part).replace("my_idea:part", "clipp"))
+    with pytest.raises(ConfigError, match=f"row mine: {part} = 'clipp': allowed is one of"):
+        build_config("my_idea:METHOD", scale="tiny")
+
+
 def test_no_run_made_before_got_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """The hash of custom modules is in a fingerprint only where there are any: finished runs must still be found."""
     folders_ = sorted(RECORDS.glob("*/config.json"))

@@ -385,6 +385,16 @@ def test_gate_is_equation_10_and_takes_every_kind() -> None:
     np.testing.assert_allclose(hpt.gate([0, 8], 8, kind="sigmoid", slope=4)[0], 1 / (1 + np.exp([0.25, -3.75])))
 
 
+def test_what_libraries_hand_over_is_taken() -> None:
+    """NumPy's integers, rewards in bfloat16, lists for masks, rows by their names."""
+    assert [own.tolist() for own in hpt.gate([0, 1], n=np.int64(2), count=np.int64(1))] == [[0, 0], [1, 1]]
+    found = hpt.group_advantages(torch.tensor([1, 0]).bfloat16(), [0, 0])
+    assert (found.dtype, found.tolist()) == (torch.bfloat16, [0.5, -0.5])
+    named, listed = (upge_loss(row=row, response_mask=mask) for row, mask in
+                     (("grpo", GOOD["response_mask"]), (hpt.ROWS["grpo"], GOOD["response_mask"].tolist())))  # fmt: skip
+    assert named == listed
+
+
 # What is refused
 
 
@@ -427,6 +437,10 @@ def mixed_loss(**change: Any) -> Any:
         (upge_loss, {"logprobs": GOOD["logprobs"] - torch.inf}, "logprobs = 'values from -inf"),
         (upge_loss, {"advantages": torch.ones(3)},
          r"advantages = \[3\]: allowed is \[B\] or \[B, T\]: \[2\] or \[2, 3\]"),
+        (upge_loss, {"advantages": torch.tensor([1.0, math.nan])}, "advantages = 'values that are not finite'"),
+        (upge_loss, {"max_response_tokens": -8}, "max_response_tokens = -8: allowed is a whole number of at least 1"),
+        (upge_loss, {"row": "grop"}, "row = 'grop': allowed is one of .*did you mean grpo"),
+        (upge_loss, {"row": "clip_cov", "keep": torch.full((2, 3), 7)}, "keep = 'values from 7 to 7'"),
         (upge_loss, {"row": hpt.ROWS["srft_sft"]}, "entropies = None: .*srft_sft weighs"),
         (upge_loss, {"row": hpt.ROWS["clip_cov"]}, "row clip_cov: keep = None"),
         (upge_loss, {"row": hpt.ROWS["luffy_offline"]}, "StepCounts.pooled_tokens = None"),
@@ -439,33 +453,41 @@ def mixed_loss(**change: Any) -> Any:
         (token_logprobs, {"attention_mask": batch_of()["response_mask"]},
          "attention_mask = .*and at the token before it"),
         (token_logprobs, {"attention_mask": torch.ones(4, 8)}, r"attention_mask = \[4, 8\]"),
+        (token_logprobs, {"model": "gpt2"}, "model = 'gpt2': allowed is a causal language model of PyTorch"),
         (token_logprobs, {"model": nn.Linear(2, 2)}, "model = 'Linear': allowed is a causal language model"),
         (mixed_loss, {"group": [0, 0, 0, 1, 1, 1, 2, 2, 3]}, "group = 3: allowed is finite numbers from 0 to 2"),
         (mixed_loss, {"group": [0.5] * 9}, "group = 0.5: allowed is whole numbers"),
         (mixed_loss, {"rewards": [1.0] * 8},
-         r"rewards = 'shape \[8\], float64': allowed is one dimension of 9 numbers"),
+         r"rewards = 'shape \[8\], float64': allowed is numbers of one dimension, 9"),
         (mixed_loss, {"rewards": [math.nan] * 9}, "rewards = nan: allowed is finite numbers"),
-        (mixed_loss, {"beta": [1.0]}, r"beta = 'shape \[1\], float64': allowed is one dimension of 3 numbers"),
-        (mixed_loss, {"alpha": [1.0, -1.0, 0.0]}, "alpha = -1.0: allowed is finite numbers from 0"),
+        (mixed_loss, {"beta": [1.0]}, r"beta = 'shape \[1\], float64': allowed is numbers of one dimension, 3"),
+        (mixed_loss, {"alpha": [1.0, -1.0, 0.0]}, "alpha = -1.0: allowed is finite numbers of at least 0"),
         (mixed_loss, {"is_demonstration": [True] * 3}, "is_demonstration = "),
         (mixed_loss, {"row": hpt.ROWS["srft_rollout"]}, "entropies = None: .*srft_rollout weighs"),
+        (mixed_loss, {"rollouts_per_prompt": -2}, "rollouts_per_prompt = -2: allowed is a whole number of at least 1"),
         (mixed_loss, {"normalization": "papre"}, "normalization = 'papre': allowed is one of paper"),
         (mixed_loss, {"group": [0, 0, 0, 1, 1, 1, 1, 2, 2]},
          "rollouts_per_prompt = None: .*have 1 and 2 and 3 rollouts"),
         (hpt.gate, {"correct": [9], "n": 8}, "correct = 9: allowed is finite numbers from 0 to 8"),
         (hpt.gate, {"correct": [0.25], "n": 8}, "correct = 0.25: allowed is whole numbers; pass counts"),
         (hpt.gate, {"correct": 1, "n": 8}, r"correct = 'shape \[\], int64'"),
+        (hpt.gate, {"correct": [1], "n": "8"}, "n = '8': allowed is a whole number of at least 1"),
+        (hpt.gate, {"correct": [1], "n": 8, "kind": "math:sqrt"}, "gate.kind = 'math:sqrt': allowed is a function"),
         (hpt.gate, {"correct": [1], "n": 8, "count": 9}, "count = 9"),
         (hpt.gate, {"correct": [1], "n": 8, "kind": "swich"}, "gate.kind = 'swich': allowed is one of switch"),
         (hpt.gate, {"correct": [1], "n": 8, "slop": 3}, "slop = 3: .*did you mean slope?"),
         (hpt.group_advantages, {"rewards": [1, 0], "group": [0, 0], "row": hpt.ROWS["ppo"]},
          "row ppo: advantage = 'gae'"),
         (hpt.group_advantages, {"rewards": [1, 0], "group": [0]},
-         r"group = 'shape \[1\], int64': allowed is one dimension of 2 numbers"),
+         r"group = 'shape \[1\], int64': allowed is numbers of one dimension, 2"),
         (hpt.intervals, {"values": [1, 0], "over": "runs"}, "over = 'runs': allowed is problems or seeds"),
+        (hpt.intervals, {"values": [1, 0], "over": "seeds", "level": 95}, "level = 95: allowed is a coverage"),
+        (hpt.pass_at_k, {"correct_counts": [1], "samples": 4, "k": 1.5}, "k = 1.5: allowed is a whole number"),
+        (hpt.pass_at_k, {"correct_counts": [math.nan], "samples": 4, "k": 1}, r"correct_counts = \[nan\]"),
         (hpt.intervals, {"values": [[1, 0]], "over": "seeds"}, r"values = 'shape \[1, 2\]"),
         (hpt.verify, {"answer": "1", "gold": "1", "kind": "maths"}, "answer_kind = 'maths'"),
         (hpt.load_answers, {"folder": "no-such-folder"}, "folder = 'no-such-folder': allowed is a report with records"),
+        (hpt.train, {"scale": "tiny", "evaluations": "no-such-set"}, "evaluation = 'no-such-set': allowed is one of"),
         (hpt.train, {"method": "hpx"}, "method = 'hpx': allowed is one of"),
         (hpt.train, {"method": "pretrain", "data": "rows.jsonl"},
          "no data.source=rows.jsonl: a base is made by its recipe"),

@@ -19,6 +19,7 @@ from hpt.evaluation.scores import (
     pass_at_k_bootstrap,
     round_half_up,
 )
+from hpt.support.errors import ConfigError
 
 
 @pytest.mark.parametrize("correct", range(6))
@@ -40,7 +41,7 @@ def test_pass_at_k_takes_samples_per_problem_and_exact_ends() -> None:
     assert pass_at_k([0, 1, 3, 8], [4, 1, 6, 8], 1) == pytest.approx([0, 1, 0.5, 1])
     assert pass_at_k([0, 2048], 2048, 1024).tolist() == [0.0, 1.0]
     for counts, samples, k in (([1], 4, 5), ([1], 4, 0), ([5], 4, 1), ([-1], 4, 1), ([], 4, 1)):
-        with pytest.raises(ValueError):
+        with pytest.raises(ConfigError):
             pass_at_k(counts, samples, k)
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from hpt.rewards.workers import Verdict
-from hpt.support.errors import RecordFault
+from hpt.support.errors import ConfigError, RecordFault
 
 Shares = NDArray[np.float64]
 
@@ -33,15 +33,16 @@ def pass_at_k(correct_counts: ArrayLike, samples: ArrayLike, k: int) -> Shares:
         [problems] shares from 0 to 1; their mean is the score.
 
     Raises:
-        ValueError: k outside 1..N, or a count outside 0..N.
+        ConfigError: k outside 1..N, or a count outside 0..N.
 
     Example:
         >>> pass_at_k([0, 1, 4], 4, 2)
         array([0. , 0.5, 1. ])
     """
     counts, total = _counts(correct_counts, samples)
-    if k < 1 or (k > total).any():
-        raise ValueError(f"pass@k needs 1 <= k <= samples, got k = {k} with {total.min():.0f} samples")
+    if k != int(k) or k < 1 or (k > total).any():
+        allowed = f"a whole number from 1 to the {total.min():.0f} samples of a problem"
+        raise ConfigError("k", k, allowed, "draw more answers, or ask for a smaller k")
     from scipy.special import gammaln
 
     wrong = total - counts
@@ -142,10 +143,10 @@ def counts_per_problem(answers: pd.DataFrame) -> pd.DataFrame:
 def _counts(correct_counts: ArrayLike, samples: ArrayLike) -> tuple[Shares, Shares]:
     counts = np.asarray(correct_counts, dtype=np.float64)
     if counts.ndim != 1 or not counts.size:
-        raise ValueError(f"correct_counts must be [problems] and not empty, got shape {counts.shape}")
+        raise ConfigError("correct_counts", f"shape {list(counts.shape)}", "[problems], at least one", "pass one each")
     total = np.broadcast_to(np.asarray(samples, dtype=np.float64), counts.shape)
-    if (total < 1).any() or (counts < 0).any() or (counts > total).any():
-        raise ValueError("each count must lie between 0 and the number of samples, and samples be at least 1")
+    if not ((total >= 1) & (counts >= 0) & (counts <= total)).all():
+        raise ConfigError("correct_counts", counts.tolist(), "from 0 to the problem's samples", "correct the counts")
     return counts, total
 
 

@@ -32,7 +32,7 @@ from hpt.laboratory.random_batch import (
 )
 from hpt.methods.gate import feedback_coefficients
 from hpt.methods.methods import METHODS, Method, resolved_row, stages_of
-from hpt.runs.resolve import build_config, check_custom_parts, check_gate
+from hpt.runs.resolve import build_config, check_gate, check_parts
 from hpt.support.errors import ConfigError, HptError
 from hpt.support.plugins import checked, refresh, resolve, spelled
 from hpt.upge.aggregation import COEFFICIENTS
@@ -156,7 +156,7 @@ def _row_checks(row: Row, data: Data, seed: int) -> Iterator[GradientCheck]:
     world = replace(world, offline=world.offline - {row.name} | ({row.name} if data == "demonstration" else set()))
     subject = f"row {row.name} on {data}"
     try:
-        check_custom_parts(row)
+        check_parts(row)
     except HptError as error:
         yield GradientCheck(subject, "advantages and aggregation", str(error), "as hpt.upge says", False)
         return

@@ -28,10 +28,12 @@ from hpt.methods.methods import METHODS, compares_with_rollouts, method_named, n
 from hpt.runs.folder import FOLDER, HUB, RunFolder, check, damaged_files, runs_dir_option
 from hpt.support.errors import ConfigError, HptError, warn
 from hpt.support.plugins import checked, custom_modules, module_hashes, refresh, resolve, spelled
-from hpt.upge.advantage import RolloutGroups, advantages
-from hpt.upge.aggregation import StepCounts
+from hpt.upge.advantage import ADVANTAGES, RolloutGroups, advantages
+from hpt.upge.aggregation import AGGREGATIONS, COEFFICIENTS, StepCounts
 from hpt.upge.estimator import ROWS
+from hpt.upge.reference import DENOMINATORS
 from hpt.upge.row import Row
+from hpt.upge.stabilization import MASKS
 
 #: Settings that may name what an installed package offers: its kind (`hpt.support.plugins.spelled`) and the package's
 #: names.
@@ -148,7 +150,7 @@ def check_method(config: RunConfig) -> None:
         check_gate(stage.config.gate, members)
         for component in stage.method.components:
             row = resolved_row(component, stage.config)
-            check_custom_parts(row)
+            check_parts(row)
             is_rollout = component.data == "rollouts"
             alone = not compares_with_rollouts(component, stage.config) and not (is_rollout and members > needed)
             found = advantages(row, apart if alone else together)
@@ -186,8 +188,15 @@ def check_gate(gate: GateSettings, rollouts_per_prompt: int) -> None:
 _GROUPS = RolloutGroups(np.array([1.0, 0.0]), np.zeros(2, int), np.zeros(2, bool), np.array([1, 2]))
 
 
-def check_custom_parts(row: Row) -> None:
-    """Refuse custom parts of a row unless they return what `hpt.upge` says, by calling each once."""
+#: The parts of a row, and the names that each may have.
+_PARTS: dict[str, Mapping[str, Any]] = {
+    "advantage": ADVANTAGES, "aggregation": AGGREGATIONS, "mask": MASKS, "denominator": DENOMINATORS,
+    "trajectory_coefficient": COEFFICIENTS,
+}  # fmt: skip
+
+
+def check_parts(row: Row) -> None:
+    """Refuse a row whose parts are unknown, or custom ones that do not return what `hpt.upge` says: each is called."""
     counts = StepCounts(1, 2, 8, sequences=2, tokens=3, ranks=1, micro_batches=1, pooled_tokens=1)
     calls: dict[str, tuple[Sequence[Any], Any]] = {
         "advantage": ((row, _GROUPS), [np.zeros(1), np.zeros(2)]),
@@ -203,10 +212,11 @@ def check_custom_parts(row: Row) -> None:
         given = (row, streams, torch.tensor([1.0, -1.0, -1.0]))
         calls |= {"mask": (given, torch.zeros(3)), "denominator": (given, torch.zeros(3))}
         calls["trajectory_coefficient"] = ((streams, torch.tensor([1.0, 0.0])), torch.zeros(3))
-    for part, (arguments, example) in calls.items():
-        if ":" in (name := getattr(row, part)):
-            field = f"row {row.name}: {part}"
-            checked(resolve({}, name, field), field, name, arguments, example)
+    for part, table in _PARTS.items():
+        name, field = getattr(row, part), f"row {row.name}: {part}"
+        function = resolve(table, name, field)
+        if ":" in name:
+            checked(function, field, name, *calls[part])
 
 
 def base_config(config: RunConfig) -> RunConfig:

@@ -52,7 +52,7 @@ class Row:
         parameters: constants of the choices. ``clip_eps_low`` / ``clip_eps_high`` (None = unbounded), ``std``
             (none, sample, population), ``shaping_gamma``, ``kl_coefficient`` (k1 in the advantage), ``gae_gamma``,
             ``gae_lambda``, ``clip_cov_share`` / ``clip_cov_low`` / ``clip_cov_high``.
-        trajectory_coefficient: key of `coefficient.COEFFICIENTS`, a detached factor per trajectory.
+        trajectory_coefficient: key of `aggregation.COEFFICIENTS`, a detached factor per trajectory.
         source: where the row comes from.
 
     Example:
