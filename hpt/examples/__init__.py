@@ -1,4 +1,4 @@
-"""Algorithms of one's own, three of them, each as a user would write it: a module named ``hpt.examples.x:METHOD``.
+"""Three custom algorithms, each as a user would write it: a module named ``hpt.examples.x:METHOD``.
 
     smooth_gate.py        Eq. 9 with sigmoids f and g instead of the switch of Eq. 10
     hpt_cispo.py          HPT with CISPO as its online row

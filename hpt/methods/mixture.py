@@ -35,7 +35,7 @@ class Trajectory:
         sample: 0..n-1 for rollouts, `DEMONSTRATION` for the demonstration.
         prompt_tokens: [P] int32 token ids.
         response_tokens: [len] int32 token ids, the end token included when it was produced.
-        old_logprobs: [len] float32 log pi_old as reported by whoever sampled; zeros for a demonstration.
+        old_logprobs: [len] float32 log pi_old as the sampler reported it; zeros for a demonstration.
         reward: R of Eq. 7, 0.0 or 1.0.
         policy_version: number of updates the sampling weights had seen; -1 for a demonstration.
         reference_logprobs: [len] float32 log-probs of the frozen initial policy, where a KL term in the advantage

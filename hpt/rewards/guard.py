@@ -18,7 +18,7 @@ _REFUSED = (
     "sqlite3.", "webbrowser.", "os.kill", "signal.pthread_kill",
 )  # fmt: skip
 #: What was refused since the process began. math-verify swallows the exception and would call the answer wrong, so
-#: whoever calls it looks whether this grew.
+#: the caller checks whether this grew.
 refusals: list[str] = []
 _SAID = 10  # refusals told on stderr; an answer that tries a thousand times must not fill the disk
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND

@@ -89,7 +89,7 @@ _SHOWS_NOTHING = re.compile(r"(?:\\(?:text|math)[a-z]*|[{}$'\s])*")
 def why_unanswerable(problem: GradedProblem) -> str | None:
     r"""Return what a gold answer must be and is not, so that no response can be graded as correct; None where one can.
 
-    Text alone is looked at: math-verify takes milliseconds for a gold answer, and a hostile one holds it up.
+    Only the text is checked: math-verify takes milliseconds for a gold answer, and a hostile one holds it up.
     """
     gold = _gold(problem)
     if not FORM_RULES[problem.answer_kind](gold):

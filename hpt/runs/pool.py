@@ -1,7 +1,7 @@
 """Independent runs side by side, each a process with a core or GPUs; one bar for all and one per run.
 
 Where they are computed is an executor's matter: on this machine (`hpt.runs.process`), or on those of a Ray cluster
-(`hpt.runs.cluster`). Commands that share a folder share its runs: whoever claims one makes it.
+(`hpt.runs.cluster`). Commands that share a folder share its runs: the command that claims one makes it.
 
 A run that fails stops no other: the rest are made, and at the end all failures are reported. What a run's process says
 with its exit code proves nothing, its folder alone says that it is finished. A run whose machine is lost goes on

@@ -137,7 +137,7 @@ def refresh(names: Iterable[str]) -> None:
     for module in sorted(custom_modules(names)):
         importlib.invalidate_caches()
         if _file(module) is None:
-            continue  # whoever resolves the name says so
+            continue  # `resolve` says so
         paths = _sources(module)
         texts = {name: path.read_text(encoding="utf-8") for name, path in paths.items()}
         if any(_IMPORTED.get(name, text) != text for name, text in texts.items()):

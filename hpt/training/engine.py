@@ -162,7 +162,7 @@ class PolicyEngine(Ranks):
         return self._applied
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield (name, full tensor) one at a time; at ZeRO-3 each is gathered while it is looked at, then let go."""
+        """Yield (name, full tensor) one at a time; at ZeRO-3 each is gathered while it is in use, then let go."""
         import deepspeed
 
         partitioned = self.settings.zero_stage == 3

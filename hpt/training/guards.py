@@ -41,7 +41,7 @@ Item = TypeVar("Item")
 #: rounding, so that no bound could tell it. The bound of bfloat16 stands at 2.5 times the rounding and sees what has
 #: grown to that; that no transfer was left out altogether is compared exactly, by versions.
 MEAN_BOUNDS = {"float32": 1e-3, "bfloat16": 0.1}
-#: Tokens of a response, or of a prompt, that is looked at for the comparison alone.
+#: Tokens of a response, or of a prompt, that are read for the comparison alone.
 PROBE_TOKENS = 32
 MOST_IN_A_ROW = 20  # updates without a finite gradient; such a run computes, but learns nothing
 FEWEST_TIMEOUTS = 8  # answers that all timed out; fewer may be one question's

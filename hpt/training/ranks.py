@@ -3,7 +3,7 @@
 The processes of one job: who this one is, what share of the work is its own, and what happens when one is lost.
 
 A rank that fails or vanishes would leave the others waiting in a collective operation until a time limit of half an
-hour. So every rank gives a sign of life every few seconds and looks for its neighbour's; whoever fails says so first,
+hour. So every rank gives a sign of life every few seconds and looks for its neighbour's; one that fails says so first,
 and all others end with that rank's error. A rank killed without a word is missed at once by those on its machine. The
 watch starts before the process group does: a rank that never joins is missed too.
 """
@@ -196,7 +196,7 @@ class RankWatch(threading.Thread):
     def _process(self, rank: int) -> str:
         """``process@machine`` of a rank; "" while it is not known."""
         try:
-            if not self.processes:  # its own first: whoever reads another's has written its own
+            if not self.processes:  # its own first, so that a reader has written, too
                 self.processes[self.rank] = f"{os.getpid()}@{os.uname().nodename}"
                 self.store.set(f"process/{self.rank}", self.processes[self.rank])
             if rank not in self.processes and self.store.check([f"process/{rank}"]):

@@ -160,7 +160,7 @@ class Trainer:
                 sums, outcomes = self.update(batch, assembled, gap)  #   theta <- theta - eta grad L
                 self.state.baseline = baseline_after(batch, self.method, self.config, self.state.baseline)
             self.timings["time/step_s"] = time.perf_counter() - step_start
-            for name in ("time/train_s", "time/step_s"):  # what is only looked at is no cost of the method
+            for name in ("time/train_s", "time/step_s"):  # a diagnostic is no cost of the method
                 self.timings[name] -= self.timings["time/measure_s"]
             self.record(questions, graded, batch, assembled, sums, outcomes, gap, measured)
             self.state.step += 1
@@ -259,7 +259,7 @@ class Trainer:
         return assemble(batch, self.method, self.config, self.state.step, self.state.baseline)
 
     def measure(self, assembled: Assembled) -> dict[str, float]:
-        """Return what is looked at every ``diagnostics.gradient_cosine_every`` steps and changes nothing."""
+        """Return the diagnostics taken every ``diagnostics.gradient_cosine_every`` steps, which change nothing."""
         every = self.config.diagnostics.gradient_cosine_every
         with self.clock("time/measure_s"):
             due = every and self.state.step % every == 0

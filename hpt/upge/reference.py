@@ -29,7 +29,7 @@ def old(row: Row, streams: TokenStreams, advantages: Tensor) -> Tensor:
 
 
 def unit(row: Row, streams: TokenStreams, advantages: Tensor) -> Tensor:
-    """pi_ref = 1, so pi / pi_ref is the probability itself: whoever wrote the demonstration is unknown (Eq. 20)."""
+    """pi_ref = 1, so pi / pi_ref is the probability itself: the policy of the demonstrations is unknown (Eq. 20)."""
     return streams.logprobs.new_zeros(streams.logprobs.shape)
 
 

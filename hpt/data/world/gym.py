@@ -1,7 +1,7 @@
 """The questions of scale ``smollm``: graded families of reasoning-gym, with demonstrations of a few worked steps.
 
-They lie in ``smollm.jsonl`` beside this file; ``python -m benchmarks.smollm_questions`` draws them, and docs/world.md
-tells what was looked at to choose them. Each family is an evaluation set. The published model boxes too few answers to
+They lie in ``smollm.jsonl`` beside this file, drawn by ``python -m benchmarks.smollm_questions`` and chosen as
+docs/world.md says. Each family is an evaluation set. The published model boxes too few answers to
 be rewarded: the base of this scale has seen the demonstrations of other questions, those of split ``format``
 (`hpt.training.bases`).
 """

@@ -109,7 +109,7 @@ _SIZES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"hidden": 640, "layers": 12, "heads": 10, "feed_forward": 1792},
     ),
 }  # fmt: skip
-#: World -> base -> recipe; how the values were chosen is told in docs/world.md.
+#: World -> base -> recipe; docs/world.md says how the values were chosen.
 BASES: dict[str, dict[str, BaseRecipe]] = {
     world: {
         name: BaseRecipe.model_validate({
