@@ -246,12 +246,16 @@ def notebook_page(notebook: Any, status: dict[str, Any]) -> str:
     from nbconvert import HTMLExporter
 
     first, *rest = notebook.cells
+    tags = [set(cell.metadata.get("tags", ())) for cell in rest]
+    if {"injected-parameters"} in tags:  # those in force; their defaults stand in the notebook
+        rest = [cell for cell, own in zip(rest, tags, strict=True) if "parameters" not in own]
     results = []
     for cell in rest:
         others = []
         for output in cell.get("outputs", ()):
             data = output.get("data", {})
-            shown = data.get("text/html", "")
+            shown = re.sub(r"<style scoped>.*?</style>\s*", "", data.get("text/html", ""), flags=re.DOTALL)
+            data |= {"text/html": shown} if shown else {}
             bar = data.pop("application/vnd.jupyter.widget-view+json", None) and not shown  # needs a front end
             if "<p class='caption'>" in shown:  # a figure is a file of the report: inside the page it would lie twice
                 linked = re.sub(r"(<img class='(\w+)' alt='[^']*' src=)'data:[^']*'", r"\1'../figures/\2.svg'", shown)
