@@ -2,7 +2,7 @@
 
     reports/<scale>/
         index.html, README.md      what `hpt.reports.pages` renders, with a page per subject; regenerated, never edited
-        style.css                  of all its pages
+        style.css, page.js         of all its pages
         tables/, figures/          written by the notebooks (`hpt.reports.notebooks.Study`)
         missing.json               artefacts that were not made of every seed, and the runs that are missing
         notebooks/<name>.html      the executed notebook

@@ -47,6 +47,7 @@ def render(folder: Path, scale: str) -> Path:
     report = _report(folder, scale)
     pages = page_environment()
     write_text(folder / "style.css", style_sheet())
+    write_text(folder / "page.js", pages.get_template("page.js.jinja").render())
     for name in ("index.html", "claims.html", "provenance.html", "README.md", "claims.md"):
         text = pages.get_template(f"{name}.jinja").render(report=report)
         write_text(folder / name, compact(text) if name.endswith(".html") else text)
@@ -59,14 +60,15 @@ def render(folder: Path, scale: str) -> Path:
 
 
 def compact(page: str) -> str:
-    """Return HTML without line ends between elements; what is preformatted stays.
+    """Return HTML without line ends between elements, and those of preformatted text as references: it reads the same.
 
     Example:
         >>> compact("<div>\\n  <p>a</p>\\n</div>\\n<pre>x\\n<b>y</b>\\n</pre>")
-        '<div> <p>a</p> </div>\\n<pre>x\\n<b>y</b>\\n</pre>'
+        '<div> <p>a</p> </div>\\n<pre>x&#10;<b>y</b>&#10;</pre>'
     """
     parts = re.split(r"(<(?:pre|script|style)\b.*?</(?:pre|script|style)>)", page, flags=re.DOTALL)
     parts[::2] = [re.sub(r">\s*\n\s*<", "> <", part) for part in parts[::2]]
+    parts[1::2] = [part.replace("\n", "&#10;") if part.startswith("<pre") else part for part in parts[1::2]]
     return "".join(parts)
 
 
