@@ -200,7 +200,7 @@ def test_everything_is_there(report: Path) -> None:
 
 def test_the_page_says_what_was_found_and_where_it_came_from(report: Path) -> None:
     for page, texts in {
-        "index": ("its numbers mean nothing", "3 seeds (0, 1, 2)", "not testable here", "HPT beats LUFFY, strong base"),
+        "index": ("its numbers mean nothing", "3 seeds (0, 1, 2)", "not testable here", "HPT above LUFFY, strong base"),
         "claims": ("+5.0 points (HPT 41.9, SFT 36.9)", "HPT maintains higher entropy than GRPO", "cited from Yue"),
         "provenance": ("../../docs/world.md", COMMIT[:12]),
     }.items():
