@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -142,6 +142,7 @@ def problems_hash(problems: Iterable[Problem]) -> str:
     return digest.hexdigest()
 
 
+@lru_cache(maxsize=65_536)  # a report hashes the same questions for hundreds of runs
 def _canonical(problem: Problem) -> str:
     row = dict(vars(problem))  # `asdict` copies every text; all fields are flat
     if problem.system is None:  # newer than the first data hashes, which must stay what they are

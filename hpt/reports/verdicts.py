@@ -94,7 +94,7 @@ def section_of(artefact: str) -> Section:
 
 
 #: What a verdict on "A is above B" says of A.
-_COMPARED = {
+_COMPARED: dict[str, str] = {
     ClaimVerdict.holds: "better than",
     ClaimVerdict.reproduced: "better than",
     ClaimVerdict.smaller: "better, by less than in the paper, than",
@@ -440,7 +440,7 @@ def _outcome(rows: Sequence[Mapping[str, Any]]) -> str:
         verdicts_on.setdefault(claim.policy, []).append(row["verdict"])
     parts = []
     for policy, found in verdicts_on.items():
-        ahead = sum(_COMPARED.get(verdict, "").startswith("better") for verdict in found)  # pyright: ignore
+        ahead = sum(_COMPARED.get(verdict, "").startswith("better") for verdict in found)
         counts = [f"{how} {count}" for how, count in (("ahead of", ahead), ("behind", found.count(ClaimVerdict.fails)))
                   if count]  # fmt: skip
         what = " and ".join(counts) or "neither ahead of nor behind any"
