@@ -68,7 +68,8 @@ def compact(page: str) -> str:
     """
     parts = re.split(r"(<(?:pre|script|style)\b.*?</(?:pre|script|style)>)", page, flags=re.DOTALL)
     parts[::2] = [re.sub(r">\s*\n\s*<", "> <", part) for part in parts[::2]]
-    parts[1::2] = [part.replace("\n", "&#10;") if part.startswith("<pre") else part for part in parts[1::2]]
+    ends = {"<pre": "&#10;", "<sty": " ", "<scr": "\n"}
+    parts[1::2] = [part.replace("\n", ends[part[:4]]) for part in parts[1::2]]
     return "".join(parts)
 
 
