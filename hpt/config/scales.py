@@ -5,8 +5,8 @@ over a user's questions), recipe, model, method, tuned (what the search chose fo
 user names. A custom method lies over what was tuned for the one it is ``like``. The settings of a stage's method lie
 below the last three, above the rest (`hpt.methods.methods.stages_of`).
 
-Scale `smollm`: a real language model of 135 million parameters on two cores. No run has been made with it, and nothing
-was searched; docs/world.md says what has to be measured first.
+Scale `smollm`: a real language model of 135 million parameters on two cores. Its rates are being searched; no run of a
+table has been made (docs/world.md).
 
 Scale `gpu`: the mini world grown for one GPU, all in about an hour. Nothing was searched, and no run has been
 made with it: sizes follow from what `hpt plan --scale gpu` computes, and learning rates are those of the mini world's
@@ -44,8 +44,7 @@ SMOLLM: dict[str, Any] = {
     "engine": {"micro_batch_tokens": 1024, "instruction_set": "native"},
     "checkpoint": {"every": 5, "keep": 1},
 }
-#: Rates at which SFT and GRPO learnt sums in an earlier try; nothing was searched. The others take GRPO's rate and the
-#: weights that an earlier mini world chose.
+#: Rates before the search has ended (docs/world.md); weights are those that an earlier mini world chose.
 _SMOLLM_GRPO = {"optimizer": {"learning_rate": 1e-5}}
 SMOLLM_TUNED: dict[str, dict[str, Any]] = {
     "sft": {"optimizer": {"learning_rate": 2e-5}},
