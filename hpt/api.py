@@ -118,9 +118,7 @@ def token_logprobs(
     return _padded(logprobs, mask), _padded(entropies, mask)
 
 
-def group_advantages(
-    rewards: Tensor | ArrayLike, group: Tensor | ArrayLike, row: Row | str = ROWS["dr_grpo"]
-) -> Tensor:
+def group_advantages(rewards: Tensor | ArrayLike, group: Tensor | ArrayLike, row: Row | str = "dr_grpo") -> Tensor:
     """Return the advantage of every trajectory: for Dr. GRPO R - mean R of its question, for GRPO Eq. 5.
 
     Statistics are taken over exactly the trajectories given: pass all rollouts of a question, and its demonstration
@@ -261,12 +259,11 @@ def gate(correct: Tensor | ArrayLike, n: int, count: int = 0, **settings: Any) -
     from hpt.methods.gate import feedback_coefficients
     from hpt.runs.resolve import check_gate
 
-    n = _positive("n", n, 1)
+    n = _positive("n", n)
     counts = _whole("correct", correct, most=n)
     (threshold,) = _whole("count", [count], most=n).tolist()
     config = validate({"gate": {"count": threshold, **settings}, "rollout": {"rollouts_per_prompt": n}})
-    if ":" in config.gate.kind:
-        check_gate(config.gate, n)
+    check_gate(config.gate, n)
     return feedback_coefficients(config.gate, counts, n)
 
 
@@ -613,10 +610,9 @@ def _row(row: Row | str) -> Row:
     return row if isinstance(row, Row) else resolve(ROWS, str(row), "row")
 
 
-def _positive(name: str, value: int | None, otherwise: int) -> int:
-    """Return a whole number of at least 1; ``otherwise`` for None."""
-    if value is None:
-        return otherwise
+def _positive(name: str, value: int | None, otherwise: int | None = None) -> int:
+    """Return a whole number of at least 1; ``otherwise`` for None, where that may be left out."""
+    value = otherwise if value is None else value
     if not isinstance(value, int | np.integer) or value < 1:
         raise ConfigError(name, value, "a whole number of at least 1", "correct the value")
     return int(value)

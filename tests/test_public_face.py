@@ -471,6 +471,7 @@ def mixed_loss(**change: Any) -> Any:
         (hpt.gate, {"correct": [9], "n": 8}, "correct = 9: allowed is finite numbers from 0 to 8"),
         (hpt.gate, {"correct": [0.25], "n": 8}, "correct = 0.25: allowed is whole numbers; pass counts"),
         (hpt.gate, {"correct": 1, "n": 8}, r"correct = 'shape \[\], int64'"),
+        (hpt.gate, {"correct": [1], "n": None}, "n = None: allowed is a whole number of at least 1"),
         (hpt.gate, {"correct": [1], "n": "8"}, "n = '8': allowed is a whole number of at least 1"),
         (hpt.gate, {"correct": [1], "n": 8, "kind": "math:sqrt"}, "gate.kind = 'math:sqrt': allowed is a function"),
         (hpt.gate, {"correct": [1], "n": 8, "count": 9}, "count = 9"),

@@ -24,15 +24,7 @@ from hpt.evaluation.intervals import (
 )
 from hpt.paper.claim_tests import OVER_QUESTIONS, ClaimRecords, RunFrames
 from hpt.paper.claims import ALPHA, ClaimResult, ClaimVerdict, judge, judge_together
-from hpt.paper.paper import (
-    Claim,
-    base_title,
-    claims,
-    confirmatory_claims,
-    paper_columns,
-    paper_data,
-    paper_value,
-)
+from hpt.paper.paper import Claim, base_title, claims, confirmatory_claims, paper_columns, paper_data, paper_value
 from hpt.reports.frames import (
     BASE,
     PAPER_METHOD,
@@ -109,10 +101,9 @@ _IS = ("undecided", "not testable", "smaller", "reproduced")
 class Verdict:
     """One claim with its verdict: ``paper``, ``ours`` and ``interval`` as text, and as ``numbers``.
 
-    ``title`` says it in a few words, ``subject`` names the methods compared (`WITHOUT_RUNS` where no run
-    is), ``reading`` what was tested; ``kind`` is
-    ``confirmatory``, ``exploratory``, or empty where no run is. ``numbers``: effect, low and high (None where there is
-    none), and per_seed, the values seed by seed.
+    ``title`` says it in a few words, ``subject`` names the methods compared (`WITHOUT_RUNS` where no run is),
+    ``reading`` what was tested; ``kind`` is ``confirmatory``, ``exploratory``, or empty where no run is. ``numbers``:
+    effect, low and high (None where there is none), and per_seed, the values seed by seed.
     """
 
     claim: str
