@@ -99,6 +99,7 @@ def _report(folder: Path, scale: str) -> dict[str, Any]:
         "tiles": _tiles(verdicts, folder / "tables" / "audit.csv"),
         "forest": _drawn(lines),
         "headline_rows": _headline_rows(verdicts),
+        "why": _first_sentence(made["learnt_operations"]) if "learnt_operations" in made else "",
         "seeds_text": f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'} ({', '.join(map(str, seeds))})",
         "notes": notes(scale, seeds, statuses, list(runs.values())),
         "failures": [status for status in statuses if status["state"] != "ok"],

@@ -59,8 +59,8 @@ class Section:
 #: The pages of a report in order; what is in none of them stands on the last.
 SECTIONS = (
     Section("main_results", "Main results", "Does HPT beat its baselines?",
-            ("contrasts", "power", "table2", "equal_costs", "table3", "equal_costs_weaker", "figure5",
-             "grpo_gains")),
+            ("contrasts", "power", "table2", "equal_costs", "table3", "equal_costs_weaker", "learnt_operations",
+             "learnt_operations_figure", "figure5", "grpo_gains")),
     Section("exploration", "Exploration", "What does a method solve in many tries, and what does it forget?",
             ("figure2", "table4")),
     Section("dynamics", "Dynamics", "What happens while HPT trains, and what does the gate do?",
