@@ -5,7 +5,7 @@ over a user's questions), recipe, model, method, tuned (what the search chose fo
 user names. A custom method lies over what was tuned for the one it is ``like``. The settings of a stage's method lie
 below the last three, above the rest (`hpt.methods.methods.stages_of`).
 
-Scale `smollm`: a real language model of 135 million parameters on two cores. Its rates are being searched; no run of a
+Scale `smollm`: a real language model of 135 million parameters on two cores. Its rates are searched; no run of a
 table has been made (docs/world.md).
 
 Scale `gpu`: the mini world grown for one GPU, all in about an hour. Nothing was searched, and no run has been
@@ -44,12 +44,12 @@ SMOLLM: dict[str, Any] = {
     "engine": {"micro_batch_tokens": 1024, "instruction_set": "native"},
     "checkpoint": {"every": 5, "keep": 1},
 }
-#: Rates before the search has ended (docs/world.md); weights are those that an earlier mini world chose.
+#: Rates are the search's choices (docs/world.md); weights are those that an earlier mini world chose.
 _SMOLLM_GRPO = {"optimizer": {"learning_rate": 1e-5}}
 SMOLLM_TUNED: dict[str, dict[str, Any]] = {
-    "sft": {"optimizer": {"learning_rate": 2e-5}},
+    "sft": {"optimizer": {"learning_rate": 4e-5}},
     "grpo": _SMOLLM_GRPO,
-    "sft_then_grpo": {"optimizer": {"learning_rate": 1e-5, "first_stage_learning_rate": 2e-5}},
+    "sft_then_grpo": {"optimizer": {"learning_rate": 1e-5, "first_stage_learning_rate": 4e-5}},
     "luffy": {**_SMOLLM_GRPO, "estimator": {"offline_coefficient": 1.0}},
     "hpt": {**_SMOLLM_GRPO, "estimator": {"sft_coefficient": 0.125}},
 }
