@@ -120,7 +120,6 @@ def browser(dark: bool = False) -> Generator[Browser]:
     """Start a browser and end it."""
     driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=subprocess.PIPE, text=True)
     try:
-        assert driver.stdout is not None
         ports = (re.search(r"started successfully on port (\d+)", line) for line in driver.stdout)
         port = next(found[1] for found in ports if found)
         own = Browser(f"http://127.0.0.1:{port}", dark)

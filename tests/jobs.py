@@ -254,6 +254,22 @@ def assert_same_results(left: RunFolder, right: RunFolder) -> None:
     assert "model.safetensors" in models[0]
 
 
+def metrics_of(folder: RunFolder) -> pd.DataFrame:
+    """A run's metrics without its times."""
+    return folder.table("metrics").drop(columns=timing_columns(), errors="ignore")
+
+
+def assert_same_first_step(folder: RunFolder, other: RunFolder, rtol: float, atol: float = 0.0) -> None:
+    """What is counted in the first step is equal; the rest agrees to rounding."""
+    found, expected = metrics_of(folder).head(1), metrics_of(other).head(1)
+    assert list(found.columns) == list(expected.columns)
+    counted = [name for name in found.columns if name.endswith(("_count", "_frac", "tokens", "rollouts", "updates"))]
+    assert len(counted) >= 10
+    pd.testing.assert_frame_equal(found[counted], expected[counted], check_exact=True)
+    rest = found.columns.drop([*counted, "check/logprob_gap"])
+    pd.testing.assert_frame_equal(found[rest], expected[rest], rtol=rtol, atol=atol)
+
+
 def leftovers(folder: RunFolder) -> list[str]:
     """Half-written files and folders in a finished run's folder."""
     return [str(path.relative_to(folder.path)) for path in folder.path.rglob(".*") if path.name not in (LOCK, CLAIM)]

@@ -67,9 +67,8 @@ def run_ranks(ranks: int, folder: Path, module: str, *arguments: str, timeout_s:
     return folder
 
 
-def said_until(stream: IO[str] | None, part: str) -> str:
+def said_until(stream: IO[str], part: str) -> str:
     """The next line of a process that holds ``part``; it is an error if the process ends without it."""
-    assert stream is not None
     said = ""
     for line in stream:
         said += line

@@ -219,7 +219,7 @@ def digits(world: Path, sampler: Sampler) -> Callable[..., Trainer]:
         tokenizer = load_tokenizer(world / "model")
         data = encode_training(tokenizer, training_problems_of(config), config, True)
         trained = PolicyEngine(load_model(world / "model"), config.engine, config.optimizer)
-        verifier: Any = SimpleNamespace(grade=half_right)
+        verifier = SimpleNamespace(grade=half_right)
         return Trainer(config, data.problems, data.prompts, data.demonstrations, tokenizer, trained, sampler, verifier)
 
     return make

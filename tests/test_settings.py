@@ -134,14 +134,13 @@ def vllm_argument(name: str, ranks: int = 1, gpu: bool = False) -> Seen:
 
     def seen(config: RunConfig, patch: pytest.MonkeyPatch) -> Any:
         vllm, parameters = ModuleType("vllm"), ModuleType("vllm.sampling_params")
-        vllm.LLM, parameters.RequestOutputKind = MagicMock(), MagicMock()  # pyright: ignore[reportAttributeAccessIssue]
-        vllm.LLM.return_value.apply_model.return_value = ["vllm.models"]  # pyright: ignore[reportAttributeAccessIssue]
+        vllm.LLM, parameters.RequestOutputKind = MagicMock(), MagicMock()
+        vllm.LLM.return_value.apply_model.return_value = ["vllm.models"]
         patch.setitem(sys.modules, "vllm", vllm)
         patch.setitem(sys.modules, "vllm.sampling_params", parameters)
         patch.setattr(torch.cuda, "is_available", lambda: gpu)
         Sampler(str(write_digits(Path.cwd()) / "model"), config.rollout, config.policy.dtype, ranks)
-        given = vllm.LLM.call_args.kwargs  # pyright: ignore[reportAttributeAccessIssue]
-        return given.get(name)
+        return vllm.LLM.call_args.kwargs.get(name)
 
     return seen
 
@@ -163,7 +162,7 @@ def metric(name: str, steps: int = 1, max_mean_gap: float | None = 1.0) -> Seen:
             diagnostics = config.diagnostics.model_copy(update={"max_mean_logprob_gap": max_mean_gap})
             config = config.model_copy(update={"diagnostics": diagnostics})
         trainer = make_trainer(config)
-        trainer.sampler.__class__ = _Off  # pyright: ignore[reportAttributeAccessIssue]
+        trainer.sampler.__class__ = _Off
         try:
             trainer.train(steps)
         except TrainingFault:
@@ -204,8 +203,7 @@ def group(name: str) -> Seen:
 
 def deepspeed(*path: str) -> Seen:
     def seen(config: RunConfig, patch: pytest.MonkeyPatch) -> Any:
-        given: Any = _deepspeed_config(config.engine, config.optimizer, config.policy.dtype)
-        return reduce(getitem, path, given)
+        return reduce(getitem, path, _deepspeed_config(config.engine, config.optimizer, config.policy.dtype))
 
     return seen
 
@@ -232,7 +230,7 @@ def forwarded_tokens(config: RunConfig, patch: pytest.MonkeyPatch) -> int:
 def layer_forwards(config: RunConfig, patch: pytest.MonkeyPatch) -> int:
     trainer, items, _ = split_of(config)
     calls: list[Any] = []
-    (layer,) = trainer.engine.module.model.model.layers  # pyright: ignore
+    (layer,) = trainer.engine.module.model.model.layers
     layer.register_forward_pre_hook(lambda *_: calls.append(None))
     trainer.updater.update(items, 0.01)
     return len(calls)
@@ -356,7 +354,7 @@ VALIDATED = {"validation.every": 1}
 MOVES: dict[str, Moves] = {
     "scale": Moves("mini", lambda config, patch: RunFolder.of(config, Path.cwd()).path.parent.name, "tiny", "mini"),
     "recipe": Moves("paper", lambda config, patch: initial_run(config).recipe, "released", "paper",
-                    {"policy.after": "sft"}),  # pyright: ignore
+                    {"policy.after": "sft"}),
     "method": Moves("sft", lambda config, patch: stages_of(config)[0].method.name, "hpt", "sft"),
     "seed": Moves(1, seeds_and_questions, True, False),
     "over_stages": Moves(["gate.alpha"], lambda config, patch: stages_of(config)[0].config.gate.alpha, 0.0, 1.0,

@@ -54,7 +54,7 @@ def _note_compiled(event: str, arguments: tuple[Any, ...]) -> None:
 def math_verify_watched(answer: str, gold: str) -> bool:
     """Compare as always, and say on stderr what was compiled if it was more than arithmetic."""
     if not getattr(sys, "_compiling_is_watched", False):
-        sys._compiling_is_watched = True  # type: ignore[attr-defined]
+        sys._compiling_is_watched = True
         sys.addaudithook(_note_compiled)
     _compiled.clear()
     try:

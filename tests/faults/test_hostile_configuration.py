@@ -119,7 +119,7 @@ def test_a_parameter_of_a_notebook_stays_a_text(text: str) -> None:
     from papermill.translators import PythonTranslator
 
     cell = PythonTranslator.codify({"scale": text, "seeds": [text], "settings": {text: text}})
-    assigned = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(cell).body}  # type: ignore[attr-defined]
+    assigned = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(cell).body}
     assert assigned == {"scale": text, "seeds": [text], "settings": {text: text}}
 
 

@@ -52,7 +52,6 @@ def command(job: str, folder: Path) -> Iterator[tuple[subprocess.Popen[str], psu
     finally:
         process.kill()
         process.wait()
-        assert process.stderr is not None
         process.stderr.close()
 
 

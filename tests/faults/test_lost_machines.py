@@ -49,9 +49,7 @@ def test_nothing_is_left_of_a_killed_command(cluster: Machines, configs: list[Ru
         assert command.poll() is None, (tmp_path / "log.txt").read_text()
         left = [*cluster.agents(0), *cluster.agents(1)]
         (folder,) = run_folders(tmp_path)
-        held = holder(folder.path)
-        assert held is not None
-        assert held.pid in map(number_there, left)
+        assert holder(folder.path).pid in map(number_there, left)
     finally:
         command.kill()
     _, alive = psutil.wait_procs(left, timeout=5)

@@ -91,7 +91,7 @@ def test_a_large_norm_is_no_reason_to_stop() -> None:
 
 def sampler_returning(*lengths: int) -> Sampler:
     """The real sampler on an engine that returns responses of these lengths, whatever it is asked for."""
-    sampler: Any = Sampler.__new__(Sampler)
+    sampler = Sampler.__new__(Sampler)
 
     def completion(length: int) -> Any:
         tokens = list(range(length))
@@ -118,7 +118,7 @@ def test_a_sampler_that_returns_fewer_or_empty_responses_stops_the_run(lengths: 
 
 def test_a_sampler_that_forgets_a_question_stops_the_run() -> None:
     trainer = make_trainer(config_for("hpt"))
-    sampler: Any = sampler_returning(3, 2, 1)
+    sampler = sampler_returning(3, 2, 1)
     (batch,) = sampler.sample([SamplingRequest(np.arange(3), 0, 3, 1.0, 1.0, 8)])
     assert [len(sample.tokens) for sample in batch] == [3, 2, 1], "what these tests sample with works"
     genuine = sampler._engine.generate
@@ -151,8 +151,7 @@ def test_a_batch_whose_answers_all_timed_out_stops_the_run(method: str) -> None:
     trainer = make_trainer(config_for(method))
     trainer.train(1)
     before = weights_of(trainer.engine)
-    verifier: Any = Late()
-    trainer.verifier = verifier
+    trainer.verifier = Late()
     with pytest.raises(TrainingFault, match=r"step 1: the verifier settled none of \d+ answers.*verifier_timeout_s"):
         trainer.train(2)
     assert same_weights(weights_of(trainer.engine), before)
@@ -161,8 +160,7 @@ def test_a_batch_whose_answers_all_timed_out_stops_the_run(method: str) -> None:
 
 def test_answers_that_timed_out_are_wrong_and_counted_where_others_were_settled() -> None:
     trainer = make_trainer(config_for("hpt"))
-    verifier: Any = Late(spared=3)
-    trainer.verifier = verifier
+    trainer.verifier = Late(spared=3)
     trainer.train(1)
     assert column(trainer, "rollout/timed_out_count") == [9.0]
     assert sum(row["timed_out"] for row in trainer.rows["rollouts"]) == 9
@@ -170,7 +168,7 @@ def test_answers_that_timed_out_are_wrong_and_counted_where_others_were_settled(
 
 @pytest.mark.parametrize("late", [0, 1, FEWEST_TIMEOUTS - 1])
 def test_a_few_late_answers_stop_nothing(late: int) -> None:
-    graded: Any = SimpleNamespace(count=lambda verdict: late if verdict is Verdict.timed_out else 0)
+    graded = SimpleNamespace(count=lambda verdict: late if verdict is Verdict.timed_out else 0)
     FaultWatch(config_for("hpt").optimizer).see_verdicts(0, [graded])
 
 
@@ -184,7 +182,6 @@ def test_a_dead_verifier_worker_changes_no_result() -> None:
                 workers = multiprocessing.active_children()
                 assert workers
                 for worker in workers:
-                    assert worker.pid is not None
                     os.kill(worker.pid, signal.SIGKILL)
                 time.sleep(0.3)
             trainer.train(3)
