@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import time
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +23,16 @@ from hpt.training.policy import load_model
 from hpt.training.sampler import Sampler, SamplingRequest
 from hpt.training.trainer import Trainer
 from tests.digits import digits_config, write_digits
-from tests.scripted import ScriptedSampler, ScriptedVerifier, config_for, make_trainer, same_weights, weights_of, wrong
+from tests.scripted import (
+    ScriptedSampler,
+    ScriptedVerifier,
+    config_for,
+    make_trainer,
+    right,
+    same_weights,
+    weights_of,
+    wrong,
+)
 
 
 def column(trainer: Trainer, name: str) -> list[float]:
@@ -132,7 +142,7 @@ def test_a_sampler_that_forgets_a_question_stops_the_run() -> None:
 
 
 class Late(ScriptedVerifier):
-    """Settles no answer from its ``start``-th call on, but for those the script spares."""
+    """Settles no answer but the first so many of every batch."""
 
     def __init__(self, spared: int = 0) -> None:
         self.spared = spared
@@ -173,8 +183,15 @@ def test_a_few_late_answers_stop_nothing(late: int) -> None:
 
 
 def test_a_dead_verifier_worker_changes_no_result() -> None:
+    """Answers that are new in every step: those of the first would not need a worker again."""
+
     def trained(kill: bool) -> Trainer:
-        trainer = make_trainer(config_for("hpt"))
+        wrong_ones = count(100)
+
+        def script(question: int, sample: int) -> str:
+            return right(question, sample) if sample == 1 else f"\\boxed{{{next(wrong_ones)}}}"
+
+        trainer = make_trainer(config_for("hpt"), script)
         with Verifier(timeout_s=60) as verifier:
             trainer.verifier = verifier
             trainer.train(1)
@@ -183,7 +200,7 @@ def test_a_dead_verifier_worker_changes_no_result() -> None:
                 assert workers
                 for worker in workers:
                     os.kill(worker.pid, signal.SIGKILL)
-                time.sleep(0.3)
+                time.sleep(0.3)  # pebble notices within 0.1 s
             trainer.train(3)
         return trainer
 
