@@ -120,20 +120,29 @@ def test_what_the_scale_makes_is_planned_from_nothing(tmp_path: Path, monkeypatc
 # --- the compute type -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("flags", "dtype"), [("fma avx2", "float32"), ("avx2 avx512_bf16", "bfloat16"),
-                                              ("amx_bf16 amx_tile", "bfloat16")])  # fmt: skip
-def test_auto_is_bfloat16_where_the_processor_multiplies_it(
-    flags: str, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize(
+    ("flags", "instructions", "dtype"),
+    [
+        ("fma avx2", "native", "float32"),
+        ("avx2 avx512_bf16", "native", "bfloat16"),
+        ("amx_bf16 amx_tile", "native", "bfloat16"),
+        ("avx2 avx512_bf16", "avx2", "float32"),
+    ],
+)
+def test_auto_is_bfloat16_where_the_processor_multiplies_it_and_the_run_lets_it(
+    flags: str, instructions: str, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("hpt.support.errors._SAID", set())
     (tmp_path / "cpuinfo").write_text(f"flags : {flags}\n")
-    chosen = computed_config(CONFIG, tmp_path / "cpuinfo")
+    config = build_config("hpt", scale="smollm", settings={"engine.instruction_set": instructions})
+    chosen = computed_config(config, tmp_path / "cpuinfo")
     assert chosen.policy.dtype == dtype
     half = dtype == "bfloat16"
     assert (chosen.engine.zero_stage, chosen.rollout.old_logprobs) == ((1, "trainer") if half else (0, "sampler"))
     assert ("float32 is used" in capsys.readouterr().err) is not half
-    assert CONFIG.policy.dtype == "auto", "the name of a run keeps it"
+    assert config.policy.dtype == "auto", "the name of a run keeps it"
 
 
 # --- the model --------------------------------------------------------------------------------------------------------
