@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from unittest.mock import MagicMock, call
 
 import psutil
 import pytest
@@ -21,7 +21,7 @@ from hpt.support.errors import ConfigError
 from hpt.training import ranks
 from hpt.training.engine import join
 from hpt.training.ranks import Ranks, RankWatch, job_command, launcher_options, sampler_width
-from hpt.training.sampler import NO_WEIGHTS, Sampler
+from hpt.training.sampler import NO_WEIGHTS, Sampler, _repack_head
 from tests.processes import exit_code, killed_at_the_end, start_ranks
 
 #: What a launcher sets for the second of two ranks.
@@ -67,13 +67,13 @@ def store(monkeypatch: pytest.MonkeyPatch) -> TCPStore:
     return TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=5))
 
 
-def watches(store: TCPStore, count: int = 3) -> tuple[list[RankWatch], list[list[str]]]:
-    """Watches that write down with what they would have ended their process."""
-    said: list[list[str]] = [[] for _ in range(count)]
+def watches(store: TCPStore) -> tuple[list[RankWatch], list[list[str]]]:
+    """Three watches that write down with what they would have ended their process."""
+    said: list[list[str]] = [[], [], []]
     made = []
-    for rank in range(count):
+    for rank in range(3):
         client = TCPStore("127.0.0.1", store.port, is_master=False, wait_for_workers=False)
-        made.append(RankWatch(rank, count, client, said[rank].append))
+        made.append(RankWatch(rank, 3, client, said[rank].append))
     for watch in made:
         watch.start()
     return made, said
@@ -281,12 +281,8 @@ def test_an_error_of_ones_own_is_told_at_once_where_nobody_can_be_gone_unseen(
     assert said[0] == said[2] == ["rank 1: ValueError: no"]
 
 
-def test_the_end_of_rank_0_is_noticed_by_its_store(store: TCPStore) -> None:
-    class Gone:
-        def set(self, *_: Any) -> None:
-            raise ConnectionError
-
-    watch = RankWatch(1, 2, Gone())
+def test_the_end_of_rank_0_is_noticed_by_its_store() -> None:
+    watch = RankWatch(1, 2, MagicMock(set=MagicMock(side_effect=ConnectionError)))
     assert watch.look() == "rank 0 was lost: its store does not answer (ConnectionError)"
     watch.finish()  # and says nothing more
 
@@ -377,30 +373,16 @@ def test_a_command_is_no_rank_itself(launched: None, no_gpus: None) -> None:
 # --- sleep mode ------------------------------------------------------------------------------------------------------
 
 
-class Engine:
-    """Writes down what a vLLM engine is asked to do."""
-
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-        self.sleep = lambda level: self.calls.append(f"sleep {level}")
-        self.wake_up = lambda tags: self.calls.append(f"wake {','.join(tags)}")
-        self.collective_rpc = lambda name, kwargs: self.calls.append(name)
-        self.apply_model = lambda function: self.calls.append(function.__name__)
-        self.reset_prefix_cache = lambda: self.calls.append("reset")
-
-
 @pytest.mark.parametrize("sleeps", [True, False])
 def test_the_sampler_sleeps_until_it_is_given_weights(sleeps: bool) -> None:
-    sampler = Sampler.__new__(Sampler)
-    engine = Engine()
-    sampler._sleeps, sampler._asleep = sleeps, False
-    sampler._engine = engine
-    sampler.version = 1
+    sampler, engine = Sampler.__new__(Sampler), MagicMock()
+    sampler._sleeps, sampler._asleep, sampler._engine, sampler.version = sleeps, False, engine, 1
     sampler.sleep()
     sampler.sleep()
     assert sampler.version == (NO_WEIGHTS if sleeps else 1)  # so that the trainer knows that it has to move some
     sampler.load_weights([], 1)
     sampler.load_weights([], 2)
-    loads = ["reload_weights", "_repack_head", "reset"]
-    woken = ["sleep 2", "wake weights", "reload_weights", "_repack_head", "wake kv_cache", "reset"]
-    assert engine.calls == [*(woken if sleeps else loads), *loads]
+    load = [call.collective_rpc("reload_weights", kwargs={"weights_iterator": []}), call.apply_model(_repack_head)]
+    reset = call.reset_prefix_cache()
+    woken = [call.sleep(level=2), call.wake_up(tags=["weights"]), *load, call.wake_up(tags=["kv_cache"]), reset]
+    assert engine.mock_calls == [*(woken if sleeps else [*load, reset]), *load, reset]

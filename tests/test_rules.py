@@ -10,13 +10,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from hpt.evaluation.intervals import (
-    detectable,
-    holm,
-    seed_mean,
-    seeds_needed,
-    sign_flip_p,
-)
+from hpt.evaluation.intervals import detectable, holm, seed_mean, seeds_needed, sign_flip_p
 from hpt.paper.claim_tests import ClaimRecords, RunFrames
 from hpt.paper.claims import confirmed, judge_together
 from hpt.paper.paper import confirmatory_claims

@@ -128,7 +128,6 @@ def largest_ended_child() -> int:
 
 
 def resident_bytes() -> int:
-    """Memory this process holds."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 

@@ -232,11 +232,7 @@ def test_wrong_values_are_refused(tmp_path: Path, change: dict[str, Any], messag
 def test_the_plan_says_how_long_missing_runs_will_take(runs_dir: Path) -> None:
     shown = table3(runs_dir, seeds=[0, 7]).to_run()
     # two bases, on each four methods with two seeds, of which one is missing
-    said = (
-        r"10 of 20 runs are left to compute: about \d+ (s|min) in all, 1 run at a time on cores that do nothing else, "
-        r"judging by \d+ runs finished here and "
-    )
-    assert re.match(said, shown.text)
+    assert re.match(r"10 of 20 runs are left to compute: about \d+ (s|min) in all, .*by \d+ runs finished", shown.text)
     assert table3(runs_dir).to_run().text == "Nothing is left to compute."
 
 
