@@ -3,11 +3,12 @@
 import os
 import runpy
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from hpt.training.ranks import free_port
 from tests.jobs import forked
@@ -65,6 +66,14 @@ def run_ranks(ranks: int, folder: Path, module: str, *arguments: str, timeout_s:
     with killed_at_the_end(start_ranks(ranks, folder, module, *arguments)) as processes:
         wait_for_ranks(processes, folder, timeout_s)
     return folder
+
+
+def until(what: Callable[[], Any], timeout_s: float) -> Any:
+    """What it returns, as soon as that is true or the time is over."""
+    end = time.monotonic() + timeout_s
+    while not (found := what()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return found
 
 
 def said_until(stream: IO[str], part: str) -> str:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from unittest.mock import MagicMock, call
@@ -22,7 +21,7 @@ from hpt.training import ranks
 from hpt.training.engine import join
 from hpt.training.ranks import Ranks, RankWatch, job_command, launcher_options, sampler_width
 from hpt.training.sampler import NO_WEIGHTS, Sampler, _repack_head
-from tests.processes import exit_code, killed_at_the_end, start_ranks
+from tests.processes import exit_code, killed_at_the_end, start_ranks, until
 
 #: What a launcher sets for the second of two ranks.
 LAUNCHED = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
@@ -79,26 +78,19 @@ def watches(store: TCPStore) -> tuple[list[RankWatch], list[list[str]]]:
     return made, said
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 20) -> bool:
-    end = time.monotonic() + timeout_s
-    while not (done := condition()) and time.monotonic() < end:
-        time.sleep(0.02)
-    return done
-
-
 def test_all_ranks_end_with_the_error_of_the_one_that_failed(store: TCPStore) -> None:
     made, said = watches(store)
     made[1].report("rank 1: the verifier is gone")
     made[2].report("rank 2: connection closed by peer")  # an echo, which comes second
-    assert until(lambda: all(said))
+    assert until(lambda: all(said), 20)
     assert said == [["rank 1: the verifier is gone"]] * 3
 
 
 def test_a_rank_that_vanished_is_named(store: TCPStore) -> None:
     made, said = watches(store)
-    assert until(lambda: all(watch.beat > 3 for watch in made))
+    assert until(lambda: all(watch.beat > 3 for watch in made), 20)
     made[2].finished.set()  # stops without a word, as a killed process does
-    assert until(lambda: bool(said[0] and said[1]))
+    assert until(lambda: bool(said[0] and said[1]), 20)
     assert said[0] == said[1]
     assert said[0][0].startswith("rank 2 was lost: no sign of life")
     assert said[2] == []
@@ -214,7 +206,7 @@ def test_a_killed_process_is_missed_long_before_it_is_late(
 ) -> None:
     monkeypatch.setattr(ranks, "LOST_S", 1000.0)
     made, said = watches(store)
-    assert until(lambda: all(watch.processes.get(2) for watch in made[:2]))
+    assert until(lambda: all(watch.processes.get(2) for watch in made[:2]), 20)
     killed = subprocess.Popen(["sleep", "1000"])
     killed.kill()
     if reaped:
@@ -222,7 +214,7 @@ def test_a_killed_process_is_missed_long_before_it_is_late(
     for watch in made[:2]:
         watch.processes[2] = f"{killed.pid}@{os.uname().nodename}"
     made[2].finished.set()
-    assert until(lambda: bool(said[0] and said[1]))
+    assert until(lambda: bool(said[0] and said[1]), 20)
     assert said[0] == said[1] == ["rank 2 was lost: its process was killed, perhaps for want of memory"]
     killed.wait()
 
@@ -253,7 +245,7 @@ def test_ranks_that_are_done_are_not_missed(store: TCPStore) -> None:
 def test_a_process_that_ended_with_a_word_is_not_called_lost(store: TCPStore) -> None:
     gone = f"999999999@{os.uname().nodename}"
     made, _ = watches(store)
-    assert until(lambda: all(watch.processes.get(0) for watch in made[1:]))
+    assert until(lambda: all(watch.processes.get(0) for watch in made[1:]), 20)
     for watch in made:
         watch.finished.set()
         watch.join()
@@ -270,14 +262,14 @@ def test_an_error_of_ones_own_is_told_at_once_where_nobody_can_be_gone_unseen(
     elsewhere: bool, store: TCPStore, launched: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, said = watches(store)
-    assert until(lambda: all(len(watch.processes) == 3 for watch in made))
+    assert until(lambda: all(len(watch.processes) == 3 for watch in made), 20)
     if elsewhere:
         made[1].processes[2] = "1@another-machine"
     monkeypatch.setattr(ranks, "_watch", made[1])
     start = time.monotonic()
     assert ranks.first_failure("ValueError: no") == "ValueError: no"
     assert (time.monotonic() - start > ranks.LOST_S) is elsewhere
-    assert until(lambda: bool(said[0] and said[2]))
+    assert until(lambda: bool(said[0] and said[2]), 20)
     assert said[0] == said[2] == ["rank 1: ValueError: no"]
 
 
@@ -287,13 +279,14 @@ def test_the_end_of_rank_0_is_noticed_by_its_store() -> None:
     watch.finish()  # and says nothing more
 
 
-def test_ranks_end_with_the_process_that_asked_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_end_with_the_process_that_asked_for_them(store: TCPStore, monkeypatch: pytest.MonkeyPatch) -> None:
     here = os.uname().nodename
     for parent, gone in (
         (f"{os.getpid()}@{here}", False), ("999999999@another-machine", False), (f"999999999@{here}", True)
     ):  # fmt: skip
         monkeypatch.setenv(ranks.PARENT, parent)
-        assert ranks._parent_is_gone() is gone
+        said = "the process that started this job has ended"
+        assert RankWatch(0, 2, store).look() == (said if gone else None)
 
 
 # --- the launcher ----------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from hpt.rewards.workers import Verdict, Verifier
 from hpt.runs.catalogue import artefacts_at
 from hpt.runs.make import planned_runs
 from hpt.runs.plan import make_plan, shape_of
-from hpt.runs.records import load_records
+from hpt.runs.records import load_runs
 from hpt.runs.resolve import base_config, build_config
 from hpt.support import memory
 from hpt.support.errors import ConfigError
@@ -292,8 +292,7 @@ def test_the_real_model_is_unpacked_and_writes(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.timeout(900)
 def test_claims_are_judged_on_the_one_base_and_only_those_about_as_many_sets(tmp_path: Path) -> None:
     names = ("table3", "figure5")
-    plan = fabricate(tmp_path, names, (0, 1, 2), "smollm")
-    records = [replace(load_records(run.folder.path), arms=run.arms) for run in plan if run.folder is not None]
+    records = load_runs(fabricate(tmp_path, names, (0, 1, 2), "smollm"))
     found = {row.claim: row for row in verdicts(records, names, "smollm")}
     assert found["table3-weak-hpt-above-sft"].verdict == "holds"
     consistently = found["table3-weak-hpt-consistently-best"]
