@@ -157,6 +157,11 @@ def assembled_once(trainer: Trainer) -> Assembled:
     return assemble(batch, trainer.method, trainer.config, 0)
 
 
+def column(trainer: Trainer, name: str) -> list[float]:
+    """A metric of every step."""
+    return [row[name] for row in trainer.rows["metrics"]]
+
+
 def weights_of(engine: PolicyEngine) -> dict[str, Tensor]:
     return {name: weight.clone() for name, weight in engine.named_weights()}
 

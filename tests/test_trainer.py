@@ -27,6 +27,7 @@ from hpt.upge.estimator import ROWS
 from tests.scripted import (
     ScriptedSampler,
     assembled_once,
+    column,
     config_for,
     make_trainer,
     mixed,
@@ -44,10 +45,6 @@ STEPS = 4
 
 def metrics(trainer: Trainer) -> list[dict[str, Any]]:
     return trainer.rows["metrics"]
-
-
-def column(trainer: Trainer, name: str) -> list[float]:
-    return [row[name] for row in metrics(trainer)]
 
 
 def noted(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, what: Callable[..., Any]) -> list[Any]:

@@ -11,14 +11,21 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from papermill.translators import PythonTranslator
 
 from hpt.config.run_config import validate
 from hpt.data.models import check_model_folder
 from hpt.data.problems import problems_hash
 from hpt.data.sources import problems_from
+from hpt.reports.notebooks import plain_table
+from hpt.reports.pages import notebook_page
+from hpt.runs.evaluations import evaluation_key
 from hpt.runs.folder import RunFolder, run_name
 from hpt.runs.resolve import build_config
 from hpt.support.errors import ConfigError, HptError, RecordFault
+from hpt.training.policy import load_model
 from hpt.training.ranks import job_command
 from hpt.training.sampler import request_seed
 from tests.browser import browser, missing
@@ -78,8 +85,6 @@ def test_a_scale_is_a_name_and_no_path(text: str, tmp_path: Path) -> None:
 
 @hostile
 def test_an_evaluation_is_one_there_is(text: str) -> None:
-    from hpt.runs.evaluations import evaluation_key
-
     config = build_config("hpt", scale="tiny")
     for name in (text, f"contest-a@{text}.", f"{text}@8"):
         with pytest.raises(ConfigError, match="evaluation = "):
@@ -116,8 +121,6 @@ def test_no_command_line_is_a_shell_string(text: str) -> None:
 
 @hostile
 def test_a_parameter_of_a_notebook_stays_a_text(text: str) -> None:
-    from papermill.translators import PythonTranslator
-
     cell = PythonTranslator.codify({"scale": text, "seeds": [text], "settings": {text: text}})
     assigned = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(cell).body}
     assert assigned == {"scale": text, "seeds": [text], "settings": {text: text}}
@@ -174,8 +177,6 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_pickles_beside_the_weights_are_never_read(model_folder: Path, tmp_path: Path) -> None:
-    from hpt.training.policy import load_model
-
     folder = shutil.copytree(model_folder, tmp_path / "model")
     for name in ("pytorch_model.bin", "model.pt", "optimizer.pt", "training_args.bin", "tokenizer.pkl"):
         (folder / name).write_bytes(pickle.dumps(Bomb(tmp_path / "mark")))
@@ -212,8 +213,6 @@ def test_a_configuration_that_is_no_json_is_refused(content: str, model_folder: 
 
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
     """Its manifest may be right: whoever wrote the file could write that too."""
-    import torch
-
     trainer = make_trainer(config_for("hpt"))
     trainer.train(1)
     trainer.engine.save_state(tmp_path / "state")
@@ -261,11 +260,6 @@ def parsed(page: str) -> Found:
 
 def page_that_shows(texts: Sequence[str]) -> str:
     """A notebook's page with these texts, if any, in every kind of output and as what its status says."""
-    from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-
-    from hpt.reports.notebooks import plain_table
-    from hpt.reports.pages import notebook_page
-
     cells, first = [new_markdown_cell("# A")], texts[0] if texts else None
     if texts:
         frame = pd.DataFrame({"answer": list(texts)})

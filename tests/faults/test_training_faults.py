@@ -26,6 +26,7 @@ from tests.digits import digits_config, write_digits
 from tests.scripted import (
     ScriptedSampler,
     ScriptedVerifier,
+    column,
     config_for,
     make_trainer,
     right,
@@ -33,10 +34,6 @@ from tests.scripted import (
     weights_of,
     wrong,
 )
-
-
-def column(trainer: Trainer, name: str) -> list[float]:
-    return [row[name] for row in trainer.rows["metrics"]]
 
 
 def spoil(trainer: Trainer, factor: float, steps: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
