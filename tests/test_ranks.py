@@ -273,7 +273,7 @@ def test_an_error_of_ones_own_is_told_at_once_where_nobody_can_be_gone_unseen(
     assert said[0] == said[2] == ["rank 1: ValueError: no"]
 
 
-def test_the_end_of_rank_0_is_noticed_by_its_store() -> None:
+def test_the_end_of_rank_0_is_noticed_by_its_store(store: TCPStore) -> None:
     watch = RankWatch(1, 2, MagicMock(set=MagicMock(side_effect=ConnectionError)))
     assert watch.look() == "rank 0 was lost: its store does not answer (ConnectionError)"
     watch.finish()  # and says nothing more

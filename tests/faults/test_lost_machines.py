@@ -36,7 +36,9 @@ def configs(tmp_path_factory: pytest.TempPathFactory) -> list[RunConfig]:
 def test_nothing_is_left_of_a_killed_command(cluster: Machines, configs: list[RunConfig], tmp_path: Path) -> None:
     command = cluster.start(tmp_path, configs[:1], tmp_path / "log.txt")
     try:
-        until(lambda: command.poll() is not None or any(one.status["step"] > 0 for one in run_folders(tmp_path)), 400)
+        assert until(
+            lambda: command.poll() is not None or any(one.status["step"] > 0 for one in run_folders(tmp_path)), 400
+        )
         assert command.poll() is None, (tmp_path / "log.txt").read_text()
         left = [*cluster.agents(0), *cluster.agents(1)]
         (folder,) = run_folders(tmp_path)
