@@ -13,7 +13,7 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-#: What a page asked for that is no file beside it, and what it logged; and the parts that are wider than the page.
+#: The parts that are wider than the page.
 _WIDE = """
 const page = document.documentElement.clientWidth, scrolls = element => {
   for (let own = element; own; own = own.parentElement) if (getComputedStyle(own).overflowX === "auto") return true;
@@ -117,10 +117,8 @@ def missing() -> str:
 
 @contextmanager
 def browser(dark: bool = False) -> Generator[Browser]:
-    """Start a browser and end it."""
     driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=subprocess.PIPE, text=True)
     try:
-        assert driver.stdout is not None
         ports = (re.search(r"started successfully on port (\d+)", line) for line in driver.stdout)
         port = next(found[1] for found in ports if found)
         own = Browser(f"http://127.0.0.1:{port}", dark)

@@ -114,4 +114,4 @@ def process_group_stays() -> None:
     """A vLLM engine that ends takes the process group along; here other tests of the process still train in it."""
     import torch
 
-    torch.distributed.destroy_process_group = lambda *_, **__: None  # type: ignore[assignment]
+    torch.distributed.destroy_process_group = lambda *_, **__: None

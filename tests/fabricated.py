@@ -1,7 +1,6 @@
 """Run folders with the real schema and made-up numbers, so that reports can be tested without training anything."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -15,7 +14,7 @@ from hpt.methods.methods import method_named
 from hpt.runs.evaluations import evaluation_key
 from hpt.runs.folder import RunFolder, add_checksum, write_checksums
 from hpt.runs.make import PlannedRun, planned_runs
-from hpt.runs.records import RunRecords, load_records
+from hpt.runs.records import RunRecords, load_runs
 from hpt.support.files import write_json, write_parquet
 from hpt.training.metrics import METRICS
 
@@ -43,8 +42,7 @@ def fabricate(
 
 def fabricated_records(root: Path, artefact: str, seeds: Sequence[int] = (0,)) -> list[RunRecords]:
     """Fabricate the runs of an artefact and return their records as a notebook hands them to its builder."""
-    plan = fabricate(root, (artefact,), seeds)
-    return [replace(load_records(run.folder.path), arms=run.arms) for run in plan if run.folder is not None]
+    return load_runs(fabricate(root, (artefact,), seeds))
 
 
 def write_run(folder: RunFolder, config: RunConfig, evaluations: Sequence[str]) -> None:
@@ -60,8 +58,8 @@ def write_run(folder: RunFolder, config: RunConfig, evaluations: Sequence[str]) 
         tables["validation"] = _validation(config, skill, generator)
     folder.write_tables(tables)
     for name in evaluations:
-        _, problems, key = evaluation_key(config, name)
-        samples = evaluation_key(config, name)[0].samples_per_problem
+        settings, problems, key = evaluation_key(config, name)
+        samples = settings.samples_per_problem
         solved = generator.random((len(problems), samples)) < skill
         kept = kept_answers(recorded_name(config, name), problems, samples)
         answers = pd.DataFrame(

@@ -16,10 +16,14 @@ from hpt.config.run_config import NUMERICS_VERSION, RunConfig, digest
 from hpt.config.scales import RECIPES
 from hpt.data.problems import problems_hash
 from hpt.data.world.lookup import MINI_LOOKUPS, TINY_LOOKUPS
-from hpt.data.world.worlds import evaluation_sets, training_problems
+from hpt.data.world.lookup_corpus import build_tokenizer, encoded_documents, learning_rate_factor
+from hpt.data.world.worlds import base_recipe, evaluation_sets, training_problems
 from hpt.methods.methods import METHODS
 from hpt.runs.folder import RunFolder
-from hpt.runs.resolve import build_config
+from hpt.runs.resolve import base_config, build_config
+from hpt.training.bases import BaseOptimizer, new_model, weighted
+from hpt.training.engine import PolicyEngine, Updater
+from hpt.training.policy import load_model
 from hpt.upge.estimator import ROWS
 from tests.digits import digits_config, write_digits
 from tests.jobs import run_to_end
@@ -76,13 +80,6 @@ def scripted(config: RunConfig) -> dict[str, Any]:
 
 def base_training(folder: Path) -> dict[str, Any]:
     """Three updates of the tiny world's weak base."""
-    from hpt.data.world.lookup_corpus import build_tokenizer, encoded_documents, learning_rate_factor
-    from hpt.data.world.worlds import base_recipe
-    from hpt.runs.resolve import base_config
-    from hpt.training.bases import BaseOptimizer, new_model, weighted
-    from hpt.training.engine import PolicyEngine, Updater
-    from hpt.training.policy import load_model
-
     config = base_config(build_config("hpt", scale="tiny", policy="weak"))
     recipe, tokenizer = base_recipe(TINY_LOOKUPS.name, "weak"), build_tokenizer(TINY_LOOKUPS)
     model = load_model(new_model(TINY_LOOKUPS, recipe, folder, config.seed))

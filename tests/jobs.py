@@ -12,12 +12,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 
 from hpt.config.run_config import RunConfig
 from hpt.runs.folder import CHECKSUMS, TABLES, RunFolder
@@ -134,8 +136,6 @@ def _work(config: dict[str, Any], root: str, evaluations: tuple[str, ...], log: 
 
 @dataclass
 class StartedJob:
-    """A job at work."""
-
     process: ForkServerProcess
     log: Path
 
@@ -162,13 +162,10 @@ class StartedJob:
 
     def _session(self) -> list[int]:
         found = []
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                fields = stat.read_text().rpartition(")")[2].split()
-            except OSError:  # gone since
-                continue
-            if int(fields[3]) == self.process.pid and fields[0] != "Z":
-                found.append(int(stat.parent.name))
+        for process in psutil.process_iter():
+            with suppress(psutil.Error, OSError):  # gone since
+                if os.getsid(process.pid) == self.process.pid and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process.pid)
         return found
 
 
@@ -219,14 +216,12 @@ class Undisturbed:
         return job
 
     def wait(self) -> "Undisturbed":
-        """Wait for its end."""
         assert self._job.wait() == 0, self._job.said()
         self.folder, self.moments = only_run(self.root), self._job.moments()
         return self
 
 
 def only_run(root: Path) -> RunFolder:
-    """The one run below ``root``."""
     (config,) = root.glob("*/*/config.json")
     return RunFolder(config.parent)
 
@@ -252,6 +247,22 @@ def assert_same_results(left: RunFolder, right: RunFolder) -> None:
     models = [{path.name: sha256_file(path) for path in folder.model.iterdir()} for folder in (left, right)]
     assert models[0] == models[1]
     assert "model.safetensors" in models[0]
+
+
+def metrics_of(folder: RunFolder) -> pd.DataFrame:
+    """A run's metrics without its times."""
+    return folder.table("metrics").drop(columns=timing_columns(), errors="ignore")
+
+
+def assert_same_first_step(folder: RunFolder, other: RunFolder, rtol: float, atol: float = 0.0) -> None:
+    """What is counted in the first step is equal; the rest agrees to rounding."""
+    found, expected = metrics_of(folder).head(1), metrics_of(other).head(1)
+    assert list(found.columns) == list(expected.columns)
+    counted = [name for name in found.columns if name.endswith(("_count", "_frac", "tokens", "rollouts", "updates"))]
+    assert len(counted) >= 10
+    pd.testing.assert_frame_equal(found[counted], expected[counted], check_exact=True)
+    rest = found.columns.drop([*counted, "check/logprob_gap"])
+    pd.testing.assert_frame_equal(found[rest], expected[rest], rtol=rtol, atol=atol)
 
 
 def leftovers(folder: RunFolder) -> list[str]:

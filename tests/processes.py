@@ -3,11 +3,12 @@
 import os
 import runpy
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from hpt.training.ranks import free_port
 from tests.jobs import forked
@@ -67,9 +68,16 @@ def run_ranks(ranks: int, folder: Path, module: str, *arguments: str, timeout_s:
     return folder
 
 
-def said_until(stream: IO[str] | None, part: str) -> str:
+def until(what: Callable[[], Any], timeout_s: float) -> Any:
+    """What it returns, as soon as that is true or the time is over."""
+    end = time.monotonic() + timeout_s
+    while not (found := what()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return found
+
+
+def said_until(stream: IO[str], part: str) -> str:
     """The next line of a process that holds ``part``; it is an error if the process ends without it."""
-    assert stream is not None
     said = ""
     for line in stream:
         said += line

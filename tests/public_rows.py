@@ -5,6 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
+
 from hpt.data.public import DATASETS
 
 Row = dict[str, Any]
@@ -80,9 +83,6 @@ def rows_of(name: str, count: int | None = None) -> list[Row]:
 
 def write(path: Path, rows: list[Row]) -> Path:
     """Write rows in the format the file name asks for."""
-    import pyarrow
-    import pyarrow.parquet
-
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".parquet":
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)

@@ -52,11 +52,11 @@ def tokenizer() -> Any:
     return character_tokenizer()
 
 
-def small_model(seed: int = 0, tied: bool = False) -> nn.Module:
+def small_model(tied: bool = False) -> nn.Module:
     """A Qwen2 of one layer for that tokenizer; with ``tied`` its head is its embedding."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     shape = Qwen2Config(
         vocab_size=len(tokenizer()), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
         num_key_value_heads=2, max_position_embeddings=128, tie_word_embeddings=tied, initializer_range=0.1,
@@ -67,7 +67,7 @@ def small_model(seed: int = 0, tied: bool = False) -> nn.Module:
 class ScriptedSampler:
     """Answers as told, with the log-probs of the weights it was last given; counts what it is asked and given."""
 
-    def __init__(self, model: nn.Module, script: Script, temperature: float = 1.0) -> None:
+    def __init__(self, model: nn.Module, script: Script) -> None:
         self.model, self.script, self.version = copy.deepcopy(model), script, 0
         self.skips, self.stale, self.requests, self.loads = False, False, 0, 0
 
@@ -85,7 +85,6 @@ class ScriptedSampler:
 
     @torch.no_grad()
     def sample(self, requests: Sequence[SamplingRequest]) -> list[list[Sample]]:
-        """Return the scripted responses."""
         self.requests += len(requests)
         return [[self._one(request, i) for i in range(request.samples)] for request in requests]
 
@@ -104,7 +103,6 @@ class ScriptedVerifier:
     """Compares the box with the answer, letter by letter."""
 
     def grade(self, texts: Sequence[str], asked: Sequence[Problem]) -> list[Grade]:
-        """Return one grade per text."""
         grades = []
         for text, problem in zip(texts, asked, strict=True):
             answer = last_boxed(text)
@@ -159,8 +157,12 @@ def assembled_once(trainer: Trainer) -> Assembled:
     return assemble(batch, trainer.method, trainer.config, 0)
 
 
+def column(trainer: Trainer, name: str) -> list[float]:
+    """A metric of every step."""
+    return [row[name] for row in trainer.rows["metrics"]]
+
+
 def weights_of(engine: PolicyEngine) -> dict[str, Tensor]:
-    """A copy of the weights by name."""
     return {name: weight.clone() for name, weight in engine.named_weights()}
 
 

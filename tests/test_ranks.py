@@ -7,10 +7,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from unittest.mock import MagicMock, call
 
 import psutil
 import pytest
@@ -21,8 +20,8 @@ from hpt.support.errors import ConfigError
 from hpt.training import ranks
 from hpt.training.engine import join
 from hpt.training.ranks import Ranks, RankWatch, job_command, launcher_options, sampler_width
-from hpt.training.sampler import NO_WEIGHTS, Sampler
-from tests.processes import exit_code, killed_at_the_end, start_ranks
+from hpt.training.sampler import NO_WEIGHTS, Sampler, _repack_head
+from tests.processes import exit_code, killed_at_the_end, start_ranks, until
 
 #: What a launcher sets for the second of two ranks.
 LAUNCHED = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
@@ -67,38 +66,31 @@ def store(monkeypatch: pytest.MonkeyPatch) -> TCPStore:
     return TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=5))
 
 
-def watches(store: TCPStore, count: int = 3) -> tuple[list[RankWatch], list[list[str]]]:
-    """Watches that write down with what they would have ended their process."""
-    said: list[list[str]] = [[] for _ in range(count)]
+def watches(store: TCPStore) -> tuple[list[RankWatch], list[list[str]]]:
+    """Three watches that write down with what they would have ended their process."""
+    said: list[list[str]] = [[], [], []]
     made = []
-    for rank in range(count):
+    for rank in range(3):
         client = TCPStore("127.0.0.1", store.port, is_master=False, wait_for_workers=False)
-        made.append(RankWatch(rank, count, client, said[rank].append))
+        made.append(RankWatch(rank, 3, client, said[rank].append))
     for watch in made:
         watch.start()
     return made, said
-
-
-def until(condition: Callable[[], bool], timeout_s: float = 20) -> bool:
-    end = time.monotonic() + timeout_s
-    while not (done := condition()) and time.monotonic() < end:
-        time.sleep(0.02)
-    return done
 
 
 def test_all_ranks_end_with_the_error_of_the_one_that_failed(store: TCPStore) -> None:
     made, said = watches(store)
     made[1].report("rank 1: the verifier is gone")
     made[2].report("rank 2: connection closed by peer")  # an echo, which comes second
-    assert until(lambda: all(said))
+    assert until(lambda: all(said), 20)
     assert said == [["rank 1: the verifier is gone"]] * 3
 
 
 def test_a_rank_that_vanished_is_named(store: TCPStore) -> None:
     made, said = watches(store)
-    assert until(lambda: all(watch.beat > 3 for watch in made))
+    assert until(lambda: all(watch.beat > 3 for watch in made), 20)
     made[2].finished.set()  # stops without a word, as a killed process does
-    assert until(lambda: bool(said[0] and said[1]))
+    assert until(lambda: bool(said[0] and said[1]), 20)
     assert said[0] == said[1]
     assert said[0][0].startswith("rank 2 was lost: no sign of life")
     assert said[2] == []
@@ -214,7 +206,7 @@ def test_a_killed_process_is_missed_long_before_it_is_late(
 ) -> None:
     monkeypatch.setattr(ranks, "LOST_S", 1000.0)
     made, said = watches(store)
-    assert until(lambda: all(watch.processes.get(2) for watch in made[:2]))
+    assert until(lambda: all(watch.processes.get(2) for watch in made[:2]), 20)
     killed = subprocess.Popen(["sleep", "1000"])
     killed.kill()
     if reaped:
@@ -222,7 +214,7 @@ def test_a_killed_process_is_missed_long_before_it_is_late(
     for watch in made[:2]:
         watch.processes[2] = f"{killed.pid}@{os.uname().nodename}"
     made[2].finished.set()
-    assert until(lambda: bool(said[0] and said[1]))
+    assert until(lambda: bool(said[0] and said[1]), 20)
     assert said[0] == said[1] == ["rank 2 was lost: its process was killed, perhaps for want of memory"]
     killed.wait()
 
@@ -253,7 +245,7 @@ def test_ranks_that_are_done_are_not_missed(store: TCPStore) -> None:
 def test_a_process_that_ended_with_a_word_is_not_called_lost(store: TCPStore) -> None:
     gone = f"999999999@{os.uname().nodename}"
     made, _ = watches(store)
-    assert until(lambda: all(watch.processes.get(0) for watch in made[1:]))
+    assert until(lambda: all(watch.processes.get(0) for watch in made[1:]), 20)
     for watch in made:
         watch.finished.set()
         watch.join()
@@ -270,34 +262,31 @@ def test_an_error_of_ones_own_is_told_at_once_where_nobody_can_be_gone_unseen(
     elsewhere: bool, store: TCPStore, launched: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, said = watches(store)
-    assert until(lambda: all(len(watch.processes) == 3 for watch in made))
+    assert until(lambda: all(len(watch.processes) == 3 for watch in made), 20)
     if elsewhere:
         made[1].processes[2] = "1@another-machine"
     monkeypatch.setattr(ranks, "_watch", made[1])
     start = time.monotonic()
     assert ranks.first_failure("ValueError: no") == "ValueError: no"
     assert (time.monotonic() - start > ranks.LOST_S) is elsewhere
-    assert until(lambda: bool(said[0] and said[2]))
+    assert until(lambda: bool(said[0] and said[2]), 20)
     assert said[0] == said[2] == ["rank 1: ValueError: no"]
 
 
 def test_the_end_of_rank_0_is_noticed_by_its_store(store: TCPStore) -> None:
-    class Gone:
-        def set(self, *_: Any) -> None:
-            raise ConnectionError
-
-    watch = RankWatch(1, 2, Gone())
+    watch = RankWatch(1, 2, MagicMock(set=MagicMock(side_effect=ConnectionError)))
     assert watch.look() == "rank 0 was lost: its store does not answer (ConnectionError)"
     watch.finish()  # and says nothing more
 
 
-def test_ranks_end_with_the_process_that_asked_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_end_with_the_process_that_asked_for_them(store: TCPStore, monkeypatch: pytest.MonkeyPatch) -> None:
     here = os.uname().nodename
     for parent, gone in (
         (f"{os.getpid()}@{here}", False), ("999999999@another-machine", False), (f"999999999@{here}", True)
     ):  # fmt: skip
         monkeypatch.setenv(ranks.PARENT, parent)
-        assert ranks._parent_is_gone() is gone
+        said = "the process that started this job has ended"
+        assert RankWatch(0, 2, store).look() == (said if gone else None)
 
 
 # --- the launcher ----------------------------------------------------------------------------------------------------
@@ -377,30 +366,16 @@ def test_a_command_is_no_rank_itself(launched: None, no_gpus: None) -> None:
 # --- sleep mode ------------------------------------------------------------------------------------------------------
 
 
-class Engine:
-    """Writes down what a vLLM engine is asked to do."""
-
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-        self.sleep = lambda level: self.calls.append(f"sleep {level}")
-        self.wake_up = lambda tags: self.calls.append(f"wake {','.join(tags)}")
-        self.collective_rpc = lambda name, kwargs: self.calls.append(name)
-        self.apply_model = lambda function: self.calls.append(function.__name__)
-        self.reset_prefix_cache = lambda: self.calls.append("reset")
-
-
 @pytest.mark.parametrize("sleeps", [True, False])
 def test_the_sampler_sleeps_until_it_is_given_weights(sleeps: bool) -> None:
-    sampler = Sampler.__new__(Sampler)
-    engine = Engine()
-    sampler._sleeps, sampler._asleep = sleeps, False
-    sampler._engine = engine
-    sampler.version = 1
+    sampler, engine = Sampler.__new__(Sampler), MagicMock()
+    sampler._sleeps, sampler._asleep, sampler._engine, sampler.version = sleeps, False, engine, 1
     sampler.sleep()
     sampler.sleep()
     assert sampler.version == (NO_WEIGHTS if sleeps else 1)  # so that the trainer knows that it has to move some
     sampler.load_weights([], 1)
     sampler.load_weights([], 2)
-    loads = ["reload_weights", "_repack_head", "reset"]
-    woken = ["sleep 2", "wake weights", "reload_weights", "_repack_head", "wake kv_cache", "reset"]
-    assert engine.calls == [*(woken if sleeps else loads), *loads]
+    load = [call.collective_rpc("reload_weights", kwargs={"weights_iterator": []}), call.apply_model(_repack_head)]
+    reset = call.reset_prefix_cache()
+    woken = [call.sleep(level=2), call.wake_up(tags=["weights"]), *load, call.wake_up(tags=["kv_cache"]), reset]
+    assert engine.mock_calls == [*(woken if sleeps else [*load, reset]), *load, reset]

@@ -54,7 +54,6 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("work")
     for names, seeds, reports in ((), SEEDS, "reports"), (("appendix",), (0,), "appendix"):
         for run in fabricate(folder / "runs", names, seeds):
-            assert run.folder is not None
             export_run(run.folder, folder / reports / "tiny" / "records")
     return folder
 
@@ -108,9 +107,6 @@ def check_table1(folder: Path) -> None:
         assert sorted(", ".join(own["rows"]).split(", ")) == sorted(ROWS)
     acts = tokens[tokens["mask"].notna()]
     assert (acts["mask"].isin([0, 1])).all()
-    sft = tokens[tokens["row"] == "sft"]
-    assert (sft["weight"] - 1).abs().max() < 1e-5
-    assert sft["trajectory"].nunique() == 1  # the demonstration alone
 
 
 def check_checkpoints(folder: Path) -> None:
@@ -348,7 +344,6 @@ def test_missing_runs_and_mistakes_are_named_before_anything_runs(work: Path, tm
 def test_a_failed_notebook_is_told_on_the_page(tmp_path: Path) -> None:
     plan = fabricate(tmp_path / "runs", ["table3"])
     grpo = next(run.folder for run in plan if run.method == "grpo")
-    assert grpo is not None
     file = next((grpo.path / "evaluations").iterdir())
     file.write_bytes(b"")
     add_checksum(grpo, file)  # what no checksum finds

@@ -27,7 +27,6 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> list[PlannedRun]:
 def folder(plan: list[PlannedRun], tmp_path: Path) -> Path:
     """A report's folder with the records of everything, two seeds."""
     for run in plan:
-        assert run.folder is not None
         export_run(run.folder, tmp_path / "tiny" / "records")
     return tmp_path / "tiny"
 
@@ -82,13 +81,11 @@ def test_seeds_and_missing_runs_of_each_artefact(folder: Path) -> None:
 def test_a_record_without_a_needed_evaluation_is_not_enough(folder: Path, tmp_path: Path) -> None:
     plan = fabricate(tmp_path / "runs", ["table6"])
     for run in plan:
-        assert run.folder is not None
         export_run(run.folder, folder / "records")
     (full,) = available("tiny", ["table6"], [0], RecordStore(folder / "records"))
     assert full.seeds == (0,)
     plain = next(run for run in plan if run.arms == ("hpt-weak",))
     path = RecordStore(folder / "records").find(plain.config)
-    assert path is not None
     kept = read_parquet(path / "evaluations.parquet").query("benchmark != 'applied'")
     write_parquet(path / "evaluations.parquet", kept)
     write_manifest(path)

@@ -1,6 +1,5 @@
 """Rules about the files of the repository that a review would otherwise have to check by eye."""
 
-import json
 import re
 import subprocess
 from pathlib import Path
@@ -82,16 +81,6 @@ def test_engines_are_imported_late_and_in_their_own_modules_only(engine: str) ->
 def test_no_large_file() -> None:
     large = {path.name: path.stat().st_size for path in tracked() if path.stat().st_size > LARGEST_FILE_BYTES}
     assert not large
-
-
-def test_notebooks_store_no_outputs() -> None:
-    stored = [
-        f"{path.name}, cell {number}"
-        for path in tracked("*.ipynb")
-        for number, cell in enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"])
-        if cell.get("outputs") or cell.get("execution_count")
-    ]
-    assert not stored
 
 
 def test_cpu_lock_is_complete_and_without_cuda() -> None:

@@ -10,13 +10,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from hpt.evaluation.intervals import (
-    detectable,
-    holm,
-    seed_mean,
-    seeds_needed,
-    sign_flip_p,
-)
+from hpt.evaluation.intervals import detectable, holm, seed_mean, seeds_needed, sign_flip_p
 from hpt.paper.claim_tests import ClaimRecords, RunFrames
 from hpt.paper.claims import confirmed, judge_together
 from hpt.paper.paper import confirmatory_claims
@@ -145,7 +139,6 @@ def test_intervals_hold_together_whatever_the_verdict() -> None:
     for place, values in values_of.items():
         half = stats.t.ppf(1 - 0.025 / 13, len(values) - 1) * stats.sem(values)
         interval = results[FAMILY[place]].interval
-        assert interval is not None
         assert (interval.low, interval.high) == pytest.approx((values.mean() - half, values.mean() + half))
 
 

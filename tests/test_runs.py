@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hpt.runs.folder import RunFolder, damaged_count, run_name, source_commit
+from hpt.runs.folder import RunFolder, damaged_count, run_folders, run_name, source_commit
 from hpt.runs.make import run_with_base
 from hpt.runs.resolve import base_config, build_config, resolve_run
 from hpt.support.errors import ConfigError, HptError
@@ -61,8 +61,7 @@ def test_a_run_that_never_updated_says_so(tmp_path: Path) -> None:
                  world / "problems.jsonl", "--runs-dir", tmp_path / "runs"]  # fmt: skip
     result = hpt(*arguments, *(part for own in given for part in ("--set", own)))
     assert result.returncode == 0, result.stderr
-    (config,) = (tmp_path / "runs").glob("tiny/*/config.json")
-    folder = RunFolder(config.parent)
+    (folder,) = run_folders(tmp_path / "runs")
     assert folder.finished
     assert "no update was made" in folder.status["message"]
     assert f"warning: {folder.path.name}: no update was made" in result.stderr

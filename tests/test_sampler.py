@@ -113,12 +113,10 @@ def gap(model: nn.Module, requests: list[SamplingRequest], groups: list[list[Sam
 def test_a_request_draws_the_same_whatever_it_is_drawn_with(sampler: Sampler) -> None:
     """In any order, alone or among others: so resuming and the number of ranks change nothing."""
     requests = [request(i) for i in range(8)]
-    together = drawn(sampler.sample(requests))
-    assert drawn(sampler.sample(requests)) == together
-    backwards = sampler.sample(requests[::-1])
-    assert tokens(backwards)[::-1] == [[sample[0] for sample in group] for group in together]
-    alone = [sampler.sample([one])[0] for one in requests]
-    assert tokens(alone) == [[sample[0] for sample in group] for group in together]
+    together = sampler.sample(requests)
+    assert drawn(sampler.sample(requests)) == drawn(together)
+    assert tokens(sampler.sample(requests[::-1]))[::-1] == tokens(together)
+    assert tokens([sampler.sample([one])[0] for one in requests]) == tokens(together)
 
 
 def test_sample_i_has_the_seed_plus_i(sampler: Sampler) -> None:
@@ -219,7 +217,7 @@ def digits(world: Path, sampler: Sampler) -> Callable[..., Trainer]:
         tokenizer = load_tokenizer(world / "model")
         data = encode_training(tokenizer, training_problems_of(config), config, True)
         trained = PolicyEngine(load_model(world / "model"), config.engine, config.optimizer)
-        verifier: Any = SimpleNamespace(grade=half_right)
+        verifier = SimpleNamespace(grade=half_right)
         return Trainer(config, data.problems, data.prompts, data.demonstrations, tokenizer, trained, sampler, verifier)
 
     return make

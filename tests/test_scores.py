@@ -85,15 +85,6 @@ def test_exclusive_solves_of_equal_policies_and_of_other_problems() -> None:
         exclusive_solves([1, 0], [1], [1, 1])
 
 
-def test_exclusive_solves_reproduce_the_papers_percentages() -> None:
-    """Table 4 against GRPO, overall: +58/-15 of 500 is printed as +11.6%/-3.0%."""
-    both, hpt, grpo = 351, 58, 15
-    a = [1] * (both + hpt) + [0] * (500 - both - hpt)
-    b = [1] * both + [0] * hpt + [1] * grpo + [0] * (500 - both - hpt - grpo)
-    overall = exclusive_solves(a, b, [3] * 500).iloc[-1]
-    assert (overall["a_only_percent"], overall["b_only_percent"]) == (11.6, 3.0)
-
-
 def test_exclusive_solves_of_shares_are_the_mean_over_all_pairs_of_answers() -> None:
     generator = np.random.default_rng(3)
     a, b = generator.random((6, 4)) < 0.7, generator.random((6, 3)) < 0.4

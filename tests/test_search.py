@@ -1,12 +1,12 @@
 """The search: every method alike, the choice as the rule says, and `TUNED` what the committed records chose."""
 
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from hpt.config.run_config import RunConfig
 from hpt.config.scales import TUNED
 from hpt.methods.methods import stages_of
 from hpt.reports.frames import TRIED, chosen, search
@@ -78,11 +78,6 @@ def test_the_table_shows_every_try_and_marks_one_per_method(records: list[RunRec
     assert row["accuracy"] == pytest.approx(100 * (own["correct"] / own["samples"]).mean())
 
 
-def setting(config: RunConfig, name: str) -> object:
-    section, _, field = name.partition(".")
-    return getattr(getattr(config, section), field)
-
-
 @pytest.fixture(scope="module")
 def committed() -> pd.DataFrame:
     """The search as the committed records have it."""
@@ -115,7 +110,7 @@ def test_what_the_second_round_chose_is_tuned(committed: pd.DataFrame) -> None:
         config = arms[f"{method}-{base}"].config("mini", 0)
         for field, value in tried.items():
             if field not in ("seed", "schedule.steps", "validation.every"):
-                assert setting(config, field) == value, (base, method, field)
+                assert attrgetter(field)(config) == value, (base, method, field)
 
 
 GRPO: dict[str, dict[str, Any]] = {"optimizer": {"learning_rate": 5e-4},

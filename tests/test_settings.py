@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from functools import reduce
-from operator import getitem
+from operator import attrgetter, getitem
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
@@ -37,7 +37,7 @@ from hpt.training.trainer import Trainer
 from tests import test_methods
 from tests.digits import write_digits
 from tests.scripted import SMALL, ScriptedSampler, assembled_once, make_trainer, problems, small_model, tokenizer
-from tests.test_config import LEAVES, value_of
+from tests.test_config import LEAVES
 
 #: Looks at a setting in an empty folder, the current one; what it patches is undone.
 Seen = Callable[[RunConfig, pytest.MonkeyPatch], Any]
@@ -134,14 +134,13 @@ def vllm_argument(name: str, ranks: int = 1, gpu: bool = False) -> Seen:
 
     def seen(config: RunConfig, patch: pytest.MonkeyPatch) -> Any:
         vllm, parameters = ModuleType("vllm"), ModuleType("vllm.sampling_params")
-        vllm.LLM, parameters.RequestOutputKind = MagicMock(), MagicMock()  # pyright: ignore[reportAttributeAccessIssue]
-        vllm.LLM.return_value.apply_model.return_value = ["vllm.models"]  # pyright: ignore[reportAttributeAccessIssue]
+        vllm.LLM, parameters.RequestOutputKind = MagicMock(), MagicMock()
+        vllm.LLM.return_value.apply_model.return_value = ["vllm.models"]
         patch.setitem(sys.modules, "vllm", vllm)
         patch.setitem(sys.modules, "vllm.sampling_params", parameters)
         patch.setattr(torch.cuda, "is_available", lambda: gpu)
         Sampler(str(write_digits(Path.cwd()) / "model"), config.rollout, config.policy.dtype, ranks)
-        given = vllm.LLM.call_args.kwargs  # pyright: ignore[reportAttributeAccessIssue]
-        return given.get(name)
+        return vllm.LLM.call_args.kwargs.get(name)
 
     return seen
 
@@ -163,7 +162,7 @@ def metric(name: str, steps: int = 1, max_mean_gap: float | None = 1.0) -> Seen:
             diagnostics = config.diagnostics.model_copy(update={"max_mean_logprob_gap": max_mean_gap})
             config = config.model_copy(update={"diagnostics": diagnostics})
         trainer = make_trainer(config)
-        trainer.sampler.__class__ = _Off  # pyright: ignore[reportAttributeAccessIssue]
+        trainer.sampler.__class__ = _Off
         try:
             trainer.train(steps)
         except TrainingFault:
@@ -184,13 +183,8 @@ def validated(config: RunConfig, patch: pytest.MonkeyPatch) -> list[int]:
     return [row["step"] for row in trainer.rows["validation"]]
 
 
-def rate(step: int) -> Seen:
-    def seen(config: RunConfig, patch: pytest.MonkeyPatch) -> float:
-        trainer = make_trainer(config)
-        trainer.state.step = step
-        return trainer.learning_rate()
-
-    return seen
+def rate(config: RunConfig, patch: pytest.MonkeyPatch) -> float:
+    return make_trainer(config).learning_rate()
 
 
 def group(name: str) -> Seen:
@@ -204,8 +198,7 @@ def group(name: str) -> Seen:
 
 def deepspeed(*path: str) -> Seen:
     def seen(config: RunConfig, patch: pytest.MonkeyPatch) -> Any:
-        given: Any = _deepspeed_config(config.engine, config.optimizer, config.policy.dtype)
-        return reduce(getitem, path, given)
+        return reduce(getitem, path, _deepspeed_config(config.engine, config.optimizer, config.policy.dtype))
 
     return seen
 
@@ -232,7 +225,7 @@ def forwarded_tokens(config: RunConfig, patch: pytest.MonkeyPatch) -> int:
 def layer_forwards(config: RunConfig, patch: pytest.MonkeyPatch) -> int:
     trainer, items, _ = split_of(config)
     calls: list[Any] = []
-    (layer,) = trainer.engine.module.model.model.layers  # pyright: ignore
+    (layer,) = trainer.engine.module.model.model.layers
     layer.register_forward_pre_hook(lambda *_: calls.append(None))
     trainer.updater.update(items, 0.01)
     return len(calls)
@@ -356,7 +349,7 @@ VALIDATED = {"validation.every": 1}
 MOVES: dict[str, Moves] = {
     "scale": Moves("mini", lambda config, patch: RunFolder.of(config, Path.cwd()).path.parent.name, "tiny", "mini"),
     "recipe": Moves("paper", lambda config, patch: initial_run(config).recipe, "released", "paper",
-                    {"policy.after": "sft"}),  # pyright: ignore
+                    {"policy.after": "sft"}),
     "method": Moves("sft", lambda config, patch: stages_of(config)[0].method.name, "hpt", "sft"),
     "seed": Moves(1, seeds_and_questions, True, False),
     "over_stages": Moves(["gate.alpha"], lambda config, patch: stages_of(config)[0].config.gate.alpha, 0.0, 1.0,
@@ -428,13 +421,13 @@ MOVES: dict[str, Moves] = {
                         1 / (1 + np.exp(-2 / 4)), {"gate.kind": "sigmoid"}),
     "gate.alpha": Moves(0.5, feedback, [[1] * 3, [1] * 3], [[0.5] * 3, [1] * 3], {"gate.kind": "constant"}),
     "gate.beta": Moves(0.5, feedback, [[1] * 3, [1] * 3], [[1] * 3, [0.5] * 3], {"gate.kind": "constant"}),
-    "optimizer.learning_rate": Moves(0.02, rate(0), 0.01, 0.02),
-    "optimizer.first_stage_learning_rate": Moves(0.02, rate(0), 0.01, 0.02, method="sft_then_grpo"),
+    "optimizer.learning_rate": Moves(0.02, rate, 0.01, 0.02),
+    "optimizer.first_stage_learning_rate": Moves(0.02, rate, 0.01, 0.02, method="sft_then_grpo"),
     "optimizer.adam_beta1": Moves(0.5, group("betas"), (0.9, 0.95), (0.5, 0.95)),
     "optimizer.adam_beta2": Moves(0.5, group("betas"), (0.9, 0.95), (0.9, 0.5)),
     "optimizer.adam_epsilon": Moves(0.1, group("eps"), 1e-8, 0.1),
     "optimizer.weight_decay": Moves(0.1, group("weight_decay"), 0.01, 0.1),
-    "optimizer.warmup_steps": Moves(2, rate(0), 0.01, 0.005),
+    "optimizer.warmup_steps": Moves(2, rate, 0.01, 0.005),
     "optimizer.gradient_clip": Moves(0.5, deepspeed("gradient_clipping"), 1.0, 0.5, {"engine.zero_stage": 1}),
     "optimizer.skip_above_norm": Moves(1e-9, metric("optim/skipped_updates"), [0.0], [2.0]),
     "schedule.steps": Moves(5, wired("until"), 4, 5, ROWS),
@@ -485,7 +478,7 @@ def test_a_setting_moves_what_it_says(name: str, tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     plain = build_config(own.method, scale="tiny", settings=SMALL | own.beside)
     moved = build_config(own.method, scale="tiny", settings=SMALL | own.beside | {name: own.value})
-    assert value_of(plain, name) != value_of(moved, name) == own.value
+    assert attrgetter(name)(plain) != attrgetter(name)(moved) == own.value
     for config, expected in ((plain, own.before), (moved, own.after)):
         (folder := tmp_path / str(config is moved)).mkdir()
         monkeypatch.chdir(folder)

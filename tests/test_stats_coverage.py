@@ -15,11 +15,6 @@ ACCURACIES = (0.05, 0.2, 0.5, 0.8, 0.95)
 WORLDS = 2_000
 
 
-def beta(accuracy: float, spread: float = 2.0) -> tuple[float, float]:
-    """Parameters of a beta law with this mean; a small ``spread`` means problems either easy or hard."""
-    return accuracy * spread, (1 - accuracy) * spread
-
-
 def wilson_coverage(accuracy: float, problems: int) -> float:
     """How often the Wilson interval of avg@1 holds the accuracy: exact, a sum over the binomial law."""
     counts = np.arange(problems + 1)
@@ -31,20 +26,20 @@ def wilson_coverage(accuracy: float, problems: int) -> float:
     return float(held @ weights)
 
 
-def bca_coverage(accuracy: float, problems: int, worlds: int, samples: int = 8, resamples: int = 999) -> float:
-    """Share of worlds whose BCa interval of avg@k holds the accuracy."""
+def bca_coverage(accuracy: float, problems: int, worlds: int, resamples: int = 999) -> float:
+    """Share of worlds whose BCa interval of avg@8 holds the accuracy; many problems are either easy or hard."""
     generator = np.random.default_rng([problems, round(1000 * accuracy)])
     held = 0
     for _ in range(worlds):
-        shares = generator.binomial(samples, generator.beta(*beta(accuracy), size=problems)) / samples
+        shares = generator.binomial(8, generator.beta(2 * accuracy, 2 * (1 - accuracy), size=problems)) / 8
         interval = bca_interval(shares, generator=generator, resamples=resamples)
         held += interval.low <= accuracy <= interval.high
     return held / worlds
 
 
-def seed_coverage(seeds: int, worlds: int) -> float:
-    """Share of worlds whose Student's t interval over seeds holds the mean."""
-    draws = np.random.default_rng(seeds).normal(5.0, 2.0, size=(worlds, seeds))
+def seed_coverage(worlds: int) -> float:
+    """Share of worlds whose Student's t interval over three seeds holds the mean."""
+    draws = np.random.default_rng(3).normal(5.0, 2.0, size=(worlds, 3))
     intervals = [seed_mean(row).interval for row in draws]
     return float(np.mean([own.low <= 5.0 <= own.high for own in intervals]))
 
@@ -74,7 +69,7 @@ def test_bca_covers_at_200_problems_roughly(accuracy: float) -> None:
 
 
 def test_intervals_over_seeds_cover_however_few() -> None:
-    assert seed_coverage(3, 3_000) == pytest.approx(0.95, abs=0.015)
+    assert seed_coverage(3_000) == pytest.approx(0.95, abs=0.015)
 
 
 @pytest.mark.slow
@@ -82,7 +77,7 @@ def test_intervals_over_seeds_cover_however_few() -> None:
 def test_coverage_with_few_problems_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     """30, the size of AIME, and 3 seeds: no bound, they give what they give, and a reader must know it."""
     with capsys.disabled():
-        print(f"\nseeds, Student's t, 3 seeds: {seed_coverage(3, WORLDS):.1%}")
+        print(f"\nseeds, Student's t, 3 seeds: {seed_coverage(WORLDS):.1%}")
         for accuracy in ACCURACIES:
             wilson, bca = wilson_coverage(accuracy, 30), bca_coverage(accuracy, 30, WORLDS)
             print(f"30 problems, accuracy {accuracy:.0%}: Wilson {wilson:.1%}, BCa {bca:.1%}")

@@ -53,19 +53,19 @@ RAW = f"Question:\n{PROBLEM.question}\n{OWN}\nAnswer:\nLet's think step by step.
 BEGIN = "<|begin_of_text|>"
 
 
-@pytest.mark.parametrize(
-    ("template", "kind", "expected"),
-    [
-        ("plain", "qwen", PROBLEM.question),  # no begin token to put
-        ("plain", "llama", BEGIN + PROBLEM.question),
-        ("qwen", "qwen", chat(OWN)),
-        ("qwen-data-system", "qwen", chat(SYSTEM)),
-        ("qwen-no-system", "qwen", chat("")),
-        ("luffy", "qwen", chat(SYSTEM, "<think>\n")),
-        ("llama", "llama", RAW),
-        ("llama-begin", "llama", BEGIN + RAW),
-    ],
-)
+PROMPTS = [
+    ("plain", "qwen", PROBLEM.question),  # no begin token to put
+    ("plain", "llama", BEGIN + PROBLEM.question),
+    ("qwen", "qwen", chat(OWN)),
+    ("qwen-data-system", "qwen", chat(SYSTEM)),
+    ("qwen-no-system", "qwen", chat("")),
+    ("luffy", "qwen", chat(SYSTEM, "<think>\n")),
+    ("llama", "llama", RAW),
+    ("llama-begin", "llama", BEGIN + RAW),
+]
+
+
+@pytest.mark.parametrize(("template", "kind", "expected"), PROMPTS)
 def test_a_prompt_reads_as_its_template_says(template: str, kind: str, expected: str, qwen: Any, llama: Any) -> None:
     tokenizer = {"qwen": qwen, "llama": llama}[kind]
     tokens = prompt_tokens(tokenizer, PROBLEM, template)
@@ -74,8 +74,7 @@ def test_a_prompt_reads_as_its_template_says(template: str, kind: str, expected:
 
 
 def test_every_template_is_tested() -> None:
-    (marker,) = [own for own in test_a_prompt_reads_as_its_template_says.pytestmark if own.name == "parametrize"]
-    assert {case[0] for case in marker.args[1]} == set(TEMPLATES)
+    assert {template for template, *_ in PROMPTS} == set(TEMPLATES)
 
 
 def test_turn_marks_are_single_special_tokens(qwen: Any) -> None:

@@ -15,20 +15,19 @@ from hpt.runs.resolve import base_config, build_config, pretraining_config
 NOTHING = pd.DataFrame()
 
 
-def record(arm: Arm, seed: int, evaluations: pd.DataFrame = NOTHING, scale: str = "tiny") -> RunRecords:
-    config = arm.config(scale, seed)
+def record(arm: Arm, seed: int, evaluations: pd.DataFrame = NOTHING) -> RunRecords:
+    config = arm.config("tiny", seed)
     if arm.method == "pretrain":
-        config = pretraining_config(scale, arm.policy, {"tiny": "lookups-tiny", "mini": "lookups"}[scale], seed)
+        config = pretraining_config("tiny", arm.policy, "lookups-tiny", seed)
     frames = pd.DataFrame({"step": [0]}), NOTHING, NOTHING
     return RunRecords(f"{arm.key}-s{seed}", config, *frames, evaluations, arms=(arm.key,))
 
 
-def counted(arm: Arm, seed: int, name: str, correct: int, scale: str = "tiny") -> RunRecords:
-    config = record(arm, seed, scale=scale).config
-    settings, problems, key = evaluation_key(config, name)
+def counted(arm: Arm, seed: int, name: str, correct: int) -> RunRecords:
+    settings, problems, key = evaluation_key(record(arm, seed).config, name)
     rows = [(key, name, p.id, p.level, correct, settings.samples_per_problem) for p in problems]
     columns = ["key", "benchmark", "problem_id", "level", "correct", "samples"]
-    return record(arm, seed, pd.DataFrame(rows, columns=columns), scale)
+    return record(arm, seed, pd.DataFrame(rows, columns=columns))
 
 
 def test_the_one_base_is_in_every_seed() -> None:

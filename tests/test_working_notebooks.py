@@ -2,8 +2,8 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def test_a_slider_draws_anew_and_is_a_picture_where_nothing_moves_it() -> None:
         return figure
 
     shown = begin("table6_gate_threshold", given={"scale": "tiny"}).sliders(draw, gate=range(5))
-    bundle = shown._repr_mimebundle_()  # pyright: ignore[reportPrivateUsage]
+    bundle = shown._repr_mimebundle_()
     assert WIDGET in bundle
     assert "gate = 2" in bundle["text/html"]
     assert "src='data:image/png;base64," in bundle["text/html"]
@@ -103,8 +103,7 @@ def test_a_step_of_algorithm_1_gives_every_question_its_weights(records: list[Ru
     run = next(run for run in records if run.method == "hpt" and run.policy == "weak")
     rollouts = run.rollouts.assign(correct=np.arange(len(run.rollouts)) % 9)
     rollouts["alpha"], rollouts["beta"] = (rollouts["correct"] > 0) * 1.0, (rollouts["correct"] == 0) * 1.0
-    changed: Any = run.__class__(run.name, run.config, run.metrics, rollouts, run.validation, run.evaluations)
-    step = algorithm_step(changed, 0)
+    step = algorithm_step(replace(run, rollouts=rollouts), 0)
     assert len(step) == run.config.schedule.prompts_per_step
     assert step["question"].notna().all()
     assert (step["P"] == step["correct"] / 8).all()

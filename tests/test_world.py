@@ -1,16 +1,12 @@
 """The world of look-ups: right demonstrations, parts that share no question, knowledge as recipes say."""
 
 import dataclasses
-import os
-import subprocess
-import sys
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from hpt.data.problems import problems_hash
 from hpt.data.world.lookup import (
     LOOKUPS,
     MINI_LOOKUPS,
@@ -212,19 +208,6 @@ def test_a_number_is_one_token_under_the_generic_loader(architecture: str, tmp_p
     assert tokenizer.batch_decode(encoded) == texts
     assert tokenizer.unk_token_id not in {token for tokens in encoded for token in tokens}
     assert len(tokenizer.encode(r">8114fi...!\boxed{0963}", add_special_tokens=False)) == 3 + SLOTS + 1 + 4
-
-
-def test_data_is_the_same_in_another_process() -> None:
-    program = (
-        "from hpt.data.world.lookup import *; from hpt.data.problems import problems_hash;"
-        "from hpt.data.world.lookup_corpus import documents, BASES;"
-        "problems = [*evaluation_sets(MINI_LOOKUPS)['notation'].problems, *validation_problems(MINI_LOOKUPS)];"
-        "print(problems_hash(problems), documents(MINI_LOOKUPS, BASES['lookups']['weak'], 0, 400)[:3])"
-    )
-    environment = {**os.environ, "PYTHONHASHSEED": "7"}
-    output = subprocess.check_output([sys.executable, "-c", program], env=environment, text=True)
-    problems = [*evaluation_sets(MINI_LOOKUPS)["notation"].problems, *validation_problems(MINI_LOOKUPS)]
-    assert output == f"{problems_hash(problems)} {documents(MINI_LOOKUPS, WEAK, 0, 400)[:3]}\n"
 
 
 def test_no_question_is_in_two_parts_and_any_first_part_of_the_training_questions_holds_all_levels() -> None:

@@ -11,16 +11,15 @@ from hpt.upge.stabilization import clip_cov_keep
 ROW = ROWS["clip_cov"].with_parameters(clip_cov_share=0.05)
 
 
-def make_batch(seed: int, trajectories: int = 24) -> dict[str, list]:
+def make_batch(seed: int) -> dict[str, list]:
+    """Four trajectories of each of six questions."""
     rng = np.random.default_rng(seed)
-    lengths = rng.integers(1, 40, trajectories)
+    lengths = rng.integers(1, 40, 24)
     return {
         "old_logprobs": [-rng.exponential(2.0, length) for length in lengths],
-        "advantages": [
-            np.full(length, value) for length, value in zip(lengths, rng.normal(size=trajectories), strict=True)
-        ],
-        "problem_ids": [f"q{i // 4}" for i in range(trajectories)],
-        "samples": [i % 4 for i in range(trajectories)],
+        "advantages": [np.full(length, value) for length, value in zip(lengths, rng.normal(size=24), strict=True)],
+        "problem_ids": [f"q{i // 4}" for i in range(24)],
+        "samples": [i % 4 for i in range(24)],
     }
 
 

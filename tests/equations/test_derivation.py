@@ -26,14 +26,7 @@ from hpt.laboratory.derivation import (
     statements,
     with_gate,
 )
-from hpt.laboratory.exact import (
-    Experiment,
-    TabularPolicy,
-    TrajectorySpace,
-    law,
-    random_parameters,
-    token_logprobs,
-)
+from hpt.laboratory.exact import Experiment, TabularPolicy, TrajectorySpace, law, random_parameters, token_logprobs
 from hpt.laboratory.experiment import token_streams
 from hpt.methods.gate import feedback_coefficients, performance
 from hpt.upge import stabilization

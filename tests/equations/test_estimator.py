@@ -37,8 +37,8 @@ def test_metrics_add_up_over_micro_batches() -> None:
     assert whole["luffy_offline/tokens"] == w.lengths[16:].sum()
 
 
-def tiny_streams(ratios: list[float], logprob: float = -1.0) -> TokenStreams:
-    logprobs = torch.full((len(ratios),), logprob, dtype=torch.float64, requires_grad=True)
+def tiny_streams(ratios: list[float]) -> TokenStreams:
+    logprobs = torch.full((len(ratios),), -1.0, dtype=torch.float64, requires_grad=True)
     old = logprobs.detach() - torch.tensor(ratios, dtype=torch.float64).log()
     return TokenStreams(logprobs, torch.ones_like(old), old, torch.zeros(len(ratios), dtype=torch.int64), 1)
 
@@ -185,11 +185,8 @@ def test_impossible_constants_are_refused(wrong: dict) -> None:
 
 
 def test_what_a_row_lacks_is_named() -> None:
-    row, streams, one = (
-        Row("mine", "clip", "old", "group", "token_mean", {"std": "none"}),
-        tiny_streams([1.0]),
-        torch.ones(1),
-    )
+    row = Row("mine", "clip", "old", "group", "token_mean", {"std": "none"})
+    streams, one = tiny_streams([1.0]), torch.ones(1)
     with pytest.raises(ConfigError, match="clip_eps_low"):
         weights_mask_ratio(row, streams, one)
     with pytest.raises(ConfigError, match="clip_eps_high = None: allowed is a number"):

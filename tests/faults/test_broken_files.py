@@ -63,7 +63,6 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(stage: int, tmp_pa
     assert load_newest(tmp_path)[1].step == 1
     save_checkpoint(tmp_path, trainer.engine, TrainingState(step=2), tables, keep=2)
     path, state, _ = load_newest(tmp_path)
-    assert path is not None
     check_manifest(path)
     assert (state.step, state.damaged_checkpoints) == (2, 0)
     with no_file_over(3_000), pytest.raises(HptError, match=r"cannot write .*model.*same command again"):
@@ -134,7 +133,6 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> list[PlannedRun]:
 def run(plan: list[PlannedRun], tmp_path: Path) -> RunFolder:
     """A finished run in a folder of its own, with its checksums."""
     source = next(own.folder for own in plan if own.method == "hpt")
-    assert source is not None
     folder = RunFolder(Path(shutil.copytree(source.path, tmp_path / source.path.name)))
     (folder.model / "model.safetensors").write_bytes(bytes(1_000))
     write_checksums(folder)
@@ -244,7 +242,6 @@ def test_damaged_weights_of_a_run_that_others_start_from_are_named_and_made_agai
     """SFT's, from which GRPO starts in Figure 3: looked at like a base's, and no dead end for what comes after."""
     plan = fabricate(tmp_path, ["figure3"])
     sft = next(own.folder for own in plan if own.method == "sft")
-    assert sft is not None
     write_checksums(sft)
     (sft.model / "model.safetensors").write_bytes(bytes(1_000))
     found = {own.method: own.reason for own in planned_runs("tiny", ["figure3"], [0], tmp_path) if own.reason}

@@ -54,7 +54,7 @@ def _note_compiled(event: str, arguments: tuple[Any, ...]) -> None:
 def math_verify_watched(answer: str, gold: str) -> bool:
     """Compare as always, and say on stderr what was compiled if it was more than arithmetic."""
     if not getattr(sys, "_compiling_is_watched", False):
-        sys._compiling_is_watched = True  # type: ignore[attr-defined]
+        sys._compiling_is_watched = True
         sys.addaudithook(_note_compiled)
     _compiled.clear()
     try:
@@ -128,7 +128,6 @@ def largest_ended_child() -> int:
 
 
 def resident_bytes() -> int:
-    """Memory this process holds."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 

@@ -38,22 +38,19 @@ def command(job: str, folder: Path) -> Iterator[tuple[subprocess.Popen[str], psu
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     asked = ["train", "--method", "pretrain", "--scale", "tiny", "--runs-dir", str(folder), job]
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", _COMMAND, *asked], stderr=subprocess.PIPE, text=True, process_group=0, preexec_fn=listen
-    )
-    try:
-        end = time.monotonic() + 200
-        while not any("at work" in log.read_text() for log in folder.glob("*/*/log.txt")):
-            assert process.poll() is None, process.communicate()[1]
-            assert time.monotonic() < end
-            time.sleep(0.1)
-        (log,) = folder.glob("*/*/log.txt")
-        yield process, psutil.Process(int(log.read_text().split("at work ")[1].split()[0]))
-    finally:
-        process.kill()
-        process.wait()
-        assert process.stderr is not None
-        process.stderr.close()
+    ) as process:
+        try:
+            end = time.monotonic() + 200
+            while not any("at work" in log.read_text() for log in folder.glob("*/*/log.txt")):
+                assert process.poll() is None, process.communicate()[1]
+                assert time.monotonic() < end
+                time.sleep(0.1)
+            (log,) = folder.glob("*/*/log.txt")
+            yield process, psutil.Process(int(log.read_text().split("at work ")[1].split()[0]))
+        finally:
+            process.kill()
 
 
 def test_once_lets_a_job_finish_what_it_does_and_says_how_to_continue(tmp_path: Path) -> None:

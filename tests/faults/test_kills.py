@@ -21,6 +21,7 @@ import pytest
 from hpt.runs.folder import run_folders
 from hpt.support.files import read_json
 from tests.jobs import assert_same_results, leftovers
+from tests.processes import until
 
 #: One base and three runs of HPT on it, each evaluated on six sets, and one notebook.
 ARTEFACTS = ("table6", "figure8")
@@ -90,14 +91,6 @@ def of_reproduction(folder: Path) -> list[int]:
     return found
 
 
-def wait_until_all_are_gone(folder: Path, timeout_s: float = 120) -> list[int]:
-    """Returns who is left after ``timeout_s``."""
-    end = time.monotonic() + timeout_s
-    while (left := of_reproduction(folder)) and time.monotonic() < end:
-        time.sleep(0.2)
-    return left
-
-
 def run_to_end(folder: Path) -> None:
     assert reproduce(folder).wait() == 0, (folder / "log.txt").read_text()[-4000:]
 
@@ -111,7 +104,7 @@ def run_killed(folder: Path, kills: list[KillAt]) -> list[str]:
             pass  # the command outlived the process it had started, and said which one failed
         else:
             assert code in (0, -signal.SIGKILL), (folder / "log.txt").read_text()[-4000:]
-        assert wait_until_all_are_gone(folder) == [], f"left behind by {kill}"
+        assert until(lambda: not of_reproduction(folder), 120), f"left behind by {kill}"
     run_to_end(folder)
     return [line.split()[0] for line in (folder / "fired").read_text().splitlines()]
 

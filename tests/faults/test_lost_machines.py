@@ -1,9 +1,7 @@
 """Runs on two machines of a Ray cluster: one of them is lost, or the command itself."""
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -18,6 +16,7 @@ from hpt.training.ranks import EXECUTOR
 from tests.clusters import Machines, number_there, two_machines
 from tests.digits import digits_config, write_digits
 from tests.jobs import assert_same_results
+from tests.processes import until
 
 pytestmark = [pytest.mark.ci_slow, pytest.mark.timeout(1100)]
 
@@ -34,24 +33,16 @@ def configs(tmp_path_factory: pytest.TempPathFactory) -> list[RunConfig]:
     return [digits_config("hpt", world, schedule__steps=40, validation__every=0, seed=seed) for seed in range(4)]
 
 
-def wait_for(what: Any, timeout_s: float = 400) -> Any:
-    end = time.monotonic() + timeout_s
-    while not (found := what()):
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    return found
-
-
 def test_nothing_is_left_of_a_killed_command(cluster: Machines, configs: list[RunConfig], tmp_path: Path) -> None:
     command = cluster.start(tmp_path, configs[:1], tmp_path / "log.txt")
     try:
-        wait_for(lambda: command.poll() is not None or any(one.status["step"] > 0 for one in run_folders(tmp_path)))
+        assert until(
+            lambda: command.poll() is not None or any(one.status["step"] > 0 for one in run_folders(tmp_path)), 400
+        )
         assert command.poll() is None, (tmp_path / "log.txt").read_text()
         left = [*cluster.agents(0), *cluster.agents(1)]
         (folder,) = run_folders(tmp_path)
-        held = holder(folder.path)
-        assert held is not None
-        assert held.pid in map(number_there, left)
+        assert holder(folder.path).pid in map(number_there, left)
     finally:
         command.kill()
     _, alive = psutil.wait_procs(left, timeout=5)
@@ -74,7 +65,7 @@ def test_the_runs_of_a_lost_machine_go_on_elsewhere(
         assert command.poll() is None
         return None
 
-    name = wait_for(at_work).path.name
+    name = until(at_work, 400).path.name
     cluster.raylets[1].kill()
     command.wait()
     said = (tmp_path / "log.txt").read_text()

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import time
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,11 +23,17 @@ from hpt.training.policy import load_model
 from hpt.training.sampler import Sampler, SamplingRequest
 from hpt.training.trainer import Trainer
 from tests.digits import digits_config, write_digits
-from tests.scripted import ScriptedSampler, ScriptedVerifier, config_for, make_trainer, same_weights, weights_of, wrong
-
-
-def column(trainer: Trainer, name: str) -> list[float]:
-    return [row[name] for row in trainer.rows["metrics"]]
+from tests.scripted import (
+    ScriptedSampler,
+    ScriptedVerifier,
+    column,
+    config_for,
+    make_trainer,
+    right,
+    same_weights,
+    weights_of,
+    wrong,
+)
 
 
 def spoil(trainer: Trainer, factor: float, steps: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +98,7 @@ def test_a_large_norm_is_no_reason_to_stop() -> None:
 
 def sampler_returning(*lengths: int) -> Sampler:
     """The real sampler on an engine that returns responses of these lengths, whatever it is asked for."""
-    sampler: Any = Sampler.__new__(Sampler)
+    sampler = Sampler.__new__(Sampler)
 
     def completion(length: int) -> Any:
         tokens = list(range(length))
@@ -118,7 +125,7 @@ def test_a_sampler_that_returns_fewer_or_empty_responses_stops_the_run(lengths: 
 
 def test_a_sampler_that_forgets_a_question_stops_the_run() -> None:
     trainer = make_trainer(config_for("hpt"))
-    sampler: Any = sampler_returning(3, 2, 1)
+    sampler = sampler_returning(3, 2, 1)
     (batch,) = sampler.sample([SamplingRequest(np.arange(3), 0, 3, 1.0, 1.0, 8)])
     assert [len(sample.tokens) for sample in batch] == [3, 2, 1], "what these tests sample with works"
     genuine = sampler._engine.generate
@@ -132,7 +139,7 @@ def test_a_sampler_that_forgets_a_question_stops_the_run() -> None:
 
 
 class Late(ScriptedVerifier):
-    """Settles no answer from its ``start``-th call on, but for those the script spares."""
+    """Settles no answer but the first so many of every batch."""
 
     def __init__(self, spared: int = 0) -> None:
         self.spared = spared
@@ -151,8 +158,7 @@ def test_a_batch_whose_answers_all_timed_out_stops_the_run(method: str) -> None:
     trainer = make_trainer(config_for(method))
     trainer.train(1)
     before = weights_of(trainer.engine)
-    verifier: Any = Late()
-    trainer.verifier = verifier
+    trainer.verifier = Late()
     with pytest.raises(TrainingFault, match=r"step 1: the verifier settled none of \d+ answers.*verifier_timeout_s"):
         trainer.train(2)
     assert same_weights(weights_of(trainer.engine), before)
@@ -161,8 +167,7 @@ def test_a_batch_whose_answers_all_timed_out_stops_the_run(method: str) -> None:
 
 def test_answers_that_timed_out_are_wrong_and_counted_where_others_were_settled() -> None:
     trainer = make_trainer(config_for("hpt"))
-    verifier: Any = Late(spared=3)
-    trainer.verifier = verifier
+    trainer.verifier = Late(spared=3)
     trainer.train(1)
     assert column(trainer, "rollout/timed_out_count") == [9.0]
     assert sum(row["timed_out"] for row in trainer.rows["rollouts"]) == 9
@@ -170,13 +175,20 @@ def test_answers_that_timed_out_are_wrong_and_counted_where_others_were_settled(
 
 @pytest.mark.parametrize("late", [0, 1, FEWEST_TIMEOUTS - 1])
 def test_a_few_late_answers_stop_nothing(late: int) -> None:
-    graded: Any = SimpleNamespace(count=lambda verdict: late if verdict is Verdict.timed_out else 0)
+    graded = SimpleNamespace(count=lambda verdict: late if verdict is Verdict.timed_out else 0)
     FaultWatch(config_for("hpt").optimizer).see_verdicts(0, [graded])
 
 
 def test_a_dead_verifier_worker_changes_no_result() -> None:
+    """Answers that are new in every step: those of the first would not need a worker again."""
+
     def trained(kill: bool) -> Trainer:
-        trainer = make_trainer(config_for("hpt"))
+        wrong_ones = count(100)
+
+        def script(question: int, sample: int) -> str:
+            return right(question, sample) if sample == 1 else f"\\boxed{{{next(wrong_ones)}}}"
+
+        trainer = make_trainer(config_for("hpt"), script)
         with Verifier(timeout_s=60) as verifier:
             trainer.verifier = verifier
             trainer.train(1)
@@ -184,9 +196,8 @@ def test_a_dead_verifier_worker_changes_no_result() -> None:
                 workers = multiprocessing.active_children()
                 assert workers
                 for worker in workers:
-                    assert worker.pid is not None
                     os.kill(worker.pid, signal.SIGKILL)
-                time.sleep(0.3)
+                time.sleep(0.3)  # pebble notices within 0.1 s
             trainer.train(3)
         return trainer
 

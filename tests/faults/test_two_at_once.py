@@ -46,12 +46,10 @@ def started(*arguments: str, stderr: int | None = None) -> Iterator[subprocess.P
 
 
 def line(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
     return process.stdout.readline().strip()
 
 
 def let_go(process: subprocess.Popen[str]) -> None:
-    assert process.stdin is not None
     process.stdin.write("\n")
     process.stdin.flush()
     assert process.wait(timeout=30) == 0
@@ -90,9 +88,7 @@ def test_the_lock_of_a_killed_process_is_free_and_its_work_not_done(
         assert line(second) == "mine"
         second.kill()
         second.wait()
-    left = holder(tmp_path)
-    assert left is not None
-    assert not left.at_work
+    assert not holder(tmp_path).at_work
     with locked(tmp_path, wait=False) as done:
         assert not done
 
@@ -138,7 +134,6 @@ def test_a_file_system_without_locks_is_named(number: int, tmp_path: Path, monke
 def test_a_number_that_another_process_has_by_now_holds_nothing(tmp_path: Path) -> None:
     with locked(tmp_path):
         held = holder(tmp_path)
-    assert held is not None
     assert replace(held, done=False).at_work
     assert not replace(held, done=False, started="1").at_work
 

@@ -111,17 +111,6 @@ def test_a_comparison_that_raises_is_wrong_and_counted() -> None:
         assert (verifier.counters["errors"], verifier.counters["retried_alone"]) == (1, 0)
 
 
-def test_workers_killed_while_idle_are_replaced() -> None:
-    with failing_verifier() as verifier:
-        assert grade(verifier, "good") == [Verdict.correct]
-        for worker in multiprocessing.active_children():
-            assert worker.pid is not None
-            os.kill(worker.pid, signal.SIGKILL)
-        time.sleep(0.3)  # pebble notices within 0.1 s; grading at once is tested by the deaths above
-        assert grade(verifier, "fine", "best") == [Verdict.wrong] * 2
-        assert verifier.counters["timed_out"] == 0
-
-
 def test_close_stops_a_hanging_worker_and_grading_starts_a_new_one() -> None:
     verifier = Verifier(timeout_s=HANGS_S, compare=text_equal_unless_told_to_fail)
     verifier.start()
@@ -137,11 +126,6 @@ def test_close_stops_a_hanging_worker_and_grading_starts_a_new_one() -> None:
     assert grade(verifier, "good") == [Verdict.correct]
     verifier.close()
     assert multiprocessing.active_children() == []
-
-
-def test_workers_import_math_verify_and_no_engine() -> None:
-    with Verifier(compare=no_engine_in_worker) as verifier:
-        assert grade(verifier, "1") == [Verdict.correct]
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the memory limit needs Linux")
@@ -172,7 +156,7 @@ with Verifier(compare=no_engine_in_worker) as verifier:
 """
 
 
-def test_workers_do_not_import_the_main_script(tmp_path: Path) -> None:
+def test_workers_import_math_verify_but_no_engine_nor_the_main_script(tmp_path: Path) -> None:
     """A training job's main module imports torch; and spawn would need a script to guard its work."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)

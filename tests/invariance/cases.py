@@ -25,10 +25,6 @@ class Case:
     broken: str = ""
 
     def __str__(self) -> str:
-        return self.name
-
-    @property
-    def name(self) -> str:
         """For test ids and files."""
         parts = [self.normalization, f"split{self.split or 'each'}", self.layout, self.questions]
         return "-".join(parts + ["weightless"] * self.weightless + [self.broken] * bool(self.broken))

@@ -51,8 +51,7 @@ def main(spec: str, out: Path) -> int:
 
     def start(sampler: Sampler, *positional: Any, **named: Any) -> None:
         genuine(sampler, *positional, **named)
-        engine: Any = sampler._engine
-        (share,) = engine.apply_model(share_of_a_layer)
+        (share,) = sampler._engine.apply_model(share_of_a_layer)
         (out / f"sampler-{os.environ['RANK']}.json").write_text(json.dumps(share))
 
     Sampler.__init__ = start

@@ -25,7 +25,6 @@ class SeenGradient(torch.optim.SGD):
     may_step: Any
 
     def step(self, closure: Any = None) -> None:
-        """Look at the gradient."""
         assert self.may_step()
         gradients = [own.grad.flatten() for group in self.param_groups for own in group["params"]]
         assert all(own.dtype == torch.float32 for own in gradients)

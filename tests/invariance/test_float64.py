@@ -60,17 +60,16 @@ def gradient(
 ) -> Tensor:
     budget = world.token_budget(items, split, ranks, layout)
     settings = EngineSettings(micro_batch_tokens=budget)
-    total: Tensor | None = None
+    parts = []
     for rank in range(ranks):
-        engine: Any = PlainEngine(settings, layout, rank, ranks)
+        engine = PlainEngine(settings, layout, rank, ranks)
         updater = Updater(engine, rows, reference=reference)
         updater.dtype = torch.float64
         updater.update(items, 1.0)
         if ranks == 1 and split:
             assert engine.micro_batches == split
-        total = engine.gradient if total is None else total + engine.gradient
-    assert total is not None
-    return total
+        parts.append(engine.gradient)
+    return sum(parts)
 
 
 @cache

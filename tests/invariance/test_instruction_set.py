@@ -12,7 +12,6 @@ from hpt.runs.pool import run_jobs
 from hpt.runs.resolve import base_config, build_config, resolve_run
 from hpt.support.files import read_json
 from hpt.support.process import AVX2
-from hpt.training.policy import computed_config
 
 FLAGS = Path("/proc/cpuinfo").read_text().split()
 
@@ -48,15 +47,6 @@ def test_pytorch_and_vllm_are_told_the_same(chosen: str, unset: None, tmp_path: 
     wide = chosen == "native" and "avx512f" in FLAGS
     amx = chosen == "native" and "amx_tile" in FLAGS
     assert found.stdout.split()[:3] == ["AVX512" if wide else "AVX2", str(wide), str(amx)]
-
-
-def test_auto_is_float32_in_a_run_that_keeps_to_avx2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    (tmp_path / "cpuinfo").write_text("avx2 avx512_bf16")
-    for chosen, dtype in (("avx2", "float32"), ("native", "bfloat16")):
-        settings = {"policy.dtype": "auto", "engine.instruction_set": chosen}
-        config = build_config("sft", scale="tiny", settings=settings)
-        assert computed_config(config, tmp_path / "cpuinfo").policy.dtype == dtype
 
 
 @pytest.mark.ci_slow

@@ -38,7 +38,7 @@ def reference(normalization: str, questions: str) -> tuple[torch.Tensor, float]:
 
 
 def error(shown: Shown, ranks: int, stage: int, case: Case) -> float:
-    gradient = torch.from_numpy(shown[ranks, stage][f"{case.name}/gradient"])
+    gradient = torch.from_numpy(shown[ranks, stage][f"{case}/gradient"])
     return world.measure(gradient, reference(case.normalization, case.questions))
 
 
@@ -48,26 +48,26 @@ def test_gradient_is_that_of_the_whole_batch(shown: Shown, ranks: int, stage: in
     """And so is the reported norm: the skip rule and the clip decide by it, so it must not be a rank's own."""
     assert error(shown, ranks, stage, case) <= world.FLOAT32_BOUND
     expected = float(reference(case.normalization, case.questions)[0].norm())
-    assert float(shown[ranks, stage][f"{case.name}/norm"]) == pytest.approx(expected, rel=1e-5)
+    assert float(shown[ranks, stage][f"{case}/norm"]) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("ranks", RANKS)
 def test_the_splits_are_what_they_claim_to_be(shown: Shown, ranks: int, stage: int) -> None:
     for case in cases_of(stage):
-        counts = shown[ranks, stage][f"{case.name}/micro_batches"]
+        counts = shown[ranks, stage][f"{case}/micro_batches"]
         assert len(counts) == ranks
         assert len(set(counts.tolist())) == 1, "a rank runs fewer forwards than another: ZeRO 2 and 3 would hang"
         assert case.split in (None, counts[0])
         if case.questions == "lonely" and ranks == 2:
-            assert shown[2, stage][f"{case.name}/demonstrations_only"].tolist() == [True, False]
+            assert shown[2, stage][f"{case}/demonstrations_only"].tolist() == [True, False]
 
 
 @pytest.mark.parametrize("ranks", RANKS)
 def test_tokens_are_counted_once_and_fillers_not_at_all(shown: Shown, ranks: int) -> None:
     expected = {"mixed": [118, 28], "lonely": [16, 60]}
     for case in CASES:
-        assert shown[ranks, 0][f"{case.name}/tokens"].tolist() == expected[case.questions]
+        assert shown[ranks, 0][f"{case}/tokens"].tolist() == expected[case.questions]
 
 
 @pytest.mark.parametrize("stage", STAGES)

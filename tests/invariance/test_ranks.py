@@ -9,18 +9,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
-from hpt.config.run_config import validate
+from hpt.config.run_config import RunConfig
 from hpt.runs.folder import RunFolder
-from hpt.support.files import write_json
+from hpt.runs.job import Job, write_job
 from hpt.support.process import environment
-from hpt.training.metrics import timing_columns
 from hpt.training.ranks import RUN_NODES, free_port
 from tests.clusters import two_machines
 from tests.digits import digits_config, write_digits
-from tests.jobs import assert_same_results, only_run
+from tests.jobs import assert_same_first_step, assert_same_results, only_run
 from tests.processes import run_ranks
 
 pytestmark = [pytest.mark.ci_slow, pytest.mark.timeout(1100)]
@@ -29,24 +27,24 @@ STEPS = 8
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    return digits_config("hpt", write_digits(tmp_path_factory.mktemp("digits")), schedule__steps=STEPS)
+
+
+@pytest.fixture(scope="module")
+def runs(config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     """Number of ranks -> folder with ``samples-<rank>.json`` and ``runs/``."""
-    world = write_digits(tmp_path_factory.mktemp("digits"))
-    config = digits_config("hpt", world, schedule__steps=STEPS)
     folders = {}
     for ranks in (1, 2):
         folder = folders[ranks] = tmp_path_factory.mktemp(f"ranks-{ranks}")
-        spec = folder / "job.json"
-        job = {"config": config.model_dump(mode="json"), "root": str(folder / "runs"), "evaluations": []}
-        write_json(spec, job)
+        spec = write_job(Job(config, folder / "runs"), RunFolder(folder), {})
         run_ranks(ranks, folder, "tests.invariance.rank", str(spec), str(folder), timeout_s=500)
     return folders
 
 
-def test_two_torchruns_are_two_ranks(runs: dict[int, Path], tmp_path: Path) -> None:
+def test_two_torchruns_are_two_ranks(config: RunConfig, runs: dict[int, Path], tmp_path: Path) -> None:
     """One on each of two machines, as under Slurm."""
-    spec, port = tmp_path / "job.json", free_port()
-    write_json(spec, json.loads((runs[2] / "job.json").read_text()) | {"root": str(tmp_path / "runs")})
+    spec, port = write_job(Job(config, tmp_path / "runs"), RunFolder(tmp_path), {}), free_port()
     command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--rdzv-id=run",
                "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "-m", "hpt.runs.job", str(spec)]  # fmt: skip
     agents = []
@@ -62,8 +60,9 @@ def test_two_torchruns_are_two_ranks(runs: dict[int, Path], tmp_path: Path) -> N
     assert_same_results(only_run(tmp_path / "runs"), only_run(runs[2] / "runs"))
 
 
-def test_a_placement_group_over_two_machines_is_two_ranks(runs: dict[int, Path], tmp_path: Path) -> None:
-    config = validate(json.loads((runs[2] / "job.json").read_text())["config"])
+def test_a_placement_group_over_two_machines_is_two_ranks(
+    config: RunConfig, runs: dict[int, Path], tmp_path: Path
+) -> None:
     with environment({RUN_NODES: "2"}), two_machines() as cluster:
         cluster.run(tmp_path / "runs", [config], tmp_path / "log.txt")
     assert_same_results(only_run(tmp_path / "runs"), only_run(runs[2] / "runs"))
@@ -71,11 +70,6 @@ def test_a_placement_group_over_two_machines_is_two_ranks(runs: dict[int, Path],
 
 def samples(folder: Path, rank: int) -> list[Any]:
     return json.loads((folder / f"samples-{rank}.json").read_text())
-
-
-def table(folder: Path, name: str) -> pd.DataFrame:
-    (config,) = folder.glob("runs/tiny/*/config.json")
-    return RunFolder(config.parent).table(name)
 
 
 def test_equal_weights_draw_identical_samples(runs: dict[int, Path]) -> None:
@@ -89,12 +83,8 @@ def test_equal_weights_draw_identical_samples(runs: dict[int, Path]) -> None:
 
 def test_first_step_agrees_to_rounding(runs: dict[int, Path]) -> None:
     """1e-5: sums of 32-bit numbers in another order; what is counted is equal."""
-    one, two = (table(runs[ranks], "metrics").drop(columns=timing_columns()) for ranks in (1, 2))
-    counted = [name for name in one.columns if name.endswith(("_count", "_frac", "tokens", "rollouts", "updates"))]
-    assert len(counted) >= 10
-    pd.testing.assert_frame_equal(two.loc[[0], counted], one.loc[[0], counted], check_exact=True)
-    rest = one.columns.drop([*counted, "check/logprob_gap"])
-    pd.testing.assert_frame_equal(two.loc[[0], rest], one.loc[[0], rest], rtol=1e-5, atol=0)
+    one, two = (only_run(runs[ranks] / "runs") for ranks in (1, 2))
+    assert_same_first_step(two, one, rtol=1e-5)
 
 
 def test_later_steps_stay_near(runs: dict[int, Path]) -> None:
@@ -102,13 +92,14 @@ def test_later_steps_stay_near(runs: dict[int, Path]) -> None:
     one, two = (samples(runs[ranks], 0) for ranks in (1, 2))
     pairs = [(left, right) for step in range(STEPS) for left, right in zip(one[step], two[step], strict=True)]
     assert sum(left != right for left, right in pairs) <= 0.1 * len(pairs)
-    losses = [table(runs[ranks], "metrics")["trained/demonstration_nll"].to_numpy() for ranks in (1, 2)]
+    tables = [only_run(runs[ranks] / "runs").table("metrics") for ranks in (1, 2)]
+    losses = [own["trained/demonstration_nll"].to_numpy() for own in tables]
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
     assert losses[0][-1] < 0.5 * losses[0][0], "a run that learns nothing would agree with anything"
 
 
 def test_the_run_of_two_ranks_is_finished_and_whole(runs: dict[int, Path]) -> None:
     for name in ("metrics", "rollouts", "validation"):
-        one, two = (table(runs[ranks], name) for ranks in (1, 2))
+        one, two = (only_run(runs[ranks] / "runs").table(name) for ranks in (1, 2))
         assert list(two.columns) == list(one.columns)
         assert len(two) == len(one) > 0

@@ -1,6 +1,5 @@
 """A job forked from a process that has imported everything is, to the last bit, one started from nothing."""
 
-import json
 import os
 import signal
 import subprocess
@@ -10,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hpt.runs.job import Job
+from hpt.runs.folder import RunFolder
+from hpt.runs.job import Job, write_job
 from hpt.runs.pool import run_jobs
 from hpt.runs.process import Forked
 from hpt.support.errors import HptError
@@ -27,16 +27,9 @@ def test_a_forked_job_equals_a_fresh_one(digits_runs: dict[str, Undisturbed], tm
     own = digits_runs["hpt"]
     run_jobs([Job(own.config, tmp_path / "forked", own.evaluations)])
     assert_same_results(only_run(tmp_path / "forked"), own.folder)
-    job = {
-        "config": own.config.model_dump(mode="json"),
-        "root": str(tmp_path / "fresh"),
-        "evaluations": own.evaluations,
-    }
-    (tmp_path / "job.json").write_text(json.dumps(job))
+    spec = write_job(Job(own.config, tmp_path / "fresh", own.evaluations), RunFolder(tmp_path), {})
     alone = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    subprocess.run(
-        [sys.executable, "-m", "hpt.runs.job", str(tmp_path / "job.json")], env=os.environ | alone, check=True
-    )
+    subprocess.run([sys.executable, "-m", "hpt.runs.job", str(spec)], env=os.environ | alone, check=True)
     assert_same_results(only_run(tmp_path / "fresh"), own.folder)
 
 

@@ -12,17 +12,15 @@ import pytest
 
 from hpt.config.run_config import RunConfig
 from hpt.runs.folder import RunFolder
-from hpt.runs.job import Job
+from hpt.runs.job import Job, write_job
 from hpt.runs.pool import run_jobs
 from hpt.runs.resolve import pretraining_config
 from hpt.support.errors import HptError
-from hpt.support.files import write_json
 from hpt.support.process import environment
-from hpt.training.metrics import timing_columns
 from hpt.training.ranks import OPTIONS
 from tests.digits import digits_config, write_digits
 from tests.invariance.failing import FAIL
-from tests.jobs import only_run, run_to_end
+from tests.jobs import assert_same_first_step, metrics_of, only_run, run_to_end
 from tests.processes import exit_code, killed_at_the_end, start_ranks
 
 pytestmark = [pytest.mark.ci_slow, pytest.mark.timeout(1100)]
@@ -69,8 +67,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fail(config: RunConfig, folder: Path, rank: int, at_call: int, way: str) -> Failure:
     """Start two ranks, with no launcher that would end the others, of which ``rank`` fails at the gate's n-th call."""
     folder.mkdir()
-    spec = folder / "job.json"
-    write_json(spec, {"config": config.model_dump(mode="json"), "root": str(folder / "runs"), "evaluations": []})
+    spec = write_job(Job(config, folder / "runs"), RunFolder(folder), {})
     with environment({FAIL: f"{rank}:{at_call}:{way}:{folder / 'failed'}"}):
         started = start_ranks(2, folder, "tests.invariance.failing", str(spec), str(folder))
     with killed_at_the_end(started) as processes:
@@ -96,19 +93,11 @@ def runs(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     return Runs(one, only_run(folder / "two"), resumed, failure, samplers, left, told)
 
 
-def metrics(folder: RunFolder) -> pd.DataFrame:
-    return folder.table("metrics").drop(columns=timing_columns(), errors="ignore")
-
-
 def assert_near(folder: RunFolder, one: RunFolder) -> None:
     """What is counted is equal and the first step agrees to rounding; later ones as near as in `test_ranks`."""
-    found, expected = metrics(folder), metrics(one)
+    assert_same_first_step(folder, one, rtol=1e-4, atol=1e-7)
+    found, expected = metrics_of(folder), metrics_of(one)
     assert list(found["step"]) == list(range(STEPS))
-    assert list(found.columns) == list(expected.columns)
-    counted = [name for name in found.columns if name.endswith(("_count", "_frac", "tokens", "rollouts", "updates"))]
-    pd.testing.assert_frame_equal(found.loc[[0], counted], expected.loc[[0], counted], check_exact=True)
-    rest = found.columns.drop([*counted, "check/logprob_gap"])
-    pd.testing.assert_frame_equal(found.loc[[0], rest], expected.loc[[0], rest], rtol=1e-4, atol=1e-7)
     losses = [table["trained/demonstration_nll"].to_numpy() for table in (found, expected)]
     np.testing.assert_allclose(*losses, rtol=0.05)
     assert losses[1][-1] < 0.8 * losses[1][0], "a run that learns nothing would agree with anything"
@@ -185,7 +174,7 @@ def test_a_base_is_trained_by_two_ranks_as_by_one(tmp_path: Path) -> None:
     one = run_to_end(config, tmp_path / "one")
     with environment({OPTIONS: "--num_accelerators 2"}):
         run_jobs([Job(config, tmp_path / "two")])
-    found, expected = metrics(only_run(tmp_path / "two")), metrics(one)
+    found, expected = metrics_of(only_run(tmp_path / "two")), metrics_of(one)
     pd.testing.assert_frame_equal(found, expected, rtol=1e-3, atol=1e-6)
     nll = expected["trained/demonstration_nll"]
     assert nll.iloc[-1] < nll.iloc[0], "a run that learns nothing would agree with anything"

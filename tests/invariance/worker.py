@@ -103,7 +103,7 @@ def main(folder: Path) -> None:
         shown: dict[str, np.ndarray] = {}
         for case in cases:
             found = gradient_of(case, engine, optimizers[0])
-            shown |= {f"{case.name}/{name}": value for name, value in found.items()}
+            shown |= {f"{case}/{name}": value for name, value in found.items()}
         assert torch.equal(world.flat(engine.named_weights()), before), "the weights did not come back"
         if engine.rank == 0:
             np.savez(folder / f"{stage}.npz", **shown)

@@ -212,7 +212,7 @@ def test_a_family_whose_logits_are_not_known_is_refused() -> None:
     config = config_for("hpt")
 
     def check(scale: float) -> None:
-        model: Any = small_model()
+        model = small_model()
         model.config.logit_scale = scale
         check_own_forward(PolicyEngine(model, config.engine, config.optimizer), prompts, config)
 
