@@ -8,7 +8,7 @@ the think tag in the prompt.
 
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -116,19 +116,17 @@ def demonstration_tokens(tokenizer: Any, text: str, template: str = "plain") -> 
 ROUND_TRIPS = 2_000
 
 
-@dataclass
+@dataclass(frozen=True)
 class EncodedTraining:
     """The training set as tokens: int32 by problem id; no demonstrations where the method needs none.
 
     ``problems`` are those that are trained on, in their order; a cut demonstration is cut in them too.
     """
 
-    problems: list[Problem] = field(default_factory=list)
-    prompts: dict[str, np.ndarray] = field(default_factory=dict)
-    demonstrations: dict[str, np.ndarray] = field(default_factory=dict)
-    counts: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(("prompts_dropped", "demonstrations_dropped", "demonstrations_cut"), 0)
-    )
+    problems: list[Problem]
+    prompts: dict[str, np.ndarray]
+    demonstrations: dict[str, np.ndarray]
+    counts: dict[str, int]
 
 
 def encode_training(
@@ -138,7 +136,9 @@ def encode_training(
 
     A demonstration that is cut loses its end token with its end, as in the release; it is graded as it is trained.
     """
-    data, name, encoded = config.data, config.data.template, EncodedTraining()
+    data, name = config.data, config.data.template
+    kept, encoded_prompts, demonstrations = list[Problem](), dict[str, np.ndarray](), dict[str, np.ndarray]()
+    counts = dict.fromkeys(("prompts_dropped", "demonstrations_dropped", "demonstrations_cut"), 0)
     vocabulary = vocabulary_size(config.policy.path) if config.policy.path else None
     unseen = 0 if template_named(name).system == "data" else sum(own.system is not None for own in problems)
     if unseen and data.source not in DATASETS:  # of those the paper's templates are chosen knowingly
@@ -154,7 +154,7 @@ def encode_training(
         _check_known(tokenizer, f"question {problem.id}", prompt, vocabulary)
         if _too_long(f"question {problem.id}", len(prompt), "data.max_prompt_tokens", data.max_prompt_tokens,
                      data.overlong_prompts, "data.overlong_prompts"):  # fmt: skip
-            encoded.counts["prompts_dropped"] += 1
+            counts["prompts_dropped"] += 1
             continue
         if needs_demonstrations:
             text, what = responses[number], f"demonstration of {problem.id}"
@@ -170,22 +170,22 @@ def encode_training(
             if _too_long(what, len(response), "rollout.max_response_tokens", limit, choice,
                          "data.overlong_demonstrations"):  # fmt: skip
                 if choice == "drop":
-                    encoded.counts["demonstrations_dropped"] += 1
+                    counts["demonstrations_dropped"] += 1
                     continue
-                encoded.counts["demonstrations_cut"] += 1
+                counts["demonstrations_cut"] += 1
                 response = response[:limit]
                 problem = replace(problem, demonstration=tokenizer.decode(response))
-            encoded.demonstrations[problem.id] = response
-        encoded.prompts[problem.id] = prompt
-        encoded.problems.append(problem)
-    warn_of_unknown(tokenizer, encoded.prompts, data.source)
-    if len(encoded.problems) < config.schedule.prompts_per_step:
+            demonstrations[problem.id] = response
+        encoded_prompts[problem.id] = prompt
+        kept.append(problem)
+    warn_of_unknown(tokenizer, encoded_prompts, data.source)
+    if len(kept) < config.schedule.prompts_per_step:
         allowed = f"at least schedule.prompts_per_step = {config.schedule.prompts_per_step} questions"
         remedy = "lower it, add questions, or hold out fewer (validation.held_out)"
-        raise ConfigError("data", f"{len(encoded.problems)} usable questions", allowed, remedy)
+        raise ConfigError("data", f"{len(kept)} usable questions", allowed, remedy)
     if needs_demonstrations and data.source != "graded":  # the world's own are tested
-        check_demonstrations(encoded.problems, data.source)
-    return encoded
+        check_demonstrations(kept, data.source)
+    return EncodedTraining(kept, encoded_prompts, demonstrations, counts)
 
 
 def _encode_all(tokenizer: Any, texts: list[str]) -> list[list[int]]:

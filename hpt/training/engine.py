@@ -39,17 +39,13 @@ from hpt.training.policy import (
     split_into_micro_batches,
     split_over_ranks,
     turn_off_dropout,
+    zero_weight_filler,
 )
-from hpt.training.policy import zero_weight_filler as filler
 from hpt.training.ranks import WAIT, Ranks, free_port, launched, launched_rank, launched_ranks, start_watch
 from hpt.training.shards import load_shards, save_shards
 from hpt.upge.estimator import Row, Term, upge_loss
 from hpt.upge.regularisers import entropy_bonus, kl_to_reference
 from hpt.upge.row import TokenStreams
-
-#: Has ``torch.load`` read tensors and plain settings alone, also where DeepSpeed asks it for anything: a run folder may
-#: have come from somebody else, and its manifest says only that it came whole.
-NO_PICKLES = {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}
 
 
 @dataclass(frozen=True)
@@ -118,8 +114,6 @@ class PolicyEngine(Ranks):
             self._engine, *_ = deepspeed.initialize(
                 model=policy, optimizer=inner, config=_deepspeed_config(engine, optimizer, dtype)
             )
-        self._norm = 0.0
-        self._applied = True
         inner.may_step = self._guard
         self.device = next(policy.parameters()).device
 
@@ -145,21 +139,21 @@ class PolicyEngine(Ranks):
         """Sum over ranks, clip, update (or skip) and clear the gradients."""
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rate * group.get("lr_scale", 1.0)
-        self._norm, self._applied = float("nan"), False
-        self._engine.step()
-        return StepOutcome(self._norm, self._applied)
+        self._outcome = StepOutcome(float("nan"), False)
+        self._engine.step()  # which asks `_guard`
+        return self._outcome
 
     def _guard(self) -> bool:
         settings = self.optimizer_settings
         if self.settings.zero_stage == 0:
             # no ZeRO optimiser around ours: the gradients are summed by now, the norm and the clip are ours to do
             bound = settings.gradient_clip or float("inf")
-            self._norm = float(torch.nn.utils.clip_grad_norm_(self.module.parameters(), bound))
+            norm = float(torch.nn.utils.clip_grad_norm_(self.module.parameters(), bound))
         else:
-            self._norm = float(self._engine.optimizer._global_grad_norm)
-        is_large = settings.skip_above_norm and self._norm > settings.skip_above_norm
-        self._applied = math.isfinite(self._norm) and not is_large
-        return self._applied
+            norm = float(self._engine.optimizer._global_grad_norm)
+        is_large = settings.skip_above_norm and norm > settings.skip_above_norm
+        self._outcome = StepOutcome(norm, math.isfinite(norm) and not is_large)
+        return self._outcome.applied
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
         """Yield (name, full tensor) one at a time; at ZeRO-3 each is gathered while it is in use, then let go."""
@@ -202,7 +196,8 @@ class PolicyEngine(Ranks):
             load_shards(self.module, self._inner, zero, folder / "deepspeed", self.rank, self.ranks)
             return
         try:
-            with environment(NO_PICKLES):
+            # tensors and plain settings alone, whatever DeepSpeed asks for: a run folder may come from somebody else
+            with environment({"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}):
                 path, _ = self._engine.load_checkpoint(str(folder), tag="deepspeed")
         except pickle.UnpicklingError as error:
             message = f"{folder} holds more than tensors and settings, which is never read ({str(error)[:200]})"
@@ -311,7 +306,7 @@ def micro_batch_loss(
 
     All are [T]; ``reference`` are log-probs of the frozen initial policy, when a KL term is on; a row per component.
     """
-    streams = TokenStreams(logprobs, entropies, batch.old_logprobs, batch.trajectory, batch.trajectories)
+    streams = TokenStreams(logprobs, entropies, batch.old_logprobs, batch.trajectory, len(batch.rewards))
     components = [
         Term(rows[index], part.advantages, part.scales, part.keep, batch.rewards, str(index))
         for index, part in batch.parts.items()
@@ -357,7 +352,7 @@ class Updater:
         ]
         most = max(1, *(len(share) for share in shares)) if self.engine.ranks > 1 else len(shares[0])
         own = shares[self.engine.rank]
-        own = own + [[filler()]] * (most - len(own))
+        own = own + [[zero_weight_filler()]] * (most - len(own))
         has_bonus = any(item.entropy_scale for item in items)  # of the step, not of a share: see `MicroBatch`
         return [replace(collate(group, len(self.rows), layout, self.dtype), has_bonus=has_bonus) for group in own]
 
@@ -386,8 +381,7 @@ class Updater:
         for batch in self.micro_batches(items):
             sums, own = self.accumulate(batch)
             gaps += own
-            for name, value in sums.items():
-                totals[name] = totals.get(name, 0.0) + value
+            add_sums(totals, sums)
         if see_gap is not None:
             see_gap(self.engine.gather(gaps))
         return self.engine.step(learning_rate), totals
@@ -398,12 +392,12 @@ class Updater:
         logprobs, entropies = self.forward(batch)
         loss, sums = micro_batch_loss(batch, logprobs, entropies, self.rows, self.reference_logprobs(batch))
         self.engine.backward(loss)
-        rollouts = [
-            (member.trajectory.old_logprobs, own)
+        gaps = [
+            gap_of(own, member.trajectory.old_logprobs)
             for member, own in zip(batch.members, by_trajectory(batch, logprobs.detach()), strict=True)
             if not member.trajectory.is_demonstration
         ]
-        return sums, [gap_of(own, old) for old, own in rollouts]
+        return sums, gaps
 
     @torch.no_grad()
     def reference_logprobs(self, batch: MicroBatch) -> Tensor | None:
@@ -445,12 +439,17 @@ def move(batch: MicroBatch, device: torch.device) -> MicroBatch:
     return batch
 
 
-def sums_over_ranks(engine: PolicyEngine, own: dict[str, float]) -> dict[str, float]:
+def add_sums(totals: Sums, more: Sums) -> None:
+    for name, value in more.items():
+        totals[name] = totals.get(name, 0.0) + value
+
+
+def sums_over_ranks(engine: PolicyEngine, own: Sums) -> Sums:
     """Return the sums of an update over all ranks, of which each trained its share; the same on every rank."""
-    if engine.ranks == 1:
-        return own
-    gathered = engine.gather([own])
-    return {name: sum(part.get(name, 0.0) for part in gathered) for part in gathered for name in part}
+    totals: Sums = {}
+    for part in engine.gather([own]):
+        add_sums(totals, part)
+    return totals
 
 
 def gap_of(logprobs: np.ndarray, others: np.ndarray) -> Gap:

@@ -84,11 +84,6 @@ class MicroBatch:
     sequences: Tensor | None = None
     places: Tensor | None = None
 
-    @property
-    def trajectories(self) -> int:
-        """B."""
-        return len(self.rewards)
-
 
 def zero_weight_filler() -> WeightedTrajectory:
     """Return a one-token trajectory that weighs nothing: a rank with less work runs it so that all ranks run equally.

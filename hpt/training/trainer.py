@@ -26,12 +26,22 @@ from hpt.methods.mixture import DEMONSTRATION, Assembled, QuestionBatch, Traject
 from hpt.rewards.workers import Verdict, Verifier
 from hpt.support.errors import TrainingFault
 from hpt.training.checkpoint import Records, TrainingState
-from hpt.training.engine import PolicyEngine, StepOutcome, Updater, sft_rl_gradients, sums_over_ranks, warmed_up
+from hpt.training.engine import (
+    PolicyEngine,
+    StepOutcome,
+    Sums,
+    Updater,
+    add_sums,
+    sft_rl_gradients,
+    sums_over_ranks,
+    warmed_up,
+)
 from hpt.training.guards import (
     PROBE_TOKENS,
     FaultWatch,
     LogprobGap,
     check_untrained,
+    check_verdicts,
     compare,
     spread_sample,
     with_reference,
@@ -146,7 +156,7 @@ class Trainer:
                 rollouts = self.sample(questions)  #   tau_i ~ pi_theta(. | q), i = 1..n
             with self.clock("time/verify_s"):
                 graded = self.verify(questions, rollouts)  #   v(tau_i) <- R(tau_i)
-            self.faults.see_verdicts(self.state.step, graded)
+            check_verdicts(self.state.step, graded)
             self.sampler.sleep()
             with self.clock("time/train_s"):
                 batch = self.weigh_questions(questions, rollouts, graded)  #   P, alpha <- f(P), beta <- g(P)
@@ -267,7 +277,7 @@ class Trainer:
 
     def update(
         self, batch: list[QuestionBatch], assembled: Assembled, gap: LogprobGap
-    ) -> tuple[dict[str, float], list[StepOutcome]]:
+    ) -> tuple[Sums, list[StepOutcome]]:
         """Take the step's optimiser steps; returns sums over all ranks, and how each step ended.
 
         Raises:
@@ -276,13 +286,12 @@ class Trainer:
         unseen = gap.rollouts == 0
         if unseen:
             check_untrained(batch, assembled, self.config, self.updater, gap)
-        totals: dict[str, float] = {}
+        totals: Sums = {}
         outcomes = []
         for number, items in enumerate(assembled.updates):
             see = gap.see if unseen and number == 0 else None  # later the policy has moved away from the sampler's
             outcome, sums = self.updater.update(items, self.learning_rate(), see)
-            for name, value in sums.items():
-                totals[name] = totals.get(name, 0.0) + value
+            add_sums(totals, sums)
             if outcome is not None:
                 outcomes.append(outcome)
                 self.faults.see_update(self.state.step, outcome)
