@@ -322,8 +322,8 @@ def micro_batch_loss(
     with torch.no_grad():
         # a zero-weight filler of another rank's work is a "demonstration" of one token; it must not be counted
         for kind, wanted in (("rollout", False), ("demonstration", True)):
-            own = [m.trajectory.is_demonstration is wanted and not m.is_zero for m in batch.members]
-            chosen = torch.tensor(own, device=batch.trajectory.device)[batch.trajectory]
+            counted = [m.trajectory.is_demonstration is wanted and not m.is_zero for m in batch.members]
+            chosen = torch.tensor(counted, device=batch.trajectory.device)[batch.trajectory]
             sums[f"{kind}_tokens"] = float(chosen.sum())
             sums[f"{kind}_nll"] = float(-logprobs[chosen].sum())
             sums[f"{kind}_entropy"] = float(entropies[chosen].sum())
@@ -412,8 +412,8 @@ class Updater:
         """
         place = {id(item.trajectory): index for index, item in enumerate(items)}
         found: list[tuple[int, Any]] = []
-        for own in self.micro_batches(items) if items else []:
-            batch = move(own, self.engine.device)
+        for micro_batch in self.micro_batches(items) if items else []:
+            batch = move(micro_batch, self.engine.device)
             values = self.forward(batch, of)[0]
             for member, part in zip(batch.members, by_trajectory(batch, values), strict=True):
                 if (index := place.get(id(member.trajectory))) is not None:  # else it only fills up another rank's work
@@ -492,13 +492,13 @@ def step_gradient(updater: Updater, items: list[WeightedTrajectory]) -> torch.Te
     Not through the engine's backward: that would add to the gradient the optimiser is about to use.
     """
     engine = updater.engine
-    parameters = [own for own in engine.module.parameters() if own.requires_grad]
-    total = torch.zeros(sum(own.numel() for own in parameters), dtype=torch.float64, device=engine.device)
+    parameters = [parameter for parameter in engine.module.parameters() if parameter.requires_grad]
+    total = torch.zeros(sum(parameter.numel() for parameter in parameters), dtype=torch.float64, device=engine.device)
     for batch in updater.micro_batches(items):
         batch = move(batch, engine.device)
         loss, _ = micro_batch_loss(batch, *updater.forward(batch, engine.module), updater.rows)
-        own = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
-        total += torch.cat([gradient.flatten().double() for gradient in own])
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+        total += torch.cat([gradient.flatten().double() for gradient in gradients])
     if engine.ranks > 1:
         torch.distributed.all_reduce(total)
     return total

@@ -214,8 +214,8 @@ def check_verdicts(step: int, graded: Sequence[GradedRollouts]) -> None:
     Raises:
         TrainingFault: the verifier settled none of its answers: rewards of 0 would be its failure.
     """
-    late = sum(own.count(Verdict.timed_out) for own in graded)
-    settled = sum(own.count(Verdict.correct) + own.count(Verdict.wrong) for own in graded)
+    late = sum(group.count(Verdict.timed_out) for group in graded)
+    settled = sum(group.count(Verdict.correct) + group.count(Verdict.wrong) for group in graded)
     if late >= FEWEST_TIMEOUTS and settled == 0:
         message = f"step {step}: the verifier settled none of {late} answers in time, so every reward would be 0"
         remedy = "raise rollout.verifier_timeout_s, or give the machine less to do"

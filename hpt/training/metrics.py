@@ -79,7 +79,7 @@ class GradedRollouts:
         return self.count(Verdict.correct)
 
     def count(self, verdict: Verdict) -> int:
-        return sum(own is verdict for own in self.verdicts)
+        return sum(given is verdict for given in self.verdicts)
 
 
 def rollout_rows(
@@ -91,17 +91,17 @@ def rollout_rows(
             "step": step,
             "problem_id": problem.id,
             "level": problem.level,
-            "correct": own.correct,
-            "rollouts": len(own.lengths),
+            "correct": group.correct,
+            "rollouts": len(group.lengths),
             "alpha": question.alpha,
             "beta": question.beta,
             "branch": _branch(question),
-            "response_tokens_mean": float(own.lengths.mean()) if len(own.lengths) else NAN,
-            "entropy": _share(own.negative_logprobs.sum(), own.lengths.sum()),
-            "no_answer": own.count(Verdict.no_answer),
-            "timed_out": own.count(Verdict.timed_out),
+            "response_tokens_mean": float(group.lengths.mean()) if len(group.lengths) else NAN,
+            "entropy": _share(group.negative_logprobs.sum(), group.lengths.sum()),
+            "no_answer": group.count(Verdict.no_answer),
+            "timed_out": group.count(Verdict.timed_out),
         }
-        for problem, own, question in zip(problems, graded, questions, strict=True)
+        for problem, group, question in zip(problems, graded, questions, strict=True)
     ]
 
 
@@ -115,19 +115,19 @@ def _branch(question: QuestionBatch) -> str:
 
 def rollout_metrics(graded: Sequence[GradedRollouts]) -> dict[str, float]:
     """Return the ``rollout/`` metrics: all rollouts, before the gate acts; empty without rollouts."""
-    lengths = np.concatenate([own.lengths for own in graded])
+    lengths = np.concatenate([group.lengths for group in graded])
     if not len(lengths):
         return {}
     n = len(graded[0].lengths)
-    correct = np.array([own.correct for own in graded])
+    correct = np.array([group.correct for group in graded])
     return {
         "rollout/reward": float(correct.sum() / len(lengths)),
         "rollout/response_length_tokens": float(lengths.mean()),
-        "rollout/entropy": float(np.sum([own.negative_logprobs.sum() for own in graded]) / lengths.sum()),
-        "rollout/truncated_frac": float(np.concatenate([own.truncated for own in graded]).mean()),
+        "rollout/entropy": float(np.sum([group.negative_logprobs.sum() for group in graded]) / lengths.sum()),
+        "rollout/truncated_frac": float(np.concatenate([group.truncated for group in graded]).mean()),
         "rollout/tokens": float(lengths.sum()),
-        "rollout/no_answer_count": float(sum(own.count(Verdict.no_answer) for own in graded)),
-        "rollout/timed_out_count": float(sum(own.count(Verdict.timed_out) for own in graded)),
+        "rollout/no_answer_count": float(sum(group.count(Verdict.no_answer) for group in graded)),
+        "rollout/timed_out_count": float(sum(group.count(Verdict.timed_out) for group in graded)),
         "gate/all_wrong_frac": float((correct == 0).mean()),
         "gate/all_correct_frac": float((correct == n).mean()),
     }

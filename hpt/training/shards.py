@@ -68,13 +68,13 @@ def load_shards(module: nn.Module, optimizer: Any, zero_optimizer: Any, folder: 
     own_files = {number: safe_open(file, "pt") for number, file in enumerate(files) if number % ranks == rank}
     partitioned = _is_partitioned(module)
     # what the optimiser works on: flat 32-bit tensors, a part of each on every rank; at ZeRO-3 only within a step
-    groups = [own for group in optimizer.param_groups for own in group["params"]]
+    groups = [tensor for group in optimizer.param_groups for tensor in group["params"]]
     flat = zero_optimizer.fp32_partitioned_groups_flat if partitioned else groups
     if moments:  # the state after so many updates, with zeros for what is filled in next
         updates = float(first.metadata()["updates"])
-        for own in flat:
-            optimizer.state[own] = {name: torch.zeros_like(own) for name in moments}
-            optimizer.state[own]["step"] = torch.tensor(updates)
+        for tensor in flat:
+            optimizer.state[tensor] = {name: torch.zeros_like(tensor) for name in moments}
+            optimizer.state[tensor]["step"] = torch.tensor(updates)
     if not partitioned:
         zero_optimizer._lazy_init_hp_params_optimizer_state()
     for index, (name, parameter) in enumerate(module.named_parameters()):
@@ -85,11 +85,11 @@ def load_shards(module: nn.Module, optimizer: Any, zero_optimizer: Any, folder: 
         }
         for kind, whole in values.items():
             if partitioned:
-                own = _partition(whole, parameter, rank)
+                part = _partition(whole, parameter, rank)
                 if kind == _WEIGHT:
-                    utils.safe_set_local_fp32_param(parameter, own)
+                    utils.safe_set_local_fp32_param(parameter, part)
                 else:
-                    utils.safe_set_local_optimizer_state(parameter, own, kind)
+                    utils.safe_set_local_optimizer_state(parameter, part, kind)
             elif kind == _WEIGHT:
                 utils.safe_set_full_fp32_param(parameter, whole)
             else:

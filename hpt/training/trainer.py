@@ -251,14 +251,14 @@ class Trainer:
     ) -> list[QuestionBatch]:
         """Turn verdicts into rewards and performance into (alpha, beta), Eq. 7-10."""
         members = self.config.rollout.rollouts_per_prompt - self.method.demonstrations_per_group
-        correct = np.array([own.correct for own in graded])
+        correct = np.array([grades.correct for grades in graded])
         alpha, beta = feedback_coefficients(self.config.gate, correct, members)
         demonstrations = grade_demonstrations(self.engine, self.verifier, questions, self.prompts, self.demonstrations)
         batch = []
-        for index, (problem, group, own) in enumerate(zip(questions, rollouts, graded, strict=True)):
+        for index, (problem, group, grades) in enumerate(zip(questions, rollouts, graded, strict=True)):
             rewarded = tuple(
                 replace(rollout, reward=float(verdict is Verdict.correct))
-                for rollout, verdict in zip(group, own.verdicts, strict=True)
+                for rollout, verdict in zip(group, grades.verdicts, strict=True)
             )
             weights = float(alpha[index]), float(beta[index])
             batch.append(QuestionBatch(problem.id, rewarded, demonstrations.get(index), *weights))
