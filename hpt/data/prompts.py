@@ -9,6 +9,7 @@ the think tag in the prompt.
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -150,10 +151,9 @@ def encode_training(
     responses = [response_text(name, problem.demonstration or "", ends) for problem in shown]
     all_responses = _encode_all(tokenizer, responses)
     for number, problem in enumerate(problems):
-        prompt = _prompt(tokenizer, name, all_prompts[number])
-        _check_known(tokenizer, f"question {problem.id}", prompt, vocabulary)
-        if _too_long(f"question {problem.id}", len(prompt), "data.max_prompt_tokens", data.max_prompt_tokens,
-                     data.overlong_prompts, "data.overlong_prompts"):  # fmt: skip
+        prompt, what = _prompt(tokenizer, name, all_prompts[number]), f"question {problem.id}"
+        _check_known(tokenizer, what, prompt, vocabulary)
+        if _too_long(config, what, len(prompt), "data.max_prompt_tokens", "data.overlong_prompts"):
             counts["prompts_dropped"] += 1
             continue
         if needs_demonstrations:
@@ -166,14 +166,12 @@ def encode_training(
                 _check_round_trip(tokenizer, what, text, all_responses[number])
             response = np.array([*all_responses[number], tokenizer.eos_token_id], dtype=np.int32)
             _check_known(tokenizer, what, response, vocabulary)
-            limit, choice = config.rollout.max_response_tokens, data.overlong_demonstrations
-            if _too_long(what, len(response), "rollout.max_response_tokens", limit, choice,
-                         "data.overlong_demonstrations"):  # fmt: skip
-                if choice == "drop":
+            if _too_long(config, what, len(response), "rollout.max_response_tokens", "data.overlong_demonstrations"):
+                if data.overlong_demonstrations == "drop":
                     counts["demonstrations_dropped"] += 1
                     continue
                 counts["demonstrations_cut"] += 1
-                response = response[:limit]
+                response = response[: config.rollout.max_response_tokens]
                 problem = replace(problem, demonstration=tokenizer.decode(response))
             demonstrations[problem.id] = response
         encoded_prompts[problem.id] = prompt
@@ -192,8 +190,9 @@ def _encode_all(tokenizer: Any, texts: list[str]) -> list[list[int]]:
     return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []  # all at once: on all cores
 
 
-def _too_long(what: str, tokens: int, limit_name: str, limit: int, choice: str, choice_name: str) -> bool:
-    """Whether something is over its limit; an error where that is what the settings ask for."""
+def _too_long(config: RunConfig, what: str, tokens: int, limit_name: str, choice_name: str) -> bool:
+    """Whether something is over the limit of that name; an error where the choice of that name is to refuse it."""
+    limit, choice = attrgetter(limit_name, choice_name)(config)
     if tokens > limit and choice == "refuse":
         remedy = f"raise {limit_name}, or set {choice_name} to drop"
         raise ConfigError(what, f"{tokens} tokens", f"at most {limit_name} = {limit} tokens", remedy)
