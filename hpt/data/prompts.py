@@ -141,7 +141,7 @@ def encode_training(
     kept, encoded_prompts, demonstrations = list[Problem](), dict[str, np.ndarray](), dict[str, np.ndarray]()
     counts = dict.fromkeys(("prompts_dropped", "demonstrations_dropped", "demonstrations_cut"), 0)
     vocabulary = vocabulary_size(config.policy.path) if config.policy.path else None
-    unseen = 0 if template_named(name).system == "data" else sum(own.system is not None for own in problems)
+    unseen = 0 if template_named(name).system == "data" else sum(problem.system is not None for problem in problems)
     if unseen and data.source not in DATASETS:  # of those the paper's templates are chosen knowingly
         warn(f"{unseen} of {len(problems)} questions of {data.source} have a system message, which "
              f"data.template = {name} does not show; qwen-data-system does")  # fmt: skip
@@ -203,11 +203,11 @@ def _check_round_trip(tokenizer: Any, what: str, text: str, tokens: list[int]) -
     # a tokenizer that drops what it does not know would teach the policy another text, and nothing would look wrong
     decoded = tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
     # many tokenizers compose characters first: the same text, in another spelling of Unicode
-    taught, given = (unicodedata.normalize("NFC", own) for own in (decoded, text))
+    taught, given = (unicodedata.normalize("NFC", spelling) for spelling in (decoded, text))
     if taught != given:
         alike = next((place for place, pair in enumerate(zip(taught, given, strict=False)) if len({*pair}) > 1), 0)
         # in ASCII: different characters may look the same
-        taught, given = (ascii(own[max(0, alike - 20) : alike + 40]) for own in (taught, given))
+        taught, given = (ascii(whole[max(0, alike - 20) : alike + 40]) for whole in (taught, given))
         remedy = "use the tokenizer the model was trained with, and check that it knows every character"
         raise ConfigError(what, taught, f"what the text says there: {given}", remedy)
 

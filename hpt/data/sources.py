@@ -63,8 +63,8 @@ def _trained_and_held_out(config: RunConfig) -> tuple[list[Problem], list[Proble
     ordered = sorted(set(hashes))
     held = set(ordered[: min(math.ceil(config.validation.held_out * len(ordered)), len(ordered) - 1)])
     sides: tuple[list[Problem], list[Problem]] = ([], [])
-    for problem, own in zip(problems, hashes, strict=True):
-        sides[own in held].append(problem)
+    for problem, digest in zip(problems, hashes, strict=True):
+        sides[digest in held].append(problem)
     return sides
 
 

@@ -193,7 +193,7 @@ def teach_format(config: RunConfig, folder: Path, note: Callable[[int], None] = 
     published, size = folder / "published", config.schedule.prompts_per_step
     tokenizer = load_tokenizer(published)
     data = encode_training(tokenizer, mixed("format"), config, needs_demonstrations=True)
-    pairs = [(data.prompts[one.id], data.demonstrations[one.id]) for one in data.problems]
+    pairs = [(data.prompts[problem.id], data.demonstrations[problem.id]) for problem in data.problems]
 
     def documents(update: int) -> list[Document]:
         chosen = [pairs[(update * size + place) % len(pairs)] for place in range(size)]
