@@ -428,14 +428,11 @@ def by_trajectory(batch: MicroBatch, values: Tensor) -> list[np.ndarray]:
 
 
 def move(batch: MicroBatch, device: torch.device) -> MicroBatch:
-    if device.type == "cpu":
-        return batch
-    for name, value in vars(batch).items():
-        if isinstance(value, Tensor):
-            setattr(batch, name, value.to(device, non_blocking=True))
-    for part in batch.parts.values():
-        part.advantages, part.scales = part.advantages.to(device), part.scales.to(device)
-        part.keep = None if part.keep is None else part.keep.to(device)
+    """Move a micro-batch's tensors to a device, in place."""
+    for holder in (batch, *batch.parts.values()):
+        for name, value in vars(holder).items():
+            if isinstance(value, Tensor):
+                setattr(holder, name, value.to(device, non_blocking=True))
     return batch
 
 
@@ -479,11 +476,13 @@ def sft_rl_gradients(updater: Updater, assembled: Assembled) -> dict[str, float]
         for item in update
         if not all(part.is_zero for part in item.parts)
     ]
-    sft, rl = (step_gradient(updater, [item for item in items if item.trajectory.is_demonstration is is_demonstration])
-               for is_demonstration in (True, False))  # fmt: skip
-    found = {"gradient/sft_norm": float(sft.norm()), "gradient/rl_norm": float(rl.norm())}
-    norms = found["gradient/sft_norm"] * found["gradient/rl_norm"]
-    return found | ({"gradient/sft_rl_cosine": float(sft @ rl) / norms} if norms > 0 else {})
+    sft = step_gradient(updater, [item for item in items if item.trajectory.is_demonstration])
+    rl = step_gradient(updater, [item for item in items if not item.trajectory.is_demonstration])
+    sft_norm, rl_norm = float(sft.norm()), float(rl.norm())
+    found = {"gradient/sft_norm": sft_norm, "gradient/rl_norm": rl_norm}
+    if sft_norm * rl_norm > 0:
+        found["gradient/sft_rl_cosine"] = float(sft @ rl) / (sft_norm * rl_norm)
+    return found
 
 
 def step_gradient(updater: Updater, items: list[WeightedTrajectory]) -> torch.Tensor:
