@@ -26,16 +26,7 @@ from hpt.methods.mixture import DEMONSTRATION, Assembled, QuestionBatch, Traject
 from hpt.rewards.workers import Verdict, Verifier
 from hpt.support.errors import TrainingFault
 from hpt.training.checkpoint import Records, TrainingState
-from hpt.training.engine import (
-    PolicyEngine,
-    StepOutcome,
-    Sums,
-    Updater,
-    add_sums,
-    sft_rl_gradients,
-    sums_over_ranks,
-    warmed_up,
-)
+from hpt.training.engine import PolicyEngine, StepOutcome, Updater, sft_rl_gradients, sums_over_ranks, warmed_up
 from hpt.training.guards import (
     PROBE_TOKENS,
     FaultWatch,
@@ -277,7 +268,7 @@ class Trainer:
 
     def update(
         self, batch: list[QuestionBatch], assembled: Assembled, gap: LogprobGap
-    ) -> tuple[Sums, list[StepOutcome]]:
+    ) -> tuple[dict[str, float], list[StepOutcome]]:
         """Take the step's optimiser steps; returns sums over all ranks, and how each step ended.
 
         Raises:
@@ -286,12 +277,13 @@ class Trainer:
         unseen = gap.rollouts == 0
         if unseen:
             check_untrained(batch, assembled, self.config, self.updater, gap)
-        totals: Sums = {}
+        totals: dict[str, float] = {}
         outcomes = []
         for number, items in enumerate(assembled.updates):
             see = gap.see if unseen and number == 0 else None  # later the policy has moved away from the sampler's
             outcome, sums = self.updater.update(items, self.learning_rate(), see)
-            add_sums(totals, sums)
+            for name, value in sums.items():
+                totals[name] = totals.get(name, 0.0) + value
             if outcome is not None:
                 outcomes.append(outcome)
                 self.faults.see_update(self.state.step, outcome)
