@@ -381,7 +381,8 @@ class Updater:
         for batch in self.micro_batches(items):
             sums, own = self.accumulate(batch)
             gaps += own
-            add_sums(totals, sums)
+            for name, value in sums.items():
+                totals[name] = totals.get(name, 0.0) + value
         if see_gap is not None:
             see_gap(self.engine.gather(gaps))
         return self.engine.step(learning_rate), totals
@@ -436,17 +437,10 @@ def move(batch: MicroBatch, device: torch.device) -> MicroBatch:
     return batch
 
 
-def add_sums(totals: Sums, more: Sums) -> None:
-    for name, value in more.items():
-        totals[name] = totals.get(name, 0.0) + value
-
-
 def sums_over_ranks(engine: PolicyEngine, own: Sums) -> Sums:
     """Return the sums of an update over all ranks, of which each trained its share; the same on every rank."""
-    totals: Sums = {}
-    for part in engine.gather([own]):
-        add_sums(totals, part)
-    return totals
+    gathered = engine.gather([own])
+    return {name: sum(part.get(name, 0.0) for part in gathered) for part in gathered for name in part}
 
 
 def gap_of(logprobs: np.ndarray, others: np.ndarray) -> Gap:
