@@ -40,7 +40,7 @@ def leaks(training: Sequence[Problem], benchmarks: Mapping[str, Sequence[Problem
     Linear in the size of the training set: an index from shingle to benchmark problems is built once.
     """
     index: dict[tuple[str, ...], list[tuple[str, str]]] = defaultdict(list)
-    texts = {(name, one.id): _words(one.question) for name, problems in benchmarks.items() for one in problems}
+    texts = {(name, p.id): _words(p.question) for name, problems in benchmarks.items() for p in problems}
     for place, text in texts.items():
         for shingle in _shingles(text):
             index[shingle].append(place)
@@ -53,5 +53,5 @@ def leaks(training: Sequence[Problem], benchmarks: Mapping[str, Sequence[Problem
             share = 1.0 if exact else count / len(_shingles(texts[place]))
             if exact or share >= NEAR:
                 leak = Leak(*place, question.id, "exact" if exact else "near", share)
-                best[place] = max(best.get(place, leak), leak, key=lambda one: (one.kind == "exact", one.share))
+                best[place] = max(best.get(place, leak), leak, key=lambda leak: (leak.kind == "exact", leak.share))
     return [best[place] for place in texts if place in best]

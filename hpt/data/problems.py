@@ -111,13 +111,13 @@ def check_demonstrations(problems: Sequence[Problem], where: str) -> None:
     """Warn of demonstrations whose boxed answer is graded as wrong; refuse them where not one is right."""
     boxes = {problem: last_boxed(problem.demonstration or "") for problem in problems}
     boxed = [problem for problem, box in boxes.items() if box is not None]
-    differing = [own for own in boxed if boxes[own] not in (own.answer, last_boxed(own.answer))]
+    differing = [problem for problem in boxed if boxes[problem] not in (problem.answer, last_boxed(problem.answer))]
     graded = differing[:: 1 + len(differing) // (GRADED_DEMONSTRATIONS + 1)]
     if not graded:
         return
     with Verifier() as verifier:
         grades = verifier.grade([problem.demonstration or "" for problem in graded], graded)
-    wrong = [own for own, grade in zip(graded, grades, strict=True) if grade.verdict is Verdict.wrong]
+    wrong = [problem for problem, grade in zip(graded, grades, strict=True) if grade.verdict is Verdict.wrong]
     if not wrong:
         return
     said = f"{len(wrong)} of {len(boxed)} end in another answer than their row"
@@ -126,7 +126,7 @@ def check_demonstrations(problems: Sequence[Problem], where: str) -> None:
     if len(wrong) == len(graded) and len(differing) == len(boxed):
         allowed = f"the answer of the row in the last box, as {wrong[0].answer!r} of {wrong[0].id}"
         raise ConfigError(f"demonstrations of {where}", said, allowed, "correct the answers or the demonstrations")
-    warn(f"demonstrations of {where}: {said}, and are taught all the same: {few([own.id for own in wrong], 5)}")
+    warn(f"demonstrations of {where}: {said}, and are taught all the same: {few([p.id for p in wrong], 5)}")
 
 
 def save_problems(path: str | Path, problems: Iterable[Problem]) -> None:

@@ -8,7 +8,8 @@ the think tag in the prompt.
 
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -116,19 +117,17 @@ def demonstration_tokens(tokenizer: Any, text: str, template: str = "plain") -> 
 ROUND_TRIPS = 2_000
 
 
-@dataclass
+@dataclass(frozen=True)
 class EncodedTraining:
     """The training set as tokens: int32 by problem id; no demonstrations where the method needs none.
 
     ``problems`` are those that are trained on, in their order; a cut demonstration is cut in them too.
     """
 
-    problems: list[Problem] = field(default_factory=list)
-    prompts: dict[str, np.ndarray] = field(default_factory=dict)
-    demonstrations: dict[str, np.ndarray] = field(default_factory=dict)
-    counts: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(("prompts_dropped", "demonstrations_dropped", "demonstrations_cut"), 0)
-    )
+    problems: list[Problem]
+    prompts: dict[str, np.ndarray]
+    demonstrations: dict[str, np.ndarray]
+    counts: dict[str, int]
 
 
 def encode_training(
@@ -138,9 +137,11 @@ def encode_training(
 
     A demonstration that is cut loses its end token with its end, as in the release; it is graded as it is trained.
     """
-    data, name, encoded = config.data, config.data.template, EncodedTraining()
+    data, name = config.data, config.data.template
+    kept, encoded_prompts, demonstrations = list[Problem](), dict[str, np.ndarray](), dict[str, np.ndarray]()
+    counts = dict.fromkeys(("prompts_dropped", "demonstrations_dropped", "demonstrations_cut"), 0)
     vocabulary = vocabulary_size(config.policy.path) if config.policy.path else None
-    unseen = 0 if template_named(name).system == "data" else sum(own.system is not None for own in problems)
+    unseen = 0 if template_named(name).system == "data" else sum(problem.system is not None for problem in problems)
     if unseen and data.source not in DATASETS:  # of those the paper's templates are chosen knowingly
         warn(f"{unseen} of {len(problems)} questions of {data.source} have a system message, which "
              f"data.template = {name} does not show; qwen-data-system does")  # fmt: skip
@@ -150,11 +151,10 @@ def encode_training(
     responses = [response_text(name, problem.demonstration or "", ends) for problem in shown]
     all_responses = _encode_all(tokenizer, responses)
     for number, problem in enumerate(problems):
-        prompt = _prompt(tokenizer, name, all_prompts[number])
-        _check_known(tokenizer, f"question {problem.id}", prompt, vocabulary)
-        if _too_long(f"question {problem.id}", len(prompt), "data.max_prompt_tokens", data.max_prompt_tokens,
-                     data.overlong_prompts, "data.overlong_prompts"):  # fmt: skip
-            encoded.counts["prompts_dropped"] += 1
+        prompt, what = _prompt(tokenizer, name, all_prompts[number]), f"question {problem.id}"
+        _check_known(tokenizer, what, prompt, vocabulary)
+        if _too_long(config, what, len(prompt), "data.max_prompt_tokens", "data.overlong_prompts"):
+            counts["prompts_dropped"] += 1
             continue
         if needs_demonstrations:
             text, what = responses[number], f"demonstration of {problem.id}"
@@ -166,34 +166,33 @@ def encode_training(
                 _check_round_trip(tokenizer, what, text, all_responses[number])
             response = np.array([*all_responses[number], tokenizer.eos_token_id], dtype=np.int32)
             _check_known(tokenizer, what, response, vocabulary)
-            limit, choice = config.rollout.max_response_tokens, data.overlong_demonstrations
-            if _too_long(what, len(response), "rollout.max_response_tokens", limit, choice,
-                         "data.overlong_demonstrations"):  # fmt: skip
-                if choice == "drop":
-                    encoded.counts["demonstrations_dropped"] += 1
+            if _too_long(config, what, len(response), "rollout.max_response_tokens", "data.overlong_demonstrations"):
+                if data.overlong_demonstrations == "drop":
+                    counts["demonstrations_dropped"] += 1
                     continue
-                encoded.counts["demonstrations_cut"] += 1
-                response = response[:limit]
+                counts["demonstrations_cut"] += 1
+                response = response[: config.rollout.max_response_tokens]
                 problem = replace(problem, demonstration=tokenizer.decode(response))
-            encoded.demonstrations[problem.id] = response
-        encoded.prompts[problem.id] = prompt
-        encoded.problems.append(problem)
-    warn_of_unknown(tokenizer, encoded.prompts, data.source)
-    if len(encoded.problems) < config.schedule.prompts_per_step:
+            demonstrations[problem.id] = response
+        encoded_prompts[problem.id] = prompt
+        kept.append(problem)
+    warn_of_unknown(tokenizer, encoded_prompts, data.source)
+    if len(kept) < config.schedule.prompts_per_step:
         allowed = f"at least schedule.prompts_per_step = {config.schedule.prompts_per_step} questions"
         remedy = "lower it, add questions, or hold out fewer (validation.held_out)"
-        raise ConfigError("data", f"{len(encoded.problems)} usable questions", allowed, remedy)
+        raise ConfigError("data", f"{len(kept)} usable questions", allowed, remedy)
     if needs_demonstrations and data.source != "graded":  # the world's own are tested
-        check_demonstrations(encoded.problems, data.source)
-    return encoded
+        check_demonstrations(kept, data.source)
+    return EncodedTraining(kept, encoded_prompts, demonstrations, counts)
 
 
 def _encode_all(tokenizer: Any, texts: list[str]) -> list[list[int]]:
     return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []  # all at once: on all cores
 
 
-def _too_long(what: str, tokens: int, limit_name: str, limit: int, choice: str, choice_name: str) -> bool:
-    """Whether something is over its limit; an error where that is what the settings ask for."""
+def _too_long(config: RunConfig, what: str, tokens: int, limit_name: str, choice_name: str) -> bool:
+    """Whether something is over the limit of that name; an error where the choice of that name is to refuse it."""
+    limit, choice = attrgetter(limit_name, choice_name)(config)
     if tokens > limit and choice == "refuse":
         remedy = f"raise {limit_name}, or set {choice_name} to drop"
         raise ConfigError(what, f"{tokens} tokens", f"at most {limit_name} = {limit} tokens", remedy)
@@ -204,11 +203,11 @@ def _check_round_trip(tokenizer: Any, what: str, text: str, tokens: list[int]) -
     # a tokenizer that drops what it does not know would teach the policy another text, and nothing would look wrong
     decoded = tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
     # many tokenizers compose characters first: the same text, in another spelling of Unicode
-    taught, given = (unicodedata.normalize("NFC", own) for own in (decoded, text))
+    taught, given = (unicodedata.normalize("NFC", spelling) for spelling in (decoded, text))
     if taught != given:
         alike = next((place for place, pair in enumerate(zip(taught, given, strict=False)) if len({*pair}) > 1), 0)
         # in ASCII: different characters may look the same
-        taught, given = (ascii(own[max(0, alike - 20) : alike + 40]) for own in (taught, given))
+        taught, given = (ascii(whole[max(0, alike - 20) : alike + 40]) for whole in (taught, given))
         remedy = "use the tokenizer the model was trained with, and check that it knows every character"
         raise ConfigError(what, taught, f"what the text says there: {given}", remedy)
 

@@ -5,7 +5,7 @@ Where sizes and choices come from: the paper's Section 3.1, the authors' release
 Where the paper and the release differ (AMC 40 or 83 problems, OlympiadBench 674 or 675), both are here by name.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from hpt.data.problems import AnswerKind
@@ -41,7 +41,7 @@ class Dataset:
     answer_kind: AnswerKind = "math"
     samples_per_problem: int = 1  # in the tables: avg@32 or avg@1
     distribution: Literal["in", "out"] = "in"
-    known: str = ""  # SHA-256 of its problems in the released files; other content in that shape is refused
+    known: str = ""  # SHA-256 of its problems in the release's data/*/test.json; other content in that shape is refused
     subset: Subset | None = None  # how it is drawn from another set; it has no source then
 
     @property
@@ -51,19 +51,8 @@ class Dataset:
         return f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
 
 
-#: SHA-256 of the problems in the release's evaluation files (data/*/test.json at the commit named above).
-_RELEASED = {
-    "aime24": "fb75398f5a662903e12ae3e5100f0e29f771642eb0303c1cd22ba1863281e5ea",
-    "aime25": "788de7455dcd153a74d47e371681a464240a89f2e99c51a81f273db9a7a90279",
-    "amc23": "2c54e4e0e802bb1283d27e3c52643e69aec5c4ff6d4e7c0e0e27854fd602aa39",
-    "math-500": "a54ab1a6898d81175be47372b58d4ac43f09f6ff5200e54be293109e5acbb2bf",
-    "minerva": "1ee331f04e98d566e8077600a6e0657c44f28ae22aaa862d4c9e53675365692d",
-    "olympiad-674": "e3c600ab515444f9d7420426b6d40d23d79d5d845df4a77956d1cdac9608ea1c",
-    "gpqa-diamond": "c3eca55d494a31541c4140e9f4383990fcaeb1f63e695273ccd120560233691f",
-}
-
 DATASETS: dict[str, Dataset] = {
-    dataset.name: replace(dataset, known=_RELEASED.get(dataset.name, ""))
+    dataset.name: dataset
     for dataset in (
         # its maintainer speaks of 45k rows, its name of 46k; the count found is recorded when downloaded
         Dataset(
@@ -87,10 +76,12 @@ DATASETS: dict[str, Dataset] = {
         Dataset(
             "aime24", "AIME 24", "evaluation", ("expected", "released"), (30, 30), samples_per_problem=32,
             hub="zwhe99/aime90", split="2024",
+            known="fb75398f5a662903e12ae3e5100f0e29f771642eb0303c1cd22ba1863281e5ea",
         ),
         Dataset(
             "aime25", "AIME 25", "evaluation", ("problem", "released"), (30, 30), samples_per_problem=32,
             hub="math-ai/aime25",
+            known="788de7455dcd153a74d47e371681a464240a89f2e99c51a81f273db9a7a90279",
         ),
         # AMC 12 of 2022 and 2023: the tables' 83 problems
         Dataset(
@@ -101,10 +92,15 @@ DATASETS: dict[str, Dataset] = {
         Dataset(
             "amc23", "AMC 23", "evaluation", ("question", "released"), (40, 40), samples_per_problem=32,
             hub="zwhe99/amc23",
+            known="2c54e4e0e802bb1283d27e3c52643e69aec5c4ff6d4e7c0e0e27854fd602aa39",
         ),
-        Dataset("math-500", "MATH-500", "evaluation", ("math", "released"), (500, 500), hub="HuggingFaceH4/MATH-500"),
         Dataset(
-            "minerva", "Minerva", "evaluation", ("problem", "released"), (272, 272), hub="zwhe99/simplerl-minerva-math"
+            "math-500", "MATH-500", "evaluation", ("math", "released"), (500, 500), hub="HuggingFaceH4/MATH-500",
+            known="a54ab1a6898d81175be47372b58d4ac43f09f6ff5200e54be293109e5acbb2bf",
+        ),
+        Dataset(
+            "minerva", "Minerva", "evaluation", ("problem", "released"), (272, 272), hub="zwhe99/simplerl-minerva-math",
+            known="1ee331f04e98d566e8077600a6e0657c44f28ae22aaa862d4c9e53675365692d",
         ),
         # every printed score fits 675 problems, many do not fit 674
         Dataset(
@@ -112,7 +108,10 @@ DATASETS: dict[str, Dataset] = {
             hub="zwhe99/simplerl-OlympiadBench",
         ),
         # data/Olympiad-Bench/test.json of the release; 16 of the 675 questions are not in it word for word
-        Dataset("olympiad-674", "OlympiadBench (released file)", "evaluation", ("released",), (674, 674)),
+        Dataset(
+            "olympiad-674", "OlympiadBench (released file)", "evaluation", ("released",), (674, 674),
+            known="e3c600ab515444f9d7420426b6d40d23d79d5d845df4a77956d1cdac9608ea1c",
+        ),
         # prompts of the paper are not published; the choices stand below the question, one a line
         Dataset(
             "arc-c", "ARC-c", "evaluation", ("choices",), (1172, 1172), answer_kind="choice", distribution="out",
@@ -122,6 +121,7 @@ DATASETS: dict[str, Dataset] = {
         Dataset(
             "gpqa-diamond", "GPQA", "evaluation", ("gpqa", "released"), (198, 198), answer_kind="choice",
             hub="Idavidrein/gpqa", config="gpqa_diamond", split="train", distribution="out",
+            known="c3eca55d494a31541c4140e9f4383990fcaeb1f63e695273ccd120560233691f",
         ),
     )
 }  # fmt: skip

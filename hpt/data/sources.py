@@ -7,7 +7,7 @@ and records keep it as its name with the hash of its questions.
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -63,8 +63,8 @@ def _trained_and_held_out(config: RunConfig) -> tuple[list[Problem], list[Proble
     ordered = sorted(set(hashes))
     held = set(ordered[: min(math.ceil(config.validation.held_out * len(ordered)), len(ordered) - 1)])
     sides: tuple[list[Problem], list[Problem]] = ([], [])
-    for problem, own in zip(problems, hashes, strict=True):
-        sides[own in held].append(problem)
+    for problem, digest in zip(problems, hashes, strict=True):
+        sides[digest in held].append(problem)
     return sides
 
 
@@ -193,25 +193,18 @@ def own_validation(config: RunConfig) -> list[str]:
     return [*config.validation.sets, *([HELD_OUT] if config.validation.held_out else [])]
 
 
-def lacking_sets(config: RunConfig) -> list[str]:
-    """Return the public sets a run needs that are not on this machine; a glance, nothing is read."""
-    evaluation = [*BENCHMARKS, *CURVES] if config.data.evaluation == "public" else []
-    return _lacking(config, [config.data.source, *evaluation, *config.validation.sets])
-
-
-def _lacking(config: RunConfig, names: Iterable[str]) -> list[str]:
+def lacking_sets(config: RunConfig, evaluations: Sequence[str] | None = None) -> list[str]:
+    """Return the public sets lacking on this machine of those that a run needs, or ``evaluations``; nothing is read."""
+    if evaluations is None:
+        standard = [*BENCHMARKS, *CURVES] if config.data.evaluation == "public" else []
+        evaluations = [config.data.source, *standard, *config.validation.sets]
+    names = (with_samples(name)[0] for name in evaluations)
     public = {name: DATASETS[name].subset for name in names if name in DATASETS}
     held = {name: subset.of if subset else name for name, subset in public.items()}
     return [name for name, where in held.items() if not (Path(config.data.folder) / where).exists()]
 
 
-def fetch_sets(config: RunConfig) -> None:
-    """Download the public sets a run lacks."""
-    for name in lacking_sets(config):
-        download(name, config.data.folder)
-
-
-def fetch_evaluations(config: RunConfig, names: Sequence[str]) -> None:
-    """Download the public sets that are lacking among the names of evaluations."""
-    for name in _lacking(config, (with_samples(name)[0] for name in names)):
+def fetch_sets(config: RunConfig, evaluations: Sequence[str] | None = None) -> None:
+    """Download what `lacking_sets` returns."""
+    for name in lacking_sets(config, evaluations):
         download(name, config.data.folder)

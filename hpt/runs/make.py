@@ -20,7 +20,6 @@ from hpt.data.sources import (
     HELD_OUT,
     evaluation_at,
     evaluation_set,
-    fetch_evaluations,
     fetch_sets,
     lacking_sets,
     names_files,
@@ -211,7 +210,7 @@ def check_evaluations(config: RunConfig, names: Sequence[str]) -> None:
     path, rollout = config.policy.path, sampling_config(config).rollout
     if names and path is not None:
         check_context(path, rollout.max_model_tokens)
-    fetch_evaluations(sampling_config(config), names)
+    fetch_sets(sampling_config(config), names)
     tokenizer = load_tokenizer(path) if names and path is not None else None
     for name in names:
         settings, problems, _ = evaluation_key(config, name)

@@ -38,7 +38,6 @@ from hpt.training.engine import PolicyEngine, Updater, join, sums_over_ranks, wa
 from hpt.training.guards import FaultWatch
 from hpt.training.metrics import rows_of
 from hpt.training.policy import load_model
-from hpt.training.ranks import launched_rank
 from hpt.upge.estimator import ROWS
 
 
@@ -160,11 +159,7 @@ def pretrain(config: RunConfig, folder: Path, note: Callable[[int], None] = lamb
     """Train a base of a world, write its model to ``folder/model``, and return its metrics.
 
     One that `broke` is trained again from another initialisation on other documents; ``attempt`` counts in its metrics.
-
-    Args:
-        config: of a base's run.
-        folder: of the run.
-        note: called now and then with the updates done.
+    ``note`` is called now and then with the updates done.
     """
     world, recipe = LOOKUPS[config.data.world], base_recipe(config.data.world, config.policy.name)
     tokenizer, ranks = build_tokenizer(world), join()
@@ -198,16 +193,17 @@ def teach_format(config: RunConfig, folder: Path, note: Callable[[int], None] = 
     published, size = folder / "published", config.schedule.prompts_per_step
     tokenizer = load_tokenizer(published)
     data = encode_training(tokenizer, mixed("format"), config, needs_demonstrations=True)
-    pairs = [(data.prompts[one.id], data.demonstrations[one.id]) for one in data.problems]
+    pairs = [(data.prompts[problem.id], data.demonstrations[problem.id]) for problem in data.problems]
 
     def documents(update: int) -> list[Document]:
         chosen = [pairs[(update * size + place) % len(pairs)] for place in range(size)]
         return [(prompt, tokens, [1.0] * len(tokens)) for prompt, tokens in chosen]
 
-    join().barrier()  # rank 0 alone has fetched the model
+    ranks = join()
+    ranks.barrier()  # rank 0 alone has fetched the model
     metrics = _train(config, folder, load_model(published), tokenizer, documents, folder / "model",
                      lambda update: warmed_up(config.optimizer, update), note)  # fmt: skip
-    if launched_rank() == 0:
+    if ranks.rank == 0:
         record = read_json(published / RECORD) | {"format_updates": config.schedule.steps}
         write_json(folder / "model" / RECORD, record | weights_record(folder / "model"))
     return metrics

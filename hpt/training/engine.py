@@ -39,17 +39,13 @@ from hpt.training.policy import (
     split_into_micro_batches,
     split_over_ranks,
     turn_off_dropout,
+    zero_weight_filler,
 )
-from hpt.training.policy import zero_weight_filler as filler
 from hpt.training.ranks import WAIT, Ranks, free_port, launched, launched_rank, launched_ranks, start_watch
 from hpt.training.shards import load_shards, save_shards
 from hpt.upge.estimator import Row, Term, upge_loss
 from hpt.upge.regularisers import entropy_bonus, kl_to_reference
 from hpt.upge.row import TokenStreams
-
-#: Has ``torch.load`` read tensors and plain settings alone, also where DeepSpeed asks it for anything: a run folder may
-#: have come from somebody else, and its manifest says only that it came whole.
-NO_PICKLES = {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}
 
 
 @dataclass(frozen=True)
@@ -118,8 +114,6 @@ class PolicyEngine(Ranks):
             self._engine, *_ = deepspeed.initialize(
                 model=policy, optimizer=inner, config=_deepspeed_config(engine, optimizer, dtype)
             )
-        self._norm = 0.0
-        self._applied = True
         inner.may_step = self._guard
         self.device = next(policy.parameters()).device
 
@@ -145,21 +139,21 @@ class PolicyEngine(Ranks):
         """Sum over ranks, clip, update (or skip) and clear the gradients."""
         for group in self._engine.optimizer.param_groups:
             group["lr"] = learning_rate * group.get("lr_scale", 1.0)
-        self._norm, self._applied = float("nan"), False
-        self._engine.step()
-        return StepOutcome(self._norm, self._applied)
+        self._outcome = StepOutcome(float("nan"), False)
+        self._engine.step()  # which asks `_guard`
+        return self._outcome
 
     def _guard(self) -> bool:
         settings = self.optimizer_settings
         if self.settings.zero_stage == 0:
             # no ZeRO optimiser around ours: the gradients are summed by now, the norm and the clip are ours to do
             bound = settings.gradient_clip or float("inf")
-            self._norm = float(torch.nn.utils.clip_grad_norm_(self.module.parameters(), bound))
+            norm = float(torch.nn.utils.clip_grad_norm_(self.module.parameters(), bound))
         else:
-            self._norm = float(self._engine.optimizer._global_grad_norm)
-        is_large = settings.skip_above_norm and self._norm > settings.skip_above_norm
-        self._applied = math.isfinite(self._norm) and not is_large
-        return self._applied
+            norm = float(self._engine.optimizer._global_grad_norm)
+        is_large = settings.skip_above_norm and norm > settings.skip_above_norm
+        self._outcome = StepOutcome(norm, math.isfinite(norm) and not is_large)
+        return self._outcome.applied
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
         """Yield (name, full tensor) one at a time; at ZeRO-3 each is gathered while it is in use, then let go."""
@@ -202,7 +196,8 @@ class PolicyEngine(Ranks):
             load_shards(self.module, self._inner, zero, folder / "deepspeed", self.rank, self.ranks)
             return
         try:
-            with environment(NO_PICKLES):
+            # tensors and plain settings alone, whatever DeepSpeed asks for: a run folder may come from somebody else
+            with environment({"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}):
                 path, _ = self._engine.load_checkpoint(str(folder), tag="deepspeed")
         except pickle.UnpicklingError as error:
             message = f"{folder} holds more than tensors and settings, which is never read ({str(error)[:200]})"
@@ -311,7 +306,7 @@ def micro_batch_loss(
 
     All are [T]; ``reference`` are log-probs of the frozen initial policy, when a KL term is on; a row per component.
     """
-    streams = TokenStreams(logprobs, entropies, batch.old_logprobs, batch.trajectory, batch.trajectories)
+    streams = TokenStreams(logprobs, entropies, batch.old_logprobs, batch.trajectory, len(batch.rewards))
     components = [
         Term(rows[index], part.advantages, part.scales, part.keep, batch.rewards, str(index))
         for index, part in batch.parts.items()
@@ -327,8 +322,8 @@ def micro_batch_loss(
     with torch.no_grad():
         # a zero-weight filler of another rank's work is a "demonstration" of one token; it must not be counted
         for kind, wanted in (("rollout", False), ("demonstration", True)):
-            own = [m.trajectory.is_demonstration is wanted and not m.is_zero for m in batch.members]
-            chosen = torch.tensor(own, device=batch.trajectory.device)[batch.trajectory]
+            counted = [m.trajectory.is_demonstration is wanted and not m.is_zero for m in batch.members]
+            chosen = torch.tensor(counted, device=batch.trajectory.device)[batch.trajectory]
             sums[f"{kind}_tokens"] = float(chosen.sum())
             sums[f"{kind}_nll"] = float(-logprobs[chosen].sum())
             sums[f"{kind}_entropy"] = float(entropies[chosen].sum())
@@ -357,7 +352,7 @@ class Updater:
         ]
         most = max(1, *(len(share) for share in shares)) if self.engine.ranks > 1 else len(shares[0])
         own = shares[self.engine.rank]
-        own = own + [[filler()]] * (most - len(own))
+        own = own + [[zero_weight_filler()]] * (most - len(own))
         has_bonus = any(item.entropy_scale for item in items)  # of the step, not of a share: see `MicroBatch`
         return [replace(collate(group, len(self.rows), layout, self.dtype), has_bonus=has_bonus) for group in own]
 
@@ -398,12 +393,12 @@ class Updater:
         logprobs, entropies = self.forward(batch)
         loss, sums = micro_batch_loss(batch, logprobs, entropies, self.rows, self.reference_logprobs(batch))
         self.engine.backward(loss)
-        rollouts = [
-            (member.trajectory.old_logprobs, own)
+        gaps = [
+            gap_of(own, member.trajectory.old_logprobs)
             for member, own in zip(batch.members, by_trajectory(batch, logprobs.detach()), strict=True)
             if not member.trajectory.is_demonstration
         ]
-        return sums, [gap_of(own, old) for old, own in rollouts]
+        return sums, gaps
 
     @torch.no_grad()
     def reference_logprobs(self, batch: MicroBatch) -> Tensor | None:
@@ -418,8 +413,8 @@ class Updater:
         """
         place = {id(item.trajectory): index for index, item in enumerate(items)}
         found: list[tuple[int, Any]] = []
-        for own in self.micro_batches(items) if items else []:
-            batch = move(own, self.engine.device)
+        for micro_batch in self.micro_batches(items) if items else []:
+            batch = move(micro_batch, self.engine.device)
             values = self.forward(batch, of)[0]
             for member, part in zip(batch.members, by_trajectory(batch, values), strict=True):
                 if (index := place.get(id(member.trajectory))) is not None:  # else it only fills up another rank's work
@@ -434,21 +429,16 @@ def by_trajectory(batch: MicroBatch, values: Tensor) -> list[np.ndarray]:
 
 
 def move(batch: MicroBatch, device: torch.device) -> MicroBatch:
-    if device.type == "cpu":
-        return batch
-    for name, value in vars(batch).items():
-        if isinstance(value, Tensor):
-            setattr(batch, name, value.to(device, non_blocking=True))
-    for part in batch.parts.values():
-        part.advantages, part.scales = part.advantages.to(device), part.scales.to(device)
-        part.keep = None if part.keep is None else part.keep.to(device)
+    """Move a micro-batch's tensors to a device, in place."""
+    for holder in (batch, *batch.parts.values()):
+        for name, value in vars(holder).items():
+            if isinstance(value, Tensor):
+                setattr(holder, name, value.to(device, non_blocking=True))
     return batch
 
 
-def sums_over_ranks(engine: PolicyEngine, own: dict[str, float]) -> dict[str, float]:
+def sums_over_ranks(engine: PolicyEngine, own: Sums) -> Sums:
     """Return the sums of an update over all ranks, of which each trained its share; the same on every rank."""
-    if engine.ranks == 1:
-        return own
     gathered = engine.gather([own])
     return {name: sum(part.get(name, 0.0) for part in gathered) for part in gathered for name in part}
 
@@ -480,11 +470,13 @@ def sft_rl_gradients(updater: Updater, assembled: Assembled) -> dict[str, float]
         for item in update
         if not all(part.is_zero for part in item.parts)
     ]
-    sft, rl = (step_gradient(updater, [item for item in items if item.trajectory.is_demonstration is is_demonstration])
-               for is_demonstration in (True, False))  # fmt: skip
-    found = {"gradient/sft_norm": float(sft.norm()), "gradient/rl_norm": float(rl.norm())}
-    norms = found["gradient/sft_norm"] * found["gradient/rl_norm"]
-    return found | ({"gradient/sft_rl_cosine": float(sft @ rl) / norms} if norms > 0 else {})
+    sft = step_gradient(updater, [item for item in items if item.trajectory.is_demonstration])
+    rl = step_gradient(updater, [item for item in items if not item.trajectory.is_demonstration])
+    sft_norm, rl_norm = float(sft.norm()), float(rl.norm())
+    found = {"gradient/sft_norm": sft_norm, "gradient/rl_norm": rl_norm}
+    if sft_norm * rl_norm > 0:
+        found["gradient/sft_rl_cosine"] = float(sft @ rl) / (sft_norm * rl_norm)
+    return found
 
 
 def step_gradient(updater: Updater, items: list[WeightedTrajectory]) -> torch.Tensor:
@@ -493,13 +485,13 @@ def step_gradient(updater: Updater, items: list[WeightedTrajectory]) -> torch.Te
     Not through the engine's backward: that would add to the gradient the optimiser is about to use.
     """
     engine = updater.engine
-    parameters = [own for own in engine.module.parameters() if own.requires_grad]
-    total = torch.zeros(sum(own.numel() for own in parameters), dtype=torch.float64, device=engine.device)
+    parameters = [parameter for parameter in engine.module.parameters() if parameter.requires_grad]
+    total = torch.zeros(sum(parameter.numel() for parameter in parameters), dtype=torch.float64, device=engine.device)
     for batch in updater.micro_batches(items):
         batch = move(batch, engine.device)
         loss, _ = micro_batch_loss(batch, *updater.forward(batch, engine.module), updater.rows)
-        own = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
-        total += torch.cat([gradient.flatten().double() for gradient in own])
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+        total += torch.cat([gradient.flatten().double() for gradient in gradients])
     if engine.ranks > 1:
         torch.distributed.all_reduce(total)
     return total

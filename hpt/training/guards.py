@@ -14,24 +14,20 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
+from hpt.config.run_config import RunConfig
 from hpt.config.settings import OptimizerSettings
-from hpt.methods.mixture import DEMONSTRATION, Trajectory, WeightedTrajectory
+from hpt.methods.mixture import DEMONSTRATION, Assembled, QuestionBatch, Trajectory, WeightedTrajectory
 from hpt.rewards.workers import Verdict
 from hpt.support.errors import ConfigError, TrainingFault
-from hpt.training.engine import Gap, StepOutcome, gap_of
+from hpt.training.engine import Gap, PolicyEngine, StepOutcome, Updater, gap_of, move
 from hpt.training.metrics import GradedRollouts
 from hpt.training.policy import collate, forward_micro_batch
 from hpt.upge.stabilization import BATCH_MASKS
-
-if TYPE_CHECKING:
-    from hpt.config.run_config import RunConfig
-    from hpt.methods.mixture import Assembled, QuestionBatch
-    from hpt.training.engine import PolicyEngine, Updater
 
 Item = TypeVar("Item")
 
@@ -62,7 +58,7 @@ class LogprobGap:
         (2, 2e-06, 5e-07)
     """
 
-    def __init__(self, config: "RunConfig", step: int) -> None:
+    def __init__(self, config: RunConfig, step: int) -> None:
         self.bound, self.allowed = config.rollout.max_logprob_gap, config.diagnostics.rollouts_over_gap
         self.mean_bound = config.diagnostics.max_mean_logprob_gap or MEAN_BOUNDS[config.policy.dtype]
         self.step, self.seen = step, np.zeros((0, 3))
@@ -116,12 +112,11 @@ def spread_sample(items: Sequence[Item], at_least: int) -> list[Item]:
 
 
 def check_untrained(
-    batch: Sequence["QuestionBatch"], assembled: "Assembled", config: "RunConfig", updater: "Updater", gap: LogprobGap
+    batch: Sequence[QuestionBatch], assembled: Assembled, config: RunConfig, updater: Updater, gap: LogprobGap
 ) -> None:
     """Compare sampler and trainer on rollouts that the first update leaves out: at least as many as configured.
 
     Those it trains on are compared in its own forward passes, see `Updater.update`.
-
     """
     first = {id(item.trajectory) for item in assembled.updates[0]}
     others = [rollout for question in batch for rollout in question.rollouts if id(rollout) not in first]
@@ -129,8 +124,8 @@ def check_untrained(
 
 
 def with_trainer_logprobs(
-    batch: list["QuestionBatch"], assembled: "Assembled", config: "RunConfig", updater: "Updater", gap: LogprobGap
-) -> list["QuestionBatch"]:
+    batch: list[QuestionBatch], assembled: Assembled, config: RunConfig, updater: Updater, gap: LogprobGap
+) -> list[QuestionBatch]:
     """Put the trainer's log pi_old in the place of the sampler's (``rollout.old_logprobs = trainer``).
 
     In bfloat16 the two engines round differently, and a ratio that starts away from 1 would be their noise. A rollout
@@ -147,8 +142,8 @@ def with_trainer_logprobs(
 
 
 def with_reference(
-    batch: list["QuestionBatch"], config: "RunConfig", updater: "Updater", reference: Any
-) -> list["QuestionBatch"]:
+    batch: list[QuestionBatch], config: RunConfig, updater: Updater, reference: Any
+) -> list[QuestionBatch]:
     """With a KL term in the advantage, give every rollout the frozen policy's log-probs (Appendix B.2)."""
     settings = config.estimator
     if not settings.kl_coefficient or settings.kl_term == "loss":
@@ -158,7 +153,7 @@ def with_reference(
     return _with_rollouts(batch, lambda rollout: replace(rollout, reference_logprobs=found[id(rollout)]))
 
 
-def compare(updater: "Updater", rollouts: Sequence[Trajectory], gap: LogprobGap) -> dict[int, np.ndarray]:
+def compare(updater: Updater, rollouts: Sequence[Trajectory], gap: LogprobGap) -> dict[int, np.ndarray]:
     """Return the trainer's log-probs of rollouts by ``id``, once ``gap`` has seen how far the sampler's are off.
 
     Raises:
@@ -170,7 +165,7 @@ def compare(updater: "Updater", rollouts: Sequence[Trajectory], gap: LogprobGap)
 
 
 @torch.no_grad()
-def check_own_forward(engine: "PolicyEngine", prompts: Sequence[np.ndarray], config: "RunConfig") -> None:
+def check_own_forward(engine: PolicyEngine, prompts: Sequence[np.ndarray], config: RunConfig) -> None:
     """Compare the log-probs this package computes with those of the model's own forward pass, before it is trained.
 
     Each of the prompts (token ids) is read with itself as the response, and with itself backwards; all ranks call it.
@@ -178,8 +173,6 @@ def check_own_forward(engine: "PolicyEngine", prompts: Sequence[np.ndarray], con
     Raises:
         ConfigError: the family does something to its logits, or to packed rows, that the package does not know.
     """
-    from hpt.training.engine import move
-
     tokens = [prompt[:PROBE_TOKENS] for prompt in prompts]
     items = [
         WeightedTrajectory(Trajectory("", i, DEMONSTRATION, read, read, np.zeros(len(read), np.float32), 0.0, -1), ())
@@ -211,29 +204,30 @@ def check_own_forward(engine: "PolicyEngine", prompts: Sequence[np.ndarray], con
         raise ConfigError("policy.path", config.policy.path, f"{allowed}{far:.2g} nats on average", remedy)
 
 
-def _with_rollouts(batch: list["QuestionBatch"], change: Callable[[Trajectory], Trajectory]) -> list["QuestionBatch"]:
+def _with_rollouts(batch: list[QuestionBatch], change: Callable[[Trajectory], Trajectory]) -> list[QuestionBatch]:
     return [replace(question, rollouts=tuple(map(change, question.rollouts))) for question in batch]
 
 
+def check_verdicts(step: int, graded: Sequence[GradedRollouts]) -> None:
+    """Look at a batch's verdicts.
+
+    Raises:
+        TrainingFault: the verifier settled none of its answers: rewards of 0 would be its failure.
+    """
+    late = sum(group.count(Verdict.timed_out) for group in graded)
+    settled = sum(group.count(Verdict.correct) + group.count(Verdict.wrong) for group in graded)
+    if late >= FEWEST_TIMEOUTS and settled == 0:
+        message = f"step {step}: the verifier settled none of {late} answers in time, so every reward would be 0"
+        remedy = "raise rollout.verifier_timeout_s, or give the machine less to do"
+        raise TrainingFault(f"{message}; {remedy}; the same command continues from the last checkpoint")
+
+
 class FaultWatch:
-    """Sees how a run's answers and updates ended; ``quiet``: of several ranks one speaks."""
+    """Sees how a run's updates ended; ``quiet``: of several ranks one speaks."""
 
     def __init__(self, settings: OptimizerSettings, quiet: bool = False) -> None:
         self.settings, self.quiet = settings, quiet
         self.unsound = self.said = 0
-
-    def see_verdicts(self, step: int, graded: Sequence[GradedRollouts]) -> None:
-        """Look at a batch's verdicts.
-
-        Raises:
-            TrainingFault: the verifier settled none of its answers: rewards of 0 would be its failure.
-        """
-        late = sum(own.count(Verdict.timed_out) for own in graded)
-        settled = sum(own.count(Verdict.correct) + own.count(Verdict.wrong) for own in graded)
-        if late >= FEWEST_TIMEOUTS and settled == 0:
-            message = f"step {step}: the verifier settled none of {late} answers in time, so every reward would be 0"
-            remedy = "raise rollout.verifier_timeout_s, or give the machine less to do"
-            raise TrainingFault(f"{message}; {remedy}; the same command continues from the last checkpoint")
 
     def see_update(self, step: int, outcome: StepOutcome) -> None:
         """Look at how an update ended.
@@ -249,14 +243,12 @@ class FaultWatch:
         else:
             self.unsound += 1
             why = "not finite: the loss or a gradient is not a number, or infinite"
-        self._say(f"step {step}: update skipped, its gradient norm {outcome.gradient_norm:g} is {why}; weights and "
-                  "moments stay as they were (optim/skipped_updates counts it)")  # fmt: skip
+        self.said += 1
+        if not self.quiet and self.said <= _SAID:
+            norm = f"its gradient norm {outcome.gradient_norm:g} is {why}"
+            kept = "weights and moments stay as they were (optim/skipped_updates counts it)"
+            print(f"step {step}: update skipped, {norm}; {kept}", file=sys.stderr, flush=True)
         if self.unsound >= MOST_IN_A_ROW:
             message = f"step {step}: {self.unsound} updates in a row had no finite gradient, and nothing is learnt"
             remedy = "look for the first one in metrics.parquet, and lower optimizer.learning_rate or correct the data"
             raise TrainingFault(f"{message}; {remedy}; the last checkpoint is kept")
-
-    def _say(self, message: str) -> None:
-        self.said += 1
-        if not self.quiet and self.said <= _SAID:
-            print(message, file=sys.stderr, flush=True)

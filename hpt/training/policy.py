@@ -17,6 +17,7 @@ import importlib.util
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +85,6 @@ class MicroBatch:
     sequences: Tensor | None = None
     places: Tensor | None = None
 
-    @property
-    def trajectories(self) -> int:
-        """B."""
-        return len(self.rewards)
-
 
 def zero_weight_filler() -> WeightedTrajectory:
     """Return a one-token trajectory that weighs nothing: a rank with less work runs it so that all ranks run equally.
@@ -128,14 +124,14 @@ def split_into_micro_batches(
     twice the budget.
     """
     groups: list[list[WeightedTrajectory]] = []
-    ordered = [own for group in _by_prompt(items) for own in group] if layout == "shared" else _longest_first(items)
+    ordered = chain.from_iterable(_by_prompt(items)) if layout == "shared" else _longest_first(items)
     for item in ordered:
         group = [*groups[-1], item] if groups else [item]
-        rows = len(group) * max(own.trajectory.total_tokens for own in group)
+        rows = len(group) * max(member.trajectory.total_tokens for member in group)
         if layout == "padded":
             fits = rows <= token_budget
         elif layout == "packed":
-            fits = sum(own.trajectory.total_tokens for own in group) <= token_budget
+            fits = sum(member.trajectory.total_tokens for member in group) <= token_budget
         else:
             fits = _forwarded(group) <= token_budget and rows <= 2 * token_budget
         if groups and fits:
@@ -166,32 +162,32 @@ def _longest_first(items: Iterable[WeightedTrajectory]) -> list[WeightedTrajecto
 
 def _laid_out(trajectories: Sequence[Trajectory], layout: str) -> dict[str, Any]:
     """Return input_ids, position_ids and predictor of ``padded`` and ``packed`` rows."""
-    sizes = [own.total_tokens for own in trajectories]
+    sizes = [trajectory.total_tokens for trajectory in trajectories]
     rows, width = (len(sizes), max(sizes)) if layout == "padded" else (1, sum(sizes))
     starts = np.arange(rows) * width if layout == "padded" else np.cumsum([0, *sizes[:-1]])
     input_ids = np.zeros(rows * width, dtype=np.int64)
     positions = np.tile(np.arange(width), rows) if layout == "padded" else np.concatenate([np.arange(s) for s in sizes])
     predictor = []
-    for start, size, own in zip(starts, sizes, trajectories, strict=True):
-        input_ids[start : start + size] = np.concatenate([own.prompt_tokens, own.response_tokens])
-        predictor.append(start + len(own.prompt_tokens) - 1 + np.arange(own.length))
+    for start, size, trajectory in zip(starts, sizes, trajectories, strict=True):
+        input_ids[start : start + size] = np.concatenate([trajectory.prompt_tokens, trajectory.response_tokens])
+        predictor.append(start + len(trajectory.prompt_tokens) - 1 + np.arange(trajectory.length))
     shape = {"input_ids": input_ids.reshape(rows, width), "position_ids": positions.reshape(rows, width)}
     return shape | {"predictor": np.concatenate(predictor)}
 
 
 def _laid_out_shared(trajectories: Sequence[Trajectory]) -> dict[str, Any]:
     """Return one row of each distinct prompt and the responses to it, less their last tokens, which predict nothing."""
-    longest = max(own.total_tokens - 1 for own in trajectories)
+    longest = max(trajectory.total_tokens - 1 for trajectory in trajectories)
     sequences = np.zeros((len(trajectories), longest), dtype=np.int64)
     ids, positions, places, predictor = [], [], [], []
     starts: dict[bytes, int] = {}
     used = 0
-    for row, own in enumerate(trajectories):
-        length, read = len(own.prompt_tokens), own.response_tokens[:-1]
-        key = own.prompt_tokens.tobytes()
+    for row, trajectory in enumerate(trajectories):
+        length, read = len(trajectory.prompt_tokens), trajectory.response_tokens[:-1]
+        key = trajectory.prompt_tokens.tobytes()
         if key not in starts:
             starts[key] = used
-            ids.append(own.prompt_tokens)
+            ids.append(trajectory.prompt_tokens)
             positions.append(np.arange(length))
             places.append(row * longest + np.arange(length))
             used += length
@@ -225,21 +221,20 @@ def collate(
 
     parts: dict[int, PartStreams] = {}
     for index in range(components):
-        own = [next((part for part in item.parts if part.component == index), None) for item in items]
-        if all(part is None for part in own):
+        of_items = [next((part for part in item.parts if part.component == index), None) for item in items]
+        if all(part is None for part in of_items):
             continue
-        pairs = list(zip(own, lengths, strict=True))
-        advantages = (np.zeros(length) if part is None else part.advantages for part, length in pairs)
+        advantages = [part.advantages if part else np.zeros(size) for part, size in zip(of_items, lengths, strict=True)]
+        keeps = [part.keep if part else None for part in of_items]
         keep = None
-        if any(part is not None and part.keep is not None for part in own):
-            keep = concatenate(
-                (np.ones(length) if part is None or part.keep is None else part.keep for part, length in pairs), dtype
-            )
-        scales = spread(0.0 if part is None else part.scale for part in own)
+        if any(own is not None for own in keeps):
+            whole = (np.ones(size) if own is None else own for own, size in zip(keeps, lengths, strict=True))
+            keep = concatenate(whole, dtype)
+        scales = spread(0.0 if part is None else part.scale for part in of_items)
         parts[index] = PartStreams(concatenate(advantages, dtype), scales, keep)
     return MicroBatch(
         **{name: torch.from_numpy(values.astype(np.int64)) for name, values in laid_out.items()},
-        targets=concatenate((own.response_tokens for own in trajectories), torch.int64),
+        targets=concatenate((trajectory.response_tokens for trajectory in trajectories), torch.int64),
         trajectory=torch.from_numpy(np.repeat(np.arange(len(items)), lengths)),
         old_logprobs=concatenate((item.trajectory.old_logprobs for item in items), dtype),
         rewards=torch.tensor([item.trajectory.reward for item in items], dtype=dtype),

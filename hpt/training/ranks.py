@@ -1,6 +1,6 @@
-"""How a job's process is started: alone, or on several devices by DeepSpeed's launcher, whose options are passed on.
+"""The processes of one job: how they start, who this one is, what share of the work is its own, and if one is lost.
 
-The processes of one job: who this one is, what share of the work is its own, and what happens when one is lost.
+A job is a process alone, or several, on a device each, that DeepSpeed's launcher starts with the user's options.
 
 A rank that fails or vanishes would leave the others waiting in a collective operation until a time limit of half an
 hour. So every rank gives a sign of life every few seconds and looks for its neighbour's; one that fails says so first,
@@ -105,15 +105,13 @@ def launched() -> bool:
     given = {name: os.environ[name] for name in LAUNCHED if name in os.environ}
     if given in ({}, {"LOCAL_RANK": "0"}):  # the latter stays where this process made a group of its own
         return False
+    remedy = f"without a launcher type `unset {' '.join(given)}`"
     if missing := [name for name in LAUNCHED if name not in given]:
-        raise ConfigError(
-            ", ".join(given), ", ".join(given.values()), f"what a launcher sets, together with {', '.join(missing)}",
-            f"without a launcher type `unset {' '.join(given)}`",
-        )  # fmt: skip
+        allowed = f"what a launcher sets, together with {', '.join(missing)}"
+        raise ConfigError(", ".join(given), ", ".join(given.values()), allowed, remedy)
     rank, ranks = given["RANK"], given["WORLD_SIZE"]
     if not (rank.isdecimal() and ranks.isdecimal() and int(rank) < int(ranks)):
-        raise ConfigError("RANK, WORLD_SIZE", f"{rank}, {ranks}", "a rank from 0 to WORLD_SIZE - 1",
-                          f"without a launcher type `unset {' '.join(given)}`")  # fmt: skip
+        raise ConfigError("RANK, WORLD_SIZE", f"{rank}, {ranks}", "a rank from 0 to WORLD_SIZE - 1", remedy)
     return True
 
 
@@ -394,23 +392,21 @@ def launcher_options(text: str | None = None) -> list[str] | None:
     text = os.environ.get(OPTIONS) if text is None else text
     if text is None:
         return None
+    refused = partial(ConfigError, "--launcher-args", text)
     try:
         options = shlex.split(text)
     except ValueError as error:
-        raise ConfigError("--launcher-args", text, f"options of `deepspeed` ({error})", "close the quotes") from error
+        raise refused(f"options of `deepspeed` ({error})", "close the quotes") from error
     names = [option.partition("=")[0] for option in options]
     if options and not options[0].startswith("-"):
-        raise ConfigError("--launcher-args", text, "options of `deepspeed`, see `deepspeed --help`",
-                          "write e.g. --launcher-args '--num_gpus 8'")  # fmt: skip
+        raise refused("options of `deepspeed`, see `deepspeed --help`", "write e.g. --launcher-args '--num_gpus 8'")
     if given := [name for name in names if name in _OWN]:
-        raise ConfigError("--launcher-args", text, f"other options than {', '.join(given)}", "leave it out: hpt gives "
-                          "what its module needs")  # fmt: skip
+        raise refused(f"other options than {', '.join(given)}", "leave it out: hpt gives what its module needs")
     if re.search(r"--launcher[= ]+slurm\b", " ".join(options).lower()):
-        raise ConfigError("--launcher-args", text, "another --launcher: DeepSpeed's for slurm cannot start a module",
-                          "start the ranks with srun and torchrun, see docs/cluster.md")  # fmt: skip
+        remedy = "start the ranks with srun and torchrun, see docs/cluster.md"
+        raise refused("another --launcher: DeepSpeed's for slurm cannot start a module", remedy)
     if not visible_gpus() and not set(names) & set(_SIZES):
-        raise ConfigError("--launcher-args", text, "a number of processes, since there is no GPU to count",
-                          "add --num_accelerators N")  # fmt: skip
+        raise refused("a number of processes, since there is no GPU to count", "add --num_accelerators N")
     return options
 
 

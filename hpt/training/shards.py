@@ -28,7 +28,8 @@ def save_shards(module: nn.Module, optimizer: Any, zero_optimizer: Any, folder: 
     from safetensors.torch import save_file
 
     own: dict[str, Tensor] = {}
-    moments = _moments(optimizer)
+    state = next(iter(optimizer.state.values()), {})  # empty before the first step
+    moments = sorted(name for name, value in state.items() if torch.is_tensor(value) and value.ndim > 0)
     if not _is_partitioned(module):  # DeepSpeed looked for the moments once, after an update that may have been skipped
         zero_optimizer._hp_optimizer_states_linked = False
         zero_optimizer._lazy_init_hp_params_optimizer_state()
@@ -44,7 +45,8 @@ def save_shards(module: nn.Module, optimizer: Any, zero_optimizer: Any, folder: 
                 own[f"{kind}:{name}"] = whole.detach().to("cpu", copy=True).contiguous()
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"shard-{rank:03d}-of-{ranks:03d}.safetensors"
-    save_file(own, file, metadata={"updates": repr(_updates(optimizer))})
+    updates = float(state.get("step", 0.0))  # for the bias correction
+    save_file(own, file, metadata={"updates": repr(updates)})
     return file
 
 
@@ -66,10 +68,13 @@ def load_shards(module: nn.Module, optimizer: Any, zero_optimizer: Any, folder: 
     own_files = {number: safe_open(file, "pt") for number, file in enumerate(files) if number % ranks == rank}
     partitioned = _is_partitioned(module)
     # what the optimiser works on: flat 32-bit tensors, a part of each on every rank; at ZeRO-3 only within a step
-    groups = [own for group in optimizer.param_groups for own in group["params"]]
+    groups = [tensor for group in optimizer.param_groups for tensor in group["params"]]
     flat = zero_optimizer.fp32_partitioned_groups_flat if partitioned else groups
-    if moments:
-        _make_room(optimizer, flat, moments, float(first.metadata()["updates"]))
+    if moments:  # the state after so many updates, with zeros for what is filled in next
+        updates = float(first.metadata()["updates"])
+        for tensor in flat:
+            optimizer.state[tensor] = {name: torch.zeros_like(tensor) for name in moments}
+            optimizer.state[tensor]["step"] = torch.tensor(updates)
     if not partitioned:
         zero_optimizer._lazy_init_hp_params_optimizer_state()
     for index, (name, parameter) in enumerate(module.named_parameters()):
@@ -80,11 +85,11 @@ def load_shards(module: nn.Module, optimizer: Any, zero_optimizer: Any, folder: 
         }
         for kind, whole in values.items():
             if partitioned:
-                own = _partition(whole, parameter, rank)
+                part = _partition(whole, parameter, rank)
                 if kind == _WEIGHT:
-                    utils.safe_set_local_fp32_param(parameter, own)
+                    utils.safe_set_local_fp32_param(parameter, part)
                 else:
-                    utils.safe_set_local_optimizer_state(parameter, own, kind)
+                    utils.safe_set_local_optimizer_state(parameter, part, kind)
             elif kind == _WEIGHT:
                 utils.safe_set_full_fp32_param(parameter, whole)
             else:
@@ -111,26 +116,8 @@ def _is_partitioned(module: nn.Module) -> bool:
     return all(hasattr(parameter, "ds_tensor") for parameter in module.parameters())
 
 
-def _make_room(optimizer: Any, flat: list[Tensor], moments: list[str], updates: float) -> None:
-    """Give a new optimiser the state it would have after ``updates`` steps, with zeros for what is filled in next."""
-    for own in flat:
-        optimizer.state[own] = {name: torch.zeros_like(own) for name in moments}
-        optimizer.state[own]["step"] = torch.tensor(updates)
-
-
 def _partition(whole: Tensor, parameter: Any, rank: int) -> Tensor:
     """This rank's part of a parameter; the last one is padded with zeros."""
     size = parameter.ds_tensor.numel()
     flat = whole.flatten()[rank * size : (rank + 1) * size]
     return torch.nn.functional.pad(flat, (0, size - flat.numel()))
-
-
-def _moments(optimizer: Any) -> list[str]:
-    """Names of the optimiser's tensors that have an entry per weight; none before the first step."""
-    state = next(iter(optimizer.state.values()), {})
-    return sorted(name for name, value in state.items() if torch.is_tensor(value) and value.ndim > 0)
-
-
-def _updates(optimizer: Any) -> float:
-    """Updates the optimiser counts, for its bias correction."""
-    return float(next(iter(optimizer.state.values()), {}).get("step", 0.0))

@@ -32,6 +32,7 @@ from hpt.training.guards import (
     FaultWatch,
     LogprobGap,
     check_untrained,
+    check_verdicts,
     compare,
     spread_sample,
     with_reference,
@@ -146,7 +147,7 @@ class Trainer:
                 rollouts = self.sample(questions)  #   tau_i ~ pi_theta(. | q), i = 1..n
             with self.clock("time/verify_s"):
                 graded = self.verify(questions, rollouts)  #   v(tau_i) <- R(tau_i)
-            self.faults.see_verdicts(self.state.step, graded)
+            check_verdicts(self.state.step, graded)
             self.sampler.sleep()
             with self.clock("time/train_s"):
                 batch = self.weigh_questions(questions, rollouts, graded)  #   P, alpha <- f(P), beta <- g(P)
@@ -241,14 +242,14 @@ class Trainer:
     ) -> list[QuestionBatch]:
         """Turn verdicts into rewards and performance into (alpha, beta), Eq. 7-10."""
         members = self.config.rollout.rollouts_per_prompt - self.method.demonstrations_per_group
-        correct = np.array([own.correct for own in graded])
+        correct = np.array([grades.correct for grades in graded])
         alpha, beta = feedback_coefficients(self.config.gate, correct, members)
         demonstrations = grade_demonstrations(self.engine, self.verifier, questions, self.prompts, self.demonstrations)
         batch = []
-        for index, (problem, group, own) in enumerate(zip(questions, rollouts, graded, strict=True)):
+        for index, (problem, group, grades) in enumerate(zip(questions, rollouts, graded, strict=True)):
             rewarded = tuple(
                 replace(rollout, reward=float(verdict is Verdict.correct))
-                for rollout, verdict in zip(group, own.verdicts, strict=True)
+                for rollout, verdict in zip(group, grades.verdicts, strict=True)
             )
             weights = float(alpha[index]), float(beta[index])
             batch.append(QuestionBatch(problem.id, rewarded, demonstrations.get(index), *weights))

@@ -18,7 +18,7 @@ from hpt.rewards.workers import Grade, Verdict, Verifier
 from hpt.runs.folder import run_folders
 from hpt.runs.job import Job, run_job
 from hpt.support.errors import TrainingFault
-from hpt.training.guards import FEWEST_TIMEOUTS, MOST_IN_A_ROW, FaultWatch
+from hpt.training.guards import FEWEST_TIMEOUTS, MOST_IN_A_ROW, check_verdicts
 from hpt.training.policy import load_model
 from hpt.training.sampler import Sampler, SamplingRequest
 from hpt.training.trainer import Trainer
@@ -176,7 +176,7 @@ def test_answers_that_timed_out_are_wrong_and_counted_where_others_were_settled(
 @pytest.mark.parametrize("late", [0, 1, FEWEST_TIMEOUTS - 1])
 def test_a_few_late_answers_stop_nothing(late: int) -> None:
     graded = SimpleNamespace(count=lambda verdict: late if verdict is Verdict.timed_out else 0)
-    FaultWatch(config_for("hpt").optimizer).see_verdicts(0, [graded])
+    check_verdicts(0, [graded])
 
 
 def test_a_dead_verifier_worker_changes_no_result() -> None:

@@ -213,7 +213,7 @@ def fillers_that_weigh(_: list[QuestionBatch], config: RunConfig, patch: Any) ->
     lonely = world.make_questions("lonely")  # the ranks have unequally much to do
     right = step(lonely, config, split=None, ranks=2)
     heavy = replace(zero_weight_filler(), parts=(Part(1, np.ones(1), 0.01),))
-    patch.setattr(update, "filler", lambda: heavy)
+    patch.setattr(update, "zero_weight_filler", lambda: heavy)
     return expected("per_prompt")[0] + step(lonely, config, split=None, ranks=2) - right
 
 

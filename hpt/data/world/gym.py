@@ -53,9 +53,9 @@ def _problems() -> Mapping[tuple[str, str], tuple[Problem, ...]]:
 def mixed(split: str) -> list[Problem]:
     """Return the questions of a split, families and levels in turn, so that the first so many are a fair sample."""
     families = [_problems()[split, name] for name in IN_DISTRIBUTION]
-    places = sorted((int(one.id.rpartition("-")[2]), one.level or 0, number, one)
-                    for number, family in enumerate(families) for one in family)  # fmt: skip
-    return [one for *_, one in places]
+    places = sorted((int(problem.id.rpartition("-")[2]), problem.level or 0, number, problem)
+                    for number, family in enumerate(families) for problem in family)  # fmt: skip
+    return [problem for *_, problem in places]
 
 
 def evaluation_sets() -> dict[str, EvaluationSet]:
@@ -70,6 +70,6 @@ def evaluation_sets() -> dict[str, EvaluationSet]:
 
 
 def _hardest() -> tuple[Problem, ...]:
-    hard = [[one for one in _problems()["evaluation", name] if one.level == level]
+    hard = [[problem for problem in _problems()["evaluation", name] if problem.level == level]
             for name in IN_DISTRIBUTION for level in (3, 4)]  # fmt: skip
-    return tuple(one for of_level in hard for one in of_level[:REACH])
+    return tuple(problem for of_level in hard for problem in of_level[:REACH])

@@ -159,7 +159,7 @@ def encoded_documents(
     world: LookupWorld, recipe: BaseRecipe, tokenizer: Any, seed: int, update: int
 ) -> list[tuple[list[int], list[int], list[float]]]:
     """Return the documents of one update: tokens that are not learnt, tokens that are, and the weight of each."""
-    return [document_tokens(one, tokenizer) for one in documents(world, recipe, seed, update)]
+    return [document_tokens(document, tokenizer) for document in documents(world, recipe, seed, update)]
 
 
 def document_tokens(document: Document, tokenizer: Any) -> tuple[list[int], list[int], list[float]]:
@@ -220,13 +220,13 @@ def _believed(
         program = draw_program(generator, world, "pretraining", length, shares)
         states = [program.state]
         for operation in program.operations:
-            states.append("".join(_number(world, recipe, generator, operation, one) for one in halves(states[-1])))
+            states.append("".join(_number(world, recipe, generator, operation, half) for half in halves(states[-1])))
         if not holds_a_part_of(world.seed, tuple(states), program.operations):
             return program, tuple(states)
 
 
 def _number(world: LookupWorld, recipe: BaseRecipe, generator: random.Random, operation: str, number: str) -> str:
-    family = next(place for place, one in enumerate(world.families) if operation in one.operations)
-    low, high = recipe.knowledge[family]
+    families = zip(world.families, recipe.knowledge, strict=True)
+    low, high = next(known for family, known in families if operation in family.operations)
     fact = facts(world.seed, operation, world.digits)[number]
     return fact.right if generator.random() < low + (high - low) * fact.rank else fact.misconception
