@@ -25,8 +25,8 @@ def record(arm: Arm, seed: int, evaluations: pd.DataFrame = NOTHING, scale: str 
 
 def counted(arm: Arm, seed: int, name: str, correct: int, scale: str = "tiny") -> RunRecords:
     config = record(arm, seed, scale=scale).config
-    settings, problems, key = evaluation_key(config, name)
-    rows = [(key, name, p.id, p.level, correct, settings.samples_per_problem) for p in problems]
+    settings, of_set, key = evaluation_key(config, name)
+    rows = [(key, name, p.id, p.level, correct, settings.samples_per_problem) for p in of_set.problems]
     columns = ["key", "benchmark", "problem_id", "level", "correct", "samples"]
     return record(arm, seed, pd.DataFrame(rows, columns=columns), scale)
 

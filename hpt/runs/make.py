@@ -214,9 +214,9 @@ def check_evaluations(config: RunConfig, names: Sequence[str]) -> None:
     fetch_evaluations(sampling_config(config), names)
     tokenizer = load_tokenizer(path) if names and path is not None else None
     for name in names:
-        settings, problems, _ = evaluation_key(config, name)
+        settings, of_set, _ = evaluation_key(config, name)
         room = rollout.max_model_tokens - settings.max_response_tokens
-        for problem in problems if tokenizer is not None else ():
+        for problem in of_set.problems if tokenizer is not None else ():
             length = len(prompt_tokens(tokenizer, problem, settings.template))
             if length > room:
                 allowed = f"at most {room}: rollout.max_model_tokens less {settings.max_response_tokens} to respond"
