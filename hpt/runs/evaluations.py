@@ -1,4 +1,4 @@
-"""The evaluations of a finished run: what they are, which are missing, and making them (Section 3.1).
+"""The evaluations of a finished run: what they are, which are missing, and making them (Section 3.1); what a run lacks.
 
 How one set is sampled and graded is `hpt.evaluation.evaluate`.
 """
@@ -13,7 +13,7 @@ from hpt.data.problems import EvaluationSet, Problem
 from hpt.data.sources import evaluation_set, recorded_name, with_samples
 from hpt.evaluation.evaluate import EvaluationSettings, evaluation_law, kept_answers, sample_answers
 from hpt.rewards.workers import Verifier
-from hpt.runs.folder import FOLDER, RunFolder, add_checksum, has_checksum
+from hpt.runs.folder import FOLDER, RunFolder, add_checksum, damaged_files, has_checksum
 from hpt.runs.resolve import build_config
 from hpt.support.errors import ConfigError
 from hpt.support.files import write_parquet
@@ -52,6 +52,23 @@ def missing_evaluations(folder: RunFolder, config: RunConfig, names: Sequence[st
     paths = {name: folder.evaluation_path(recorded_name(config, name), evaluation_key(config, name)[2])
              for name in names}  # fmt: skip
     return [name for name, path in paths.items() if not has_checksum(folder, path)]
+
+
+def lacking(
+    folder: RunFolder, config: RunConfig, names: Sequence[str], files: bool = True, weights: bool = True
+) -> str:
+    """Return what is not done of a run that is to be evaluated on ``names``; empty where everything is.
+
+    With ``files`` also which of them are damaged, the ``weights`` among them, which may take long to hash.
+    """
+    status = folder.status
+    if status["state"] != "finished":
+        said = {"new": "not made yet", "damaged": "its status.json is damaged"}
+        return said.get(status["state"], f"stopped at step {status['step']}")
+    if files and (damaged := damaged_files(folder, weights)):
+        return "damaged: " + ", ".join(damaged)
+    missing = missing_evaluations(folder, config, names)
+    return "not evaluated on " + ", ".join(missing) if missing else ""
 
 
 def evaluate_run(

@@ -32,8 +32,8 @@ from hpt.data.world.lookup import LOOKUPS
 from hpt.data.world.lookup_corpus import build_tokenizer
 from hpt.methods.methods import METHODS, method_named
 from hpt.runs.catalogue import ARTEFACTS, arm_label, artefacts_named
-from hpt.runs.evaluations import evaluation_key, missing_evaluations, sampling_config
-from hpt.runs.folder import OfRun, RunFolder, bases_by_seed, damaged_files
+from hpt.runs.evaluations import evaluation_key, lacking, sampling_config
+from hpt.runs.folder import OfRun, RunFolder, bases_by_seed
 from hpt.runs.job import Job, encoded_training
 from hpt.runs.resolve import initial_run, is_ready, resolve_run
 from hpt.support.errors import ConfigError, warn
@@ -148,25 +148,16 @@ def _planned(config: RunConfig, names: tuple[str, ...], root: Path, others_start
         before = initial_run(config)
         what = f"its base {config.policy.name}" if config.policy.after is None else f"{config.policy.after}"
         return PlannedRun(config, None, names, f"{what} is not trained" if before else "")
-    if lacking := lacking_sets(config):
-        return PlannedRun(config, None, names, "not downloaded: " + ", ".join(lacking))
+    if absent := lacking_sets(config):
+        return PlannedRun(config, None, names, "not downloaded: " + ", ".join(absent))
     if config.policy.path is not None:
         check_samplable(config.policy.path)
     config = resolve_run(config, root)
     folder = RunFolder.of(config, root)
-    status = folder.status
-    if status["state"] == "new":
-        others = folder.path.parent.glob(folder.path.name.rpartition("-")[0] + "-*")
-        reason = "made with other settings so far" if any(others) else "not made yet"
-    elif status["state"] == "damaged":
-        reason = "its status.json is damaged"
-    elif status["state"] != "finished":
-        reason = f"stopped at step {status['step']}"
-    else:
-        missing = missing_evaluations(folder, config, names)
-        reason = "not evaluated on " + ", ".join(missing) if missing else ""
-        if damaged := damaged_files(folder, weights=others_start_from_it or config.method == "pretrain"):
-            reason = "damaged: " + ", ".join(damaged)
+    reason = lacking(folder, config, names, weights=others_start_from_it or config.method == "pretrain")
+    others = folder.path.parent.glob(folder.path.name.rpartition("-")[0] + "-*")
+    if folder.status["state"] == "new" and any(others):
+        reason = "made with other settings so far"
     return PlannedRun(config, folder, names, reason)
 
 
@@ -271,7 +262,7 @@ def run_with_base(config: RunConfig, root: Path, evaluations: Sequence[str] = ()
     if len(chain) == 1:
         config = resolve_run(config, root)
         folder = RunFolder.of(config, root)
-        if folder.finished and not missing_evaluations(folder, config, evaluations) and not damaged_files(folder):
+        if not lacking(folder, config, evaluations):
             if folder.config.diagnostics != config.diagnostics:
                 warn(f"{folder.path.name} had finished with other diagnostics, and is not made again for them: "
                      f"`hpt runs remove {folder.path.name}` first")  # fmt: skip
