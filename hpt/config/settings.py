@@ -135,9 +135,7 @@ class OptimizerSettings(Settings):
     adam_beta2: float = Field(default=0.95, ge=0, lt=1)
     adam_epsilon: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
-    warmup_steps: int = Field(
-        default=5, ge=0, description="step k = 1, 2, ... of these runs at k/warmup_steps of the rate"
-    )
+    warmup_steps: int = Field(default=5, ge=0, description="step k = 1, 2, ... is at k/warmup_steps of the rate")
     gradient_clip: float = Field(default=1.0, ge=0, description="clip the global norm to this; 0 = off")
     skip_above_norm: float = Field(default=80.0, ge=0, description="skip updates of larger unclipped norm; 0 = off")
 
