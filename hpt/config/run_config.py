@@ -35,9 +35,6 @@ from hpt.support.text import did_you_mean
 #: Raised whenever the same configuration can give other numbers than before; part of every fingerprint.
 NUMERICS_VERSION = 4
 
-#: Settings that earlier versions had, and the value at which they did nothing.
-REMOVED: Mapping[str, Any] = {"gate.skip_visits": 0}
-
 #: Sections of the configuration that two runs with the same results may differ in.
 MOVES_NO_NUMBER = frozenset({"checkpoint", "diagnostics"})
 
@@ -207,13 +204,3 @@ def _first_mistake(error: ValidationError) -> ConfigError:
     allowed = (message.removeprefix("Input should be ").removeprefix("a valid ") for message in messages)
     name = ".".join(map(str, path or first["loc"]))
     return ConfigError(name, first["input"], " or ".join(dict.fromkeys(allowed)), "correct the value")
-
-
-def validate_recorded(settings: Mapping[str, Any]) -> RunConfig:
-    """Return the configuration a run wrote down, perhaps of an earlier version, without `REMOVED` that did nothing."""
-    kept = {name: dict(value) if isinstance(value, Mapping) else value for name, value in settings.items()}
-    for name, idle in REMOVED.items():
-        section, _, leaf = name.partition(".")
-        if isinstance(held := kept.get(section), dict) and held.get(leaf) == idle:
-            del held[leaf]
-    return validate(kept)

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hpt.config.run_config import MOVES_NO_NUMBER, RunConfig, digest, validate_recorded
+from hpt.config.run_config import MOVES_NO_NUMBER, RunConfig, digest, validate
 from hpt.data.problems import EvaluationSet, problems_hash
 from hpt.data.sources import (
     evaluation_at,
@@ -272,7 +272,7 @@ def import_runs(source: Path, target: Path) -> list[Path]:
 def recorded_config(path: Path) -> RunConfig:
     """Return the settings of the run whose record or run folder this is."""
     try:
-        return validate_recorded(read_json(path / "config.json"))
+        return validate(read_json(path / "config.json"))
     except HptError as error:
         raise RecordFault(f"{path / 'config.json'} is not a configuration of this version: {error}") from error
 
