@@ -12,7 +12,6 @@ from operator import attrgetter
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
 
 from hpt.config.settings import (
     CheckpointSettings,
@@ -86,8 +85,7 @@ class RunConfig(Settings):
              "set it to 0, or the stage to 2 or less"),
         ):  # fmt: skip
             if not holds:
-                context = {"field": field, "value": attrgetter(field)(self), "allowed": allowed, "remedy": remedy}
-                raise PydanticCustomError("impossible", "{allowed}", context)
+                raise ConfigError(field, attrgetter(field)(self), allowed, remedy)
         return self
 
     @property
@@ -187,8 +185,6 @@ def validate(settings: Mapping[str, Any]) -> RunConfig:
 def _first_mistake(error: ValidationError) -> ConfigError:
     errors = error.errors()
     first = errors[0]
-    if first["type"] == "impossible":
-        return ConfigError(**first["ctx"])  # pyright: ignore[reportTypedDictNotRequiredAccess]  # ours have a context
     # pydantic adds to a setting's name which type of a union it was trying
     section, depth = RunConfig, 0
     while depth < len(first["loc"]) and (field := section.model_fields.get(str(first["loc"][depth]))):

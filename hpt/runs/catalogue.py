@@ -195,6 +195,12 @@ FINALISTS: dict[tuple[str, str], tuple[tuple[float, int], ...]] = {
     ("llama", "luffy"): ((2e-3, 3), (2e-3, 2), (1e-3, 3)),
     ("llama", "hpt"): ((2e-3, 1), (2e-3, 0), (2e-3, 3)),
 }
+#: (base, method) -> its gate, where the paper has another than the method's (Section 4.1).
+GATE_OF: dict[tuple[str, str], Mapping[str, Any]] = {("llama", "hpt"): {"gate.count": 2}}
+#: As many questions as SFT's most updates.
+_SIXTEEN = {"tiny": {"schedule.prompts_per_step": 16}}
+#: Whose rate in the grid is not that of all its updates.
+RATE_OF = {"sft_then_grpo": "optimizer.first_stage_learning_rate"}
 
 
 def tries_of(policy: str, method: str) -> tuple[Arm, ...]:
@@ -220,13 +226,6 @@ def tries_of(policy: str, method: str) -> tuple[Arm, ...]:
         for place, tried in enumerate((first, second, second)) for rate, own in tried
     )  # fmt: skip
 
-
-#: (base, method) -> its gate, where the paper has another than the method's (Section 4.1).
-GATE_OF: dict[tuple[str, str], Mapping[str, Any]] = {("llama", "hpt"): {"gate.count": 2}}
-#: As many questions as SFT's most updates.
-_SIXTEEN = {"tiny": {"schedule.prompts_per_step": 16}}
-#: Whose rate in the grid is not that of all its updates.
-RATE_OF = {"sft_then_grpo": "optimizer.first_stage_learning_rate"}
 
 SEARCH = Artefact(
     "search", "Search of learning rates and coefficients", "search",
