@@ -35,7 +35,7 @@ from hpt.runs.catalogue import ARTEFACTS, arm_label, artefacts_named
 from hpt.runs.evaluations import evaluation_key, lacking, sampling_config
 from hpt.runs.folder import OfRun, RunFolder, bases_by_seed
 from hpt.runs.job import Job, encoded_training
-from hpt.runs.resolve import initial_run, is_ready, resolve_run
+from hpt.runs.resolve import initial_run, lacking_start, resolve_run
 from hpt.support.errors import ConfigError, warn
 from hpt.support.plugins import refresh
 from hpt.support.text import few
@@ -144,10 +144,9 @@ def check_own(own: Sequence[str], artefacts: Sequence[str], scale: str) -> None:
 
 
 def _planned(config: RunConfig, names: tuple[str, ...], root: Path, others_start_from_it: bool) -> PlannedRun:
-    if not is_ready(config, root):
-        before = initial_run(config)
-        what = f"its base {config.policy.name}" if config.policy.after is None else f"{config.policy.after}"
-        return PlannedRun(config, None, names, f"{what} is not trained" if before else "")
+    if lacking_start(config, root) is not None:
+        what = config.policy.after or f"its base {config.policy.name}"
+        return PlannedRun(config, None, names, f"{what} is not trained")
     if absent := lacking_sets(config):
         return PlannedRun(config, None, names, "not downloaded: " + ", ".join(absent))
     if config.policy.path is not None:
@@ -257,7 +256,7 @@ def run_with_base(config: RunConfig, root: Path, evaluations: Sequence[str] = ()
     check_evaluations(config, [*own_validation(config), *evaluations])
     check_own_questions(config, evaluations)
     chain = [config]
-    while (before := initial_run(chain[0])) is not None and not is_ready(chain[0], root):
+    while (before := lacking_start(chain[0], root)) is not None:
         chain.insert(0, before)
     if len(chain) == 1:
         config = resolve_run(config, root)

@@ -25,7 +25,7 @@ from hpt.runs.evaluations import lacking
 from hpt.runs.folder import RunFolder
 from hpt.runs.job import Job, write_job
 from hpt.runs.process import LocalExecutor, RunProcess, run_variables
-from hpt.runs.resolve import is_ready, resolve_run
+from hpt.runs.resolve import lacking_start, resolve_run
 from hpt.support.errors import ConfigError, HptError, RunRefused, warn
 from hpt.support.files import CLAIM, Held, holder, locked, writing
 from hpt.support.plugins import folders
@@ -126,7 +126,7 @@ class _Pool:
         """Start the first run that can be; returns whether another one may follow at once."""
         if self.following is None and self.changed:  # nothing else becomes ready before a run ends
             # a run waits for its base, other bases' runs need not
-            job = next((job for job in self.waiting if is_ready(job.config, job.root)), None)
+            job = next((job for job in self.waiting if lacking_start(job.config, job.root) is None), None)
             self.changed = job is not None
             if job is not None:
                 self.waiting.remove(job)

@@ -49,7 +49,7 @@ from hpt.runs.evaluations import evaluation_key
 from hpt.runs.folder import TABLES, OfRun, RunFolder, check, run_folders
 from hpt.runs.job import Job
 from hpt.runs.make import PlannedRun, planned_runs
-from hpt.runs.resolve import FILLED_IN, initial_run, is_ready
+from hpt.runs.resolve import FILLED_IN, lacking_start
 from hpt.support.errors import HptError, RecordFault
 from hpt.support.files import (
     MANIFEST,
@@ -392,10 +392,10 @@ def lacking_runs(planned: Iterable[PlannedRun], store: RecordStore, root: Path) 
     wanted = [run for run in left if store.lacking(run)]
     starts: set[tuple[str, str, int]] = set()
     for run in wanted:
-        config = run.config
-        while not is_ready(config, root) and (before := initial_run(config)) is not None:
+        before = lacking_start(run.config, root)
+        while before is not None:
             starts.add((before.method, before.policy.name, before.seed))
-            config = before
+            before = lacking_start(before, root)
 
     def is_start(run: PlannedRun) -> bool:  # a plain arm; one with settings is not
         return (run.method, run.policy, run.seed) in starts and f"{run.method}-{run.policy}" in run.arms

@@ -236,15 +236,13 @@ def initial_run(config: RunConfig) -> RunConfig | None:
     )  # fmt: skip
 
 
-def is_ready(config: RunConfig, root: Path) -> bool:
-    """Return whether the weights ``config`` starts from are there."""
+def lacking_start(config: RunConfig, root: Path) -> RunConfig | None:
+    """Return the run whose final weights ``config`` starts from, where they are not there; None where all is ready."""
     before = initial_run(config)
-    if before is None:
-        return True
-    if not is_ready(before, root):
-        return False
-    folder = RunFolder.of(resolve_run(before, root), root)
-    return folder.finished and not damaged_files(folder)
+    if before is not None and lacking_start(before, root) is None:
+        folder = RunFolder.of(resolve_run(before, root), root)
+        return before if not folder.finished or damaged_files(folder) else None
+    return before
 
 
 def train_command(config: RunConfig) -> list[str]:
