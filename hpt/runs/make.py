@@ -35,6 +35,7 @@ from hpt.runs.catalogue import ARTEFACTS, arm_label, artefacts_named
 from hpt.runs.evaluations import evaluation_key, lacking, sampling_config
 from hpt.runs.folder import OfRun, RunFolder, bases_by_seed
 from hpt.runs.job import Job, encoded_training
+from hpt.runs.pool import run_jobs
 from hpt.runs.resolve import initial_run, lacking_start, resolve_run
 from hpt.support.errors import ConfigError, warn
 from hpt.support.plugins import refresh
@@ -167,8 +168,6 @@ def compute(
 
     The arguments are those of `planned_runs`; ``jobs`` at a time, by default one per core.
     """
-    from hpt.runs.pool import run_jobs
-
     planned = planned_runs(scale, artefacts, seeds, root, **more)
     if left := [Job(run.config, root, run.evaluations) for run in planned if not run.done]:
         for job in left:
@@ -245,8 +244,6 @@ def check_own_questions(config: RunConfig, names: Sequence[str]) -> None:
 
 def run_with_base(config: RunConfig, root: Path, evaluations: Sequence[str] = ()) -> RunFolder:
     """Make one run, after what it starts from if that is missing, in another process with a progress line."""
-    from hpt.runs.pool import run_jobs
-
     if config.policy.path is not None:
         check_model_folder(config.policy.path)
         check_samplable(config.policy.path)

@@ -21,6 +21,9 @@ from hpt.data.models import public_model
 from hpt.data.public import DATASETS
 from hpt.data.sources import evaluation_set, with_samples
 from hpt.data.world.gym import SMOLLM
+from hpt.data.world.lookup import LOOKUPS
+from hpt.data.world.lookup_corpus import BASES, build_tokenizer, encoded_documents, vocabulary_size
+from hpt.data.world.worlds import base_recipe
 from hpt.evaluation.evaluate import evaluation_law
 from hpt.methods.methods import stages_of
 from hpt.runs.evaluations import missing_evaluations
@@ -99,9 +102,6 @@ SHAPES: dict[str, ModelShape] = {
 
 def shape_of(config: RunConfig) -> ModelShape:
     """Return the shape of a run's policy: the world's recipe, its folder's config.json, or the published one."""
-    from hpt.data.world.lookup import LOOKUPS
-    from hpt.data.world.lookup_corpus import BASES, vocabulary_size
-
     recipe = BASES.get(config.data.world, {}).get(config.policy.name)
     if config.data.evaluation == "graded" and recipe is not None:
         return ModelShape(recipe.layers, recipe.hidden, recipe.feed_forward, recipe.heads, recipe.heads,
@@ -243,10 +243,6 @@ def _disk(config: RunConfig) -> int:
 
 def _document_tokens(config: RunConfig) -> float:
     """Mean length of the documents a base is trained on, from some of them; a bound where it is a published one."""
-    from hpt.data.world.lookup import LOOKUPS
-    from hpt.data.world.lookup_corpus import build_tokenizer, encoded_documents
-    from hpt.data.world.worlds import base_recipe
-
     if config.data.world not in LOOKUPS:
         return float(config.rollout.max_model_tokens)
     world, recipe = LOOKUPS[config.data.world], base_recipe(config.data.world, config.policy.name)

@@ -49,6 +49,7 @@ from hpt.runs.evaluations import evaluation_key
 from hpt.runs.folder import TABLES, OfRun, RunFolder, check, run_folders
 from hpt.runs.job import Job
 from hpt.runs.make import PlannedRun, planned_runs
+from hpt.runs.pool import run_jobs
 from hpt.runs.resolve import FILLED_IN, lacking_start
 from hpt.support.errors import HptError, RecordFault
 from hpt.support.files import (
@@ -411,8 +412,6 @@ def fill(
     Finished runs that are not exported yet, or not with all their evaluations, are exported first; where a run fails,
     those that ended before are exported.
     """
-    from hpt.runs.pool import run_jobs
-
     exported: list[str] = []
 
     def export(folder: RunFolder) -> None:
