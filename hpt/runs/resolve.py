@@ -122,8 +122,10 @@ def warn_of_idle(config: RunConfig, settings: Mapping[str, Any]) -> None:
         for component in stage.method.components:
             row = "online_row" if component.data == "rollouts" else "offline_row"
             read |= {f"estimator.{component.coefficient}", f"estimator.{row}"}
-    read |= _OFF_POLICY if "estimator.offline_coefficient" in read else set()
-    read |= _OF_STAGES if len(stages) > 1 else set()
+    if "estimator.offline_coefficient" in read:
+        read |= _OFF_POLICY
+    if len(stages) > 1:
+        read |= _OF_STAGES
     for name, value in flat(nest(settings)).items():
         of_some = name in _OF_STAGES | _OFF_POLICY | _OF_COMPONENTS or name.startswith("gate.")
         if of_some and name not in read:
