@@ -282,6 +282,6 @@ def _finish(running: Running) -> None:
     said = [line for line in lines[-200:] if line.startswith("error: ")]
     if running.process.ranked and said and said[-1] not in tail:  # launcher and other ranks may have said much since
         tail.insert(0, said[-1])
-    message = f"run {run.name} ended with exit code {code}, {left}; its log is {running.log}:"
+    message = f"run {run.name} ended with exit code {code}, not finished ({left}); its log is {running.log}:"
     # 2 is the exit code of `hpt.runs.job.main` for a mistake in what was asked for
     raise (RunRefused if code == 2 and said else HptError)("\n".join([message, *tail]))
