@@ -6,11 +6,13 @@ A command reads its options, calls a room and prints; rooms are imported inside,
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from hpt.runs.folder import RunFolder
 
 #: What every command prints on.
-console = Console(soft_wrap=True)
+console = Console(soft_wrap=True, markup=False, highlight=False)
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -70,20 +72,40 @@ Executor = Annotated[str | None, typer.Option(
     "--executor", envvar=EXECUTOR, help="Where runs are made: local, or ray for a cluster (docs/cluster.md)")]
 Address = Annotated[str | None, typer.Option(
     "--address", envvar=ADDRESS, help="With --executor ray: host:port of the cluster's head; default: auto")]
+FromRecords = Annotated[bool, typer.Option(
+    "--from-records", help="Render from committed records instead of computing; the report says so")]
 DataDir = Annotated[Path, typer.Option("--data-dir", help="Folder of downloaded sets")]
 Names = Annotated[list[str] | None, typer.Argument(help="Sets by name; none = all of them")]
 # fmt: on
 
 
 def use_executor(
-    executor: str | None, address: str | None, launcher: str | None, run_gpus: int | None, run_nodes: int | None
+    launcher_args: LauncherArgs = None,
+    run_gpus: RunGpus = None,
+    run_nodes: RunNodes = None,
+    executor: Executor = None,
+    address: Address = None,
 ) -> None:
     """Have every run from here on, those of notebooks included, made there, and started with these options."""
-    if launcher is not None:
-        launcher_options(launcher)
-    given = {EXECUTOR: executor, ADDRESS: address, OPTIONS: launcher, RUN_GPUS: run_gpus, RUN_NODES: run_nodes}
+    if launcher_args is not None:
+        launcher_options(launcher_args)
+    given = {OPTIONS: launcher_args, RUN_GPUS: run_gpus, RUN_NODES: run_nodes, EXECUTOR: executor, ADDRESS: address}
     os.environ.update({name: str(value) for name, value in given.items() if value is not None})
     executor_name()  # before anything is read or computed
+
+
+def makes_runs(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `use_executor`, which is called before it."""
+    own, where = (inspect.signature(function, eval_str=True) for function in (command, use_executor))
+
+    @functools.wraps(command)
+    def with_options(**given: Any) -> None:
+        use_executor(**{name: given.pop(name) for name in where.parameters})
+        command(**given)
+
+    together = [*own.parameters.values(), *where.parameters.values()]
+    with_options.__dict__["__signature__"] = own.replace(parameters=together)  # what typer reads
+    return with_options
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -121,11 +143,6 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     for row in rows:
         table.add_row(*map(str, row))
     console.print(table)
-
-
-def print_plain(text: str) -> None:
-    """Print a text as it is: neither markup nor colours."""
-    console.print(text, markup=False, highlight=False)
 
 
 @data_app.command("download")
@@ -211,7 +228,7 @@ def show_problem(
         raise ConfigError("--problem", problem, f"an id of {source}, or a number below {len(problems)}", "correct it")
     chosen = by_id[problem] if problem in by_id else problems[int(problem)]
     for name, value in vars(chosen).items():
-        print_plain(f"{name}: {value!r}" if name == "id" else f"{name}: {value}")
+        console.print(f"{name}: {value!r}" if name == "id" else f"{name}: {value}")
     if policy is None:
         console.print("with --policy FOLDER: what its model sees, token by token")
         return
@@ -232,7 +249,7 @@ def _print_list(tokens: list[ShownToken], whole: bool) -> None:
     left_out = range(0) if whole else range(40, len(tokens) - 20)
     for token in tokens:
         if token.place not in left_out:
-            print_plain(f"{token.place:6d} {token.id:8d} {token.text!r}")
+            console.print(f"{token.place:6d} {token.id:8d} {token.text!r}")
         elif token.place == left_out.start:
             console.print(f"     ... {len(left_out)} more (--all shows them)")
 
@@ -319,13 +336,13 @@ def list_runs(runs_dir: RunsDir = Path("runs")) -> None:
     from hpt.runs.folder import run_folders
 
     if nothing := no_runs(runs_dir):
-        print_plain(nothing)
+        console.print(nothing)
         return
     found = [(folder.path, folder.state, folder.status) for folder in run_folders(runs_dir)]
     rows = [(path.name, path.parent.name, state, status["step"]) for path, state, status in found]
     print_table(("run", "scale", "state", "step"), rows)
     messages = [f"{path.name}: {status['message']}" for path, _, status in found if status.get("message")]
-    console.print("\n".join(messages), markup=False)
+    console.print("\n".join(messages))
 
 
 @runs_app.command("show")
@@ -359,9 +376,9 @@ def compare_runs(
         raise ConfigError("run", second, f"another run than {first}", "name two runs; see `hpt runs list`")
     left, right = (load_records(path) for path in paths)
     settings = differences(left, right)
-    print_plain(settings.to_string(index=False) if len(settings) else "they differ in no setting")
+    console.print(settings.to_string(index=False) if len(settings) else "they differ in no setting")
     values = final_values(left, right).to_string(float_format="{:.4g}".format)
-    print_plain(f"means of the last tenth of training:\n{values}")
+    console.print(f"means of the last tenth of training:\n{values}")
 
 
 @runs_app.command("remove")
@@ -378,7 +395,7 @@ def remove_run(
         typer.confirm(f"delete {folder.path} for good?", abort=True)
     with folder.lock(wait=False):
         shutil.rmtree(folder.path)
-    console.print(f"removed {folder.path}", markup=False)
+    console.print(f"removed {folder.path}")
 
 
 @runs_app.command("export")
@@ -395,10 +412,11 @@ def export_runs(
         export_run(folder, records)
         console.print(f"exported {folder.path.name}")
     if not finished:
-        print_plain(f"nothing exported: no finished run in {(runs_dir / scale).resolve()}")
+        console.print(f"nothing exported: no finished run in {(runs_dir / scale).resolve()}")
 
 
 @runs_app.command("fill")
+@makes_runs
 def fill_records(
     scale: Scale = "mini",
     only: Only = None,
@@ -407,16 +425,11 @@ def fill_records(
     runs_dir: RunsDir = Path("runs"),
     reports_dir: ReportsDir = Path("reports"),
     why: Annotated[bool, typer.Option("--why", help="Say which runs have no record, and stop")] = False,
-    run_gpus: RunGpus = None,
-    run_nodes: RunNodes = None,
-    executor: Executor = None,
-    address: Address = None,
 ) -> None:
     """Make the runs that reports/<scale>/records/ lacks, exporting each as it ends; run again to continue."""
     from hpt.runs.make import planned_runs
     from hpt.runs.records import RecordStore, fill, lacking_runs
 
-    use_executor(executor, address, None, run_gpus, run_nodes)
     records, numbers = records_of(reports_dir, scale), parse_seeds(seeds)
     if why:
         planned = planned_runs(scale, only or [], numbers, runs_dir)
@@ -427,7 +440,7 @@ def fill_records(
     for name in exported:
         console.print(f"exported {name}")
     if not exported:
-        print_plain(f"nothing to make: {records} has a record of every run asked for")
+        console.print(f"nothing to make: {records} has a record of every run asked for")
 
 
 @runs_app.command("import")
@@ -441,7 +454,7 @@ def import_run_records(source: Path, scale: Scale = "mini", reports_dir: Reports
 
 def _print_version(asked: bool) -> None:
     if asked:
-        print_plain(hpt.__version__)
+        console.print(hpt.__version__)
         raise typer.Exit
 
 
@@ -454,6 +467,7 @@ def options(
 
 
 @app.command()
+@makes_runs
 def reproduce(
     scale: Scale = "mini",
     only: Only = None,
@@ -462,19 +476,12 @@ def reproduce(
     jobs: Jobs = None,
     runs_dir: RunsDir = Path("runs"),
     reports_dir: ReportsDir = Path("reports"),
-    from_records: Annotated[bool, typer.Option("--from-records", help="Render from committed records instead of "
-                                                                      "computing; the report says so")] = False,
-    launcher_args: LauncherArgs = None,
-    run_gpus: RunGpus = None,
-    run_nodes: RunNodes = None,
-    executor: Executor = None,
-    address: Address = None,
-) -> None:  # fmt: skip
+    from_records: FromRecords = False,
+) -> None:
     """Compute whatever is missing, execute the notebooks and write the report; run again to continue."""
     from hpt.config.scales import check_scale
     from hpt.runs.make import check_own, compute
 
-    use_executor(executor, address, launcher_args, run_gpus, run_nodes)
     chosen, numbers, custom = only or [], parse_seeds(seeds), _spelled(extra)
     check_scale(scale)
     check_own(custom, chosen, scale)  # before a lock is made and perhaps waited for
@@ -482,7 +489,7 @@ def reproduce(
         compute(scale, chosen, numbers, runs_dir, jobs, own=custom)
     done = _make_report(scale, numbers, runs_dir, reports_dir, only, from_records, custom=custom)
     waited = " (made while this command waited)" if done else ""
-    console.print(f"report: {reports_dir / scale / 'index.html'}{waited}", markup=False)
+    console.print(f"report: {reports_dir / scale / 'index.html'}{waited}")
     if len(numbers) < 3:
         console.print("fewer than three seeds decide little: the same command with --seeds 0,1,2 adds the intervals")
 
@@ -522,7 +529,7 @@ def plan(
 
     machine = machine_of(scale, gpus, gpu_memory, gpu_tflops, utilisation)
     runs = planned_runs(scale, only or [], parse_seeds(seeds), runs_dir, own=_spelled(extra))
-    use_executor(executor, address, None, run_gpus, run_nodes)
+    use_executor(None, run_gpus, run_nodes, executor, address)
     groups = 1
     if scale in ON_GPUS and run_gpus is not None:
         if run_gpus > machine.gpus and executor_name() != "ray":
@@ -539,11 +546,12 @@ def plan(
         places = jobs or (groups if scale in ON_GPUS else len(os.sched_getaffinity(0)))
         jobs = places * (machines or 1) // (run_nodes or 1)  # a run over several machines takes a place on each
     if nothing := no_runs(runs_dir):
-        print_plain(nothing)
+        console.print(nothing)
     print_plan(make_plan(scale, runs, runs_dir, machine, jobs), runs_dir, console)
 
 
 @app.command()
+@makes_runs
 def train(
     method: Annotated[str, typer.Option(help="sft, grpo, sft_then_grpo, luffy, srft, hpt, off_on, mix_on, pretrain, "
                                              "or a custom module:METHOD")] = "hpt",
@@ -558,24 +566,19 @@ def train(
     settings: Set = None,
     evaluations: Annotated[str, typer.Option(help="Final evaluation: sets or files, comma-separated")] = "",
     runs_dir: RunsDir = Path("runs"),
-    launcher_args: LauncherArgs = None,
-    run_gpus: RunGpus = None,
-    run_nodes: RunNodes = None,
-    executor: Executor = None,
-    address: Address = None,
 ) -> None:  # fmt: skip
     """Train one policy with one method (its base first, if it is missing); run again to continue."""
-    use_executor(executor, address, launcher_args, run_gpus, run_nodes)
     folder = hpt.train(
         method, scale=scale, recipe=recipe, policy=policy, data=data, validation=validation or (), seed=seed,
         settings=parse_settings(settings), evaluations=tuple(filter(None, evaluations.split(","))), runs_dir=runs_dir,
     )  # fmt: skip
-    console.print(f"finished: {folder.path}", markup=False)
+    console.print(f"finished: {folder.path}")
     if message := folder.status.get("message"):
-        console.print(message, markup=False)
+        console.print(message)
 
 
 @app.command()
+@makes_runs
 def evaluate(
     run: Annotated[str | None, typer.Argument(help="Name of a finished run, or the start of it")] = None,
     model: Annotated[Path | None, typer.Option(help="Instead of a run: any model folder (Hugging Face format)")] = None,
@@ -588,11 +591,6 @@ def evaluate(
     settings: Annotated[list[str] | None, typer.Option("--set", help="With --model: one setting, e.g. "
                                                                      "--set rollout.max_model_tokens=4096")] = None,
     runs_dir: RunsDir = Path("runs"),
-    launcher_args: LauncherArgs = None,
-    run_gpus: RunGpus = None,
-    run_nodes: RunNodes = None,
-    executor: Executor = None,
-    address: Address = None,
 ) -> None:  # fmt: skip
     """Sample a finished run's policy, or any model, on evaluation sets and print its scores."""
     from hpt.data.sources import evaluation_names, recorded_name
@@ -601,7 +599,6 @@ def evaluate(
     from hpt.runs.records import load_records
     from hpt.runs.resolve import given_base_config
 
-    use_executor(executor, address, launcher_args, run_gpus, run_nodes)
     short = {"data.template": template, "data.folder": data_dir and str(data_dir)}
     given = parse_settings([f"{name}={json.dumps(value)}" for name, value in short.items() if value] + (settings or []))
     if model is not None and run is None:
@@ -634,14 +631,14 @@ def report(
     seeds: Seeds = "0",
     runs_dir: RunsDir = Path("runs"),
     reports_dir: ReportsDir = Path("reports"),
-    from_records: Annotated[bool, typer.Option("--from-records", help="Render from committed records")] = False,
+    from_records: FromRecords = False,
 ) -> None:  # fmt: skip
     """Execute the notebooks and write the report from what is there."""
     from hpt.config.scales import check_scale
 
     check_scale(scale)
     if not from_records and (nothing := no_runs(runs_dir)):
-        print_plain(nothing)
+        console.print(nothing)
     _make_report(scale, parse_seeds(seeds), runs_dir, reports_dir, only, from_records)
 
 
@@ -668,9 +665,10 @@ def doctor() -> None:
     from hpt.runs.doctor import diagnose
 
     lines = list(diagnose())
+    colours = {"ok": "green", "warn": "yellow", "fail": "red"}
     for line in lines:
-        mark = {"ok": "[green]ok  [/]", "warn": "[yellow]warn[/]", "fail": "[red]fail[/]"}[line.status]
-        console.print(f"{mark} {line.name}: {line.detail}" + (f"\n     → {line.remedy}" if line.remedy else ""))
+        console.print(f"{line.status:4} ", style=colours[line.status], end="")
+        console.print(f"{line.name}: {line.detail}" + (f"\n     → {line.remedy}" if line.remedy else ""))
     if any(line.status == "fail" for line in lines):
         raise typer.Exit(1)
 

@@ -58,8 +58,8 @@ def write_run(folder: RunFolder, config: RunConfig, evaluations: Sequence[str]) 
         tables["validation"] = _validation(config, skill, generator)
     folder.write_tables(tables)
     for name in evaluations:
-        settings, problems, key = evaluation_key(config, name)
-        samples = settings.samples_per_problem
+        settings, of_set, key = evaluation_key(config, name)
+        problems, samples = of_set.problems, settings.samples_per_problem
         solved = generator.random((len(problems), samples)) < skill
         kept = kept_answers(recorded_name(config, name), problems, samples)
         answers = pd.DataFrame(

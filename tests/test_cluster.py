@@ -258,5 +258,5 @@ def test_options_reach_notebooks(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in (EXECUTOR, ADDRESS, RUN_GPUS, RUN_NODES):
         monkeypatch.setenv(name, "before")
-    use_executor("ray", None, None, 2, None)
+    use_executor(executor="ray", run_gpus=2)
     assert [os.environ[name] for name in (EXECUTOR, ADDRESS, RUN_GPUS, RUN_NODES)] == ["ray", "before", "2", "before"]

@@ -140,7 +140,7 @@ def run(root: Path, configs: list[RunConfig], parallel: int | None = 1, **more: 
 def test_only_the_folder_says_that_a_run_is_finished(code: int, fake: Pool, tmp_path: Path) -> None:
     """DeepSpeed's launcher, killed, passes on exit code 0."""
     fake.fates["weak"] = end(code)
-    with pytest.raises(HptError, match=rf"ended with exit code {code}, not finished \(running at step 6\)"):
+    with pytest.raises(HptError, match=rf"ended with exit code {code}, not finished \(stopped at step 6\)"):
         run(tmp_path, bases("weak"))
 
 

@@ -24,8 +24,8 @@ def record(arm: Arm, seed: int, evaluations: pd.DataFrame = NOTHING) -> RunRecor
 
 
 def counted(arm: Arm, seed: int, name: str, correct: int) -> RunRecords:
-    settings, problems, key = evaluation_key(record(arm, seed).config, name)
-    rows = [(key, name, p.id, p.level, correct, settings.samples_per_problem) for p in problems]
+    settings, of_set, key = evaluation_key(record(arm, seed).config, name)
+    rows = [(key, name, p.id, p.level, correct, settings.samples_per_problem) for p in of_set.problems]
     columns = ["key", "benchmark", "problem_id", "level", "correct", "samples"]
     return record(arm, seed, pd.DataFrame(rows, columns=columns))
 

@@ -12,7 +12,6 @@ from operator import attrgetter
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
 
 from hpt.config.settings import (
     CheckpointSettings,
@@ -34,9 +33,6 @@ from hpt.support.text import did_you_mean
 
 #: Raised whenever the same configuration can give other numbers than before; part of every fingerprint.
 NUMERICS_VERSION = 4
-
-#: Settings that earlier versions had, and the value at which they did nothing.
-REMOVED: Mapping[str, Any] = {"gate.skip_visits": 0}
 
 #: Sections of the configuration that two runs with the same results may differ in.
 MOVES_NO_NUMBER = frozenset({"checkpoint", "diagnostics"})
@@ -89,8 +85,7 @@ class RunConfig(Settings):
              "set it to 0, or the stage to 2 or less"),
         ):  # fmt: skip
             if not holds:
-                context = {"field": field, "value": attrgetter(field)(self), "allowed": allowed, "remedy": remedy}
-                raise PydanticCustomError("impossible", "{allowed}", context)
+                raise ConfigError(field, attrgetter(field)(self), allowed, remedy)
         return self
 
     @property
@@ -190,8 +185,6 @@ def validate(settings: Mapping[str, Any]) -> RunConfig:
 def _first_mistake(error: ValidationError) -> ConfigError:
     errors = error.errors()
     first = errors[0]
-    if first["type"] == "impossible":
-        return ConfigError(**first["ctx"])  # pyright: ignore[reportTypedDictNotRequiredAccess]  # ours have a context
     # pydantic adds to a setting's name which type of a union it was trying
     section, depth = RunConfig, 0
     while depth < len(first["loc"]) and (field := section.model_fields.get(str(first["loc"][depth]))):
@@ -207,13 +200,3 @@ def _first_mistake(error: ValidationError) -> ConfigError:
     allowed = (message.removeprefix("Input should be ").removeprefix("a valid ") for message in messages)
     name = ".".join(map(str, path or first["loc"]))
     return ConfigError(name, first["input"], " or ".join(dict.fromkeys(allowed)), "correct the value")
-
-
-def validate_recorded(settings: Mapping[str, Any]) -> RunConfig:
-    """Return the configuration a run wrote down, perhaps of an earlier version, without `REMOVED` that did nothing."""
-    kept = {name: dict(value) if isinstance(value, Mapping) else value for name, value in settings.items()}
-    for name, idle in REMOVED.items():
-        section, _, leaf = name.partition(".")
-        if isinstance(held := kept.get(section), dict) and held.get(leaf) == idle:
-            del held[leaf]
-    return validate(kept)

@@ -128,19 +128,17 @@ FULL: dict[str, Any] = {
 
 #: Three epochs of some 46,000 demonstrations at 128 a step, in updates of 64.
 _SFT_STEPS = 1_074
-_SFT = {
-    "optimizer": {"learning_rate": 5e-5, "warmup_steps": 107, "skip_above_norm": 0.0},
-    "schedule": {"steps": _SFT_STEPS},
-}
 _BASELINE = {"optimizer": {"learning_rate": 1e-6, "skip_above_norm": 0.0}}
-_SFT_THEN_GRPO = {
-    "optimizer": {"learning_rate": 1e-6, "first_stage_learning_rate": 5e-5, "skip_above_norm": 0.0},
-    "schedule": {"steps": _SFT_STEPS + 500, "first_stage_share": _SFT_STEPS / (_SFT_STEPS + 500)},
-}
 _METHODS: dict[str, dict[str, Any]] = {
-    "sft": _SFT,
+    "sft": {
+        "optimizer": {"learning_rate": 5e-5, "warmup_steps": 107, "skip_above_norm": 0.0},
+        "schedule": {"steps": _SFT_STEPS},
+    },
     "grpo": _BASELINE,
-    "sft_then_grpo": _SFT_THEN_GRPO,
+    "sft_then_grpo": {
+        "optimizer": {"learning_rate": 1e-6, "first_stage_learning_rate": 5e-5, "skip_above_norm": 0.0},
+        "schedule": {"steps": _SFT_STEPS + 500, "first_stage_share": _SFT_STEPS / (_SFT_STEPS + 500)},
+    },
     "luffy": _BASELINE,
     "srft": _BASELINE,
 }

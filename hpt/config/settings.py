@@ -25,19 +25,12 @@ class PolicySettings(Settings):
 
     name: str = Field(default="weak", description="base (weak, strong, llama) or a name for a local model")
     path: str | None = Field(default=None, description="model folder; None = the base this package trains or fetches")
-    after: str | None = neutral(
-        None, "start from the final weights of this method's run on the same base and seed; None = from the base"
-    )
+    after: str | None = neutral(None, "start from this method's run on the same base and seed; None = from the base")
     weights_sha256: str = Field(default="", description="of the initial weights; filled in when the run is resolved")
-    config_sha256: str = neutral(
-        "", "hash of the model's config.json where this package did not write it, filled in with the weights'"
-    )
-    tokenizer_sha256: str = neutral(
-        "", "hash of the model's tokenizer, chat template and end tokens, filled in with the weights'"
-    )
+    config_sha256: str = neutral("", "of its config.json where this package did not write it; filled in likewise")
+    tokenizer_sha256: str = neutral("", "of its tokenizer, chat template and end tokens; filled in likewise")
     dtype: Literal["float32", "bfloat16", "auto"] = Field(
-        default="float32",
-        description="compute type; bfloat16 keeps fp32 masters; auto: bfloat16 where the processor multiplies it",
+        default="float32", description="bfloat16 keeps fp32 masters; auto: bfloat16 where the processor multiplies it"
     )
 
     @property
@@ -50,25 +43,19 @@ class DataSettings(Settings):
     """The questions and demonstrations."""
 
     source: str = Field(
-        default="graded",
-        description="'graded' = the scale's world, a public set (`hpt data check`), else a file or folder of rows",
+        default="graded", description="'graded' = the world's, a public set (`hpt data check`), or a file or folder"
     )
     evaluation: Literal["graded", "public"] = neutral("graded", "evaluation sets: the world's, or public benchmarks")
     folder: str = Field(default="data", description="where downloaded public sets lie")
     world: str = Field(default="lookups", description="small world (hpt.data.world.worlds.WORLDS)")
     questions: int | None = Field(default=None, ge=1, description="only the first so many to train on; None = all")
-    questions_per_level: list[int] | None = neutral(
-        None, "use only so many questions of level 1, 2, ..., the first of each; None = all"
-    )
+    questions_per_level: list[int] | None = neutral(None, "only the first so many of level 1, 2, ...; None = all")
     sha256: str = Field(default="", description="hash of the training problems, filled in when the run is resolved")
     template: str = neutral("plain", "how a question becomes a prompt (hpt.data.prompts.TEMPLATES)")
     max_prompt_tokens: int = Field(default=64, ge=1, description="prompts over it: see overlong_prompts")
-    overlong_prompts: Literal["refuse", "drop"] = neutral(
-        "refuse", "a longer prompt is an error, or left out and counted"
-    )
+    overlong_prompts: Literal["refuse", "drop"] = neutral("refuse", "an error, or left out and counted")
     overlong_demonstrations: Literal["refuse", "drop", "cut"] = Field(
-        default="refuse",
-        description="a demonstration over rollout.max_response_tokens is an error, left out, or cut; always counted",
+        default="refuse", description="those over rollout.max_response_tokens: an error, left out, or cut; counted"
     )
 
 
@@ -84,9 +71,7 @@ class RolloutSettings(Settings):
     cache_gib: int = Field(default=1, ge=1, description="KV cache on CPU, GiB; share of GPU memory is gpu_memory_share")
     gpu_memory_share: float = Field(default=0.5, gt=0, le=1)
     tensor_parallel: int = neutral(1, "ranks that share one sampler's weights", ge=1)
-    sleep_while_training: bool = neutral(
-        False, "give the sampler's GPU memory back while the trainer works (vLLM's sleep mode; GPU only)"
-    )
+    sleep_while_training: bool = neutral(False, "give the sampler's GPU memory to the trainer (vLLM's sleep mode)")
     max_logprob_gap: float = Field(
         default=0.05, gt=0, description="largest |sampler - trainer| log-prob of a rollout, nats; above it: error"
     )
@@ -115,17 +100,13 @@ class EstimatorSettings(Settings):
     sft_coefficient: float = Field(default=1.0, ge=0, description="multiplies beta on SFT terms (c)")
     offline_coefficient: float = Field(default=1.0, ge=0, description="multiplies off-policy RL on demonstrations")
     offline_advantage: Literal["own_reward", "group"] = Field(
-        default="own_reward",
-        description="OFF/ON and Mix/ON: the demonstration's reward, or normalised with the rollouts",
+        default="own_reward", description="OFF/ON, Mix/ON: the demonstration's reward, or normalised with the rollouts"
     )
     offline_shaping: bool = Field(default=True, description="LUFFY's f(p) = p/(p+0.1) on off-policy RL terms")
-    shape_every_offline_term: bool = neutral(
-        False, "shape terms, too, whose row does not: SRFT's, as the released scripts do"
-    )
+    shape_every_offline_term: bool = neutral(False, "shape terms whose row does not, too: SRFT's, as released")
     entropy_coefficient: float = Field(default=0.0, ge=0)
     entropy_scope: Literal["trained", "all"] = Field(
-        default="trained",
-        description="tokens the bonus is a mean over: of trajectories that weigh something, or of all the method keeps",
+        default="trained", description="the bonus is a mean over tokens of trajectories that weigh something, or of all"
     )
     kl_coefficient: float = Field(default=0.0, ge=0, description="weight of the KL to the frozen initial policy")
     kl_term: Literal["loss", "advantage"] = neutral(
@@ -149,20 +130,14 @@ class OptimizerSettings(Settings):
     """AdamW at a constant rate."""
 
     learning_rate: float = Field(default=1e-3, gt=0)
-    first_stage_learning_rate: float | None = Field(
-        default=None, gt=0, description="of SFT->GRPO's SFT; None = as GRPO"
-    )
+    first_stage_learning_rate: float | None = Field(default=None, gt=0, description="SFT->GRPO's SFT; None = as GRPO")
     adam_beta1: float = Field(default=0.9, ge=0, lt=1)
     adam_beta2: float = Field(default=0.95, ge=0, lt=1)
     adam_epsilon: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
-    warmup_steps: int = Field(
-        default=5, ge=0, description="step k of the first warmup_steps runs at k/warmup_steps of the rate: none at zero"
-    )
+    warmup_steps: int = Field(default=5, ge=0, description="step k = 1, 2, ... is at k/warmup_steps of the rate")
     gradient_clip: float = Field(default=1.0, ge=0, description="clip the global norm to this; 0 = off")
-    skip_above_norm: float = Field(
-        default=80.0, ge=0, description="skip updates of larger norm before clipping; 0 = off"
-    )
+    skip_above_norm: float = Field(default=80.0, ge=0, description="skip updates of larger unclipped norm; 0 = off")
 
 
 class ScheduleSettings(Settings):
@@ -189,9 +164,7 @@ class ValidationSettings(Settings):
     held_out: float = neutral(
         0.0, "share of data.source never trained on, a curve; `hpt train --data` alone sets 0.1", ge=0, lt=1
     )
-    sha256: str = neutral(
-        "", "hash of the curves' problems where the world does not make them, filled in when the run is resolved"
-    )
+    sha256: str = neutral("", "hash of the curves' problems where no world makes them; filled in when resolved")
 
 
 class EngineSettings(Settings):
@@ -205,12 +178,8 @@ class EngineSettings(Settings):
     share_prompts: bool = neutral(
         True, "with layout padded and PyTorch's attention: forward a prompt once for all its responses"
     )
-    attention: Literal["sdpa", "flash_attention_2", "auto"] = neutral(
-        "sdpa", "auto: FlashAttention where it is installed and can run"
-    )
-    gradient_checkpointing: bool = Field(
-        default=False, description="keep each layer's input alone and compute its insides again in the backward pass"
-    )
+    attention: Literal["sdpa", "flash_attention_2", "auto"] = neutral("sdpa", "auto: FlashAttention where it can run")
+    gradient_checkpointing: bool = Field(default=False, description="compute layers again in the backward pass")
     threads: int = Field(default=1, ge=1, description="CPU threads of the training process")
     instruction_set: Literal["avx2", "native"] = neutral(
         "avx2", "of a run on CPU: avx2 rounds alike with and without AVX-512; native: all that the processor has"

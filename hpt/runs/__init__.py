@@ -7,7 +7,7 @@
     process.py         a run's process, and its place on this machine
     cluster.py         or on the machines of a Ray cluster
     job.py             one run in one process: prepare, train, evaluate
-    evaluations.py     the final evaluations of a run
+    evaluations.py     the final evaluations of a run, and what it lacks
     folder.py          a run's folder, its status and its checksums
     records.py         finished runs as small files that travel, and making what they lack
     plan.py            how long, how much memory, how much disk

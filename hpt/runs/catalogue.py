@@ -74,8 +74,7 @@ class Arm:
             allowed = f"a setting that {self.key} is not defined by ({name} = {kept!r})"
             raise ConfigError(field, addressed[name], allowed, "leave it out, or give it to another method")
         given = {**self.settings_for(settings or {}), **self.fixed(scale)}
-        names: dict[str, Any] = {"scale": scale, "recipe": self.recipe, "policy": self.policy, "seed": seed}
-        return build_config(self.method, settings=given, **names)
+        return build_config(self.method, scale=scale, recipe=self.recipe, policy=self.policy, seed=seed, settings=given)
 
     def fixed(self, scale: str) -> dict[str, Any]:
         """Return the settings it is defined by at a scale."""
@@ -122,9 +121,9 @@ class Artefact:
 
     name: str
     title: str
-    arms: tuple[Arm, ...]
-    evaluations: tuple[str, ...]
     notebook: str
+    arms: tuple[Arm, ...] = ()
+    evaluations: tuple[str, ...] = ()
     group: str = "paper"
     extra_policy: str = ""
 
@@ -154,14 +153,17 @@ ROUND_STEPS: Mapping[str, tuple[int, ...]] = {"mini": (30, 120, 120), "tiny": (2
 RATES = (2.5e-4, 5e-4, 1e-3, 2e-3)
 _SFT_COEFFICIENTS = tuple({"estimator.sft_coefficient": value} for value in (0.05, 0.125, 0.5, 2.0))
 _OFFLINE_COEFFICIENTS = tuple({"estimator.offline_coefficient": value} for value in (0.25, 1.0, 4.0, 16.0))
-_AS_RELEASED = {"estimator.clip_eps_low": "none", "estimator.clip_eps_high": "none", "estimator.advantage_std": "none"}
-_AS_IN_ROW = {"estimator.clip_eps_low": "row", "estimator.clip_eps_high": "row", "estimator.advantage_std": "row"}
-_CLIP_OF_ROW = {**_AS_IN_ROW, "estimator.advantage_std": "none"}
+_GRPO_CHOICES = {
+    text: {"estimator.clip_eps_low": clip, "estimator.clip_eps_high": clip, "estimator.advantage_std": std}
+    for text, clip, std in (
+        ("no clip, no std", "none", "none"), ("own clip, no std", "row", "none"), ("own clip and std", "row", "row")
+    )
+}  # fmt: skip
 #: What each method chooses besides its rate; in the grid SFT -> GRPO has the rate of its first stage, which is SFT's.
 #: Three were the grid's. SFT chose the third, an edge, so every method whose values are numbers got a fourth.
 OWN_CHOICE: dict[str, tuple[Mapping[str, Any], ...]] = {
     "sft": tuple({"schedule.updates_per_step": value} for value in (2, 4, 8, 16)),
-    "grpo": (_AS_RELEASED, _CLIP_OF_ROW, _AS_IN_ROW),
+    "grpo": tuple(_GRPO_CHOICES.values()),
     "sft_then_grpo": tuple({"schedule.first_stage_share": value} for value in (0.2, 0.4, 0.6, 0.8)),
     "luffy": _OFFLINE_COEFFICIENTS,
     "off_on": _OFFLINE_COEFFICIENTS,
@@ -193,6 +195,12 @@ FINALISTS: dict[tuple[str, str], tuple[tuple[float, int], ...]] = {
     ("llama", "luffy"): ((2e-3, 3), (2e-3, 2), (1e-3, 3)),
     ("llama", "hpt"): ((2e-3, 1), (2e-3, 0), (2e-3, 3)),
 }
+#: (base, method) -> its gate, where the paper has another than the method's (Section 4.1).
+GATE_OF: dict[tuple[str, str], Mapping[str, Any]] = {("llama", "hpt"): {"gate.count": 2}}
+#: As many questions as SFT's most updates.
+_SIXTEEN = {"tiny": {"schedule.prompts_per_step": 16}}
+#: Whose rate in the grid is not that of all its updates.
+RATE_OF = {"sft_then_grpo": "optimizer.first_stage_learning_rate"}
 
 
 def tries_of(policy: str, method: str) -> tuple[Arm, ...]:
@@ -219,39 +227,25 @@ def tries_of(policy: str, method: str) -> tuple[Arm, ...]:
     )  # fmt: skip
 
 
-#: (base, method) -> its gate, where the paper has another than the method's (Section 4.1).
-GATE_OF: dict[tuple[str, str], Mapping[str, Any]] = {("llama", "hpt"): {"gate.count": 2}}
-#: As many questions as SFT's most updates.
-_SIXTEEN = {"tiny": {"schedule.prompts_per_step": 16}}
-#: Whose rate in the grid is not that of all its updates.
-RATE_OF = {"sft_then_grpo": "optimizer.first_stage_learning_rate"}
-
 SEARCH = Artefact(
-    "search", "Search of learning rates and coefficients",
+    "search", "Search of learning rates and coefficients", "search",
     tuple(arm for policy, methods in SEARCHED.items() for method in methods for arm in tries_of(policy, method)),
-    ("validation",), "search", "appendix",
+    ("validation",), "appendix",
 )  # fmt: skip
 
 
 def choice_text(method: str, settings: Mapping[str, Any]) -> str:
     """Return a method's own choice in the grid in words; empty where it has none among the settings."""
     own = {name: settings[name] for name in OWN_CHOICE[method][0] if name in settings}
-    for choice, text in (
-        (_AS_RELEASED, "no clip, no std"), (_CLIP_OF_ROW, "own clip, no std"), (_AS_IN_ROW, "own clip and std")
-    ):  # fmt: skip
-        if own == choice:
-            return text
-    return ", ".join(f"{name.rpartition('.')[2]} = {value}" for name, value in own.items())
+    in_numbers = ", ".join(f"{name.rpartition('.')[2]} = {value}" for name, value in own.items())
+    return next((text for text, choice in _GRPO_CHOICES.items() if choice == own), in_numbers)
 
 
 WORLD = Artefact(
-    "world",
-    "What the small world had to satisfy",
+    "world", "What the small world had to satisfy", "world",
     tuple(arm for policy in SEARCHED for arm in arms(policy, "sft", "grpo")),
-    IN_DISTRIBUTION + OUT_OF_DISTRIBUTION,
-    "world",
-    "appendix",
-)
+    IN_DISTRIBUTION + OUT_OF_DISTRIBUTION, "appendix",
+)  # fmt: skip
 
 
 # --- The price of each discrepancy between paper and code -------------------------------------------------------------
@@ -334,9 +328,9 @@ DISCREPANCIES = (
 )  # fmt: skip
 
 PRICE = Artefact(
-    "discrepancies", "Price of each discrepancy between paper and code",
+    "discrepancies", "Price of each discrepancy between paper and code", "discrepancies",
     tuple(arm for moved in (DEFAULT, *DISCREPANCIES) for arm in moved.arms),
-    (*IN_DISTRIBUTION, "validation"), "discrepancies", "appendix",
+    (*IN_DISTRIBUTION, "validation"), "appendix",
 )  # fmt: skip
 
 
@@ -348,6 +342,7 @@ PASS_AT_K = ("contest-b@1024", "contest-a@256", "contest-c@256")
 
 STRONG = arms("strong", "sft", "grpo", "sft_then_grpo", "luffy", "srft", "hpt")
 WEAK = arms("weak", "sft", "grpo", "luffy", "hpt")
+HPT_ALONE = (*arms("weak", "hpt"), *arms("strong", "hpt"))
 #: Section 3.1: gate 0 for the Qwen family, 2/8 for Llama.
 LLAMA = (*arms("llama", "sft", "grpo", "luffy"), Arm("hpt", "llama", settings=GATE_OF["llama", "hpt"]))
 #: Table 6; gate 0 is HPT itself on this base.
@@ -386,72 +381,66 @@ EXAMPLES_AND_OTHERS = (*arms("weak", "sft", "grpo", "hpt"), *EXAMPLES)
 ARTEFACTS: dict[str, Artefact] = {
     artefact.name: artefact
     for artefact in (
-        Artefact("table2", "Table 2: main results, strong base", STRONG, IN_DISTRIBUTION + OUT_OF_DISTRIBUTION,
-                 "table2_main_results"),
-        Artefact("table3", "Table 3: main results, Llama and weak base", LLAMA + WEAK, IN_DISTRIBUTION,
-                 "table3_main_results", extra_policy="weak"),
+        Artefact("table2", "Table 2: main results, strong base", "table2_main_results", STRONG,
+                 IN_DISTRIBUTION + OUT_OF_DISTRIBUTION),
+        Artefact("table3", "Table 3: main results, Llama and weak base", "table3_main_results", LLAMA + WEAK,
+                 IN_DISTRIBUTION, extra_policy="weak"),
         # one answer per problem, as the paper's, and eight, to say how much of it is the luck of one answer
-        Artefact("table4", "Table 4: exclusive solves", arms("strong", "grpo", "luffy", "hpt"),
-                 ("graded-500", "graded-500@8"), "table4_exclusive_solves"),
-        Artefact("table5", "Table 5: off-policy variants", arms("weak", "off_on", "mix_on", "hpt"), IN_DISTRIBUTION,
-                 "table5_off_policy"),
-        Artefact("table6", "Table 6: gate threshold", GATES, IN_DISTRIBUTION, "table6_gate_threshold"),
-        Artefact("figure8", "Figure 8: gate threshold over training", GATES, (), "table6_gate_threshold"),
-        Artefact("figure2", "Figure 2: pass@k", arms("strong", "sft", "grpo", "sft_then_grpo", "luffy", "hpt"),
-                 PASS_AT_K, "figure2_pass_at_k"),
-        Artefact("figure3", "Figure 3: accuracy per question, SFT → GRPO", PER_QUESTION[:1], (),
-                 "figures3_4_per_question"),
-        Artefact("figure4", "Figure 4: HPT minus SFT → GRPO per question", PER_QUESTION, (),
-                 "figures3_4_per_question"),
-        Artefact("figure5", "Figure 5: validation curves", WEAK, (), "training_dynamics", extra_policy="weak"),
-        Artefact("figure6", "Figure 6: offline data ratio", (*arms("weak", "hpt"), *arms("strong", "hpt")), (),
-                 "training_dynamics", extra_policy="weak"),
-        Artefact("figure7", "Figure 7: entropy and response length", arms("weak", "grpo", "luffy", "hpt"), (),
-                 "training_dynamics", extra_policy="weak"),
-        Artefact("grpo_gains", "What RL alone gains on each base",
-                 (*arms("strong", "grpo"), *arms("weak", "grpo"), *arms("llama", "grpo")), IN_DISTRIBUTION,
-                 "table2_main_results"),
+        Artefact("table4", "Table 4: exclusive solves", "table4_exclusive_solves",
+                 arms("strong", "grpo", "luffy", "hpt"), ("graded-500", "graded-500@8")),
+        Artefact("table5", "Table 5: off-policy variants", "table5_off_policy",
+                 arms("weak", "off_on", "mix_on", "hpt"), IN_DISTRIBUTION),
+        Artefact("table6", "Table 6: gate threshold", "table6_gate_threshold", GATES, IN_DISTRIBUTION),
+        Artefact("figure8", "Figure 8: gate threshold over training", "table6_gate_threshold", GATES),
+        Artefact("figure2", "Figure 2: pass@k", "figure2_pass_at_k",
+                 arms("strong", "sft", "grpo", "sft_then_grpo", "luffy", "hpt"), PASS_AT_K),
+        Artefact("figure3", "Figure 3: accuracy per question, SFT → GRPO", "figures3_4_per_question", PER_QUESTION[:1]),
+        Artefact("figure4", "Figure 4: HPT minus SFT → GRPO per question", "figures3_4_per_question", PER_QUESTION),
+        Artefact("figure5", "Figure 5: validation curves", "training_dynamics", WEAK, extra_policy="weak"),
+        Artefact("figure6", "Figure 6: offline data ratio", "training_dynamics", HPT_ALONE, extra_policy="weak"),
+        Artefact("figure7", "Figure 7: entropy and response length", "training_dynamics",
+                 arms("weak", "grpo", "luffy", "hpt"), extra_policy="weak"),
+        Artefact("grpo_gains", "What RL alone gains on each base", "table2_main_results",
+                 (*arms("strong", "grpo"), *arms("weak", "grpo"), *arms("llama", "grpo")), IN_DISTRIBUTION),
         # of the other bases' contrasts it shows those whose runs are there (`hpt.reports.notebooks.Study.family`)
-        Artefact("contrasts", "HPT minus each baseline: the confirmatory contrasts", STRONG, IN_DISTRIBUTION,
-                 "table2_main_results"),
-        Artefact("power", "What so many seeds can show", STRONG, IN_DISTRIBUTION, "table2_main_results"),
-        Artefact("equal_costs", "Strong base: accuracy at equal steps, tokens and seconds", STRONG, (),
-                 "table2_main_results"),
+        Artefact("contrasts", "HPT minus each baseline: the confirmatory contrasts", "table2_main_results", STRONG,
+                 IN_DISTRIBUTION),
+        Artefact("power", "What so many seeds can show", "table2_main_results", STRONG, IN_DISTRIBUTION),
+        Artefact("equal_costs", "Strong base: accuracy at equal steps, tokens and seconds", "table2_main_results",
+                 STRONG),
         Artefact("equal_costs_weaker", "Llama and weak base: accuracy at equal steps, tokens and seconds",
-                 LLAMA + WEAK, (), "table3_main_results"),
-        Artefact("learnt_operations", "Why: what each method learnt", (*STRONG, *LLAMA, *WEAK), ("graded-500",),
-                 "learnt_operations", "appendix"),
-        Artefact("learnt_operations_figure", "Why: what each method learnt, seed by seed", (*STRONG, *LLAMA, *WEAK),
-                 ("graded-500",), "learnt_operations", "appendix"),
-        Artefact("costs", "What training costs on the strong base: tokens and time", STRONG, (), "table2_main_results"),
+                 "table3_main_results", LLAMA + WEAK),
+        Artefact("learnt_operations", "Why: what each method learnt", "learnt_operations", (*STRONG, *LLAMA, *WEAK),
+                 ("graded-500",), "appendix"),
+        Artefact("learnt_operations_figure", "Why: what each method learnt, seed by seed", "learnt_operations",
+                 (*STRONG, *LLAMA, *WEAK), ("graded-500",), "appendix"),
+        Artefact("costs", "What training costs on the strong base: tokens and time", "table2_main_results", STRONG),
         Artefact("costs_few_questions", "What training on 255 questions costs: tokens and time",
-                 (*arms("weak", "sft"), *PER_QUESTION), (), "figures3_4_per_question"),
-        Artefact("hpt_runs", "HPT while it trains: reward, and whether SFT and RL conflict",
-                 (*arms("weak", "hpt"), *arms("strong", "hpt")), (), "training_dynamics"),
+                 "figures3_4_per_question", (*arms("weak", "sft"), *PER_QUESTION)),
+        Artefact("hpt_runs", "HPT while it trains: reward, and whether SFT and RL conflict", "training_dynamics",
+                 HPT_ALONE),
         # of the runs above, so that it is made of the same seeds
-        Artefact("algorithm1", "Algorithm 1 step by step, on a real step",
-                 (*arms("weak", "hpt"), *arms("strong", "hpt")), (), "training_dynamics"),
-        Artefact("own_algorithms", "Your own algorithm: three ideas against HPT", EXAMPLES_AND_OTHERS,
-                 IN_DISTRIBUTION, "own_algorithm", "appendix", extra_policy="weak"),
-        Artefact("own_algorithms_curves", "Your own algorithm: three ideas while they train",
-                 EXAMPLES_AND_OTHERS, (), "own_algorithm", "appendix", extra_policy="weak"),
+        Artefact("algorithm1", "Algorithm 1 step by step, on a real step", "training_dynamics", HPT_ALONE),
+        Artefact("own_algorithms", "Your own algorithm: three ideas against HPT", "own_algorithm",
+                 EXAMPLES_AND_OTHERS, IN_DISTRIBUTION, "appendix", "weak"),
+        Artefact("own_algorithms_curves", "Your own algorithm: three ideas while they train", "own_algorithm",
+                 EXAMPLES_AND_OTHERS, (), "appendix", "weak"),
         # exact: no arms, no runs
-        Artefact("table1", "Table 1: one estimator, four parts", (), (), "table1_estimator"),
-        Artefact("table1_readings", "Where Table 1 simplifies, and what that does to the gradient", (), (),
-                 "table1_estimator"),
-        Artefact("figure1", "Figure 1: the four parts and who chooses what", (), (), "table1_estimator"),
-        Artefact("figure1_tokens", "Figure 1 on real tokens: one group under five rows", (), (), "table1_estimator"),
-        Artefact("derivation", "Section 2.2 and Appendix B: the derivation in numbers", (), (), "derivation"),
-        Artefact("bias_variance", "Section 2.3: bias and variance of every row", (), (), "bias_variance"),
-        Artefact("estimators", "Section 2.3: which rows are effective directions", (), (), "bias_variance"),
-        Artefact("estimator_error", "Section 2.3: error of every row as one thing changes", (), (), "bias_variance"),
-        Artefact("checkpoint_error", "Section 2.3 on a real small model: the rows at checkpoints of a run", (), (),
+        Artefact("table1", "Table 1: one estimator, four parts", "table1_estimator"),
+        Artefact("table1_readings", "Where Table 1 simplifies, and what that does to the gradient", "table1_estimator"),
+        Artefact("figure1", "Figure 1: the four parts and who chooses what", "table1_estimator"),
+        Artefact("figure1_tokens", "Figure 1 on real tokens: one group under five rows", "table1_estimator"),
+        Artefact("derivation", "Section 2.2 and Appendix B: the derivation in numbers", "derivation"),
+        Artefact("bias_variance", "Section 2.3: bias and variance of every row", "bias_variance"),
+        Artefact("estimators", "Section 2.3: which rows are effective directions", "bias_variance"),
+        Artefact("estimator_error", "Section 2.3: error of every row as one thing changes", "bias_variance"),
+        Artefact("checkpoint_error", "Section 2.3 on a real small model: the rows at checkpoints of a run",
                  "checkpoint_error"),
-        Artefact("gates_as_estimators", "Section 2.4: the error of every gate", (), (), "bias_variance"),
-        Artefact("best_gate", "Section 2.4: the gate of least error", (), (), "bias_variance"),
-        Artefact("gradient_conflict", "Section 2.2: do SFT and RL conflict?", (), (), "bias_variance"),
+        Artefact("gates_as_estimators", "Section 2.4: the error of every gate", "bias_variance"),
+        Artefact("best_gate", "Section 2.4: the gate of least error", "bias_variance"),
+        Artefact("gradient_conflict", "Section 2.2: do SFT and RL conflict?", "bias_variance"),
         # of published numbers alone
-        Artefact("audit", "Audit: the printed numbers against each other", (), (), "audit"),
+        Artefact("audit", "Audit: the printed numbers against each other", "audit"),
         SEARCH,
         PRICE,
         WORLD,
@@ -463,16 +452,13 @@ ARTEFACTS: dict[str, Artefact] = {
 #: GRPO's for its second. A third of the steps, a seed that no table uses. Four were the grid's; SFT chose the last.
 SMOLLM_RATES, SMOLLM_STEPS = (5e-6, 1e-5, 2e-5, 4e-5, 8e-5), 20
 SMOLLM_SEARCH = Artefact(
-    "search",
-    "Search of learning rates",
+    "search", "Search of learning rates", "search",
     tuple(
         Arm(method, "weak", f"try1_{method}_{rate:g}", {"seed": SEED, "optimizer.learning_rate": rate},
             {"smollm": {"schedule.steps": SMOLLM_STEPS, "validation.every": 0}})
         for method in ("sft", "grpo", "luffy", "hpt") for rate in SMOLLM_RATES
     ),
-    ("validation",),
-    "search",
-    "appendix",
+    ("validation",), "appendix",
 )  # fmt: skip
 #: Scales with one base, in the weak base's place: all they make, as artefact -> (methods compared, evaluations).
 ONE_BASE: dict[str, dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
@@ -508,15 +494,12 @@ def arm_label(name: str) -> str:
 def artefacts_named(names: Sequence[str], scale: str = "mini") -> list[Artefact]:
     """Return a scale's artefacts of these names; those of the paper for none; ``appendix`` stands for its group."""
     here = artefacts_at(scale)
-    groups = {artefact.group for artefact in ARTEFACTS.values()} | {"paper", "appendix"}
+    known = [*here, "appendix", "paper"]
     chosen: dict[str, Artefact] = {}
     for name in names or ["paper"]:
-        if name not in here and name not in groups:
-            known = [*here, *sorted(groups)]
+        if name not in known:
             raise ConfigError("only", name, "one of " + ", ".join(known), did_you_mean(name, known))
-        for artefact in here.values():
-            if name in (artefact.name, artefact.group):
-                chosen[artefact.name] = artefact
+        chosen |= {artefact.name: artefact for artefact in here.values() if name in (artefact.name, artefact.group)}
     return list(chosen.values())
 
 

@@ -40,7 +40,7 @@ from typing import Any
 
 import pandas as pd
 
-from hpt.config.run_config import NUMERICS_VERSION, RunConfig, validate_recorded
+from hpt.config.run_config import NUMERICS_VERSION, RunConfig, validate
 from hpt.data.models import weights_hash
 from hpt.support.errors import ConfigError, HptError, RecordFault
 from hpt.support.files import (
@@ -138,7 +138,7 @@ class RunFolder:
 
     @property
     def config(self) -> RunConfig:
-        return validate_recorded(read_json(self.path / "config.json"))
+        return validate(read_json(self.path / "config.json"))
 
     @property
     def status(self) -> dict[str, Any]:

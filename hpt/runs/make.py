@@ -31,10 +31,11 @@ from hpt.data.world.lookup import LOOKUPS
 from hpt.data.world.lookup_corpus import build_tokenizer
 from hpt.methods.methods import METHODS, method_named
 from hpt.runs.catalogue import ARTEFACTS, arm_label, artefacts_named
-from hpt.runs.evaluations import evaluation_key, missing_evaluations, sampling_config
-from hpt.runs.folder import OfRun, RunFolder, bases_by_seed, damaged_files
+from hpt.runs.evaluations import evaluation_key, lacking, sampling_config
+from hpt.runs.folder import OfRun, RunFolder, bases_by_seed
 from hpt.runs.job import Job, encoded_training
-from hpt.runs.resolve import initial_run, is_ready, resolve_run
+from hpt.runs.pool import run_jobs
+from hpt.runs.resolve import initial_run, lacking_start, resolve_run
 from hpt.support.errors import ConfigError, warn
 from hpt.support.plugins import refresh
 from hpt.support.text import few
@@ -143,29 +144,19 @@ def check_own(own: Sequence[str], artefacts: Sequence[str], scale: str) -> None:
 
 
 def _planned(config: RunConfig, names: tuple[str, ...], root: Path, others_start_from_it: bool) -> PlannedRun:
-    if not is_ready(config, root):
-        before = initial_run(config)
-        what = f"its base {config.policy.name}" if config.policy.after is None else f"{config.policy.after}"
-        return PlannedRun(config, None, names, f"{what} is not trained" if before else "")
-    if lacking := lacking_sets(config):
-        return PlannedRun(config, None, names, "not downloaded: " + ", ".join(lacking))
+    if lacking_start(config, root) is not None:
+        what = config.policy.after or f"its base {config.policy.name}"
+        return PlannedRun(config, None, names, f"{what} is not trained")
+    if absent := lacking_sets(config):
+        return PlannedRun(config, None, names, "not downloaded: " + ", ".join(absent))
     if config.policy.path is not None:
         check_samplable(config.policy.path)
     config = resolve_run(config, root)
     folder = RunFolder.of(config, root)
-    status = folder.status
-    if status["state"] == "new":
-        others = folder.path.parent.glob(folder.path.name.rpartition("-")[0] + "-*")
-        reason = "made with other settings so far" if any(others) else "not made yet"
-    elif status["state"] == "damaged":
-        reason = "its status.json is damaged"
-    elif status["state"] != "finished":
-        reason = f"stopped at step {status['step']}"
-    else:
-        missing = missing_evaluations(folder, config, names)
-        reason = "not evaluated on " + ", ".join(missing) if missing else ""
-        if damaged := damaged_files(folder, weights=others_start_from_it or config.method == "pretrain"):
-            reason = "damaged: " + ", ".join(damaged)
+    reason = lacking(folder, config, names, weights=others_start_from_it or config.method == "pretrain")
+    others = folder.path.parent.glob(folder.path.name.rpartition("-")[0] + "-*")
+    if folder.status["state"] == "new" and any(others):
+        reason = "made with other settings so far"
     return PlannedRun(config, folder, names, reason)
 
 
@@ -176,8 +167,6 @@ def compute(
 
     The arguments are those of `planned_runs`; ``jobs`` at a time, by default one per core.
     """
-    from hpt.runs.pool import run_jobs
-
     planned = planned_runs(scale, artefacts, seeds, root, **more)
     if left := [Job(run.config, root, run.evaluations) for run in planned if not run.done]:
         for job in left:
@@ -213,9 +202,9 @@ def check_evaluations(config: RunConfig, names: Sequence[str]) -> None:
     fetch_sets(sampling_config(config), names)
     tokenizer = load_tokenizer(path) if names and path is not None else None
     for name in names:
-        settings, problems, _ = evaluation_key(config, name)
+        settings, of_set, _ = evaluation_key(config, name)
         room = rollout.max_model_tokens - settings.max_response_tokens
-        for problem in problems if tokenizer is not None else ():
+        for problem in of_set.problems if tokenizer is not None else ():
             length = len(prompt_tokens(tokenizer, problem, settings.template))
             if length > room:
                 allowed = f"at most {room}: rollout.max_model_tokens less {settings.max_response_tokens} to respond"
@@ -254,8 +243,6 @@ def check_own_questions(config: RunConfig, names: Sequence[str]) -> None:
 
 def run_with_base(config: RunConfig, root: Path, evaluations: Sequence[str] = ()) -> RunFolder:
     """Make one run, after what it starts from if that is missing, in another process with a progress line."""
-    from hpt.runs.pool import run_jobs
-
     if config.policy.path is not None:
         check_model_folder(config.policy.path)
         check_samplable(config.policy.path)
@@ -265,12 +252,12 @@ def run_with_base(config: RunConfig, root: Path, evaluations: Sequence[str] = ()
     check_evaluations(config, [*own_validation(config), *evaluations])
     check_own_questions(config, evaluations)
     chain = [config]
-    while (before := initial_run(chain[0])) is not None and not is_ready(chain[0], root):
+    while (before := lacking_start(chain[0], root)) is not None:
         chain.insert(0, before)
     if len(chain) == 1:
         config = resolve_run(config, root)
         folder = RunFolder.of(config, root)
-        if folder.finished and not missing_evaluations(folder, config, evaluations) and not damaged_files(folder):
+        if not lacking(folder, config, evaluations):
             if folder.config.diagnostics != config.diagnostics:
                 warn(f"{folder.path.name} had finished with other diagnostics, and is not made again for them: "
                      f"`hpt runs remove {folder.path.name}` first")  # fmt: skip

@@ -10,7 +10,6 @@ import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,9 @@ from hpt.data.models import public_model
 from hpt.data.public import DATASETS
 from hpt.data.sources import evaluation_set, with_samples
 from hpt.data.world.gym import SMOLLM
+from hpt.data.world.lookup import LOOKUPS
+from hpt.data.world.lookup_corpus import BASES, build_tokenizer, encoded_documents, vocabulary_size
+from hpt.data.world.worlds import base_recipe
 from hpt.evaluation.evaluate import evaluation_law
 from hpt.methods.methods import stages_of
 from hpt.runs.evaluations import missing_evaluations
@@ -100,9 +102,6 @@ SHAPES: dict[str, ModelShape] = {
 
 def shape_of(config: RunConfig) -> ModelShape:
     """Return the shape of a run's policy: the world's recipe, its folder's config.json, or the published one."""
-    from hpt.data.world.lookup import LOOKUPS
-    from hpt.data.world.lookup_corpus import BASES, vocabulary_size
-
     recipe = BASES.get(config.data.world, {}).get(config.policy.name)
     if config.data.evaluation == "graded" and recipe is not None:
         return ModelShape(recipe.layers, recipe.hidden, recipe.feed_forward, recipe.heads, recipe.heads,
@@ -244,10 +243,6 @@ def _disk(config: RunConfig) -> int:
 
 def _document_tokens(config: RunConfig) -> float:
     """Mean length of the documents a base is trained on, from some of them; a bound where it is a published one."""
-    from hpt.data.world.lookup import LOOKUPS
-    from hpt.data.world.lookup_corpus import build_tokenizer, encoded_documents
-    from hpt.data.world.worlds import base_recipe
-
     if config.data.world not in LOOKUPS:
         return float(config.rollout.max_model_tokens)
     world, recipe = LOOKUPS[config.data.world], base_recipe(config.data.world, config.policy.name)
@@ -262,13 +257,9 @@ def answers(config: RunConfig, evaluations: Iterable[str]) -> int:
     total = 0
     for name in evaluations:
         of_set, samples = with_samples(name)
-        if config.data.evaluation == "public" and of_set in DATASETS:
-            dataset = DATASETS[of_set]
-            problems, usual = dataset.rows[1], dataset.samples_per_problem
-        else:
-            problem_set = evaluation_set(config, of_set)
-            problems, usual = len(problem_set.problems), problem_set.samples_per_problem
-        total += problems * evaluation_law(config, int(samples or usual)).samples_per_problem
+        chosen = evaluation_set(config, of_set)
+        problems = DATASETS[of_set].rows[1] if of_set in DATASETS else len(chosen.problems)
+        total += problems * evaluation_law(config, int(samples or chosen.samples_per_problem)).samples_per_problem
     return total
 
 
@@ -529,18 +520,17 @@ def assumptions(plan: Plan) -> str:
 
 def print_plan(plan: Plan, root: Path, console: Any) -> None:
     """Print a row per run, and for GPUs memory by policy, what does not fit, and a command per run."""
-    print_text = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     if not plan.runs:
-        print_text("no run is needed: everything follows from published numbers")
+        console.print("no run is needed: everything follows from published numbers")
         return
-    print_text(run_table(plan).to_string(index=False))
-    print_text(assumptions(plan))
+    console.print(run_table(plan).to_string(index=False))
+    console.print(assumptions(plan))
     if plan.scale in ON_GPUS:
-        print_text(memory_table(plan).to_string(index=False))
+        console.print(memory_table(plan).to_string(index=False))
         for text in (found := warnings_in(plan)):
-            print_text(f"does not fit: {text}", style="red")
+            console.print(f"does not fit: {text}", style="red")
         if not found:
-            print_text("everything fits")
-        print_text("one command per run, in an order in which what a run starts from comes first:")
+            console.print("everything fits")
+        console.print("one command per run, in an order in which what a run starts from comes first:")
         for run in plan.runs:
-            print_text(command(run, root, plan.machine))
+            console.print(command(run, root, plan.machine))

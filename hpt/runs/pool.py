@@ -21,11 +21,11 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from hpt.runs.cluster import RayExecutor, RayWork
-from hpt.runs.evaluations import missing_evaluations
-from hpt.runs.folder import RunFolder, damaged_files
+from hpt.runs.evaluations import lacking
+from hpt.runs.folder import RunFolder
 from hpt.runs.job import Job, write_job
 from hpt.runs.process import LocalExecutor, RunProcess, run_variables
-from hpt.runs.resolve import is_ready, resolve_run
+from hpt.runs.resolve import lacking_start, resolve_run
 from hpt.support.errors import ConfigError, HptError, RunRefused, warn
 from hpt.support.files import CLAIM, Held, holder, locked, writing
 from hpt.support.plugins import folders
@@ -126,7 +126,7 @@ class _Pool:
         """Start the first run that can be; returns whether another one may follow at once."""
         if self.following is None and self.changed:  # nothing else becomes ready before a run ends
             # a run waits for its base, other bases' runs need not
-            job = next((job for job in self.waiting if is_ready(job.config, job.root)), None)
+            job = next((job for job in self.waiting if lacking_start(job.config, job.root) is None), None)
             self.changed = job is not None
             if job is not None:
                 self.waiting.remove(job)
@@ -145,7 +145,7 @@ class _Pool:
         try:
             with _noting(self.failed):
                 claim.enter_context(locked(run.folder.path, wait=False, name=CLAIM))
-                if not _lacking(run, damaged=True):  # another command has made it meanwhile
+                if not lacking(run.folder, run.config, run.evaluations):  # another command has made it meanwhile
                     self._finished(run, "by another command")
                 else:
                     self.running.append(_start(run, place, claim, self.executor))
@@ -176,7 +176,8 @@ class _Pool:
         running.bar.close()
         try:
             with _noting(self.failed):
-                if running.process.lost and _lacking(run) and self.lost[run.name] < RETRIES:
+                again = running.process.lost and self.lost[run.name] < RETRIES
+                if again and lacking(run.folder, run.config, run.evaluations, files=False):
                     self.lost[run.name] += 1
                     self.waiting.insert(0, self.asked[run.name])
                     _say(f"{run.name} lost its machine at step {run.folder.status['step']}; it goes on elsewhere")
@@ -268,12 +269,12 @@ def _finish(running: Running) -> None:
     for line in lines:
         if line.startswith("warning: "):
             warn(line.removeprefix("warning: "))
-    code, name = running.process.poll(), running.run.name
+    code, run = running.process.poll(), running.run
     # one that had finished before may have been started because of damage, and have failed before it saw to that
-    lacking = _lacking(running.run, damaged=bool(code))
-    if not lacking:
+    left = lacking(run.folder, run.config, run.evaluations, files=bool(code))
+    if not left:
         if code:
-            warn(f"run {name} ended with exit code {code} after it was finished")
+            warn(f"run {run.name} ended with exit code {code} after it was finished")
         return
     if running.process.ranked:  # its launcher may have been killed, and ranks would hold the run for ever
         running.process.kill()
@@ -281,17 +282,6 @@ def _finish(running: Running) -> None:
     said = [line for line in lines[-200:] if line.startswith("error: ")]
     if running.process.ranked and said and said[-1] not in tail:  # launcher and other ranks may have said much since
         tail.insert(0, said[-1])
-    message = f"run {name} ended with exit code {code}, {lacking}; its log is {running.log}:"
+    message = f"run {run.name} ended with exit code {code}, not finished ({left}); its log is {running.log}:"
     # 2 is the exit code of `hpt.runs.job.main` for a mistake in what was asked for
     raise (RunRefused if code == 2 and said else HptError)("\n".join([message, *tail]))
-
-
-def _lacking(run: Job, damaged: bool = False) -> str:
-    """What of a run is not done, as its folder says, with ``damaged`` also which files are; "" when it is."""
-    status = run.folder.status
-    if status["state"] != "finished":
-        return f"not finished ({status['state']} at step {status['step']})"
-    if missing := missing_evaluations(run.folder, run.config, run.evaluations):
-        return f"not evaluated on {', '.join(missing)}"
-    files = damaged_files(run.folder) if damaged else []
-    return f"damaged: {', '.join(files)}" if files else ""

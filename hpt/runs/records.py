@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hpt.config.run_config import MOVES_NO_NUMBER, RunConfig, digest, validate_recorded
+from hpt.config.run_config import MOVES_NO_NUMBER, RunConfig, digest, validate
 from hpt.data.problems import EvaluationSet, problems_hash
 from hpt.data.sources import (
     evaluation_at,
@@ -40,17 +40,17 @@ from hpt.data.sources import (
     fetch_sets,
     recorded_name,
     training_problems_of,
-    with_samples,
 )
-from hpt.evaluation.evaluate import answer_hash, evaluation_law
+from hpt.evaluation.evaluate import answer_hash
 from hpt.evaluation.scores import Shares, counts_per_problem
 from hpt.methods.methods import names_used
 from hpt.runs.catalogue import SEED as SEARCH_SEED
-from hpt.runs.evaluations import evaluation_key, sampling_config
+from hpt.runs.evaluations import evaluation_key
 from hpt.runs.folder import TABLES, OfRun, RunFolder, check, run_folders
 from hpt.runs.job import Job
 from hpt.runs.make import PlannedRun, planned_runs
-from hpt.runs.resolve import FILLED_IN, initial_run, is_ready
+from hpt.runs.pool import run_jobs
+from hpt.runs.resolve import FILLED_IN, lacking_start
 from hpt.support.errors import HptError, RecordFault
 from hpt.support.files import (
     MANIFEST,
@@ -65,17 +65,13 @@ from hpt.support.files import (
 from hpt.support.plugins import module_hashes
 
 #: Columns without which a table is not what its name says.
-COLUMNS: dict[str, Sequence[str]] = {
-    "metrics": ("step",),
-    "rollouts": (
-        "step problem_id level correct rollouts alpha beta branch response_tokens_mean no_answer timed_out"
-    ).split(),
-    "validation": ("step", "benchmark", "problem_id", "level", "correct", "samples", "response_tokens_mean"),
-    "evaluations": (
-        "key benchmark problem_id level correct samples no_answer timed_out response_tokens_mean"
-    ).split(),
-    "answers": "key benchmark problem_id sample hash verdict response_tokens text".split(),
-}  # fmt: skip
+COLUMNS = {name: columns.split() for name, columns in {
+    "metrics": "step",
+    "rollouts": "step problem_id level correct rollouts alpha beta branch response_tokens_mean no_answer timed_out",
+    "validation": "step benchmark problem_id level correct samples response_tokens_mean",
+    "evaluations": "key benchmark problem_id level correct samples no_answer timed_out response_tokens_mean",
+    "answers": "key benchmark problem_id sample hash verdict response_tokens text",
+}.items()}  # fmt: skip
 #: What is kept of the metrics of a run of the search.
 OF_SEARCH = ["step", "rollout/reward", "loss/total", "optim/gradient_norm", "time/step_s", "attempt"]
 _EVALUATIONS = "evaluations.parquet"
@@ -104,7 +100,7 @@ class RunRecords(OfRun):
     provenance: dict[str, Any] = field(default_factory=dict)
     arms: tuple[str, ...] = ()
     problem_hashes: Mapping[str, str] = field(default_factory=dict)
-    answers: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(COLUMNS["answers"])))
+    answers: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS["answers"]))
     _counts: dict[str, pd.DataFrame] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
@@ -122,7 +118,7 @@ class RunRecords(OfRun):
         name = recorded_name(self.config, asked)
         if name not in self._counts:
             on_set = self.evaluations[self.evaluations["benchmark"] == name]
-            key = _key(self.config, asked, self.problem_hashes)
+            key = evaluation_key(self.config, asked, self.problem_hashes)[2]
             counts = on_set[on_set["key"] == key]
             if not len(counts):
                 found = f"only as {', '.join(sorted(set(on_set['key'])))}" if len(on_set) else "not at all"
@@ -172,15 +168,6 @@ def load_records(path: Path) -> RunRecords:
         path.name, config, metrics, rollouts, validation, evaluations, read_json(path / "provenance.json"),
         problem_hashes=_problem_hashes(path.parent, config), answers=answers,
     )  # fmt: skip
-
-
-def _key(config: RunConfig, name: str, hashes: Mapping[str, str]) -> str:
-    """Return the key of an evaluation under a run's sampling law, of problems with known hashes where there are any."""
-    of_set, samples = with_samples(name)
-    if of_set not in hashes:
-        return evaluation_key(config, name)[2]
-    drawn = int(samples or evaluation_set(config, of_set).samples_per_problem)
-    return evaluation_law(sampling_config(config), drawn).key(hashes[of_set])
 
 
 def _problem_hashes(records: Path, config: RunConfig) -> dict[str, str]:
@@ -286,7 +273,7 @@ def import_runs(source: Path, target: Path) -> list[Path]:
 def recorded_config(path: Path) -> RunConfig:
     """Return the settings of the run whose record or run folder this is."""
     try:
-        return validate_recorded(read_json(path / "config.json"))
+        return validate(read_json(path / "config.json"))
     except HptError as error:
         raise RecordFault(f"{path / 'config.json'} is not a configuration of this version: {error}") from error
 
@@ -295,7 +282,7 @@ def _table(path: Path, name: str, may_lack: bool = False) -> pd.DataFrame:
     file = path / f"{name}.parquet"
     frame = pd.DataFrame() if may_lack and not file.exists() else read_parquet(file)
     if not len(frame):  # pandas writes no columns for an empty list of rows
-        return pd.DataFrame(columns=list(COLUMNS[name]))
+        return pd.DataFrame(columns=COLUMNS[name])
     _check_columns(file, frame, COLUMNS[name])
     return frame
 
@@ -318,12 +305,12 @@ def _evaluations(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
             texts = answers[answers["text"].notna()]
             names = texts[["benchmark", "problem_id", "sample"]]
             hashes = [answer_hash(*row) for row in names.itertuples(index=False, name=None)]
-            kept.append(texts.assign(key=key, hash=np.array(hashes, np.uint32))[list(COLUMNS["answers"])])
+            kept.append(texts.assign(key=key, hash=np.array(hashes, np.uint32))[COLUMNS["answers"]])
     return _stacked(parts, "evaluations"), _stacked(kept, "answers")
 
 
 def _stacked(parts: list[pd.DataFrame], name: str) -> pd.DataFrame:
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(COLUMNS[name]))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS[name])
 
 
 #: What is lacking of a run that nothing is there of.
@@ -372,8 +359,8 @@ class RecordStore:
         frame = read_parquet(path / _EVALUATIONS)
         there = set(zip(frame["benchmark"], frame["key"], strict=True)) if len(frame) else set()
         hashes = _problem_hashes(self.folder, run.config)
-        keys = {name: (recorded_name(run.config, name), _key(run.config, name, hashes)) for name in run.evaluations}
-        missing = [name for name, key in keys.items() if key not in there]
+        keys = {name: evaluation_key(run.config, name, hashes)[2] for name in run.evaluations}
+        missing = [name for name, key in keys.items() if (recorded_name(run.config, name), key) not in there]
         return f"not evaluated on {', '.join(missing)}" if missing else ""
 
     def load(self, run: PlannedRun) -> RunRecords:
@@ -406,10 +393,10 @@ def lacking_runs(planned: Iterable[PlannedRun], store: RecordStore, root: Path) 
     wanted = [run for run in left if store.lacking(run)]
     starts: set[tuple[str, str, int]] = set()
     for run in wanted:
-        config = run.config
-        while not is_ready(config, root) and (before := initial_run(config)) is not None:
+        before = lacking_start(run.config, root)
+        while before is not None:
             starts.add((before.method, before.policy.name, before.seed))
-            config = before
+            before = lacking_start(before, root)
 
     def is_start(run: PlannedRun) -> bool:  # a plain arm; one with settings is not
         return (run.method, run.policy, run.seed) in starts and f"{run.method}-{run.policy}" in run.arms
@@ -425,8 +412,6 @@ def fill(
     Finished runs that are not exported yet, or not with all their evaluations, are exported first; where a run fails,
     those that ended before are exported.
     """
-    from hpt.runs.pool import run_jobs
-
     exported: list[str] = []
 
     def export(folder: RunFolder) -> None:

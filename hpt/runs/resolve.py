@@ -105,13 +105,12 @@ def _texts(settings: Mapping[str, Any]) -> list[str]:
 #: What the gates of the package read beside their kind.
 _READ_BY_GATE = {"switch": ("count", "inclusive"), "linear": (), "sigmoid": ("count", "inclusive", "slope"),
                  "constant": ("alpha", "beta")}  # fmt: skip
-#: Settings that only some methods read, beside the gate's.
-_OF_SOME_METHODS = {
-    "optimizer.first_stage_learning_rate", "schedule.first_stage_share", "schedule.first_stage_updates_per_step",
-    *(f"estimator.{name}" for name in ("rl_coefficient", "sft_coefficient", "offline_coefficient", "online_row",
-                                       "offline_row", "offline_advantage", "offline_shaping",
-                                       "shape_every_offline_term")),
-}  # fmt: skip
+#: Settings that only some methods read, beside the gate's: with stages, with an off-policy RL term, and by components.
+_OF_STAGES = {"optimizer.first_stage_learning_rate", "schedule.first_stage_share",
+              "schedule.first_stage_updates_per_step"}  # fmt: skip
+_OFF_POLICY = {"estimator.offline_advantage", "estimator.offline_shaping", "estimator.shape_every_offline_term"}
+_OF_COMPONENTS = {"estimator.rl_coefficient", "estimator.sft_coefficient", "estimator.offline_coefficient",
+                  "estimator.online_row", "estimator.offline_row"}  # fmt: skip
 
 
 def warn_of_idle(config: RunConfig, settings: Mapping[str, Any]) -> None:
@@ -121,14 +120,15 @@ def warn_of_idle(config: RunConfig, settings: Mapping[str, Any]) -> None:
         gate = stage.config.gate.kind
         read |= {f"gate.{name}" for name in _READ_BY_GATE.get(gate, GateSettings.model_fields)}
         for component in stage.method.components:
-            read |= {f"estimator.{component.coefficient}",
-                     f"estimator.{'online' if component.data == 'rollouts' else 'offline'}_row"}  # fmt: skip
+            row = "online_row" if component.data == "rollouts" else "offline_row"
+            read |= {f"estimator.{component.coefficient}", f"estimator.{row}"}
     if "estimator.offline_coefficient" in read:
-        read |= {name for name in _OF_SOME_METHODS if name.startswith(("estimator.offline", "estimator.shape"))}
+        read |= _OFF_POLICY
     if len(stages) > 1:
-        read |= {name for name in _OF_SOME_METHODS if "first_stage" in name}
+        read |= _OF_STAGES
     for name, value in flat(nest(settings)).items():
-        if (name in _OF_SOME_METHODS or name.startswith("gate.")) and name not in read:
+        of_some = name in _OF_STAGES | _OFF_POLICY | _OF_COMPONENTS or name.startswith("gate.")
+        if of_some and name not in read:
             warn(f"{name} = {value} changes nothing: no part of {config.method} reads it")
 
 
@@ -238,15 +238,13 @@ def initial_run(config: RunConfig) -> RunConfig | None:
     )  # fmt: skip
 
 
-def is_ready(config: RunConfig, root: Path) -> bool:
-    """Return whether the weights ``config`` starts from are there."""
+def lacking_start(config: RunConfig, root: Path) -> RunConfig | None:
+    """Return the run whose final weights ``config`` starts from, where they are not there; None where all is ready."""
     before = initial_run(config)
-    if before is None:
-        return True
-    if not is_ready(before, root):
-        return False
-    folder = RunFolder.of(resolve_run(before, root), root)
-    return folder.finished and not damaged_files(folder)
+    if before is not None and lacking_start(before, root) is None:
+        folder = RunFolder.of(resolve_run(before, root), root)
+        return before if not folder.finished or damaged_files(folder) else None
+    return before
 
 
 def train_command(config: RunConfig) -> list[str]:
