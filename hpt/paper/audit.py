@@ -30,7 +30,7 @@ from hpt.methods.gate import switch
 
 #: Standard errors beyond which a difference is no chance, 95 %, two-sided.
 CRITICAL = float(norm.ppf(0.975))
-BASE, HPT = "base", "hpt"
+BASE, HPT = "pretrain", "hpt"
 CONSISTENT, INCONSISTENT, UNKNOWN = "consistent", "inconsistent", "cannot be told"
 Data = Mapping[str, Any]
 

@@ -20,26 +20,24 @@ class Claim(BaseModel, frozen=True):
     """A sentence of the paper, quoted from a section, with the test that decides it.
 
     ``title`` says it in a few words. ``artefact`` is the table or figure it is about, ``policy`` the base whose runs it
-    is tested on (empty where no run is needed), ``reading`` what the sentence is taken to mean, fixed before any run it
-    is applied to. ``methods`` are the arms it needs runs of (`hpt.runs.catalogue.Arm`), by name on its base or
-    ``name@base`` on another, and ``records`` the tables of each run it reads; without runs, names of frames
-    (`hpt.reports.notebooks.Study.frames`). ``test`` is a key of `hpt.paper.claim_tests.TESTS` with its ``parameters``.
-    ``evidence`` are the (table, row) whose values are the paper's, where the test's arms do not name them; ``cites``
-    says whose result the paper reports.
-    ``confirmatory`` claims are judged together (docs/world.md).
+    is tested on, ``reading`` what the sentence is taken to mean, fixed before any run it is applied to. ``test`` is a
+    key of `hpt.paper.claim_tests.TESTS`, which takes the ``methods`` and ``parameters``: methods are the arms it needs
+    runs of (`hpt.runs.catalogue.Arm`), by name on its base or ``name@base`` on another; without any it is decided on a
+    frame made without a run (`hpt.reports.notebooks.Study.frames`). ``evidence`` are the (table, row) whose values are
+    the paper's, where the arms do not name them; ``cites`` says whose result the paper reports. ``confirmatory`` claims
+    are judged together (docs/world.md).
     """
 
     id: str
     title: str
     section: str
     artefact: str
-    policy: str
     sentence: str
     reading: str
-    methods: tuple[str, ...]
-    records: tuple[str, ...]
     test: str
     parameters: dict[str, Any]
+    policy: str = ""
+    methods: tuple[str, ...] = ()
     evidence: tuple[tuple[str, str], ...] = ()
     cites: str = ""
     confirmatory: bool = False
@@ -108,7 +106,7 @@ def base_title(policy: str) -> str:
         ('weak base (stands for Qwen2.5-Math-1.5B)', 'base mine')
     """
     for table in ("table2", "table3"):
-        if found := paper_row(table, "base", policy):
+        if found := paper_row(table, "pretrain", policy):
             return f"{policy} base (stands for {found['row']})"
     return f"base {policy}"
 

@@ -50,9 +50,8 @@ from hpt.upge.advantage import RolloutGroups, advantages
 Records = Sequence[RunRecords]
 NAN = float("nan")
 
-#: The paper calls its untrained models by their names; this package makes them by a run.
+#: The arm of a base itself: the paper's untrained models, which this package makes by a run.
 BASE = "pretrain"
-PAPER_METHOD = {BASE: "base"}
 
 
 # Choosing runs
@@ -108,7 +107,7 @@ def label(method: str) -> str:
         >>> label("pretrain"), label("hpt_gate1"), label("srft")
         ('base', 'HPT, gate 1/8', 'SRFT')
     """
-    return PAPER_METHOD.get(method) or arm_label(method)
+    return "base" if method == BASE else arm_label(method)
 
 
 def base_label(policy: str) -> str:
@@ -311,7 +310,7 @@ def scores(
     for policy, methods in lines.items():
         stands_for: dict[str, str] = {}
         for method in methods:
-            printed = paper_row(paper, PAPER_METHOD.get(method, method), policy) or {}
+            printed = paper_row(paper, method, policy) or {}
             runs = of_method(records, method, policy)
             found = [row for distribution in distributions if runs for row in _scores(runs, distribution)]
             found += [_of_set(runs, name)[0] for name in own if runs]
@@ -464,7 +463,7 @@ def effects(records: Records, methods: Sequence[str], other: str, policy: str) -
 def printed_gain(policy: str, method: str = "grpo") -> float:
     """Return the paper's gain of a method on a base: the difference of two printed averages, NaN where it has none."""
     average = average_column("in")
-    before, after = (paper_value("grpo_gains", name, average, policy) for name in (PAPER_METHOD[BASE], method))
+    before, after = (paper_value("grpo_gains", name, average, policy) for name in (BASE, method))
     return NAN if before is None or after is None else after - before
 
 
