@@ -109,19 +109,19 @@ def judge_together(
     found = {claim.id: judge(claim, records[claim.id]) for claim in confirmatory_claims()}
     differences = {name: seed_mean(list(one.per_seed.values()), 1 - ALPHA / len(found))
                    for name, one in found.items() if one.per_seed}  # fmt: skip
+    testable = [name for name, one in differences.items()
+                if len(one.differences) >= MIN_SEEDS and found[name].verdict is not ClaimVerdict.dead]  # fmt: skip
+    corrected = holm([differences[name].p_value if name in testable else math.nan for name in found])
+    p_of = dict(zip(found, corrected.tolist(), strict=True))
     for name, one in differences.items():
         found[name] = replace(found[name], interval=one.interval if one.interval.known else None)
-    testable = {name: one for name, one in differences.items()
-                if len(one.differences) >= MIN_SEEDS and found[name].verdict is not ClaimVerdict.dead}  # fmt: skip
-    corrected = holm([testable[name].p_value if name in testable else math.nan for name in found])
-    for name, p in zip(found, corrected, strict=True):
         if name in testable:
-            verdict = confirmed(testable[name], p, printed[name], spread.get(name, math.nan))
+            verdict = confirmed(one, p_of[name], printed[name], spread.get(name, math.nan))
             text = f"That interval is for one contrast; shown is the one that holds for all {len(found)} together. "
-            text += f"Corrected p {p:.2g}; the paper {printed[name]:+.1f}."
+            text += f"Corrected p {p_of[name]:.2g}; the paper {printed[name]:+.1f}."
             found[name] = replace(
                 found[name], verdict=_at_scale(verdict, records[name].scale),
-                explanation=f"{found[name].explanation} {text}", p_corrected=float(p),
+                explanation=f"{found[name].explanation} {text}", p_corrected=p_of[name],
             )  # fmt: skip
     return found
 

@@ -53,12 +53,12 @@ def paper_table(table: str) -> pd.DataFrame:
     """Return a table as printed, in percent (Table 4: problems and percent), one row per printed row.
 
     Columns: row (label), method (name of an arm here, or None), policy, starred (copied by the authors from another
-    paper), then the printed ones.
+    paper), then the printed ones. A table that the paper does not have is empty.
     """
-    printed = paper_data()["tables"][table]
-    rows = pd.DataFrame(printed["rows"])
-    values = pd.DataFrame(rows["values"].to_list(), columns=printed["columns"])
-    return pd.concat([rows[["row", "method", "policy", "starred"]], values], axis=1)
+    printed = paper_data()["tables"].get(table, {"columns": [], "rows": []})
+    rows = pd.DataFrame(printed["rows"], columns=["row", "method", "policy", "starred", "values"])
+    values = pd.DataFrame(rows.pop("values").to_list(), columns=printed["columns"])
+    return pd.concat([rows, values], axis=1)
 
 
 def paper_value(table: str, row: str, column: str, policy: str | None = None) -> float | None:
@@ -81,8 +81,6 @@ def paper_row(table: str, row: str, policy: str | None = None) -> dict[str, Any]
     A row goes by its printed label or by the method's name in this package; ``policy`` (``weak``, ``strong``,
     ``llama``) is needed where a table has the row for several (Table 3).
     """
-    if table not in paper_data()["tables"]:
-        return None
     frame = paper_table(table)
     found = frame[(frame["row"] == row) | (frame["method"] == row)]
     if policy is not None:

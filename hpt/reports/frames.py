@@ -7,7 +7,7 @@ intervals have 95 %: over seeds Student's t, over problems for fixed weights.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -370,8 +370,6 @@ def _score(by_seed: Mapping[int, float], over_problems: Interval) -> dict[str, A
 
 def _rows_of_others(table: str, policy: str) -> list[dict[Any, Any]]:
     """Return the rows that a table of the paper has of models that nothing here trains."""
-    if table not in paper_data()["tables"]:
-        return []
     frame = paper_table(table)
     return frame[frame["method"].isna() & (frame["policy"] == policy)].to_dict("records")
 
@@ -533,12 +531,10 @@ def curves(
     in-distribution sets. Columns: policy, metric, method, and those of `over_seeds`.
     """
     sets, found = drawn_sets(records), {}
-    for policy in policies:
-        for metric in metrics:
-            for method in methods:
-                runs = of_method(records, method, policy)
-                curve = validation_curve(runs, sets) if metric == "validation" else metric_curve(runs, metric, window)
-                found[policy, metric, method] = curve
+    for policy, metric, method in product(policies, metrics, methods):
+        runs = of_method(records, method, policy)
+        curve = validation_curve(runs, sets) if metric == "validation" else metric_curve(runs, metric, window)
+        found[policy, metric, method] = curve
     return _stacked(found, ["policy", "metric", "method"])
 
 
@@ -785,9 +781,8 @@ def transcripts(records: Records, evaluations: Sequence[str], count: int = 1) ->
             kept = run.answers[run.answers["benchmark"] == recorded_name(run.config, name)].sort_values("hash")
             for row in kept.drop_duplicates("problem_id").head(count).itertuples():
                 problem = asked[str(row.problem_id)]
-                rows.append({"set": name, "question": problem.question, "right": problem.answer,
-                             "method": label(run.method), "base": run.policy, "seed": run.seed, "answer": row.text,
-                             "verdict": row.verdict})  # fmt: skip
+                rows.append((name, problem.question, problem.answer, label(run.method), run.policy, run.seed, row.text,
+                             row.verdict))  # fmt: skip
     columns = ["set", "question", "right", "method", "base", "seed", "answer", "verdict"]
     return pd.DataFrame(rows, columns=columns).sort_values(["set", "question"], kind="stable", ignore_index=True)
 

@@ -53,11 +53,9 @@ class Shown:
     text: str = ""
     controls: Any = None
 
-    def _repr_html_(self) -> str:
-        return str(self.html)
-
     def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
-        return {} if self.controls is None else {**self.controls._repr_mimebundle_(), "text/html": str(self.html)}
+        controls = {} if self.controls is None else self.controls._repr_mimebundle_()
+        return {**controls, "text/html": str(self.html)}
 
     def __repr__(self) -> str:
         return self.text or re.sub(r"<[^>]+>", " ", str(self.html))
