@@ -12,6 +12,8 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel
 
+#: The arm of a base itself: the paper's untrained models, which this package makes by a run.
+BASE = "pretrain"
 #: Artefacts that the paper does not have -> its tables that print the numbers they are about.
 PRINTED_IN = {"grpo_gains": ("table2", "table3")}
 
@@ -104,7 +106,7 @@ def base_title(policy: str) -> str:
         ('weak base (stands for Qwen2.5-Math-1.5B)', 'base mine')
     """
     for table in ("table2", "table3"):
-        if found := paper_row(table, "pretrain", policy):
+        if found := paper_row(table, BASE, policy):
             return f"{policy} base (stands for {found['row']})"
     return f"base {policy}"
 

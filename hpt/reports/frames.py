@@ -40,7 +40,7 @@ from hpt.evaluation.scores import (
 )
 from hpt.evaluation.scores import pass_at_k as unbiased_pass_at_k
 from hpt.methods.methods import method_named, resolved_row
-from hpt.paper.paper import base_title, paper_data, paper_row, paper_table, paper_value
+from hpt.paper.paper import BASE, base_title, paper_data, paper_row, paper_table, paper_value
 from hpt.runs.catalogue import DEFAULT, DISCREPANCIES, RATE_OF, arm_label, artefacts_at, choice_text
 from hpt.runs.folder import bases_by_seed
 from hpt.runs.records import RunRecords
@@ -49,9 +49,6 @@ from hpt.upge.advantage import RolloutGroups, advantages
 
 Records = Sequence[RunRecords]
 NAN = float("nan")
-
-#: The arm of a base itself: the paper's untrained models, which this package makes by a run.
-BASE = "pretrain"
 
 
 # Choosing runs

@@ -24,16 +24,8 @@ from hpt.evaluation.intervals import (
 )
 from hpt.paper.claim_tests import OVER_QUESTIONS, ClaimRecords, RunFrames
 from hpt.paper.claims import ALPHA, ClaimResult, ClaimVerdict, judge, judge_together
-from hpt.paper.paper import Claim, base_title, claims, confirmatory_claims, paper_columns, paper_data, paper_value
-from hpt.reports.frames import (
-    BASE,
-    average_column,
-    averages_by_seed,
-    is_shared,
-    label,
-    of_method,
-    seeds_last,
-)
+from hpt.paper.paper import BASE, Claim, base_title, claims, confirmatory_claims, paper_columns, paper_data, paper_value
+from hpt.reports.frames import average_column, averages_by_seed, is_shared, label, of_method, seeds_last
 from hpt.runs.records import RunRecords
 
 #: Units of effects that are no differences, so that a plus sign would mislead and nothing lies below 0.
