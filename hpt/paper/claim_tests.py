@@ -102,16 +102,16 @@ class ClaimRecords:
 class Outcome:
     """What a test found.
 
-    ``per_seed``: the effect of every seed, empty where no run was needed; then ``effect`` and ``interval`` hold it,
-    without interval where it is exact. ``dead``: all methods lie at the floor or at the ceiling, where nothing can be
-    told.
+    ``effect`` is the mean of ``per_seed``, the effect of every seed, which is empty where no run was needed;
+    ``interval`` is None of one seed, or where the effect is exact. ``dead``: all methods lie at the floor or at the
+    ceiling, where nothing can be told.
     """
 
     per_seed: dict[int, float]
     unit: str
     decision: Decision
     explanation: str
-    effect: float | None = None
+    effect: float
     interval: Interval | None = None
     dead: bool = False
 
@@ -141,7 +141,8 @@ def over_seeds(
     mean, seeds = seed_mean(list(per_seed.values())), len(per_seed)
     low, high = (f"{end:+.{digits}f}" for end in (mean.interval.low, mean.interval.high))
     over = f"{seeds} seeds, {mean.interval.level:.0%} interval {low} to {high}" if seeds > 1 else "1 seed"
-    return Outcome(per_seed, unit, decision, f"{what}: {mean.mean:+.{digits}f} {unit} ({over}).")
+    text = f"{what}: {mean.mean:+.{digits}f} {unit} ({over})."
+    return Outcome(per_seed, unit, decision, text, mean.mean, mean.interval if mean.interval.known else None)
 
 
 def all_of(found: Sequence[Outcome]) -> Outcome:
@@ -152,8 +153,8 @@ def all_of(found: Sequence[Outcome]) -> Outcome:
     """
     nearest = min(found, key=lambda outcome: sum(outcome.per_seed.values()))
     text = " ".join(outcome.explanation for outcome in found)
-    decision = both(*(outcome.decision for outcome in found))
-    return Outcome(nearest.per_seed, nearest.unit, decision, text, dead=all(outcome.dead for outcome in found))
+    decision, dead = both(*(outcome.decision for outcome in found)), all(outcome.dead for outcome in found)
+    return replace(nearest, decision=decision, explanation=text, dead=dead)
 
 
 def each_over_seeds(by_seed: dict[int, pd.Series], unit: str, digits: int = 1, parts: int = 1) -> Outcome:
@@ -412,8 +413,9 @@ def stays_below_ceiling(records: ClaimRecords, method: str) -> Outcome:
     for seed, runs in records.each_seed(method):
         (curve,) = _curves(runs, "rollout/response_length_tokens")
         per_seed[seed] = 100 * float(curve.max()) / records.ceiling_tokens
-    below = over_seeds({seed: 100 - value for seed, value in per_seed.items()}, "percent", "left to the ceiling")
-    return replace(below, per_seed=per_seed, unit="% of the ceiling")
+    share = over_seeds(per_seed, "% of the ceiling", "")
+    left = over_seeds({seed: 100 - value for seed, value in per_seed.items()}, "percent", "left to the ceiling")
+    return replace(share, decision=left.decision, explanation=left.explanation)
 
 
 def stays_above_longer(records: ClaimRecords, longer: str, shorter: str, *, column: str, level: float) -> Outcome:

@@ -66,30 +66,30 @@ def judge(claim: Claim, records: ClaimRecords) -> ClaimResult:
     Seeds that lack a run of one of the claim's methods are left out, and named in the explanation. A claim that names
     no methods is decided on tables made without a run, which are the same at every scale and never the paper's world.
     """
+    note = ""
     try:
         if claim.methods:
-            return _judge_runs(claim, records)
-        found = TESTS[claim.test](records, **claim.parameters)
+            records, note = _whole_seeds(claim, records)
+        found = TESTS[claim.test](records, *claim.methods, **claim.parameters)
+        if not all(math.isfinite(value) for value in found.per_seed.values()):
+            raise NotTestable("the records give no number: " + found.explanation)
     except NotTestable as reason:
         return ClaimResult(ClaimVerdict.not_testable, str(reason))
-    return ClaimResult(_VERDICTS[found.decision], found.explanation, found.effect, found.interval, found.unit)
+    verdict = ClaimVerdict.dead if found.dead else _VERDICTS[found.decision]
+    verdict = _at_scale(verdict, records.scale) if claim.methods else verdict
+    return ClaimResult(verdict, found.explanation + note, found.effect, found.interval, found.unit, found.per_seed)
 
 
-def _judge_runs(claim: Claim, records: ClaimRecords) -> ClaimResult:
+def _whole_seeds(claim: Claim, records: ClaimRecords) -> tuple[ClaimRecords, str]:
+    """Return the records of the seeds that have a run of every arm, and a sentence that names the others."""
     if records.scale == "tiny":
         raise NotTestable("scale tiny exists for tests; its numbers mean nothing")
     seeds = {seed: runs for seed, runs in sorted(records.seeds.items()) if set(claim.methods) <= set(runs)}
     if not seeds:
         raise NotTestable("no seed has runs of " + " and ".join(claim.methods))
-    found = TESTS[claim.test](replace(records, seeds=seeds), *claim.methods, **claim.parameters)
-    if not all(math.isfinite(value) for value in found.per_seed.values()):
-        raise NotTestable("the records give no number: " + found.explanation)
     incomplete = sorted(set(records.seeds) - set(seeds))
     note = f" Left out, a run is missing: seeds {incomplete}." if incomplete else ""
-    mean = seed_mean(list(found.per_seed.values()))
-    interval = mean.interval if mean.interval.known else None
-    verdict = ClaimVerdict.dead if found.dead else _at_scale(_VERDICTS[found.decision], records.scale)
-    return ClaimResult(verdict, found.explanation + note, mean.mean, interval, found.unit, found.per_seed)
+    return replace(records, seeds=seeds), note
 
 
 def _at_scale(verdict: ClaimVerdict, scale: str) -> ClaimVerdict:
