@@ -116,7 +116,7 @@ def claims() -> tuple[Claim, ...]:
     """Return every claim, in the order of the paper.
 
     One entry of the file can stand for several claims of one sentence: ``each`` lists the words that replace the names
-    in braces of all its texts.
+    in braces in all its texts, or a number or list that is the whole of a parameter.
     """
     found = []
     for entry in paper_data()["claims"]:
@@ -124,7 +124,8 @@ def claims() -> tuple[Claim, ...]:
         for words in entry.get("each", [{}]):
             filled = text
             for name, word in words.items():
-                filled = filled.replace(f"{{{name}}}", json.dumps(word)[1:-1])
+                whole, brace = json.dumps(word), f"{{{name}}}"
+                filled = filled.replace(f'"{brace}"', whole).replace(brace, whole[1:-1])
             found.append(Claim.model_validate_json(filled))
     return tuple(found)
 
