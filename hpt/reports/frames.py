@@ -455,10 +455,9 @@ def effects(records: Records, methods: Sequence[str], other: str, policy: str) -
     return pd.DataFrame(rows)
 
 
-def printed_gain(policy: str, method: str = "grpo") -> float:
-    """Return the paper's gain of a method on a base: the difference of two printed averages, NaN where it has none."""
-    average = average_column("in")
-    before, after = (paper_value("grpo_gains", name, average, policy) for name in (BASE, method))
+def printed_gain(policy: str) -> float:
+    """Return the paper's gain of GRPO on a base: the difference of two printed averages, NaN where it has none."""
+    before, after = (paper_value("grpo_gains", name, average_column("in"), policy) for name in (BASE, "grpo"))
     return NAN if before is None or after is None else after - before
 
 

@@ -87,9 +87,9 @@ class Study:
     _judged: dict[tuple[str, ...], list[Verdict]] = field(default_factory=dict)  # the last verdicts, of what was shown
     _family: list[RunRecords] = field(default_factory=list)
 
-    def planned(self, artefacts: Sequence[str] = ()) -> list[PlannedRun]:
-        """Return the runs that some of its artefacts need (none = all), finished or not."""
-        return planned_runs(**self._asked(artefacts or self.artefacts))
+    def planned(self) -> list[PlannedRun]:
+        """Return the runs that its artefacts need, finished or not."""
+        return planned_runs(**self._asked(self.artefacts))
 
     def to_run(self) -> Shown:
         """Return which runs will be made, and how long that takes."""
