@@ -18,7 +18,7 @@ from hpt.paper.claim_tests import (
 )
 from hpt.paper.claims import ClaimResult, judge
 from hpt.paper.paper import claim_named
-from hpt.reports.verdicts import WITHOUT_RUNS, verdicts
+from hpt.reports.verdicts import verdicts
 
 QUESTIONS = 12
 FRAME = {"frame": "sums", "situation": "s"}
@@ -160,5 +160,5 @@ def test_the_verdict_table_says_over_what_an_interval_is() -> None:
     frame = frame.assign(situation="stale rollouts, expected reward")
     rows = {own.claim: own for own in verdicts([], ["bias_variance"], "mini", {"bias_variance_questions": frame})}
     own = rows["section2-gspo-clips-more"]
-    assert (own.subject, own.ours, own.interval) == (WITHOUT_RUNS, "50.0 times", "[50.0, 50.0] over questions")
+    assert (own.kind, own.ours, own.interval) == ("", "50.0 times", "[50.0, 50.0] over questions")
     assert own.verdict == "holds"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from hpt.paper.paper import claim_named
 from hpt.reports.build import build_report
 from hpt.reports.pages import missing_artefacts
 from hpt.runs.catalogue import ARTEFACTS
@@ -56,8 +57,9 @@ def test_every_file_belongs_to_an_artefact_on_the_page() -> None:
 
 
 def test_every_contrast_in_which_hpt_is_worse_stands_on_the_first_page() -> None:
-    rows = [row for status in STATUSES for row in status["verdicts"] if row["subject"].startswith("HPT against")]
+    rows = [row for status in STATUSES for row in status["verdicts"]]
     worse = [row["claim"] for row in rows if row["numbers"]["high"] is not None and row["numbers"]["high"] < 0]
+    worse = [name for name in worse if claim_named(name).methods[:1] == ("hpt",) and len(claim_named(name).methods) > 1]
     page = (REPORT / "index.html").read_text()
     assert [claim for claim in worse if f"claims.html#claim-{claim}" not in page] == []
     assert worse

@@ -340,7 +340,7 @@ def test_a_gain_is_grpos_average_less_its_bases(records: list[RunRecords]) -> No
     fewer = gains([run for run in records if "grpo-weak" not in run.arms])
     assert fewer["policy"].tolist() == ["strong", "llama"]  # a base without a run is left out
     assert [printed_gain(base) for base in BASES] == pytest.approx([23.8, 18.4, 5.0])
-    assert pd.isna(printed_gain("weak", "none"))
+    assert pd.isna(printed_gain("mine"))
 
 
 # Figures and text

@@ -27,10 +27,11 @@ from scipy.stats import norm
 from hpt.config.settings import GateSettings
 from hpt.evaluation.scores import average_of_cells, round_half_up
 from hpt.methods.gate import switch
+from hpt.paper.paper import BASE
 
 #: Standard errors beyond which a difference is no chance, 95 %, two-sided.
 CRITICAL = float(norm.ppf(0.975))
-BASE, HPT = "base", "hpt"
+HPT = "hpt"
 CONSISTENT, INCONSISTENT, UNKNOWN = "consistent", "inconsistent", "cannot be told"
 Data = Mapping[str, Any]
 

@@ -1,7 +1,7 @@
 """The tests that decide claims: functions from the records of several seeds to an outcome.
 
-`TESTS` names them all; ``paper.json`` says which claim uses which, with its parameters. Every test raises `NotTestable`
-where the records lack what it reads. The rules by which they decide:
+`TESTS` names them all; ``paper.json`` says which claim uses which, on which arms (the arguments by position) and with
+which parameters. Every test raises `NotTestable` where the records lack what it reads. The rules by which they decide:
 
 * What needs runs is decided by *one number per seed* (a paired difference, a change along a curve, a count) and the
   95 % interval of its mean over at least three seeds (`over_seeds`). No seed has a veto, and the only thresholds are 0
@@ -102,16 +102,16 @@ class ClaimRecords:
 class Outcome:
     """What a test found.
 
-    ``per_seed``: the effect of every seed, empty where no run was needed; then ``effect`` and ``interval`` hold it,
-    without interval where it is exact. ``dead``: all methods lie at the floor or at the ceiling, where nothing can be
-    told.
+    ``effect`` is the mean of ``per_seed``, the effect of every seed, which is empty where no run was needed;
+    ``interval`` is None of one seed, or where the effect is exact. ``dead``: all methods lie at the floor or at the
+    ceiling, where nothing can be told.
     """
 
     per_seed: dict[int, float]
     unit: str
     decision: Decision
     explanation: str
-    effect: float | None = None
+    effect: float
     interval: Interval | None = None
     dead: bool = False
 
@@ -141,7 +141,8 @@ def over_seeds(
     mean, seeds = seed_mean(list(per_seed.values())), len(per_seed)
     low, high = (f"{end:+.{digits}f}" for end in (mean.interval.low, mean.interval.high))
     over = f"{seeds} seeds, {mean.interval.level:.0%} interval {low} to {high}" if seeds > 1 else "1 seed"
-    return Outcome(per_seed, unit, decision, f"{what}: {mean.mean:+.{digits}f} {unit} ({over}).")
+    text = f"{what}: {mean.mean:+.{digits}f} {unit} ({over})."
+    return Outcome(per_seed, unit, decision, text, mean.mean, mean.interval if mean.interval.known else None)
 
 
 def all_of(found: Sequence[Outcome]) -> Outcome:
@@ -152,8 +153,8 @@ def all_of(found: Sequence[Outcome]) -> Outcome:
     """
     nearest = min(found, key=lambda outcome: sum(outcome.per_seed.values()))
     text = " ".join(outcome.explanation for outcome in found)
-    decision = both(*(outcome.decision for outcome in found))
-    return Outcome(nearest.per_seed, nearest.unit, decision, text, dead=all(outcome.dead for outcome in found))
+    decision, dead = both(*(outcome.decision for outcome in found)), all(outcome.dead for outcome in found)
+    return replace(nearest, decision=decision, explanation=text, dead=dead)
 
 
 def each_over_seeds(by_seed: dict[int, pd.Series], unit: str, digits: int = 1, parts: int = 1) -> Outcome:
@@ -192,31 +193,18 @@ _Score = Callable[[RunFrames], pd.Series]
 
 
 def average_above(
-    records: ClaimRecords,
-    *,
-    method: str,
-    distribution: str,
-    baseline: str = "",
-    others: Sequence[str] = (),
-    benchmark: str | None = None,
+    records: ClaimRecords, method: str, *others: str, distribution: str, benchmark: str | None = None
 ) -> Outcome:
     """Test that a method's average score is above a baseline's (Tables 2, 3), or above every other's (Table 6).
 
     The average is an unweighted mean over benchmarks of unrounded scores; rounding belongs to printing. ``benchmark``
     names one of the paper's, for claims about the set that stands for it alone.
     """
-    return _highest(records, method, others or [baseline], _average(distribution, benchmark))
+    return _highest(records, method, others, _average(distribution, benchmark))
 
 
 def pass_at_k_above(
-    records: ClaimRecords,
-    *,
-    method: str,
-    evaluations: Sequence[str],
-    k: int,
-    baseline: str = "",
-    others: Sequence[str] = (),
-    threshold: float = 0.0,
+    records: ClaimRecords, method: str, *others: str, evaluations: Sequence[str], k: int, threshold: float = 0.0
 ) -> Outcome:
     """Test that a method's pass@k is above a baseline's, or every other's (Figure 2): unbiased, a mean over sets."""
 
@@ -229,11 +217,11 @@ def pass_at_k_above(
     def score(run: RunFrames) -> pd.Series:
         return pd.Series({name: of_set(run, name) for name in evaluations})
 
-    return _highest(records, method, others or [baseline], score, threshold)
+    return _highest(records, method, others, score, threshold)
 
 
 def gains_more(
-    records: ClaimRecords, *, method: str, baseline: str, other: str, other_baseline: str, distribution: str
+    records: ClaimRecords, method: str, baseline: str, other: str, other_baseline: str, *, distribution: str
 ) -> Outcome:
     """Test that a method gains more over its baseline than another over its baseline (Section 2.3): RL on two bases."""
     first, second = (_above(records, arm, under, _average(distribution)) for arm, under in
@@ -244,12 +232,7 @@ def gains_more(
 
 
 def best_on_most_sets(
-    records: ClaimRecords,
-    *,
-    method: str,
-    others: Sequence[str],
-    sets_at_least: int,
-    distributions: Sequence[str] = ("in", "out"),
+    records: ClaimRecords, method: str, *others: str, sets_at_least: int, distributions: Sequence[str]
 ) -> Outcome:
     """Test that a method is above all others on as many sets as in the paper's table ("consistently", abstract)."""
 
@@ -310,7 +293,7 @@ def _counts(run: RunFrames, evaluation: str) -> pd.DataFrame:
 
 
 def exclusive_gains_grow(
-    records: ClaimRecords, *, method: str, baseline: str, evaluation: str, every_level: bool = False
+    records: ClaimRecords, method: str, baseline: str, *, evaluation: str, every_level: bool = False
 ) -> Outcome:
     """Test that +X grows with the level: shares of the level's problems, since in the paper harder levels have more.
 
@@ -328,7 +311,7 @@ def exclusive_gains_grow(
 
 
 def exclusive_losses_small(
-    records: ClaimRecords, *, method: str, baseline: str, evaluation: str, printed: str
+    records: ClaimRecords, method: str, baseline: str, *, evaluation: str, printed: str
 ) -> Outcome:
     """Test that -Y is at most what a row of Table 4 prints, in percent of all problems."""
     percent = paper_value("table4", printed, "Overall")
@@ -338,7 +321,7 @@ def exclusive_losses_small(
     return over_seeds(per_seed, "percent", "-Y", percent, side="at most")
 
 
-def exclusive_net_gain(records: ClaimRecords, *, method: str, baseline: str, evaluation: str) -> Outcome:
+def exclusive_net_gain(records: ClaimRecords, method: str, baseline: str, *, evaluation: str) -> Outcome:
     """Test that the method newly solves more than it loses: +X minus -Y, in percent of all problems."""
     per_seed = {}
     for seed, runs in records.each_seed(method, baseline):
@@ -366,7 +349,7 @@ def _exclusive(runs: Sequence[RunFrames], evaluation: str) -> tuple[pd.Series, p
 
 
 def series_above(
-    records: ClaimRecords, *, method: str, baseline: str, column: str, after_share: float, windows: int
+    records: ClaimRecords, method: str, baseline: str, *, column: str, after_share: float, windows: int
 ) -> Outcome:
     """Test that a method's curve lies above a baseline's from a share of the steps on, in each of so many windows."""
     means: dict[int, pd.Series] = {}
@@ -382,8 +365,8 @@ def series_above(
 
 def mean_above(
     records: ClaimRecords,
-    *,
     method: str,
+    *,
     column: str,
     part: tuple[float, float] = (0.0, 1.0),
     minus: tuple[float, float] | None = None,
@@ -403,7 +386,7 @@ def mean_above(
 
 
 def slows_down(
-    records: ClaimRecords, *, method: str, column: str, turn: float, window: float, falls: bool = False
+    records: ClaimRecords, method: str, *, column: str, turn: float, window: float, falls: bool = False
 ) -> Outcome:
     """Test that a curve changes faster before a point of training than after it: it settles (Figures 6 and 7).
 
@@ -422,7 +405,7 @@ def slows_down(
     return over_seeds(per_seed, f"{METRICS[column].unit} per training", what, digits=3)
 
 
-def stays_below_ceiling(records: ClaimRecords, *, method: str) -> Outcome:
+def stays_below_ceiling(records: ClaimRecords, method: str) -> Outcome:
     """Test that no step's mean response is as long as sampling allows (Figure 7, right)."""
     if records.ceiling_tokens is None:
         raise NotTestable("the largest response length is not known")
@@ -430,11 +413,12 @@ def stays_below_ceiling(records: ClaimRecords, *, method: str) -> Outcome:
     for seed, runs in records.each_seed(method):
         (curve,) = _curves(runs, "rollout/response_length_tokens")
         per_seed[seed] = 100 * float(curve.max()) / records.ceiling_tokens
-    below = over_seeds({seed: 100 - value for seed, value in per_seed.items()}, "percent", "left to the ceiling")
-    return replace(below, per_seed=per_seed, unit="% of the ceiling")
+    share = over_seeds(per_seed, "% of the ceiling", "")
+    left = over_seeds({seed: 100 - value for seed, value in per_seed.items()}, "percent", "left to the ceiling")
+    return replace(share, decision=left.decision, explanation=left.explanation)
 
 
-def stays_above_longer(records: ClaimRecords, *, longer: str, shorter: str, column: str, level: float) -> Outcome:
+def stays_above_longer(records: ClaimRecords, longer: str, shorter: str, *, column: str, level: float) -> Outcome:
     """Test that one run's curve is above a level for more steps than another's (Figure 6: the weaker base on SFT).
 
     Steps are counted wherever they are, so that a curve that wavers around the level has no single crossing to find.
@@ -447,7 +431,7 @@ def stays_above_longer(records: ClaimRecords, *, longer: str, shorter: str, colu
     return over_seeds(per_seed, "steps", what)
 
 
-def validation_above(records: ClaimRecords, *, method: str, baseline: str, every_set: bool = False) -> Outcome:
+def validation_above(records: ClaimRecords, method: str, baseline: str, *, every_set: bool = False) -> Outcome:
     """Test that a method's validation curves lie above a baseline's (Figure 5): their mean, or every one of them.
 
     A curve counts by its mean over all points but the first, which is the base for both methods.
@@ -459,7 +443,7 @@ def validation_above(records: ClaimRecords, *, method: str, baseline: str, every
     return _of_sets(differences, records.difference(method, baseline), every_set)
 
 
-def validation_improves(records: ClaimRecords, *, method: str, parts: int, every_set: bool = False) -> Outcome:
+def validation_improves(records: ClaimRecords, method: str, *, parts: int, every_set: bool = False) -> Outcome:
     """Test that a method's validation curves, or their mean, rise over each of so many parts of training (Figure 5)."""
     found = []
     for part in range(parts):
@@ -507,13 +491,13 @@ def _mean_between(curve: pd.Series, start: float, end: float) -> float:
 # Single questions over training (Figures 3 and 4)
 
 
-def rows_at_zero(records: ClaimRecords, *, method: str, level: int) -> Outcome:
+def rows_at_zero(records: ClaimRecords, method: str, *, level: int) -> Outcome:
     """Test that a question of a level, or more, stays unsolved over all of training: no rollout is ever correct."""
     per_seed = {seed: float(always_zero(_level(_grid(run), level)).sum()) for seed, (run,) in records.each_seed(method)}
     return over_seeds(per_seed, "questions", f"at zero on level {level}", 1.0, side="at least")
 
 
-def more_rows_at_zero(records: ClaimRecords, *, method: str, level: int, easier_level: int) -> Outcome:
+def more_rows_at_zero(records: ClaimRecords, method: str, *, level: int, easier_level: int) -> Outcome:
     """Test that of a hard level's questions a larger share stays unsolved over all of training than of an easier's."""
     per_seed = {}
     for seed, (run,) in records.each_seed(method):
@@ -524,9 +508,9 @@ def more_rows_at_zero(records: ClaimRecords, *, method: str, level: int, easier_
 
 def map_dominance(
     records: ClaimRecords,
-    *,
     leader: str,
     other: str,
+    *,
     levels: Sequence[int],
     start_share: float,
     end_share: float,
@@ -568,16 +552,14 @@ def _grid(run: RunFrames) -> pd.DataFrame:
 # Costs: tokens sampled, tokens trained, seconds (Sections 3.2 and 4.2)
 
 
-def costs_less(
-    records: ClaimRecords, *, method: str, baseline: str, columns: Sequence[str], baseline_after: str | None = None
-) -> Outcome:
+def costs_less(records: ClaimRecords, method: str, *baseline: str, columns: Sequence[str]) -> Outcome:
     """Test that a method's run costs less than a baseline's: the sum of the columns over all steps.
 
-    Where the baseline starts from another run, that run (``baseline_after``) is part of its cost. A column a run does
-    not have is a cost it does not pay: SFT samples nothing.
+    Where the baseline starts from another run, that run is part of its cost (``baseline`` are then both). A column a
+    run does not have is a cost it does not pay: SFT samples nothing.
     """
     per_seed, what = {}, ", ".join(map(_quantity, columns))
-    for seed, runs in records.each_seed(method, baseline, *([baseline_after] if baseline_after else [])):
+    for seed, runs in records.each_seed(method, *baseline):
         ours, *theirs = (float(run.metrics.filter(list(columns)).sum().sum()) for run in runs)
         if ours <= 0 or theirs[0] <= 0:
             raise NotTestable(f"{runs[0].name} or {runs[1].name} has no {what}")
@@ -585,7 +567,7 @@ def costs_less(
     return over_seeds(per_seed, "percent saved", f"sum of {what}, {records.label(method)} (below 0: costs more)")
 
 
-def rollouts_left_out_when_switched(records: ClaimRecords, *, method: str) -> Outcome:
+def rollouts_left_out_when_switched(records: ClaimRecords, method: str) -> Outcome:
     """Test that questions which then learn from their demonstration alone cost no sampled tokens (Section 4.2)."""
     per_seed = {}
     for seed, (run,) in records.each_seed(method):

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from hpt.evaluation.intervals import MIN_SEEDS, Decision, Interval, SeedDifference, holm, seed_mean
 from hpt.paper.claim_tests import TESTS, ClaimRecords, NotTestable
-from hpt.paper.paper import Claim, claim_named, confirmatory_claims
+from hpt.paper.paper import Claim, confirmatory_claims
 
 ALPHA = 0.05  # chance of any wrong decision among the confirmatory contrasts
 LEVEL_POINTS = 2.0  # two averages are level when the 90 % interval of their difference lies within as much
@@ -51,7 +51,6 @@ class ClaimResult:
     ``p_corrected`` is that of a confirmatory contrast, by Holm over all of them.
     """
 
-    claim_id: str
     verdict: ClaimVerdict
     explanation: str
     effect: float | None = None
@@ -67,31 +66,30 @@ def judge(claim: Claim, records: ClaimRecords) -> ClaimResult:
     Seeds that lack a run of one of the claim's methods are left out, and named in the explanation. A claim that names
     no methods is decided on tables made without a run, which are the same at every scale and never the paper's world.
     """
+    note = ""
     try:
         if claim.methods:
-            return _judge_runs(claim, records)
-        found = TESTS[claim.test](records, **claim.parameters)
+            records, note = _whole_seeds(claim, records)
+        found = TESTS[claim.test](records, *claim.methods, **claim.parameters)
+        if not all(math.isfinite(value) for value in found.per_seed.values()):
+            raise NotTestable("the records give no number: " + found.explanation)
     except NotTestable as reason:
-        return ClaimResult(claim.id, ClaimVerdict.not_testable, str(reason))
-    verdict = _VERDICTS[found.decision]
-    return ClaimResult(claim.id, verdict, found.explanation, found.effect, found.interval, found.unit)
+        return ClaimResult(ClaimVerdict.not_testable, str(reason))
+    verdict = ClaimVerdict.dead if found.dead else _VERDICTS[found.decision]
+    verdict = _at_scale(verdict, records.scale) if claim.methods else verdict
+    return ClaimResult(verdict, found.explanation + note, found.effect, found.interval, found.unit, found.per_seed)
 
 
-def _judge_runs(claim: Claim, records: ClaimRecords) -> ClaimResult:
+def _whole_seeds(claim: Claim, records: ClaimRecords) -> tuple[ClaimRecords, str]:
+    """Return the records of the seeds that have a run of every arm, and a sentence that names the others."""
     if records.scale == "tiny":
         raise NotTestable("scale tiny exists for tests; its numbers mean nothing")
     seeds = {seed: runs for seed, runs in sorted(records.seeds.items()) if set(claim.methods) <= set(runs)}
     if not seeds:
         raise NotTestable("no seed has runs of " + " and ".join(claim.methods))
-    found = TESTS[claim.test](replace(records, seeds=seeds), **claim.parameters)
-    if not all(math.isfinite(value) for value in found.per_seed.values()):
-        raise NotTestable("the records give no number: " + found.explanation)
     incomplete = sorted(set(records.seeds) - set(seeds))
     note = f" Left out, a run is missing: seeds {incomplete}." if incomplete else ""
-    mean = seed_mean(list(found.per_seed.values()))
-    interval = mean.interval if mean.interval.known else None
-    verdict = ClaimVerdict.dead if found.dead else _at_scale(_VERDICTS[found.decision], records.scale)
-    return ClaimResult(claim.id, verdict, found.explanation + note, mean.mean, interval, found.unit, found.per_seed)
+    return replace(records, seeds=seeds), note
 
 
 def _at_scale(verdict: ClaimVerdict, scale: str) -> ClaimVerdict:
@@ -108,23 +106,22 @@ def judge_together(
     those of its base, ``printed`` is the paper's difference in points, ``spread`` the standard deviation of a paired
     difference on its base, measured before HPT is run (NaN = not).
     """
-    claims = [claim.id for claim in confirmatory_claims()]
-    found = {name: judge(claim_named(name), records.get(name, ClaimRecords("", {}))) for name in claims}
-    differences = {name: seed_mean(list(one.per_seed.values()), 1 - ALPHA / len(claims))
+    found = {claim.id: judge(claim, records[claim.id]) for claim in confirmatory_claims()}
+    differences = {name: seed_mean(list(one.per_seed.values()), 1 - ALPHA / len(found))
                    for name, one in found.items() if one.per_seed}  # fmt: skip
+    testable = [name for name, one in differences.items()
+                if len(one.differences) >= MIN_SEEDS and found[name].verdict is not ClaimVerdict.dead]  # fmt: skip
+    corrected = holm([differences[name].p_value if name in testable else math.nan for name in found])
+    p_of = dict(zip(found, corrected.tolist(), strict=True))
     for name, one in differences.items():
         found[name] = replace(found[name], interval=one.interval if one.interval.known else None)
-    testable = {name: one for name, one in differences.items()
-                if len(one.differences) >= MIN_SEEDS and found[name].verdict is not ClaimVerdict.dead}  # fmt: skip
-    corrected = holm([testable[name].p_value if name in testable else math.nan for name in claims])
-    for name, p in zip(claims, corrected, strict=True):
         if name in testable:
-            verdict = confirmed(testable[name], p, printed[name], spread.get(name, math.nan))
-            text = f"That interval is for one contrast; shown is the one that holds for all {len(claims)} together. "
-            text += f"Corrected p {p:.2g}; the paper {printed[name]:+.1f}."
+            verdict = confirmed(one, p_of[name], printed[name], spread.get(name, math.nan))
+            text = f"That interval is for one contrast; shown is the one that holds for all {len(found)} together. "
+            text += f"Corrected p {p_of[name]:.2g}; the paper {printed[name]:+.1f}."
             found[name] = replace(
                 found[name], verdict=_at_scale(verdict, records[name].scale),
-                explanation=f"{found[name].explanation} {text}", p_corrected=float(p),
+                explanation=f"{found[name].explanation} {text}", p_corrected=p_of[name],
             )  # fmt: skip
     return found
 

@@ -12,6 +12,8 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel
 
+#: The arm of a base itself: the paper's untrained models, which this package makes by a run.
+BASE = "pretrain"
 #: Artefacts that the paper does not have -> its tables that print the numbers they are about.
 PRINTED_IN = {"grpo_gains": ("table2", "table3")}
 
@@ -20,26 +22,24 @@ class Claim(BaseModel, frozen=True):
     """A sentence of the paper, quoted from a section, with the test that decides it.
 
     ``title`` says it in a few words. ``artefact`` is the table or figure it is about, ``policy`` the base whose runs it
-    is tested on (empty where no run is needed), ``reading`` what the sentence is taken to mean, fixed before any run it
-    is applied to. ``methods`` are the arms it needs runs of (`hpt.runs.catalogue.Arm`), by name on its base or
-    ``name@base`` on another, and ``records`` the tables of each run it reads; without runs, names of frames
-    (`hpt.reports.notebooks.Study.frames`). ``test`` is a key of `hpt.paper.claim_tests.TESTS` with its ``parameters``.
-    ``evidence`` are the (table, row) whose values are the paper's, where the test's arms do not name them; ``cites``
-    says whose result the paper reports.
-    ``confirmatory`` claims are judged together (docs/world.md).
+    is tested on, ``reading`` what the sentence is taken to mean, fixed before any run it is applied to. ``test`` is a
+    key of `hpt.paper.claim_tests.TESTS`, which takes the ``methods`` and ``parameters``: methods are the arms it needs
+    runs of (`hpt.runs.catalogue.Arm`), by name on its base or ``name@base`` on another; without any it is decided on a
+    frame made without a run (`hpt.reports.notebooks.Study.frames`). ``evidence`` are the (table, row) whose values are
+    the paper's, where the arms do not name them; ``cites`` says whose result the paper reports. ``confirmatory`` claims
+    are judged together (docs/world.md).
     """
 
     id: str
     title: str
     section: str
     artefact: str
-    policy: str
     sentence: str
     reading: str
-    methods: tuple[str, ...]
-    records: tuple[str, ...]
     test: str
     parameters: dict[str, Any]
+    policy: str = ""
+    methods: tuple[str, ...] = ()
     evidence: tuple[tuple[str, str], ...] = ()
     cites: str = ""
     confirmatory: bool = False
@@ -55,12 +55,12 @@ def paper_table(table: str) -> pd.DataFrame:
     """Return a table as printed, in percent (Table 4: problems and percent), one row per printed row.
 
     Columns: row (label), method (name of an arm here, or None), policy, starred (copied by the authors from another
-    paper), then the printed ones.
+    paper), then the printed ones. A table that the paper does not have is empty.
     """
-    printed = paper_data()["tables"][table]
-    rows = pd.DataFrame(printed["rows"])
-    values = pd.DataFrame(rows["values"].to_list(), columns=printed["columns"])
-    return pd.concat([rows[["row", "method", "policy", "starred"]], values], axis=1)
+    printed = paper_data()["tables"].get(table, {"columns": [], "rows": []})
+    rows = pd.DataFrame(printed["rows"], columns=["row", "method", "policy", "starred", "values"])
+    values = pd.DataFrame(rows.pop("values").to_list(), columns=printed["columns"])
+    return pd.concat([rows, values], axis=1)
 
 
 def paper_value(table: str, row: str, column: str, policy: str | None = None) -> float | None:
@@ -83,8 +83,6 @@ def paper_row(table: str, row: str, policy: str | None = None) -> dict[str, Any]
     A row goes by its printed label or by the method's name in this package; ``policy`` (``weak``, ``strong``,
     ``llama``) is needed where a table has the row for several (Table 3).
     """
-    if table not in paper_data()["tables"]:
-        return None
     frame = paper_table(table)
     found = frame[(frame["row"] == row) | (frame["method"] == row)]
     if policy is not None:
@@ -108,7 +106,7 @@ def base_title(policy: str) -> str:
         ('weak base (stands for Qwen2.5-Math-1.5B)', 'base mine')
     """
     for table in ("table2", "table3"):
-        if found := paper_row(table, "base", policy):
+        if found := paper_row(table, BASE, policy):
             return f"{policy} base (stands for {found['row']})"
     return f"base {policy}"
 
@@ -118,7 +116,7 @@ def claims() -> tuple[Claim, ...]:
     """Return every claim, in the order of the paper.
 
     One entry of the file can stand for several claims of one sentence: ``each`` lists the words that replace the names
-    in braces of all its texts.
+    in braces in all its texts, or a number or list that is the whole of a parameter.
     """
     found = []
     for entry in paper_data()["claims"]:
@@ -126,7 +124,8 @@ def claims() -> tuple[Claim, ...]:
         for words in entry.get("each", [{}]):
             filled = text
             for name, word in words.items():
-                filled = filled.replace(f"{{{name}}}", json.dumps(word)[1:-1])
+                whole, brace = json.dumps(word), f"{{{name}}}"
+                filled = filled.replace(f'"{brace}"', whole).replace(brace, whole[1:-1])
             found.append(Claim.model_validate_json(filled))
     return tuple(found)
 

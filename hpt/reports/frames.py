@@ -7,7 +7,7 @@ intervals have 95 %: over seeds Student's t, over problems for fixed weights.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ from hpt.evaluation.scores import (
 )
 from hpt.evaluation.scores import pass_at_k as unbiased_pass_at_k
 from hpt.methods.methods import method_named, resolved_row
-from hpt.paper.paper import base_title, paper_data, paper_row, paper_table, paper_value
+from hpt.paper.paper import BASE, base_title, paper_data, paper_row, paper_table, paper_value
 from hpt.runs.catalogue import DEFAULT, DISCREPANCIES, RATE_OF, arm_label, artefacts_at, choice_text
 from hpt.runs.folder import bases_by_seed
 from hpt.runs.records import RunRecords
@@ -49,10 +49,6 @@ from hpt.upge.advantage import RolloutGroups, advantages
 
 Records = Sequence[RunRecords]
 NAN = float("nan")
-
-#: The paper calls its untrained models by their names; this package makes them by a run.
-BASE = "pretrain"
-PAPER_METHOD = {BASE: "base"}
 
 
 # Choosing runs
@@ -108,7 +104,7 @@ def label(method: str) -> str:
         >>> label("pretrain"), label("hpt_gate1"), label("srft")
         ('base', 'HPT, gate 1/8', 'SRFT')
     """
-    return PAPER_METHOD.get(method) or arm_label(method)
+    return "base" if method == BASE else arm_label(method)
 
 
 def base_label(policy: str) -> str:
@@ -311,7 +307,7 @@ def scores(
     for policy, methods in lines.items():
         stands_for: dict[str, str] = {}
         for method in methods:
-            printed = paper_row(paper, PAPER_METHOD.get(method, method), policy) or {}
+            printed = paper_row(paper, method, policy) or {}
             runs = of_method(records, method, policy)
             found = [row for distribution in distributions if runs for row in _scores(runs, distribution)]
             found += [_of_set(runs, name)[0] for name in own if runs]
@@ -371,8 +367,6 @@ def _score(by_seed: Mapping[int, float], over_problems: Interval) -> dict[str, A
 
 def _rows_of_others(table: str, policy: str) -> list[dict[Any, Any]]:
     """Return the rows that a table of the paper has of models that nothing here trains."""
-    if table not in paper_data()["tables"]:
-        return []
     frame = paper_table(table)
     return frame[frame["method"].isna() & (frame["policy"] == policy)].to_dict("records")
 
@@ -461,10 +455,9 @@ def effects(records: Records, methods: Sequence[str], other: str, policy: str) -
     return pd.DataFrame(rows)
 
 
-def printed_gain(policy: str, method: str = "grpo") -> float:
-    """Return the paper's gain of a method on a base: the difference of two printed averages, NaN where it has none."""
-    average = average_column("in")
-    before, after = (paper_value("grpo_gains", name, average, policy) for name in (PAPER_METHOD[BASE], method))
+def printed_gain(policy: str) -> float:
+    """Return the paper's gain of GRPO on a base: the difference of two printed averages, NaN where it has none."""
+    before, after = (paper_value("grpo_gains", name, average_column("in"), policy) for name in (BASE, "grpo"))
     return NAN if before is None or after is None else after - before
 
 
@@ -534,12 +527,10 @@ def curves(
     in-distribution sets. Columns: policy, metric, method, and those of `over_seeds`.
     """
     sets, found = drawn_sets(records), {}
-    for policy in policies:
-        for metric in metrics:
-            for method in methods:
-                runs = of_method(records, method, policy)
-                curve = validation_curve(runs, sets) if metric == "validation" else metric_curve(runs, metric, window)
-                found[policy, metric, method] = curve
+    for policy, metric, method in product(policies, metrics, methods):
+        runs = of_method(records, method, policy)
+        curve = validation_curve(runs, sets) if metric == "validation" else metric_curve(runs, metric, window)
+        found[policy, metric, method] = curve
     return _stacked(found, ["policy", "metric", "method"])
 
 
@@ -786,9 +777,8 @@ def transcripts(records: Records, evaluations: Sequence[str], count: int = 1) ->
             kept = run.answers[run.answers["benchmark"] == recorded_name(run.config, name)].sort_values("hash")
             for row in kept.drop_duplicates("problem_id").head(count).itertuples():
                 problem = asked[str(row.problem_id)]
-                rows.append({"set": name, "question": problem.question, "right": problem.answer,
-                             "method": label(run.method), "base": run.policy, "seed": run.seed, "answer": row.text,
-                             "verdict": row.verdict})  # fmt: skip
+                rows.append((name, problem.question, problem.answer, label(run.method), run.policy, run.seed, row.text,
+                             row.verdict))  # fmt: skip
     columns = ["set", "question", "right", "method", "base", "seed", "answer", "verdict"]
     return pd.DataFrame(rows, columns=columns).sort_values(["set", "question"], kind="stable", ignore_index=True)
 

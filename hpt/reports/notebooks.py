@@ -53,11 +53,9 @@ class Shown:
     text: str = ""
     controls: Any = None
 
-    def _repr_html_(self) -> str:
-        return str(self.html)
-
     def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
-        return {} if self.controls is None else {**self.controls._repr_mimebundle_(), "text/html": str(self.html)}
+        controls = {} if self.controls is None else self.controls._repr_mimebundle_()
+        return {**controls, "text/html": str(self.html)}
 
     def __repr__(self) -> str:
         return self.text or re.sub(r"<[^>]+>", " ", str(self.html))
@@ -89,9 +87,9 @@ class Study:
     _judged: dict[tuple[str, ...], list[Verdict]] = field(default_factory=dict)  # the last verdicts, of what was shown
     _family: list[RunRecords] = field(default_factory=list)
 
-    def planned(self, artefacts: Sequence[str] = ()) -> list[PlannedRun]:
-        """Return the runs that some of its artefacts need (none = all), finished or not."""
-        return planned_runs(**self._asked(artefacts or self.artefacts))
+    def planned(self) -> list[PlannedRun]:
+        """Return the runs that its artefacts need, finished or not."""
+        return planned_runs(**self._asked(self.artefacts))
 
     def to_run(self) -> Shown:
         """Return which runs will be made, and how long that takes."""

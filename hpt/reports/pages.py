@@ -18,7 +18,7 @@ from hpt.data.world.gym import SMOLLM
 from hpt.evaluation.intervals import MIN_SEEDS
 from hpt.paper.paper import claims, headline_claims
 from hpt.reports.notebooks import markdown_text, short_commit, verdict_badge
-from hpt.reports.verdicts import EXPLORATORY, SECTIONS, WITHOUT_RUNS, counted, forest, headlines, section_of
+from hpt.reports.verdicts import EXPLORATORY, SECTIONS, counted, forest, headlines, section_of
 from hpt.runs.catalogue import ARTEFACTS
 from hpt.support.files import read_json, write_text
 from hpt.support.text import duration, few
@@ -118,8 +118,9 @@ def _report(folder: Path, scale: str) -> dict[str, Any]:
 def _headline_rows(verdicts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the verdicts of the first page: the headline claims, and every contrast in which HPT is worse."""
     judged = {row["claim"]: row for row in verdicts}
-    worse = [row["claim"] for row in verdicts
-             if row["subject"].startswith("HPT against") and (row["numbers"]["high"] or 0.0) < 0]  # fmt: skip
+    contrasts = [claim.id for claim in claims()
+                 if claim.methods[:1] == ("hpt",) and any("@" not in other for other in claim.methods[1:])]  # fmt: skip
+    worse = [name for name in contrasts if name in judged and (judged[name]["numbers"]["high"] or 0.0) < 0]
     return [judged[claim] for claim in dict.fromkeys([*headline_claims(), *worse]) if claim in judged]
 
 
@@ -158,9 +159,9 @@ def answer(verdicts: Sequence[Mapping[str, Any]], artefacts: Sequence[Mapping[st
     """Return what a page found, in its first words: comparisons, else claims that are decided; else the first caption.
 
     Example:
-        >>> row = {"title": "HPT rises", "subject": "HPT", "ours": "+5 points", "interval": "[+1, +9]", "claim": ""}
+        >>> row = {"title": "HPT rises", "kind": "exploratory", "ours": "+5", "interval": "[+1, +9]", "claim": ""}
         >>> answer([{**row, "verdict": "does not hold"}], [], [0, 1, 2])
-        'Of 1 claim on training 1 does not hold. Does not hold: HPT rises (+5 points [+1, +9]).'
+        'Of 1 claim on training 1 does not hold. Does not hold: HPT rises (+5 [+1, +9]).'
     """
     if artefacts and not verdicts:
         return _first_sentence(artefacts[0])
@@ -178,8 +179,8 @@ def _first_sentence(artefact: Mapping[str, Any]) -> str:
 
 def _tiles(verdicts: Sequence[Mapping[str, Any]], audit: Path) -> list[dict[str, Any]]:
     """Return the three counts of the first page: claims on theory, on training, and checks of printed numbers."""
-    theory, training = ([row["verdict"] for row in verdicts if (row["subject"] == WITHOUT_RUNS) is without]
-                        for without in (True, False))  # fmt: skip
+    theory, training = ([row["verdict"] for row in verdicts if bool(row["kind"]) is of_runs]
+                        for of_runs in (False, True))  # fmt: skip
     printed = pd.read_csv(audit)["verdict"] if audit.exists() else ()
     tiles = (
         ("Theory claims", "claims.html#theory", theory),

@@ -24,21 +24,10 @@ from hpt.evaluation.intervals import (
 )
 from hpt.paper.claim_tests import OVER_QUESTIONS, ClaimRecords, RunFrames
 from hpt.paper.claims import ALPHA, ClaimResult, ClaimVerdict, judge, judge_together
-from hpt.paper.paper import Claim, base_title, claims, confirmatory_claims, paper_columns, paper_data, paper_value
-from hpt.reports.frames import (
-    BASE,
-    PAPER_METHOD,
-    average_column,
-    averages_by_seed,
-    is_shared,
-    label,
-    of_method,
-    seeds_last,
-)
+from hpt.paper.paper import BASE, Claim, base_title, claims, confirmatory_claims, paper_columns, paper_data, paper_value
+from hpt.reports.frames import average_column, averages_by_seed, is_shared, label, of_method, seeds_last
 from hpt.runs.records import RunRecords
 
-#: Subject of a claim that is decided on tables made without a run of the report.
-WITHOUT_RUNS = "Estimators"
 #: Units of effects that are no differences, so that a plus sign would mislead and nothing lies below 0.
 NO_DIFFERENCE = ("times", "% of lines", "% of tokens", "% of the ceiling", "questions", "sets")
 #: On which the world is checked with bases, SFT and GRPO (docs/world.md).
@@ -101,15 +90,14 @@ _IS = ("undecided", "not testable", "smaller", "reproduced")
 class Verdict:
     """One claim with its verdict: ``paper``, ``ours`` and ``interval`` as text, and as ``numbers``.
 
-    ``title`` says it in a few words, ``subject`` names the methods compared (`WITHOUT_RUNS` where no run is),
-    ``reading`` what was tested; ``kind`` is ``confirmatory``, ``exploratory``, or empty where no run is. ``numbers``:
-    effect, low and high (None where there is none), and per_seed, the values seed by seed.
+    ``title`` says it in a few words, ``reading`` what was tested; ``kind`` is ``confirmatory``, ``exploratory``, or
+    empty where the claim needs no run. ``numbers``: effect, low and high (None where there is none), and per_seed, the
+    values seed by seed.
     """
 
     claim: str
     artefact: str
     title: str
-    subject: str
     section: str
     sentence: str
     reading: str
@@ -186,7 +174,9 @@ def claim_records(
 
 def _scores(run: RunRecords, claim: Claim) -> pd.DataFrame:
     """Return a run's score on each set, in percent, where the claim's test reads scores."""
-    there = set(run.evaluations["benchmark"]) if "scores" in claim.records else set()
+    if not claim.parameters.keys() & {"distribution", "distributions"}:
+        return pd.DataFrame()
+    there = set(run.evaluations["benchmark"])
     rows = [(name, one.distribution, one.stands_for, 100 * float(run.shares(name).mean()))
             for name, one in (run.sets if there else {}).items() if name in there]  # fmt: skip
     return pd.DataFrame(rows, columns=["benchmark", "distribution", "stands_for", "score"])
@@ -194,10 +184,10 @@ def _scores(run: RunRecords, claim: Claim) -> pd.DataFrame:
 
 def _counts(run: RunRecords, claim: Claim) -> pd.DataFrame:
     """Return a run's counts on the evaluations that the claim's test reads."""
-    if "counts" not in claim.records:
+    wanted = claim.parameters.get("evaluations", [claim.parameters.get("evaluation")])
+    if wanted == [None]:
         return pd.DataFrame()
     there = set(run.evaluations["benchmark"])
-    wanted = claim.parameters.get("evaluations") or [claim.parameters["evaluation"]]
     parts = [run.counts(name).assign(benchmark=name) for name in wanted
              if recorded_name(run.config, evaluation_at(run.config, name)) in there]  # fmt: skip
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
@@ -290,7 +280,7 @@ def paper_evidence(claim: Claim) -> str:
         return "curves without printed values" if claim.artefact.startswith("figure") else "no number printed"
     first, *others = printed.values()
     shown = ", ".join(f"{name} {value:.1f}" for name, value in printed.items())
-    if "other_baseline" in claim.parameters and len(printed) == 4:  # a gain against a gain
+    if claim.test == "gains_more" and len(printed) == 4:
         return f"{first - others[0] - (others[1] - others[2]):+.1f} points ({shown})"
     return f"{first - max(others):+.1f} points ({shown})"
 
@@ -308,7 +298,7 @@ def _sets_led(claim: Claim) -> str:
 
 def _printed_value(claim: Claim, name: str, column: str) -> float | None:
     method, base = _place(name, claim.policy)
-    return paper_value(claim.artefact, PAPER_METHOD.get(method, method), column, base)
+    return paper_value(claim.artefact, method, column, base)
 
 
 def _printed_row(table: str, row: str) -> str:
@@ -341,7 +331,6 @@ def _verdict(claim: Claim, result: ClaimResult) -> Verdict:
         claim=claim.id,
         artefact=claim.artefact,
         title=claim.title,
-        subject=_subject(claim),
         section=claim.section,
         sentence=claim.sentence,
         reading=claim.reading,
@@ -359,17 +348,6 @@ def _verdict(claim: Claim, result: ClaimResult) -> Verdict:
             **({} if math.isnan(result.p_corrected) else {"p_corrected": result.p_corrected}),
         },
     )
-
-
-def _subject(claim: Claim) -> str:
-    if not claim.methods:
-        return WITHOUT_RUNS
-    first, *others = (label_in_claim(name, claim.policy) for name in claim.methods)
-    if "other_baseline" in claim.parameters:  # four arms of two gains
-        return f"What {first} gains on the {claim.policy} base, against {others[1]}"
-    if any(_place(name, claim.policy)[1] != claim.policy for name in claim.methods):  # two bases: neither unsaid
-        first = f"{first}, {claim.policy} base"
-    return f"{first} against {', '.join(others)}" if others else first
 
 
 def _number(value: float, unit: str) -> str:
@@ -419,9 +397,8 @@ def headlines(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> list[s
         several = f"over {len(seeds)} seeds, in distribution corrected for 13 contrasts, with 95 % intervals"
         over = several if len(seeds) > 1 else "of one seed, which decides nothing"
         sentences = [_outcome(rows), f"Points of the average, {over}:", *sentences]
-    without = {what: [row for row in rows if (row["subject"] == WITHOUT_RUNS) == (what == "the estimator")]
-               for what in ("training", "the estimator")}  # fmt: skip
-    return sentences + [counted(own, what) for what, own in without.items() if own]
+    training, theory = ([row for row in rows if bool(row["kind"]) is of_runs] for of_runs in (True, False))
+    return sentences + [counted(own, what) for own, what in ((training, "training"), (theory, "the estimator")) if own]
 
 
 def _outcome(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -464,7 +441,7 @@ def comparisons(rows: Sequence[Mapping[str, Any]], distribution: str) -> list[tu
     judged = {row["claim"]: row for row in rows if row["ours"]}
     found = confirmatory_claims() if distribution == "in" else [
         claim for claim in claims() if claim.test == "average_above" and claim.artefact in ("table2", "table3")
-        and claim.parameters["distribution"] == distribution and claim.parameters["baseline"] != BASE
+        and claim.parameters["distribution"] == distribution and BASE not in claim.methods
     ]  # fmt: skip
     return [(claim, judged[claim.id]) for claim in found if claim.id in judged]
 
