@@ -20,6 +20,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,10 @@ from hpt.laboratory.experiment import (
     sample_draws,
 )
 from hpt.methods.methods import Component
+from hpt.support.files import read_json
 
+#: What `benchmarks/checkpoint_error.py` measured on a run of a real small model.
+CHECKPOINTS = Path(__file__).with_name("checkpoints.json")
 #: What `derived` needs, added over questions: E[g] . t, |E g|^2, E|g|^2, |t|^2.
 SUMS = ("along", "mean_square", "square", "size")
 RESAMPLES = 2000
@@ -244,3 +248,17 @@ def conflict(size: Size, seed: int = 0) -> pd.DataFrame:
             cosine = float(reward @ demonstration / (reward.norm() * demonstration.norm()))
             lines.append((success, distance, slips, question, cosine))
     return pd.DataFrame(lines, columns=["success", "distance", "slips", "question", "cosine"])
+
+
+def load_checkpoints() -> tuple[dict[str, Any], pd.DataFrame]:
+    """Return the measurement at the checkpoints of a run: whose run and how much, and lines that `pooled` takes.
+
+    A line per step, question and row.
+
+    Example:
+        >>> load_checkpoints()[1].columns[:4].tolist()
+        ['step', 'question', 'success', 'row']
+    """
+    content = read_json(CHECKPOINTS)
+    lines = pd.DataFrame(content.pop("lines"))
+    return content, lines

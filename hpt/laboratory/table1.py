@@ -3,7 +3,7 @@
 The first two are gradients of one tiny float64 policy on random batches on which masks are at work on both sides
 (`hpt.laboratory.random_batch`). The points at which the table simplifies are `READINGS`: the rows as a reader of the
 table would build them, and the rows as their papers have them. The tokens are of one group of answers that
-`hpt.laboratory.checkpoints` captured from a run.
+`benchmarks/checkpoint_error.py` captured from a run.
 """
 
 import inspect
