@@ -27,7 +27,7 @@ from numpy.typing import ArrayLike
 from hpt.support.errors import ConfigError, warn
 from hpt.support.plugins import resolve
 from hpt.upge.advantage import RolloutGroups, advantages
-from hpt.upge.aggregation import StepCounts, trajectory_scales
+from hpt.upge.aggregation import StepCounts, aggregation_rule, trajectory_scales
 from hpt.upge.estimator import ROWS, Term
 from hpt.upge.estimator import upge_loss as estimator_loss
 from hpt.upge.row import Row, TokenStreams
@@ -358,7 +358,7 @@ def hpt_loss(
             sequences=len(place),
             tokens=int(lengths[index].sum()),
         )
-        rule = half_row.aggregation if normalization == "row" else f"{normalization}_{half}"
+        rule = aggregation_rule(half_row, normalization, half)
         weighted = group_advantages(torch.from_numpy(reward[place]), question[place], half_row)
         old = None
         if old_logprobs is not None and half == "rollouts":  # nobody sampled a demonstration

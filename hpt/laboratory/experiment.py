@@ -26,11 +26,10 @@ from hpt.laboratory.exact import (
 )
 from hpt.methods.gate import feedback_coefficients
 from hpt.methods.methods import Component, Data, method_named, resolved_row
-from hpt.methods.mixture import NORMALIZATIONS
 from hpt.support.errors import ConfigError
 from hpt.support.plugins import resolve
 from hpt.upge.advantage import RolloutGroups, advantages
-from hpt.upge.aggregation import StepCounts, trajectory_scales
+from hpt.upge.aggregation import StepCounts, aggregation_rule, trajectory_scales
 from hpt.upge.estimator import ROWS, Row, Term, upge_loss
 from hpt.upge.row import TokenStreams
 from hpt.upge.stabilization import BATCH_MASKS
@@ -266,8 +265,7 @@ def method_gradients(config: RunConfig, experiment: Experiment, draws: Draws) ->
     total, sums = torch.zeros(len(correct), len(experiment.parameters), dtype=torch.float64), {}
     for component in method.components:
         row = resolved_row(component, config)
-        kind = config.estimator.normalization
-        rule = row.aggregation if kind == "row" else NORMALIZATIONS[kind, component.scale]
+        rule = aggregation_rule(row, config.estimator.normalization, component.scale)
         gradients, row_sums = row_gradients(component, experiment, draws, rule, row)
         weight = getattr(config.estimator, component.coefficient) * (alpha if component.data == "rollouts" else beta)
         total = weight[:, None] * gradients + total
