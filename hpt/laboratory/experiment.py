@@ -225,29 +225,28 @@ def _terms(
     before = token_logprobs(experiment.policy, experiment.old_parameters).detach()
     values, old = ([array[:length].numpy() for array, length in zip(table, lengths, strict=True)]
                    for table in (experiment.values[space.state], before[space.pair]))  # fmt: skip
-    found: tuple[list[np.ndarray], ...] = ([], [], [])
+    advantage: list[np.ndarray] = []
+    scale: list[np.ndarray] = []
+    keep: list[np.ndarray] = []
     for step, (rollouts, demonstration) in enumerate(zip(draws.rollouts, draws.demonstrations, strict=True)):
-        compared = rollouts[1:] if pooled else rollouts if on_rollouts else rollouts[:0]
-        is_demonstration = np.zeros(len(compared), bool)
-        if pooled or not on_rollouts:
-            compared, is_demonstration = np.append(compared, demonstration), np.append(is_demonstration, True)
+        others = rollouts[1:] if pooled else rollouts if on_rollouts else rollouts[:0]
+        compared = np.append(others, demonstration) if pooled or not on_rollouts else others
+        is_demonstration = np.arange(len(compared)) >= len(others)
         acting = is_demonstration != on_rollouts
         per_token, scales = group_terms(
             row, reward[compared], lengths[compared], is_demonstration, acting, experiment.rollouts, space.length,
             [values[i] for i in compared], experiment.baseline,
         )  # fmt: skip
         actors, of_actors = compared[acting], [per_token[i] for i in np.flatnonzero(acting)]
-        found[0].extend(of_actors)
-        found[1].append(np.repeat(scales[acting], lengths[actors]))
+        advantage += of_actors
+        scale.append(np.repeat(scales[acting], lengths[actors]))
         if row.mask in BATCH_MASKS:
-            found[2].extend(BATCH_MASKS[row.mask](
+            keep += BATCH_MASKS[row.mask](
                 row, [old[i] for i in actors], of_actors, seed=0, step=step,
                 problem_ids=[str(sample) for sample in range(len(actors))], samples=range(len(actors)),
-            ))  # fmt: skip
-    advantage, scale, keep = (torch.from_numpy(np.concatenate(one)) if one else None for one in found)
-    assert advantage is not None
-    assert scale is not None
-    return advantage, scale, None if keep is None else keep.double()
+            )  # fmt: skip
+    kept = torch.from_numpy(np.concatenate(keep)).double() if keep else None
+    return torch.from_numpy(np.concatenate(advantage)), torch.from_numpy(np.concatenate(scale)), kept
 
 
 def method_gradients(config: RunConfig, experiment: Experiment, draws: Draws) -> tuple[Tensor, dict[str, float]]:
