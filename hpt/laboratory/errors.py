@@ -38,7 +38,6 @@ from hpt.laboratory.experiment import (
     row_gradients,
     sample_draws,
 )
-from hpt.methods.methods import Component
 from hpt.support.files import read_json
 
 #: What `benchmarks/checkpoint_error.py` measured on a run of a real small model.
@@ -53,8 +52,8 @@ ROUNDING = 1e-12
 STALE = 0.02
 #: mu of the Common Objective where it is not the dial and demonstrations are meant to count.
 ADHERENCE = 0.3
-#: Label -> how a row is used, or the settings of a whole method.
-Rows = Mapping[str, Component | str | RunConfig]
+#: Label -> a name of `USES` or a user's ``module:ROW``, or the settings of a whole method.
+Rows = Mapping[str, str | RunConfig]
 
 
 def sums_of(gradients: Tensor, draws: Draws, target: Tensor) -> dict[str, float]:
@@ -111,8 +110,10 @@ def measure(rows: Rows, experiment: Experiment, draws: Draws) -> pd.DataFrame:
     """
     lines = []
     for label, use in rows.items():
-        of = method_gradients if isinstance(use, RunConfig) else row_gradients
-        gradients, sums = of(use, experiment, draws)  # type: ignore[arg-type]
+        if isinstance(use, RunConfig):
+            gradients, sums = method_gradients(use, experiment, draws)
+        else:
+            gradients, sums = row_gradients(use, experiment, draws)
         found = sums_of(gradients, draws, experiment.true_gradient)
         lines.append({"row": label, **found, "tokens": sums["tokens"], "masked_tokens": sums["masked_tokens"]})
     return pd.DataFrame(lines)
