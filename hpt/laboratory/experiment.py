@@ -189,21 +189,15 @@ def token_streams(experiment: Experiment, chosen: Tensor, sampled: bool = True) 
 
 
 def row_gradients(
-    component: Component | str,
-    experiment: Experiment,
-    draws: Draws,
-    aggregation: str | None = None,
-    row: Row | None = None,
+    component: Component | str, experiment: Experiment, draws: Draws, row: Row | None = None
 ) -> tuple[Tensor, dict[str, float]]:
     """Return the ascent direction of a row on every draw, [S, D] = -grad loss, and sums over its tokens.
 
     The sums are the metrics of `hpt.upge.estimator.upge_loss` with the row's name left out. ``component`` says how the
-    row is used: a name of `USES`, or a user's ``module:ROW``. ``aggregation`` and ``row`` take the place of the row's
-    rule, and of the component's row.
+    row is used: a name of `USES`, or a user's ``module:ROW``. ``row`` takes the place of the component's row.
     """
     use = _component(component) if isinstance(component, str) else component
     row = resolve(ROWS, use.row, "row") if row is None else row
-    row = row if aggregation is None else replace(row, aggregation=aggregation)
     on_rollouts, pooled = use.data == "rollouts", use.group == "rollouts_and_demonstration"
     # in a pooled group the demonstration takes the place of a rollout, as in LUFFY
     acting = draws.rollouts[:, int(pooled) :] if on_rollouts else draws.demonstrations[:, None]
@@ -264,8 +258,8 @@ def method_gradients(config: RunConfig, experiment: Experiment, draws: Draws) ->
     total, sums = torch.zeros(len(correct), len(experiment.parameters), dtype=torch.float64), {}
     for component in method.components:
         row = resolved_row(component, config)
-        rule = aggregation_rule(row, config.estimator.normalization, component.scale)
-        gradients, row_sums = row_gradients(component, experiment, draws, rule, row)
+        row = replace(row, aggregation=aggregation_rule(row, config.estimator.normalization, component.scale))
+        gradients, row_sums = row_gradients(component, experiment, draws, row)
         weight = getattr(config.estimator, component.coefficient) * (alpha if component.data == "rollouts" else beta)
         total = weight[:, None] * gradients + total
         sums = {name: value + sums.get(name, 0.0) for name, value in row_sums.items()}
