@@ -27,7 +27,7 @@ from numpy.typing import ArrayLike
 from hpt.support.errors import ConfigError, warn
 from hpt.support.plugins import resolve
 from hpt.upge.advantage import RolloutGroups, advantages
-from hpt.upge.aggregation import StepCounts, trajectory_scales
+from hpt.upge.aggregation import StepCounts, aggregation_rule, trajectory_scales
 from hpt.upge.estimator import ROWS, Term
 from hpt.upge.estimator import upge_loss as estimator_loss
 from hpt.upge.row import Row, TokenStreams
@@ -51,6 +51,8 @@ _NORMALIZATIONS = ("paper", "per_prompt", "released", "row")
 _LARGEST_LOGPROB = 1e-3
 #: Share of the questions of `train`'s ``data`` that is held out where no validation set is named.
 HELD_OUT_SHARE = 0.1
+#: First columns of `load_scores` and `load_answers`.
+_ABOUT_A_RUN = ("run", "method", "base", "seed", "settings")
 #: Models whose logits `token_logprobs` was compared with.
 _compared: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
@@ -358,7 +360,7 @@ def hpt_loss(
             sequences=len(place),
             tokens=int(lengths[index].sum()),
         )
-        rule = half_row.aggregation if normalization == "row" else f"{normalization}_{half}"
+        rule = aggregation_rule(half_row, normalization, half)
         weighted = group_advantages(torch.from_numpy(reward[place]), question[place], half_row)
         old = None
         if old_logprobs is not None and half == "rollouts":  # nobody sampled a demonstration
@@ -474,13 +476,12 @@ def load_scores(folder: str | Path) -> pd.DataFrame:
     """
     import pandas as pd
 
-    columns = ("run", "method", "base", "seed", "settings", "benchmark", "problems", "samples", "score")
     rows: list[tuple[Any, ...]] = []
     for run, about in _recorded_runs(folder):
         for benchmark, counts in run.evaluations.groupby("benchmark", sort=False):
             score = 100 * float((counts["correct"] / counts["samples"]).mean())
             rows.append((*about, benchmark, len(counts), int(counts["samples"].iloc[0]), score))
-    return pd.DataFrame(rows, columns=list(columns))
+    return pd.DataFrame(rows, columns=[*_ABOUT_A_RUN, "benchmark", "problems", "samples", "score"])
 
 
 def load_answers(folder: str | Path) -> pd.DataFrame:
@@ -506,15 +507,14 @@ def load_answers(folder: str | Path) -> pd.DataFrame:
     """
     import pandas as pd
 
-    about = ("run", "method", "base", "seed", "settings")
-    found = [run.answers.drop(columns="key").assign(**dict(zip(about, values, strict=True)))
-             for run, values in _recorded_runs(folder)]  # fmt: skip
+    found = [run.answers.drop(columns="key").assign(**dict(zip(_ABOUT_A_RUN, about, strict=True)))
+             for run, about in _recorded_runs(folder)]  # fmt: skip
     answers = pd.concat(found, ignore_index=True)
-    return answers[[*about, *(name for name in answers if name not in about)]]
+    return answers[[*_ABOUT_A_RUN, *answers.columns.difference(_ABOUT_A_RUN, sort=False)]]
 
 
 def _recorded_runs(folder: str | Path) -> Iterator[tuple[RunRecords, tuple[str, str, str, int, str]]]:
-    """Yield every run recorded in a folder with its name, method, base, seed and changed settings."""
+    """Yield every run recorded in a folder with what `_ABOUT_A_RUN` names."""
     from hpt.runs.records import load_records, record_folders
 
     found = record_folders(Path(folder) / "records") or record_folders(Path(folder))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from hpt.laboratory.checkpoints import (
+from benchmarks.checkpoint_error import (
     ON_DEMONSTRATION,
     ON_ROLLOUTS,
     Half,

@@ -1,5 +1,7 @@
 """Gates as estimators, and the sweeps: quadratic forms against brute force, dials against what is known by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -23,9 +25,8 @@ def test_the_error_of_a_gate_is_that_of_the_sum_it_makes() -> None:
     draws = sample_draws(experiment, 60, seed=1)
     moments = gate_moments(experiment, draws)
     alpha, beta = gate_weights(GateSettings(kind="linear"), 3)
-    on, off = (
-        row_gradients(name, experiment, draws, aggregation="constant_length")[0] * 3 for name in ("dr_grpo", "sft")
-    )
+    rows = [replace(ROWS[name], aggregation="constant_length") for name in ("dr_grpo", "sft")]
+    on, off = (row_gradients(row.name, experiment, draws, row)[0] * 3 for row in rows)
     correct = experiment.reward[draws.rollouts].sum(1).long()
     mixed = torch.from_numpy(alpha)[correct][:, None] * on + torch.from_numpy(beta)[correct][:, None] * off
     target = experiment.true_gradient

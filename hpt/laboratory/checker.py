@@ -152,8 +152,7 @@ def _gate_checks(gate: GateSettings, config: RunConfig | None = None) -> Iterato
 
 
 def _row_checks(row: Row, data: Data, seed: int) -> Iterator[GradientCheck]:
-    world = make_world(seed)
-    world = replace(world, offline=world.offline - {row.name} | ({row.name} if data == "demonstration" else set()))
+    world = replace(make_world(seed), offline=frozenset({row.name} if data == "demonstration" else ()))
     subject = f"row {row.name} on {data}"
     try:
         check_parts(row)

@@ -20,6 +20,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,8 +38,10 @@ from hpt.laboratory.experiment import (
     row_gradients,
     sample_draws,
 )
-from hpt.methods.methods import Component
+from hpt.support.files import read_json
 
+#: What `benchmarks/checkpoint_error.py` measured on a run of a real small model.
+CHECKPOINTS = Path(__file__).with_name("checkpoints.json")
 #: What `derived` needs, added over questions: E[g] . t, |E g|^2, E|g|^2, |t|^2.
 SUMS = ("along", "mean_square", "square", "size")
 RESAMPLES = 2000
@@ -49,8 +52,8 @@ ROUNDING = 1e-12
 STALE = 0.02
 #: mu of the Common Objective where it is not the dial and demonstrations are meant to count.
 ADHERENCE = 0.3
-#: Label -> how a row is used, or the settings of a whole method.
-Rows = Mapping[str, Component | str | RunConfig]
+#: Label -> a name of `USES` or a user's ``module:ROW``, or the settings of a whole method.
+Rows = Mapping[str, str | RunConfig]
 
 
 def sums_of(gradients: Tensor, draws: Draws, target: Tensor) -> dict[str, float]:
@@ -107,8 +110,10 @@ def measure(rows: Rows, experiment: Experiment, draws: Draws) -> pd.DataFrame:
     """
     lines = []
     for label, use in rows.items():
-        of = method_gradients if isinstance(use, RunConfig) else row_gradients
-        gradients, sums = of(use, experiment, draws)  # type: ignore[arg-type]
+        if isinstance(use, RunConfig):
+            gradients, sums = method_gradients(use, experiment, draws)
+        else:
+            gradients, sums = row_gradients(use, experiment, draws)
         found = sums_of(gradients, draws, experiment.true_gradient)
         lines.append({"row": label, **found, "tokens": sums["tokens"], "masked_tokens": sums["masked_tokens"]})
     return pd.DataFrame(lines)
@@ -244,3 +249,17 @@ def conflict(size: Size, seed: int = 0) -> pd.DataFrame:
             cosine = float(reward @ demonstration / (reward.norm() * demonstration.norm()))
             lines.append((success, distance, slips, question, cosine))
     return pd.DataFrame(lines, columns=["success", "distance", "slips", "question", "cosine"])
+
+
+def load_checkpoints() -> tuple[dict[str, Any], pd.DataFrame]:
+    """Return the measurement at the checkpoints of a run: whose run and how much, and lines that `pooled` takes.
+
+    A line per step, question and row.
+
+    Example:
+        >>> load_checkpoints()[1].columns[:4].tolist()
+        ['step', 'question', 'success', 'row']
+    """
+    content = read_json(CHECKPOINTS)
+    lines = pd.DataFrame(content.pop("lines"))
+    return content, lines

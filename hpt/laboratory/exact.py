@@ -13,14 +13,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
 
 END_TOKEN = 0
-#: Rows of a Jacobian computed at once; more no longer fit in the cache and are slower.
-SCORE_CHUNK = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,13 +204,8 @@ class Experiment:
     @cached_property
     def token_scores(self) -> Tensor:
         """grad log pi of every (prefix, token) pair, [MV, D]; every estimator's gradient is weights times this."""
-        leaf = self.parameters.detach().clone().requires_grad_()
-        logprobs = token_logprobs(self.policy, leaf)
-        chunks = torch.eye(len(logprobs), dtype=torch.float64).split(SCORE_CHUNK)
-        scores = [
-            torch.autograd.grad(logprobs, leaf, chunk, retain_graph=True, is_grads_batched=True)[0] for chunk in chunks
-        ]
-        return torch.cat(scores)
+        function = partial(token_logprobs, self.policy)
+        return torch.autograd.functional.jacobian(function, self.parameters, vectorize=True)
 
     @cached_property
     def scores(self) -> Tensor:

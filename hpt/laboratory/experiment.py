@@ -26,11 +26,10 @@ from hpt.laboratory.exact import (
 )
 from hpt.methods.gate import feedback_coefficients
 from hpt.methods.methods import Component, Data, method_named, resolved_row
-from hpt.methods.mixture import NORMALIZATIONS
 from hpt.support.errors import ConfigError
 from hpt.support.plugins import resolve
 from hpt.upge.advantage import RolloutGroups, advantages
-from hpt.upge.aggregation import StepCounts, trajectory_scales
+from hpt.upge.aggregation import StepCounts, aggregation_rule, trajectory_scales
 from hpt.upge.estimator import ROWS, Row, Term, upge_loss
 from hpt.upge.row import TokenStreams
 from hpt.upge.stabilization import BATCH_MASKS
@@ -190,21 +189,15 @@ def token_streams(experiment: Experiment, chosen: Tensor, sampled: bool = True) 
 
 
 def row_gradients(
-    component: Component | str,
-    experiment: Experiment,
-    draws: Draws,
-    aggregation: str | None = None,
-    row: Row | None = None,
+    component: Component | str, experiment: Experiment, draws: Draws, row: Row | None = None
 ) -> tuple[Tensor, dict[str, float]]:
     """Return the ascent direction of a row on every draw, [S, D] = -grad loss, and sums over its tokens.
 
     The sums are the metrics of `hpt.upge.estimator.upge_loss` with the row's name left out. ``component`` says how the
-    row is used: a name of `USES`, or a user's ``module:ROW``. ``aggregation`` and ``row`` take the place of the row's
-    rule, and of the component's row.
+    row is used: a name of `USES`, or a user's ``module:ROW``. ``row`` takes the place of the component's row.
     """
     use = _component(component) if isinstance(component, str) else component
     row = resolve(ROWS, use.row, "row") if row is None else row
-    row = row if aggregation is None else replace(row, aggregation=aggregation)
     on_rollouts, pooled = use.data == "rollouts", use.group == "rollouts_and_demonstration"
     # in a pooled group the demonstration takes the place of a rollout, as in LUFFY
     acting = draws.rollouts[:, int(pooled) :] if on_rollouts else draws.demonstrations[:, None]
@@ -226,29 +219,28 @@ def _terms(
     before = token_logprobs(experiment.policy, experiment.old_parameters).detach()
     values, old = ([array[:length].numpy() for array, length in zip(table, lengths, strict=True)]
                    for table in (experiment.values[space.state], before[space.pair]))  # fmt: skip
-    found: tuple[list[np.ndarray], ...] = ([], [], [])
+    advantage: list[np.ndarray] = []
+    scale: list[np.ndarray] = []
+    keep: list[np.ndarray] = []
     for step, (rollouts, demonstration) in enumerate(zip(draws.rollouts, draws.demonstrations, strict=True)):
-        compared = rollouts[1:] if pooled else rollouts if on_rollouts else rollouts[:0]
-        is_demonstration = np.zeros(len(compared), bool)
-        if pooled or not on_rollouts:
-            compared, is_demonstration = np.append(compared, demonstration), np.append(is_demonstration, True)
+        others = rollouts[1:] if pooled else rollouts if on_rollouts else rollouts[:0]
+        compared = np.append(others, demonstration) if pooled or not on_rollouts else others
+        is_demonstration = np.arange(len(compared)) >= len(others)
         acting = is_demonstration != on_rollouts
         per_token, scales = group_terms(
             row, reward[compared], lengths[compared], is_demonstration, acting, experiment.rollouts, space.length,
             [values[i] for i in compared], experiment.baseline,
         )  # fmt: skip
         actors, of_actors = compared[acting], [per_token[i] for i in np.flatnonzero(acting)]
-        found[0].extend(of_actors)
-        found[1].append(np.repeat(scales[acting], lengths[actors]))
+        advantage += of_actors
+        scale.append(np.repeat(scales[acting], lengths[actors]))
         if row.mask in BATCH_MASKS:
-            found[2].extend(BATCH_MASKS[row.mask](
+            keep += BATCH_MASKS[row.mask](
                 row, [old[i] for i in actors], of_actors, seed=0, step=step,
                 problem_ids=[str(sample) for sample in range(len(actors))], samples=range(len(actors)),
-            ))  # fmt: skip
-    advantage, scale, keep = (torch.from_numpy(np.concatenate(one)) if one else None for one in found)
-    assert advantage is not None
-    assert scale is not None
-    return advantage, scale, None if keep is None else keep.double()
+            )  # fmt: skip
+    kept = torch.from_numpy(np.concatenate(keep)).double() if keep else None
+    return torch.from_numpy(np.concatenate(advantage)), torch.from_numpy(np.concatenate(scale)), kept
 
 
 def method_gradients(config: RunConfig, experiment: Experiment, draws: Draws) -> tuple[Tensor, dict[str, float]]:
@@ -266,9 +258,8 @@ def method_gradients(config: RunConfig, experiment: Experiment, draws: Draws) ->
     total, sums = torch.zeros(len(correct), len(experiment.parameters), dtype=torch.float64), {}
     for component in method.components:
         row = resolved_row(component, config)
-        kind = config.estimator.normalization
-        rule = row.aggregation if kind == "row" else NORMALIZATIONS[kind, component.scale]
-        gradients, row_sums = row_gradients(component, experiment, draws, rule, row)
+        row = replace(row, aggregation=aggregation_rule(row, config.estimator.normalization, component.scale))
+        gradients, row_sums = row_gradients(component, experiment, draws, row)
         weight = getattr(config.estimator, component.coefficient) * (alpha if component.data == "rollouts" else beta)
         total = weight[:, None] * gradients + total
         sums = {name: value + sums.get(name, 0.0) for name, value in row_sums.items()}

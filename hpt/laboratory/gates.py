@@ -25,6 +25,7 @@ from hpt.laboratory.errors import ADHERENCE, Size
 from hpt.laboratory.exact import Experiment
 from hpt.laboratory.experiment import Draws, make_experiment, row_gradients, sample_draws
 from hpt.methods.gate import feedback_coefficients
+from hpt.upge.estimator import ROWS
 
 #: x_c of a gate, (alpha [n + 1], beta [n + 1]).
 Weights = tuple[np.ndarray, np.ndarray]
@@ -65,8 +66,8 @@ def gate_moments(experiment: Experiment, draws: Draws, log_success: bool = False
     target, n = experiment.true_gradient, experiment.rollouts
     if log_success:
         target = target + (1 / experiment.success - 1) * replace(experiment, mu=0.0).true_gradient
-    on, off = (row_gradients(row, experiment, draws, aggregation="constant_length")[0] * experiment.policy.space.length
-               for row in ("dr_grpo", "sft"))  # fmt: skip
+    summed = [replace(ROWS[name], aggregation="constant_length") for name in ("dr_grpo", "sft")]
+    on, off = (row_gradients(row.name, experiment, draws, row)[0] * experiment.policy.space.length for row in summed)
     correct = experiment.reward[draws.rollouts].sum(1).long().numpy()
     products = torch.stack([(on * on).sum(1), (on * off).sum(1), (off * off).sum(1), on @ target, off @ target], 1)
     sums = np.zeros((n + 1, 5))

@@ -3,7 +3,7 @@
 The first two are gradients of one tiny float64 policy on random batches on which masks are at work on both sides
 (`hpt.laboratory.random_batch`). The points at which the table simplifies are `READINGS`: the rows as a reader of the
 table would build them, and the rows as their papers have them. The tokens are of one group of answers that
-`hpt.laboratory.checkpoints` captured from a run.
+`benchmarks/checkpoint_error.py` captured from a run.
 """
 
 import inspect
@@ -22,7 +22,7 @@ from hpt.laboratory.experiment import OFFLINE
 from hpt.support.files import read_json
 from hpt.upge.advantage import RolloutGroups, advantages
 from hpt.upge.estimator import ROWS, Row, weights_mask_ratio
-from hpt.upge.reference import DENOMINATORS, trajectory_means
+from hpt.upge.reference import DENOMINATORS, sequence_log_ratio
 from hpt.upge.row import TokenStreams
 from hpt.upge.stabilization import MASKS
 
@@ -55,13 +55,11 @@ def symmetric_indicator(row: Row, streams: TokenStreams, advantages: Tensor) -> 
 def trajectory_denominator(row: Row, streams: TokenStreams, advantages: Tensor) -> Tensor:
     """pi / prod_t r_t: Section 2's pi_old(tau) of a whole trajectory, as log [T]."""
     lengths = torch.bincount(streams.trajectory, minlength=streams.trajectories)
-    total = trajectory_means(streams.logprobs - streams.old_logprobs, streams) * lengths
-    return streams.logprobs.detach() - total[streams.trajectory]
+    return streams.logprobs.detach() - sequence_log_ratio(streams) * lengths[streams.trajectory]
 
 
 _HERE = "hpt.laboratory.table1"
 _GRPO, _CISPO, _LUFFY = ROWS["grpo"], ROWS["cispo"], ROWS["luffy_offline"]
-_NO_CLIP = {"clip_eps_low": None, "clip_eps_high": None}
 READINGS = (
     Reading("CISPO", "a mask over pi_old", "no mask; the ratio itself is bounded", (
         replace(_CISPO, mask="clip", denominator="old").with_parameters(clip_eps_low=0.2),), (_CISPO,)),
@@ -84,7 +82,7 @@ READINGS = (
         replace(_GRPO, mask=f"{_HERE}:symmetric_indicator"),), (_GRPO,)),
     Reading("pi(tau)", "ratio of the whole trajectory (Section 2)", "ratio of each token (Appendix A)", (
         replace(_GRPO, mask="none", denominator=f"{_HERE}:trajectory_denominator"),),
-        (_GRPO.with_parameters(**_NO_CLIP),)),
+        (_GRPO.with_parameters(clip_eps_low=None, clip_eps_high=None),)),
 )  # fmt: skip
 
 

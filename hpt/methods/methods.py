@@ -208,18 +208,13 @@ def compares_with_rollouts(component: Component, config: RunConfig) -> bool:
 class Stage:
     """A part of a run that is trained with one method; the whole run, where its method has no stages.
 
-    Its steps are start, ..., start + length - 1; ``config`` is the run's, the settings of the method laid over it.
+    Its steps are start, ..., end - 1; ``config`` is the run's, the settings of the method laid over it.
     """
 
     method: Method
     start: int
-    length: int
+    end: int
     config: RunConfig
-
-    @property
-    def end(self) -> int:
-        """First step after it."""
-        return self.start + self.length
 
 
 #: What a method may set as a stage; anything else belongs to the whole run.
@@ -242,7 +237,7 @@ def stages_of(config: RunConfig) -> list[Stage]:
     first, others = round(config.schedule.first_stage_share * steps), len(whole.stages) - 1
     starts = [0, *(first + round((steps - first) * index / others) for index in range(others)), steps]
     return [
-        Stage(method_named(name), start, end - start, _config_of_stage(config, name, index == 0))
+        Stage(method_named(name), start, end, _config_of_stage(config, name, index == 0))
         for index, (name, start, end) in enumerate(zip(whole.stages, starts[:-1], starts[1:], strict=True))
     ]
 

@@ -18,7 +18,7 @@ import numpy as np
 from hpt.config.run_config import RunConfig
 from hpt.methods.methods import Component, Method, compares_with_rollouts, resolved_row
 from hpt.upge.advantage import RolloutGroups, advantages, updated_baseline
-from hpt.upge.aggregation import StepCounts, trajectory_scales
+from hpt.upge.aggregation import StepCounts, aggregation_rule, trajectory_scales
 from hpt.upge.estimator import Row
 from hpt.upge.stabilization import BATCH_MASKS
 
@@ -109,14 +109,6 @@ class WeightedTrajectory:
     def is_zero(self) -> bool:
         """Whether a forward and backward pass would add exactly nothing to the gradient."""
         return self.entropy_scale == 0.0 and self.kl_scale == 0.0 and all(part.is_zero for part in self.parts)
-
-
-#: (normalisation, which half) -> aggregation rule of `hpt.upge.aggregation`.
-NORMALIZATIONS = {
-    (normalization, half): f"{normalization}_{half}"
-    for normalization in ("per_prompt", "paper", "released")
-    for half in ("rollouts", "demonstration")
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,8 +254,7 @@ def _scales(
         micro_batches=config.estimator.released_micro_batches,
         pooled_tokens=sum(trajectory.length for trajectory in pooled),
     )
-    normalization = config.estimator.normalization
-    rule = row.aggregation if normalization == "row" else NORMALIZATIONS[normalization, component.scale]
+    rule = aggregation_rule(row, config.estimator.normalization, component.scale)
     return trajectory_scales(rule, lengths, counts)
 
 

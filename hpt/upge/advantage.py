@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -72,11 +73,7 @@ def group(row: Row, groups: RolloutGroups) -> list[np.ndarray]:
     Exactly 0 for a group of one, and for a group whose rewards are all equal: dividing the rounding error of the mean
     by 1e-6 would otherwise make a signal out of nothing.
     """
-
-    def normalised(rewards: np.ndarray) -> np.ndarray:
-        return _standardised(rewards, row)
-
-    return _spread(_by_group(groups.rewards, groups.group, normalised), groups)
+    return _spread(_by_group(groups.rewards, groups.group, partial(_standardised, row)), groups)
 
 
 def leave_one_out(row: Row, groups: RolloutGroups) -> list[np.ndarray]:
@@ -104,7 +101,7 @@ def batch_normalised(row: Row, groups: RolloutGroups) -> list[np.ndarray]:
     trajectory counts with its length, as in the authors' implementation. Exactly 0 when all returns are equal.
     """
     returns = [_discounted(rewards, 1.0) for rewards in _token_rewards(row, groups)]
-    flat = _standardised(np.concatenate([np.zeros(0), *returns]), row)
+    flat = _standardised(row, np.concatenate([np.zeros(0), *returns]))
     return np.split(flat, np.cumsum(groups.lengths)[:-1]) if returns else []
 
 
@@ -185,7 +182,7 @@ def _by_group(rewards: np.ndarray, group_of: np.ndarray, function: Callable[[np.
     return result
 
 
-def _standardised(values: np.ndarray, row: Row) -> np.ndarray:
+def _standardised(row: Row, values: np.ndarray) -> np.ndarray:
     if len(values) == 0 or values.max() == values.min():
         return np.zeros(len(values))
     centred, kind = values - values.mean(), row.parameter("std")

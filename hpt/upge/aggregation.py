@@ -36,7 +36,7 @@ from hpt.upge.reference import trajectory_means
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from hpt.upge.row import TokenStreams
+    from hpt.upge.row import Row, TokenStreams
 
 
 @dataclass(frozen=True)
@@ -144,12 +144,16 @@ AGGREGATIONS: dict[str, Aggregation] = {
 }
 
 
+def aggregation_rule(row: Row, normalization: str, half: str) -> str:
+    """Return the rule of a normalisation for one half, rollouts or demonstration; ``row`` is the row's own rule."""
+    return row.aggregation if normalization == "row" else f"{normalization}_{half}"
+
+
 def trajectory_scales(rule: str, lengths: np.ndarray, counts: StepCounts) -> np.ndarray:
     """Return what multiplies every token of each trajectory in the loss.
 
     Args:
-        rule: key of `AGGREGATIONS` (a row's ``aggregation``, or a normalisation and ``_rollouts`` or
-            ``_demonstration``), or ``module:function``.
+        rule: key of `AGGREGATIONS`, or ``module:function``.
         lengths: [B] int, response tokens of the trajectories in question; any subset of the step's.
         counts: of the step.
 

@@ -102,9 +102,8 @@ class _ChunkedLikelihood(torch.autograd.Function):
         for start in range(0, hidden.shape[0], ctx.chunk):
             part = slice(start, start + ctx.chunk)
             logits = _logits(hidden[part], weight, bias, ctx.temperature, ctx.cap)
-            slope = (
-                None if ctx.cap is None else 1 - (logits * (ctx.temperature / ctx.cap)).square()
-            )  # tanh' = 1 - tanh^2
+            # tanh' = 1 - tanh^2
+            slope = None if ctx.cap is None else 1 - (logits * (ctx.temperature / ctx.cap)).square()
             grad_logits = _logit_gradient(
                 logits.sub_(log_norms[part, None]),
                 targets[part],

@@ -51,10 +51,7 @@ def clipped_ratio(row: Row, streams: TokenStreams, advantages: Tensor) -> Tensor
     """
     logprobs = streams.logprobs.detach()
     ratio = (logprobs - streams.old_logprobs).exp()
-    eps_low, eps_high = row.parameter("clip_eps_low"), row.parameter("clip_eps_high")
-    lower = 0.0 if eps_low is None else 1 - row.number("clip_eps_low")
-    upper = math.inf if eps_high is None else 1 + row.number("clip_eps_high")
-    return logprobs - ratio.clamp(lower, upper).log()
+    return logprobs - ratio.clamp(1 - row.bound("clip_eps_low"), 1 + row.bound("clip_eps_high")).log()
 
 
 def sequence_ratio(row: Row, streams: TokenStreams, advantages: Tensor) -> Tensor:

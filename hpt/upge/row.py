@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -89,6 +90,10 @@ class Row:
         if isinstance(value, (int, float)):
             return float(value)
         raise ConfigError(f"row {self.name}: {name}", value, "a number", "correct the value")
+
+    def bound(self, name: str) -> float:
+        """Return a constant that may be None, for no bound: infinity then; see `parameter`."""
+        return math.inf if self.parameter(name) is None else self.number(name)
 
     def with_parameters(self, **overrides: Parameter) -> Row:
         """Return the row with other constants; only constants it has can be replaced."""

@@ -49,13 +49,9 @@ def sequence_clip(row: Row, streams: TokenStreams, advantages: Tensor) -> Tensor
 
 
 def _trust_region(row: Row, ratio: Tensor, advantages: Tensor) -> Tensor:
-    eps_low, eps_high = row.parameter("clip_eps_low"), row.parameter("clip_eps_high")
-    stable = ratio.new_ones(ratio.shape)
-    if eps_high is not None:
-        stable = stable * ~((advantages > 0) & (ratio > 1 + row.number("clip_eps_high")))
-    if eps_low is not None:
-        stable = stable * ~((advantages < 0) & (ratio < 1 - row.number("clip_eps_low")))
-    return stable
+    above = (advantages > 0) & (ratio > 1 + row.bound("clip_eps_high"))
+    below = (advantages < 0) & (ratio < 1 - row.bound("clip_eps_low"))
+    return (~(above | below)).to(ratio.dtype)
 
 
 MASKS: dict[str, Mask] = {

@@ -1,11 +1,11 @@
-"""What the laboratory measures on a finished run of a real small model, without changing the run.
+"""Measure the rows of Table 1 on a finished run of a real small model, without changing the run.
 
-    python -m hpt.laboratory.checkpoints runs/mini/hpt-strong-s1000-0123456789abcdef --base runs/mini/pretrain-.../model
+    python -m benchmarks.checkpoint_error runs/mini/hpt-strong-s1000-0123456789ab --base runs/mini/pretrain-.../model
 
-measures bias, variance and error of the rows (Section 2.3): gradients at the base, at the checkpoints the run kept and
-at its final weights. The result is `hpt/laboratory/checkpoints.json`, which is part of the package.
+measures bias, variance and error (Section 2.3) from gradients at the base, at the checkpoints the run kept and at its
+final weights, into `hpt/laboratory/checkpoints.json`. `notebooks/checkpoint_error.ipynb` shows it.
 
-    python -m hpt.laboratory.checkpoints runs/mini/hpt-strong-s1000-0123456789abcdef
+    python -m benchmarks.checkpoint_error runs/mini/hpt-strong-s1000-0123456789ab
 
 captures one group of answers from the run's next step (`capture`) as `hpt/laboratory/group.json`, so that
 `hpt.laboratory.table1` can show Table 1's rows on real tokens. Both files name their run.
@@ -26,23 +26,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
+from hpt.data.models import load_tokenizer
+from hpt.laboratory.errors import CHECKPOINTS
 from hpt.laboratory.experiment import group_terms
 from hpt.laboratory.table1 import GROUP
 from hpt.methods.mixture import Trajectory, WeightedTrajectory, assemble
+from hpt.rewards.workers import Verifier
 from hpt.runs.folder import RunFolder, check, source_commit
 from hpt.runs.job import encoded_training
 from hpt.support.errors import HptError
-from hpt.support.files import read_json
+from hpt.training.checkpoint import checkpoints
+from hpt.training.engine import PolicyEngine
 from hpt.training.policy import collate, forward_micro_batch, load_model
-from hpt.training.trainer import grade_demonstrations
+from hpt.training.sampler import Sampler
+from hpt.training.trainer import Trainer, grade_demonstrations
 from hpt.upge.estimator import ROWS, weights_mask_ratio
 from hpt.upge.row import TokenStreams
 
-PATH = Path(__file__).with_name("checkpoints.json")
 #: Rows that act on rollouts and, on fresh ones, differ: DAPO's is CISPO's too, GRPO's also GSPO's and without clipping.
 ON_ROLLOUTS = ("grpo", "dr_grpo", "dapo", "reinforce", "rloo", "reinforce_plus_plus")
 #: Rows on the demonstration; each weighs tokens in its way.
@@ -147,7 +150,7 @@ def demonstration_gradients(module: Any, demonstration: Trajectory) -> Tensor:
     return torch.stack([trajectory_gradient(module, demonstration, weight) for weight in weights])
 
 
-def measure(trainer: Any, half: int) -> list[dict[str, Any]]:
+def measure(trainer: Trainer, half: int) -> list[dict[str, Any]]:
     """Return `question_lines` of `QUESTIONS` over the range of P, at the weights the trainer holds."""
     n, longest = trainer.config.rollout.rollouts_per_prompt, trainer.config.rollout.max_response_tokens
     # whatever version they are of: they were put into the engine by `_load`, not by updates
@@ -176,7 +179,7 @@ def measure(trainer: Any, half: int) -> list[dict[str, Any]]:
     return lines
 
 
-def _draw(trainer: Any, questions: Sequence[Any], first_step: int, rounds: int) -> list[list[Trajectory]]:
+def _draw(trainer: Trainer, questions: Sequence[Any], first_step: int, rounds: int) -> list[list[Trajectory]]:
     """Return graded rollouts of questions, n per round, with seeds that no step of a run has."""
     found: list[list[Trajectory]] = [[] for _ in questions]
     for number in range(rounds):
@@ -186,20 +189,14 @@ def _draw(trainer: Any, questions: Sequence[Any], first_step: int, rounds: int) 
     return found
 
 
-def _graded(trainer: Any, questions: Sequence[Any]) -> Any:
+def _graded(trainer: Trainer, questions: Sequence[Any]) -> Any:
     rollouts = trainer.sample(list(questions))
     return trainer.weigh_questions(list(questions), rollouts, trainer.verify(list(questions), rollouts))
 
 
 @contextmanager
-def trainer_after(folder: RunFolder) -> Generator[Any]:
+def trainer_after(folder: RunFolder) -> Generator[Trainer]:
     """Yield a trainer of a finished run's method that starts from the run's final weights."""
-    from hpt.data.models import load_tokenizer
-    from hpt.rewards.workers import Verifier
-    from hpt.training.engine import PolicyEngine
-    from hpt.training.sampler import Sampler
-    from hpt.training.trainer import Trainer
-
     if not folder.finished:
         raise HptError(f"{folder.path.name} must be finished; name another run")
     config, model = folder.config, str(folder.model)
@@ -215,8 +212,6 @@ def trainer_after(folder: RunFolder) -> Generator[Any]:
 
 def measure_run(folder: RunFolder, base: Path, half: int) -> dict[str, Any]:
     """Return the measurement at the base, at every checkpoint a finished run kept, and at its final weights."""
-    from hpt.training.checkpoint import checkpoints
-
     lines = []
     with trainer_after(folder) as trainer:
         places: dict[int, Path] = {0: base, folder.config.schedule.steps: folder.model} | {
@@ -235,7 +230,7 @@ def _commit() -> dict[str, Any]:
     return dict(zip(("commit", "dirty"), source_commit(), strict=True))
 
 
-def _load(trainer: Any, place: Path) -> None:
+def _load(trainer: Trainer, place: Path) -> None:
     if not (place / "config.json").exists():
         trainer.engine.load_state(place)
         return
@@ -243,17 +238,6 @@ def _load(trainer: Any, place: Path) -> None:
     with torch.no_grad():
         for name, parameter in trainer.engine.module.model.named_parameters():
             parameter.copy_(weights[name])
-
-
-def load_checkpoints() -> tuple[dict[str, Any], pd.DataFrame]:
-    """Return the measurement in the package: whose run and how much, and a line per step, question and row.
-
-    Example:
-        >>> load_checkpoints()[1].columns[:4].tolist()
-        ['step', 'question', 'success', 'row']
-    """
-    content = read_json(PATH)
-    return {key: value for key, value in content.items() if key != "lines"}, pd.DataFrame(content["lines"])
 
 
 def capture(folder: RunFolder) -> dict[str, Any]:
@@ -299,7 +283,7 @@ def capture(folder: RunFolder) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure the run folder named, or capture a group of its answers, and write the result into the package."""
+    """Read the arguments; measure, or capture a group, and write the result into the package."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a finished run that learns from demonstrations")
     parser.add_argument("--base", type=Path, help="model folder it began from; without it a group is captured")
@@ -309,7 +293,7 @@ def main() -> None:
     if options.base is None:
         content, path = capture(folder), GROUP
     else:
-        content, path = measure_run(folder, options.base, options.half), PATH
+        content, path = measure_run(folder, options.base, options.half), CHECKPOINTS
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"wrote {path}, of {content['run']}")
 
