@@ -470,7 +470,7 @@ def mixed_loss(**change: Any) -> Any:
         (hpt.gate, {"correct": [1], "n": "8"}, "n = '8': allowed is a whole number of at least 1"),
         (hpt.gate, {"correct": [1], "n": 8, "kind": "math:sqrt"}, "gate.kind = 'math:sqrt': allowed is a function"),
         (hpt.gate, {"correct": [1], "n": 8, "count": 9}, "count = 9"),
-        (hpt.gate, {"correct": [1], "n": 8, "kind": "swich"}, "gate.kind = 'swich': allowed is one of switch"),
+
         (hpt.gate, {"correct": [1], "n": 8, "slop": 3}, "slop = 3: .*did you mean slope?"),
         (hpt.group_advantages, {"rewards": [1, 0], "group": [0, 0], "row": hpt.ROWS["ppo"]},
          "row ppo: advantage = 'gae'"),
@@ -484,9 +484,6 @@ def mixed_loss(**change: Any) -> Any:
         (hpt.verify, {"answer": "1", "gold": "1", "kind": "maths"}, "answer_kind = 'maths'"),
         (hpt.load_answers, {"folder": "no-such-folder"}, "folder = 'no-such-folder': allowed is a report with records"),
         (hpt.train, {"scale": "tiny", "evaluations": "no-such-set"}, "evaluation = 'no-such-set': allowed is one of"),
-        (hpt.train, {"method": "hpx"}, "method = 'hpx': allowed is one of"),
-        (hpt.train, {"method": "pretrain", "data": "rows.jsonl"},
-         "no data.source=rows.jsonl: a base is made by its recipe"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_named(call: Any, change: dict[str, Any], message: str) -> None:
