@@ -62,7 +62,6 @@ def test_the_plan_says_what_a_setting_does_not_move(root: Path) -> None:
         ({"schedule.steps": 3}, "figure3", r"settings\['schedule.steps'\] = 3: .*\(schedule.steps = 8\); leave it out"),
         ({"gate.cuont": 3}, "table2", r"gate\.cuont = 3: .*did you mean count"),
         ({"sft": {"gate.cuont": 3}}, "table2", r"gate\.cuont = 3: .*did you mean count"),
-        ({"hpt": {"gate.cuont": 3}}, "table6", r"gate\.cuont = 3: .*did you mean count"),
     ],
 )
 def test_settings_that_reach_nothing_are_refused(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
@@ -109,6 +110,7 @@ IMPOSSIBLE_WITH_METHOD: list[tuple[str, dict[str, Any], str, str]] = [
     ("hpt", {"estimator.online_row": "grop"}, "estimator.online_row", "grpo"),
     ("hpt", {"estimator.offline_row": "lufy"}, "estimator.offline_row", "luffy_offline"),
     ("hpt", {"estimator.online_row": "ppo"}, "row ppo: values", "no critic"),
+    ("hpt", {"estimator.kl_coefficient": 0.5, "estimator.kl_term": "advantage"}, "estimator.kl_term", "rloo"),
     ("hpt", {"gate.kind": "swich"}, "gate.kind", "switch"),
     ("luffy", ONE_ROLLOUT, *AT_LEAST_TWO),
     ("hpt", ONE_ROLLOUT, *AT_LEAST_TWO),
@@ -239,10 +241,7 @@ def with_value(config: RunConfig, name: str, value: Any) -> RunConfig:
 
 
 def value_of(config: RunConfig, name: str) -> Any:
-    value: Any = config
-    for part in name.split("."):
-        value = getattr(value, part)
-    return value
+    return attrgetter(name)(config)
 
 
 @pytest.mark.parametrize("name", LEAVES)

@@ -5,6 +5,7 @@ import math
 import os
 import re
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -130,8 +131,9 @@ def test_digit_labels_of_arc_become_letters() -> None:
 
 def test_choices_of_gpqa_are_shuffled_by_question_and_always_alike() -> None:
     problems = problems_of(rows_of("gpqa-diamond"), ["gpqa"], "x", "choice")[0]
-    letters = [problem.answer for problem in problems]
-    assert {letter: letters.count(letter) > 25 for letter in "ABCD"} == dict.fromkeys("ABCD", True)
+    letters = Counter(problem.answer for problem in problems)
+    assert letters.keys() == set("ABCD")
+    assert min(letters.values()) > 25
     for number, problem in enumerate(problems):
         assert f"{problem.answer}. {number} GeV" in problem.question.splitlines()
     backwards = problems_of(rows_of("gpqa-diamond")[::-1], ["gpqa"], "x", "choice")[0]
@@ -185,7 +187,7 @@ def test_other_questions_of_a_curve_make_another_run(everything: Path, tmp_path:
 
 def test_the_255_problems_are_drawn_by_level_and_always_alike(everything: Path) -> None:
     drawn = load_set("math-255", everything)
-    assert [sum(problem.level == level for problem in drawn) for level in (1, 2, 3, 4, 5)] == [0, 0, 85, 85, 85]
+    assert Counter(problem.level for problem in drawn) == {3: 85, 4: 85, 5: 85}
     assert drawn == load_set("math-255", everything)
     assert all(problem.demonstration and last_boxed(problem.demonstration) == problem.answer for problem in drawn)
 
@@ -405,19 +407,19 @@ def test_numbers_and_unusual_answers_that_can_be_right_are_read(tmp_path: Path) 
     assert all(verify(own.answer, own.answer, kind=own.answer_kind, boxed=False) for own in problems)
 
 
-def test_a_multiple_choice_set_with_another_answer_than_a_letter_is_refused(tmp_path: Path) -> None:
+def test_a_multiple_choice_set_with_another_answer_than_a_letter_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = [{"id": str(number), "prompt": "Which?", "answer": "AB"[number % 2]} for number in range(198)]
     rows[7]["answer"] = "mercury"
-    path = write(tmp_path / "gpqa.json", rows)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(table.DATASETS, "gpqa-diamond", replace(DATASETS["gpqa-diamond"], known=""))
-        assert "answer of 7 = 'mercury': allowed is a lone letter" in refused("gpqa-diamond", tmp_path / "data", path)
+    monkeypatch.setitem(table.DATASETS, "gpqa-diamond", replace(DATASETS["gpqa-diamond"], known=""))
+    said = refused("gpqa-diamond", tmp_path / "data", write(tmp_path / "gpqa.json", rows))
+    assert "answer of 7 = 'mercury': allowed is a lone letter" in said
 
 
-@pytest.mark.parametrize("ending", ["jsonl", "json"])
-def test_unknown_columns_are_told_all_known_shapes(ending: str, tmp_path: Path) -> None:
+def test_unknown_columns_are_told_all_known_shapes(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        problems_from(write(tmp_path / f"own.{ending}", [{"conversations": [], "id": "1"}]))
+        problems_from(write(tmp_path / "own.jsonl", [{"conversations": [], "id": "1"}]))
     for name, shape in SHAPES.items():
         assert f"{', '.join(shape.columns)} ({name})" in str(caught.value)
 
@@ -575,27 +577,28 @@ def test_the_packages_form_is_the_same_in_every_format(ending: str, tmp_path: Pa
         problems_from(write(tmp_path / f"own.{ending}", rows))
 
 
-def test_a_column_that_is_misspelt_is_named(tmp_path: Path) -> None:
-    good, bad = {"id": "0", "question": "1+1?", "answer": "2"}, {"id": "1", "question": "1+1?", "answr": "2"}
-    for rows, said in (
-        ([good, bad], r", row 1: answer = None"),
-        ([bad], r": columns = 'id, question, answr': .*answer \(question\)"),
-    ):
-        with pytest.raises(ConfigError, match=r"own.jsonl" + said):
-            problems_from(write(tmp_path / "own.jsonl", rows))
+ROW = '{"id": "1", "question": "1+1?", "answer": "2"}\n'
+MISSPELT = '{"id": "2", "question": "1+1?", "answr": "2"}\n'
 
 
-def test_files_that_are_broken_empty_or_not_there_are_named(tmp_path: Path) -> None:
-    row, path = '{"id": "1", "question": "1+1?", "answer": "2"}\n', tmp_path / "own.jsonl"
-    for text, said in (
-        (row + "{not json}\n", "line 2: Expecting property name"),
-        (row * 2, "row 1: id = '1': allowed is an id used once"),
-        (row + '\n["1", "1+1?", "2"]\n', "a list of JSON objects"),
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (ROW + MISSPELT, "row 1: answer = None"),
+        (MISSPELT, r"columns = 'id, question, answr': .*answer \(question\)"),
+        (ROW + "{not json}\n", "line 2: Expecting property name"),
+        (ROW * 2, "row 1: id = '1': allowed is an id used once"),
+        (ROW + '\n["1", "1+1?", "2"]\n', "a list of JSON objects"),
         ("\n", "at least one row"),
-    ):
-        path.write_text(text)
-        with pytest.raises(ConfigError, match=f"own.jsonl.*{said}"):
-            problems_from(path)
+    ],
+)
+def test_what_is_wrong_in_a_file_is_named(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "own.jsonl").write_text(text)
+    with pytest.raises(ConfigError, match=f"own.jsonl.*{said}"):
+        problems_from(tmp_path / "own.jsonl")
+
+
+def test_files_that_are_not_there_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name in ("nothing.jsonl", "nothing.parquet", "empty"):
         with pytest.raises(ConfigError, match=name.partition(".")[0]):
@@ -632,8 +635,6 @@ def test_hash_sees_order_and_every_field() -> None:
 
 
 QUESTION = "A train leaves the station at noon and travels 60 miles in the first hour and 45 miles in each hour after."
-
-
 OTHER = "What is the sum of all primes below one hundred?"
 OF_THE_SAME_KIND = "A train leaves the station at noon. How long is the tunnel it enters after one hour at full speed?"
 

@@ -33,7 +33,7 @@ from hpt.reports.frames import (
 from hpt.reports.style import label_lines, legend_below, look
 from hpt.runs.catalogue import ARTEFACTS, IN_DISTRIBUTION, OUT_OF_DISTRIBUTION
 from hpt.runs.make import PlannedRun
-from hpt.runs.records import RunRecords, load_records
+from hpt.runs.records import RunRecords, load_runs
 from hpt.support.errors import RecordFault
 from tests.fabricated import fabricate
 
@@ -51,7 +51,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> list[PlannedRun]:
 
 @pytest.fixture(scope="module")
 def records(plan: list[PlannedRun]) -> list[RunRecords]:
-    return [replace(load_records(run.folder.path), arms=run.arms) for run in plan if run.folder is not None]
+    return load_runs(plan)
 
 
 def of_seeds(records: Sequence[RunRecords], *seeds: int) -> list[RunRecords]:
@@ -64,6 +64,12 @@ def hpt_run(records: Sequence[RunRecords]) -> RunRecords:
 
 def table3(records: Sequence[RunRecords], methods: Sequence[str] = WEAK) -> pd.DataFrame:
     return scores(records, {"weak": methods}, "table3")
+
+
+def accuracy(run: RunRecords, name: str) -> float:
+    """Percent of the answers to a set that are right."""
+    counts = run.evaluations[run.evaluations["benchmark"] == name]
+    return 100 * float((counts["correct"] / counts["samples"]).mean())
 
 
 def cells(frame: pd.DataFrame, method: str) -> Any:
@@ -171,9 +177,8 @@ def test_table3_keeps_its_bases_apart(records: list[RunRecords]) -> None:
     ]
     for policy in ("llama", "weak"):
         (run,) = [own for own in of_seeds(records, 1) if own.arms == (f"grpo-{policy}",)]
-        counts = run.evaluations[run.evaluations["benchmark"] == "applied"]
         cell = frame.query(f"policy == '{policy}' and method == 'grpo' and column == 'applied'").iloc[0]
-        assert cell["seed_1"] == pytest.approx(100 * (counts["correct"] / counts["samples"]).mean())
+        assert cell["seed_1"] == pytest.approx(accuracy(run, "applied"))
         assert cell["paper"] == paper_value("table3", "grpo", "Minerva", policy)
         assert cell["paper_copied"] == (policy == "llama")  # GRPO on Llama: copied from another paper
 
@@ -182,17 +187,14 @@ def test_captions_say_how_many_seeds_and_what_the_brackets_are(records: list[Run
     def note(runs: Sequence[RunRecords], methods: Sequence[str] = WEAK) -> str:
         return interval_note(table3(runs, methods))
 
-    assert note(of_seeds(records, 0)) == "one seed, in brackets the 95 % interval over the problems for fixed weights"
-    assert note(of_seeds(records, 0, 1)).startswith("mean over 2 seeds")
+    one = note(of_seeds(records, 0))
+    assert [part in one for part in ("one seed", "over the problems", "over seeds")] == [True, True, False]
+    assert "2 seeds" in note(of_seeds(records, 0, 1))
     assert "2 to 3 seeds" in note([own for own in records if own.seed < 2 or own.method != "luffy"])
-    three = "mean over 3 seeds, in brackets the 95 % interval over seeds (Student's t)"
-    cut, shared, best = "in parentheses the range", "such as a base that all seeds share", "bold: above every other"
-    gates = note(records, GATES)
-    assert gates.startswith(three)
-    assert [part in gates for part in (cut, shared, best)] == [True, False, False]
-    of_one_base = note([own for own in records if own.method != "pretrain" or own.seed == 0])
-    assert of_one_base.startswith(three)
-    assert [part in of_one_base for part in (cut, shared, best)] == [True, True, True]
+    parts = ("3 seeds", "over seeds (Student's t)", "the range", "a base that all seeds share", "bold")
+    gates, of_one_base = note(records, GATES), note([own for own in records if own.method != BASE or own.seed == 0])
+    assert [part in gates for part in parts] == [True, True, True, False, False]
+    assert [part in of_one_base for part in parts] == [True] * 5
 
 
 def test_tables_5_and_6_take_the_papers_rows(records: list[RunRecords]) -> None:
@@ -204,8 +206,7 @@ def test_tables_5_and_6_take_the_papers_rows(records: list[RunRecords]) -> None:
         runs = {own.seed: own for own in records if own.config.gate.count == count and f"{arm}-weak" in own.arms}
         cell = frame.query(f"method == '{arm}' and column == 'applied'").iloc[0]
         for seed in SEEDS:
-            counts = runs[seed].evaluations.query("benchmark == 'applied'")
-            assert cell[f"seed_{seed}"] == pytest.approx(100 * (counts["correct"] / counts["samples"]).mean())
+            assert cell[f"seed_{seed}"] == pytest.approx(accuracy(runs[seed], "applied"))
 
 
 # Curves
@@ -320,12 +321,8 @@ def gains(records: list[RunRecords]) -> pd.DataFrame:
 
 
 def averages(records: list[RunRecords], arm: str) -> dict[int, float]:
-    found = {}
-    for run in records:
-        if arm in run.arms:
-            sets = run.evaluations[run.evaluations["benchmark"].isin(IN_DISTRIBUTION)]
-            found[run.seed] = 100 * float((sets["correct"] / sets["samples"]).groupby(sets["benchmark"]).mean().mean())
-    return found
+    own = [run for run in records if arm in run.arms]
+    return {run.seed: float(np.mean([accuracy(run, name) for name in IN_DISTRIBUTION])) for run in own}
 
 
 def test_a_gain_is_grpos_average_less_its_bases(records: list[RunRecords]) -> None:

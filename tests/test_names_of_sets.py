@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -14,7 +13,7 @@ from hpt.reports import frames
 from hpt.reports.build import NOTEBOOKS
 from hpt.reports.verdicts import verdicts
 from hpt.runs.catalogue import ARTEFACTS, PASS_AT_K
-from hpt.runs.records import RunRecords, load_records
+from hpt.runs.records import RunRecords, load_runs
 from tests.fabricated import fabricate
 
 #: As the paper prints them, and as people write them.
@@ -34,8 +33,7 @@ def bare(text: str) -> list[str]:
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> list[RunRecords]:
     names = ("table2", "table3", "table4", "table6", "figure2", "figure4", "figure5", "figure6")
-    plan = fabricate(tmp_path_factory.mktemp("runs"), names, seeds=(0, 1))
-    return [replace(load_records(run.folder.path), arms=run.arms) for run in plan if run.folder is not None]
+    return load_runs(fabricate(tmp_path_factory.mktemp("runs"), names, seeds=(0, 1)))
 
 
 def in_frame(frame: pd.DataFrame) -> Iterator[str]:

@@ -1,6 +1,5 @@
 """A custom algorithm among the others: in the plane, among the gates, in Table 3 and Figures 5 to 7."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from hpt.laboratory.gates import gate_table, gate_weights
 from hpt.reports.build import notebook_tasks
 from hpt.reports.frames import curves, label, scores, validation
 from hpt.runs.make import planned_runs
-from hpt.runs.records import RunRecords, load_records
+from hpt.runs.records import RunRecords, load_runs
 from hpt.runs.resolve import build_config
 from hpt.support.errors import ConfigError
 from tests.fabricated import fabricate
@@ -33,7 +32,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def records(root: Path, *names: str, own: tuple[str, ...] = ()) -> list[RunRecords]:
     planned = planned_runs("tiny", names, [0], root, own=own)
     assert all(run.done for run in planned)
-    return [replace(load_records(run.folder.path), arms=run.arms) for run in planned if run.folder is not None]
+    return load_runs(planned)
 
 
 def test_a_method_on_a_question_is_its_rows_under_its_gate() -> None:

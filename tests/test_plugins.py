@@ -108,11 +108,7 @@ def test_what_is_wrong_with_a_part_is_said_before_anything_runs(
     [
         ("hpt", {"gate.kind": "my_none:gate"}, r"'my_none:gate': .*module that exists; put my_none\.py where"),
         ("my_idea:gate", {}, r"method = 'my_idea:gate': allowed is a hpt\.methods\.methods\.Method, not a function"),
-        (
-            "hpt",
-            {"estimator.online_row": "my_idea:gate"},
-            r"online_row = .*a hpt\.upge\.estimator\.Row, not a",
-        ),
+        ("hpt", {"estimator.online_row": "my_idea:gate"}, r"online_row = .*a hpt\.upge\.estimator\.Row, not a"),
     ],
 )
 def test_a_name_of_nothing_or_of_something_else_is_refused(
@@ -207,22 +203,14 @@ def test_an_installed_package_offers_methods_rows_and_gates_by_name(write: Write
 
 
 #: Everything custom at once: a gate that always gives both signals, a mask that lets nothing but gains through.
-EVERYTHING = """
-from dataclasses import replace
-import numpy as np
-from hpt.methods.methods import METHODS
-from hpt.upge.estimator import ROWS
+EVERYTHING = f"""{HEAD.format(part="mask")}
+METHOD = replace(METHOD, settings={{"gate": {{"kind": "my_idea:gate"}}}})
 
 def gate(settings, correct, n):
-    return np.ones(len(correct)), np.full(len(correct), {beta})
+    return 0 * correct + 1.0, 0 * correct + BETA
 
-def gains_alone(row, streams, advantages):
+def part(row, streams, advantages):
     return (advantages > 0).to(streams.logprobs.dtype)
-
-_ON, _OFF = METHODS["hpt"].components
-ROW = replace(ROWS["dr_grpo"], name="mine", mask="my_idea:gains_alone")
-METHOD = replace(METHODS["hpt"], name="mine", title="Mine", like="hpt", settings={{"gate": {{"kind": "my_idea:gate"}}}},
-                 components=(replace(_ON, row="my_idea:ROW"), _OFF))
 """
 
 
@@ -235,14 +223,14 @@ def test_a_custom_method_trains_in_another_process(write: Write, tmp_path: Path)
     world = write_digits(tmp_path)
     short = {"schedule__steps": 2, "validation__every": 0}
     configs = []
-    for beta in (1.0, 0.0):  # a changed module is another run
-        write(EVERYTHING.format(beta=beta))
+    for beta in ("1.0", "0.0"):  # a changed module is another run
+        write(EVERYTHING.replace("BETA", beta))
         config = resolve_run(digits_config("my_idea:METHOD", world, **short), tmp_path / "runs")
         run_jobs([Job(config, tmp_path / "runs")])
         configs.append(config)
     both, none = (RunFolder.of(config, tmp_path / "runs") for config in configs)
     assert both.path != none.path
-    assert (both.path / "own_modules" / "my_idea.py").read_text() == EVERYTHING.format(beta=1.0)
+    assert (both.path / "own_modules" / "my_idea.py").read_text() == EVERYTHING.replace("BETA", "1.0")
     with_demonstrations, without = (load_records(folder.path).metrics for folder in (both, none))
     assert (with_demonstrations["gate/offline_ratio_prompts"] == 1).all()
     assert (without["gate/offline_ratio_prompts"] == 0).all()

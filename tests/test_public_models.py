@@ -61,27 +61,27 @@ def copy_of(role: str, folder: Path, **changes: Any) -> Path:
 # --- the change -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("role", ["weak", "strong"])
-def test_qwen_math_gets_longer_positions_and_another_rotary_base(role: str, tmp_path: Path) -> None:
+LONGER = {"rope_theta": [10000, 40000], "max_position_embeddings": [4096, 16384]}
+
+
+@pytest.mark.parametrize(("role", "changes"), [("weak", LONGER), ("strong", LONGER), ("llama", {})])
+def test_qwen_math_gets_longer_positions_and_another_rotary_base_and_llama_stays(
+    role: str, changes: dict[str, list[int]], tmp_path: Path
+) -> None:
     from transformers import AutoConfig
 
     source, folder = copy_of(role, tmp_path / "published"), tmp_path / "model"
     record = prepare_model(MODELS[role], folder, source)
-    assert record["changes"] == {"rope_theta": [10000, 40000], "max_position_embeddings": [4096, 16384]}
-    read = AutoConfig.from_pretrained(folder)
-    assert read.max_position_embeddings == 16384
-    assert setting_of(read.to_dict(), "rope_theta") == 40000
+    assert record["changes"] == changes
+    new = {name: value for name, (_, value) in changes.items()}
+    assert json.loads((folder / "config.json").read_text()) == PUBLISHED[role] | new
+    read = AutoConfig.from_pretrained(folder).to_dict()
+    assert {name: setting_of(read, name) for name in changes} == new
     assert json.loads((folder / RECORD).read_text()) == record
     assert not (folder / "pytorch_model.bin").exists()
     assert json.loads((source / "config.json").read_text()) == PUBLISHED[role], "the published folder is untouched"
     (folder / RECORD).unlink()  # it only spares reading the weights
     assert model_hashes(folder)["weights_sha256"] == record["weights_sha256"]
-
-
-def test_llama_stays_as_it_is(tmp_path: Path) -> None:
-    record = prepare_model(MODELS["llama"], tmp_path / "model", copy_of("llama", tmp_path / "published"))
-    assert record["changes"] == {}
-    assert json.loads((tmp_path / "model" / "config.json").read_text()) == PUBLISHED["llama"]
 
 
 def test_the_change_reaches_the_place_newer_configurations_use() -> None:
@@ -152,15 +152,6 @@ def test_the_command_makes_the_base_of_the_full_scale(tmp_path: Path) -> None:
 # --- what names a model -----------------------------------------------------------------------------------------------
 
 
-def test_a_model_is_named_by_weights_and_configuration(tmp_path: Path) -> None:
-    before = model_hashes(copy_of("weak", tmp_path / "a"))
-    same = model_hashes(copy_of("weak", tmp_path / "b", transformers_version="5.0.0"))
-    other = model_hashes(copy_of("weak", tmp_path / "c", rope_theta=40000))
-    assert same == before
-    assert other["weights_sha256"] == before["weights_sha256"]
-    assert other["config_sha256"] != before["config_sha256"]
-
-
 #: File, and what of it is edited: it moves a prompt, the tokens of a text, or where a response ends.
 MOVES_TEXT: dict[str, Callable[[Any], Any]] = {
     "tokenizer.json": lambda held: held["model"]["merges"].pop(),
@@ -187,7 +178,7 @@ def test_whatever_moves_a_prompt_or_an_end_makes_another_run(name: str, tmp_path
     before, path = names(), folder / name
     text = path.read_text()
     if name.endswith(".json"):  # the same in other letters, by another version
-        path.write_text(json.dumps({"transformers_version": "5.0.0", **json.loads(text)}, indent=7, ensure_ascii=True))
+        path.write_text(json.dumps({**json.loads(text), "transformers_version": "5.0.0"}, indent=7, ensure_ascii=True))
         assert names() == before
         edited = json.loads(text)
         MOVES_TEXT[name](edited)
