@@ -510,7 +510,7 @@ def load_answers(folder: str | Path) -> pd.DataFrame:
     found = [run.answers.drop(columns="key").assign(**dict(zip(_ABOUT_A_RUN, about, strict=True)))
              for run, about in _recorded_runs(folder)]  # fmt: skip
     answers = pd.concat(found, ignore_index=True)
-    return answers[[*_ABOUT_A_RUN, *answers.columns.difference(_ABOUT_A_RUN, sort=False)]]
+    return answers[[*_ABOUT_A_RUN, *answers.columns.difference(list(_ABOUT_A_RUN), sort=False)]]
 
 
 def _recorded_runs(folder: str | Path) -> Iterator[tuple[RunRecords, tuple[str, str, str, int, str]]]:

@@ -139,7 +139,7 @@ def encode_training(
     """
     data, name = config.data, config.data.template
     kept, encoded_prompts, demonstrations = list[Problem](), dict[str, np.ndarray](), dict[str, np.ndarray]()
-    counts = dict.fromkeys(("prompts_dropped", "demonstrations_dropped", "demonstrations_cut"), 0)
+    counts: dict[str, int] = dict.fromkeys(("prompts_dropped", "demonstrations_dropped", "demonstrations_cut"), 0)
     vocabulary = vocabulary_size(config.policy.path) if config.policy.path else None
     unseen = 0 if template_named(name).system == "data" else sum(problem.system is not None for problem in problems)
     if unseen and data.source not in DATASETS:  # of those the paper's templates are chosen knowingly

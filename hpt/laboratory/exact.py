@@ -204,8 +204,8 @@ class Experiment:
     @cached_property
     def token_scores(self) -> Tensor:
         """grad log pi of every (prefix, token) pair, [MV, D]; every estimator's gradient is weights times this."""
-        function = partial(token_logprobs, self.policy)
-        return torch.autograd.functional.jacobian(function, self.parameters, vectorize=True)
+        # more rows at once no longer fit in the cache and are slower
+        return torch.func.jacrev(partial(token_logprobs, self.policy), chunk_size=64)(self.parameters)
 
     @cached_property
     def scores(self) -> Tensor:
