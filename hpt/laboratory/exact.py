@@ -14,6 +14,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -204,8 +205,8 @@ class Experiment:
     @cached_property
     def token_scores(self) -> Tensor:
         """grad log pi of every (prefix, token) pair, [MV, D]; every estimator's gradient is weights times this."""
-        # more rows at once no longer fit in the cache and are slower
-        return torch.func.jacrev(partial(token_logprobs, self.policy), chunk_size=64)(self.parameters)
+        function = partial(token_logprobs, self.policy)
+        return cast(Tensor, torch.autograd.functional.jacobian(function, self.parameters, vectorize=True))
 
     @cached_property
     def scores(self) -> Tensor:

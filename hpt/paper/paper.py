@@ -27,7 +27,7 @@ class Claim(BaseModel, frozen=True):
     runs of (`hpt.runs.catalogue.Arm`), by name on its base or ``name@base`` on another; without any it is decided on a
     frame made without a run (`hpt.reports.notebooks.Study.frames`). ``evidence`` are the (table, row) whose values are
     the paper's, where the arms do not name them; ``cites`` says whose result the paper reports. ``confirmatory`` claims
-    are judged together (docs/world.md).
+    are judged together (docs/world.md), those of a ``scale`` at that alone.
     """
 
     id: str
@@ -43,6 +43,7 @@ class Claim(BaseModel, frozen=True):
     evidence: tuple[tuple[str, str], ...] = ()
     cites: str = ""
     confirmatory: bool = False
+    scale: str = ""
 
 
 @cache

@@ -7,6 +7,7 @@ intervals have 95 %: over seeds Student's t, over problems for fixed weights.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from itertools import pairwise, product
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from hpt.config.run_config import MOVES_NO_NUMBER
+from hpt.data.models import MODELS
 from hpt.data.problems import EvaluationSet
 from hpt.data.public import DATASETS
 from hpt.data.sources import OWN_SET, OWN_TITLE, evaluation_at, evaluation_set, recorded_name, training_problems_of
@@ -107,9 +109,15 @@ def label(method: str) -> str:
     return "base" if method == BASE else arm_label(method)
 
 
-def base_label(policy: str) -> str:
-    """Return a base with the model it stands for, such as "Weak base (stands for Qwen2.5-Math-1.5B)"."""
-    title = base_title(policy)
+def base_label(policy: str, scale: str = "") -> str:
+    """Return what a base is called: with the model it stands for, or the published model that it is at a scale.
+
+    Example:
+        >>> base_label("weak"), base_label("weak", "smollm")
+        ('Weak base (stands for Qwen2.5-Math-1.5B)', 'SmolLM2-135M')
+    """
+    published = [model.title for model in MODELS.values() if (model.scale, model.role) == (scale, policy)]
+    title = published[0] if published else base_title(policy)
     return title[:1].upper() + title[1:]
 
 
@@ -229,7 +237,7 @@ def mean_with_interval(values: pd.Series, most: float = np.inf) -> str:
     return f"{mean.mean:,.1f}" + ("" if pd.isna(low) else f" [{max(0.0, low):,.1f}, {min(most, high):,.1f}]")
 
 
-def beside_the_papers(scores: pd.DataFrame, names: Mapping[str, str] | None = None) -> pd.DataFrame:
+def beside_the_papers(scores: pd.DataFrame, names: Mapping[str, str] | None = None, scale: str = "") -> pd.DataFrame:
     """Lay out a frame of `scores`: a row per base and method; of every set, ours and the paper's in adjacent columns.
 
     ``names`` are what methods are called instead of `label`; a star marks what the paper's authors copied from another
@@ -237,7 +245,7 @@ def beside_the_papers(scores: pd.DataFrame, names: Mapping[str, str] | None = No
     """
     sets = ["column", "stands_for"]
     texts = scores[sets].assign(
-        base=scores["policy"].map(base_label),
+        base=scores["policy"].map(partial(base_label, scale=scale)),
         method=[(names or {}).get(method) or label(method) for method in scores["method"]],
         ours=with_interval(scores),
         paper=number_text(scores["paper"]) + scores["paper_copied"].map({True: "*", False: ""}),

@@ -30,7 +30,7 @@ from hpt.paper.paper import confirmatory_claims
 from hpt.reports import frames as of_records
 from hpt.reports import style
 from hpt.reports.verdicts import Verdict, verdicts
-from hpt.runs.catalogue import ARTEFACTS, artefacts_at, check_addressed, is_addressed, kept_note
+from hpt.runs.catalogue import ARTEFACTS, ONE_BASE, artefacts_at, check_addressed, is_addressed, kept_note
 from hpt.runs.compare import differences, final_values
 from hpt.runs.folder import source_commit
 from hpt.runs.make import PlannedRun, compute, planned_runs
@@ -210,7 +210,8 @@ class Study:
         if shown not in self._judged:
             with_runs = [name for name in shown if ARTEFACTS[name].arms]
             runs = self.runs(*with_runs) if with_runs else []
-            family = self.family() if any(claim.artefact in shown for claim in confirmatory_claims()) else []
+            judged_together = self.scale not in ONE_BASE and any(own.artefact in shown for own in confirmatory_claims())
+            family = self.family() if judged_together else []
             self._judged = {shown: verdicts(runs, shown, self.scale, self.frames, family)}
         return self._judged[shown]
 

@@ -85,7 +85,8 @@ def _report(folder: Path, scale: str) -> dict[str, Any]:
     verdicts = _verdicts(statuses)
     runs = {row["run"]: row for status in statuses for row in status["runs"]}
     seeds = sorted({seed for status in statuses for seed in status["seeds"]})
-    sections = _sections([made[name] for name in dict.fromkeys([*ARTEFACTS, *made]) if name in made], verdicts, seeds)
+    shown = [made[name] for name in dict.fromkeys([*ARTEFACTS, *made]) if name in made]
+    sections = _sections(shown, verdicts, seeds, scale)
     chapters = [(f"{section['name']}.html", section["title"], section["question"]) for section in sections]
     others = [own for own in sorted(folder.parent.glob("*/")) if own != folder and (own / "notebooks").is_dir()]
     lines = [
@@ -95,7 +96,7 @@ def _report(folder: Path, scale: str) -> dict[str, Any]:
     topics = [(section, [row for row in verdicts if row["page"] == section.name]) for section in SECTIONS]
     return {
         "scale": scale,
-        "headlines": headlines(verdicts, seeds),
+        "headlines": headlines(verdicts, seeds, scale),
         "tiles": _tiles(verdicts, folder / "tables" / "audit.csv"),
         "forest": _drawn(lines),
         "headline_rows": _headline_rows(verdicts),
@@ -139,7 +140,7 @@ def _verdicts(statuses: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _sections(
-    artefacts: list[dict[str, Any]], verdicts: list[dict[str, Any]], seeds: Sequence[int]
+    artefacts: list[dict[str, Any]], verdicts: list[dict[str, Any]], seeds: Sequence[int], scale: str
 ) -> list[dict[str, Any]]:
     """Return the pages of tables and figures, each with what it shows and the answer it opens with."""
     found = []
@@ -151,11 +152,13 @@ def _sections(
             own["verdicts"] = [row for row in verdicts if row["artefact"] == own["name"]]
         if shown:
             rows = [row for own in shown for row in own["verdicts"]]
-            found.append(asdict(section) | {"artefacts": shown, "answer": answer(rows, shown, seeds)})
+            found.append(asdict(section) | {"artefacts": shown, "answer": answer(rows, shown, seeds, scale)})
     return found
 
 
-def answer(verdicts: Sequence[Mapping[str, Any]], artefacts: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> str:
+def answer(
+    verdicts: Sequence[Mapping[str, Any]], artefacts: Sequence[Mapping[str, Any]], seeds: Sequence[int], scale: str = ""
+) -> str:
     """Return what a page found, in its first words: comparisons, else claims that are decided; else the first caption.
 
     Example:
@@ -165,7 +168,7 @@ def answer(verdicts: Sequence[Mapping[str, Any]], artefacts: Sequence[Mapping[st
     """
     if artefacts and not verdicts:
         return _first_sentence(artefacts[0])
-    sentences = headlines(verdicts, seeds)
+    sentences = headlines(verdicts, seeds, scale)
     for words in ("reproduced", "holds", "does not hold") if len(sentences) <= 2 else ():
         found = [f"{row['title']} ({row['ours']} {row['interval']}".strip() + ")" for row in verdicts
                  if row["verdict"] == words]  # fmt: skip
@@ -276,7 +279,7 @@ def notebook_page(notebook: Any, status: dict[str, Any]) -> str:
     # nbconvert escapes what cells printed; what they display is HTML of `hpt.reports`
     head, body = (Markup(exporter.from_notebook_node(type(notebook)({**notebook, "cells": cells}))[0])
                   for cells in ([first], rest))  # fmt: skip
-    said = answer(status["verdicts"], status["artefacts"], status["seeds"])
+    said = answer(status["verdicts"], status["artefacts"], status["seeds"], status["scale"])
     page = page_environment().get_template("notebook.html.jinja")
     return compact(page.render(status=status, head=head, answer=said, results=results, body=body))
 

@@ -4,6 +4,7 @@ A row holds the sentence, the paper's evidence, ours and the verdict; what decid
 """
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,8 +25,9 @@ from hpt.evaluation.intervals import (
 )
 from hpt.paper.claim_tests import OVER_QUESTIONS, ClaimRecords, RunFrames
 from hpt.paper.claims import ALPHA, ClaimResult, ClaimVerdict, judge, judge_together
-from hpt.paper.paper import BASE, Claim, base_title, claims, confirmatory_claims, paper_columns, paper_data, paper_value
-from hpt.reports.frames import average_column, averages_by_seed, is_shared, label, of_method, seeds_last
+from hpt.paper.paper import BASE, Claim, claims, confirmatory_claims, paper_columns, paper_data, paper_value
+from hpt.reports.frames import average_column, averages_by_seed, base_label, is_shared, label, of_method, seeds_last
+from hpt.runs.catalogue import ONE_BASE, artefacts_at
 from hpt.runs.records import RunRecords
 
 #: Units of effects that are no differences, so that a plus sign would mislead and nothing lies below 0.
@@ -122,10 +124,17 @@ def verdicts(
     ``frames`` are those made without a run (`hpt.reports.notebooks.Study.frames`), for claims that need none;
     ``family`` the runs of the confirmatory contrasts, which are judged together (empty = those among ``records``).
     """
-    wanted = [claim for claim in claims() if claim.artefact in set(artefacts)]
-    together = confirmatory(family or records, scale) if any(claim.confirmatory for claim in wanted) else {}
-    return [_verdict(claim, together.get(claim.id) or judge(claim, claim_records(records, claim, scale, frames)))
-            for claim in wanted]  # fmt: skip
+    there = {name: own.policies for name, own in artefacts_at(scale).items() if name in set(artefacts)}
+    wanted = [claim for claim in claims() if claim.artefact in there and claim.scale in ("", scale)
+              and (not claim.methods or claim.policy in there[claim.artefact])]  # fmt: skip
+    asked = scale not in ONE_BASE and any(claim.confirmatory for claim in wanted)
+    together = confirmatory(family or records, scale) if asked else {}
+    found = []
+    for claim in wanted:
+        result = together.get(claim.id) or judge(claim, claim_records(records, claim, scale, frames))
+        kind = CONFIRMATORY if claim.id in together else EXPLORATORY if claim.methods else ""
+        found.append(_verdict(claim, result, kind, scale))
+    return found
 
 
 def confirmatory(records: Sequence[RunRecords], scale: str) -> dict[str, ClaimResult]:
@@ -326,20 +335,25 @@ def _place(name: str, policy: str) -> tuple[str, str]:
     return method, base or policy
 
 
-def _verdict(claim: Claim, result: ClaimResult) -> Verdict:
+def _verdict(claim: Claim, result: ClaimResult, kind: str, scale: str) -> Verdict:
+    title, reading = claim.title, claim.reading
+    if scale in ONE_BASE and claim.policy:  # whose contrasts are exploratory, each judged by its own interval
+        base = base_label(claim.policy, scale)
+        title, reading = (re.sub(rf"(the )?{claim.policy} base", base, text) for text in (title, reading))
+        reading = re.sub("One of the 13 confirmatory contrasts.*", "By its own 95 % interval over seeds.", reading)
     return Verdict(
         claim=claim.id,
         artefact=claim.artefact,
-        title=claim.title,
+        title=title,
         section=claim.section,
         sentence=claim.sentence,
-        reading=claim.reading,
+        reading=reading,
         paper=paper_evidence(claim),
         ours="" if result.effect is None else f"{_number(result.effect, result.unit)} {result.unit}".strip(),
         interval=_interval(result.interval, result.unit),
         verdict=result.verdict.value,
         explanation=result.explanation,
-        kind=(CONFIRMATORY if claim.confirmatory else EXPLORATORY) if claim.methods else "",
+        kind=kind,
         numbers={
             "effect": result.effect,
             "low": result.interval.low if result.interval else None,
@@ -372,10 +386,11 @@ def _interval(interval: Interval | None, unit: str) -> str:
 # What was found, in sentences. Rows are verdicts as the report keeps them: the fields of `Verdict`.
 
 
-def headlines(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> list[str]:
+def headlines(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int], scale: str = "") -> list[str]:
     """Return what was found as sentences: whom a method beats on which base, by how much, how sure, and the counts.
 
-    Of the comparisons, the confirmatory contrasts, and those of averages out of distribution.
+    Of the comparisons, the confirmatory contrasts (of a scale with one base, those that take their place, decided or
+    not), and those of averages out of distribution.
     """
     sentences, decided = list[str](), dict.fromkeys(_COMPARED.values())
     for distribution, where in (("in", ""), ("out", ", out of distribution,")):
@@ -384,7 +399,7 @@ def headlines(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> list[s
         for claim, row in comparisons(rows, distribution):
             method, other = (label_in_claim(name, claim.policy) for name in claim.methods)
             words = str(_COMPARED.get(row["verdict"], row["verdict"]))
-            text = f"{other} ({_in_points(row)})" if words in decided else other
+            text = f"{other} ({_in_points(row)})" if words in decided or scale in ONE_BASE else other
             found.setdefault((claim.policy, method), {}).setdefault(words, []).append(text)
         if distribution == "out" and found and not any(said.keys() & decided for said in found.values()):
             sentences.append("Out of distribution no comparison of averages is decided.")
@@ -392,16 +407,21 @@ def headlines(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> list[s
         for (policy, method), said in found.items():
             parts = [f"{words} {', '.join(said[words])}" for words in decided if words in said]
             parts += [f"{words} against {', '.join(said[words])}" for words in sorted(said.keys() - decided)]
-            sentences.append(f"On the {policy} base{where} {method} is {'; '.join(parts)}.")
+            sentences.append(f"On {_base(policy, scale)}{where} {method} is {'; '.join(parts)}.")
     if sentences:
-        several = f"over {len(seeds)} seeds, in distribution corrected for 13 contrasts, with 95 % intervals"
+        corrected = "in distribution corrected for 13 contrasts, " * (scale not in ONE_BASE)
+        several = f"over {len(seeds)} seeds, {corrected}with 95 % intervals"
         over = several if len(seeds) > 1 else "of one seed, which decides nothing"
-        sentences = [_outcome(rows), f"Points of the average, {over}:", *sentences]
+        sentences = [_outcome(rows, scale), f"Points of the average, {over}:", *sentences]
     training, theory = ([row for row in rows if bool(row["kind"]) is of_runs] for of_runs in (True, False))
     return sentences + [counted(own, what) for own, what in ((training, "training"), (theory, "the estimator")) if own]
 
 
-def _outcome(rows: Sequence[Mapping[str, Any]]) -> str:
+def _base(policy: str, scale: str) -> str:
+    return base_label(policy, scale) if scale in ONE_BASE else f"the {policy} base"
+
+
+def _outcome(rows: Sequence[Mapping[str, Any]], scale: str) -> str:
     """Return on which base HPT is ahead of how many of its baselines, in distribution."""
     verdicts_on: dict[str, list[str]] = {}
     for claim, row in comparisons(rows, "in"):
@@ -412,7 +432,7 @@ def _outcome(rows: Sequence[Mapping[str, Any]]) -> str:
         counts = [f"{how} {count}" for how, count in (("ahead of", ahead), ("behind", found.count(ClaimVerdict.fails)))
                   if count]  # fmt: skip
         what = " and ".join(counts) or "neither ahead of nor behind any"
-        parts.append(f"{what} of {len(found)} baselines on the {policy} base")
+        parts.append(f"{what} of {len(found)} baselines on {_base(policy, scale)}")
     return f"HPT is {'; '.join(parts)}."
 
 
@@ -436,28 +456,28 @@ def _said(verdict: str, several: bool) -> str:
 def comparisons(rows: Sequence[Mapping[str, Any]], distribution: str) -> list[tuple[Claim, Mapping[str, Any]]]:
     """Return the claims that compare the averages of two trained methods, with their verdicts, where there is one.
 
-    ``in`` distribution the confirmatory contrasts, or those ``out`` of it.
+    ``in`` distribution the confirmatory contrasts and those of a scale alone, or those ``out`` of it.
     """
     judged = {row["claim"]: row for row in rows if row["ours"]}
-    found = confirmatory_claims() if distribution == "in" else [
-        claim for claim in claims() if claim.test == "average_above" and claim.artefact in ("table2", "table3")
-        and claim.parameters["distribution"] == distribution and BASE not in claim.methods
-    ]  # fmt: skip
+    found = [claim for claim in claims() if claim.test == "average_above" and claim.artefact in ("table2", "table3")
+             and claim.parameters["distribution"] == distribution and BASE not in claim.methods]  # fmt: skip
+    if distribution == "in":
+        found = [*confirmatory_claims(), *(claim for claim in found if claim.scale)]
     return [(claim, judged[claim.id]) for claim in found if claim.id in judged]
 
 
-def forest(rows: Sequence[Mapping[str, Any]], world: str) -> list[dict[str, Any]]:
+def forest(rows: Sequence[Mapping[str, Any]], scale: str) -> list[dict[str, Any]]:
     """Return HPT minus each baseline on each base of a scale as lines of a forest plot, in points of the average."""
     return [
         {
-            "group": f"{world}: {base_title(claim.policy)}",
+            "group": f"{scale}: {base_label(claim.policy, scale)}",
             "other": label_in_claim(claim.methods[1], claim.policy),
             "text": _in_points(row),
             "mean": row["numbers"]["effect"],
             "low": row["numbers"]["low"],
             "high": row["numbers"]["high"],
             "dots": row["numbers"]["per_seed"],
-            "paper": printed_difference(claim),
+            "paper": None if math.isnan(printed := printed_difference(claim)) else printed,
             "verdict": row["verdict"],
         }
         for claim, row in comparisons(rows, "in")

@@ -64,7 +64,7 @@ class Arm:
     @property
     def names(self) -> tuple[str, ...]:
         """What it may be called among the user's settings."""
-        return tuple(dict.fromkeys([self.name or self.method, self.method, self.key]))
+        return tuple(dict.fromkeys([self.method, self.name or self.method, self.key]))
 
     def config(self, scale: str, seed: int, settings: Mapping[str, Any] | None = None) -> RunConfig:
         """Return the configuration of the arm's run of a seed; ``settings`` are the user's (`settings_for`)."""
