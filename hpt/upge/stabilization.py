@@ -49,9 +49,9 @@ def sequence_clip(row: Row, streams: TokenStreams, advantages: Tensor) -> Tensor
 
 
 def _trust_region(row: Row, ratio: Tensor, advantages: Tensor) -> Tensor:
-    above = (advantages > 0) & (ratio > 1 + row.bound("clip_eps_high"))
     below = (advantages < 0) & (ratio < 1 - row.bound("clip_eps_low"))
-    return (~(above | below)).to(ratio.dtype)
+    above = (advantages > 0) & (ratio > 1 + row.bound("clip_eps_high"))
+    return (~(below | above)).to(ratio.dtype)
 
 
 MASKS: dict[str, Mask] = {
