@@ -18,8 +18,8 @@ from hpt.data.world.gym import SMOLLM
 from hpt.evaluation.intervals import MIN_SEEDS
 from hpt.paper.paper import claims, headline_claims
 from hpt.reports.notebooks import markdown_text, short_commit, verdict_badge
-from hpt.reports.verdicts import EXPLORATORY, SECTIONS, counted, forest, headlines, section_of
-from hpt.runs.catalogue import ARTEFACTS
+from hpt.reports.verdicts import EXPLORATORY, SECTIONS, comparisons, counted, forest, headlines, section_of
+from hpt.runs.catalogue import ARTEFACTS, ONE_BASE
 from hpt.support.files import read_json, write_text
 from hpt.support.text import duration, few
 
@@ -99,7 +99,7 @@ def _report(folder: Path, scale: str) -> dict[str, Any]:
         "headlines": headlines(verdicts, seeds, scale),
         "tiles": _tiles(verdicts, folder / "tables" / "audit.csv"),
         "forest": _drawn(lines),
-        "headline_rows": _headline_rows(verdicts),
+        "headline_rows": _headline_rows(verdicts, scale),
         "why": _first_sentence(made["learnt_operations"]) if "learnt_operations" in made else "",
         "seeds_text": f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'} ({', '.join(map(str, seeds))})",
         "notes": notes(scale, seeds, statuses, list(runs.values())),
@@ -116,13 +116,19 @@ def _report(folder: Path, scale: str) -> dict[str, Any]:
     }
 
 
-def _headline_rows(verdicts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the verdicts of the first page: the headline claims, and every contrast in which HPT is worse."""
+def _headline_rows(verdicts: Sequence[dict[str, Any]], scale: str) -> list[dict[str, Any]]:
+    """Return the verdicts of the first page: the headline claims, and every contrast in which HPT is worse.
+
+    Of a scale with one base its contrasts and the claims that are its alone.
+    """
+    first = headline_claims()
+    if scale in ONE_BASE:
+        first = [claim.id for claim, _ in comparisons(verdicts, "in")] + [own.id for own in claims() if own.scale]
     judged = {row["claim"]: row for row in verdicts}
     contrasts = [claim.id for claim in claims()
                  if claim.methods[:1] == ("hpt",) and any("@" not in other for other in claim.methods[1:])]  # fmt: skip
     worse = [name for name in contrasts if name in judged and (judged[name]["numbers"]["high"] or 0.0) < 0]
-    return [judged[claim] for claim in dict.fromkeys([*headline_claims(), *worse]) if claim in judged]
+    return [judged[claim] for claim in dict.fromkeys([*first, *worse]) if claim in judged]
 
 
 def _statuses(folder: Path) -> list[dict[str, Any]]:
