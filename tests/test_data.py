@@ -515,7 +515,7 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     def run_jobs(*_: Any) -> None:
         raise AssertionError("computed before it was checked")
 
-    monkeypatch.setattr("hpt.runs.pool.run_jobs", run_jobs)
+    monkeypatch.setattr("hpt.runs.make.run_jobs", run_jobs)
 
 
 @pytest.mark.usefixtures("nothing_runs")

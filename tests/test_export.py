@@ -357,6 +357,6 @@ def test_finished_runs_are_exported_first_and_each_other_as_it_ends(tmp_path: Pa
             seen.append(len(record_folders(tmp_path / "others")))
         raise HptError("the third failed")
 
-    with mock.patch("hpt.runs.pool.run_jobs", two_then_fault), pytest.raises(HptError, match="third"):
+    with mock.patch("hpt.runs.records.run_jobs", two_then_fault), pytest.raises(HptError, match="third"):
         fill("tiny", ["table5"], [0], tmp_path / "nothing", tmp_path / "others")
     assert seen == [1, 2]

@@ -1,5 +1,6 @@
 """A custom algorithm among the others: in the plane, among the gates, in Table 3 and Figures 5 to 7."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from hpt.runs.make import planned_runs
 from hpt.runs.records import RunRecords, load_runs
 from hpt.runs.resolve import build_config
 from hpt.support.errors import ConfigError
+from hpt.upge.estimator import ROWS
 from tests.fabricated import fabricate
 
 OWN = "hpt.examples.smooth_gate:METHOD"
@@ -40,7 +42,7 @@ def test_a_method_on_a_question_is_its_rows_under_its_gate() -> None:
     draws = sample_draws(experiment, 40, seed=1)
     config = build_config("hpt")
     gradients, sums = method_gradients(config, experiment, draws)
-    on, off = (row_gradients(row, experiment, draws, rule)[0]
+    on, off = (row_gradients(replace(ROWS[row], aggregation=rule), experiment, draws)[0]
                for row, rule in (("dr_grpo", "per_prompt_rollouts"), ("sft", "per_prompt_demonstration")))  # fmt: skip
     solved = experiment.reward[draws.rollouts].sum(1) > 0
     assert 0 < int(solved.sum()) < len(solved)
