@@ -46,7 +46,7 @@ def fabricated_records(root: Path, artefact: str, seeds: Sequence[int] = (0,)) -
 
 
 def write_run(folder: RunFolder, config: RunConfig, evaluations: Sequence[str]) -> None:
-    """Write one finished run; the numbers depend on method, base, gate and seed alone."""
+    """Write one finished run; the numbers depend on method, base, gate and seed alone, of an evaluation on its name."""
     which = f"{config.method} {config.policy.name} {config.gate.count}"
     generator = np.random.default_rng([config.seed, *which.encode()])
     skill = SKILL.get(config.method, 0.5)
@@ -60,6 +60,7 @@ def write_run(folder: RunFolder, config: RunConfig, evaluations: Sequence[str]) 
     for name in evaluations:
         settings, of_set, key = evaluation_key(config, name)
         problems, samples = of_set.problems, settings.samples_per_problem
+        generator = np.random.default_rng([config.seed, *f"{which} {name}".encode()])
         solved = generator.random((len(problems), samples)) < skill
         kept = kept_answers(recorded_name(config, name), problems, samples)
         answers = pd.DataFrame(

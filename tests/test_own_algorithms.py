@@ -42,7 +42,7 @@ def test_a_method_on_a_question_is_its_rows_under_its_gate() -> None:
     draws = sample_draws(experiment, 40, seed=1)
     config = build_config("hpt")
     gradients, sums = method_gradients(config, experiment, draws)
-    on, off = (row_gradients(replace(ROWS[row], aggregation=rule), experiment, draws)[0]
+    on, off = (row_gradients(row, experiment, draws, replace(ROWS[row], aggregation=rule))[0]
                for row, rule in (("dr_grpo", "per_prompt_rollouts"), ("sft", "per_prompt_demonstration")))  # fmt: skip
     solved = experiment.reward[draws.rollouts].sum(1) > 0
     assert 0 < int(solved.sum()) < len(solved)
