@@ -246,10 +246,10 @@ def test_what_cannot_be_graded_is_refused_and_nothing_needs_no_grade(verifier: V
 # ----------------------------------------------------------------------------------------------------------------------
 # What the page says: rows of its tables on other graders and on math-verify's limits
 
-PAGE = (Path(__file__).resolve().parent.parent / "docs" / "reliability.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).resolve().parent.parent / "docs" / "grader.md").read_text(encoding="utf-8")
 #: (response, gold answer, its kind, verdict); what the released graders make of each is not looked at.
 PARTINGS = re.findall(r"^\| `(.+)` \| (\w+)(?:, (?:a )?(\w+))? \| (right|wrong|no answer)", PAGE, re.MULTILINE)
-ON_LIMITS = [row for row in PAGE.partition("## What the grader does with math-verify")[2].splitlines()
+ON_LIMITS = [row for row in PAGE.partition("## What it does with math-verify")[2].splitlines()
              if row.startswith("|") and "`" in row]  # fmt: skip
 LIMITS = re.findall(r"^\| .*\| `([^`]+)` \| `([^`]+)` \| (right|wrong) \|", "\n".join(ON_LIMITS), re.MULTILINE)
 VERDICTS = {"right": Verdict.correct, "wrong": Verdict.wrong, "no answer": Verdict.no_answer}
