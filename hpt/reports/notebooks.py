@@ -416,7 +416,7 @@ def html_table(table: pd.DataFrame | Styler, name: str) -> Markup:
 def _cell_class(cell: object) -> str:
     if isinstance(cell, of_records.Cell):
         return "best" * cell.best
-    return "text" * bool(re.search(r"[a-z]{3} ", str(cell)))
+    return "text" * bool(re.search(r"[a-z]{3} ", str(cell).removeprefix("all seeds ")))
 
 
 def _cell_html(cell: object) -> str:
