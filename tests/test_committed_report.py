@@ -59,7 +59,8 @@ def test_every_file_belongs_to_an_artefact_on_the_page() -> None:
 def test_every_contrast_in_which_hpt_is_worse_stands_on_the_first_page() -> None:
     rows = [row for status in STATUSES for row in status["verdicts"]]
     worse = [row["claim"] for row in rows if row["numbers"]["high"] is not None and row["numbers"]["high"] < 0]
-    worse = [name for name in worse if claim_named(name).methods[:1] == ("hpt",) and len(claim_named(name).methods) > 1]
+    arms = {name: claim_named(name).methods for name in worse}  # against another of its base's
+    worse = [name for name in worse if arms[name][:1] == ("hpt",) and any("@" not in other for other in arms[name][1:])]
     page = (REPORT / "index.html").read_text()
     assert [claim for claim in worse if f"claims.html#claim-{claim}" not in page] == []
     assert worse

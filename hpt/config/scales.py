@@ -5,8 +5,7 @@ over a user's questions), recipe, model, method, tuned (what the search chose fo
 user names. A custom method lies over what was tuned for the one it is ``like``. The settings of a stage's method lie
 below the last three, above the rest (`hpt.methods.methods.stages_of`).
 
-Scale `smollm`: a real language model of 135 million parameters on two cores. Its rates are searched; no run of a
-table has been made (docs/world.md).
+Scale `smollm`: a real language model of 135 million parameters on two cores; how its rates were chosen: docs/world.md.
 
 Scale `gpu`: the mini world grown for one GPU, all in about an hour. Nothing was searched, and no run has been
 made with it: sizes follow from what `hpt plan --scale gpu` computes, and learning rates are those of the mini world's

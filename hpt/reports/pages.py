@@ -18,7 +18,7 @@ from hpt.data.world.gym import SMOLLM
 from hpt.evaluation.intervals import MIN_SEEDS
 from hpt.paper.paper import claims, headline_claims
 from hpt.reports.notebooks import markdown_text, short_commit, verdict_badge
-from hpt.reports.verdicts import EXPLORATORY, SECTIONS, comparisons, counted, forest, headlines, section_of
+from hpt.reports.verdicts import EXPLORATORY, SECTIONS, claims_at, comparisons, counted, forest, headlines, section_of
 from hpt.runs.catalogue import ARTEFACTS, ONE_BASE
 from hpt.support.files import read_json, write_text
 from hpt.support.text import duration, few
@@ -108,8 +108,9 @@ def _report(folder: Path, scale: str) -> dict[str, Any]:
         "chapters": [*chapters, *_OTHER_PAGES],
         "verdicts": verdicts,
         "topics": [(section, rows) for section, rows in topics if rows],
+        "corrected": scale not in ONE_BASE,
         "exploratory": sum(row["kind"] == EXPLORATORY for row in verdicts),
-        "missing": [_missing_row(row) for row in missing_artefacts(folder)],
+        "missing": [_missing_row(row, scale) for row in missing_artefacts(folder)],
         "notebooks": statuses,
         "runs": [runs[name] for name in sorted(runs)],
         "with_config": {name for name in runs if (folder / "records" / name / "config.json").exists()},
@@ -236,8 +237,8 @@ def _shown(folder: Path, made: dict[str, Any], status: dict[str, Any]) -> dict[s
     return shown
 
 
-def _missing_row(row: dict[str, Any]) -> dict[str, Any]:
-    waiting = sum(claim.artefact == row["artefact"] for claim in claims())
+def _missing_row(row: dict[str, Any], scale: str) -> dict[str, Any]:
+    waiting = len(claims_at(scale, [row["artefact"]]))
     state = f"made of seeds {', '.join(map(str, row['seeds']))} alone"
     if not row["seeds"]:
         state = "not made" + f", and {waiting} claims not judged" * (waiting > 0)

@@ -112,6 +112,13 @@ class Verdict:
     numbers: dict[str, Any] = field(default_factory=dict)
 
 
+def claims_at(scale: str, artefacts: Iterable[str]) -> list[Claim]:
+    """Return the claims about artefacts that a scale judges, in the order of the paper: those of bases that it has."""
+    there = {name: own.policies for name, own in artefacts_at(scale).items() if name in set(artefacts)}
+    return [claim for claim in claims() if claim.artefact in there and claim.scale in ("", scale)
+            and (not claim.methods or claim.policy in there[claim.artefact])]  # fmt: skip
+
+
 def verdicts(
     records: Sequence[RunRecords],
     artefacts: Iterable[str],
@@ -124,9 +131,7 @@ def verdicts(
     ``frames`` are those made without a run (`hpt.reports.notebooks.Study.frames`), for claims that need none;
     ``family`` the runs of the confirmatory contrasts, which are judged together (empty = those among ``records``).
     """
-    there = {name: own.policies for name, own in artefacts_at(scale).items() if name in set(artefacts)}
-    wanted = [claim for claim in claims() if claim.artefact in there and claim.scale in ("", scale)
-              and (not claim.methods or claim.policy in there[claim.artefact])]  # fmt: skip
+    wanted = claims_at(scale, artefacts)
     asked = scale not in ONE_BASE and any(claim.confirmatory for claim in wanted)
     together = confirmatory(family or records, scale) if asked else {}
     found = []

@@ -460,6 +460,8 @@ SMOLLM_SEARCH = Artefact(
     ),
     ("validation",), "appendix",
 )  # fmt: skip
+#: Notebooks on what only the worlds made here have.
+OF_SMALL_WORLDS = ("world", "learnt_operations")
 #: Scales with one base, in the weak base's place: all they make, as artefact -> (methods compared, evaluations).
 ONE_BASE: dict[str, dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "smollm": {
@@ -475,7 +477,7 @@ ONE_BASE: dict[str, dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
 def artefacts_at(scale: str) -> dict[str, Artefact]:
     """Return the artefacts that a scale makes, by name, with the arms it compares."""
     if scale not in ONE_BASE:
-        return dict(ARTEFACTS)
+        return {name: own for name, own in ARTEFACTS.items() if scale != "full" or own.notebook not in OF_SMALL_WORLDS}
     return {
         name: replace(ARTEFACTS[name], arms=arms("weak", *methods), evaluations=evaluations)
         for name, (methods, evaluations) in ONE_BASE[scale].items()

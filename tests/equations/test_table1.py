@@ -1,16 +1,20 @@
-"""Each row of Table 1 against the gradient of its own paper's loss; `make mutants` breaks every part of a row."""
+"""Each row of Table 1 against the gradient of its own paper's loss, and the proof that each ingredient matters."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from hpt.laboratory import random_batch as world
 from hpt.laboratory import textbook
+from hpt.laboratory.table1 import symmetric_indicator
 from hpt.laboratory.textbook import Textbook
-from hpt.upge import aggregation, reference, stabilization
+from hpt.upge import advantage, aggregation, reference, stabilization
+from hpt.upge import aggregation as coefficient
 from hpt.upge.estimator import ROWS, Row
 
 TOLERANCE = 1e-10
@@ -84,7 +88,7 @@ def test_gradient_is_literally_equation_6(row: Row, loss: Loss) -> None:
     mask = stabilization.MASKS[row.mask](row, streams, component.advantages)
     mask = mask if component.keep is None else mask * component.keep
     denominator = reference.DENOMINATORS[row.denominator](row, streams, component.advantages).exp()
-    factor = aggregation.COEFFICIENTS[row.trajectory_coefficient](streams, component.rewards)
+    factor = coefficient.COEFFICIENTS[row.trajectory_coefficient](streams, component.rewards)
     constants = (component.scales * factor * mask * component.advantages / denominator).detach()
     expected = world.flat_gradient(-(constants * streams.logprobs.exp()).sum(), w.policy)
     assert world.relative_difference(world.upge_gradient(w, [row]), expected) < TOLERANCE
@@ -110,3 +114,114 @@ def test_gradient_is_the_slope_of_the_papers_loss(row: Row, loss: Loss) -> None:
     gradient = world.upge_gradient(w, [row])
     along = float(gradient @ torch.cat([direction[name].flatten() for name in w.policy]))
     assert abs(slope - along) < 1e-7 * max(1.0, float(gradient.norm()))
+
+
+# --- each ingredient broken once: the comparison has to notice; Eq. 6 itself is broken in tests/test_checker.py ------
+
+
+def other_side(row: Row, streams: Any, advantages: Tensor) -> Tensor:
+    return stabilization.clip(row, streams, -advantages)
+
+
+def one_bound_only(row: Row, streams: Any, advantages: Tensor) -> Tensor:
+    return stabilization.clip(row.with_parameters(clip_eps_low=None), streams, advantages)
+
+
+def sum_not_mean(row: Row, streams: Any, advantages: Tensor) -> Tensor:
+    counts = torch.bincount(streams.trajectory)[streams.trajectory]
+    return streams.logprobs.detach() - reference.sequence_log_ratio(streams) * counts
+
+
+def unclipped(row: Row, streams: Any, advantages: Tensor) -> Tensor:
+    return streams.old_logprobs
+
+
+def shape_not_its_slope(row: Row, streams: Any, advantages: Tensor) -> Tensor:
+    return (streams.logprobs.detach().exp() + row.number("shaping_gamma")).log()
+
+
+def other_std(row: Row, groups: Any) -> list[np.ndarray]:
+    swap = {"sample": "population", "population": "sample", "none": "sample"}
+    return advantage.group(row.with_parameters(std=swap[str(row.parameters["std"])]), groups)
+
+
+def without_values(row: Row, groups: Any) -> list[np.ndarray]:
+    return advantage.gae(row, replace(groups, values=[np.zeros_like(values) for values in groups.values]))
+
+
+def each_group_apart(row: Row, groups: Any) -> list[np.ndarray]:
+    return advantage.group(row, groups)
+
+
+def forgotten_baseline(row: Row, groups: Any) -> list[np.ndarray]:
+    return advantage.running_baseline(row, replace(groups, baseline=0.0))
+
+
+def all_of_them(row: Row, groups: Any) -> list[np.ndarray]:
+    return advantage.group(Row("", "", "", "", "", {"std": "none"}), groups)
+
+
+def halved(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *arguments: function(*arguments) * 0.5
+
+
+#: Part of a row -> the registry of its entries, and by entry what takes its place: each must be noticed.
+BREAKS: dict[str, tuple[dict[str, Any], dict[str, list[Any]]]] = {
+    "mask": (stabilization.MASKS, {
+        "clip": [stabilization.none, symmetric_indicator, other_side, one_bound_only],
+        "sequence_clip": [stabilization.none, stabilization.clip],
+        "clip_cov": [stabilization.none],
+    }),
+    "denominator": (reference.DENOMINATORS, {
+        "current": [reference.unit],
+        "old": [reference.current],
+        "unit": [reference.current],
+        "unit_shaped": [reference.unit, shape_not_its_slope],
+        "clipped_ratio": [unclipped, reference.current],
+        "sequence_ratio": [reference.old, sum_not_mean],
+    }),
+    "advantage": (advantage.ADVANTAGES, {
+        **{name: [advantage.own_reward] for name in ("one", "signed")},
+        "group": [advantage.own_reward, other_std],
+        "running_baseline": [forgotten_baseline],
+        "leave_one_out": [all_of_them],
+        "batch_normalised": [each_group_apart],
+        "gae": [without_values],
+    }),
+    "aggregation": (aggregation.AGGREGATIONS, {
+        **{name: [aggregation.token_mean] for name in ("sequence_mean", "pooled_token_mean")},
+        "token_mean": [aggregation.sequence_mean],
+        "sequence_sum": [aggregation.constant_length],
+        "constant_length": [aggregation.sequence_sum],
+    }),
+    "trajectory_coefficient": (coefficient.COEFFICIENTS, {
+        **{name: [coefficient.one] for name in ("half_exp_minus_entropy", "tenth_exp_entropy_if_correct")},
+        "one": [halved(coefficient.one)],
+    }),
+}  # fmt: skip
+MUTANTS = [
+    pytest.param(c.values[0], c.values[1], registry, key, broken, id=f"{c.id}|{key}->{broken.__name__}")
+    for choice, (registry, entries) in BREAKS.items()
+    for key, instead in entries.items()
+    for broken in instead
+    for c in CASES
+    # without bounds there is no side to break
+    if getattr(c.values[0], choice) == key and not (choice == "mask" and c.values[0].parameters["clip_eps_low"] is None)
+]
+
+
+@pytest.mark.parametrize(("row", "loss", "registry", "key", "broken"), MUTANTS)
+def test_a_broken_ingredient_is_noticed(
+    row: Row, loss: Loss, registry: dict[str, Any], key: str, broken: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    w = world.make_world(SEEDS[0])
+    expected = textbook_gradient(w, row, loss)
+    monkeypatch.setitem(registry, key, broken)
+    assert world.relative_difference(world.upge_gradient(w, [row]), expected) > 1e-4
+
+
+def test_every_entry_of_the_registries_is_broken_at_least_once() -> None:
+    """An entry that no row uses, or that no break above touches, is not covered by the mutation test."""
+    broken = {(choice, key) for choice, (_, entries) in BREAKS.items() for key in entries}
+    used = {(choice, getattr(row, choice)) for row in ROWS.values() for choice in BREAKS}
+    assert used - {("mask", "none")} <= broken
