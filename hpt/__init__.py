@@ -1,7 +1,7 @@
 """hpt: check, understand and change *Towards a Unified View of Large Language Model Post-Training*.
 
 Below is what a researcher imports: the core on a model and tensors of their own, without run folders, command line or
-vLLM. ``docs/reference.md`` holds every docstring on one page, ``notebooks/own_loop.ipynb`` uses all of it in one loop.
+vLLM. ``docs/reference.md`` holds every docstring on one page, ``notebooks/own_loop.ipynb`` uses its core in one loop.
 
 Everything is imported when it is first asked for: ``import hpt`` loads neither PyTorch nor vLLM nor DeepSpeed.
 """

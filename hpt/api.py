@@ -248,7 +248,7 @@ def gate(correct: Tensor | ArrayLike, n: int, count: int = 0, **settings: Any) -
         alpha [N] and beta [N], float64.
 
     Raises:
-        ConfigError: a count outside 0 ... n, or an unknown or impossible setting.
+        ConfigError: n below 1, a count outside 0 ... n, or an unknown or impossible setting.
 
     Example:
         >>> import hpt
@@ -318,7 +318,8 @@ def hpt_loss(
         Scalar.
 
     Raises:
-        ConfigError: as `upge_loss`; a question outside ``alpha``; no n where questions differ in their rollouts.
+        ConfigError: as `upge_loss`; a question outside ``alpha``; a negative alpha or beta; no n where questions differ
+            in their rollouts.
 
     Example:
         >>> import hpt, torch
@@ -395,7 +396,7 @@ def intervals(
         `hpt.evaluation.intervals.Interval`: ``low``, ``high``, ``level``, ``kind``; nan where there is only one value.
 
     Raises:
-        ConfigError: ``over`` is neither, or values that are not finite and one-dimensional.
+        ConfigError: ``over`` is neither, ``level`` outside (0, 1), or values that are not finite and one-dimensional.
 
     Example:
         >>> import hpt
@@ -432,10 +433,11 @@ def verify(answer: str, gold: str, *, kind: Literal["math", "digits", "choice"] 
         boxed: False where ``answer`` is the bare answer.
 
     Returns:
-        True if it is correct; False if it is wrong, holds no answer, or cannot be settled in five seconds.
+        True if it is correct; False if it is wrong, holds no answer, or cannot be settled in five seconds, tried twice.
 
     Raises:
         ConfigError: ``kind`` is none of the three.
+        HptError: the worker cannot be started.
 
     Example:
         >>> import hpt

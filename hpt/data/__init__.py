@@ -8,7 +8,8 @@
     store.py           public sets on this disk, with their hashes
     models.py          model folders: checking, hashing, fetching
     leakage.py         training questions that are also test questions
-    world/             the small worlds and their base models
+    packaged.py        a model that a registry package ships as GGUF
+    world/             the small worlds, and the documents their bases learn from
 
 It never samples and never trains.
 """

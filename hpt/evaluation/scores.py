@@ -36,7 +36,8 @@ def pass_at_k(correct_counts: ArrayLike, samples: ArrayLike, k: int) -> Shares:
         ConfigError: k outside 1..N, or a count outside 0..N.
 
     Example:
-        >>> pass_at_k([0, 1, 4], 4, 2)
+        >>> import hpt
+        >>> hpt.pass_at_k([0, 1, 4], 4, 2)
         array([0. , 0.5, 1. ])
     """
     counts, total = _counts(correct_counts, samples)

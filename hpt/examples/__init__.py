@@ -5,5 +5,6 @@
     least_error_gate.py   the gate of least error, derived from what `hpt.laboratory.gates` measures
 
 How they compare with HPT, GRPO and SFT is the artefact ``own_algorithms``; how to write another one is shown in
-`notebooks/own_algorithm.ipynb`. They take the settings the search chose for HPT on the same base (``like="hpt"``).
+`notebooks/own_algorithm.ipynb`. Start with `smooth_gate.py`; the package needs none of them. They take the settings
+the search chose for HPT on the same base (``like="hpt"``).
 """

@@ -90,9 +90,9 @@ def check_gradient(subject: str | Row, part: str = "", data: Data = "rollouts", 
     """Check a user's algorithm, a method, a row, or one part of a row: its gradient, and what it may not depend on.
 
     Args:
-        subject: ``module:METHOD``, ``module:ROW``, ``module:function`` with ``part``, a name of the package's or of an
-            installed one, or a row.
-        part: one of `PARTS`; what a function is. It is then checked in the row of HPT's online half.
+        subject: ``module:METHOD``, ``module:ROW``, ``module:function`` with ``part``, the name of a row or method of
+            this or an installed package, or a row.
+        part: what a function is, one of `PARTS`: gate, mask, ... It is then checked in the row of HPT's online half.
         data: what a row acts on; a method defines it for each of its rows.
         seed: of the random batch.
 

@@ -224,8 +224,8 @@ _OF_A_STAGE = ("gate.", "estimator.", "optimizer.learning_rate", "optimizer.warm
 def stages_of(config: RunConfig) -> list[Stage]:
     """Return the stages of a run in order; some may have no steps.
 
-    A stage trains with all ``settings`` of its method; above them are the whole method's, what was tuned for it and
-    what the user set (``over_stages``), and in the first ``optimizer.first_stage_learning_rate`` and
+    A stage trains with all ``settings`` of its method. These are overridden by the whole method's, what was tuned for
+    it and what the user set (``over_stages``), and for the first stage by ``optimizer.first_stage_learning_rate`` and
     ``schedule.first_stage_updates_per_step``.
 
     Raises:

@@ -95,7 +95,7 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class WeightedTrajectory:
-    """A trajectory with everything that weighs it in the loss of one optimiser step.
+    """A trajectory with its weights in the loss of one optimiser step.
 
     ``entropy_scale`` is the per-token factor of the entropy bonus, ``kl_scale`` that of the KL term; 0 = outside.
     """

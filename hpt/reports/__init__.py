@@ -3,7 +3,8 @@
 `frames` turns records into tidy pandas frames, which a notebook's visible cells lay out or draw; `parameters` checks
 its parameters, `notebooks` computes or loads the runs it asks for and keeps what it shows; `verdicts` judges the
 paper's claims; `build` executes the notebooks of a report and `pages` renders ``index.html`` and ``README.md`` from
-what they left. No score is defined and nothing trained here. Start with a notebook, then `begin`.
+what they left; `style` has colours and markers (`hpt.mplstyle`). No score is defined and nothing trained here. Start
+with a notebook, then `begin`.
 """
 
 from __future__ import annotations

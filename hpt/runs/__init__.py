@@ -5,6 +5,7 @@
     make.py            what is missing, and making it
     pool.py            several runs side by side
     process.py         a run's process, and its place on this machine
+    preload.py         what all jobs import, before they are forked
     cluster.py         or on the machines of a Ray cluster
     job.py             one run in one process: prepare, train, evaluate
     evaluations.py     the final evaluations of a run, and what it lacks

@@ -45,7 +45,7 @@ class Arm:
     """One line of a comparison: a method (``module:METHOD`` too) on a base.
 
     Its dotted ``settings`` lie on top of the user's; ``by_scale`` holds more of them, for sizes of a scale. Without a
-    ``name``, unique on its base, it is called as its method, and without a ``label`` legends have the method's title.
+    ``name``, unique on its base, it takes its method's name, and without a ``label`` legends have the method's title.
     """
 
     method: str
@@ -63,7 +63,7 @@ class Arm:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What it may be called among the user's settings."""
+        """Names under which the user's settings can address it; later ones win."""
         return tuple(dict.fromkeys([self.method, self.name or self.method, self.key]))
 
     def config(self, scale: str, seed: int, settings: Mapping[str, Any] | None = None) -> RunConfig:
@@ -160,7 +160,7 @@ _GRPO_CHOICES = {
     )
 }  # fmt: skip
 #: What each method chooses besides its rate; in the grid SFT -> GRPO has the rate of its first stage, which is SFT's.
-#: Three were the grid's. SFT chose the third, an edge, so every method whose values are numbers got a fourth.
+#: The grid first had three values. SFT chose the third, an edge, so every method whose values are numbers got a fourth.
 OWN_CHOICE: dict[str, tuple[Mapping[str, Any], ...]] = {
     "sft": tuple({"schedule.updates_per_step": value} for value in (2, 4, 8, 16)),
     "grpo": tuple(_GRPO_CHOICES.values()),
@@ -197,9 +197,9 @@ FINALISTS: dict[tuple[str, str], tuple[tuple[float, int], ...]] = {
 }
 #: (base, method) -> its gate, where the paper has another than the method's (Section 4.1).
 GATE_OF: dict[tuple[str, str], Mapping[str, Any]] = {("llama", "hpt"): {"gate.count": 2}}
-#: As many questions as SFT's most updates.
+#: One question at least for each of SFT's up to 16 updates.
 _SIXTEEN = {"tiny": {"schedule.prompts_per_step": 16}}
-#: Whose rate in the grid is not that of all its updates.
+#: Methods whose rate in the grid is that of their first stage alone.
 RATE_OF = {"sft_then_grpo": "optimizer.first_stage_learning_rate"}
 
 
@@ -251,7 +251,7 @@ WORLD = Artefact(
 # --- The price of each discrepancy between paper and code -------------------------------------------------------------
 
 POLICY = "weak"
-#: Half the steps of the tables: the price is that of learning more slowly, too. Other scales have no short runs here.
+#: Half the steps of the tables: so the price includes slower learning. Other scales have no short runs here.
 SHORT: Mapping[str, Mapping[str, Any]] = {
     "mini": {"schedule.steps": 60, "validation.every": 0},
     "tiny": {"schedule.steps": 2, "validation.every": 0},

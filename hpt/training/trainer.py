@@ -300,9 +300,9 @@ class Trainer:
             self.sampler.load_weights(self.engine.named_weights(), self.state.version)
 
     def check_sampler(self) -> None:
-        """Have the sampler hold the trainer's weights, and compare the two on a few responses drawn for that.
+        """Load the trainer's weights into the sampler and compare log-probs on a few fresh responses.
 
-        For answers that nobody trains on: the trainer never sees those, and they may follow another law.
+        Used before evaluations, whose answers the trainer never sees and may be sampled differently.
 
         Raises:
             TrainingFault: their log-probs are too far apart.
