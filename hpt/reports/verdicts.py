@@ -417,7 +417,8 @@ def headlines(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int], scale: st
         corrected = "in distribution corrected for 13 contrasts, " * (scale not in ONE_BASE)
         several = f"over {len(seeds)} seeds, {corrected}with 95 % intervals"
         over = several if len(seeds) > 1 else "of one seed, which decides nothing"
-        sentences = [_outcome(rows, scale), f"Points of the average, {over}:", *sentences]
+        outcome = [_outcome(rows, scale)] if len(seeds) > 1 else []
+        sentences = [*outcome, f"Points of the average, {over}:", *sentences]
     training, theory = ([row for row in rows if bool(row["kind"]) is of_runs] for of_runs in (True, False))
     return sentences + [counted(own, what) for own, what in ((training, "training"), (theory, "the estimator")) if own]
 
