@@ -84,6 +84,12 @@ _COMPARED: dict[str, str] = {
     ClaimVerdict.fails: "worse than",
     ClaimVerdict.level: "level with",
 }
+#: How a contrast of the family is judged.
+_TOGETHER = (
+    "One of the 13 confirmatory contrasts: paired t over seeds with Holm's correction over them, and simultaneous "
+    "intervals."
+)
+_ALONE = "By its own 95 % interval over seeds."
 #: Beginnings of verdicts that have no verb.
 _IS = ("undecided", "not testable", "smaller", "reproduced")
 
@@ -342,10 +348,11 @@ def _place(name: str, policy: str) -> tuple[str, str]:
 
 def _verdict(claim: Claim, result: ClaimResult, kind: str, scale: str) -> Verdict:
     title, reading = claim.title, claim.reading
-    if scale in ONE_BASE and claim.policy:  # whose contrasts are exploratory, each judged by its own interval
+    if scale in ONE_BASE and claim.policy:
         base = base_label(claim.policy, scale)
         title, reading = (re.sub(rf"(the )?{claim.policy} base", base, text) for text in (title, reading))
-        reading = re.sub("One of the 13 confirmatory contrasts.*", "By its own 95 % interval over seeds.", reading)
+    if claim.confirmatory:  # at a scale with one base each contrast is exploratory
+        reading += f" {_TOGETHER if kind == CONFIRMATORY else _ALONE}"
     return Verdict(
         claim=claim.id,
         artefact=claim.artefact,
