@@ -208,6 +208,18 @@ def test_logprobs_are_those_of_the_law_sampled_from(
         assert gap(sharp, [request(i) for i in range(8)], groups) > NOTICED
 
 
+def test_shared_prompts_are_computed_anew_for_new_weights(
+    sampler: Sampler, models: tuple[nn.Module, nn.Module]
+) -> None:
+    """A group's responses share the first 32 tokens of these prompts, but not with responses of other weights."""
+    requests = [request(i, prompt_tokens=np.arange(45) % 3 + i) for i in (4, 8)]
+    first = sampler.sample(requests)
+    assert gap(models[0], requests, first) < ROUNDING
+    assert drawn(sampler.sample(requests)) == drawn(first)
+    sampler.load_weights(models[1].named_parameters(), 1)
+    assert gap(models[1], requests, sampler.sample(requests)) < ROUNDING
+
+
 @pytest.fixture
 def digits(world: Path, sampler: Sampler) -> Callable[..., Trainer]:
     """Makes a trainer of a method around the real sampler; only math-verify is left out."""

@@ -409,6 +409,8 @@ def html_table(table: pd.DataFrame | Styler, name: str) -> Markup:
         styler = styler.format_index_names(lambda label: html.escape(str(label)), axis=axis)
     if styler.columns.nlevels > 1:
         styler = styler.hide(names=True)  # of the row labels: a line of heads more, and they say what they are
+    if styler.index.nlevels > 1 and len(styler.index) > 1 and styler.index.get_level_values(0).nunique() == 1:
+        styler = styler.hide(level=0).set_caption(html.escape(str(styler.index[0][0])))  # one base for all lines
     text = styler.set_uuid(name).set_table_attributes('class="scores"').to_html()
     return Markup("<div class='wide'>{}</div>").format(Markup(text))
 
