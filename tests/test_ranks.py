@@ -376,6 +376,5 @@ def test_the_sampler_sleeps_until_it_is_given_weights(sleeps: bool) -> None:
     sampler.load_weights([], 1)
     sampler.load_weights([], 2)
     load = [call.collective_rpc("reload_weights", kwargs={"weights_iterator": []}), call.apply_model(_repack_head)]
-    reset = call.reset_prefix_cache()
-    woken = [call.sleep(level=2), call.wake_up(tags=["weights"]), *load, call.wake_up(tags=["kv_cache"]), reset]
-    assert engine.mock_calls == [*(woken if sleeps else [*load, reset]), *load, reset]
+    woken = [call.sleep(level=2), call.wake_up(tags=["weights"]), *load, call.wake_up(tags=["kv_cache"])]
+    assert engine.mock_calls == [*(woken if sleeps else load), *load]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -216,8 +217,29 @@ def test_shared_prompts_are_computed_anew_for_new_weights(
     first = sampler.sample(requests)
     assert gap(models[0], requests, first) < ROUNDING
     assert drawn(sampler.sample(requests)) == drawn(first)
+    assert tokens([sampler.sample([one])[0] for one in requests[::-1]])[::-1] == tokens(first)
     sampler.load_weights(models[1].named_parameters(), 1)
     assert gap(models[1], requests, sampler.sample(requests)) < ROUNDING
+
+
+def test_prompts_that_the_engine_still_holds_stop_the_run(sampler: Sampler, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampler._engine, "reset_prefix_cache", lambda: False)
+    with pytest.raises(TrainingFault, match="still holds an earlier call's prompts"):
+        sampler.sample([request()])
+
+
+@pytest.mark.parametrize(("setting", "shared"), [("sliding_window", True), ("mamba_d_conv", False)])
+def test_no_prompt_is_shared_by_a_recurrent_model(
+    setting: str, shared: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_digits(tmp_path) / "model"
+    config = json.loads((folder / "config.json").read_text()) | {setting: 4}
+    (folder / "config.json").write_text(json.dumps(config))
+    engine = MagicMock()
+    engine.return_value.apply_model.return_value = ["vllm.models"]
+    monkeypatch.setattr("vllm.LLM", engine)
+    Sampler(str(folder), RolloutSettings())
+    assert engine.call_args.kwargs["enable_prefix_caching"] is shared
 
 
 @pytest.fixture

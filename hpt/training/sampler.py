@@ -132,6 +132,15 @@ def _cache_bytes(folder: str, settings: RolloutSettings, dtype: str) -> float:
     return (blocks + 1) * CPU_BLOCK_TOKENS * of_a_token  # one block is vLLM's
 
 
+def _shares_prompts(folder: str) -> bool:
+    """Whether vLLM computes the full blocks of a prompt once for all its responses.
+
+    Not for a model with recurrent layers: it would want prompts cut in parts, which `Sampler` cannot have on CPU.
+    """
+    config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    return not any(re.match("mamba|ssm_|conv_|linear_conv|state_size", name) for name in config)
+
+
 @cache
 def _architectures() -> frozenset[str]:
     """What vLLM has code of its own for, read from its source: importing it takes longer than all other checks."""
@@ -193,7 +202,7 @@ class Sampler:
                 # a prompt cut in two would need a seeded generator that can be wound back, which PyTorch has not on
                 # CPU: vLLM stops with "CPU Generator does not use offset" once a batch of prompts exceeds the budget
                 enable_chunked_prefill=False,
-                enable_prefix_caching=True,  # a prompt is computed once for all its responses
+                enable_prefix_caching=_shares_prompts(folder),
                 skip_tokenizer_init=True,
                 disable_log_stats=True,
                 gpu_memory_utilization=settings.gpu_memory_share,
@@ -240,8 +249,9 @@ class Sampler:
             for request in requests
         ]
         prompts = [{"prompt_token_ids": request.prompt_tokens.tolist()} for request in requests]
-        # prompts of older weights; and what is drawn must not depend on what was drawn before
-        self._engine.reset_prefix_cache()
+        # keys and values of older weights; and what is drawn must not depend on what was drawn before
+        if not self._engine.reset_prefix_cache():
+            raise TrainingFault("vLLM still holds an earlier call's prompts, so it could reuse old weights' keys")
         with _eager():
             outputs = self._engine.generate(prompts, parameters, use_tqdm=False)  # pyright: ignore[reportArgumentType]
         batches = [[_to_sample(completion) for completion in output.outputs] for output in outputs]
