@@ -266,7 +266,7 @@ MODELS: dict[str, PublicModel] = {
         "weak", "SmolLM2-135M", "HuggingFaceTB/SmolLM2-135M-Instruct",
         {"model_type": "llama", "rope_theta": 100_000, "max_position_embeddings": 8_192, "hidden_size": 576,
          "num_hidden_layers": 30, "vocab_size": 49_152, "tie_word_embeddings": True},
-        scale="smollm", package=SMOLLM2, cpu_gib=6.0,
+        scale="smollm", package=SMOLLM2, cpu_gib=9.0,
     ),
 }  # fmt: skip
 

@@ -119,10 +119,14 @@ class Verdict:
 
 
 def claims_at(scale: str, artefacts: Iterable[str]) -> list[Claim]:
-    """Return the claims about artefacts that a scale judges, in the order of the paper: those of bases that it has."""
+    """Return the claims about artefacts that a scale judges, in the order of the paper: those of bases that it has.
+
+    A scale with one base has none on arms of two (``hpt@strong``).
+    """
     there = {name: own.policies for name, own in artefacts_at(scale).items() if name in set(artefacts)}
     return [claim for claim in claims() if claim.artefact in there and claim.scale in ("", scale)
-            and (not claim.methods or claim.policy in there[claim.artefact])]  # fmt: skip
+            and (not claim.methods or claim.policy in there[claim.artefact])
+            and not (scale in ONE_BASE and any("@" in name for name in claim.methods))]  # fmt: skip
 
 
 def verdicts(
@@ -425,7 +429,7 @@ def headlines(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int], scale: st
         several = f"over {len(seeds)} seeds, {corrected}with 95 % intervals"
         over = several if len(seeds) > 1 else "of one seed, which decides nothing"
         outcome = [_outcome(rows, scale)] if len(seeds) > 1 else []
-        sentences = [*outcome, f"Points of the average, {over}:", *sentences]
+        sentences = [*outcome, f"Points of the average, the first minus the other, {over}:", *sentences]
     training, theory = ([row for row in rows if bool(row["kind"]) is of_runs] for of_runs in (True, False))
     return sentences + [counted(own, what) for own, what in ((training, "training"), (theory, "the estimator")) if own]
 
