@@ -429,7 +429,7 @@ def headlines(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int], scale: st
         several = f"over {len(seeds)} seeds, {corrected}with 95 % intervals"
         over = several if len(seeds) > 1 else "of one seed, which decides nothing"
         outcome = [_outcome(rows, scale)] if len(seeds) > 1 else []
-        sentences = [*outcome, f"Points of the average, the first minus the other, {over}:", *sentences]
+        sentences = [*outcome, f"Points ahead in the average, {over}:", *sentences]
     training, theory = ([row for row in rows if bool(row["kind"]) is of_runs] for of_runs in (True, False))
     return sentences + [counted(own, what) for own, what in ((training, "training"), (theory, "the estimator")) if own]
 
