@@ -106,7 +106,9 @@ def sampler_returning(*lengths: int) -> Sampler:
         return SimpleNamespace(token_ids=tokens, logprobs=flat, finish_reason="stop")
 
     output = SimpleNamespace(outputs=[completion(length) for length in lengths])
-    sampler._engine = SimpleNamespace(generate=lambda prompts, *_, **__: [output for _ in prompts])
+    sampler._engine = SimpleNamespace(
+        generate=lambda prompts, *_, **__: [output for _ in prompts], reset_prefix_cache=lambda: True
+    )
     sampler._vllm = SimpleNamespace(SamplingParams=lambda **given: given)
     sampler._context, sampler._stop_tokens, sampler._final_only, sampler.version = 128, [0], None, 0
     return sampler
