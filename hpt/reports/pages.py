@@ -31,14 +31,14 @@ _OTHER_PAGES = (
 #: Parameters of a scale's models, where they are small.
 _SIZES = {"mini": "0.2 to 0.4 million", "smollm": "135 million", "gpu": "26 to 61 million"}
 _SMALL = (
-    "Models have {} parameters, and questions are not the paper's. They say nothing about the level a model of 1.5 or 7 "
-    "billion parameters reaches: compare signs and order with the paper, never levels."
+    "Models have {} parameters, and questions are not the paper's. They say nothing about the level a model of 1.5 or "
+    "7 billion parameters reaches: compare signs and order with the paper, never levels."
 )
 #: Seeds of the main tables that were fixed before the runs (docs/world.md).
 _PLANNED = {"mini": 10, "smollm": 3}
 _SMOLLM = (
-    "This is SmolLM2-135M-Instruct, a real language model, after 40 updates that teach it to box its answers; all seeds "
-    "start from this one base, so intervals over seeds say nothing about another. Of settings only the learning rate "
+    "This is SmolLM2-135M-Instruct, a real language model, after 40 updates that teach it to box its answers; all "
+    "seeds start from this one base, so intervals over seeds say nothing about another. Of settings only the learning rate "
     "was searched. The paper's numbers beside it are those of Qwen2.5-Math-1.5B. "
 )
 
