@@ -38,8 +38,8 @@ _SMALL = (
 _PLANNED = {"mini": 10, "smollm": 3}
 _SMOLLM = (
     "This is SmolLM2-135M-Instruct, a real language model, after 40 updates that teach it to box its answers; all "
-    "seeds start from this one base, so intervals over seeds say nothing about another. Of settings only the learning rate "
-    "was searched. The paper's numbers beside it are those of Qwen2.5-Math-1.5B. "
+    "seeds start from this one base, so intervals over seeds say nothing about another. Of settings only the learning "
+    "rate was searched. The paper's numbers beside it are those of Qwen2.5-Math-1.5B. "
 )
 
 
