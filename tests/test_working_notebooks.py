@@ -126,6 +126,7 @@ def test_ours_and_the_papers_values_stand_side_by_side_with_seeds_and_only_a_cle
     assert list(table["Avg", "Avg", "paper"])[-1] == "41.9"
     assert list(beside_the_papers(data.assign(paper=np.nan, paper_copied=False)).columns.unique(2)) == ["ours"]
     clear = html_table(table, "t")
+    assert clear.count("Weak base (stands for Qwen2.5-Math-1.5B)") == clear.count("<caption>") == 1, "no column of it"
     seeds = data[(data["method"] == "hpt") & (data["column"] == "graded-500")][["seed_0", "seed_1", "seed_2"]]
     assert "".join(f"<i style='left:{seed:.0f}%'></i>" for seed in seeds.to_numpy()[0]) in clear
     assert ' best"' in clear
