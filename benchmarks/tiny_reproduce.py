@@ -2,7 +2,7 @@
 
     python -m benchmarks tiny_reproduce
 
-Each in a folder of its own, from nothing: Table 3 with Figures 5 to 7, and whatever the paper has. Wall-clock
+Each in a folder of its own, from nothing: Table 3 with Figures 5 to 7, and everything of the paper. Wall-clock
 seconds of everything `hpt reproduce` does, on an otherwise idle machine with two cores.
 """
 

@@ -66,13 +66,14 @@ def _parsed(file: Path) -> Any:
         raise ConfigError("policy.path", str(file), "readable JSON", f"save the model again: {error}") from error
 
 
-def _config(folder: str | os.PathLike[str]) -> dict[str, Any]:
+def model_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what a model folder's config.json says."""
     return json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
 
 
 def check_context(folder: str | os.PathLike[str], tokens: int) -> None:
     """Refuse a model whose positions do not cover a prompt and a response: beyond them it answers nonsense."""
-    config = _config(folder)
+    config = model_config(folder)
     name = "n_positions" if "n_positions" in config else "max_position_embeddings"  # GPT-2's name for them
     positions = config.get(name)
     if positions is not None and positions < tokens:
@@ -86,7 +87,7 @@ def check_context(folder: str | os.PathLike[str], tokens: int) -> None:
 
 def vocabulary_size(folder: str | os.PathLike[str]) -> int | None:
     """Return how many tokens a model knows, where its configuration says so."""
-    return _config(folder).get("vocab_size")
+    return model_config(folder).get("vocab_size")
 
 
 def model_hashes(folder: str | os.PathLike[str]) -> dict[str, str]:
@@ -306,7 +307,7 @@ def prepare_model(model: PublicModel, folder: Path, source: Path | None = None) 
         _from_folder(source, raw)
         revision, origin = "", f"folder:{source.name}"
     check_model_folder(raw)
-    published = _config(raw)
+    published = model_config(raw)
     for name, expected in model.published.items():
         found = setting_of(published, name)
         if found != expected:

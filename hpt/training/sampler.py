@@ -10,7 +10,6 @@ would.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import re
@@ -25,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpt.config.settings import RolloutSettings
-from hpt.data.models import stop_tokens
+from hpt.data.models import model_config, stop_tokens
 from hpt.support.errors import ConfigError, HptError, TrainingFault
 from hpt.support.process import keep_to_avx2
 from hpt.training.ranks import sampler_width, visible_gpus
@@ -92,7 +91,7 @@ def check_samplable(folder: str | os.PathLike[str]) -> None:
         ConfigError: an architecture that vLLM has no code for, quantised weights, or on CPU a head of another size
             than its attention has.
     """
-    config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    config = model_config(folder)
     known, file = _architectures(), f"{folder}/config.json"
     for name in config.get("architectures") or ():
         if known and name.endswith(("ForCausalLM", "LMHeadModel")) and name not in known:
@@ -122,7 +121,7 @@ def _cache_bytes(folder: str, settings: RolloutSettings, dtype: str) -> float:
 
     Infinite where the config does not say how large a token's keys and values are.
     """
-    config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    config = model_config(folder)
     heads, size = _heads(config)
     layers = config.get("num_hidden_layers", config.get("n_layer"))
     if not (heads and size and layers):
@@ -137,8 +136,7 @@ def _shares_prompts(folder: str) -> bool:
 
     Not for a model with recurrent layers: it would want prompts cut in parts, which `Sampler` cannot have on CPU.
     """
-    config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
-    return not any(re.match("mamba|ssm_|conv_|linear_conv|state_size", name) for name in config)
+    return not any(re.match("mamba|ssm_|conv_|linear_conv|state_size", name) for name in model_config(folder))
 
 
 @cache
