@@ -153,9 +153,9 @@ def test_a_checkpoint_says_on_which_kinds_of_processor_it_was_computed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = RunFolder(tmp_path)
-    assert run.processors == []
+    assert run.begun == {}
     for step, kind in enumerate(["first", "first", "second", "second", "first"]):
         monkeypatch.setattr("hpt.training.checkpoint.processor", lambda kind=kind: kind)
         _, state, _ = load_newest(run.path / "checkpoints")
         save(run.path / "checkpoints", step, processors=state.processors)
-    assert run.processors == ["first", "second", "first"]
+    assert run.begun["processors"] == ["first", "second", "first"]

@@ -139,12 +139,14 @@ def test_auto_is_bfloat16_where_the_processor_multiplies_it_and_the_run_lets_it(
     monkeypatch.setattr("hpt.support.errors._SAID", set())
     (tmp_path / "cpuinfo").write_text(f"flags : {flags}\n")
     config = build_config("hpt", scale="smollm", settings={"engine.instruction_set": instructions})
-    chosen = computed_config(config, tmp_path / "cpuinfo")
+    chosen = computed_config(config, cpuinfo=tmp_path / "cpuinfo")
     assert chosen.policy.dtype == dtype
     half = dtype == "bfloat16"
     assert (chosen.engine.zero_stage, chosen.rollout.old_logprobs) == ((1, "trainer") if half else (0, "sampler"))
     assert ("float32 is used" in capsys.readouterr().err) is not half
     assert config.policy.dtype == "auto", "the name of a run keeps it"
+    other = "float32" if half else "bfloat16"  # another machine goes on in what a run was begun in
+    assert computed_config(config, other, tmp_path / "cpuinfo").policy.dtype == other
 
 
 # --- the model --------------------------------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ class EvaluationSet:
     """What tables say of an evaluation set, and its problems, which are made or read when they are asked for."""
 
     name: str
-    stands_for: str  # the paper's benchmark in whose place it is
+    stands_for: str  # the paper's benchmark in whose place it is; empty = none
     samples_per_problem: int
     distribution: str  # ``in`` or ``out`` of the training distribution
     choices: int  # answers that a question offers, of which one is right; 0 where it offers none

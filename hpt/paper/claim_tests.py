@@ -148,10 +148,11 @@ def over_seeds(
 def all_of(found: Sequence[Outcome]) -> Outcome:
     """Decide what must hold of each of several (`over_seeds` with ``of``): above when all are, below as soon as one is.
 
-    The effect is that of the one that comes closest, or is furthest below. Not the least of each seed: a minimum over
-    noisy values is too low.
+    The effect is that of the one that decides: furthest below, else of the lowest interval. Not the least of each seed:
+    a minimum over noisy values is too low.
     """
-    nearest = min(found, key=lambda outcome: sum(outcome.per_seed.values()))
+    below = [outcome for outcome in found if outcome.decision is Decision.below]
+    nearest = min(below or found, key=lambda own: own.effect if below or not own.interval else own.interval.low)
     text = " ".join(outcome.explanation for outcome in found)
     decision, dead = both(*(outcome.decision for outcome in found)), all(outcome.dead for outcome in found)
     return replace(nearest, decision=decision, explanation=text, dead=dead)

@@ -108,7 +108,8 @@ def base_title(policy: str) -> str:
     """
     for table in ("table2", "table3"):
         if found := paper_row(table, BASE, policy):
-            return f"{policy} base (stands for {found['row']})"
+            name = policy.capitalize() if policy == "llama" else policy  # the others are no names
+            return f"{name} base (stands for {found['row']})"
     return f"base {policy}"
 
 

@@ -121,6 +121,28 @@ def base_label(policy: str, scale: str = "") -> str:
     return title[:1].upper() + title[1:]
 
 
+def base_name(policy: str, scale: str = "") -> str:
+    """Return a base as sentences name it.
+
+    Example:
+        >>> base_name("llama"), base_name("weak", "smollm")
+        ('the Llama base', 'SmolLM2-135M')
+    """
+    if (title := base_label(policy, scale)) != base_label(policy):
+        return title
+    return f"the {base_title(policy).partition(' (')[0]}"
+
+
+def set_title(name: str, stands_for: str) -> str:
+    """Return what a panel calls an evaluation set: with the paper's benchmark that it stands for, where it does.
+
+    Example:
+        >>> set_title("contest-a@256", "AIME 24"), set_title("sums", "")
+        ('contest-a (stands for AIME 24)', 'sums')
+    """
+    return name.partition("@")[0] + (f" (stands for {stands_for})" if stands_for else "")
+
+
 def number_text(values: pd.Series, sign: str = "") -> pd.Series:
     """Return numbers with one decimal, as text; empty where there is none. ``sign="+"`` writes a plus sign too."""
     return values.map(lambda value: "" if pd.isna(value) else f"{round_half_up(value):{sign}.1f}").astype(object)
@@ -212,6 +234,17 @@ def interval_note(frame: pd.DataFrame, of: str = "mean") -> str:
     return note
 
 
+def sets_note(frame: pd.DataFrame) -> str:
+    """Return what the sets of a frame of `scores` are beside the paper's, for a caption."""
+    if set(frame["stands_for"]) <= {"", *paper_data()["averages"]}:
+        return "Each set is made by this package and stands for none of the paper's, whose averages stand beside."
+    note = (
+        "Each set is made by this package and stands for the benchmark below its name: compare signs and order with "
+        "the paper's values, not levels."
+    )
+    return note + " * copied by the paper's authors from another paper." * bool(frame["paper_copied"].any())
+
+
 def seeds_note(records: Records) -> str:
     """Return what the bands around curves are, for a caption."""
     seeds = len({run.seed for run in records if run.method != BASE})
@@ -255,6 +288,8 @@ def beside_the_papers(scores: pd.DataFrame, names: Mapping[str, str] | None = No
     table = table.reorder_levels([1, 2, 0], axis=1).rename_axis(["set", "stands for", ""], axis=1)
     order = texts[sets].drop_duplicates().itertuples(index=False, name=None)
     table = table[[(*name, whose) for name in order for whose in ("ours", "paper")]]
+    if set(scores["stands_for"]) <= {"", *paper_data()["averages"]}:
+        table = table.droplevel("stands for", axis=1)
     return table.loc[:, (table != "").any()]
 
 

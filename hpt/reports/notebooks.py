@@ -366,7 +366,9 @@ def source_rows(records: Iterable[RunRecords]) -> list[dict[str, Any]]:
             "dirty": bool(run.provenance.get("dirty")),
             "processor": " and ".join(run.provenance.get("processors") or [run.provenance.get("processor") or ""]),
             "damaged": sum(run.provenance.get(name) or 0 for name in ("damaged_checkpoints", "damaged_files")),
-            **{name: run.provenance.get(name) for name in ("numerics_version", "finished", "wall_s")},
+            # of a run that went on after an interruption the clock is its last part's
+            "wall_s": max(run.provenance.get("wall_s") or 0.0, run.metrics.get("time/step_s", pd.Series([0.0])).sum()),
+            **{name: run.provenance.get(name) for name in ("numerics_version", "finished", "dtype")},
         }
         for run in records
     ]

@@ -16,9 +16,21 @@ from markupsafe import Markup
 
 from hpt.data.world.gym import SMOLLM
 from hpt.evaluation.intervals import MIN_SEEDS
+from hpt.paper.claims import ClaimVerdict
 from hpt.paper.paper import claims, headline_claims
+from hpt.reports.frames import average_column, label
 from hpt.reports.notebooks import markdown_text, short_commit, verdict_badge
-from hpt.reports.verdicts import EXPLORATORY, SECTIONS, claims_at, comparisons, counted, forest, headlines, section_of
+from hpt.reports.verdicts import (
+    CONFIRMATORY,
+    EXPLORATORY,
+    SECTIONS,
+    claims_at,
+    comparisons,
+    counted,
+    forest,
+    headlines,
+    section_of,
+)
 from hpt.runs.catalogue import ARTEFACTS, ONE_BASE
 from hpt.support.files import read_json, write_text
 from hpt.support.text import duration, few
@@ -31,8 +43,8 @@ _OTHER_PAGES = (
 #: Parameters of a scale's models, where they are small.
 _SIZES = {"mini": "0.2 to 0.4 million", "smollm": "135 million", "gpu": "26 to 61 million"}
 _SMALL = (
-    "Models have {} parameters, and questions are not the paper's. They say nothing about the level a model of 1.5 or "
-    "7 billion parameters reaches: compare signs and order with the paper, never levels."
+    "The models of scale {} have {} parameters, and questions are not the paper's. They say nothing about the level a "
+    "model of 1.5 or 7 billion parameters reaches: compare signs and order with the paper, never levels."
 )
 #: Seeds of the main tables that were fixed before the runs (docs/world.md).
 _PLANNED = {"mini": 10, "smollm": 3}
@@ -101,6 +113,8 @@ def _report(folder: Path, scale: str) -> dict[str, Any]:
         "tiles": _tiles(verdicts, folder / "tables" / "audit.csv"),
         "forest": _drawn(lines),
         "headline_rows": _headline_rows(verdicts, scale),
+        "scores": _scores(folder / "tables" / "table3.csv", scale),
+        "sign_flip": 2 / 2 ** len(seeds),
         "why": _first_sentence(made["learnt_operations"]) if "learnt_operations" in made else "",
         "seeds_text": f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'} ({', '.join(map(str, seeds))})",
         "notes": notes(scale, seeds, statuses, list(runs.values())),
@@ -118,19 +132,36 @@ def _report(folder: Path, scale: str) -> dict[str, Any]:
     }
 
 
-def _headline_rows(verdicts: Sequence[dict[str, Any]], scale: str) -> list[dict[str, Any]]:
-    """Return the verdicts of the first page: the headline claims, and every contrast in which HPT is worse.
+def _headline_rows(verdicts: Sequence[dict[str, Any]], scale: str) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Return the verdicts of the first page under their headings: the headline claims, and where else HPT is worse.
 
-    Of a scale with one base its contrasts and the claims that are its alone.
+    The forest plot has the contrasts already. Of a scale with one base, the claims that are its alone.
     """
-    first = headline_claims()
-    if scale in ONE_BASE:
-        first = [claim.id for claim, _ in comparisons(verdicts, "in")] + [own.id for own in claims() if own.scale]
-    judged = {row["claim"]: row for row in verdicts}
+    shown = {claim.id for claim, _ in comparisons(verdicts, "in")}
+    first = [own.id for own in claims() if own.scale] if scale in ONE_BASE else headline_claims()
     contrasts = [claim.id for claim in claims()
                  if claim.methods[:1] == ("hpt",) and any("@" not in other for other in claim.methods[1:])]  # fmt: skip
-    worse = [name for name in contrasts if name in judged and (judged[name]["numbers"]["high"] or 0.0) < 0]
-    return [judged[claim] for claim in dict.fromkeys([*first, *worse]) if claim in judged]
+    judged = {row["claim"]: row for row in verdicts if row["claim"] not in shown}
+    worse = [name for name in contrasts if name in judged and judged[name]["verdict"] == ClaimVerdict.fails]
+    rows = [judged[claim] for claim in first if claim in judged]
+    headings = {
+        "Training": [row for row in rows if row["kind"]],
+        "Training: every other comparison in which HPT is worse": [judged[name] for name in worse if name not in first],
+        "Theory": [row for row in rows if not row["kind"]],
+    }
+    return [(heading, found) for heading, found in headings.items() if found]
+
+
+def _scores(table: Path, scale: str) -> str:
+    """Return where methods end at a scale with one base, in a sentence: the averages of its Table 3, in percent."""
+    if scale not in ONE_BASE or not table.exists():
+        return ""
+    frame, parts = pd.read_csv(table), []
+    for distribution, where in (("in", "In distribution"), ("out", "out of distribution")):
+        ends = frame[frame["column"] == average_column(distribution)].sort_values("score", ascending=False)
+        scores = [f"{label(row.method)} {row.score:.1f}" for row in ends.itertuples()]
+        parts += [f"{where} {', '.join(scores)} %"] if scores else []
+    return "; ".join(parts) + "." if parts else ""
 
 
 def _statuses(folder: Path) -> list[dict[str, Any]]:
@@ -160,6 +191,8 @@ def _sections(
             own["verdicts"] = [row for row in verdicts if row["artefact"] == own["name"]]
         if shown:
             rows = [row for own in shown for row in own["verdicts"]]
+            if "contrasts" in order:  # its table has those of every base
+                rows += [row for row in verdicts if row["kind"] == CONFIRMATORY and row not in rows]
             found.append(asdict(section) | {"artefacts": shown, "answer": answer(rows, shown, seeds, scale)})
     return found
 
@@ -331,7 +364,7 @@ def notes(scale: str, seeds: Sequence[int], statuses: list[dict[str, Any]], runs
     if scale == "tiny":
         found.append("Scale tiny exists for tests: its numbers mean nothing.")
     elif scale != "full":
-        found.append(_SMOLLM * (scale == SMOLLM) + _SMALL.format(_SIZES.get(scale, "fewer")))
+        found.append(_SMOLLM * (scale == SMOLLM) + _SMALL.format(scale, _SIZES.get(scale, "fewer")))
     if len(seeds) < (planned := _PLANNED.get(scale, 0)):
         found[-1] += f" {len(seeds)} of the {planned} seeds fixed beforehand are there: all verdicts are interim ones."
     limits = [_first_sentence(own) for status in statuses for own in status["artefacts"]

@@ -25,8 +25,26 @@ from hpt.evaluation.intervals import (
 )
 from hpt.paper.claim_tests import OVER_QUESTIONS, ClaimRecords, RunFrames
 from hpt.paper.claims import ALPHA, ClaimResult, ClaimVerdict, judge, judge_together
-from hpt.paper.paper import BASE, Claim, claims, confirmatory_claims, paper_columns, paper_data, paper_value
-from hpt.reports.frames import average_column, averages_by_seed, base_label, is_shared, label, of_method, seeds_last
+from hpt.paper.paper import (
+    BASE,
+    Claim,
+    claims,
+    confirmatory_claims,
+    paper_columns,
+    paper_data,
+    paper_row,
+    paper_value,
+)
+from hpt.reports.frames import (
+    average_column,
+    averages_by_seed,
+    base_label,
+    base_name,
+    is_shared,
+    label,
+    of_method,
+    seeds_last,
+)
 from hpt.runs.catalogue import ONE_BASE, artefacts_at
 from hpt.runs.records import RunRecords
 
@@ -341,7 +359,7 @@ def label_in_claim(name: str, policy: str) -> str:
         ('HPT, gate 2/8', 'HPT, strong base', 'base')
     """
     method, base = _place(name, policy)
-    return label(method) if base == policy else f"{label(method)}, {base} base"
+    return label(method) if base == policy else f"{label(method)}, {base_name(base).removeprefix('the ')}"
 
 
 def _place(name: str, policy: str) -> tuple[str, str]:
@@ -423,19 +441,15 @@ def headlines(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int], scale: st
         for (policy, method), said in found.items():
             parts = [f"{words} {', '.join(said[words])}" for words in decided if words in said]
             parts += [f"{words} against {', '.join(said[words])}" for words in sorted(said.keys() - decided)]
-            sentences.append(f"On {_base(policy, scale)}{where} {method} is {'; '.join(parts)}.")
+            sentences.append(f"On {base_name(policy, scale)}{where} {method} is {'; '.join(parts)}.")
     if sentences:
-        corrected = "in distribution corrected for 13 contrasts, " * (scale not in ONE_BASE)
-        several = f"over {len(seeds)} seeds, {corrected}with 95 % intervals"
+        corrected = ", in distribution corrected for 13 contrasts, out of it each alone" * (scale not in ONE_BASE)
+        several = f"over {len(seeds)} seeds with 95 % intervals{corrected}"
         over = several if len(seeds) > 1 else "of one seed, which decides nothing"
         outcome = [_outcome(rows, scale)] if len(seeds) > 1 else []
         sentences = [*outcome, f"Points ahead in the average, {over}:", *sentences]
     training, theory = ([row for row in rows if bool(row["kind"]) is of_runs] for of_runs in (True, False))
     return sentences + [counted(own, what) for own, what in ((training, "training"), (theory, "the estimator")) if own]
-
-
-def _base(policy: str, scale: str) -> str:
-    return base_label(policy, scale) if scale in ONE_BASE else f"the {policy} base"
 
 
 def _outcome(rows: Sequence[Mapping[str, Any]], scale: str) -> str:
@@ -449,7 +463,7 @@ def _outcome(rows: Sequence[Mapping[str, Any]], scale: str) -> str:
         counts = [f"{how} {count}" for how, count in (("ahead of", ahead), ("behind", found.count(ClaimVerdict.fails)))
                   if count]  # fmt: skip
         what = " and ".join(counts) or "neither ahead of nor behind any"
-        parts.append(f"{what} of {len(found)} baselines on {_base(policy, scale)}")
+        parts.append(f"{what} of {len(found)} baselines on {base_name(policy, scale)}")
     return f"HPT is {'; '.join(parts)}."
 
 
@@ -483,11 +497,17 @@ def comparisons(rows: Sequence[Mapping[str, Any]], distribution: str) -> list[tu
     return [(claim, judged[claim.id]) for claim in found if claim.id in judged]
 
 
+def _forest_group(policy: str, scale: str, seeds: int) -> str:
+    row = paper_row("table3", BASE, policy) if scale in ONE_BASE else None
+    theirs = f"; the paper's: {row['row']}" if row else ""
+    return f"{scale}: {base_label(policy, scale)} ({seeds} seed{'s' * (seeds != 1)}{theirs})".replace(") (", "; ")
+
+
 def forest(rows: Sequence[Mapping[str, Any]], scale: str) -> list[dict[str, Any]]:
     """Return HPT minus each baseline on each base of a scale as lines of a forest plot, in points of the average."""
     return [
         {
-            "group": f"{scale}: {base_label(claim.policy, scale)}",
+            "group": _forest_group(claim.policy, scale, len(row["numbers"]["per_seed"])),
             "other": label_in_claim(claim.methods[1], claim.policy),
             "text": _in_points(row),
             "mean": row["numbers"]["effect"],

@@ -383,7 +383,7 @@ ARTEFACTS: dict[str, Artefact] = {
     for artefact in (
         Artefact("table2", "Table 2: main results, strong base", "table2_main_results", STRONG,
                  IN_DISTRIBUTION + OUT_OF_DISTRIBUTION),
-        Artefact("table3", "Table 3: main results, weaker bases", "table3_main_results", LLAMA + WEAK,
+        Artefact("table3", "Table 3: main results, other bases", "table3_main_results", LLAMA + WEAK,
                  IN_DISTRIBUTION, extra_policy="weak"),
         # one answer per problem, as the paper's, and eight, to say how much of it is the luck of one answer
         Artefact("table4", "Table 4: exclusive solves", "table4_exclusive_solves",

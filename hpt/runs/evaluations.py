@@ -86,7 +86,7 @@ def evaluate_run(
     from hpt.training.policy import computed_config
 
     tokenizer = load_tokenizer(folder.model)
-    config = computed_config(sampling_config(config))
+    config = computed_config(sampling_config(config), folder.begun.get("dtype", ""))
     width = config.rollout.tensor_parallel
     sampler = sampler or Sampler(str(folder.model), config.rollout, config.policy.dtype, ranks.ranks)
     with Verifier(timeout_s=config.rollout.verifier_timeout_s) as verifier:

@@ -174,13 +174,15 @@ class RunFolder:
         return self.status["state"] == "finished"
 
     @property
-    def processors(self) -> list[str]:
-        """The kinds of processor that the newest checkpoint was computed on, in order; another one rounds otherwise."""
+    def begun(self) -> dict[str, Any]:
+        """What the newest checkpoint says of itself (`hpt.training.checkpoint.TrainingState`), empty without one.
+
+        Among it ``processors``, the kinds it was computed on in order, for another one rounds otherwise, and ``dtype``.
+        """
         newest = max((self.path / "checkpoints").glob("step-*"), default=None)
-        try:
-            return read_json(newest / "state.json").get("processors", []) if newest else []
-        except (RecordFault, AttributeError):  # the run's process will notice, too
-            return []
+        with suppress(RecordFault, TypeError):  # the run's process will notice, too
+            return dict(read_json(newest / "state.json")) if newest else {}
+        return {}
 
     @property
     def model(self) -> Path:

@@ -122,6 +122,7 @@ def _train(config: RunConfig, folder: RunFolder) -> Any:
     import torch
 
     from hpt.training.checkpoint import damaged_checkpoints
+    from hpt.training.policy import computed_config
 
     torch.set_num_threads(config.engine.threads)
     started = time.perf_counter()
@@ -129,16 +130,18 @@ def _train(config: RunConfig, folder: RunFolder) -> Any:
     if config.method == "pretrain":
         _make_base(config, folder)
     else:
+        config = computed_config(config, folder.begun.get("dtype", ""))
         sampler = _post_train(config, folder)
     if launched_rank() == 0:
         path = folder.path / "provenance.json"
         # there already: the run had ended, and only what was damaged of it is made again, from its own checkpoint
         made = read_json(path) if path.exists() else provenance(time.perf_counter() - started)
         made.setdefault("instruction_set", torch.backends.cpu.get_cpu_capability())
+        made |= {} if config.method == "pretrain" else {"dtype": config.policy.dtype}
         made |= {"damaged_checkpoints": damaged_checkpoints(folder.path / "checkpoints"),
                  "damaged_files": damaged_count(folder)}  # fmt: skip
         messages = list[str]()
-        if len(kinds := folder.processors) > 1:
+        if len(kinds := folder.begun.get("processors", [])) > 1:
             made["processors"] = kinds
             messages.append(f"it went from one kind of processor to another ({'; '.join(kinds)}), which rounds "
                             "otherwise: its bits are not those of a run on one kind")  # fmt: skip
@@ -191,12 +194,11 @@ def _post_train(config: RunConfig, folder: RunFolder) -> Any:
     from hpt.training.checkpoint import load_newest, save_checkpoint
     from hpt.training.engine import PolicyEngine
     from hpt.training.guards import check_own_forward, spread_sample
-    from hpt.training.policy import PolicyModule, attention_and_layout, computed_config, load_model
+    from hpt.training.policy import PolicyModule, attention_and_layout, load_model
     from hpt.training.sampler import Sampler
     from hpt.training.trainer import Trainer
 
     checkpoints = folder.path / "checkpoints"
-    config = computed_config(config)
     base = str(config.policy.path)
     model = MODELS.get(public_model(config.scale, config.policy.name) or "")
     if model is not None and (Path(base) / RECORD).is_file() and not torch.cuda.is_available():
@@ -213,6 +215,7 @@ def _post_train(config: RunConfig, folder: RunFolder) -> Any:
         engine = PolicyEngine(load_model(base, dtype, attention), chosen, config.optimizer, config.policy.dtype)
         check_own_forward(engine, spread_sample(list(data.prompts.values()), 4)[:4], config)
         path, state, records = load_newest(checkpoints, engine)
+        state.dtype = config.policy.dtype
         sampler = Sampler(base, config.rollout, config.policy.dtype, engine.ranks)
         reference = None
         if any(stage.config.estimator.kl_coefficient for stage in stages_of(config)):

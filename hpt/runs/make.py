@@ -155,7 +155,7 @@ def _planned(config: RunConfig, names: tuple[str, ...], root: Path, others_start
     folder = RunFolder.of(config, root)
     reason = lacking(folder, config, names, weights=others_start_from_it or config.method == "pretrain")
     others = folder.path.parent.glob(folder.path.name.rpartition("-")[0] + "-*")
-    if folder.status["state"] == "new" and any(others):
+    if folder.status["state"] == "new" and any(other != folder.path for other in others):
         reason = "made with other settings so far"
     return PlannedRun(config, folder, names, reason)
 

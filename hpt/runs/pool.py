@@ -138,7 +138,7 @@ class _Pool:
         if run is None:
             return False
         # on a kind of processor that it was computed on before, if there is one
-        place: Any = self.executor.take((run.folder.processors or [""])[-1])
+        place: Any = self.executor.take((run.folder.begun.get("processors") or [""])[-1])
         if place is None:
             return False
         self.following, claim = None, ExitStack()

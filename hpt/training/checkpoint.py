@@ -41,6 +41,7 @@ class TrainingState:
     """Counters: steps done, updates applied (the policy's version), running baseline, damaged checkpoints met.
 
     ``processors``: the kinds of processor that the steps were computed on, in order; another kind rounds otherwise.
+    ``dtype``: what the weights were computed in, where ``policy.dtype = auto`` left it to the machine.
     """
 
     step: int = 0
@@ -48,6 +49,7 @@ class TrainingState:
     baseline: float = 0.0
     damaged_checkpoints: int = 0
     processors: list[str] = field(default_factory=list, compare=False)
+    dtype: str = field(default="", compare=False)
 
 
 def save_checkpoint(folder: Path, engine: PolicyEngine, state: TrainingState, records: Records, keep: int) -> None:

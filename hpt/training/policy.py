@@ -435,14 +435,18 @@ def attention_and_layout(attention: str, layout: str, dtype: str) -> tuple[str, 
 _BFLOAT16_FLAGS = ("amx_bf16", "avx512_bf16")
 
 
-def computed_config(config: RunConfig, cpuinfo: Path = Path("/proc/cpuinfo")) -> RunConfig:
+def computed_config(config: RunConfig, begun: str = "", cpuinfo: Path = Path("/proc/cpuinfo")) -> RunConfig:
     """Return the settings with ``policy.dtype = auto`` decided by this machine; a run's name keeps ``auto``.
 
     bfloat16 on a GPU and on a processor that multiplies it and may (``engine.instruction_set = native``), with the
-    settings it needs (`hpt.config.scales.BFLOAT16`); float32 elsewhere.
+    settings it needs (`hpt.config.scales.BFLOAT16`); float32 elsewhere. A run that was ``begun`` in one of them goes on
+    in it.
     """
     if config.policy.dtype != "auto":
         return config
+    if begun:
+        more = BFLOAT16 if begun == "bfloat16" else {}
+        return validate(merge(config.model_dump(), {"policy": {"dtype": begun}}, more))
     flags = cpuinfo.read_text().split() if cpuinfo.is_file() else []
     native = config.engine.instruction_set == "native"
     if torch.cuda.is_available() or (native and any(flag in flags for flag in _BFLOAT16_FLAGS)):

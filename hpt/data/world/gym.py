@@ -62,7 +62,7 @@ def evaluation_sets() -> dict[str, EvaluationSet]:
     """Return the evaluation sets by name: a family each, and ``reach``, which Figure 2 draws many answers to."""
 
     def of(name: str, distribution: str, make: Callable[[], tuple[Problem, ...]]) -> EvaluationSet:
-        return EvaluationSet(name, "none of the paper's", 1, distribution, 0, make)
+        return EvaluationSet(name, "", 1, distribution, 0, make)
 
     sets = {name: of(name, kind, lambda name=name: _problems()["evaluation", name])
             for kind, names in (("in", IN_DISTRIBUTION), ("out", OUT_OF_DISTRIBUTION)) for name in names}  # fmt: skip
