@@ -17,12 +17,13 @@ NAMES = (
     "mini_step",
     "against_trl",
     "sft_step",
+    "vllm_levers",
     "scaling",
     "peers",
     "tiny_reproduce",
 )
 #: Those that train on the mini world's weak base.
-ON_THE_BASE = ("where_time_goes", "mini_step", "against_trl", "sft_step", "scaling")
+ON_THE_BASE = ("where_time_goes", "mini_step", "against_trl", "sft_step", "vllm_levers", "scaling")
 
 
 def main() -> None:

@@ -20,13 +20,17 @@ PAGE = RESULTS.parent.parent / "docs" / "benchmarks.md"
 
 @dataclass(frozen=True)
 class Bound:
-    """One number with what it has to keep: ``at most`` or ``at least`` a limit, in ``unit``."""
+    """One number with what it has to keep: ``at most`` or ``at least`` a limit, in ``unit``.
+
+    ``why``: what stands in the way where it does not.
+    """
 
     what: str
     measured: float
     kind: str
     limit: float
     unit: str = ""
+    why: str = ""
 
     @property
     def holds(self) -> bool:
@@ -92,14 +96,13 @@ def page(results: Sequence[dict[str, Any]]) -> str:
         "| what | measured | bound | |",
         "| --- | --- | --- | --- |",
     ]
-    for result in results:
-        for own in result["bounds"]:
-            bound = Bound(**own)
-            unit = f" {bound.unit}" if bound.unit else ""
-            said = "holds" if bound.holds else "**does not hold**"
-            lines.append(
-                f"| {bound.what} | {bound.measured:.3g}{unit} | {bound.kind} {bound.limit:.3g}{unit} | {said} |"
-            )
+    bounds = [Bound(**own) for result in results for own in result["bounds"]]
+    for bound in bounds:
+        unit = f" {bound.unit}" if bound.unit else ""
+        said = "holds" if bound.holds else "**does not hold**"
+        lines.append(f"| {bound.what} | {bound.measured:.3g}{unit} | {bound.kind} {bound.limit:.3g}{unit} | {said} |")
+    if reasons := dict.fromkeys(bound.why for bound in bounds if bound.why and not bound.holds):
+        lines += ["", "What stands in the way:", "", *(f"* {why}" for why in reasons)]
     for result in results:
         lines += ["", f"## `benchmarks/{result['name']}.py`", "", result["how"], ""]
         if result["rows"]:

@@ -159,7 +159,7 @@ def _scores(table: Path, scale: str) -> str:
     frame, parts = pd.read_csv(table), []
     for distribution, where in (("in", "In distribution"), ("out", "out of distribution")):
         ends = frame[frame["column"] == average_column(distribution)].sort_values("score", ascending=False)
-        scores = [f"{label(row.method)} {row.score:.1f}" for row in ends.itertuples()]
+        scores = [f"{label(name)} {score:.1f}" for name, score in zip(ends["method"], ends["score"], strict=True)]
         parts += [f"{where} {', '.join(scores)} %"] if scores else []
     return "; ".join(parts) + "." if parts else ""
 

@@ -125,7 +125,7 @@ def save(figure: Figure, png: bytes, stem: Path, metadata: Mapping[str, str]) ->
 
 
 def png_of(figure: Figure, metadata: Mapping[str, str]) -> bytes:
-    """Return a figure as PNG of 256 colours: less than half of the size, and no difference to the eye in line drawings."""
+    """Return a figure as PNG of 256 colours: less than half of the size, no difference to the eye in line drawings."""
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
