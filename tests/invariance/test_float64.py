@@ -15,13 +15,14 @@ from torch import Tensor
 
 from hpt.config.run_config import RunConfig
 from hpt.config.settings import EngineSettings
-from hpt.methods.methods import METHODS, resolved_row
+from hpt.laboratory.experiment import OFFLINE
+from hpt.methods.methods import METHODS, Method, resolved_row
 from hpt.methods.mixture import Part, QuestionBatch, Trajectory, WeightedTrajectory, assemble
 from hpt.runs.resolve import build_config
 from hpt.training import engine as update
 from hpt.training.engine import StepOutcome, Updater
 from hpt.training.policy import MicroBatch, PolicyModule, collate, zero_weight_filler
-from hpt.upge.estimator import Row
+from hpt.upge.estimator import ROWS, Row
 from tests.invariance import world
 
 
@@ -129,13 +130,28 @@ def test_kl_term(normalization: str, layout: str) -> None:
     assert world.measure(found, reference) <= world.FLOAT64_BOUND
 
 
+WHOLE_STEP = {"rollout.rollouts_per_prompt": world.ROLLOUTS, "schedule.updates_per_step": 1}
+
+
 @pytest.mark.parametrize("recipe", ["paper", "released"])
 @pytest.mark.parametrize("name", [name for name, method in METHODS.items() if not method.stages])
 def test_no_method_depends_on_the_layout(name: str, recipe: str) -> None:
     """Also those whose factors look at a whole trajectory (SRFT) or whose denominators pool all tokens (LUFFY)."""
-    settings = {"rollout.rollouts_per_prompt": world.ROLLOUTS, "schedule.updates_per_step": 1}
-    config = build_config(name, scale="tiny", recipe=recipe, settings=settings)
-    method = METHODS[name]
+    _assert_layouts_agree(METHODS[name], build_config(name, scale="tiny", recipe=recipe, settings=WHOLE_STEP))
+
+
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.advantage != "gae"])  # no critic is trained
+def test_no_row_depends_on_the_layout(name: str) -> None:
+    place = "offline_row" if name in OFFLINE else "online_row"
+    clip = {"estimator.clip_eps_low": "row", "estimator.clip_eps_high": "row", "estimator.advantage_std": "row"}
+    pooled = name in OFFLINE and ROWS[name].advantage == "group"  # compared with the rollouts, as in LUFFY
+    method = METHODS["luffy" if pooled else "hpt"]
+    config = build_config(method.name, scale="tiny", settings={**WHOLE_STEP, **clip, f"estimator.{place}": name})
+    assert name in [resolved_row(component, config).name for component in method.components]
+    _assert_layouts_agree(method, config)
+
+
+def _assert_layouts_agree(method: Method, config: RunConfig) -> None:
     questions = [replace(question, alpha=1.0, beta=1.0) for question in world.make_questions()]
     (items,) = assemble(questions, method, config, step=0).updates
     rows = [resolved_row(component, config) for component in method.components]

@@ -46,7 +46,7 @@ def in_float64(model: nn.Module) -> nn.Module:
     model = copy.deepcopy(model).double()
     for module in list(model.modules()):
         for name, child in module.named_children():
-            if type(child).__name__ == "Qwen2RMSNorm":
+            if type(child).__name__.endswith("RMSNorm") and hasattr(child, "variance_epsilon"):
                 norm = nn.RMSNorm(child.weight.shape, eps=child.variance_epsilon, dtype=torch.float64)
                 norm.weight = cast(nn.Parameter, child.weight)
                 setattr(module, name, norm)

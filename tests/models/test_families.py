@@ -27,6 +27,7 @@ from hpt.training.guards import check_own_forward
 from hpt.training.policy import PolicyModule, collate, forward_micro_batch, load_model
 from hpt.training.sampler import CPU_HEAD_SIZES
 from tests.digits import digits_config, write_digits
+from tests.invariance.world import in_float64
 from tests.jobs import only_run, run_to_end, start_job
 from tests.scripted import config_for, make_trainer, small_model
 
@@ -62,6 +63,7 @@ REFUSED = {
     ("Gemma2", "untied"): "vLLM cannot load the model in",
     ("Cohere", "untied"): "step 0: sampler and trainer log-probs differ by",
 }
+WINDOWED = ("Gemma2", "Mistral")
 EVERY = [(family, tied) for family in FAMILIES for tied in ("tied", "untied")]
 #: vLLM has no code for Phi; a head that is the embedding is written the same way in what is built like Llama.
 TRAINED = [own for own in EVERY if own not in REFUSED and own[0] != "Phi"
@@ -73,7 +75,8 @@ def new_model(family: str, tied: str) -> nn.Module:
 
     torch.manual_seed(0)
     shape = AutoConfig.for_model(family.lower(), **FAMILIES[family], tie_word_embeddings=tied != "untied")
-    return AutoModelForCausalLM.from_config(shape, attn_implementation="eager").float()
+    kind = "eager" if family == "Gemma2" else "sdpa"  # which caps its attention
+    return AutoModelForCausalLM.from_config(shape, attn_implementation=kind).float()
 
 
 def world_of(folder: Path, family: str, tied: str) -> Path:
@@ -166,9 +169,10 @@ def test_the_head_sizes_are_those_of_the_installed_vllm() -> None:
 @pytest.mark.parametrize("layout", ["padded", "packed", "shared"])
 @pytest.mark.parametrize(("family", "tied"), EVERY)
 def test_logprobs_entropies_and_their_gradients_are_the_models_own(family: str, tied: str, layout: str) -> None:
-    module = PolicyModule(new_model(family, tied).double().eval())
+    module = PolicyModule(in_float64(new_model(family, tied)).eval())
+    assert module.shares_prompts is (family not in WINDOWED)
     if layout == "shared" and not module.shares_prompts:
-        return  # what caps its attention forwards every prompt
+        return  # it forwards every prompt
     generator = torch.Generator().manual_seed(0)
     items = []
     prompts = [
@@ -188,8 +192,8 @@ def test_logprobs_entropies_and_their_gradients_are_the_models_own(family: str, 
         return [logprobs, entropies, *torch.autograd.grad(loss, list(module.parameters()))]
 
     for ours, theirs in zip(computed(layout, own=False), computed("padded", own=True), strict=True):
-        # norms of Gemma 2 and Cohere are 32-bit whatever the type, and packed rows are other sums
-        rounding = 1e-9 if layout == "padded" else 1e-6
+        # norms of Gemma 2 and Cohere are 32-bit whatever the type, and other layouts are other sums
+        rounding = 1e-6 if family in ("Gemma2", "Cohere") and layout != "padded" else 1e-12
         torch.testing.assert_close(ours, theirs, rtol=rounding, atol=rounding)
 
 
