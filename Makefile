@@ -56,7 +56,7 @@ $(STAMP):
 # A file's tests stay together: they share what is slow to make.
 PYTEST_IN_TWO := "$(BIN)/python" -m pytest --numprocesses 2 --dist loadfile
 
-test: setup  ## the tests (about ten minutes on two idle cores)
+test: setup  ## the tests (seven to ten minutes on two cores)
 	$(PYTEST_IN_TWO) $(ARGS)
 
 test-ci-slow: setup  ## the tests that are too slow for `make test` and still run in continuous integration

@@ -26,7 +26,7 @@ import pandas as pd
 import torch
 
 from benchmarks.recording import Bound, Result
-from benchmarks.world import cpu_seconds, make_trainer, model_config
+from benchmarks.world import cpu_seconds, make_trainer, model_config, smollm_bases
 from hpt.rewards.workers import Verdict, Verifier
 from hpt.runs.job import encoded_training
 from hpt.runs.records import load_records, record_folders
@@ -202,8 +202,8 @@ def run(folder: str, steps: int, records: Path = Path("reports/mini/records")) -
         ("every group mixed", MINI, folder, mixed(MINI, WARM_UP + steps), 1.3),
         ("groups of a real run", MINI, folder, replayed(records, WARM_UP + steps), 2.0),
     ]
-    for base in sorted(Path(folder).parents[2].glob("smollm/pretrain-*/model"))[:1]:
-        situations.append(("SmolLM2-135M, every group mixed", SMOLLM, str(base), mixed(SMOLLM, WARM_UP + 2), 2.0))
+    for base in smollm_bases(folder):
+        situations.append(("SmolLM2-135M, every group mixed", SMOLLM, base, mixed(SMOLLM, WARM_UP + 2), 2.0))
     bounds, rows = [], []
     for title, model, base, counts, least in situations:
         with tempfile.TemporaryDirectory() as copy:

@@ -12,11 +12,14 @@ from collections import defaultdict
 from importlib import import_module
 from typing import Any
 
-from benchmarks.recording import Result
-from benchmarks.world import cpu_seconds, in_a_process, make_trainer, model_config
+from benchmarks.recording import Bound, Result
+from benchmarks.world import cpu_seconds, in_a_process, make_trainer, model_config, smollm_bases
+from hpt.config.run_config import flat
+from hpt.config.scales import BFLOAT16
 from hpt.rewards.workers import Verifier
 
 METHODS, WARM_UP = ("hpt", "grpo", "sft"), 2
+SMOLLM_STEPS, SMOLLM_WARM_UP = 2, 1
 #: Functions, as module:Class.name, by the part of a step they are.
 PARTS = {
     "sampling: requests": ("vllm.v1.engine.llm_engine:LLMEngine.add_request",),
@@ -31,6 +34,7 @@ PARTS = {
     "sampling: model": (
         "vllm.v1.worker.gpu_model_runner:GPUModelRunner._model_forward",
         "vllm.model_executor.models.qwen2:Qwen2ForCausalLM.compute_logits",
+        "vllm.model_executor.models.llama:LlamaForCausalLM.compute_logits",
     ),
     "sampling: tokens and their log-probs": (
         "vllm.v1.worker.gpu_model_runner:GPUModelRunner._sample",
@@ -50,6 +54,7 @@ PARTS = {
     "records": ("hpt.training.trainer:Trainer.record",),
 }
 REST = "everything else"
+BFLOAT16_SETTINGS = {name.replace(".", "__"): value for name, value in flat(BFLOAT16).items()}
 
 
 class Clock:
@@ -89,7 +94,7 @@ class Clock:
         setattr(owner, name, call)
 
 
-def measure(method: str, folder: str, steps: int) -> dict[str, float]:
+def measure(method: str, folder: str, steps: int, scale: str = "mini", dtype: str = "float32") -> dict[str, float]:
     """Return CPU seconds per step by part."""
     from transformers import AutoTokenizer
 
@@ -97,14 +102,17 @@ def measure(method: str, folder: str, steps: int) -> dict[str, float]:
     for part, places in PARTS.items():
         for place in places:
             clock.wrap(part, place)
-    config = model_config(method, folder)
+    config = model_config(
+        method, folder, scale, policy__dtype=dtype, **(BFLOAT16_SETTINGS if dtype == "bfloat16" else {})
+    )
+    warm_up = WARM_UP if scale == "mini" else SMOLLM_WARM_UP
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     with Verifier() as verifier:
         trainer = make_trainer(config, tokenizer, verifier)
-        trainer.train(WARM_UP)
+        trainer.train(warm_up)
         clock.turn()
         clock.seconds.clear()
-        trainer.train(WARM_UP + steps)
+        trainer.train(warm_up + steps)
         clock.turn()
         found = {part: seconds / steps for part, seconds in clock.seconds.items()}
         trainer.engine.close()
@@ -112,8 +120,12 @@ def measure(method: str, folder: str, steps: int) -> dict[str, float]:
 
 
 def run(folder: str, steps: int) -> Result:
-    """Measure every method."""
+    """Measure every method, and HPT on SmolLM2-135M in both types where its base is among the runs."""
     found = {method: in_a_process(measure, method, folder, steps) for method in METHODS}
+    for base in smollm_bases(folder):
+        for dtype in ("float32", "bfloat16"):
+            name = f"hpt, SmolLM2-135M, {dtype}"
+            found[name] = in_a_process(measure, "hpt", base, SMOLLM_STEPS, "smollm", dtype)
     whole = {method: sum(parts.values()) for method, parts in found.items()}
     rows = tuple(
         (part, *(f"{1000 * parts.get(part, 0.0):.0f} ms, {100 * parts.get(part, 0.0) / whole[method]:.0f} %"
@@ -122,6 +134,12 @@ def run(folder: str, steps: int) -> Result:
     ) + (("whole step", *(f"{1000 * seconds:.0f} ms" for seconds in whole.values())),)  # fmt: skip
     how = (
         "CPU time of a training step of the mini world by part, each without the parts inside it; the first steps of a "
-        "run, one thread."
+        "run, one thread. On SmolLM2-135M in float32 and in bfloat16 with 32-bit masters, which `policy.dtype = auto` "
+        "takes where the processor multiplies it."
     )
-    return Result("where_time_goes", how, (), ("part", *METHODS), rows)
+    bounds = tuple(
+        Bound("a step on SmolLM2-135M, bfloat16 over float32", half / whole[name.replace("bfloat16", "float32")],
+              "at most", 1.0, "x")
+        for name, half in whole.items() if "bfloat16" in name
+    )  # fmt: skip
+    return Result("where_time_goes", how, bounds, ("part", *found), rows)

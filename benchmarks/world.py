@@ -39,6 +39,11 @@ def mini_base(root: Path) -> str:
     return str(run_with_base(base_config(build_config("hpt", scale="mini", policy="weak")), root).model)
 
 
+def smollm_bases(folder: str) -> list[str]:
+    """Return the base of scale ``smollm`` among the runs that the mini world's base ``folder`` is of, or nothing."""
+    return [str(base) for base in sorted(Path(folder).parents[2].glob("smollm/pretrain-*/model"))[:1]]
+
+
 def model_config(method: str, model: str, scale: str = "mini", **settings: Any) -> RunConfig:
     """Return a run of ``method`` at a scale from a model folder, without validations."""
     dotted = {name.replace("__", "."): value for name, value in settings.items()}
@@ -51,7 +56,9 @@ def make_trainer(config: RunConfig, tokenizer: Any, verifier: Verifier) -> Train
     for name in LAUNCHED:  # accelerate, which TRL trains with, leaves some behind
         os.environ.pop(name, None)
     folder, data = str(config.policy.path), encoded_training(config, tokenizer)
-    engine, sampler = PolicyEngine(load_model(folder), config.engine, config.optimizer), Sampler(folder, config.rollout)
+    dtype = config.policy.dtype
+    engine = PolicyEngine(load_model(folder, getattr(torch, dtype)), config.engine, config.optimizer, dtype)
+    sampler = Sampler(folder, config.rollout, dtype)
     curves = curve_sets(config)
     return Trainer(
         config, data.problems, data.prompts, data.demonstrations, tokenizer, engine, sampler, verifier,

@@ -30,4 +30,7 @@ def test_what_does_not_hold_is_said_on_the_page() -> None:
         own["measured"] = 1e9 if own["kind"] == "at most" else 0.0
     shown = page([changed])
     assert shown.count("**does not hold**") == len(changed["bounds"])
+    changed["bounds"][0]["why"] = "half of it is sampling"
+    assert "What stands in the way:\n\n* half of it is sampling\n" in page([changed])
+    assert "stands in the way" not in page([changed | {"bounds": [Bound("a", 1, "at most", 2, why="b").__dict__]}])
     assert changed["provenance"]["commit"][:12] in shown
