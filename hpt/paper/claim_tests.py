@@ -660,7 +660,8 @@ def gate_better(
     nearest = int(chosen["difference"].to_numpy().argmin())
     text = f"error of others minus that of {gate}: {'; '.join(texts)}."
     decision = both(*(_decide(interval, threshold) for interval in intervals))
-    return Outcome({}, "of |t|²", decision, text, float(chosen["difference"].iloc[nearest]), intervals[nearest])
+    least = float(chosen["difference"].iloc[nearest])
+    return Outcome({}, "of |t|² less error", decision, text, least, intervals[nearest])
 
 
 def terms_agree(records: ClaimRecords, *, frame: str, success_at_most: float) -> Outcome:

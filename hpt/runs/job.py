@@ -167,6 +167,7 @@ def _make_base(config: RunConfig, folder: RunFolder) -> None:
         if launched_rank() == 0 and not (folder.fetched(config) / RECORD).is_file():
             prepare_model(MODELS[public_model(config.scale, config.policy.name) or ""], folder.fetched(config))
         if config.schedule.steps:
+            _check_memory(config)
             from hpt.training.bases import teach_format
 
             folder.write_tables({"metrics": teach_format(config, folder.path, note)})
@@ -186,6 +187,15 @@ def encoded_training(config: RunConfig, tokenizer: Any) -> EncodedTraining:
     return encode_training(tokenizer, training_problems_of(config), config, needed)
 
 
+def _check_memory(config: RunConfig) -> None:
+    """Refuse to load a public model where a run of it does not fit, on CPU."""
+    import torch
+
+    model = MODELS.get(public_model(config.scale, config.policy.name) or "")
+    if model is not None and not torch.cuda.is_available():
+        check_memory(model.cpu_gib, f"a run of {model.title}")
+
+
 def _post_train(config: RunConfig, folder: RunFolder) -> Any:
     import torch
 
@@ -200,9 +210,8 @@ def _post_train(config: RunConfig, folder: RunFolder) -> Any:
 
     checkpoints = folder.path / "checkpoints"
     base = str(config.policy.path)
-    model = MODELS.get(public_model(config.scale, config.policy.name) or "")
-    if model is not None and (Path(base) / RECORD).is_file() and not torch.cuda.is_available():
-        check_memory(model.cpu_gib, f"a run of {model.title}")
+    if (Path(base) / RECORD).is_file():
+        _check_memory(config)
     tokenizer = load_tokenizer(base)
     data = encoded_training(config, tokenizer)
     if launched_rank() == 0:
