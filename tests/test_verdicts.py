@@ -70,7 +70,7 @@ def test_arms_with_settings_are_told_apart() -> None:
         ("table3-weak-hpt-above-sft", "+5.0 points (HPT 41.9, SFT 36.9)"),
         (
             "section2-grpo-gains-more-on-qwen",
-            "+13.4 points (GRPO 34.0, base 15.6, GRPO, llama base 9.6, base, llama base 4.6)",
+            "+13.4 points (GRPO 34.0, base 15.6, GRPO, Llama base 9.6, base, Llama base 4.6)",
         ),
         ("section2-sft-effective-on-llama", "+1.3 points (SFT 5.9, base 4.6)"),
         ("table3-llama-hpt-above-luffy", "+5.0 points (HPT 18.2, LUFFY 13.2)"),
@@ -111,7 +111,8 @@ def test_a_report_opens_with_whom_a_method_beats_and_draws_every_seed() -> None:
     ]  # fmt: skip
     assert headlines(rows, [0, 1, 2]) == [
         "HPT is ahead of 1 of 2 baselines on the weak base.",
-        "Points ahead in the average, over 3 seeds, in distribution corrected for 13 contrasts, with 95 % intervals:",
+        "Points ahead in the average, over 3 seeds with 95 % intervals, in distribution corrected for 13 contrasts, out of "
+        "it each alone:",
         "On the weak base HPT is better than SFT (+7.5 [+4.3, +10.6]); undecided against GRPO.",
         "Of 2 claims on training 1 holds, 1 is undecided.",
     ]
@@ -124,8 +125,8 @@ def test_a_report_opens_with_whom_a_method_beats_and_draws_every_seed() -> None:
     ]
     lines = forest(rows, "mini")
     assert [(line["group"], line["other"], line["paper"]) for line in lines] == [
-        ("mini: Weak base (stands for Qwen2.5-Math-1.5B)", "SFT", 5.0),
-        ("mini: Weak base (stands for Qwen2.5-Math-1.5B)", "GRPO", 7.9),
+        ("mini: Weak base (stands for Qwen2.5-Math-1.5B; 3 seeds)", "SFT", 5.0),
+        ("mini: Weak base (stands for Qwen2.5-Math-1.5B; 3 seeds)", "GRPO", 7.9),
     ]
     assert lines[0]["dots"] == [6.0, 7.5, 9.0]
 

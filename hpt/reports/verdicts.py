@@ -423,7 +423,7 @@ def _interval(interval: Interval | None, unit: str) -> str:
 def headlines(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int], scale: str = "") -> list[str]:
     """Return what was found as sentences: whom a method beats on which base, by how much, how sure, and the counts.
 
-    Of the comparisons, the confirmatory contrasts (of a scale with one base, those that take their place, decided or
+    Of HPT's comparisons, the confirmatory contrasts (of a scale with one base, those that take their place, decided or
     not), and those of averages out of distribution.
     """
     sentences, decided = list[str](), dict.fromkeys(_COMPARED.values())
@@ -431,6 +431,8 @@ def headlines(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int], scale: st
         # base and method -> what is said of it -> of whom
         found: dict[tuple[str, str], dict[str, list[str]]] = {}
         for claim, row in comparisons(rows, distribution):
+            if claim.methods[0] != "hpt":
+                continue
             method, other = (label_in_claim(name, claim.policy) for name in claim.methods)
             words = str(_COMPARED.get(row["verdict"], row["verdict"]))
             text = f"{other} ({_in_points(row)})" if words in decided or scale in ONE_BASE else other
