@@ -111,8 +111,8 @@ def test_a_report_opens_with_whom_a_method_beats_and_draws_every_seed() -> None:
     ]  # fmt: skip
     assert headlines(rows, [0, 1, 2]) == [
         "HPT is ahead of 1 of 2 baselines on the weak base.",
-        "Points ahead in the average, over 3 seeds with 95 % intervals, in distribution corrected for 13 contrasts, out of "
-        "it each alone:",
+        "Points ahead in the average, over 3 seeds with 95 % intervals, in distribution corrected for 13 contrasts, "
+        "out of it each alone:",
         "On the weak base HPT is better than SFT (+7.5 [+4.3, +10.6]); undecided against GRPO.",
         "Of 2 claims on training 1 holds, 1 is undecided.",
     ]
