@@ -13,6 +13,7 @@ START, END = "<!-- result -->\n", "<!-- end of result -->"
 def block() -> str:
     """The sentences as README shows them, a line of a list each; how many claims have which verdict says the report."""
     first, unit, *rest = (own for own in report_headlines(ROOT / "reports" / "mini") if not own.startswith("Of "))
+    rest.append(f"{report_headlines(ROOT / 'reports' / 'smollm')[0]} [A real model](reports/smollm/README.md).")
     return f"{first} {unit}\n\n" + "".join(f"* {sentence}\n" for sentence in rest)
 
 

@@ -154,6 +154,8 @@ def all_of(found: Sequence[Outcome]) -> Outcome:
     below = [outcome for outcome in found if outcome.decision is Decision.below]
     nearest = min(below or found, key=lambda own: own.effect if below or not own.interval else own.interval.low)
     text = " ".join(outcome.explanation for outcome in found)
+    if len(found) > 1:
+        text += f" Shown is the lowest of the {len(found)}; one fails by its interval at a level divided by as many."
     decision, dead = both(*(outcome.decision for outcome in found)), all(outcome.dead for outcome in found)
     return replace(nearest, decision=decision, explanation=text, dead=dead)
 

@@ -237,12 +237,17 @@ def interval_note(frame: pd.DataFrame, of: str = "mean") -> str:
 def sets_note(frame: pd.DataFrame) -> str:
     """Return what the sets of a frame of `scores` are beside the paper's, for a caption."""
     if set(frame["stands_for"]) <= {"", *paper_data()["averages"]}:
-        return "Each set is made by this package and stands for none of the paper's, whose averages stand beside."
+        return "The sets stand for none of the paper's, whose averages on another model stand beside."
     note = (
         "Each set is made by this package and stands for the benchmark below its name: compare signs and order with "
         "the paper's values, not levels."
     )
     return note + " * copied by the paper's authors from another paper." * bool(frame["paper_copied"].any())
+
+
+def smoothing_note(window: int) -> str:
+    """Return over how many steps curves are averaged, for a caption; empty where they are not."""
+    return f"Moving average over {window} steps. " if window > 1 else ""
 
 
 def seeds_note(records: Records) -> str:
@@ -820,7 +825,8 @@ def transcripts(records: Records, evaluations: Sequence[str], count: int = 1) ->
             kept = run.answers[run.answers["benchmark"] == recorded_name(run.config, name)].sort_values("hash")
             for row in kept.drop_duplicates("problem_id").head(count).itertuples():
                 problem = asked[str(row.problem_id)]
-                rows.append((name, problem.question, problem.answer, label(run.method), run.policy, run.seed, row.text,
+                base = base_name(run.policy, run.config.scale).removeprefix("the ")
+                rows.append((name, problem.question, problem.answer, label(run.method), base, run.seed, row.text,
                              row.verdict))  # fmt: skip
     columns = ["set", "question", "right", "method", "base", "seed", "answer", "verdict"]
     return pd.DataFrame(rows, columns=columns).sort_values(["set", "question"], kind="stable", ignore_index=True)

@@ -445,8 +445,10 @@ def headlines(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int], scale: st
             parts += [f"{words} against {', '.join(said[words])}" for words in sorted(said.keys() - decided)]
             sentences.append(f"On {base_name(policy, scale)}{where} {method} is {'; '.join(parts)}.")
     if sentences:
-        corrected = ", in distribution corrected for 13 contrasts, out of it each alone" * (scale not in ONE_BASE)
-        several = f"over {len(seeds)} seeds with 95 % intervals{corrected}"
+        corrected = "in distribution corrected for 13 contrasts, out of it each alone"
+        if scale in ONE_BASE:
+            corrected = f"each alone, not corrected for {len(comparisons(rows, 'in'))}"
+        several = f"over {len(seeds)} seeds with 95 % intervals, {corrected}"
         over = several if len(seeds) > 1 else "of one seed, which decides nothing"
         outcome = [_outcome(rows, scale)] if len(seeds) > 1 else []
         sentences = [*outcome, f"Points ahead in the average, {over}:", *sentences]
