@@ -10,7 +10,6 @@ cross-entropy on the logits of the responses alone.
 Compared are CPU seconds of one thread, those of the verifier's process included.
 """
 
-import copy
 import statistics
 from typing import Any
 
@@ -70,9 +69,25 @@ def measure(method: str, folder: str, steps: int) -> list[tuple[float, float, fl
     with Verifier() as verifier:
         trainer = make_trainer(config, tokenizer, verifier)
         sampler, engine = trainer.sampler, trainer.engine
-        draw, split = sampler.sample, trainer.updater.micro_batches
+        draw, split, take = sampler.sample, trainer.updater.micro_batches, trainer.update
         sampler.sample = lambda requests: (seen.append(list(requests)), draw(requests))[1]  # type: ignore[method-assign]
-        trainer.updater.micro_batches = lambda items: (batches.extend(own := split(items)), own)[1]  # type: ignore[method-assign]
+        trained = False  # the check of log-probs splits rollouts, too
+
+        def seen_split(items: Any) -> Any:
+            own = split(items)
+            batches.extend(own if trained else [])
+            return own
+
+        def seen_update(*arguments: Any) -> Any:
+            nonlocal trained
+            trained = True
+            try:
+                return take(*arguments)
+            finally:
+                trained = False
+
+        trainer.updater.micro_batches = seen_split  # type: ignore[method-assign]
+        trainer.update = seen_update  # type: ignore[method-assign]
         for step in range(WARM_UP + steps):
             seen.clear()
             batches.clear()
@@ -84,7 +99,7 @@ def measure(method: str, folder: str, steps: int) -> list[tuple[float, float, fl
             start = cpu_seconds()
             draw(seen[0])
             sampling = cpu_seconds() - start
-            training = bare_forward_backward(bare, copy.copy(batches), engine.layout)
+            training = bare_forward_backward(bare, batches, engine.layout)
             trainer.move_weights()
             if step >= WARM_UP:
                 found.append((whole, sampling, training))
@@ -113,7 +128,7 @@ def run(folder: str, steps: int) -> Result:
         "median ratio",
     )
     how = (
-        "A training step of the mini world, everything in it, against vLLM drawing the same tokens from the same "
+        "A training step of the mini world, all but writing files, against vLLM drawing the same tokens from the same "
         "weights and a plain forward and backward of the same micro-batches (a group's prompt once, logits of the "
         "responses alone, PyTorch's cross-entropy), in the same process. CPU seconds of one thread, those of the "
         "verifier's process included. The first steps of a run."

@@ -105,7 +105,7 @@ def run(folder: str, steps: int) -> Result:
     how = (
         f"A step of SFT on {DEMONSTRATIONS} demonstrations of the mini world from its weak base, one micro-batch, "
         "AdamW, the gradient clipped, against TRL's `SFTTrainer` and a plain PyTorch loop with transformers' loss. CPU "
-        "seconds of one thread, one process, steps in turn; ratios are of sums. Ours writes the step's records and "
+        "seconds of one thread, one process, steps in turn; ratios are of sums. Ours keeps the step's records and "
         "takes exact log-probs and entropies of every token; the plain loop does neither."
     )
     return Result("sft_step", how, bounds, ("who", "steps", "CPU s, median", "over ours"), rows)

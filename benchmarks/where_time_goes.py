@@ -12,6 +12,8 @@ from collections import defaultdict
 from importlib import import_module
 from typing import Any
 
+import pandas as pd
+
 from benchmarks.recording import Bound, Result
 from benchmarks.world import cpu_seconds, in_a_process, make_trainer, model_config, smollm_bases
 from hpt.config.run_config import flat
@@ -45,6 +47,7 @@ PARTS = {
     "verifier": ("hpt.training.trainer:Trainer.verify",),
     "advantages and weights": ("hpt.training.trainer:Trainer.weigh_questions", "hpt.training.trainer:assemble"),
     "log-prob check": ("hpt.training.trainer:check_untrained",),
+    "log-probs taken again (bfloat16)": ("hpt.training.trainer:with_trainer_logprobs",),
     "training: micro-batches": ("hpt.training.engine:Updater.micro_batches",),
     "training: forward": ("hpt.training.engine:Updater.forward",),
     "training: loss": ("hpt.training.engine:micro_batch_loss",),
@@ -54,6 +57,9 @@ PARTS = {
     "records": ("hpt.training.trainer:Trainer.record",),
 }
 REST = "everything else"
+#: Whose forward passes are theirs, not training's.
+WITH_ALL_INSIDE = ("log-prob check", "log-probs taken again (bfloat16)")
+TOKENS = {"tokens sampled": "rollout/tokens", "tokens forwarded in training": "trained/forwarded_tokens"}
 BFLOAT16_SETTINGS = {name.replace(".", "__"): value for name, value in flat(BFLOAT16).items()}
 
 
@@ -80,6 +86,8 @@ class Clock:
         function = getattr(owner, name)
 
         def call(*arguments: Any, **named: Any) -> Any:
+            if self.active[-1] in WITH_ALL_INSIDE:
+                return function(*arguments, **named)
             self.turn()
             self.active.append(part)
             before = cpu_seconds() if part == "verifier" else 0.0
@@ -115,6 +123,8 @@ def measure(method: str, folder: str, steps: int, scale: str = "mini", dtype: st
         trainer.train(warm_up + steps)
         clock.turn()
         found = {part: seconds / steps for part, seconds in clock.seconds.items()}
+        rows = pd.DataFrame(trainer.rows["metrics"][-steps:])
+        found |= {name: float(rows[column].mean()) for name, column in TOKENS.items() if column in rows}
         trainer.engine.close()
     return found
 
@@ -126,16 +136,17 @@ def run(folder: str, steps: int) -> Result:
         for dtype in ("float32", "bfloat16"):
             name = f"hpt, SmolLM2-135M, {dtype}"
             found[name] = in_a_process(measure, "hpt", base, SMOLLM_STEPS, "smollm", dtype)
+    tokens = [(name, *(f"{parts.pop(name, 0.0):,.0f}" for parts in found.values())) for name in TOKENS]
     whole = {method: sum(parts.values()) for method, parts in found.items()}
     rows = tuple(
         (part, *(f"{1000 * parts.get(part, 0.0):.0f} ms, {100 * parts.get(part, 0.0) / whole[method]:.0f} %"
                  for method, parts in found.items()))
         for part in (*PARTS, REST)
-    ) + (("whole step", *(f"{1000 * seconds:.0f} ms" for seconds in whole.values())),)  # fmt: skip
+    ) + (("whole step", *(f"{1000 * seconds:.0f} ms" for seconds in whole.values())), *tokens)  # fmt: skip
     how = (
         "CPU time of a training step of the mini world by part, each without the parts inside it; the first steps of a "
         "run, one thread. On SmolLM2-135M in float32 and in bfloat16 with 32-bit masters, which `policy.dtype = auto` "
-        "takes where the processor multiplies it."
+        "takes where the processor multiplies it; its steps draw other tokens."
     )
     bounds = tuple(
         Bound("a step on SmolLM2-135M, bfloat16 over float32", half / whole[name.replace("bfloat16", "float32")],

@@ -44,10 +44,13 @@ def smollm_bases(folder: str) -> list[str]:
     return [str(base) for base in sorted(Path(folder).parents[2].glob("smollm/pretrain-*/model"))[:1]]
 
 
+_NO_DIAGNOSTICS = {"validation.every": 0, "diagnostics.gradient_cosine_every": 0}
+
+
 def model_config(method: str, model: str, scale: str = "mini", **settings: Any) -> RunConfig:
-    """Return a run of ``method`` at a scale from a model folder, without validations."""
+    """Return a run of ``method`` at a scale from a model folder, without validations and diagnostics."""
     dotted = {name.replace("__", "."): value for name, value in settings.items()}
-    return build_config(method, scale=scale, settings={"validation.every": 0, "policy.path": model, **dotted})
+    return build_config(method, scale=scale, settings={**_NO_DIAGNOSTICS, "policy.path": model, **dotted})
 
 
 def make_trainer(config: RunConfig, tokenizer: Any, verifier: Verifier) -> Trainer:
