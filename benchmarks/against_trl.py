@@ -223,8 +223,8 @@ def run(folder: str, steps: int, records: Path = Path("reports/mini/records")) -
         f"A GRPO step of {MINI.prompts} × {ROLLOUTS} responses of {TOKENS} tokens against the `GRPOTrainer` of TRL "
         f"(transformers generation) on the mini world's weak base, and of {SMOLLM.prompts} × {ROLLOUTS} on "
         f"SmolLM2-135M: same prompts (of about 10 tokens, and of {SMOLLM.prompt_tokens}), the same grading, one "
-        "thread, one process, steps in turn. Medians per step; ratios are of sums; that of the clock depends on what else "
-        "the machine does. CPU seconds include those of the verifier's process; the bounds are on their ratio."
+        "thread, one process, steps in turn. Medians per step; ratios are of sums; the clock's depends on what "
+        "else the machine does. CPU seconds include those of the verifier's process; the bounds are on their ratio."
     )
     return Result("against_trl", how, tuple(bounds), heads, tuple(rows))
 
