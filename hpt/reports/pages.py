@@ -50,7 +50,8 @@ FLOOR_POINTS = 5.0  # percent: scores below it are not listed one by one
 #: Seeds of the main tables that were fixed before the runs (docs/world.md).
 _PLANNED = {"mini": 10, "smollm": 3}
 _SMOLLM = (
-    "This is SmolLM2-135M-Instruct, a real language model, after 40 updates that teach it to box its answers; all "
+    "This is SmolLM2-135M-Instruct, a real language model (of the committed report its package's weights, rounded to 4 "
+    "bits), after 40 updates that teach it to box its answers; all "
     "seeds start from this one base, so intervals over seeds say nothing about another. A run has 60 steps of 8 "
     "questions. Of settings only the learning rate was searched; HPT's weight of demonstrations is another world's, "
     "and it learns from them at a quarter of SFT's rate and an eighth of its weight (docs/world.md). The paper's "
@@ -142,8 +143,8 @@ def _headline_rows(verdicts: Sequence[dict[str, Any]], scale: str) -> list[tuple
     """
     shown = {claim.id for claim, _ in comparisons(verdicts, "in")}
     first = [own.id for own in claims() if own.scale] if scale in ONE_BASE else headline_claims()
-    contrasts = [claim.id for claim in claims()
-                 if claim.methods[:1] == ("hpt",) and any("@" not in other for other in claim.methods[1:])]  # fmt: skip
+    of_hpt = [claim for claim in claims() if claim.methods and claim.methods[0].startswith("hpt")]
+    contrasts = [claim.id for claim in of_hpt if any("@" not in other for other in claim.methods[1:])]
     judged = {row["claim"]: row for row in verdicts if row["claim"] not in shown}
     worse = [name for name in contrasts if name in judged and judged[name]["verdict"] == ClaimVerdict.fails]
     rows = [judged[claim] for claim in first if claim in judged]
@@ -197,16 +198,22 @@ def _sections(
             own["verdicts"] = [row for row in verdicts if row["artefact"] == own["name"]]
         if shown:
             rows = [row for own in shown for row in own["verdicts"]]
-            if "contrasts" in order:  # its table has those of every base
-                rows += [row for row in verdicts if row["kind"] == CONFIRMATORY and row not in rows]
-            found.append(asdict(section) | {"artefacts": shown, "answer": answer(rows, shown, seeds, scale)})
+            # the table of contrasts has those of every base, also what another page judges
+            family = [row for row in verdicts if "contrasts" in order and row["kind"] == CONFIRMATORY]
+            found.append(asdict(section) | {"artefacts": shown, "answer": answer(rows, shown, seeds, scale, family)})
     return found
 
 
 def answer(
-    verdicts: Sequence[Mapping[str, Any]], artefacts: Sequence[Mapping[str, Any]], seeds: Sequence[int], scale: str = ""
+    verdicts: Sequence[Mapping[str, Any]],
+    artefacts: Sequence[Mapping[str, Any]],
+    seeds: Sequence[int],
+    scale: str = "",
+    family: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """Return what a page found, in its first words: comparisons, else claims that are decided; else the first caption.
+
+    ``family`` holds contrasts that are told here, whichever page judges and counts them.
 
     Example:
         >>> row = {"title": "HPT rises", "kind": "exploratory", "ours": "+5", "interval": "[+1, +9]", "claim": ""}
@@ -215,7 +222,7 @@ def answer(
     """
     if artefacts and not verdicts:
         return _first_sentence(artefacts[0])
-    sentences = headlines(verdicts, seeds, scale)
+    sentences = headlines(verdicts, seeds, scale, family)
     for words in ("reproduced", "holds", "does not hold") if len(sentences) <= 2 else ():
         found = [f"{row['title']} ({row['ours']} {row['interval']}".strip() + ")" for row in verdicts
                  if row["verdict"] == words]  # fmt: skip

@@ -420,17 +420,20 @@ def _interval(interval: Interval | None, unit: str) -> str:
 # What was found, in sentences. Rows are verdicts as the report keeps them: the fields of `Verdict`.
 
 
-def headlines(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int], scale: str = "") -> list[str]:
+def headlines(
+    rows: Sequence[Mapping[str, Any]], seeds: Sequence[int], scale: str = "", family: Sequence[Mapping[str, Any]] = ()
+) -> list[str]:
     """Return what was found as sentences: whom a method beats on which base, by how much, how sure, and the counts.
 
     Of HPT's comparisons, the confirmatory contrasts (of a scale with one base, those that take their place, decided or
-    not), and those of averages out of distribution.
+    not), and those of averages out of distribution. Rows of the ``family`` are told and not counted.
     """
+    told = [*rows, *(row for row in family if row not in rows)]
     sentences, decided = list[str](), dict.fromkeys(_COMPARED.values())
     for distribution, where in (("in", ""), ("out", ", out of distribution,")):
         # base and method -> what is said of it -> of whom
         found: dict[tuple[str, str], dict[str, list[str]]] = {}
-        for claim, row in comparisons(rows, distribution):
+        for claim, row in comparisons(told, distribution):
             if claim.methods[0] != "hpt":
                 continue
             method, other = (label_in_claim(name, claim.policy) for name in claim.methods)
@@ -447,10 +450,10 @@ def headlines(rows: Sequence[Mapping[str, Any]], seeds: Sequence[int], scale: st
     if sentences:
         corrected = "in distribution corrected for 13 contrasts, out of it each alone"
         if scale in ONE_BASE:
-            corrected = f"each alone, not corrected for {len(comparisons(rows, 'in'))}"
+            corrected = f"each alone, not corrected for {len(comparisons(told, 'in'))}"
         several = f"over {len(seeds)} seeds with 95 % intervals, {corrected}"
         over = several if len(seeds) > 1 else "of one seed, which decides nothing"
-        outcome = [_outcome(rows, scale)] if len(seeds) > 1 else []
+        outcome = [_outcome(told, scale)] if len(seeds) > 1 else []
         sentences = [*outcome, f"Points ahead in the average, {over}:", *sentences]
     training, theory = ([row for row in rows if bool(row["kind"]) is of_runs] for of_runs in (True, False))
     return sentences + [counted(own, what) for own, what in ((training, "training"), (theory, "the estimator")) if own]
@@ -468,7 +471,7 @@ def _outcome(rows: Sequence[Mapping[str, Any]], scale: str) -> str:
                   if count]  # fmt: skip
         what = " and ".join(counts) or "neither ahead of nor behind any"
         parts.append(f"{what} of {len(found)} baselines on {base_name(policy, scale)}")
-    return f"HPT is {'; '.join(parts)}."
+    return f"HPT is {'; '.join(parts)}{' (exploratory, each comparison alone)' if scale in ONE_BASE else ''}."
 
 
 def _in_points(row: Mapping[str, Any]) -> str:
