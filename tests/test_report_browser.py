@@ -63,7 +63,8 @@ def test_a_click_sorts_and_a_link_opens_what_it_leads_to(report: Path, shown: tu
     assert own.run(first).startswith("undecided")
     own.run("document.querySelectorAll('table.lines thead th')[2].click()")
     texts = own.run(
-        "return [...document.querySelectorAll('table.lines tbody td:nth-child(3)')].map(own => own.innerText)"
+        "return [...document.querySelector('table.lines tbody').querySelectorAll('td:nth-child(3)')].map("
+        "own => own.innerText)"
     )
     numbers = [float(found[0]) for text in texts if (found := re.match(r"[-+]?[\d.]+", text))]
     assert numbers == sorted(numbers)

@@ -106,10 +106,10 @@ def _report(folder: Path, scale: str) -> dict[str, Any]:
     sections = _sections(shown, verdicts, seeds, scale)
     chapters = [(f"{section['name']}.html", section["title"], section["question"]) for section in sections]
     others = [own for own in sorted(folder.parent.glob("*/")) if own != folder and (own / "notebooks").is_dir()]
-    lines = [
-        *forest(verdicts, scale),
-        *(line for own in others for line in forest(_verdicts(_statuses(own)), own.name)),
-    ]
+    lines = [line | {"page": "claims.html"} for line in forest(verdicts, scale)]
+    for own in others:
+        page = {"page": f"../{own.name}/claims.html"}
+        lines += [line | page for line in forest(_verdicts(_statuses(own)), own.name)]
     topics = [(section, [row for row in verdicts if row["page"] == section.name]) for section in SECTIONS]
     return {
         "scale": scale,

@@ -515,6 +515,7 @@ def forest(rows: Sequence[Mapping[str, Any]], scale: str) -> list[dict[str, Any]
     return [
         {
             "group": _forest_group(claim.policy, scale, len(row["numbers"]["per_seed"])),
+            "claim": claim.id,
             "other": label_in_claim(claim.methods[1], claim.policy),
             "text": _in_points(row),
             "mean": row["numbers"]["effect"],
