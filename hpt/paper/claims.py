@@ -119,10 +119,8 @@ def judge_together(
             verdict = confirmed(one, p_of[name], printed[name], spread.get(name, math.nan))
             text = f"That interval is for one contrast; shown is the one that holds for all {len(found)} together. "
             near = seed_mean(one.differences, level=0.9).interval
-            text += (
-                f"Corrected p {p_of[name]:.2g}; 90 % interval, which decides whether they are level: {near.low:+.1f} "
-            )
-            text += f"to {near.high:+.1f}; the paper {printed[name]:+.1f}."
+            text += f"Corrected p {p_of[name]:.2g}; 90 % interval, which decides whether they are level: "
+            text += f"{near.low:+.1f} to {near.high:+.1f}; the paper {printed[name]:+.1f}."
             found[name] = replace(
                 found[name], verdict=_at_scale(verdict, records[name].scale),
                 explanation=f"{found[name].explanation} {text}", p_corrected=p_of[name],

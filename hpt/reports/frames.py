@@ -234,9 +234,14 @@ def interval_note(frame: pd.DataFrame, of: str = "mean") -> str:
     return note
 
 
+def _stand_for_none(frame: pd.DataFrame) -> bool:
+    """Return whether no set of a frame of `scores` stands for one of the paper's: its averages always do."""
+    return set(frame["stands_for"]) <= {"", *paper_data()["averages"]}
+
+
 def sets_note(frame: pd.DataFrame) -> str:
     """Return what the sets of a frame of `scores` are beside the paper's, for a caption."""
-    if set(frame["stands_for"]) <= {"", *paper_data()["averages"]}:
+    if _stand_for_none(frame):
         return "The sets stand for none of the paper's, whose averages on another model stand beside."
     note = (
         "Each set is made by this package and stands for the benchmark below its name: compare signs and order with "
@@ -293,7 +298,7 @@ def beside_the_papers(scores: pd.DataFrame, names: Mapping[str, str] | None = No
     table = table.reorder_levels([1, 2, 0], axis=1).rename_axis(["set", "stands for", ""], axis=1)
     order = texts[sets].drop_duplicates().itertuples(index=False, name=None)
     table = table[[(*name, whose) for name in order for whose in ("ours", "paper")]]
-    if set(scores["stands_for"]) <= {"", *paper_data()["averages"]}:
+    if _stand_for_none(scores):
         table = table.droplevel("stands for", axis=1)
     return table.loc[:, (table != "").any()]
 

@@ -51,11 +51,10 @@ FLOOR_POINTS = 5.0  # percent: scores below it are not listed one by one
 _PLANNED = {"mini": 10, "smollm": 3}
 _SMOLLM = (
     "This is SmolLM2-135M-Instruct, a real language model (of the committed report its package's weights, rounded to 4 "
-    "bits), after 40 updates that teach it to box its answers; all "
-    "seeds start from this one base, so intervals over seeds say nothing about another. A run has 60 steps of 8 "
-    "questions. Of settings only the learning rate was searched; HPT's weight of demonstrations is another world's, "
-    "and it learns from them at a quarter of SFT's rate and an eighth of its weight (docs/world.md). The paper's "
-    "numbers beside it are those of Qwen2.5-Math-1.5B. "
+    "bits), after 40 updates that teach it to box its answers; all seeds start from this one base, so intervals over "
+    "seeds say nothing about another. A run has 60 steps of 8 questions. Of settings only the learning rate was "
+    "searched; HPT's weight of demonstrations is another world's, and it learns from them at a quarter of SFT's rate "
+    "and an eighth of its weight (docs/world.md). The paper's numbers beside it are those of Qwen2.5-Math-1.5B. "
 )
 
 
